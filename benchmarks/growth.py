@@ -27,7 +27,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.feed_rows import may_place, place_some
+from wxauth.server.events.feed_rows import LOCK_PLACES, PLACE_SOME
 from wxauth.server.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
@@ -384,8 +384,8 @@ async def _time_placing(database: Database, connection: asyncpg.Connection) -> N
     while not is_last:
         began = perf_counter()
         async with database.begin() as transaction:
-            assert await may_place(transaction)
-            events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+            assert await transaction.value(LOCK_PLACES)
+            events = await transaction.rows(PLACE_SOME, limit=EVENTS_PLACED_PER_TRANSACTION)
         times.append((perf_counter() - began) * 1000)
         placed, is_last = placed + len(events), len(events) < EVENTS_PLACED_PER_TRANSACTION
     times.sort()

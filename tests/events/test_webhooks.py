@@ -34,7 +34,7 @@ from wxauth.server.events.webhook_deliveries import (
     Deliveries,
     place_events,
 )
-from wxauth.server.events.webhook_rows import DeliveryRow, Priority, lease_delivery
+from wxauth.server.events.webhook_rows import LEASE_DELIVERY, DeliveryRow, Priority
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import Pace, sweep_other_rows
 from wxauth.server.service.build import Waits
@@ -866,7 +866,8 @@ async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_use
     alice = (await root.stage.login("alice"))["user"]["id"]
     await place_events(root.stage.services)
     webhook_id, now = await root.stage.rows.fetchval("SELECT id FROM webhooks"), root.stage.clock()
-    assert await lease_delivery(root.stage.services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
+    lease = {"receiver_id": webhook_id, "priority": Priority.ORDINARY, "now": now, "until": now + LEASE}
+    assert await root.stage.services.database.row(LEASE_DELIVERY, **lease)
     bob = (await root.stage.login("bob"))["user"]["id"]
     root.receiver.answers = [500]
     for user_id in (alice, bob):

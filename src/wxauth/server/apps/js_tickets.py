@@ -14,7 +14,7 @@ from hashlib import sha1
 from typing import Final
 
 from wxauth.errors import WeChatError, WeChatTimeout
-from wxauth.server.apps.js_ticket_rows import SealedTicket, find_ticket, lease_ticket, release_ticket, store_ticket
+from wxauth.server.apps.js_ticket_rows import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
 from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -88,13 +88,14 @@ class JsTickets:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         while True:
-            now, found = self.clock(), await find_ticket(self.database, app.app_id)
+            now, found = self.clock(), await self.database.row(FIND_TICKET, app_id=app.app_id)
             stored = self._opened(app.app_id, found)
             if stored is not None and now < stored.renews_at:
                 self._kept[app.app_id] = stored
                 return stored
             unusable = found.ticket if found is not None and stored is None else None
-            if await lease_ticket(self.database, app.app_id, unusable=unusable, until=now + patience, now=now):
+            lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
+            if await self.database.value(LEASE_TICKET, **lease) is not None:
                 return await self._fetch(app, stored, now)
             if stored is not None and now < stored.ends_at:
                 return stored
@@ -116,7 +117,7 @@ class JsTickets:
         try:
             value, expires_in = await self.wechat_api.js_ticket(app)
         except WeChatError as exc:
-            await release_ticket(self.database, app_id, now=now)
+            await self.database.run(RELEASE_TICKET, app_id=app_id, now=now)
             self._failed[app_id] = exc, now + FAILURE_PAUSE
             log.warning("js_ticket_not_renewed", app_id=app_id, reason=exc.code)
             if former is not None and now < former.ends_at:
@@ -125,7 +126,8 @@ class JsTickets:
         ends_at = now + timedelta(seconds=expires_in)
         renews_at = max(ends_at - RENEWAL_LEAD + self.jitter() * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
         sealed = self.sealer.seal(value.encode(), context=js_ticket_context(app_id))
-        await store_ticket(self.database, app_id, sealed, ends_at=ends_at, renews_at=renews_at, now=now)
+        times = {"ends_at": ends_at, "renews_at": renews_at, "now": now}
+        await self.database.run(STORE_TICKET, app_id=app_id, ticket=sealed, **times)
         log.info("js_ticket_renewed", app_id=app_id, expires_in=expires_in)
         self._failed.pop(app_id, None)
         made = self._kept[app_id] = _Ticket(value, ends_at, renews_at)

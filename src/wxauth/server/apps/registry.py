@@ -23,7 +23,15 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app, stored_apps
+from wxauth.server.apps.rows import (
+    ADD_APP,
+    CHANGE_APP,
+    DELETE_APP,
+    IS_NAME_OF_SITE,
+    LOCK_APP,
+    SealedApp,
+    stored_apps,
+)
 from wxauth.server.core.background import attempt, keep_doing
 from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.clock import Clock
@@ -271,7 +279,7 @@ class ManagedApps:
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
             raise AppTaken("there is an app of this id already")
-        if app.app_id == self.settings.audience or await is_name_of_site(self.database, app.app_id):
+        if app.app_id == self.settings.audience or await self.database.value(IS_NAME_OF_SITE, name=app.app_id):
             raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
         await self._check_forward(app.push_forward)
         if is_checked:
@@ -279,7 +287,7 @@ class ManagedApps:
         now = self.clock()
         row = sealed_app(KnownApp(app, "database", is_enabled), self.sealer, created_at=now)
         async with self.database.begin() as transaction:
-            is_added = await store_app(transaction, row)
+            is_added = await transaction.value(ADD_APP, **row.model_dump()) is not None
             if is_added:
                 await record_event(transaction, EventType.APP_ADDED, by=by, at=now, app_id=app.app_id)
         if not is_added:
@@ -300,14 +308,15 @@ class ManagedApps:
             await self._ensure_wechat_accepts(_app_after(known, {"app_secret": changes["app_secret"]}).app)
         now = self.clock()
         async with self.database.begin() as transaction:
-            row = await lock_app(transaction, app_id)
+            row = await transaction.row(LOCK_APP, app_id=app_id)
             if row is None:
                 raise NotFound(NO_SUCH_APP.detail)
             before = self._unsealed(row)
             after = _app_after(before, changes)
             changed = [name for name, value in changes.items() if value != _value(before, name)]
             if changed:
-                await change_app(transaction, sealed_app(after, self.sealer, created_at=row.created_at))
+                changed_row = sealed_app(after, self.sealer, created_at=row.created_at)
+                await transaction.run(CHANGE_APP, **changed_row.model_dump(exclude={"created_at"}))
                 data = {"fields": changed}
                 await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
         if changed:
@@ -322,7 +331,7 @@ class ManagedApps:
         """
         await self._ensure_stored(app_id)
         async with self.database.begin() as transaction:
-            is_removed = await delete_app(transaction, app_id)
+            is_removed = await transaction.value(DELETE_APP, app_id=app_id) is not None
             if is_removed:
                 await record_event(transaction, EventType.APP_REMOVED, by=by, at=self.clock(), app_id=app_id)
         if not is_removed:

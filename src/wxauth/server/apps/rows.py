@@ -12,7 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 
@@ -44,52 +44,27 @@ class StoredApp(SealedApp, table=True):
 
 _COLUMNS: Final = ", ".join(columns_of(SealedApp))
 _APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
-_LOCK: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
+LOCK_APP: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
 # Of several concurrent requests for one id, one wins.
-_ADD: Final = Statement[str](f"""
+ADD_APP: Final = Statement[str](f"""
 INSERT INTO apps ({_COLUMNS}) VALUES ({", ".join(f":{name}" for name in columns_of(SealedApp))})
 ON CONFLICT DO NOTHING
 RETURNING app_id
 """)
-_CHANGE: Final = Statement[Nothing]("""
+CHANGE_APP: Final = Statement[Nothing]("""
 UPDATE apps SET title = :title, is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
-_DELETE: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
+DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
 # Only if the secrets are still those that were read: secrets changed meanwhile are sealed with the current key already.
 _RESEAL: Final = Statement[str]("""
 UPDATE apps SET secrets = :anew WHERE app_id = :app_id AND secrets = :former RETURNING app_id
 """)
-_IS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
+IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 
 
 async def stored_apps(database: Database) -> Sequence[SealedApp]:
     """Every stored app, in the order in which they were added."""
     return await database.rows(_APPS)
-
-
-async def lock_app(transaction: Transaction, app_id: str) -> SealedApp | None:
-    """Lock and read a stored app until the transaction ends; None if it is not stored."""
-    return await transaction.row(_LOCK, app_id=app_id)
-
-
-async def store_app(transaction: Transaction, app: SealedApp) -> bool:
-    """Store a new app. Returns False if its id is taken."""
-    return await transaction.value(_ADD, **app.model_dump()) is not None
-
-
-async def is_name_of_site(database: Database, name: str) -> bool:
-    """Whether a site has this name."""
-    return bool(await database.value(_IS_SITES, name=name))
-
-
-async def change_app(transaction: Transaction, app: SealedApp) -> None:
-    """Store the changes of a locked app."""
-    await transaction.run(_CHANGE, **app.model_dump(exclude={"created_at"}))
-
-
-async def delete_app(transaction: Transaction, app_id: str) -> bool:
-    """Delete an app. Returns False if it was not stored."""
-    return await transaction.value(_DELETE, app_id=app_id) is not None
 
 
 async def replace_app_secrets(database: Database, app: SealedApp, anew: bytes) -> bool:

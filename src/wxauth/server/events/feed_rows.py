@@ -27,7 +27,7 @@ from uuid import UUID
 from sqlmodel import SQLModel
 
 from wxauth.errors import CursorExpired
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import data_for_siblings
 
@@ -76,9 +76,10 @@ class _PageRow(FeedRow):
     last_id: UUID
 
 
-_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
-_ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
-_PLACE: Final = Statement[PlacedEvent]("""
+LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
+ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
+# In the order of their numbers, by whoever has the lock.
+PLACE_SOME: Final = Statement[PlacedEvent]("""
 WITH taken AS (
     DELETE FROM events_unplaced
      WHERE number = ANY (ARRAY(SELECT number FROM events_unplaced ORDER BY number LIMIT :limit))
@@ -145,21 +146,6 @@ class FeedSlice(NamedTuple):
 
     items: Sequence[FeedRow]
     last: Place
-
-
-async def are_unplaced(database: Database) -> bool:
-    """Whether there are events without a place."""
-    return bool(await database.value(_ARE_UNPLACED))
-
-
-async def may_place(transaction: Transaction) -> bool:
-    """Take the lock for assigning places, until the transaction ends. False if another process has it."""
-    return bool(await transaction.value(_TRY_LOCK))
-
-
-async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Assign places to events in the order of their numbers. The caller holds the lock of `may_place`."""
-    return await transaction.rows(_PLACE, limit=limit)
 
 
 async def read_slice(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice:

@@ -30,17 +30,17 @@ from wxauth.server.core.outages import troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some
+from wxauth.server.events.feed_rows import ARE_UNPLACED, LOCK_PLACES, PLACE_SOME
 from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import Answer, send
 from wxauth.server.events.webhook_rows import (
+    LEASE_DELIVERY,
     DeliveryOutcome,
     DeliveryState,
     LeasedDelivery,
     Priority,
     due_receivers,
-    lease_delivery,
     queue_deliveries,
     resume_deliveries,
     settle_delivery,
@@ -193,7 +193,8 @@ class Deliveries:
         try:
             while not self._is_closing:
                 now = self.clock()
-                delivery = await lease_delivery(self.database, receiver_id, priority, now=now, until=now + LEASE)
+                lease = {"receiver_id": receiver_id, "priority": priority, "now": now, "until": now + LEASE}
+                delivery = await self.database.row(LEASE_DELIVERY, **lease)
                 if delivery is None:
                     return
                 if is_first:  # not earlier: to find that all due ones wait takes as long as there are many
@@ -294,7 +295,7 @@ async def keep_placing(services: Services) -> None:
     """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
 
     async def place() -> None:
-        if await are_unplaced(services.database):
+        if await services.database.value(ARE_UNPLACED):
             await place_events(services)
 
     await asyncio.sleep(PLACE_PAUSE_SECONDS)
@@ -307,9 +308,9 @@ async def place_events(services: Services) -> int:
     while True:
         now = services.clock()
         async with services.database.begin() as transaction:
-            if not await may_place(transaction):
+            if not await transaction.value(LOCK_PLACES):
                 return placed
-            events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+            events = await transaction.rows(PLACE_SOME, limit=EVENTS_PLACED_PER_TRANSACTION)
             queued = await queue_deliveries(transaction, events, now=now)
         placed += len(events)
         if queued:

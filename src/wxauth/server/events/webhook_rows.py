@@ -68,7 +68,7 @@ class _Subscription(SQLModel):
 
 
 _ALL: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
-_FIND: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")
+FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")
 _ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
 ON CONFLICT DO NOTHING
@@ -141,7 +141,7 @@ UPDATE deliveries d SET priority = hastened.priority
   FROM (SELECT receiver_id, event_id, min(priority) AS priority FROM earlier GROUP BY receiver_id, event_id) AS hastened
  WHERE d.receiver_id = hastened.receiver_id AND d.event_id = hastened.event_id
 """)
-_PLACED_EVENT: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
+FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
 # An event without a place has no type. Such events count, too, so that a page takes no longer where they are many.
 _PAGE: Final = Statement[PlacedEvent]("""
 SELECT e.id AS event_id, COALESCE(f.type, '') AS type
@@ -171,7 +171,7 @@ SELECT receivers.id, priority
 # A delivery goes to one process: rows locked by another process are skipped, and a leased delivery is not due before
 # its lease ends. A first try waits until that of each earlier one about the same user is over; for a site, of the same
 # priority, which nothing hastens.
-_LEASE: Final = Statement[LeasedDelivery]("""
+LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
      WHERE receiver_id = :receiver_id AND priority = :priority AND state = 'pending' AND next_at <= :now
@@ -224,7 +224,7 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
 """)
-_DELIVERIES: Final = Statement[DeliveryRow]("""
+LIST_DELIVERIES: Final = Statement[DeliveryRow]("""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
        SELECT id, event_id, type, state, attempts, status, error, next_at, at FROM deliveries
         WHERE receiver_id = :receiver_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
@@ -251,11 +251,6 @@ WITH RECURSIVE known (id) AS (
 )
 DELETE FROM deliveries USING swept
  WHERE deliveries.receiver_id = swept.receiver_id AND deliveries.event_id = swept.event_id
-""")
-_SEALED_OTHERWISE: Final = Statement[Webhook](f"""
-SELECT {_COLUMNS} FROM webhooks
- WHERE substring(secret FOR octet_length(:prefix::bytea)) <> :prefix
-    OR substring(former_secret FOR octet_length(:prefix::bytea)) <> :prefix
 """)
 # Changes nothing if somebody has renewed the secrets since they were read.
 _RESEAL: Final = Statement[UUID]("""
@@ -308,11 +303,6 @@ async def all_webhooks(database: Database) -> Sequence[Webhook]:
     return await database.rows(_ALL)
 
 
-async def find_webhook(database: Database, name: str) -> Webhook | None:
-    """The webhook of this name."""
-    return await database.row(_FIND, name=name)
-
-
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
@@ -341,11 +331,6 @@ async def queue_again(
     return await _queue(transaction, _QUEUE_AGAIN, [webhook], events, now=now)
 
 
-async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
-    """An event in the feed."""
-    return await database.row(_PLACED_EVENT, event_id=event_id)
-
-
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
     """Of the `size` events after an id, those in the feed; and the id after which to continue, None if at the end."""
     rows = await database.rows(_PAGE, after=after, size=size)
@@ -355,13 +340,6 @@ async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[S
 async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
     """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
     return [(receiver_id, Priority(priority)) for receiver_id, priority in await database.rows(_DUE, now=now)]
-
-
-async def lease_delivery(
-    database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
-) -> LeasedDelivery | None:
-    """Lease a receiver's next due delivery of a priority: it is this process's alone until that time."""
-    return await database.row(_LEASE, receiver_id=receiver_id, priority=priority, now=now, until=until)
 
 
 async def settle_delivery(
@@ -381,22 +359,10 @@ async def resume_deliveries(database: Database, webhook_id: UUID, *, now: dateti
         return await transaction.run(_RESUME, receiver_id=webhook_id, now=now, size=size)
 
 
-async def list_deliveries(
-    database: Database, webhook_id: UUID, states: Sequence[DeliveryState], *, before: UUID | None, limit: int
-) -> Sequence[DeliveryRow]:
-    """The newest deliveries in these states, older than `before`."""
-    return await database.rows(_DELIVERIES, receiver_id=webhook_id, states=list(states), before=before, limit=limit)
-
-
 async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
     """Delete some deliveries settled before a time, or of removed webhooks, and return how many."""
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, before=before, size=size)
-
-
-async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[Webhook]:
-    """Webhooks with a sealed secret that does not begin with the prefix."""
-    return await database.rows(_SEALED_OTHERWISE, prefix=prefix)
 
 
 async def replace_secrets(database: Database, webhook: Webhook, secret: bytes, former: bytes | None) -> bool:

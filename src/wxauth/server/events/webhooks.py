@@ -69,7 +69,7 @@ class Webhooks:
 
     async def read(self, name: str) -> Webhook:
         """The webhook of this name. Raises: NotFound."""
-        webhook = await webhook_rows.find_webhook(self.database, name)
+        webhook = await self.database.row(webhook_rows.FIND_WEBHOOK, name=name)
         if webhook is None:
             raise NotFound(NO_SUCH_WEBHOOK)
         return webhook
@@ -136,8 +136,8 @@ class Webhooks:
         """The newest deliveries of a webhook, older than `before`. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if state is None else [state]
-        found = await webhook_rows.list_deliveries(self.database, webhook.id, states, before=before, limit=limit + 1)
-        return Page.of(found, limit)
+        wanted = {"receiver_id": webhook.id, "states": states, "before": before, "limit": limit + 1}
+        return Page.of(await self.database.rows(webhook_rows.LIST_DELIVERIES, **wanted), limit)
 
     async def replay(
         self,
@@ -154,7 +154,7 @@ class Webhooks:
         webhook = await self.read(name)
         replayed = 0
         if event_id is not None:
-            event = await webhook_rows.placed_event(self.database, event_id)
+            event = await self.database.row(webhook_rows.FIND_PLACED, event_id=event_id)
             if event is None:
                 raise NotFound("there is no such event, or none that siblings are told of")
             replayed += await self._queue_again(webhook, [event])

@@ -35,7 +35,7 @@ from wxauth.server.keys.models import (
     signing_key_of,
     without_key,
 )
-from wxauth.server.keys.rows import has_sites, lock_keys, public_half, published_keys, store_keys
+from wxauth.server.keys.rows import HAS_SITES, PUBLIC_HALF, lock_keys, published_keys, store_keys
 from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.keys import InvalidKey, PrivateKey, SigningKey, VerificationKey, base64url
 
@@ -221,7 +221,7 @@ class KeyRing:
             return None
         if (key := self._of_id_tokens.keys.get(kid)) is not None:
             return key.verifier
-        stored = await public_half(self.database, kid)
+        stored = await self.database.value(PUBLIC_HALF, kid=kid)
         return None if stored is None else jwk.construct(stored, RSA_ALGORITHM)
 
     async def refresh(self) -> None:
@@ -303,7 +303,7 @@ class KeyRing:
             stored = keys_for(kind.alg, published)
             if stored:
                 kind.take(stored, self.sealer, now)  # first: a wrong secret key raises here, before it seals a new key
-            elif kind is self._of_id_tokens and not (self.needs_id_tokens or await has_sites(self.database)):
+            elif kind is self._of_id_tokens and not (self.needs_id_tokens or await self.database.value(HAS_SITES)):
                 continue
             if wants_another(stored, now):
                 await self._add(kind, wants_another, by=by if kind is self._of_access_tokens else None, now=now)

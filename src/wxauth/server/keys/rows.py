@@ -32,10 +32,10 @@ DELETE FROM signing_keys
 RETURNING kid
 """)
 # Includes retired keys: an expired id_token still identifies the session that it may end.
-_PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
+PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
 SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 """)
-_HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
+HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
 
 
 async def published_keys(asked: Database | Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
@@ -68,16 +68,6 @@ async def store_keys(
 async def replace_private_key(database: Database, key: StoredSigningKey, sealed_anew: bytes) -> bool:
     """Replace a key's sealed private half. Returns False if it has changed since it was read."""
     return await database.value(_REPLACE, id=key.id, former=key.private_key, anew=sealed_anew) is not None
-
-
-async def public_half(database: Database, kid: str) -> dict[str, Any] | None:
-    """The public JWK of a stored key of id_tokens, or None."""
-    return await database.value(_PUBLIC_HALF, kid=kid)
-
-
-async def has_sites(database: Database) -> bool:
-    """Whether there is a website, which needs keys of id_tokens."""
-    return bool(await database.value(_HAS_SITES))
 
 
 async def delete_retired_keys(database: Database, *, now: datetime, longest_session: timedelta) -> Sequence[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from wxauth.server.apps.rows import delete_app, replace_app_secrets, stored_apps
+from wxauth.server.apps.rows import DELETE_APP, replace_app_secrets, stored_apps
 from wxauth.server.checks.sealed import (
     SEALED_APPS,
     SEALED_PHONE_ANSWERS,
@@ -23,7 +23,7 @@ from wxauth.server.checks.sealed import (
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
-from wxauth.server.events.webhook_rows import new_webhook_secret, replace_secrets, sealed_otherwise, write_webhook
+from wxauth.server.events.webhook_rows import all_webhooks, new_webhook_secret, replace_secrets, write_webhook
 from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_key, store_keys
 from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, replace_answer
 from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
@@ -69,7 +69,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 
     async for answer in _phone_answers(database, sealer, page_size):
         done.phone_answers += await anew(SEALED_PHONE_ANSWERS, answer, replace_answer)
-    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+    for webhook in await all_webhooks(database):
         done.webhook_secrets += await anew(SEALED_WEBHOOKS, webhook, replace_secrets)
     done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
     for app in await stored_apps(database):
@@ -96,7 +96,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
         if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
             done.phone_answers += await delete_answer(database, answer)
     done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
-    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+    for webhook in await all_webhooks(database):
         if not SEALED_WEBHOOKS.opens(sealer, webhook):
             # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
             await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
@@ -105,7 +105,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     for app in await stored_apps(database):
         if not SEALED_APPS.opens(sealer, app):
             async with database.begin() as transaction:
-                if await delete_app(transaction, app.app_id):
+                if await transaction.value(DELETE_APP, app_id=app.app_id) is not None:
                     await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
                     done.apps += 1
     async with database.begin() as transaction:
