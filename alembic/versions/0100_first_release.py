@@ -112,14 +112,12 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE apps (
             app_id TEXT NOT NULL,
-            title TEXT,
             is_enabled BOOLEAN DEFAULT true NOT NULL,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             fields JSONB NOT NULL,
             secrets BYTEA NOT NULL,
             CONSTRAINT apps_pkey PRIMARY KEY (app_id),
             CONSTRAINT apps_app_id_check CHECK (app_id ~ '^[A-Za-z0-9_-]{1,64}$'),
-            CONSTRAINT apps_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
             CONSTRAINT apps_fields_check CHECK (jsonb_typeof(fields) = 'object')
         )
     """)
@@ -254,18 +252,18 @@ def upgrade() -> None:
     """)
     op.execute("""
         CREATE TABLE deliveries (
-            receiver_id UUID NOT NULL,
-            event_id UUID NOT NULL,
             id UUID NOT NULL,
+            event_id UUID NOT NULL,
             type TEXT NOT NULL,
-            user_id UUID,
             state TEXT DEFAULT 'pending' NOT NULL,
             attempts INTEGER DEFAULT 0 NOT NULL,
-            is_leased BOOLEAN DEFAULT false NOT NULL,
             status INTEGER,
             error TEXT,
             next_at TIMESTAMP WITH TIME ZONE,
             at TIMESTAMP WITH TIME ZONE NOT NULL,
+            receiver_id UUID NOT NULL,
+            user_id UUID,
+            is_leased BOOLEAN DEFAULT false NOT NULL,
             priority SMALLINT DEFAULT 3 NOT NULL,
             CONSTRAINT deliveries_pkey PRIMARY KEY (receiver_id, event_id),
             CONSTRAINT deliveries_state_check CHECK (state IN ('pending', 'delivered', 'failed')),

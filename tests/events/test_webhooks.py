@@ -26,6 +26,7 @@ from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.events import webhook_deliveries
+from wxauth.server.events.models import DeliveryRow
 from wxauth.server.events.webhook_deliveries import (
     LEASE,
     MAX_CONCURRENT,
@@ -34,7 +35,7 @@ from wxauth.server.events.webhook_deliveries import (
     Deliveries,
     place_events,
 )
-from wxauth.server.events.webhook_rows import LEASE_DELIVERY, DeliveryRow, Priority
+from wxauth.server.events.webhook_rows import LEASE_DELIVERY, Priority
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import Pace, sweep_other_rows
 from wxauth.server.service.build import Waits

@@ -11,10 +11,8 @@ from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement
 
 
-class JsTicket(SQLModel, table=True):
+class SealedTicket(SQLModel):
     """The ticket of an app with which pages in WeChat are signed. It lives for two hours, so it is never resealed."""
-
-    __tablename__ = "js_tickets"
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     ticket: bytes | None = Field(sa_type=BYTEA, repr=False)
@@ -22,19 +20,20 @@ class JsTicket(SQLModel, table=True):
     ends_at: datetime = Field(sa_type=TIME)
     renews_at: datetime = Field(sa_type=TIME)
     """From when the next one is fetched."""
+
+
+class JsTicket(SealedTicket, table=True):
+    """A ticket, and who may fetch the next one."""
+
+    __tablename__ = "js_tickets"
+
     leased_until: datetime = Field(sa_type=TIME)
     """Until then nobody else fetches."""
 
 
-class SealedTicket(SQLModel):
-    """A stored ticket."""
-
-    ticket: bytes | None
-    ends_at: datetime
-    renews_at: datetime
-
-
-FIND_TICKET: Final = Statement[SealedTicket]("SELECT ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id")
+FIND_TICKET: Final = Statement[SealedTicket](
+    "SELECT app_id, ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id"
+)
 # Decides the race of several replicas: one gets the lease, because it is time, or because this unusable ticket is still
 # stored; the others find what it stores.
 LEASE_TICKET: Final = Statement[str]("""

@@ -88,7 +88,6 @@ class Apps:
     settings: Settings
     refresh_pause: float = REFRESH_PAUSE_SECONDS
     hint: str = ""
-    _stored: dict[str, tuple[SealedApp, KnownApp]] = field(init=False, default_factory=dict)
     _is_read: bool = field(init=False, default=False)
     _last_read_failed: bool = field(init=False, default=False)
     unopened: list[str] = field(init=False, default_factory=list)
@@ -192,26 +191,21 @@ class Apps:
         await attempt(self.refresh, failed="apps_not_read")
 
     def _replace_apps(self, stored: Sequence[SealedApp]) -> None:
-        self._stored = self._unsealed(stored)
-        known = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
-        known |= {app_id: it for app_id, (_, it) in self._stored.items() if app_id not in known}
+        of_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
+        known = of_settings | self._unsealed(stored) | of_settings  # in this order, and the settings' own
         self._known = known
         self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
         default = self.default
         if default is not None and default.is_enabled:
             self._enabled[None] = default.app
 
-    def _unsealed(self, stored: Sequence[SealedApp]) -> dict[str, tuple[SealedApp, KnownApp]]:
+    def _unsealed(self, stored: Sequence[SealedApp]) -> dict[str, KnownApp]:
         """The apps that can be decrypted. The ids of the others are in `unopened`, and logged when they change."""
-        opened: dict[str, tuple[SealedApp, KnownApp]] = {}
+        opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
         for row in stored:
-            former = self._stored.get(row.app_id)
-            if former is not None and former[0] == row:
-                opened[row.app_id] = former  # unchanged, so its secrets need not be decrypted again
-                continue
             try:
-                opened[row.app_id] = row, unsealed_app(row, self.sealer)
+                opened[row.app_id] = unsealed_app(row, self.sealer)
             except CannotOpen:
                 unopened.append(row.app_id)
         if unopened and unopened != self.unopened:
@@ -241,7 +235,7 @@ def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
     Raises: CannotOpen.
     """
     secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
-    values = {"app_id": row.app_id, "title": row.title, **row.fields, **secrets}
+    values = {"app_id": row.app_id, **row.fields, **secrets}
     app = App.model_validate({name: value for name, value in values.items() if name in App.model_fields})
     return KnownApp(app, "database", row.is_enabled, row.created_at)
 
@@ -251,7 +245,6 @@ def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> Seal
     app = known.app
     return SealedApp(
         app_id=app.app_id,
-        title=app.title,
         is_enabled=known.is_enabled,
         created_at=created_at,
         fields=app.plain_fields,

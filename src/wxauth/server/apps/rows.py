@@ -21,8 +21,6 @@ class SealedApp(SQLModel):
     """An app that was added at run time, with its secrets sealed. The settings may contain others."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
-    title: str | None = Field(sa_type=Text)
-    """Its name for administrators."""
     is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
     created_at: datetime = Field(sa_type=TIME)
     fields: dict[str, Any] = Field(sa_type=JSONB)
@@ -37,7 +35,6 @@ class StoredApp(SealedApp, table=True):
     __tablename__ = "apps"
     __table_args__ = (
         CheckConstraint("app_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="app_id"),
-        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
         CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
     )
 
@@ -52,7 +49,7 @@ ON CONFLICT DO NOTHING
 RETURNING app_id
 """)
 CHANGE_APP: Final = Statement[Nothing]("""
-UPDATE apps SET title = :title, is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
+UPDATE apps SET is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
 DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
 # Only if the secrets are still those that were read: secrets changed meanwhile are sealed with the current key already.

@@ -31,8 +31,8 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import say, translated, word
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.logout_tokens import BackchannelLogouts
+from wxauth.server.events.models import DeliveryState
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.outbound.receivers import ReceiverTransport

@@ -10,6 +10,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
 from wxauth.texts import has_too_many_containers
 
+log = get_logger()
+
 RESERVED_CLAIMS: Final = frozenset(
     {
         *("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "client_id", "app_id", "openid", "scope", "roles"),
@@ -27,8 +29,6 @@ MAX_CONTAINERS: Final = 56
 """Objects and lists in that JSON: guards accept 64, of which a token has some itself."""
 
 _ATTRIBUTE: Final = "attributes."
-
-log = get_logger()
 
 Template = Mapping[str, Any]
 Fill = Callable[[UserInSession, bool], object]

@@ -157,14 +157,6 @@ def _check_issuer(value: str) -> str:
     return value
 
 
-def _check_app_secret(value: SecretStr) -> SecretStr:
-    if not value:
-        raise ValueError("must not be empty")
-    if re.search(r"\s", value.get_secret_value()):
-        raise ValueError("must not contain white space")
-    return value
-
-
 def _check_proxy_url(value: SecretStr) -> SecretStr:
     user = r"([^:/?#@\s]+(:[^:/?#@\s]*)?@)?"
     host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]\s]+)"
@@ -332,7 +324,11 @@ Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
 TrailDays = Annotated[Days, AfterValidator(_check_events_kept)]
 
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-AppSecret = Annotated[SecretStr, AfterValidator(_check_app_secret), Field(json_schema_extra={"minLength": 1})]
+AppSecret = Annotated[
+    SecretStr,
+    _form(r"\S+", "must not be empty or contain white space"),
+    Field(json_schema_extra={"minLength": 1}),
+]
 # WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
 PushToken = Annotated[
     SecretStr,

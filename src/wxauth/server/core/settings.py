@@ -215,9 +215,8 @@ class App(AppFields):
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """All other fields that are set, without id and title."""
-        apart = ("app_id", "title")
-        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name not in apart}
+        """All other fields that are set, without the id."""
+        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
 
 
 class DatabaseSettings(BaseSettings):

@@ -16,8 +16,9 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
+from wxauth.server.events.models import DeliveryState
 from wxauth.server.events.sending import send
-from wxauth.server.events.webhook_rows import DeliveryOutcome, DeliveryState, LeasedDelivery
+from wxauth.server.events.webhook_rows import DeliveryOutcome, LeasedDelivery
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.tokens.keys import PrivateKey, base64url, sign
 

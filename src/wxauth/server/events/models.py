@@ -1,6 +1,8 @@
 """The tables of the feed, of webhooks and of deliveries, to webhooks and to sites."""
 
 from datetime import datetime
+from enum import StrEnum
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import (
@@ -8,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Index,
+    PrimaryKeyConstraint,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -143,7 +146,41 @@ class StoredWebhook(Webhook, table=True):
     """When the webhook last accepted a delivery, to the minute."""
 
 
-class Delivery(SQLModel, table=True):
+class DeliveryState(StrEnum):
+    """The state of a delivery."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class DeliveryRow(SQLModel):
+    """A delivery as it is listed."""
+
+    id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
+    """UUIDv7, in the order in which the events got their places."""
+    event_id: UUID = Field(
+        description="The `webhook-id` of all attempts.",
+        schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
+    )
+    """For a site, the id of the session."""
+    type: str = Field(sa_type=Text, schema_extra={"examples": ["user.merged"]})
+    """The public name of the event's type; `logout` for a site."""
+    state: Literal["pending", "delivered", "failed"] = Field(
+        sa_type=Text, sa_column_kwargs={"server_default": text("'pending'")}
+    )
+    attempts: int = Field(sa_column_kwargs={"server_default": text("0")}, schema_extra={"examples": [1]})
+    status: int | None = Field(description="The status of the last answer.", schema_extra={"examples": [500]})
+    error: str | None = Field(sa_type=Text, description="Why the last attempt got no answer.")
+    next_at: datetime | None = Field(
+        sa_type=TIME,
+        description="The earliest time of the next attempt.",
+        schema_extra={"examples": ["2026-11-20T10:00:05Z"]},
+    )
+    at: datetime = Field(sa_type=TIME)
+
+
+class Delivery(DeliveryRow, table=True):
     """An event for a webhook, or the end of a session for its site, which a trigger on `sessions` adds.
 
     What is sent to a site is deleted with the last attempt. Until then it names session and user as the site's id_token
@@ -153,6 +190,7 @@ class Delivery(SQLModel, table=True):
 
     __tablename__ = "deliveries"
     __table_args__ = (
+        PrimaryKeyConstraint("receiver_id", "event_id"),
         CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
         CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="next_at"),
         CheckConstraint("state = 'pending' OR NOT is_leased", name="is_leased"),
@@ -179,23 +217,11 @@ class Delivery(SQLModel, table=True):
         },
     )
 
-    receiver_id: UUID = Field(primary_key=True)
+    receiver_id: UUID
     """The id of a webhook or of a client."""
-    event_id: UUID = Field(primary_key=True)
-    """For a site, the id of the session."""
-    id: UUID
-    """UUIDv7, in the order in which the events got their places."""
-    type: str = Field(sa_type=Text)
-    """The public name of the event's type; `logout` for a site."""
     user_id: UUID | None
     """The event's user. The first tries about one user go to a receiver one after the other."""
-    state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
-    attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     is_leased: bool = Field(sa_column_kwargs={"server_default": text("false")})
     """Whether a process is delivering it. The process has until `next_at`."""
-    status: int | None
-    error: str | None = Field(sa_type=Text)
-    next_at: datetime | None = Field(sa_type=TIME)
-    at: datetime = Field(sa_type=TIME)
     priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
     """See `Priority` in `events/webhook_rows.py`; the lowest goes first."""

@@ -1,8 +1,8 @@
 """Events get their places in the feed, are queued for the webhooks in that order, and delivered.
 
-An event goes to a webhook, a logout token to a site: the receivers. A process leases some of the due deliveries for half a minute,
+An event goes to a webhook, a logout token to a site. A process leases some of the due deliveries for half a minute,
 which is longer than an attempt, and retries each until it succeeds or fails for good. If the process is killed, another
-leases them after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
+leases them after that time. A delivery reaches its receiver at least once, and twice only if the outcome of the first
 attempt could not be stored.
 """
 
@@ -32,12 +32,11 @@ from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.events.feed_rows import ARE_UNPLACED, LOCK_PLACES, PLACE_SOME
 from wxauth.server.events.logout_tokens import BackchannelLogouts
-from wxauth.server.events.models import Webhook
+from wxauth.server.events.models import DeliveryState, Webhook
 from wxauth.server.events.sending import Answer, send
 from wxauth.server.events.webhook_rows import (
     LEASE_DELIVERY,
     DeliveryOutcome,
-    DeliveryState,
     LeasedDelivery,
     Priority,
     due_receivers,

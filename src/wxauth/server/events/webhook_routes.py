@@ -10,9 +10,8 @@ from typing_extensions import TypedDict
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.events.feed_routes import KnownType
-from wxauth.server.events.models import WebhookAnswer
+from wxauth.server.events.models import DeliveryRow, DeliveryState, WebhookAnswer
 from wxauth.server.events.sending import Answer
-from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
 from wxauth.server.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
 from wxauth.server.outbound.urls import MAX_URL
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep

@@ -4,9 +4,9 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from secrets import token_bytes
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -16,28 +16,9 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.events.feed_rows import EventToSend, PlacedEvent
-from wxauth.server.events.models import Webhook
+from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook
 
 _COLUMNS: Final = ", ".join(columns_of(Webhook))
-
-
-class DeliveryRow(SQLModel):
-    """A delivery as it is listed."""
-
-    id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
-    event_id: UUID = Field(
-        description="The `webhook-id` of all attempts.",
-        schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
-    )
-    type: str = Field(schema_extra={"examples": ["user.merged"]})
-    state: Literal["pending", "delivered", "failed"]
-    attempts: int = Field(schema_extra={"examples": [1]})
-    status: int | None = Field(description="The status of the last answer.", schema_extra={"examples": [500]})
-    error: str | None = Field(description="Why the last attempt got no answer.")
-    next_at: datetime | None = Field(
-        description="The earliest time of the next attempt.", schema_extra={"examples": ["2026-11-20T10:00:05Z"]}
-    )
-    at: datetime
 
 
 class LeasedDelivery(EventToSend):
@@ -224,9 +205,9 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
 """)
-LIST_DELIVERIES: Final = Statement[DeliveryRow]("""
+LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
-       SELECT id, event_id, type, state, attempts, status, error, next_at, at FROM deliveries
+       SELECT {", ".join(columns_of(DeliveryRow))} FROM deliveries
         WHERE receiver_id = :receiver_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
@@ -260,14 +241,6 @@ RETURNING id
 """)
 
 
-class DeliveryState(StrEnum):
-    """The state of a delivery."""
-
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    FAILED = "failed"
-
-
 class Priority(IntEnum):
     """The order of what is sent. Each priority has its own limits, and waits for no other.
 
@@ -276,9 +249,9 @@ class Priority(IntEnum):
     """
 
     BAN_LOGOUT = -2
-    """Logout tokens after a ban or an administrator's act. Sites get those below zero, webhooks the others. Nobody can cause these for themselves."""
+    """Logout tokens after a ban or an administrator's act, to sites. Nobody can cause these for themselves."""
     LOGOUT = -1
-    """Other logout tokens."""
+    """Other logout tokens. The others are of events, to webhooks."""
     BAN = 0
     """Bans, and sessions ended by a ban or an administrator. Nobody can cause these for themselves."""
     ERASURE = 1

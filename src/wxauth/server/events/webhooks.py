@@ -16,10 +16,10 @@ from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import PlacedEvent
-from wxauth.server.events.models import Webhook, WebhookAnswer
+from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
 from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
 from wxauth.server.web.bodies import Page
 

@@ -68,11 +68,6 @@ from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, V
 from wxauth.server.web.direct import Router
 from wxauth.tokens.verifier import Verifier
 
-_CLAIMS: Final = (
-    *("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid", "app_id", "scope", "auth_time"),
-)
-"""The last three are in a website's tokens only."""
-
 ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]
 router = Router("siblings")
 
@@ -308,7 +303,8 @@ async def _current_claims(
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
         return None
-    claims = {name: principal.claims[name] for name in _CLAIMS if name in principal.claims}
+    shown = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}  # which are the user's current ones
+    claims = {name: value for name, value in principal.claims.items() if name in shown}
     if user.roles and sees_roles(principal):
         claims["roles"] = user.roles
     if user.external_id is not None and principal.openid:
