@@ -108,9 +108,9 @@ async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: Rows,
 
 FORKED = """
 import os
-from wxauth.server.core.logs import LogInterval
+from wxauth.server.core.outages import Troubles
 
-interval = LogInterval(10)
+interval = Troubles(10)
 if os.fork() == 0:
     os._exit(interval.is_due(1.0))
 _, status = os.wait()

@@ -1,6 +1,7 @@
 """Sites learn at once that a session has ended: logout tokens, when they are sent, and when they are not.
 
-Which ends they learn of is in `test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites`.
+Which ends they learn of is in `test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites`. Leases, killed
+processes and receivers that hang are in `tests/events/test_webhooks.py`: a token is a delivery as any other.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
-from wxauth.server.events.webhook_deliveries import LEASE, Deliveries, place_events
+from wxauth.server.events.webhook_deliveries import Deliveries, place_events
 from wxauth.server.events.webhook_rows import Priority, due_receivers
 from wxauth.server.merging.merging_rows import erase_identities
 from wxauth.server.service.build import Waits
@@ -208,19 +209,6 @@ async def test_others_are_tried_again_by_new_tokens_on_schedule(informed: Inform
     assert set(informed.told()) == {informed.alice}
 
 
-async def test_a_slow_site_delays_no_other(informed: Informed) -> None:
-    async with receiving() as quick:
-        library = await informed.add_site("library", device=True, backchannel_logout_uri=quick.url)
-        for site in (*[informed.shop] * 5, library):
-            await informed.device_tokens(site=site)
-        informed.receiver.usual = "hang"
-        await informed.be_banned()
-        await informed.stage.services[Deliveries].begin_due()
-        async with asyncio.timeout(0.9):
-            await until(lambda: quick.got)
-        await informed.stage.services[Deliveries].drain()
-
-
 @pytest.mark.slow
 async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of_another(informed: Informed) -> None:
     replicas = [await informed.stage.make_services(waits=Waits(backchannel_logouts=5)) for _ in range(3)]
@@ -268,31 +256,6 @@ async def test_webhooks_that_hang_delay_no_logout_token(informed: Informed, secr
         await until(lambda: informed.receiver.got)
         hanging.released.set()
         await services[Deliveries].drain()
-
-
-async def test_a_logout_survives_the_process_that_was_sending_it(informed: Informed) -> None:
-    deliveries = informed.stage.services[Deliveries]
-    informed.receiver.answers = ["hang"]
-    await informed.be_banned()
-    await deliveries.begin_due()
-    await until(lambda: informed.receiver.got)
-    for task in list(deliveries._tasks):  # as when its process is killed: nothing is stored
-        task.cancel()
-    await deliveries.drain()
-    replica = await informed.stage.make_services()
-    await informed.deliver(replica)
-    assert len(informed.receiver.got) == 1  # the lease
-    informed.stage.clock.advance(seconds=LEASE.total_seconds())
-    await informed.deliver(replica)
-    assert informed.told() == [informed.alice] * 2
-    assert await informed.waiting() == 0
-
-
-async def test_two_replicas_send_a_token_once(informed: Informed) -> None:
-    replica = await informed.stage.make_services()
-    await informed.be_banned()
-    await asyncio.gather(informed.deliver(), informed.deliver(replica))
-    assert len(informed.receiver.got) == 1
 
 
 @pytest.mark.own_database

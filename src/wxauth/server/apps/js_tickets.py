@@ -66,21 +66,12 @@ class JsTickets:
 
     async def sign(self, app: App, url: str) -> JsSignature:
         """The signature of a page. Raises: WeChatError."""
-        now, nonce = self.clock(), secrets.token_urlsafe(_NONCE_BYTES)
-        ticket, timestamp = await self._ticket(app, now), int(now.timestamp())
-        signed = f"jsapi_ticket={ticket}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
+        now, nonce, ticket = self.clock(), secrets.token_urlsafe(_NONCE_BYTES), self._kept.get(app.app_id)
+        if ticket is None or now >= ticket.renews_at:
+            ticket = await once(self._under_way, app.app_id, lambda: self._renew(app))
+        timestamp = int(now.timestamp())
+        signed = f"jsapi_ticket={ticket.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
         return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())
-
-    async def _ticket(self, app: App, now: datetime) -> str:
-        kept = self._kept.get(app.app_id)
-        if kept is not None and now < kept.renews_at:
-            return kept.value
-        failure, paused_until = self._failed.get(app.app_id, (None, now))
-        if failure is not None and now < paused_until:
-            if kept is not None and now < kept.ends_at:
-                return kept.value
-            raise again(failure, paused_until - now)
-        return (await once(self._under_way, app.app_id, lambda: self._renew(app))).value
 
     async def _renew(self, app: App) -> _Ticket:
         """The ticket as stored, or fetched anew. Raises: WeChatError."""
@@ -93,12 +84,16 @@ class JsTickets:
             if stored is not None and now < stored.renews_at:
                 self._kept[app.app_id] = stored
                 return stored
-            unusable = found.ticket if found is not None and stored is None else None
-            lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
-            if await self.database.value(LEASE_TICKET, **lease) is not None:
-                return await self._fetch(app, stored, now)
+            failure, paused_until = self._failed.get(app.app_id, (None, now))
+            if now >= paused_until:
+                unusable = found.ticket if found is not None and stored is None else None
+                lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
+                if await self.database.value(LEASE_TICKET, **lease) is not None:
+                    return await self._fetch(app, stored, now)
             if stored is not None and now < stored.ends_at:
                 return stored
+            if failure is not None and now < paused_until:
+                raise again(failure, paused_until - now)
             if loop.time() > deadline:
                 raise WeChatTimeout("no other process has fetched the ticket in time")
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)

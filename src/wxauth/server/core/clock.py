@@ -1,4 +1,4 @@
-"""The time as an argument, corrected to the database's in the background; ids that contain it: UUIDv7 (RFC 9562)."""
+"""The service's time, which is the database's. It is an argument everywhere, also of ids: UUIDv7 (RFC 9562)."""
 
 import asyncio
 import os

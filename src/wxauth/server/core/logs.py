@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import mmap
 import os
 import re
 import sys
@@ -11,7 +10,6 @@ from collections.abc import Hashable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
-from struct import pack_into, unpack_from
 from types import TracebackType
 from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
@@ -112,25 +110,6 @@ def lines_of(exc: BaseException) -> list[str]:
         *cause,
         *(f"    {frame}" for frame in description["frames"]),
     ]
-
-
-class LogInterval:
-    """Limits a log line to one in so many seconds, over all processes of the service."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.share()
-
-    def share(self) -> None:
-        """Start again with a state that this process shares with all processes forked from it."""
-        self._next = mmap.mmap(-1, 8)  # anonymous shared memory
-
-    def is_due(self, now: float) -> bool:
-        """Whether the line may be written. `now` is in seconds on a clock that all processes share."""
-        if now < unpack_from("d", self._next)[0]:
-            return False
-        pack_into("d", self._next, 0, now + self._seconds)
-        return True
 
 
 class OncePerDay:

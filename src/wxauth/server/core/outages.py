@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import asyncpg
 
 from wxauth.errors import StorageUnavailable, Title
-from wxauth.server.core.logs import LogInterval, get_logger, message_of
+from wxauth.server.core.logs import get_logger, message_of
 
 WHERE_NOTHING_IS_KEPT: Final = Title(
     "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
@@ -62,13 +62,27 @@ _POOLER_REFUSES: Final = "unsupported startup parameter"  # PgBouncer's: Postgre
 log = get_logger()
 
 
-class Troubles(LogInterval):
-    """Logs that the database does not answer, at intervals in place of each use of it, and how long that lasted."""
+class Troubles:
+    """Logs that the database does not answer, in place of each use of it, and how long that lasted.
+
+    A line comes once in so many seconds, over all processes of the service.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.share()
 
     def share(self) -> None:
         """Start again with a state that this process shares with all processes forked from it."""
-        super().share()
+        self._next = mmap.mmap(-1, 8)  # anonymous shared memory
         self._outage = mmap.mmap(-1, 16)  # since when, and whether a line was written
+
+    def is_due(self, now: float) -> bool:
+        """Whether a line may be written. `now` is in seconds on a clock that all processes share."""
+        if now < unpack_from("d", self._next)[0]:
+            return False
+        pack_into("d", self._next, 0, now + self._seconds)
+        return True
 
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due: as an error, if somebody must change something."""

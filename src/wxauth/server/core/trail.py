@@ -159,7 +159,6 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
  ORDER BY found.id DESC LIMIT :limit
 """)
 """Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
-_IS_BY: Final = "(:actor::text IS NULL OR events.actor = :actor)"
 _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
 
@@ -167,10 +166,10 @@ def _of_user(user_id: LiteralString) -> LiteralString:
     return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':since', before=':before')}"
 
 
-_OF_USER: Final = Statement[EventFields](f"{_of_user(':user_id')} AND {_IS_BY} {_NEWEST_OF_USER}")
-_OF_USER_AND_TYPES: Final = Statement[EventFields](
-    f"{_of_user(':user_id')} AND {_IS_BY} AND events.type = ANY (:types) {_NEWEST_OF_USER}"
-)
+_OF_USER: Final = Statement[EventFields](f"""
+{_of_user(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
+   AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
+""")
 # What the actor did to others, of each type; and what they did to themselves. Rows are compared as in `one_and_id`.
 _OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
@@ -246,10 +245,8 @@ async def find_events(
     lowest, end = id_range(since, until, before)
     newest = {"since": lowest, "before": end, "limit": limit}
     types = list(dict.fromkeys(types))
-    if user_id is not None and types:
-        return await database.rows(_OF_USER_AND_TYPES, user_id=user_id, actor=actor, types=types, **newest)
     if user_id is not None:
-        return await database.rows(_OF_USER, user_id=user_id, actor=actor, **newest)
+        return await database.rows(_OF_USER, user_id=user_id, actor=actor, types=types, **newest)
     if actor is not None:
         by_actor = {"actor": actor, "actor_id": _id_in(actor), "types": types or list(EventType)}
         return await database.rows(_OF_ACTOR, **by_actor, **newest)

@@ -54,12 +54,6 @@ class EventToSend(SQLModel):
         return values | {"data": data_for_siblings(self.type, self.data)}
 
 
-class FeedRow(EventToSend):
-    """An event of the feed, with its position."""
-
-    position: int
-
-
 class PlacedEvent(SQLModel):
     """An event with a place in the feed."""
 
@@ -68,9 +62,10 @@ class PlacedEvent(SQLModel):
     """The stored name of the type."""
 
 
-class _PageRow(FeedRow):
-    """An event, if any, and the columns that are the same in each row of a page."""
+class FeedRow(EventToSend):
+    """An event of the feed, if any, and the columns that are the same in each row of a page."""
 
+    position: int
     is_known: bool
     last_position: int
     last_id: UUID
@@ -118,11 +113,11 @@ SELECT known.is_known, last.position AS last_position, last.event_id AS last_id,
 """
 
 
-_PAGE: Final = Statement[_PageRow](
+_PAGE: Final = Statement[FeedRow](
     _page_part("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
 )
 # The first events of each type, from that type's part of the index.
-_PAGE_OF_TYPES: Final = Statement[_PageRow](
+_PAGE_OF_TYPES: Final = Statement[FeedRow](
     _page_part("""
     SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
            SELECT position, event_id FROM feed WHERE type = wanted AND position > :position
