@@ -70,16 +70,13 @@ class AppTitleAnswer(BaseModel):
     title: str | None = Field(examples=["小店"])
 
 
-class AppAnswer(BaseModel):
+class AppAnswer(AppTitleAnswer):
     """An app, without its secrets."""
 
-    app_id: ShownAppId
-    kind: AppKind
     unionid: UnionidPolicy = Field(
         description="Whether a new user must have a unionid: as set, or the default for the kind.",
         examples=["optional"],
     )
-    title: str | None = Field(examples=["小店"])
     logo: str | None = Field(description="A `data:` URL.", examples=[None])
     source: AppSource = Field(description="An app in the settings can only be changed there.", examples=["database"])
     is_default: bool = Field(description="Whether this is the app of a login that names none.")

@@ -22,7 +22,6 @@ from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
-from wxauth.server.core.resources import titles_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.terminal import translation
 from wxauth.server.outbound.transport import HttpTransport
@@ -70,7 +69,7 @@ async def examine(
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
             *(
                 _results_of(f"resource {url}", check_resource(url, settings.issuer, patience=issuer_patience))
-                for url in titles_of(settings.resources)
+                for url in (each.resource for each in settings.resources)
             ),
             *_apps(settings, found, transport, clock),
             *(_forward(app, settings, clock) for app in found.apps),

@@ -51,19 +51,20 @@ class _Metric(dict[Any, Series]):
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
-        if self.made is None:
-            arguments, options = self._declaration
-            self.made = self.kind(*arguments, registry=REGISTRY, **options)
-        series = self[labels] = self.made.labels(*labels) if labels else self.made
+        series = self[labels] = self._make().labels(*labels) if labels else self._make()
         return series
 
     def make_first(self, *more: tuple[object, ...]) -> None:
         """Make the series that exist from the start, and these. Not at startup: that would cost 20 ms."""
         for labels in (*self._first, *more):
             self[labels]
+        self._make()
+
+    def _make(self) -> Series:
         if self.made is None:
             arguments, options = self._declaration
             self.made = self.kind(*arguments, registry=REGISTRY, **options)
+        return self.made
 
 
 class Counter(_Metric[prometheus_client.Counter]):

@@ -62,30 +62,35 @@ Address = Annotated[object | None, PlainSerializer(shown_address, return_type=st
 """An address, as asyncpg reads it."""
 
 
-class EventFields(SQLModel):
-    """An event of the audit trail. Only an erased person's data and old addresses are removed from it."""
+class SharedEvent(SQLModel):
+    """An event, without the address: what other services get."""
 
     id: UUID = Field(primary_key=True, schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]})
     type: str = Field(sa_type=Text, schema_extra={"examples": ["session.ended"]})
     at: datetime = Field(sa_type=TIME)
+    user_id: UUID | None = Field(
+        description="To whom.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
+    )
+    """Not a foreign key: the event outlives the user."""
+    app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
     actor: str = Field(
         sa_type=Text,
         description="The id of the user or the name of the service client that did it, `operator` by command, "
         "`wechat` by push, or `system`.",
         schema_extra={"examples": ["system"]},
     )
-    user_id: UUID | None = Field(
-        description="To whom.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
-    )
-    """Not a foreign key: the event outlives the user."""
-    app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
-    ip: Address = Field(sa_type=INET, description="From where.", schema_extra={"examples": ["203.0.113.7"]})
     data: dict[str, Any] = Field(
         sa_type=JSONB,
         sa_column_kwargs={"server_default": text("'{}'")},
         description="Details that depend on the type; empty if the user was erased.",
         schema_extra={"examples": [{"session_ids": ["01933c5e-9a3d-7b1f-8c5e-1d2f3a4b5c6d"], "reason": "reused"}]},
     )
+
+
+class EventFields(SharedEvent):
+    """An event of the audit trail. Only an erased person's data and old addresses are removed from it."""
+
+    ip: Address = Field(sa_type=INET, description="From where.", schema_extra={"examples": ["203.0.113.7"]})
 
 
 class Event(EventFields, table=True):

@@ -1,7 +1,7 @@
 """Resources: services for each of which there are access tokens of its own (RFC 8707)."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -97,8 +97,3 @@ def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()
             )
         known.add(as_compared(each.resource))
     return resources
-
-
-def titles_of(resources: Iterable[Resource]) -> Mapping[str, str]:
-    """The title of each resource."""
-    return {each.resource: each.title for each in resources}

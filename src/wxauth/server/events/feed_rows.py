@@ -20,7 +20,6 @@ A place is stored with the event's type, so that reading one type does not scan 
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
@@ -28,6 +27,7 @@ from sqlmodel import SQLModel
 
 from wxauth.errors import CursorExpired
 from wxauth.server.core.database import Database
+from wxauth.server.core.models import SharedEvent
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import data_for_siblings
 
@@ -35,16 +35,8 @@ LAST_POSITION: Final = 2**63 - 1
 """The highest possible position."""
 
 
-class EventToSend(SQLModel):
-    """An event, as siblings get it: without the address."""
-
-    id: UUID
-    type: str
-    at: datetime
-    user_id: UUID | None
-    app_id: str | None
-    actor: str
-    data: dict[str, Any]
+class EventToSend(SharedEvent):
+    """An event, as siblings get it."""
 
     @property
     def for_siblings(self) -> dict[str, Any]:
