@@ -291,17 +291,29 @@ async def write_webhook(
     return webhook
 
 
-async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
-    """Queue the deliveries of events that have just got their places, and return how many."""
-    webhooks = await transaction.rows(_SUBSCRIPTIONS) if events else ()
-    return await _queue(transaction, _QUEUE, webhooks, events, now=now)
-
-
-async def queue_again(
-    transaction: Transaction, webhook: Webhook, events: Sequence[PlacedEvent], *, now: datetime
+async def queue_deliveries(
+    transaction: Transaction, events: Sequence[PlacedEvent], *, again_to: Webhook | None = None, now: datetime
 ) -> int:
-    """Queue those events again that a webhook gets, and return how many. Deliveries in progress are left out."""
-    return await _queue(transaction, _QUEUE_AGAIN, [webhook], events, now=now)
+    """Queue the deliveries of events that have just got their places, and return how many.
+
+    `again_to` is for a webhook that gets those of its types once more. Deliveries in progress are left out.
+    """
+    if not events:
+        return 0
+    webhooks = await transaction.rows(_SUBSCRIPTIONS) if again_to is None else [again_to]
+    queued = [
+        (webhook.id, event)
+        for event in events
+        for webhook in webhooks
+        if not webhook.types or event.type in webhook.types
+    ]
+    if not queued:
+        return 0
+    keys = {"webhook_ids": [webhook_id for webhook_id, _ in queued], "event_ids": [it.event_id for _, it in queued]}
+    values = {"ids": [new_id(now) for _ in queued], "types": [event.type for _, event in queued], "now": now}
+    number = await transaction.run(_QUEUE if again_to is None else _QUEUE_AGAIN, **keys, **values)
+    await transaction.run(_HASTEN, **keys)
+    return number
 
 
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
@@ -349,29 +361,6 @@ async def replace_secrets(database: Database, webhook: Webhook, secret: bytes, f
         former_secret_anew=former,
     )
     return replaced is not None
-
-
-async def _queue(
-    transaction: Transaction,
-    statement: Statement[Nothing],
-    webhooks: Sequence[Webhook | _Subscription],
-    events: Sequence[PlacedEvent],
-    *,
-    now: datetime,
-) -> int:
-    queued = [
-        (webhook.id, event)
-        for event in events
-        for webhook in webhooks
-        if not webhook.types or event.type in webhook.types
-    ]
-    if not queued:
-        return 0
-    keys = {"webhook_ids": [webhook_id for webhook_id, _ in queued], "event_ids": [it.event_id for _, it in queued]}
-    types = [event.type for _, event in queued]
-    number = await transaction.run(statement, **keys, ids=[new_id(now) for _ in queued], types=types, now=now)
-    await transaction.run(_HASTEN, **keys)
-    return number
 
 
 def new_webhook_secret() -> bytes:

@@ -169,7 +169,7 @@ class Webhooks:
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
         async with self.database.begin() as transaction:
-            return await webhook_rows.queue_again(transaction, webhook, events, now=self.clock())
+            return await webhook_rows.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
 
     async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:
         written = await webhook_rows.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
