@@ -93,19 +93,20 @@ def _read_documents(value: object) -> object:
     return {name: version for name, _, version in documents}
 
 
-def _json_list(example: str) -> BeforeValidator:
-    """A list that is read from JSON like the example."""
+def _json_like(example: str) -> BeforeValidator:
+    """A list or an object that is read from JSON like the example; an empty one from an empty text."""
+    kind = type(from_json(example))
 
     def read(value: object) -> object:
         if not isinstance(value, str):
             return value
         try:
-            items = from_json(value) if value else []
+            parsed = from_json(value) if value else kind()
         except ValueError:
-            items = None
-        if not isinstance(items, list):
+            parsed = None
+        if not isinstance(parsed, kind):
             raise ValueError(f"must be JSON like {example}")
-        return items
+        return parsed
 
     return BeforeValidator(read)
 
@@ -218,15 +219,6 @@ def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _read_claims(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return from_json(value) if value else {}
-    except ValueError:
-        raise ValueError('must be a JSON object like {"role": "authenticated"}') from None
-
-
 def _check_region(value: str) -> str:
     from phonenumbers import SUPPORTED_REGIONS  # takes a tenth of a second, which few commands need
 
@@ -313,7 +305,7 @@ def _lower(value: object) -> object:
 # Parsing from text.
 CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
-AppList = _json_list(_EXAMPLE_OF_APPS)
+AppList = _json_like(_EXAMPLE_OF_APPS)
 Lower = BeforeValidator(_lower)
 OrNone = Annotated[T | None, BeforeValidator(_empty_is_none)]
 """A value, or none where the text is empty."""
@@ -368,7 +360,7 @@ HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
 WebhookSecret = Annotated[SecretStr, _checked(webhook_secret_bytes)]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 Claims = Annotated[dict[str, Any], _checked(check_claims)]
-JsonClaims = BeforeValidator(_read_claims)
+JsonClaims = _json_like('{"role": "authenticated"}')
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
@@ -405,7 +397,7 @@ ContactUri = Annotated[
         "must be a URI like mailto:security@example.com or https://example.com/security",
     ),
 ]
-Resources = Annotated[tuple[Resource, ...], _json_list(_EXAMPLE_OF_RESOURCES), AfterValidator(check_distinct)]
+Resources = Annotated[tuple[Resource, ...], _json_like(_EXAMPLE_OF_RESOURCES), AfterValidator(check_distinct)]
 HostName = Annotated[
     str,
     _form(

@@ -33,8 +33,6 @@ ANSWER: Final = "wxauth.answer"
 SHORTEST_SECONDS: Final = 0.05
 """If less time is left, a request is not sent, because WeChat's answer would be too late."""
 
-_VERSION: Final = {"http_version": b"HTTP/1.1", "reason_phrase": b""}
-"""What the client would look up for its log of each answer."""
 _WEIGHT_OF_LATEST: Final = 1 / 8
 _TARGET: Final = re.compile(rb"[!-~]+")
 
@@ -113,8 +111,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             raise ProxyFailed("no way through the proxy: it answers with status 407")
         # Header fields are left out: httpx would decompress an unrequested Content-Encoding, to any size.
         stream = httpx.ByteStream(answer.body)
-        extensions = {**_VERSION, ANSWER: answer, "date": answer.date}
-        return httpx.Response(answer.status, stream=stream, extensions=extensions)
+        return httpx.Response(answer.status, stream=stream, extensions={ANSWER: answer, "date": answer.date})
 
     async def aclose(self) -> None:
         """Close every idle connection. A connection in use is closed when its request has ended."""
