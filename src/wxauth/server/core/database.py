@@ -247,7 +247,8 @@ class Database(_Reader):
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
         self.deadlines = deadlines
         self._dsns, self._options, self.is_pooled = _connect_options(url, deadlines)
-        self._begin = _BEGIN + _set_limits(deadlines) if self.is_pooled else _BEGIN
+        limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
+        self._begin = "; ".join([_BEGIN, *limits])
         self._connections = Connections(self.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(SNAPSHOTS)
@@ -442,10 +443,6 @@ class _Answering:
 
 def _json_text(value: object) -> str:
     return to_json(value).decode()
-
-
-def _set_limits(deadlines: Deadlines) -> str:
-    return "".join(f"; SET LOCAL {name} = {value}" for name, value in deadlines.limits.items())
 
 
 def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:

@@ -294,20 +294,12 @@ def _form(pattern: str, refusal: str) -> AfterValidator:
     return _checked(check)
 
 
-def _empty_is_none(value: object) -> object:
-    return None if value == "" else value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
 # Parsing from text.
 CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
 AppList = _json_like(_EXAMPLE_OF_APPS)
-Lower = BeforeValidator(_lower)
-OrNone = Annotated[T | None, BeforeValidator(_empty_is_none)]
+Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" else value)]
 """A value, or none where the text is empty."""
 
 AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
