@@ -91,14 +91,6 @@ async def test_the_feed_contains_only_ids(feed: Feed) -> None:
     assert page.keys() == {"items", "next_cursor"}
 
 
-async def test_each_profile_change_is_sent(feed: Feed) -> None:
-    alice = await feed.stage.login("alice", nickname="A")
-    await feed.rename(alice, "Al", "Ali")
-    await feed.stage.login("alice", avatar_url="https://example.com/a.png")
-    events = (await feed.read(type="user.profile_changed"))["items"]
-    assert [event["data"]["fields"] for event in events] == [["nickname"], ["nickname"], ["avatar_url"]]
-
-
 async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_contract_lists(feed: Feed) -> None:
     for number, (kind, data) in enumerate(
         [
