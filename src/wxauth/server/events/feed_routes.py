@@ -8,15 +8,14 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
-from pydantic_core import PydanticUseDefault
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.feed_rows import LAST_POSITION, Place, read_slice
-from wxauth.server.web.bodies import OrEmpty, ShownAppId, ShownEventId, ShownUserId
+from wxauth.server.web.bodies import OrEmpty, Parameters, ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -67,8 +66,8 @@ KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"
 """A type of event that siblings receive."""
 
 
-class FeedQuery(BaseModel):
-    """Which events to read. An empty parameter counts as absent."""
+class FeedQuery(Parameters):
+    """Which events to read."""
 
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
         default=None,
@@ -78,13 +77,6 @@ class FeedQuery(BaseModel):
         default=[], description="Repeat it for several types. Default: all types."
     )
     limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), OrEmpty] = 100
-
-    @field_validator("after", "limit", mode="before")
-    @classmethod
-    def _empty_is_absent(cls, value: Any) -> Any:
-        if value == "":
-            raise PydanticUseDefault
-        return value
 
     @property
     def place(self) -> Place | None:

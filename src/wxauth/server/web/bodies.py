@@ -203,8 +203,19 @@ def all_of(rows: Iterable[Row]) -> Items[Row]:
     return Items.model_construct(items=list(rows), next_cursor=None)
 
 
-class PageQuery(BaseModel):
-    """The page of a list to answer. An empty parameter means the same as an absent one."""
+class Parameters(BaseModel):
+    """The parameters of a request. An empty one means the same as an absent one."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        if value == "":
+            raise PydanticUseDefault
+        return value
+
+
+class PageQuery(Parameters):
+    """The page of a list to answer."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = PAGE_SIZE
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
@@ -215,13 +226,6 @@ class PageQuery(BaseModel):
     def filters(self) -> dict[str, Any]:
         """What the rows of the list must have."""
         return {name: value for name, value in self if name not in PageQuery.model_fields}
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _empty_is_absent(cls, value: Any) -> Any:
-        if value == "":
-            raise PydanticUseDefault
-        return value
 
 
 class TimedPageQuery(PageQuery):
