@@ -226,10 +226,10 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
             await replica[Deliveries].begin_due()
 
     await begin_all()
-    await until(lambda: receiver.under_way == 2)  # one of each person
+    await until(lambda: receiver.under_way == 4)  # two of each person
     await informed.be_banned(dan)
     await begin_all()
-    await until(lambda: receiver.under_way == 3)
+    await until(lambda: receiver.under_way == 6)
     await informed.be_banned(bob)
     async with asyncio.timeout(0.9):
         await begin_all()

@@ -150,8 +150,8 @@ SELECT receivers.id, priority
  ORDER BY priority
 """)
 # A delivery goes to one process: rows locked by another process are skipped, and a leased delivery is not due before
-# its lease ends. A first try waits until that of each earlier one about the same user is over; for a site, of the same
-# priority, which nothing hastens.
+# its lease ends. A first try waits until that of each earlier one about the same user is over. For a site, one of the
+# same priority may be under way, because the tokens that end a user's sessions have no order.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
@@ -162,7 +162,8 @@ WITH due AS (
                 WHERE earlier.receiver_id = :receiver_id AND earlier.user_id = d.user_id
                   AND earlier.event_id < d.event_id AND earlier.state = 'pending'
                   AND (d.priority >= 0 OR earlier.priority = d.priority)
-                  AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)))
+                  AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)
+               OFFSET CASE WHEN d.priority < 0 THEN 1 ELSE 0 END))
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
 ), leased AS (
