@@ -25,9 +25,8 @@ def migrate(revision: str) -> None:
     from wxauth.server.core.revisions import is_newer
 
     with failures_printed():
-        configure_logging(
-            level="warning", log_format="console", stream=sys.stderr.buffer
-        )  # that it waits, and for what
+        # That it waits, and for what.
+        configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
     note = say(", of a newer version than this one, which serves on with it") if is_newer(schema) else ""

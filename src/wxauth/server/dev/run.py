@@ -343,9 +343,8 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
         try:
             await migrate(database)
         except Exception as exc:
-            if is_refusal(
-                cause := getattr(exc, "driver_exception", exc)
-            ):  # SQLAlchemy's errors have PostgreSQL's there
+            cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors have PostgreSQL's there
+            if is_refusal(cause):
                 raise UnknownRevision(f"the schema is not one that this version made: {reason_of(cause)}") from exc
             raise
         if (reason := await rehearse_login(database, now=await database.time())) is not None:

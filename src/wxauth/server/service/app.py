@@ -60,8 +60,6 @@ from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.push import routes as push_routes
 from wxauth.server.service import metrics, probes
-from wxauth.server.service.metrics import PrometheusMetrics
-from wxauth.server.service.probes import is_migrated
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import js_signatures, wechat_routes
@@ -150,7 +148,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 def surround(api: FastAPI, services: Services) -> ASGIApp:
     """Put the middleware around the routes. A test may set `api.dependency_overrides` before or after."""
     settings = services.settings
-    services[PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
+    services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
     # Around everything, so that browsers can read the answer to a fault, too.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
@@ -265,7 +263,7 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
 
 async def _is_migrated(services: Services) -> bool:
     with suppress(DatabaseUrlRefused):  # `serve` has already refused it
-        return await is_migrated(services.database)
+        return await probes.is_migrated(services.database)
     return False
 
 

@@ -7,16 +7,14 @@ from wxauth.server.dev.wechat.controls import (
     MOBILE_APP,
     OTHER_KINDS,
     WEBSITE,
-    Account,
     Api,
     CodeRequest,
-    FaultRequest,
     PhoneCodeRequest,
     SealRequest,
     phone_number_of,
 )
 from wxauth.server.dev.wechat.desk import AGENT, AGENT_PATH, DESK_PATH, SHOP_PATH
-from wxauth.server.dev.wechat.issued import APP_KEYS, CODE_LIFETIME
+from wxauth.server.dev.wechat.issued import APP_KEYS
 from wxauth.server.dev.wechat.simulator import Call, Simulator
 from wxauth.server.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 
@@ -26,7 +24,6 @@ __all__ = [
     "AGENT_PATH",
     "APPS",
     "APP_KEYS",
-    "CODE_LIFETIME",
     "DESK_PATH",
     "HINTS",
     "LATER_APP",
@@ -35,11 +32,9 @@ __all__ = [
     "SHOP_PATH",
     "UNKNOWN_APP_HINT",
     "WEBSITE",
-    "Account",
     "Api",
     "Call",
     "CodeRequest",
-    "FaultRequest",
     "PhoneCodeRequest",
     "SealRequest",
     "Simulator",

@@ -81,10 +81,10 @@ _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
 _USUAL_QUOTA: Final = 1_000_000
 _CLEARED_A_MONTH: Final = 10
 _LONGEST_URL_LINK: Final = 30
+"""Days."""
 _TICKET_LASTS: Final = 7200
 _TICKET_RENEWED: Final = 300
 """Seconds before its end when a ticket is replaced."""
-"""Days."""
 _LONGEST_QUERY: Final = 512
 LOGINS_A_MINUTE: Final = 100
 """How often a person may log in to an app with codes of `wx.login`."""
@@ -529,7 +529,7 @@ class Simulator:
         days, env = values.get("expire_interval"), values.get("env_version", "release")
         if values.get("expire_type") != 1 or type(days) is not int or not 1 <= days <= _LONGEST_URL_LINK:
             raise CallRefused(47001)
-        if env not in ("release", "trial", "develop"):
+        if env not in _ENVS:
             raise CallRefused(40097)
         if env == "release" and not account.pages:
             raise CallRefused(85079)
