@@ -85,6 +85,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         seconds[item.path] += 1000 if "browser" in marks else 60 if is_foreign else is_long
         if "container" in marks:
             seconds[item.path] = 100_000  # next to each other, for they share an engine
+        if "oldest_postgres" in marks and marks & STARTS_PROGRAMS and "slow" not in marks:
+            raise pytest.UsageError(f"{item.nodeid} is not quick: .ci/run would not run it on the oldest PostgreSQL")
     items.sort(key=lambda item: (-seconds[item.path], item.path))  # the same order in each process
 
 
