@@ -90,21 +90,18 @@ def needs_node(folder: Path) -> str:
 
     They are installed again when the lock file has changed. If they cannot be installed, the test ends as in `needs`.
     """
-    node, npm = needs("node"), needs("npm")
+    node = needs("node")
+    needs("npm")
     version = subprocess.check_output([node, "--version"], text=True)
     if tuple(map(int, version[1:].split(".")[:2])) < OLDEST_NODE:
         lacks(f"needs Node 20.19 or newer, has {version.strip()} 需要 Node 20.19 或更新版本")
-    lock, installed = folder / "package-lock.json", folder / "node_modules/.locked"
-    with turn_to_install(lock) as turn:
-        if not installed.exists() or installed.read_bytes() != lock.read_bytes():
-            installed.unlink(missing_ok=True)
-            command = [npm, "ci", "--prefix", str(folder), "--loglevel=error", *QUICK_TO_GIVE_UP]
-            # npm inherits the lock: even if this process is killed, nobody else installs until npm has ended.
-            done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn])
-            if done.returncode != 0:
-                reason = done.stderr.partition("\n")[0]
-                lacks(f"needs what {folder.name}/package-lock.json names; npm ci: {reason} 未能安装所需的 npm 包")
-            shutil.copyfile(lock, installed)
+    with turn_to_install(folder / "package-lock.json") as turn:
+        command = [str(Path(__file__).with_name("npm_packages")), str(folder), *QUICK_TO_GIVE_UP]
+        # It inherits the lock: even if this process is killed, nobody else installs until npm has ended.
+        done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn])
+    if done.returncode != 0:
+        reason = done.stderr.partition("\n")[0]
+        lacks(f"needs what {folder.name}/package-lock.json names; npm ci: {reason} 未能安装所需的 npm 包")
     return node
 
 

@@ -44,6 +44,29 @@ def test_only_the_guard_for_node_may_be_published() -> None:
     assert [folder for folder, package in packages.items() if not package.get("private")] == [ROOT / "clients/node"]
 
 
+def test_a_clone_copies_what_another_has_installed_until_the_lock_is_another(tmp_path: Path) -> None:
+    npm, calls = tmp_path / "npm", tmp_path / "calls"
+    npm.write_text(f'#!/bin/sh\necho >>{calls}; rm -rf "$3/node_modules"; mkdir -p "$3/node_modules/a"\n')
+    npm.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def install(clone: str, lock: str) -> int:
+        """How often npm has been run then."""
+        folder = tmp_path / clone
+        folder.mkdir(exist_ok=True)
+        for name, text in (("package.json", "{}"), (".npmrc", ""), ("package-lock.json", lock)):
+            (folder / name).write_text(text)
+        subprocess.run([ROOT / "tests/npm_packages", folder], env=env, check=True)
+        assert (folder / "node_modules/a").is_dir()
+        assert (folder / "node_modules/.locked").read_text() == lock
+        return len(calls.read_text())
+
+    assert [install("one", "{}"), install("one", "{}"), install("two", "{}")] == [1, 1, 1]
+    assert [install("two", "[]"), install("one", "[]")] == [2, 2]
+    ours = '"file:../guard"'
+    assert [install("one", ours), install("one", ours), install("two", ours)] == [3, 3, 4]
+
+
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """The only available programs, each with its output."""
