@@ -306,7 +306,7 @@ class SessionRevoked(SessionError, code="session_revoked"):
 
 
 class SessionReplaced(SessionError, code="session_replaced"):
-    """A newer login took the session's place, because the app lets a person have only so many."""
+    """A newer login replaced the session, because the app limits the sessions of a person."""
 
     title = Title("You have logged in on another device.", "您的账号已在其他设备登录。")
 
@@ -325,7 +325,7 @@ class ScanOver(ScanRefused, code="scan_over", status=404):
 
 
 class ScanForwarded(ScanRefused, code="scan_forwarded", status=403):
-    """The code was not scanned with the camera: it came from a picture or a chat, or was typed."""
+    """The code was not scanned with the camera: it was read from a picture or a chat, or typed."""
 
     title = Title("Scan with the camera, never a code sent to you.", "请用相机直接扫码，勿扫他人发来的码。")
 

@@ -69,7 +69,7 @@ class TestIssuer:
             roles: Without any, the token has no such claim.
             app_id: By default, that of this issuer.
             openid: The user's openid in the app.
-            session_id: A UUID: the login that the token comes from.
+            session_id: A UUID: the login that opened the session.
             expires_in: Seconds. Guards allow 30 s of clock skew: -31 has expired, -29 has not.
             scope: The scopes granted to a website or an agent, each or all of them separated by spaces.
             client_id: The website, or the URL of a client's metadata document, whose tokens have neither app nor

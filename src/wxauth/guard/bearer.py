@@ -81,7 +81,7 @@ class Guard:
         """By cause of a refusal: the few fixed details of the verifier."""
 
     async def verify(self, token: str) -> Principal:
-        """Check a token, and return its user. Needed only for tokens that do not come in a request's header.
+        """Check a token, and return its user. Needed only for tokens outside a request's header.
 
         The guard does not turn these errors into an answer, not even in a route: catch them, or register
         `wxauth.problems.answer_problem` for `WxAuthError`.

@@ -36,7 +36,7 @@ class Claims(Mapping[str, Any]):
 
 
 class _AsDict:
-    """Tells Pydantic, where it is installed, to write the claims as a dict: a route may answer a `Principal`."""
+    """Makes Pydantic, if it is installed, write the claims as a dict: a route may return a `Principal`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
