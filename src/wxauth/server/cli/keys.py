@@ -73,7 +73,7 @@ def rotate_command(as_json: bool) -> None:
 def withdraw_command(kid: str, as_json: bool) -> None:
     """Withdraw a stolen key at once: all tokens that it signed are refused.
 
-    wxauth refuses them within seconds, guards within five minutes. Sessions go on: the next refresh gives a token
+    wxauth refuses them within seconds, guards within five minutes. Sessions stay open: the next refresh gives a token
     signed by another key. If KID is the key that signs now, the waiting key replaces it at once; if none is waiting, a
     new key does.
     """

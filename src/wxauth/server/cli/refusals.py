@@ -50,7 +50,7 @@ def refusals(
 ) -> None:
     """Print refused logins, the newest first.
 
-    They are kept for 14 days. COUNT is how many a line stands for. JSON is that of GET /v1/admin/refusals.
+    They are kept for 14 days. COUNT is the number of refusals in a line. JSON is that of GET /v1/admin/refusals.
     """
     search = RefusalSearch.model_construct(
         request_id=request_id or None,

@@ -12,7 +12,7 @@ from wxauth.server.core.terminal import say, terminal_language
 
 @click.command()
 def serve() -> None:
-    """Run the service in production. Settings come from WXAUTH_* (docs/settings.md)."""
+    """Run the service in production. Settings are read from WXAUTH_* (docs/settings.md)."""
     _refuse_windows("serve")
     from wxauth.server.cli.resources import failures_printed
     from wxauth.server.core.settings import Settings, load_settings

@@ -350,8 +350,8 @@ def split_command(
 ) -> None:
     """Undo a wrong merge: make an identity of USER_ID a user of its own.
 
-    If a former id brought exactly what leaves, the new user has that id again. A ban from before a merge goes back to
-    whom it was given, name, picture, number and consents go with who has brought them; roles stay. JSON is that of
+    If one merge added exactly these identities, the new user has the former id again. Name, picture, number, consents
+    and bans from before a merge return to the user who had them. Roles stay. JSON is that of
     POST /v1/admin/users/{id}/split.
     """
     if external_id and no_external_id:
