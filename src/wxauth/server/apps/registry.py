@@ -101,7 +101,7 @@ class Apps:
         """The enabled app with this id; the default app for None.
 
         The default is the first mini-program in the settings, or else the mini-program that was added first. It stays
-        the default if it is disabled, so that such logins fail instead of going to another app.
+        the default if it is disabled, so that such logins fail instead of using another app.
 
         Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
         """
@@ -350,7 +350,7 @@ class ManagedApps:
         if url is None:
             return
         try:
-            await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` judges where a name leads
+            await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` checks the addresses of a name
         except RefusedUrl as exc:
             raise InvalidRequest.of("push_forward", str(exc)) from None
         if is_below(url, self.settings.issuer):

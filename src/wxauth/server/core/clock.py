@@ -17,14 +17,14 @@ from wxauth.server.core.logs import get_logger
 Clock = Callable[[], datetime]
 """Returns the current time, with its time zone."""
 
-# Linux's monotonic clock stands still while the machine sleeps. That of macOS does not, and it has no other.
+# Linux's monotonic clock stops while the machine sleeps. That of macOS does not, and macOS has no other.
 _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 """None on Windows, which has `monotonic` alone."""
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
 """Between two corrections."""
 FIRST_PAUSE_SECONDS: Final = 0.1
-"""The same until the database has answered once, because requests may come as soon as it does."""
+"""The same until the database has answered once, because requests may arrive as soon as it does."""
 TOO_SLOW: Final = 1.0
 """Seconds. An answer that took this long is not used: it is too inexact."""
 REPORTED_FROM: Final = timedelta(seconds=5)
@@ -141,7 +141,7 @@ def first_id_at(time: datetime) -> UUID:
 
 
 def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:
-    """The lowest id of a page of a list, and the id that all of it stand before. Ids begin with their times.
+    """The bounds of the ids in a page of a list: the lowest id, and the first id above. Ids begin with their times.
 
     `before` is where the page before has ended. None: no bound.
     """

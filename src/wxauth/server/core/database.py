@@ -393,7 +393,7 @@ class Database(_Reader):
         """Drop connections that this failure makes unusable. Returns whether another one may be tried.
 
         Not after a timeout, because the second try would take as long; nor if the task was cancelled, however many of
-        its connections are lost: it would go on forever, and its service with it.
+        its connections are lost: the task would never end, nor would its service.
         """
         is_lost = isinstance(exc, LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):

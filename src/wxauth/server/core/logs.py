@@ -205,7 +205,7 @@ def _decode(_logger: object, _name: str, line: Any) -> str:
 
 
 class _Unfailing:
-    """A stream whose failures are ignored: if it is closed or full, log lines are lost, but requests go on."""
+    """A stream whose failures are ignored: if it is closed or full, log lines are lost, but requests succeed."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

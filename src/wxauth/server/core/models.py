@@ -109,7 +109,7 @@ class Event(EventFields, table=True):
     )
 
 
-# Each event about a user comes after the user's newest one, in the order of ids and of times. Whoever records it has
+# Each event about a user sorts after the user's newest one, by id and by time. The transaction that records it has
 # locked the user, so this is the order of the commits, even if the clocks of two replicas differ or one is set back.
 # A plan made while the table was small, or analyzed while it held one user, would read all of it for each event: 30,000
 # events took over two minutes. Without sequential scans, only the index on these two columns fits a comparison of rows.

@@ -187,7 +187,7 @@ def _check_hook_url(value: str) -> str:
 
 
 def is_below(url: str, issuer: str) -> bool:
-    """Whether a URL leads to the issuer itself: to its host and port, and to its path or one below it."""
+    """Whether a URL is the issuer's own: its host and port, and its path or one below it."""
     one, other = _place(url), _place(issuer)
     return one[:2] == other[:2] and f"{one[2]}/".startswith(f"{other[2]}/")
 

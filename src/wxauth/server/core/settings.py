@@ -258,7 +258,7 @@ class DatabaseSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the files named after settings ourselves.
 
-        pydantic-settings ignores a link that leads out of the folder, as those of Vault's agent do.
+        pydantic-settings ignores a symbolic link to a file outside the folder, such as those of Vault's agent.
         """
         folder = file_secret_settings.secrets_dir  # type: ignore[attr-defined]
         files = EnvSettingsSource(settings_cls)

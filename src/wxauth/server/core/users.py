@@ -20,7 +20,7 @@ STAFF_ROLES: Final = frozenset({"admin", "support"})
 """The roles that allow access to other people's data. Only an administrator or a command can assign them."""
 ATTRIBUTE_NAME: Final = re.compile("[a-z][a-z0-9_]{0,31}")
 ROLES_SCOPE: Final = "roles"
-"""The scope that lets a website see a person's roles."""
+"""The scope that allows a website to read a person's roles."""
 PROFILE: Final = ("nickname", "avatar_url")
 """The columns whose changes are events, `user.profile_changed`."""
 
@@ -73,7 +73,7 @@ class EarlierBan(TypedDict):
 
 
 class Origins(SQLModel):
-    """From whom each fact of a user came that a merge may have filled: see `merging/origin_rows.py`.
+    """The former user of each field that a merge may have filled: see `merging/origin_rows.py`.
 
     Null for the user's own part; the user's own id if it is not known which of the merged users it belongs to.
     """
@@ -107,5 +107,5 @@ ORIGIN: Final = """COALESCE(
            (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
            (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
              WHERE app_id = :app_id AND openid = :openid))"""
-"""SQL for the origin of what an identity does now, for `merging/origin_rows.py`: the former id with which it, or else
-its unionid, came to the user by a merge. Null if it is the user's own."""
+"""SQL for the origin of what an identity does now, for `merging/origin_rows.py`: the former id whose merge
+added it, or else its unionid, to the user. Null if it is the user's own."""
