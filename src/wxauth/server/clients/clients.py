@@ -240,7 +240,7 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
         yield left
         for _ in range(10):
             page = await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
-            if page is None or not page.rows:  # it is gone, another worker is doing so, or others lock the users
+            if page is None or not page.rows:  # removed, swept by another worker, or its users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
             elif page.is_last:
                 break

@@ -158,7 +158,7 @@ class ClientDocuments:
             raise RateLimited("too many documents that have not been good yet", retry_after=max(1, left))
 
     async def _fetch(self, client_id: str) -> None:
-        """Fetch a document, and keep what comes of it."""
+        """Fetch a document, and keep it or the failure."""
         kept = self._kept.get(client_id, _Kept())
         host, reason = host_of(client_id), None
         try:

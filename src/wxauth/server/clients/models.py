@@ -253,7 +253,7 @@ SITE_SCOPES: Final = (
         },
     ),
     SiteScope("roles", {"roles": lambda user, _: user.roles or None}),
-    SiteScope("offline_access"),  # a refresh token comes without it, too
+    SiteScope("offline_access"),  # refresh tokens are issued without it, too
 )
 SITE_SCOPE_NAMES: Final = tuple(scope.name for scope in SITE_SCOPES)
 DEFAULT_SITE_SCOPES: Final = tuple(scope.name for scope in SITE_SCOPES if scope.is_default)

@@ -50,7 +50,7 @@ class LinkRequest(BaseModel):
 
 
 class ScanRequest(BaseModel):
-    """The code with which the browser comes back from /v1/authorize, and the code verifier."""
+    """The authorization code that /v1/authorize returned to the browser, and the code verifier."""
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
@@ -124,7 +124,7 @@ async def _services_if_enabled(request: Request) -> Services:
 
 
 async def _services_for_own_page(request: Request) -> Services:
-    """The services, if the request comes from the console's own page. Requests of other sites are refused.
+    """The services, if the request was sent by the console's own page. Requests of other sites are refused.
 
     Requests of other sites carry no cookie, but those of neighbours under the same domain do. A neighbour cannot set
     the header without a CORS preflight, which is refused.

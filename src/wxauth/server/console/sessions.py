@@ -132,7 +132,7 @@ class ConsoleSessions:
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with an authorization code of the console, which an administrator has approved.
 
-        If a used code comes again with its verifier, its session ends, as at /v1/token.
+        If a used code is sent again with its verifier, its session ends, as at /v1/token.
 
         Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
