@@ -1,8 +1,8 @@
 """Middleware of `wxauth dev`: answers only to names of this machine.
 
-A web page whose own name is made to lead here (DNS rebinding) has the service's origin, and could log in as anybody in
-the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no `Origin` with a
-GET.
+A web page whose own name resolves to this machine (DNS rebinding) has the service's origin, and could log in as
+anybody in the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no
+`Origin` with a GET.
 """
 
 import re
@@ -34,7 +34,7 @@ class OwnNamesOnly:
     Args:
         app: The app that answers the others.
         names: The allowed names and addresses. `0.0.0.0` or `::` among them allows every address, which no page can
-            have as its name unless it comes from there.
+            have as its name unless it was loaded from there.
         own_pages: Whether other web pages that the developer may have open are refused, too. Programs are allowed.
     """
 

@@ -65,7 +65,7 @@ shutil.rmtree(run_folder, ignore_errors=True)
 
 
 class PostgresUnavailable(Exception):
-    """PostgreSQL is missing or does not start. The message tells the developer what to do."""
+    """PostgreSQL is missing or does not start. The message explains what to do."""
 
 
 class EmbeddedPostgres:

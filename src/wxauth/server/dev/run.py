@@ -159,7 +159,7 @@ _OF_BEFORE: Final = (
 
 
 class DevFailed(Exception):
-    """The development service cannot start. The message tells the developer what to do."""
+    """The development service cannot start. The message explains what to do."""
 
 
 def run(

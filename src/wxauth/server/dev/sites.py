@@ -88,7 +88,7 @@ class Site:
 
     @property
     def backchannel_logout_path(self) -> str:
-        """Where the site is told of sessions that have ended."""
+        """The path that receives logout tokens of ended sessions."""
         return f"{self.path}/backchannel-logout"
 
 

@@ -125,7 +125,7 @@ class CallRefused(Exception):
 
 
 class Faults(list[FaultRequest]):
-    """The requested faults still to come, in order."""
+    """The requested faults that have not happened yet, in order."""
 
     @property
     def shown(self) -> list[dict[str, Any]]:

@@ -149,7 +149,7 @@ class Visitor(_Control):
     """Always a snapshot; a snapshot whose made-up person is not marked the first time; a real person marked as made
     up."""
     refusal: Literal["stays", "returns"] = "stays"
-    """Whether a refusal leads back to the site, with `state` but without a code. Mostly it stays on WeChat's page."""
+    """Whether a refusal redirects to the site, with `state` but without a code. Mostly it stays on WeChat's page."""
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
     """Seconds after which the browsers on the desk repeat the callback."""
 
@@ -230,4 +230,4 @@ class Account(_Control):
     push_format: Literal["json", "xml"] = "json"
     """The format of the notices about payments."""
     picture_verdict: Literal["pass", "review", "risky"] | None = "pass"
-    """The verdict on each picture, which is pushed to the service; null: none ever comes."""
+    """The verdict on each picture, which is pushed to the service; null: none is ever sent."""

@@ -102,7 +102,7 @@ def trusted_certificates() -> ssl.SSLContext:
 
 
 def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that forwards a page's requests to these URLs, and nowhere else. Answers come as they are sent.
+    """An endpoint that forwards a page's requests to these URLs, and nowhere else. Answers are streamed.
 
     A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does. So the
     page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
@@ -158,7 +158,7 @@ class WebViews:
     async def open(self, request: WebViewRequest) -> dict[str, Any]:
         """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError.
 
-        `opens` is the link that opens a mini-program in WeChat, if the last redirect leads there.
+        `opens` is the link that opens a mini-program in WeChat, if that is the target of the last redirect.
         """
         user_agents = {
             "web_view": f"{request.user_agent} miniProgram/wxdev",

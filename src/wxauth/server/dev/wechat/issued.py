@@ -284,7 +284,7 @@ def judge(request: PayRequest, openid: str, session_keys: IssuedSessionKeys) -> 
 
 
 def answer_of(errcode: int, *, is_taken: bool = False) -> dict[str, Any]:
-    """The answer to the phone, and whether the notice has been taken already, which a real phone is not told."""
+    """The answer to the phone. `is_taken`, which WeChat does not send: whether the notice was accepted already."""
     return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
 
 

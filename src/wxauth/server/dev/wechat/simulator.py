@@ -1,4 +1,4 @@
-"""The simulated WeChat without HTTP: what it has issued, how each app stands, what was called, and the answers."""
+"""The simulated WeChat without HTTP: what it has issued, the state of each app, the calls, and the answers."""
 
 import re
 import secrets
