@@ -1,6 +1,6 @@
 """Events get their places in the feed, are queued for the webhooks in that order, and delivered.
 
-An event goes to a webhook, a logout token to a site. A process leases some of the due deliveries for half a minute,
+Events are sent to webhooks, logout tokens to sites. A process leases some of the due deliveries for half a minute,
 which is longer than an attempt, and retries each until it succeeds or fails for good. If the process is killed, another
 leases them after that time. A delivery reaches its receiver at least once, and twice only if the outcome of the first
 attempt could not be stored.
@@ -232,7 +232,7 @@ class Deliveries:
         return outcome
 
     async def _resume(self, webhook_id: UUID) -> None:
-        """Make the retries of a webhook that has come back due now. If this is cut short, the rest keep their times."""
+        """Make the retries of a webhook that works again due now. If this is cut short, the rest keep their times."""
         now = self.clock()
         while await resume_deliveries(self.database, webhook_id, now=now, size=RESUMED_AT_ONCE) == RESUMED_AT_ONCE:
             self.wake()

@@ -246,7 +246,7 @@ class Priority(IntEnum):
     """The order of what is sent. Each priority has its own limits, and waits for no other.
 
     So the events that a person can cause repeatedly never delay those of higher priority, except that person's own:
-    the first tries of one user's events go to a webhook one after the other.
+    the first attempts for one user's events are sent to a webhook one after the other.
     """
 
     BAN_LOGOUT = -2

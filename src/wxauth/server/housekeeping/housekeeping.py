@@ -104,7 +104,7 @@ class Swept:
 async def keep_sweeping(
     services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS
 ) -> None:
-    """Sweep forever, through outages. All workers try; a lock in the database lets one at a time sweep sessions.
+    """Sweep forever, through outages. All workers try; a lock in the database admits one at a time to sessions.
 
     A sweep of sessions may take hours. The other chores do not wait for it.
     """

@@ -1,6 +1,6 @@
-"""Sweeps of large tables, one page at a time in the order of ids, and the metrics that come from the database.
+"""Sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
 
-A lap goes through one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
+A lap covers one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
 needs no additional index. An index on `expires_at`, which every refresh changes, would rule out heap-only updates for
 refreshes.
 """
@@ -60,7 +60,7 @@ SELECT ({OPEN_SESSIONS_PART}) AS sessions,
 
 
 async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
-    """The metrics that come from the database."""
+    """The metrics that are read from the database."""
     row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
     assert row is not None
     return row
@@ -147,7 +147,7 @@ EVENTS: Final = Lap("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     Lap("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
     Lap("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
-    # Imported consents are older than their ids. So this lap always goes through to the last row.
+    # Imported consents are older than their ids. So this lap always reads the last row, too.
     Lap("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
 
