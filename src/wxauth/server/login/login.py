@@ -60,7 +60,7 @@ from wxauth.server.web.bodies import ShownSessionId
 from wxauth.server.wechat.client import WeChat
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
-"""The kinds of apps in which our client on the person's device gets the code. For others, a browser brings it."""
+"""The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""
 
 PROOF_FAILURES: Final[Sequence[Failure]] = (
     InvalidCode,
@@ -297,7 +297,7 @@ class Logins:
         WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored
         one. The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
 
-        Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to
+        Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has caused
             the ban; StorageUnavailable, if the ban must still be stored.
         """
         is_asked = login.user.unjudged_since is not None and self.risk.is_on

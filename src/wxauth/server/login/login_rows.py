@@ -1,6 +1,6 @@
 """A login in the database: finds or creates the user and the identity, and opens a session.
 
-A returning user is one statement, and so is a new one. All others (another name or picture, a unionid that comes late
+A returning user is one statement, and so is a new one. All others (another name or picture, a unionid that was unknown
 or has changed, another identity of a known user, an app with `max_sessions`) lock the user, decide in Python, and write
 by small statements.
 """
@@ -82,7 +82,7 @@ SELECT * FROM person
 # For an unknown identity with an unknown unionid, or none: makes a new user. The row of the unionid, which is written
 # first, decides the race of two such logins: the second one waits for the first one's row, and makes no user. Without a
 # unionid, the second one violates the identity's primary key. An external id that another user has, or had, is left
-# out; if two newcomers get the same one at once, the unique index lets one succeed.
+# out; if two newcomers get the same one at once, one succeeds by the unique index.
 _SIGN_UP: Final = Statement[EnteredUser](f"""
 WITH holder AS (
     INSERT INTO unionids (unionid, user_id)
@@ -140,7 +140,7 @@ _OPEN: Final = Statement[Nothing](f"{_OPEN_PART} FROM users WHERE id = :user_id 
 
 # Whether an identity belongs to another WeChat account of a person than :unionid, whose row is `unionids`. Both are of
 # one user. WeChat has one openid for each account and app, so this identity must have another unionid. And :unionid
-# must not be an earlier one of the same account: it came from another user by a merge, or the user has it in another
+# must not be an earlier one of the same account: a merge added it from another user, or the user has it in another
 # app. An identity whose unionid is unknown is of another account if it and an identity with :unionid are one user only
 # by a merge, unless one of the two openids may be a snapshot's.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
@@ -181,7 +181,7 @@ class Welcome:
     nickname: str | None = None
     """Only if the request has none."""
     is_unasked: bool = False
-    """Whether the user comes in without an answer of the operator's service."""
+    """Whether the user signs up without an answer of the operator's service."""
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, for `vars`
@@ -234,7 +234,7 @@ class LoggedIn:
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
     """Find or create the user, and open a session. A returning user costs one statement.
 
-    Of concurrent first logins, the unique constraints let one succeed. The others are rolled back or find no row, try
+    Of concurrent first logins, one succeeds by the unique constraints. The others are rolled back or find no row, try
     again, and find the user of the first. If the unionid belongs to another user, the two users are merged first.
     Nothing is stored about an unknown person who may not sign up.
 

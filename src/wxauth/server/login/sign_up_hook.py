@@ -1,4 +1,4 @@
-"""The operator's service, which is asked before a user is made: who may come in, and what they have from the start."""
+"""The operator's service, which decides before a user is created who may sign up, and with which initial fields."""
 
 import asyncio
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ MAX_ANSWER: Final = 16 * 1024
 BODY_SECONDS: Final = 0.1
 """How long the body of a refusal, which is of no use, is waited for, so that its connection can be kept."""
 FAILURES_IN_A_ROW: Final = 5
-"""After as many, a process does not ask for `PAUSE`. If a failure lets people in, only time-outs count: others cost no
-time, and a pause would let everybody in."""
+"""After as many, a process does not call it for `PAUSE`. If a failure admits people, only time-outs count: others cost
+no time, and a pause would admit everybody."""
 PAUSE: Final = timedelta(seconds=10)
 
 _OK: Final = 200

@@ -82,7 +82,7 @@ class LoggingOut:
         return pages.message("logged_out_of_all")
 
     def _logged_out(self, client: Client, parameters: Parameters) -> Response:
-        """Go back to the site, if it was registered with this address."""
+        """Redirect to the site, if it was registered with this address."""
         url = parameters.get("post_logout_redirect_uri")
         if url is None:
             return self.pages.message("logged_out")
@@ -112,7 +112,7 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
     openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
 )
 async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
-    """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
+    """End the session of the `id_token_hint`, even if it has expired, and redirect to `post_logout_redirect_uri`.
 
     If this browser has a login of the same person, which sites share, it ends, too, with its sites' sessions. Without a
     hint, nothing ends by the request itself, because anybody could have made the link: in a browser with a login, a

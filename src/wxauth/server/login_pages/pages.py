@@ -161,7 +161,7 @@ class Pages:
         return parameters
 
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
-        """The answer to a browser: to where it goes on, or a page. `gone` is the one for what there is no more."""
+        """The answer to a browser: a redirect, or a page. `gone` names the page for what no longer exists."""
         try:
             answer = await work
         except FAILURES as exc:
@@ -284,11 +284,11 @@ class Pages:
         )
 
     def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
-        """The page with one button, which leads to WeChat's."""
+        """The page with one button, which opens WeChat's page."""
         return self._of_site("account", asked.client, asked, self._own_url(page_id), parameters)
 
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
-        """The page of a browser with a login: a button to go on to the site as the person it shows."""
+        """The page of a browser with a login: a button to continue to the site as the person it shows."""
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
             "person",

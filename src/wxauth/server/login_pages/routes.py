@@ -131,7 +131,7 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
     the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service account has a
     button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's page.
 
-    In a browser with a login, the page of a site added with `--sso` has a button to go on as the person it shows.
+    In a browser with a login, the page of a site added with `--sso` has a button to continue as the person it shows.
 
     With `resource`, a phone is always asked: every page shows the code, but in a web-view or WeChat's browser on a
     phone, the address to open elsewhere.
@@ -146,7 +146,7 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
 async def read_state(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
-    """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
+    """Report the page's state to its own browser: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     state = await granting.state(request_id, pages.browser)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
@@ -159,7 +159,7 @@ async def redirect_after_decision(pages: PagesDep, granting: GrantingDep, reques
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/cancel")
 async def go_back_to_site(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
-    """Send the page's own browser back to the site, which is told that nobody has logged in."""
+    """Redirect the page's own browser to the site, with the error that nobody has logged in."""
     return await pages.answer(granting.cancel(request_id, pages.browser))
 
 
