@@ -95,7 +95,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """Two locked users, whose standing nobody else can change."""
+    """Two locked users, whose standing no other transaction can change."""
 
     former_id: UUID
     into: UUID
@@ -139,7 +139,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                  of them fit
     actor        `system`                  the person                 the operator, or administrator
 
-    Unionid, nickname, picture, number and external id are those of the remaining user; those that are missing come from
+    Unionid, nickname, picture, number and external id are those of the remaining user. What is missing is copied from
     the former one. If both have an external id, which only a late unionid allows, the user is found by either.
 
     Identities, sessions of mini-programs, former ids and all unionids move to the remaining user. Consents stay in
@@ -344,13 +344,13 @@ async def split(
 ) -> tuple[UUID, UUID]:
     """Split an identity off, with the user's other identities that have its unionid. They become a new user.
 
-    The new user has no roles. Bans from before a merge go back to whom they were given; one that was given since stays
-    with the user. Nickname, picture, number and consents go with who has brought them; if that is not known, neither
+    The new user has no roles. Bans from before a merge return to the user who had them; later bans stay with the user.
+    Nickname, picture, number and consents move if they are the leaving identities'; if that is not known, neither user
     keeps them. The sessions of these identities end. The two users are never merged automatically
     again: see `are_split`.
 
     For a former id, the user that remained after its merge is split. `external_ids` are those present or former
-    external ids of the user that move to the new one; None: those that came with these identities.
+    external ids of the user that move to the new one; None: those merged together with these identities.
 
     Returns the ids of the user and of the new user.
 

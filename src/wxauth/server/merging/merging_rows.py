@@ -90,7 +90,7 @@ SELECT EXISTS (SELECT FROM events
 """)
 """Whether one of these two users was split from the other, so that they must not be merged automatically again."""
 # Whether the user was merged because of a phone number or by an operator, so that WeChat does not know about it. These
-# events are never deleted. An import joins without such an event: then two unionids tell two WeChat accounts apart.
+# events are never deleted. An import joins without such an event: then two unionids are two WeChat accounts.
 IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
@@ -134,8 +134,8 @@ UPDATE identities
   FROM unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (i.app_id, i.openid)
 """)
-# The reason for a ban is about the person who leaves, if it came with them. A split then lifts the ban; an erasure does
-# not, because somebody could lift a ban by closing an account.
+# The reason for a ban is about the person who leaves, if it was theirs before. A split then lifts the ban; an erasure
+# does not, because somebody could lift a ban by closing an account.
 _GIVE_UP_PROOF_AND_REASON: Final = Statement[Nothing]("""
 UPDATE users
    SET phone_verified_at = CASE WHEN phone_verified_at IS NOT NULL
@@ -145,8 +145,8 @@ UPDATE users
        earlier_bans = NULLIF(:bans::jsonb, '{}')
  WHERE id = :user_id
 """)
-# The unionid of these identities, and those that came with the former ids that leave, except unionids of identities
-# that stay.
+# The unionid of these identities, and those merged with the former ids that leave, except unionids of identities that
+# stay.
 _SPLIT_UNIONIDS: Final = Statement[Nothing]("""
 UPDATE unionids
    SET user_id = :new_user_id, came_from = CASE WHEN came_from = ANY (:former_ids::uuid[]) THEN came_from END
@@ -326,7 +326,7 @@ async def split_consents(transaction: Transaction, parting: Parting, *, new_user
 async def erase_leaving(
     transaction: Transaction, parting: Parting, *, lost: Collection[str], now: datetime
 ) -> Sequence[UUID]:
-    """Erase the leaving identities of a locked user, with their sessions, and what is known to have come with them.
+    """Erase the leaving identities of a locked user, with their sessions, and the facts known to be theirs.
 
     The user loses the fields in `lost`. Returns the sessions that were open.
     """
@@ -348,9 +348,9 @@ async def erase_leaving(
 async def erase_identities(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase an identity of a locked user and all others with its unionid, with what is known to have come with them.
+    """Erase an identity of a locked user and all others with its unionid, and the facts known to be theirs.
 
-    That is name, picture, number, external ids and consents, the reason for a ban, and events and refusals of the
+    These are name, picture, number, external ids and consents, the reason for a ban, and events and refusals of the
     former ids. The identities' sessions are deleted, and recorded as ended. What the user has lost is recorded, so that
     who knows users by events alone loses it too.
 

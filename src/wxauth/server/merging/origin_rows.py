@@ -1,4 +1,4 @@
-"""From whom each fact about a merged user came: what leaves with some of the user's identities, and what stays.
+"""The origin of each fact about a merged user: what leaves with some of the user's identities, and what stays.
 
 A merge notes the former id with each identity, unionid and external id, and with each field that it fills. This id is
 the *origin*; null means the user's own part. A person's later changes have the origin of the identity that made them.
@@ -31,7 +31,7 @@ class OwnedIdentity(SQLModel):
     created_at: datetime
     came_from: UUID | None
     origin: UUID | None
-    """As `came_from`; that of the unionid, if the identity came after the merge."""
+    """As `came_from`; that of the unionid, if the identity was added after the merge."""
     phone_proved_at: datetime | None
 
 
@@ -170,7 +170,7 @@ class Parting:
         return self._side(identity for identity in self.identities if identity.origin == origin)
 
     def side_of_field(self, name: str) -> Side:
-        """Where a field belongs: the number to who has proved it last, else each to whom it came from."""
+        """Where a field belongs: the number to the last user who proved it, each other to its origin."""
         if name == "phone" and (proofs := self._proofs(is_leaving=True)):
             return Side.LEAVES if max(proofs) > max(self._proofs(is_leaving=False), default=_NEVER) else Side.STAYS
         if name == "phone" and self.is_number_of_staying:
@@ -199,7 +199,7 @@ class Parting:
 
     @property
     def id_of_merge(self) -> UUID | None:
-        """The former id that has brought exactly the leaving identities; in a chain of merges, the first such id."""
+        """The former id whose merge added exactly the leaving identities; in a chain of merges, the first such id."""
         for candidate in self.merged_through(self.leaving[0].came_from):
             brought = {key_of(each) for each in self.identities if candidate in self.merged_through(each.came_from)}
             if brought == self.keys:

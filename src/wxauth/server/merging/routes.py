@@ -123,10 +123,10 @@ async def split_user(
 ) -> SplitAnswer:
     """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
 
-    If exactly these came from one merge, the new user gets the former id back. Roles stay; a ban from before the merge
-    goes back to whom it was given, one given since stays. Name, picture, phone number, consents and `external_id` go
-    with who has brought them; a name, picture, number or consent of which that is not known is removed from both. The
-    sessions of these identities are ended. The two users are never merged automatically again.
+    If one merge added exactly these, the new user has the former id again. Roles stay; a ban from before the merge
+    returns to the user who had it, a later one stays. Name, picture, phone number, consents and `external_id` move if
+    the new user had them before the merge; a name, picture, number or consent of unknown origin is removed from both.
+    The sessions of these identities are ended. The two users are never merged automatically again.
     """
     identity, now = {"app_id": body.app_id, "openid": body.openid}, clock()
     ids = await split(database, user_id, **identity, external_ids=body.external_ids, by=administrator, now=now)

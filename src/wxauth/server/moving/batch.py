@@ -143,7 +143,7 @@ class Batch:
         self._now = now
         self.made = made
         self._users_before = {user.id: user for user in found.users}
-        # Lookups see both maps; writes go only into the first one.
+        # Lookups see both maps; writes change only the first one.
         self._users = ChainMap(made.users, self._users_before)
         self._identities = ChainMap(made.identities, found.identities)
         self._unionids = ChainMap(made.unionids, found.unionids)
