@@ -53,7 +53,7 @@ from wxauth.tokens.verifier import Verifier
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 TOO_FAST: Final = 5
-"""Seconds added to the interval by a poll that comes too early."""
+"""Seconds added to the interval by a poll that is too early."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
 """Open sessions of one site kept per browser's login."""
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -108,7 +108,7 @@ _OF_DEVICE: Final = {
     NotGranted.DENIED: ("access_denied", "the person has refused, or may not log in any more"),
     NotGranted.OVER: ("expired_token", "nobody has decided in time"),
 }
-"""What a device is told."""
+"""The OAuth error and its description for a device."""
 
 
 async def login_of_code(
@@ -179,7 +179,7 @@ async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: dat
 
 
 async def _spent(transaction: Transaction, login: LockedLogin, *, now: datetime) -> NotGranted:
-    """End the session of an authorization code that comes again, unless WeChat has delivered the code twice."""
+    """End the session of a reused authorization code, unless WeChat has delivered the code twice."""
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotGranted.SPENT
     if login.door in BY_WECHATS_PAGE:  # its browsers repeat some callbacks
@@ -238,7 +238,7 @@ class SiteTokens:
     async def _for_code(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
         """Exchange an authorization code.
 
-        If a spent code comes with the right redirect_uri and verifier, its session ends.
+        If a spent code is sent with the right redirect_uri and verifier, its session ends.
         """
         by_document = is_document(client.name)
         if not (client.redirect_uris or by_document):

@@ -255,7 +255,7 @@ class Refused(OSError):
 
 
 class Origin(NamedTuple):
-    """The server that a connection leads to."""
+    """The server at the other end of a connection."""
 
     scheme: str
     host: str

@@ -30,7 +30,7 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 class ReceiverTransport(httpx.AsyncBaseTransport):
     """Sends to the host of the request's URL, unless its address is refused.
 
-    Names are resolved here, and connections go to the address that was checked. So neither a name that resolves
+    Names are resolved here, and connections use the checked address. So neither a name that resolves
     differently the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and
     proxies from the environment are not used. Requests and responses have the extensions of `HttpTransport`, which is
     WeChat's own, because a message handed on over httpx's pool cost three times as much as a login.

@@ -48,7 +48,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
       time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
     - `on_status`: called with the status. If that is enough, it returns for how many seconds to wait for the body,
-      which lets the connection be kept; otherwise None.
+      so that the connection can be kept; otherwise None.
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 

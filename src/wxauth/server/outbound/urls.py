@@ -84,8 +84,8 @@ class RefusedUrl(ValueError):
 async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False) -> None:
     """Check a receiver's URL: https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now; `by_form`, wherever the name leads. The address is
-    checked again on each connection.
+    An https URL is accepted even if its name does not resolve now; with `by_form`, its name is not
+    resolved. The address is checked again on each connection.
 
     Raises: RefusedUrl.
     """
