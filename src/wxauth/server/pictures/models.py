@@ -59,7 +59,7 @@ class PictureCheck(SQLModel, table=True):
     trace_id: str = Field(sa_type=Text, primary_key=True)
     """The name that WeChat gave the check."""
     openid: str | None = Field(sa_type=Text)
-    """Whose picture it is; null if WeChat's verdict has come first."""
+    """Whose picture it is; null if WeChat's verdict arrived first."""
     avatar_id: str | None = Field(sa_type=Text)
     """Not a foreign key: a verdict on a replaced picture is still recorded."""
     suggest: str | None = Field(sa_type=Text)

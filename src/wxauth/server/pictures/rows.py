@@ -49,7 +49,7 @@ class TakenCheck(SQLModel):
     """Whether the picture is still that of the user."""
 
 
-# Either half may be stored first: WeChat's message may come before its answer to the call is stored. Each statement
+# Either half may be stored first: WeChat's message may arrive before its answer to the call is stored. Each statement
 # returns what the other half has.
 _ASKED: Final = Statement[str | None]("""
 INSERT INTO picture_checks (app_id, trace_id, openid, avatar_id, at)

@@ -232,7 +232,7 @@ class PushedMessages:
                 pass  # remembered nevertheless: a repeat must not erase the data of somebody who signs up in between
             elif withdrawal.is_whole:
                 # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
-                # account, and what came with it.
+                # account, and the facts from it.
                 if await transaction.value(IS_JOINED, user_id=user_id):
                     identity = {"app_id": app_id, "openid": withdrawal.openid}
                     is_left = await erase_identities(transaction, user_id, **identity, by=WECHAT, now=now)

@@ -30,7 +30,7 @@ class PushMessage(SQLModel, table=True):
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
     """SHA-256 of app_id, timestamp and nonce; or of app_id and what identifies the message."""
     content: bytes | None = Field(sa_type=BYTEA)
-    """Of a signature, SHA-256 of the message that it came with first; null for the check of the URL, which has none."""
+    """Of a signature, SHA-256 of the message that had it first; null for the check of the URL, which has none."""
     kept_until: datetime = Field(sa_type=TIME)
 
 
