@@ -313,7 +313,7 @@ def _routes() -> Iterator[BaseRoute]:
     yield from _head_routes(routes)
 
 
-# The same for every app. Those that an app adds come later, so they hide none of these.
+# The same for every app. Those that an app adds follow them, so they hide none of these.
 _ROUTES: Final = tuple(_routes())
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
 
@@ -381,7 +381,7 @@ def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:
 
 
 def _in_reading_order(paths: dict[str, Any]) -> dict[str, Any]:
-    """Put the operations on one's own account first, in a reading order, because they come from several rooms."""
+    """Put the operations on one's own account first, in a reading order, because several rooms declare them."""
     places = {path: place for place, path in enumerate(_READ_FIRST)}
     return {path: paths[path] for path in sorted(paths, key=lambda path: places.get(path, len(places)))}
 

@@ -107,7 +107,7 @@ def build_services(
         database: The database. By default, the one in the settings.
         errcode_hints: Additional hints for developers, by errcode.
         unknown_app_hint: An additional hint for a developer whose app is unknown.
-        tracing: Where traces go. By default, as the settings specify.
+        tracing: Where traces are sent. By default, as the settings specify.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """

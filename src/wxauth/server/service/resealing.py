@@ -83,8 +83,8 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     """Erase every value that no configured secret key opens.
 
     Each page is a transaction of its own, so the command may be stopped and run again at any time. The signing keys
-    come last, because no service starts until they are gone. If the lost key is found in between, only what was erased
-    by then is lost.
+    come last: no service starts until they are erased. If the lost key is found in between, only what was erased by
+    then is lost.
     """
     done = SealedCounts()
 
@@ -131,7 +131,7 @@ async def _write_session_keys(
     write: Callable[[Sequence[SealedSessionKey]], Awaitable[tuple[int, int]]],
     page_size: int,
 ) -> int:
-    """Go through all session keys that are not sealed with the current key. Returns how many were written.
+    """Write all session keys that are not sealed with the current key. Returns how many were written.
 
     `write` takes a page, and returns how many it was to write and how many it has written.
     """

@@ -26,7 +26,7 @@ from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.core.terminal import translated
 
 SUPERSEDED: Final = signal.SIGUSR1
-"""Tells a worker that it has been replaced. It finishes its requests and ends."""
+"""Signals a worker that it has been replaced: it finishes its requests and ends."""
 MAX_SILENT_CHECKS: Final = 15
 """How many checks, about a second apart, a worker may be silent before it is killed."""
 MAX_CHECKS_OF_LEAVING: Final = 25
@@ -43,7 +43,7 @@ log = get_logger()
 
 
 class Heartbeat:
-    """Tells the parent that a worker is alive."""
+    """Reports to the parent that a worker is alive."""
 
     def __init__(self, writable: int) -> None:
         self._writable = writable
@@ -61,7 +61,7 @@ class Heartbeat:
 
 
 Work = Callable[[Heartbeat], None]
-"""The work of a worker, which runs until a signal comes."""
+"""The work of a worker, which runs until a signal arrives."""
 
 
 @dataclass(eq=False, slots=True)
@@ -159,14 +159,14 @@ class Workers:
     def _leave(self, number: int) -> None:
         if not self._is_leaving:
             self._is_leaving = True
-            self._listener.close()  # else clients could connect, and wait for an answer that never comes
+            self._listener.close()  # else clients could connect, and would never be answered
         for worker in self._workers:
             self._dismiss(worker, number)
 
     def _dismiss(self, worker: _Worker, number: int) -> None:
         worker.is_leaving = True
         # A worker that is starting ends by an exception, which is lost where one is ignored, such as in a destructor.
-        # A second SIGINT would let it drain nothing.
+        # With a second SIGINT, it would drain nothing.
         if not worker.is_ready:
             worker.repeated = SUPERSEDED if number == SUPERSEDED else signal.SIGTERM
         os.kill(worker.pid, number)
@@ -284,7 +284,7 @@ def _signals_as_bytes() -> Iterator[socket.socket]:
         outward.setblocking(False)
         former_wakeup = signal.set_wakeup_fd(outward.fileno(), warn_on_full_buffer=False)
         former = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a signal that came before is delivered now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a pending signal is delivered now
         try:
             yield inward
         finally:
