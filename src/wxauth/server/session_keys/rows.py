@@ -1,4 +1,4 @@
-"""The stored session_keys, each sealed, in the session of the login that it came with.
+"""The stored session_keys, each sealed, in the session of its login.
 
 For each identity, WeChat accepts only the one that it gave last: that of the newest session.
 """
@@ -28,7 +28,7 @@ class KeysInSession:
 
 @dataclass(frozen=True, slots=True)
 class KeyOfLogin:
-    """The session_key of an identity's newest login, sealed, and the standing of its user."""
+    """The session_key of an identity's newest login, sealed, and the status of its user."""
 
     openid: str
     user_id: UUID
@@ -75,7 +75,7 @@ SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
  ORDER BY i.created_at, i.app_id, i.openid
 """)
 """The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
-# A website's session has no key. The user comes first in the order, so that the planner takes the index on both.
+# A website's session has no key. The order begins with the user, so that the planner takes the index on both.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s

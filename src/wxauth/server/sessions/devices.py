@@ -1,4 +1,4 @@
-"""The device from which a request comes: its address, and a description from its User-Agent."""
+"""The device that sent a request: its address, and a description from its User-Agent."""
 
 import re
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a request comes from."""
+    """The device that sent a request."""
 
     ip: str | None
     user_agent: str | None

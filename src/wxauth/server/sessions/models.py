@@ -46,7 +46,7 @@ class Session(SQLModel, table=True):
     """The address of the last use, and so on."""
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
-    """The address from which the session was opened, if the last use came from another one: see `OPENED`."""
+    """The address from which the session was opened, if the last use had another one: see `OPENED`."""
     opened_user_agent: str | None = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_used_at: datetime = Field(sa_type=TIME)

@@ -205,7 +205,7 @@ RETURNING s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.o
 
 
 _ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS NULL", ""))
-# The refresh comes from the website's server, whose address is not the person's. So the browser's address stays. If
+# The website's server sends the refresh, and its address is not the person's. So the browser's address stays. If
 # the session was granted too little for the request, no row is found, and the token is not used up.
 _GRANTED = "string_to_array(s.scope, ' ')"
 _IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
@@ -303,7 +303,7 @@ async def _rotate(
 
 
 async def _why_not(database: Database, **values: object) -> RefreshRefused | None:
-    """Why a use was refused; None if the reason is gone, because a merge has just ended or a ban was lifted."""
+    """Why a use was refused; None if it would succeed now, because a merge has just ended or a ban was lifted."""
     row = await database.row(_WHY_NOT, **values)
     if row is None:
         return RefreshRefused(RefreshRefusal.UNKNOWN)

@@ -138,9 +138,9 @@ SELECT s.app_id, s.openid, {USER}
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
    AND (s.client_id IS NULL OR NOT EXISTS (SELECT FROM clients WHERE name = s.client_id AND removed_by IS NOT NULL))
 """)
-"""The user, with the identity of this session; None if the session has ended, or the user is banned or gone."""
+"""The user, with the identity of this session; None if the session has ended, or the user is banned or erased."""
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
-"""SQL: stands in `opened_ip` for none, and an empty `opened_user_agent` for none."""
+"""SQL: the value of `opened_ip` for no address. An empty `opened_user_agent` means none, too."""
 OPENED: Final = f"""
 NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
 NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
@@ -175,7 +175,7 @@ SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
 """)
 """Whether these sessions, open or ended, are the same user's, whoever that is now."""
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
-"""The user of a session, open or not; None if it is gone."""
+"""The user of a session, open or not; None if it was deleted."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 """When a session was opened; None if there is none."""
@@ -309,7 +309,7 @@ DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (
 """)
 # Takes the identity from the logins to sites of users, or of these identities of theirs, that no session has been
 # opened for: nobody redeems them any more. The users are locked, as whenever a login is approved or redeemed. The rows
-# are locked in the order of their ids, so that a page comes before the presses on it.
+# are locked in the order of their ids, so that a page precedes the presses on it.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing]("""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(

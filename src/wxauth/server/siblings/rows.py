@@ -16,7 +16,7 @@ from wxauth.server.users.search_rows import IdentityJson, UserWithIdentities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signer(Secrets):
-    """A client that wants something signed, with a key that fits. The key's columns are null if there is none."""
+    """A client that requests a signature, with a matching key. The key's columns are null if there is none."""
 
     openid: str | None
     user_id: UUID | None

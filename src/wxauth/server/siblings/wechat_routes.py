@@ -79,7 +79,7 @@ async def read_wechat_token(
     """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
 
     It is WeChat's `stable_token`, the same for everybody, and is renewed some minutes before its end, while the former
-    one still works. Request it before each batch of work: it comes from memory and is checked at WeChat once a minute.
+    one still works. Request it before each batch of work: it is cached, and checked at WeChat once a minute.
     If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
