@@ -68,7 +68,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Browser(Device):
-    """The browser from which a request comes. A cookie that was not sent is empty."""
+    """The browser that sent a request. A cookie that was not sent is empty."""
 
     cookie: str = field(repr=False)
     """Identifies it."""
@@ -84,7 +84,7 @@ def is_web_view(user_agent: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Onward:
-    """Where a browser goes next."""
+    """The redirect of a browser to its next URL."""
 
     url: str = field(repr=False)
     form: dict[str, str] | None = field(default=None, repr=False)
@@ -251,8 +251,8 @@ class SiteRequests:
     ) -> str:
         """Store a request whose page has a button. Returns the id in the page's URLs.
 
-        The button leads to WeChat's page; on a page with `browser_login_id`, on to the site, which has asked by the
-        parameters `query`.
+        The button opens WeChat's page; on a page with `browser_login_id`, it redirects to the site, whose request had
+        the parameters `query`.
 
         Raises: RateLimited, ClientRemoved.
         """
@@ -304,7 +304,7 @@ def new_login(
 def new_press(
     page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
 ) -> SiteLoginFields:
-    """A press of a page's button, which leads by this door."""
+    """A press of a page's button, which opens this door."""
     return new_login(
         page,
         page.client_id,

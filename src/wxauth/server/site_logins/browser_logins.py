@@ -1,4 +1,4 @@
-"""Going on with the login of a browser: a site added with `--sso` gets a code without another proof.
+"""Reuse of a browser's login: a site added with `--sso` gets a code without another proof.
 
 The person presses a button on a page that shows their name. A site that has got a code of this login before may also
 ask without a page (`prompt=none`).
@@ -76,7 +76,7 @@ class Continuing:
         return onward
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """Where a press of "continue" leads: to the site, or to the request's page anew, if this one is stale.
+        """The redirect after a press of "continue": to the site, or to the request's page anew, if this one is stale.
 
         The page's form has the site's `id_token_hint`, if it has sent one.
 
@@ -93,7 +93,7 @@ class Continuing:
         return Onward(anew)
 
     async def use_another(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """The path of the request's ordinary page, which wants a new proof.
+        """The path of the request's ordinary page, which requires a new proof.
 
         Raises: NotFound, OAuthError.
         """

@@ -46,7 +46,7 @@ AMR: Final[Mapping[Door, str]] = {
     Door.WEBSITE: "wechat_website",
     Door.LINK: "wechat_link",
 }
-"""The `amr` value (RFC 8176) that tells a site how the person logged in. That of a browser's login is its proof's."""
+"""The `amr` value (RFC 8176) for how the person logged in. That of a browser's login is its proof's."""
 
 
 class DoorOutcome(StrEnum):
@@ -63,7 +63,7 @@ class DoorOutcome(StrEnum):
 
 
 class ScanOutcome(StrEnum):
-    """How far a code to scan has come."""
+    """The stages that are counted of a code to scan."""
 
     STARTED = "started"
     CLAIMED = "claimed"
@@ -102,14 +102,14 @@ URL_LINK_LASTS: Final = timedelta(days=30)
 """How long WeChat's URL Link of an app opens the mini-program. WeChat makes none that lasts longer."""
 URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
 MAX_PRESSES: Final = 10
-"""How often the browser of one page may go to WeChat's page, and how many links to WeChat it gets."""
+"""How often the browser of one page may open WeChat's page, and how many links to WeChat it gets."""
 MAX_WRONG_NUMBERS: Final = 3
 NUMBER_LASTS: Final = timedelta(seconds=120)
 """How long after the approval the number can be typed."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 """How long an authorization code is valid."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)
-"""How long after its use a code from WeChat's browser may come again without ending the session."""
+"""How long after its use a code from WeChat's browser may be repeated without ending the session."""
 OUTCOME_KEPT: Final = timedelta(hours=1)
 """How long requests and grants are kept after their end. Until then a late poll gets `expired_token`, and reuse of a
 code is detected. A request on our own page that nobody answers is deleted when it expires, because anybody can open any
@@ -117,9 +117,9 @@ number."""
 
 
 def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
-    """Count a login to a site, and the scan that led to it."""
+    """Count a login to a site, and its scan."""
     if door in (Door.SCAN, Door.TYPED):
         SCANS.count(ScanOutcome.REDEEMED)
     DOORS.count(door, DoorOutcome.LOGGED_IN)
-    if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
+    if door not in BY_WECHATS_PAGE:  # else counted when the browser returned, with new users
         numbers.count_login(is_new=False, at=now)

@@ -46,7 +46,7 @@ from wxauth.texts import hash_of, new_secret
 
 log = get_logger()
 ANOTHER_PERSON: Final = "another person than the hint's has logged in"
-"""What a site is told that has named a person by `id_token_hint`."""
+"""The error for a site that named another person by `id_token_hint`."""
 REFUSED: Final = "the person has refused"
 MAY_NOT_LOG_IN: Final = "the person may not log in any more"
 
@@ -63,7 +63,7 @@ class PageState(StrEnum):
 
 @part
 class Granting:
-    """Gives sites their codes, and leads browsers on from the pages that show a login."""
+    """Issues codes to sites, and redirects browsers from the pages that show a login."""
 
     settings: Settings
     database: Database
@@ -207,7 +207,7 @@ async def lock_with_person(
 
 
 async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
-    """Lock a page, to note a press of its button that leads to WeChat. Raises: NotFound."""
+    """Lock a page, to record a press of its button to WeChat. Raises: NotFound."""
     locked = await rows.lock(transaction, page.id, now=now)
     if locked is None or not locked.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)

@@ -1,6 +1,6 @@
 """A phone's browser outside WeChat: a link opens the mini-program there, which shows a number to type in the browser.
 
-Such a browser cannot be scanned by its own phone, and a mini-program cannot go back to it. Anybody may open such a
+Such a browser cannot be scanned by its own phone, and a mini-program cannot return to it. Anybody may open such a
 link, so it may have been sent to somebody: only the number shows that the browser and the phone are one person's.
 """
 
@@ -102,7 +102,7 @@ class TryAgain:
 
 @part
 class Links:
-    """Leads a phone's browser to the mini-program, and lets it go on by the number that the phone shows."""
+    """Sends a phone's browser to the mini-program, and continues when the number on the phone is typed."""
 
     settings: Settings
     database: Database
@@ -114,7 +114,7 @@ class Links:
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
-        """Where links of a site with this app, added with `--link` or not, lead, as a source of a page's policy.
+        """The target of the links of a site with this app, added with `--link` or not, as a source of a page's policy.
 
         None: its pages have no link now.
         """
@@ -125,7 +125,7 @@ class Links:
         return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else f"{parts.scheme}:"
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """Where a press of the button leads: to the mini-program, with a scene of its own. It ends the link before.
+        """The redirect after a press of the button: to the mini-program, with a new scene. It ends the link before.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
@@ -219,7 +219,7 @@ async def _count_wrong(transaction: Transaction, page: LockedLogin, link: Locked
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
-    """End a link that has not led to a code: nobody has claimed it any more."""
+    """End a link that has no code yet, and remove its claim."""
     if link.stage in (*OPEN, Stage.APPROVED):
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None

@@ -1,8 +1,8 @@
 """The models of logins to sites, and their tables.
 
-A site's request is one row of `site_logins`, whose `stage` says how far it has come: a page of ours or a device shows
-it, a phone claims and approves it, the site gets a code for it, or polls, and redeems it for a session. What differs by
-door stands in a few columns of their own. A press of a page's button is a row of its own, a copy of the page's: each
+A site's request is one row of `site_logins`, whose `stage` is its progress: a page of ours or a device shows it, a
+phone claims and approves it, the site gets a code for it, or polls, and redeems it for a session. What differs by door
+is in a few columns of their own. A press of a page's button is a row of its own, a copy of the page's: each
 has a secret of its own, which is good once, whatever becomes of the page and of its other presses. So is what needs no
 page: an answer of a mini-program, or of a browser's login.
 
@@ -32,7 +32,7 @@ _WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
 
 
 class Stage(StrEnum):
-    """How far a login to a site has come.
+    """The progress of a login to a site.
 
     A phone claims and decides in `scans`, the browser's way through WeChat in `visits`; a page that was pressed anew
     refuses the former link in `links`; `granting` approves and gives the code, for all doors; `site_tokens` redeems.
@@ -114,7 +114,7 @@ class SiteLoginFields(RequestFields):
     query: str | None = Field(default=None, sa_type=Text)
     """The parameters of the request on a page that shows a person: the press checks them again."""
     presses: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
-    """How often the browser has gone to WeChat's page; of a link, which one of its page it is."""
+    """How often the browser has opened WeChat's page; of a link, its number among those of its page."""
     wrong_numbers: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     """How many wrong numbers have been typed in the browser."""
     pressed_on: UUID | None = Field(default=None)
@@ -172,7 +172,7 @@ class SiteLoginFields(RequestFields):
         return min(self.created_at + SCAN_LASTS, self.expires_at)
 
     def is_page_open(self, now: datetime) -> bool:
-        """Whether its browser may still go on from its page."""
+        """Whether its browser may still continue from its page."""
         return self.expires_at > now and self.wrong_numbers < MAX_WRONG_NUMBERS
 
     @property

@@ -143,7 +143,7 @@ UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIV
  WHERE id = :id
 """)
 # Stores the time of a device's poll, and returns whether it is too early: then the interval is `more` seconds longer.
-# Settles the race of two polls: the second waits here, and then sees when the first one came.
+# Settles the race of two polls: the second waits here, and then reads the time of the first one.
 POLL: Final = Statement[bool]("""
 WITH before AS (
     SELECT id, polled_at + make_interval(secs => poll_interval) > :now AS is_too_early
@@ -299,8 +299,8 @@ COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
-# A browser that does not send the login's value has not received it yet: two of its tabs have gone on at once, or the
-# same proof comes again. It gets the same value once more, because one login has one value.
+# A browser that does not send the login's value has not received it yet: two of its tabs continued at once, or the
+# same proof is repeated. It gets the same value once more, because one login has one value.
 _RENEW_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,

@@ -239,7 +239,7 @@ class NumberAnswer(BaseModel):
 
 @part
 class Scans:
-    """Lets a phone claim, approve or deny a login."""
+    """The steps of a scan on the phone: it claims a login, then approves or denies it."""
 
     clock: Clock
     settings: Settings

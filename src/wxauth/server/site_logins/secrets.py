@@ -54,7 +54,7 @@ def login_of(cookie: str, grant_id: UUID) -> str:
 
 
 def log_out_field(login: str) -> str:
-    """The field by which our own page shows that the person of a browser's login wants to log out."""
+    """The form field by which our own page confirms that the person of a browser's login logs out."""
     return _derived(login, "log out", "")
 
 

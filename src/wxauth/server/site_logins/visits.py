@@ -1,6 +1,6 @@
 """Login by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app.
 
-The browser goes to WeChat's page when the person presses a button, and comes back with WeChat's code. The first
+The browser opens WeChat's page when the person presses a button, and returns with WeChat's code. The first
 callback exchanges that code; WeChat's browsers send some callbacks twice.
 """
 
@@ -147,7 +147,7 @@ class Visits:
     granting: Granting
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """Where a press of the button leads: to WeChat's page, or to the site with an error.
+        """The redirect after a press of the button: to WeChat's page, or to the site with an error.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
@@ -178,7 +178,7 @@ class Visits:
         return Onward(_wechats_page(self.settings, app, door, state))
 
     async def finish(self, callback: WeChatCallback) -> Onward:
-        """Where the browser goes after a callback from WeChat's page: to the site, or to a page of ours.
+        """The redirect after a callback from WeChat's page: to the site, or to a page of ours.
 
         Raises: NotFound, if this browser has no such visit.
         """
@@ -188,7 +188,7 @@ class Visits:
         code_hash = hash_of(callback.code)
         visit = await self._take(hashes, code_hash)
         if visit is not None:
-            # Continues even if the browser closes the connection, because it may come again.
+            # Continues even if the browser closes the connection, because it may repeat the callback.
             work = self.background.start(self._settle(visit, callback), name="wechat_visit")
             outcome = await asyncio.shield(work)
             if outcome is not VisitOutcome.LOGGED_IN:
