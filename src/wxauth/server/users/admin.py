@@ -52,7 +52,7 @@ class TooManyRoles(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """Changes of a user's standing. A field that is None changes nothing."""
+    """Changes of a user's status and roles. A field that is None changes nothing."""
 
     status: UserStatus | None = None
     reason: str | None = None
@@ -214,7 +214,7 @@ async def locked_remaining(
 ) -> AsyncIterator[tuple[Transaction, UUID, Standing]]:
     """A transaction in which the user of a present or former id is locked, with id and standing: see `locked_user`.
 
-    If the id has just come to mean another user, by a merge or a split, that one is locked instead. With
+    If a merge or a split has just given the id to another user, that one is locked instead. With
     `spares_staff`, users who are staff are refused.
 
     Raises: NotFound, LastAdmin, InsufficientRole.

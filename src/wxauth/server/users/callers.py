@@ -29,7 +29,7 @@ from wxauth.tokens.claims import Principal
 _MAX_USER_AGENT: Final = 512
 
 ADMIN_SCOPE: Final = "wxauth:admin"
-"""The scope that lets an administrator's website session use `/v1/admin`. Only our own pages get it."""
+"""The scope that allows an administrator's website session to use `/v1/admin`. Only our own pages get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
 
 async def device_of(connection: HTTPConnection) -> Device:
-    """The device from which the request comes. Its address is the one that `BehindProxies` has found."""
+    """The device that sent the request. Its address is the one that `BehindProxies` has found."""
     client = connection.scope.get("client")
     user_agent = None
     for name, value in connection.scope["headers"]:

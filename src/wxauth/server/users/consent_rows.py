@@ -171,7 +171,7 @@ async def withdraw(
 
 
 async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
-    """Lock a user, and read the present consents, document → version. Raises: InvalidToken, if the user is gone."""
+    """Lock a user, and read the present consents, document → version. Raises: InvalidToken, if the user was erased."""
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:
         raise InvalidToken("the user has just been erased")

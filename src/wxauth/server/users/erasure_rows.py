@@ -196,7 +196,7 @@ async def cancel_leaving(
 
 
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
-    """Keep a user who has come back, unless they are banned."""
+    """Cancel a user's erasure, unless they are banned."""
     async with database.begin() as transaction:
         standing = await lock_standing(transaction, user_id)
         if standing is None or standing.is_banned:
@@ -215,7 +215,7 @@ def check_may_enter(user_id: UUID, standing: Standing) -> None:
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:
-    """Erase a user whose time has come. Returns whether there was one."""
+    """Erase a user whose `erase_at` has passed. Returns whether there was one."""
     async with database.begin() as transaction:
         user_id = await transaction.value(_LOCK_NEXT_DUE, now=now)
         if user_id is None:

@@ -52,7 +52,7 @@ class Nicknames(Policy):
         return stored
 
     async def set_at_login(self, user: UserInSession, nickname: str | None, *, patience: float) -> UserInSession:
-        """Set the nickname that came with a login. Returns the user, changed or not.
+        """Set the nickname that a login sent. Returns the user, changed or not.
 
         Raises nothing: a failure must not fail the login, whose code is spent.
         """

@@ -1,6 +1,6 @@
 """The standing of users: their status (active or banned) and their roles. The last administrator cannot be removed.
 
-All changes (by administrators, commands, the risk policy, merges, files) go through `change_standings`: the change, its
+All changes (by administrators, commands, the risk policy, merges, files) use `change_standings`: the change, its
 events, and the end of a banned user's sessions are one transaction.
 """
 
@@ -108,7 +108,7 @@ class Standing:
         return {"reason": self.ban_reason, "until": self.banned_until.isoformat() if self.banned_until else None}
 
     def under(self, bans: Iterable[EarlierBan], *, now: datetime) -> "Standing":
-        """This standing with that of these bans that ends last, of those that have not ended; active without one."""
+        """This standing with the last to end of those bans that have not ended; active without one."""
         ends = [(ban["reason"], datetime.fromisoformat(ban["until"]) if ban["until"] else None) for ban in bans]
         lasting = [ban for ban in ends if ban[1] is None or ban[1] > now]
         if not lasting:
@@ -167,7 +167,7 @@ async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | N
 async def lock_standings(
     transaction: Transaction, user_ids: Iterable[UUID], *, with_administrators: bool = False
 ) -> dict[UUID, Standing]:
-    """Lock and read the standing of several users, in the order of ids, as everybody does. Unknown ids are left out.
+    """Lock and read the standing of several users, in the order of ids, as everywhere. Unknown ids are left out.
 
     `with_administrators` also locks and returns all administrators, so that they stay that meanwhile.
     """
@@ -271,7 +271,7 @@ async def change_standings(
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
-    """Lift up to `size` bans whose end has come. Returns how many."""
+    """Lift up to `size` bans whose end has passed. Returns how many."""
     async with database.begin() as transaction:
         standings = [(row.id, Standing.of(row)) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)]
         lifted = [(user_id, before, Standing(UserStatus.ACTIVE, before.roles)) for user_id, before in standings]

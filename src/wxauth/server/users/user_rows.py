@@ -120,7 +120,7 @@ async def store_profile(
 ) -> UserInSession | None:
     """Set those of `nickname` and `avatar_url` that are given, and remove the phone number if that is. It must be None.
 
-    Returns the changed user; None if the user is gone.
+    Returns the changed user; None if the user was erased.
 
     Raises: RateLimited.
     """
