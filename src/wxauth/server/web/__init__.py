@@ -1,1 +1,1 @@
-"""HTTP for every room: how a request comes in, and how an answer goes out."""
+"""HTTP for every room: how a request is received, and how an answer is sent."""

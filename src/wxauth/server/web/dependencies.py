@@ -229,7 +229,7 @@ def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iter
 
 
 def metadata_of(hint: Any) -> tuple[Any, ...]:
-    """What stands in `Annotated` after the type."""
+    """The metadata in `Annotated`, after the type."""
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 

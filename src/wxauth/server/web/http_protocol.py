@@ -138,7 +138,7 @@ class Exchange:
         self._is_written = self.is_answered = False
         self._sends_body = self._is_chunked = False
         self._body_left: int | None = None
-        """Bytes of the answer's body still to come, according to its content-length."""
+        """Bytes of the answer's body not sent yet, according to its content-length."""
 
     async def run(self, app: ASGIApp) -> None:
         """Run the app on this request."""
@@ -157,7 +157,7 @@ class Exchange:
     # What the app calls
 
     async def receive(self) -> Message:
-        """The next part of the body, or `http.disconnect` if the client is gone or the answer is complete.
+        """The next part of the body, or `http.disconnect` if the client has disconnected or the answer is complete.
 
         Raises: InvalidRequest, if the rest of the body is invalid or does not arrive in time.
         """
@@ -216,7 +216,7 @@ class Exchange:
         self._wake()
 
     def disconnect(self) -> None:
-        """The client is gone."""
+        """The client has disconnected."""
         self._is_gone = True
         self._wake()
 
@@ -354,7 +354,7 @@ class HttpProtocol(asyncio.Protocol):
         self._late_at = self._loop.time() + self._patience.request
 
     def resume_writing(self) -> None:
-        """The client goes on reading its answer."""
+        """The client continues to read its answer."""
         self._end_drain()
         self._set_deadline()
 
@@ -401,7 +401,7 @@ class HttpProtocol(asyncio.Protocol):
         return self._server.is_leaving and not self._queue and self._fed == len(self._unfed)
 
     async def drain(self) -> None:
-        """Wait until the write buffer has room, or the client is gone."""
+        """Wait until the write buffer has room, or the client has disconnected."""
         if self._drained is not None:
             await asyncio.shield(self._drained)
 
@@ -422,7 +422,7 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def answered(self, exchange: Exchange) -> None:
-        """The answer is written. Go on with the next request."""
+        """The answer is written. Continue with the next request."""
         self._answering = None
         if not exchange.keeps_alive:
             self._close()
@@ -658,7 +658,7 @@ class HttpProtocol(asyncio.Protocol):
 
 
 def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
-    """The end of the blank line of this number. As each head ends with one, at most as many requests come before it."""
+    """The end of the blank line of this number. As each head ends with one, at most as many requests precede it."""
     for _ in range(number):
         found = data.find(_BLANK_LINE, start)
         if found < 0:

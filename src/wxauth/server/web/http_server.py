@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def hand_over(self) -> None:
-        """Stop, because another process has taken over the port. `on_leaving` is not called: the service goes on."""
+        """Stop, because another process has taken over the port. `on_leaving` is not called: the service continues."""
         self.server_state.is_leaving = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
