@@ -1,4 +1,4 @@
-"""Calls to those APIs of WeChat that require a WeChat token, and opinions, without which a request can go on."""
+"""Calls to those APIs of WeChat that require a WeChat token, and opinions, without which a request can continue."""
 
 import asyncio
 import re

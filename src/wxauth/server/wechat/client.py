@@ -72,7 +72,7 @@ T = TypeVar("T")
 
 
 class _NoCookies(httpx.Cookies):
-    """A jar that stays empty: a cookie of WeChat's would go along with the next person's request."""
+    """A jar that stays empty: a cookie of WeChat's would be sent with the next person's request."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
         """Keep none."""
@@ -103,7 +103,7 @@ _READ: Final = httpx.ByteStream(b"")
 
 
 async def body_of(response: httpx.Response) -> bytes:
-    """The body of an answer, without decoding if it comes from our transport. Raises: httpx.TransportError.
+    """The body of an answer, without decoding if our transport read it. Raises: httpx.TransportError.
 
     httpx's stream refers to its response. That cycle is broken here: thousands of answers, 10 MB, would wait for the
     garbage collector.

@@ -53,7 +53,7 @@ _PLACEHOLDER: Final = re.compile(
     r"|无|空|空值|暂无|没有|无数据|未知|不详|未填|未填写|未绑定|未授权|待定|测试"
 )
 _AROUND: Final = " \t\r\n()<>[]{}\"'"
-"""What may stand around a placeholder: (null), [object Object]."""
+"""What may surround a placeholder: (null), [object Object]."""
 _NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
 """A negative number, such as -1; one that was rounded, such as 1.38E+10, but not 5e13, as hexadecimal ids begin; or a
 variable that was not replaced, such as ${id}."""
@@ -169,7 +169,7 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether this text stands for a missing id, as programs write it. As an id, it would merge many people into one.
+    """Whether this text means a missing id, as programs write it. As an id, it would merge many people into one.
 
     Zeros alone, as in a UUID of zeros, are a placeholder, and so are a text without letters and digits, a negative
     number, and a number that a spreadsheet has rounded. Full-width letters count as others do.
@@ -199,7 +199,7 @@ class CodePicture:
 
 @dataclass(frozen=True, slots=True)
 class PushSignature:
-    """A signature of WeChat's, and the message that came with it."""
+    """A signature of WeChat's, and its message."""
 
     digest: bytes
     """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same."""
