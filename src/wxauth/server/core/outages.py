@@ -65,7 +65,7 @@ log = get_logger()
 class Troubles:
     """Logs that the database does not answer, in place of each use of it, and how long that lasted.
 
-    A line comes once in so many seconds, over all processes of the service.
+    A line is logged once in so many seconds, over all processes of the service.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -220,8 +220,8 @@ class Delivery(DeliveryRow, table=True):
     receiver_id: UUID
     """The id of a webhook or of a client."""
     user_id: UUID | None
-    """The event's user. The first tries about one user go to a receiver one after the other."""
+    """The event's user. The first attempts about one user are sent to a receiver one after the other."""
     is_leased: bool = Field(sa_column_kwargs={"server_default": text("false")})
     """Whether a process is delivering it. The process has until `next_at`."""
     priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
-    """See `Priority` in `events/webhook_rows.py`; the lowest goes first."""
+    """See `Priority` in `events/webhook_rows.py`; the lowest is sent first."""

@@ -31,7 +31,7 @@ class LeasedDelivery(EventToSend):
     """Whether its receiver is a site."""
     name: str
     url: str
-    """Empty if the site is gone, or has no URI for logout tokens any more."""
+    """Empty if the site was removed, or has no URI for logout tokens any more."""
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
@@ -149,7 +149,7 @@ SELECT receivers.id, priority
  WHERE priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
  ORDER BY priority
 """)
-# A delivery goes to one process: rows locked by another process are skipped, and a leased delivery is not due before
+# One process leases a delivery: rows locked by another process are skipped, and a leased delivery is not due before
 # its lease ends. A first try waits until that of each earlier one about the same user is over. For a site, one of the
 # same priority may be under way, because the tokens that end a user's sessions have no order.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
