@@ -354,7 +354,7 @@ class ManagedApps:
         except RefusedUrl as exc:
             raise InvalidRequest.of("push_forward", str(exc)) from None
         if is_below(url, self.settings.issuer):
-            raise InvalidRequest.of("push_forward", "must not lead to wxauth itself")
+            raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""

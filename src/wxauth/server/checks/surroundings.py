@@ -56,7 +56,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
             reason = exc.detail if isinstance(exc, PushNotForwarded) else "push_forward: no answer in time"
             yield bad(
                 name,
-                "{reason}, so that messages are not handed on: correct the URL, or let it answer WeChat's check",
+                "{reason}, so that messages are not handed on: correct the URL, or make it answer WeChat's check",
                 reason=translation(reason),
             )
             return

@@ -375,7 +375,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
-        text = "no push_token, so nobody tells what people withdraw: set one (WXAUTH_APPS, 'wxauth apps set') for {url}"
+        text = "no push_token, so withdrawals are not reported: set one (WXAUTH_APPS, 'wxauth apps set') for {url}"
         if app.is_mini_program and settings.avatar_check != "off":
             text = (
                 "no push_token, so WXAUTH_AVATAR_CHECK gets no verdict: set one (WXAUTH_APPS, 'wxauth apps set') for "

@@ -133,7 +133,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
 @click.option("--secret", "app_secret", is_flag=True, help="Ask for a new AppSecret.")
 @click.option("--no-push", is_flag=True, help="Remove Token, EncodingAESKey and the URL to hand messages on to.")
 @click.option("--no-push-forward", is_flag=True, help="Do not hand messages on any more.")
-@click.option("--enable/--disable", "is_enabled", default=None, help="Whether people may log in; sessions go on.")
+@click.option("--enable/--disable", "is_enabled", default=None, help="Whether people may log in; sessions stay open.")
 def set_command(
     app_id: str, no_push: bool, no_push_forward: bool, no_check: bool, as_json: bool, **fields: Any
 ) -> None:
@@ -142,9 +142,9 @@ def set_command(
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
     if no_push and any(fields[name] for name in _OF_PUSH):
-        raise click.UsageError("--no-push goes with none of --push-token, --push-aes-key and --push-forward.")
+        raise click.UsageError("--no-push excludes --push-token, --push-aes-key and --push-forward.")
     if no_push_forward and fields["push_forward"]:
-        raise click.UsageError("--no-push-forward does not go with --push-forward.")
+        raise click.UsageError("--no-push-forward excludes --push-forward.")
     cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
     given = _given(fields) | dict.fromkeys(cleared)
     if not given:

@@ -49,7 +49,7 @@ from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 
 _CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
-_NO_PKCE: Final = "Let it leave PKCE out: you vouch that it checks the nonce. Needs a secret."
+_NO_PKCE: Final = "Make PKCE optional: you vouch that it checks the nonce. Needs a secret."
 _REPEATED: Final = {"multiple": True, "callback": None}
 
 

@@ -340,9 +340,9 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
 @click.option(
     "--external-id",
     callback=text_option,
-    help="An external id of the user's that goes along. Default: what came with these identities, if that is known.",
+    help="An external id of the user's that moves too. Default: those merged with these identities, if that is known.",
 )
-@click.option("--no-external-id", is_flag=True, help="No external id goes along.")
+@click.option("--no-external-id", is_flag=True, help="No external id moves.")
 @yes_option
 @json_option
 def split_command(

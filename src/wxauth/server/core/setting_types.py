@@ -182,7 +182,7 @@ def _check_hook_url(value: str) -> str:
     # Those of a name are checked at each connection.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
-        raise ValueError("must lead to a public or private address; with http to a private one alone")
+        raise ValueError("must have a public or private address; with http, a private one")
     return value
 
 

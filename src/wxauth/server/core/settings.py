@@ -388,7 +388,7 @@ class Settings(DatabaseSettings):
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
             if app.push_forward is not None and is_below(app.push_forward, issuer):
-                raise ValueError(f"push_forward of {app.app_id} in WXAUTH_APPS must not lead to wxauth itself")
+                raise ValueError(f"push_forward of {app.app_id} in WXAUTH_APPS must not be a URL of wxauth itself")
         return issuer
 
     @field_validator("sign_up_hook_secret")

@@ -179,7 +179,7 @@ class EmbeddedPostgres:
         if found is not None:
             return Path(found).resolve().parent
         raise PostgresUnavailable(
-            "no PostgreSQL here: install 'wxauth[dev]', which brings one, "
+            "no PostgreSQL here: install 'wxauth[dev]', which includes one, "
             "or set WXAUTH_DATABASE_URL to a database of yours"
         )
 

@@ -39,7 +39,7 @@ UNBANNED_ADMIN: Final = Fault(
 )
 LAST_ADMIN: Final = "must leave an administrator: make another one first"
 MERGED: Final = Fault("user_id", "must not have been merged into another user")
-ERASED: Final = Fault("user_id", "must not have been erased; --restore brings it back")
+ERASED: Final = Fault("user_id", "must not have been erased, except with --restore")
 LEAVING: Final = Fault("user_id", "must not be of a user who has asked to be erased")
 ANOTHER_USER: Final = Fault("user_id", "must be the user whom the identity, the unionid or the external_id names")
 SECOND_OPENID: Final = Fault(
@@ -66,9 +66,9 @@ EXTERNAL_ID_TAKEN: Final = Fault("external_id", "must not be another user's")
 ANOTHER_EXTERNAL_ID: Final = Fault("external_id", "must be the one that the user has already")
 GIVEN_BEFORE: Final = "must be as in the earlier line with this openid: remove one of the two lines"
 FORMER_ID_OF_A_USER: Final = Fault("former_ids", "must not be the id of a user")
-FORMER_ID_ERASED: Final = Fault("former_ids", "must not have been erased; --restore brings it back")
+FORMER_ID_ERASED: Final = Fault("former_ids", "must not have been erased, except with --restore")
 FORMER_ID_TAKEN: Final = Fault("former_ids", "must not have been merged into another user")
-NO_EXTERNAL_ID: Final = Fault("former_external_ids", "must come with the external_id that took their place")
+NO_EXTERNAL_ID: Final = Fault("former_external_ids", "must be given with the external_id that replaced them")
 FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", "must not be another user's")
 
 
