@@ -183,7 +183,7 @@ def basic_credentials(request: Request) -> Credentials:
     try:
         name, colon, secret = b64decode(encoded.strip(" "), validate=True).decode().partition(":")
     except ValueError:
-        raise InvalidClient("what stands after 'Basic' is not base64 of UTF-8") from None
+        raise InvalidClient("the credentials after 'Basic' are not base64 of UTF-8") from None
     if not colon:
         raise InvalidClient("there is no colon between name and secret")
     return Credentials(unquote(name), unquote(secret))

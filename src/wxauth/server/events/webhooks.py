@@ -156,7 +156,7 @@ class Webhooks:
         if event_id is not None:
             event = await self.database.row(webhook_rows.FIND_PLACED, event_id=event_id)
             if event is None:
-                raise NotFound("there is no such event, or none that siblings are told of")
+                raise NotFound("there is no such event, or it is not sent to siblings")
             replayed += await self._queue_again(webhook, [event])
         elif since is not None:
             after: UUID | None = first_id_at(since)  # an event's id begins with its time

@@ -197,7 +197,7 @@ class Logins:
 
     async def _log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
-            raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
+            raise WrongAppKind(f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which")
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
         refresh_expires_in = app_session_lifetimes(self.settings).unrefreshed

@@ -39,8 +39,8 @@ class Refusal(SQLModel):
     )
     count: int = Field(
         sa_column_kwargs={"server_default": text("1")},
-        description="How many this entry stands for: those of this user or network with this `code`, from `at` to "
-        "the end of its minute. The other fields are those of the first.",
+        description="The number of refusals in this entry: those of this user or network with this `code`, from `at` "
+        "to the end of its minute. The other fields are those of the first.",
         schema_extra={"examples": [1]},
     )
 

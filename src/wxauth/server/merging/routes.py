@@ -62,7 +62,7 @@ class SplitRequest(BaseModel):
     external_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
         default=None,
         description="A current or former external_id of the user that moves too; null: none moves. Default: those that"
-        " came with these identities. Required if whose they are is not known.",
+        " were merged with these identities. Required if their origin is unknown.",
     )
 
     @property

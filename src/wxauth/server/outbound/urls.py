@@ -117,4 +117,4 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
         raise RefusedUrl("Must begin with https://, for its host has no address here")
     if any(is_refused(address, scheme) for address in addresses):
         allowed = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
-        raise RefusedUrl(f"Must lead to {allowed}")
+        raise RefusedUrl(f"Must resolve to {allowed}")

@@ -219,7 +219,7 @@ class Phones:
         timeout = self.settings.wechat_timeout
         await asyncio.wait({asking.answered}, timeout=timeout)
         if not asking.answered.done():
-            raise WeChatTimeout(f"WeChat gave no answer in {timeout:g} s; should it come, this code finds it")
+            raise WeChatTimeout(f"WeChat did not answer in {timeout:g} s; send the same code again")
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:

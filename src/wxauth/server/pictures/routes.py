@@ -51,7 +51,7 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
-        raise InvalidRequest.of(_FIELD, "Must come as multipart/form-data, as wx.uploadFile sends it")
+        raise InvalidRequest.of(_FIELD, "Must be multipart/form-data, as wx.uploadFile sends it")
     if len(options[b"boundary"]) not in _BOUNDARY:
         most = f"{_BOUNDARY.start} to {_BOUNDARY.stop - 1}"
         raise InvalidRequest(f"the boundary of a multipart body must have {most} characters", status=400)
@@ -71,7 +71,7 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
                     await asyncio.sleep(0)
     except FormParserError:
         raise InvalidRequest.of(
-            _FIELD, f"Must come in a multipart/form-data body of at most {_MAX_PARTS} parts"
+            _FIELD, f"Must be in a multipart/form-data body of at most {_MAX_PARTS} parts"
         ) from None
     except TimeoutError:
         raise InvalidRequest(f"the body was not here in {patience:g} s", status=408) from None

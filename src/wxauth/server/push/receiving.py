@@ -132,7 +132,7 @@ class PushedMessages:
                 return answer
             handling.outcome = "done" if is_own else "ignored"
             if not is_own and self._warned.is_due((app_id, message.name), self.clock().date()):
-                what = "nobody gets this message: set push_forward for the app, to the URL of a service that wants it"
+                what = "no service receives this message: set push_forward for the app, to the URL of one that does"
                 log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
             return PushAnswer()
         finally:

@@ -59,7 +59,7 @@ async def claim_signature(database: Database, signature: PushSignature, *, now: 
     """Bind a signature to this message, across all replicas. Raises: InvalidSignature."""
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
-        raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
+        raise InvalidSignature("this timestamp and nonce were used for another message, or for the check of the URL")
 
 
 async def remember_message(transaction: Transaction, digest: bytes, *, now: datetime) -> bool:

@@ -97,7 +97,7 @@ class SessionKeys:
         if opened is None:
             raise SessionKeyExpired(
                 "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
-                "person tap again, for what was encrypted before that may never be decrypted"
+                "person tap again, because data encrypted earlier cannot be decrypted"
             )
         try:
             check_watermark(opened, app_id=keys.app_id, now=now)

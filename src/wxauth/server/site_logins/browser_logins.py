@@ -69,7 +69,7 @@ class Continuing:
         """What answers `prompt=none`. Raises: SentBack, ClientRemoved."""
         person = await self.person_for(asked, browser)
         if person is not None and not person.knows_site:
-            raise refusal(asked, "interaction_required", "the person has not gone on to this site yet")
+            raise refusal(asked, "interaction_required", "the person has not continued to this site yet")
         onward = None if person is None else await self._give_code(asked, browser, shown=person)
         if onward is None:
             raise refusal(asked, "login_required", "this browser has no login that may be used")

@@ -89,7 +89,7 @@ class Granting:
 
         Raises: NotFound, if this browser has no such page; else SentBack.
         """
-        raise SentBack(await self.open_page(page_id, browser), "the person has gone back")
+        raise SentBack(await self.open_page(page_id, browser), "the person has returned to the site")
 
     async def state(self, page_id: str, browser: Browser) -> PageState:
         """The state of the scan that this browser shows. Raises: NotFound."""
@@ -112,7 +112,7 @@ class Granting:
                         raise SentBack(page, MAY_NOT_LOG_IN)
                     await self.give_code(transaction, login, person, code, browser, now=now)
                 return await self.gone_on(login, person, code, browser, now=now)
-        raise NotFound("there is no decision to go on with")
+        raise NotFound("there is no decision to continue with")
 
     async def _scan(self, page_id: str, browser: Browser) -> SiteLogin:
         page = await rows.find(self.database, **page_hashes(page_id, browser.cookie))

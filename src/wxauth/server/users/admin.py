@@ -80,7 +80,7 @@ class UserChange:
         reason, until = self.reason, self.until
         if status is UserStatus.ACTIVE:
             if given := [name for name, value in (("reason", reason), ("until", until)) if value is not None]:
-                errors = [FieldError(name, "Must come with a ban: this user is not banned") for name in given]
+                errors = [FieldError(name, "Must be given with a ban: this user is not banned") for name in given]
                 raise InvalidRequest("a reason and an end are a ban's", errors=errors)
         elif self.status is None:
             reason, until = reason or before.ban_reason, until or before.banned_until

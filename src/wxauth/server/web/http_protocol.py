@@ -503,7 +503,7 @@ class HttpProtocol(asyncio.Protocol):
         self._bytes_beside_body = 0
         self._pieces += 1
         if self._pieces > MAX_PIECES:
-            raise InvalidRequest(f"a body must come in at most {MAX_PIECES} pieces", status=400)
+            raise InvalidRequest(f"a body must arrive in at most {MAX_PIECES} pieces", status=400)
         assert self._arriving is not None
         self._arriving.take(body)
 

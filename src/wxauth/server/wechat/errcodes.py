@@ -67,10 +67,10 @@ _REMEDIES: Final = {
         "偶尔出现无需处理；若总是如此，说明手机上的应用与请求中的不是同一个",
     ),
     "token": Title(
-        "nothing: wxauth renews the access token; if it comes again, something else renews tokens of this app",
+        "nothing: wxauth renews the access token; if it repeats, something else renews tokens of this app",
         "无需处理：wxauth 会更新 access_token；若反复出现，说明还有别处在更新该应用的 access_token",
     ),
-    "key": Title("nothing: the next login brings a new session_key", "无需处理：下次登录会得到新的 session_key"),
+    "key": Title("nothing: the next login stores a new session_key", "无需处理：下次登录会得到新的 session_key"),
     "secret": SECRET_NOT_TAKEN,
 }
 """What to do about several errcodes, by its name in the table."""

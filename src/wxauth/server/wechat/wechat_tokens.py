@@ -41,7 +41,7 @@ _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone in which WeChat's days, and so its quotas, begin."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
-_WHAT_TO_CHANGE: Final = "should it go on, replace the token for everybody: 'wxauth apps force-token APP_ID'"
+_WHAT_TO_CHANGE: Final = "if it continues, replace the token for everybody: 'wxauth apps force-token APP_ID'"
 
 log = get_logger()
 
