@@ -70,7 +70,7 @@ export async function request(method, path, { query, body } = {}) {
   } catch (failure) {
     if (failure.status !== 401 && failure.code !== 'insufficient_role') throw failure
     if (token === null) throw failure // the session ended during the request
-    await renew() // ends the session if it is over, or the role is gone
+    await renew() // ends the session if it has expired, or the role was removed
     return ask(method, url, { body, bearer: token })
   }
 }

@@ -4,7 +4,7 @@
 const COLUMNS = ['id', 'type', 'at', 'actor', 'user_id', 'app_id', 'ip', 'data']
 const FORMULA = /^[=+\-@\t\r]/
 
-/** Comma-separated values (RFC 4180) with a header line. The byte order mark tells Excel that the file is UTF-8. */
+/** Comma-separated values (RFC 4180) with a header line. With the byte order mark, Excel reads the file as UTF-8. */
 export function csv(events) {
   const rows = events.map((event) => COLUMNS.map((name) => (name === 'data' ? JSON.stringify(event.data) : event[name])))
   return `\uFEFF${[COLUMNS, ...rows].map((row) => row.map(cell).join(',')).join('\r\n')}\r\n`

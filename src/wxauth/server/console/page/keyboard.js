@@ -1,4 +1,4 @@
-// The keyboard: `/` goes to the search field, the arrows go through the rows of a list, and Enter opens one.
+// The keyboard: `/` focuses the search field, the arrows select a row of a list, and Enter opens it.
 
 const TYPED_IN = 'input, select, textarea, summary, pre, dialog'
 

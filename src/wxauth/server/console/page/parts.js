@@ -139,7 +139,7 @@ export function list({ place, caption, columns, ask, cells, open = () => null, n
   )
 }
 
-/** Run `act` with its button disabled. Shows a failure in `trouble`, or as a message if that has gone. Returns whether it succeeded. */
+/** Run `act` with its button disabled. Shows a failure in `trouble`, or as a message if that was removed. Returns whether it succeeded. */
 export async function busy(button, trouble, act) {
   button.disabled = true
   button.setAttribute('aria-busy', 'true')
@@ -359,7 +359,7 @@ export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dat
 /** Text to be read letter by letter. It stays on one line if it is no longer than an id. */
 export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : NOTHING)
 
-/** The last letters of an id, which tell people apart. A press copies the whole id. */
+/** The last letters of an id, which distinguish people. A press copies the whole id. */
 export function shortId(id) {
   const button = h('button', { type: 'button', class: 'id', title: id }, h('span', { class: 'unseen' }, `${text('copy')} `), id.slice(-SHORT_ID))
   button.addEventListener('click', async () => {

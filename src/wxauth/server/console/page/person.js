@@ -20,9 +20,9 @@ export function showPerson(main, { id }) {
   const reload = () =>
     load(
       place,
-      () => get(`/users/${encodeURIComponent(id)}`), // may come from a handwritten link
+      () => get(`/users/${encodeURIComponent(id)}`), // may be from a handwritten link
       (user) => {
-        if (place.isConnected) document.title = `${called(user)} · wxauth` // tells tabs apart
+        if (place.isConnected) document.title = `${called(user)} · wxauth` // distinguishes tabs
         return person(user, reload)
       },
     )

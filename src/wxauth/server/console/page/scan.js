@@ -8,13 +8,13 @@ const CLIENT = 'wxauth-admin'
 const SCOPE = 'wxauth:admin'
 const METADATA = '../.well-known/openid-configuration'
 
-/** Go to the page with the code. Raises: Failure. */
+/** Open the page with the code. Raises: Failure. */
 export async function beginScan() {
   const answer = await fetch(METADATA).catch(() => null)
   if (!answer?.ok) throw new Failure({ status: answer?.status, code: answer ? `http_${answer.status}` : 'offline' })
   const { issuer, authorization_endpoint } = await answer.json()
   const own = `${issuer}/admin/`
-  // The browser comes back to that address, where an attempt begun at another one would be unknown.
+  // The browser returns to that address, where an attempt begun at another one would be unknown.
   if (new URL('.', location.href).href !== own)
     throw new Failure({ code: 'other_address', title: text('scanElsewhere'), detail: own })
   const state = random()
@@ -35,8 +35,8 @@ export async function beginScan() {
 }
 
 /**
- * The result of a scan, when the browser comes back: `opening`, to open a session with, or `refused`, the reason. Null
- * if the browser does not come from a scan. Removes it from the address and the history.
+ * The result of a scan, when the browser returns: `opening`, to open a session with, or `refused`, the reason. Null
+ * if the browser does not return from a scan. Removes it from the address and the history.
  */
 export function comeBack() {
   const told = new URLSearchParams(location.search)

@@ -52,7 +52,7 @@ function stop() {
   clearInterval(ticking)
 }
 
-// The field for the number is for whoever comes back from WeChat.
+// The field for the number is for a person who returns from WeChat.
 const pressed = () => (main.dataset.pressed = 'true')
 document.querySelector('main > form')?.addEventListener('submit', pressed)
 document.addEventListener('visibilitychange', pressed)

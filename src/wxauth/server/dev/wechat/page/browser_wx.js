@@ -26,7 +26,7 @@ const TIMEOUT = 60000
  * @property {Record<string, string>} header The request's header; `body` is its body.
  * @property {number} at When it began, in ms since the epoch.
  * @property {number | null} ms How long it took; null until it has ended.
- * @property {number | null} status Null if no answer came. `answerHeader` and `answer` belong to it.
+ * @property {number | null} status Null without an answer. `answerHeader` and `answer` belong to it.
  * @property {string} [error] The reason why there was no answer.
  */
 export function createWx({ login, storage = localStorage, prefix = '', userAgent, send: fetched = fetch, observe = () => {} }) {

@@ -14,7 +14,7 @@ const OLD_TOKENS = 5
 const TOAST_MS = 4000
 const POLL_MS = 1000
 const ORDER_TRIES = 10
-const ORDER_MS = 2000 // a notice that is not taken comes again after 15 s
+const ORDER_MS = 2000 // a notice that is not accepted is repeated after 15 s
 const DELIVERED = 'xpay_goods_deliver_notify'
 const REFUNDED = 'xpay_refund_notify'
 const TRIED_AGAIN = ['wechat_unavailable', 'wechat_timeout', 'invalid_code', 'code_used']
@@ -240,7 +240,7 @@ const TAPS = {
 
 /**
  * Open a page in a browser, or post a form. If a page in the web-view calls the mini-program, it gets the answer that
- * pages/authorize of the demo would give. If the browser is led to WeChat, its page stays, and the mini-program opens.
+ * pages/authorize of the demo would give. A browser redirected to WeChat keeps its page, and the mini-program opens.
  */
 async function browse(url, form = null) {
   const asker = { person: person(), user_agent: userAgent(), browser: $('browser').value, language: language() }
