@@ -33,7 +33,7 @@ export interface Claimed {
    * of each scope on a line of its own. Null: it only asks to log in.
    */
   resource: { title: string; host: string; scopes: { name: string; title: string }[] } | null
-  /** The browser that shows the code. Show both values, so that a person can tell their own login from somebody else's. */
+  /** The browser that shows the code. Show both values, so that a person recognizes somebody else's login. */
   browser: { device: string | null; ip: string | null } | null
   /** Whether phone and browser are in one network. Most phones use mobile data: do not warn if this is false. */
   same_network: boolean | null
@@ -45,8 +45,8 @@ export interface Claimed {
    */
   link: boolean
   /**
-   * For how many seconds other sites can be entered from this browser after the approval, without the phone. Tell the
-   * person so, and until when. Null: not at all.
+   * For how many seconds after the approval this browser can log in to other sites without the phone. Show the
+   * person this, and until when. Null: not at all.
    */
   sso_ttl: number | null
   created_at: string
@@ -60,7 +60,7 @@ export declare function scanOf(
 
 /**
  * The scan in the result of `wx.scanCode({ onlyFromCamera: true })`; null if there is no code in it. Never pass it the
- * options of `onLoad`: they come from the link to the page, and could claim that a camera had seen the code.
+ * options of `onLoad`: they are from the link to the page, and could claim that a camera had seen the code.
  */
 export declare function scanSeen(
   seen: { result?: string; path?: string; scanType?: string } | undefined,
@@ -77,7 +77,7 @@ export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan 
  * `scan_too_far` or `login_too_old` (of somebody who has become staff since the claim, or of another network),
  * `wrong_person` (another person's WeChat), `wx_login_failed`, or one of WeChat's failures as at a login.
  *
- * If a link in this phone's browser opened the page, it resolves to a number: show it, and ask the person to go back
+ * If a link in this phone's browser opened the page, it resolves to a number: show it, and ask the person to return
  * to the browser and type it there within `expiresIn` seconds.
  */
 export declare function approve(

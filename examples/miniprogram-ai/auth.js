@@ -1,4 +1,4 @@
-// The one auth of this context. The same file stands in the SKILL, which cannot load files of the main package.
+// The one auth of this context. The SKILL has the same file, because it cannot load files of the main package.
 // 本上下文唯一的 auth。SKILL 不能加载主包的文件，所以那里也有同样的一份。
 import { AuthError, createAuth } from './wxauth.js'
 

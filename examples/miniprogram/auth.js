@@ -9,7 +9,7 @@ export const auth = createAuth({
   platform: simulated ? simulatedPlatform(simulated) : wx,
 })
 
-/** Runs one action of a page at a time; what goes wrong is shown. */
+/** Runs one action of a page at a time, and shows its error. */
 export async function run(page, action) {
   if (page.data.isBusy) return
   page.setData({ isBusy: true })

@@ -44,7 +44,7 @@ export class BearerGuard {
     return user
   }
 
-  /** Tells the log what the answer does not: the token's value, and the one that is expected. Not of malformed tokens. */
+  /** Logs what the answer omits: the token's value, and the expected one. Not for malformed tokens. */
   #tell(refusal, now) {
     const toldAt = this.#toldAt.get(refusal.message) ?? -Infinity
     if (!refusal[forLog] || Math.abs(now - toldAt) < PAUSE) return // absolute: the clock may be set back

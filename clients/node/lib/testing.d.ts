@@ -38,6 +38,6 @@ export class TestIssuer {
   trustedBy(guard: BearerGuard): () => void
   /** The public key as a JWK set, for other verifiers. */
   readonly jwks: { keys: Record<string, string>[] }
-  /** The metadata that leads to the JWK set (RFC 8414). */
+  /** The metadata with the URL of the JWK set (RFC 8414). */
   readonly metadata: { issuer: string; jwks_uri: string }
 }

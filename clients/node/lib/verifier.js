@@ -21,8 +21,8 @@ const TOKEN_TYPES = ['at+jwt', 'application/at+jwt']
 /**
  * Verifies access tokens, and returns their users.
  *
- * Good signatures are cached, since checking one is most of the cost, and the same token comes with each call of its
- * user. The time, and that the very same key is still published, are checked on every call.
+ * Good signatures are cached, since checking one is most of the cost, and each call of a user has the same token.
+ * The time, and that the very same key is still published, are checked on every call.
  */
 export class Verifier {
   #issuer

@@ -52,7 +52,7 @@ beforeEach(() => {
   keys = new RemoteKeys(ISSUER, { fetch: issuer.fetch, timer: () => time, warn: (message) => warnings.push(message) })
 })
 
-/** Let a background read finish. */
+/** Wait until a background read has finished. */
 async function settled() {
   for (let turns = 0; turns < 20; turns += 1) await turn()
 }

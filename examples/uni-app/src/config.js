@@ -2,6 +2,6 @@
 export const baseURL = 'http://127.0.0.1:8000'
 export const ordersURL = 'http://127.0.0.1:8002'
 
-// For development alone, beside scripts/dev: as whom its simulated WeChat lets in. With an appid of your own: null.
+// For development alone, beside scripts/dev: the person that its simulated WeChat logs in. With your own appid: null.
 // 仅供开发，与 scripts/dev 配合：以谁的身份登录模拟微信。换成自己的 appid 后，请改为 null。
 export const simulated = { url: 'http://127.0.0.1:8001', person: 'alice' }

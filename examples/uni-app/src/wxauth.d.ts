@@ -119,7 +119,7 @@ export interface RequestOptions {
   timeout?: number
   dataType?: string
   responseType?: 'text' | 'arraybuffer'
-  /** The answer comes in pieces, as of a language model. A 401 before the first piece is answered as ever. */
+  /** The answer arrives in pieces, as of a language model. A 401 before the first piece is handled as always. */
   enableChunked?: boolean
   /** Called with each piece, if `enableChunked` is set. A character may be split between two. */
   onChunk?(piece: ArrayBuffer): void
@@ -163,8 +163,8 @@ export declare class AuthError extends Error {
   /**
    * The service's code, or `network_error`, `timeout`, `aborted` (by `onTask`), `wx_login_failed`, `phone_refused`,
    * `phone_quota_used_up`, `invalid_argument`, `origin_not_allowed`, `http_error` (an answer that is not a problem
-   * document). `session_revoked` also means that a logout, or another person on this phone, came between;
-   * `session_replaced` that a login on another device took this session's place: only `login()` gets a new one.
+   * document). `session_revoked` also means that a logout, or another person's login, happened meanwhile;
+   * `session_replaced` that a login on another device replaced this session: only `login()` gets a new one.
    */
   code: string
   /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */

@@ -387,7 +387,7 @@ function originGiven(name, url) {
 // Without the parts that may be secret: query, user and password.
 const shown = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
 
-// The body of a 2xx that has the wanted member, or at least is not a page.
+// The body of a 2xx that has the required member, or at least is not a page.
 function bodyOf({ statusCode: status, data, header }, wanted) {
 	const body = isText(data) ? attempt(() => JSON.parse(data)) || data : data
 	const isGood = /^2/.test(status)

@@ -3,7 +3,7 @@ import { authorize } from '../../wxauth-site.js'
 
 const HERE = 'pages/authorize/authorize'
 
-// A site in a web-view leads here to log in. web-view 中的网站请求登录时，跳转到本页。
+// A site in a web-view opens this page to log in. web-view 中的网站请求登录时，跳转到本页。
 Page({
   data: { url: null, failed: null },
 
