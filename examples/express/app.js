@@ -1,4 +1,4 @@
-// Orders: a service that lets in whom wxauth knows.
+// Orders: a service for users of wxauth.
 import express from 'express'
 import { BearerGuard } from 'wxauth-guard'
 import { bearer } from 'wxauth-guard/express'

@@ -23,7 +23,7 @@ async function readOn() {
   let items
   do {
     const response = await ask(`/v1/events?after=${(await orders.cursor()) ?? 'now'}`)
-    if (response.status === GONE) return beginAnew() // events are gone, or wxauth is on a restored backup
+    if (response.status === GONE) return beginAnew() // events were deleted, or wxauth is on a restored backup
     const page = await bodyOf(response)
     for (const event of page.items) await orders.follow(event)
     await orders.setCursor(page.next_cursor) // behind what has been done: after a crash it is done again, which is nothing
@@ -31,7 +31,7 @@ async function readOn() {
   } while (items.length > 0)
 }
 
-// Ask about everybody. The cursor is of before the question, so that nothing comes between.
+// Read every user again. The cursor is read first, so that no event in between is missed.
 async function beginAnew() {
   const { next_cursor: cursor } = await bodyOf(await ask('/v1/events?after=now'))
   const userIds = await orders.userIds()

@@ -14,7 +14,7 @@ const THEIRS = `
     VALUES ($1::text) UNION SELECT former.id FROM former_users former JOIN theirs ON former.merged_into = theirs.id
   )`
 
-// An event's id is stored in the transaction of what it changes: one that comes twice changes nothing twice.
+// Idempotent: an event's id is stored in the transaction of its changes, so a repeated event changes nothing.
 export class Orders {
   #pool
 
@@ -31,18 +31,18 @@ export class Orders {
 
   add(userId, item) {
     return this.#transaction(async (query) => {
-      // Shares the table with other orders, and not with a merge: no order is added under an id that has just gone.
+      // Shares the table with other orders, and not with a merge: no order is added under an id that was just merged.
       await query('LOCK TABLE former_users IN ROW SHARE MODE')
       await query('INSERT INTO orders VALUES ($1, $2, $3)', [await remaining(query, userId), item, userId])
     })
   }
 
-  // Do what an event of wxauth's wants done.
+  // Apply an event of wxauth.
   follow(event) {
     return this.#change(async (query) => {
       const seen = await query('INSERT INTO events_seen VALUES ($1) ON CONFLICT DO NOTHING', [event.id])
       if (seen.rowCount === 0) return
-      // An erased user's orders go under any id, also where the merge has not been told yet.
+      // An erased user's orders are deleted under any id, even before the event of a merge.
       if (event.type === 'user.erased') await forget(query, [event.user_id, ...event.data.former_ids])
       if (event.type === 'user.merged' && !(await wasSplitSince(query, event.data.former_id, event.id)))
         await move(query, event.data.former_id, event.user_id)
@@ -113,7 +113,7 @@ async function remaining(query, userId) {
 }
 
 async function move(query, formerId, userId) {
-  // Webhooks come in no promised order: of two merges in a row, the second may come first.
+  // The order of webhooks is not guaranteed: of two merges in a row, the second may arrive first.
   const remainingId = await remaining(query, userId)
   await query(
     `INSERT INTO former_users VALUES ($1, $2, $3)
@@ -138,7 +138,7 @@ async function split(query, userId, newUserId, eventId) {
   )
 }
 
-// Ids of events are in the order of time. A merge may come after the split that has undone it.
+// Ids of events are in the order of time. A merge may arrive after the split that has undone it.
 async function wasSplitSince(query, formerId, eventId) {
   const { rows } = await query('SELECT event_id FROM splits WHERE new_user_id = $1', [formerId])
   return rows.length > 0 && rows[0].event_id > eventId

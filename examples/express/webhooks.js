@@ -8,7 +8,7 @@ const webhook = new Webhook(process.env.WEBHOOK_SECRET)
 const orders = await Orders.open(process.env.DATABASE_URL)
 const app = express()
 
-// The body as it came: a byte that differs breaks the signature.
+// The raw body: a byte that differs breaks the signature.
 app.post('/webhooks/wxauth', express.raw({ type: () => true }), async (request, response) => {
   await orders.follow(webhook.verify(request.body ?? '', request.headers).data)
   response.status(204).end() // by now it is stored: wxauth does not send it again

@@ -23,13 +23,13 @@ type User struct {
 	Roles                []string `json:"roles"`
 }
 
-// Guard lets requests through that carry a good access token.
+// Guard admits requests that have a valid access token.
 type Guard struct {
 	Issuer, Audience string
 	Keys             jwt.Keyfunc
 }
 
-// Verify tells whose token it is.
+// Verify returns the user of a valid token.
 func (g Guard) Verify(token string) (*User, error) {
 	user := &User{}
 	if len(token) > 8192 {
@@ -71,7 +71,7 @@ func (g Guard) check(header map[string]interface{}, user *User) error {
 
 type key struct{}
 
-// Require demands a good token of a user with every one of these roles; UserOf tells the handler whose it is.
+// Require demands a valid token of a user with all of these roles. In the handler, UserOf returns that user.
 func (g Guard) Require(next http.HandlerFunc, roles ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")

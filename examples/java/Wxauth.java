@@ -146,7 +146,7 @@ public final class Wxauth {
         }
     }
 
-    /** Only who comes with an unknown key waits for wxauth, and, after a pause of ten minutes, who begins to read. */
+    /** Only requests with an unknown key wait for wxauth, and the first one after ten minutes without a read. */
     private PublicKey key(String kid) throws InvalidToken, KeysUnavailable {
         PublicKey key;
         Duration age;

@@ -1,4 +1,4 @@
-"""Orders: a service that lets in whom wxauth knows."""
+"""Orders: a service for users of wxauth."""
 
 import asyncio
 import os

@@ -15,7 +15,7 @@ def read_on(wxauth: httpx.Client, orders: Orders) -> None:
     """Follow all that has happened since the last time. The first time: from now on."""
     while True:
         answer = wxauth.get("/v1/events", params={"after": orders.cursor or "now"})
-        if answer.status_code == 410:  # events are gone, or wxauth is on a restored backup
+        if answer.status_code == 410:  # events were deleted, or wxauth is on a restored backup
             begin_anew(wxauth, orders)
             return
         page = answer.raise_for_status().json()
@@ -28,7 +28,7 @@ def read_on(wxauth: httpx.Client, orders: Orders) -> None:
 
 
 def begin_anew(wxauth: httpx.Client, orders: Orders) -> None:
-    """Ask about everybody. The cursor is of before the question, so that nothing comes between."""
+    """Read every user again. The cursor is read first, so that no event in between is missed."""
     cursor = wxauth.get("/v1/events", params={"after": "now"}).raise_for_status().json()["next_cursor"]
     user_ids = orders.user_ids()
     for start in range(0, len(user_ids), AT_ONCE):

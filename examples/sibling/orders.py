@@ -22,7 +22,7 @@ SELECT id FROM theirs
 
 
 class Orders:
-    """An event's id is stored in the transaction of what it changes: one that comes twice changes nothing twice."""
+    """Idempotent: an event's id is stored in the transaction of its changes, so a repeated event changes nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,12 +39,12 @@ class Orders:
             return [item for (item,) in rows]
 
     def follow(self, event: Mapping[str, Any]) -> None:
-        """Do what an event of wxauth's wants done."""
+        """Apply an event of wxauth."""
         with closing(self._connect()) as database, database:
             if not database.execute("INSERT OR IGNORE INTO events_seen VALUES (?)", (event["id"],)).rowcount:
                 return
             match event["type"]:
-                case "user.erased":  # under any id, also where the merge has not been told yet
+                case "user.erased":  # under any id, even before the event of a merge
                     _forget(database, [event["user_id"], *event["data"]["former_ids"]])
                 case "user.merged" if not _was_split_since(database, event["data"]["former_id"], event["id"]):
                     _move(database, event["data"]["former_id"], event["user_id"])
@@ -92,7 +92,7 @@ def _remaining(database: sqlite3.Connection, user_id: str) -> str:
 
 
 def _move(database: sqlite3.Connection, former_id: str, user_id: str) -> None:
-    # Webhooks come in no promised order: of two merges in a row, the second may come first.
+    # The order of webhooks is not guaranteed: of two merges in a row, the second may arrive first.
     remaining = _remaining(database, user_id)
     database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?, ?)", (former_id, remaining, user_id))
     database.execute("UPDATE former_users SET user_id = ? WHERE user_id = ?", (remaining, former_id))
@@ -111,7 +111,7 @@ def _split(database: sqlite3.Connection, user_id: str, new_user_id: str, event_i
 
 
 def _was_split_since(database: sqlite3.Connection, former_id: str, event_id: str) -> bool:
-    # Ids of events are in the order of time. A merge may come after the split that has undone it.
+    # Ids of events are in the order of time. A merge may arrive after the split that has undone it.
     row = database.execute("SELECT event_id FROM splits WHERE new_user_id = ?", (former_id,)).fetchone()
     return row is not None and str(row[0]) > event_id
 

@@ -15,7 +15,7 @@ app.state.orders = Orders(Path(os.environ.get("ORDERS", "orders.sqlite")))
 
 @app.post("/webhooks/wxauth", status_code=204)
 async def receive(request: Request) -> Response:
-    body = await request.body()  # as it came: a byte that differs breaks the signature
+    body = await request.body()  # the raw bytes: one that differs breaks the signature
     try:
         message = Webhook(os.environ["WEBHOOK_SECRET"]).verify(body, dict(request.headers))
     except WebhookVerificationError:

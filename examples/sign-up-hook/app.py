@@ -1,4 +1,4 @@
-"""A sign-up hook: members of the shop come with their number and roles, and nobody else comes.
+"""A sign-up hook: members of the shop sign up with their number and roles, and nobody else does.
 
 pip install fastapi standardwebhooks uvicorn
 SIGN_UP_HOOK_SECRET=$WXAUTH_SIGN_UP_HOOK_SECRET uvicorn app:app --port 8090
