@@ -1,4 +1,4 @@
-"""What administrators say of an app, and what they are shown of it; also by command."""
+"""Bodies of requests and answers about apps, for administrators and commands."""
 
 from datetime import datetime
 from typing import Any
@@ -63,7 +63,7 @@ class WeChatTokenStateAnswer(BaseModel):
 
 
 class AppTitleAnswer(BaseModel):
-    """What support staff may know of an app."""
+    """The fields of an app that support staff may read."""
 
     app_id: ShownAppId
     kind: AppKind

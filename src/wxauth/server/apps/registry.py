@@ -346,7 +346,7 @@ class ManagedApps:
             raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
     async def _check_forward(self, url: str | None) -> None:
-        """Raises: InvalidRequest, if messages must not be handed on to this URL."""
+        """Raises: InvalidRequest, if messages must not be forwarded to this URL."""
         if url is None:
             return
         try:

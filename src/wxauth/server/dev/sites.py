@@ -56,7 +56,7 @@ _FIGURES: Final = (
 _PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"))
 _MOST_SESSIONS: Final = 1000
 PUSH_PATH: Final = "/wechat"
-"""Where it takes the messages that are handed on."""
+"""The path that receives forwarded messages."""
 _NAME: Final = "dev-shop"
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_examples" / "shop.py"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "examples" / "sibling" / "shop.py"

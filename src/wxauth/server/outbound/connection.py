@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
     ) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        `has_body` is False if the answer has no body even if its head says so, as for HEAD. If
+        `has_body` is False if the answer has no body even if its head declares one, as for HEAD. If
         `on_status` returns seconds, the status is enough: a body that is too large, cut off, or not complete after
         them, is no failure.
 

@@ -33,7 +33,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
     Names are resolved here, and connections use the checked address. So neither a name that resolves
     differently the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and
     proxies from the environment are not used. Requests and responses have the extensions of `HttpTransport`, which is
-    WeChat's own, because a message handed on over httpx's pool cost three times as much as a login.
+    WeChat's own, because a message forwarded over httpx's pool cost three times as much as a login.
 
     Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
 

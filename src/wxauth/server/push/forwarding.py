@@ -17,9 +17,9 @@ from wxauth.server.outbound.receivers import USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
 
 AT_ONCE: Final = 64
-"""How many messages of one app a process hands on at once."""
+"""How many messages of one app a process forwards at once."""
 FORWARDED: Final = "Wxauth-Forwarded"
-"""The header of what is handed on, so that two services that hand on to each other make no circle."""
+"""The header of forwarded messages, so that two services that forward to each other do not loop."""
 FORWARD_SECONDS: Final = Histogram(
     "wxauth_push_forward_seconds",
     "Duration of handing a message on to an app's push_forward.",

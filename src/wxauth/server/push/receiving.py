@@ -1,4 +1,4 @@
-"""What WeChat pushes: each message is verified, carried out if it concerns wxauth, and handed on."""
+"""What WeChat pushes: each message is verified, carried out if it concerns wxauth, and forwarded."""
 
 import asyncio
 import re
@@ -74,7 +74,7 @@ class PushedMessages:
         picture_checks: Carries out verdicts on pictures.
         forwarding: Hands messages on.
         patience: Seconds that a response waits for the database.
-        answer_within: Seconds from a request's arrival in which its message may be handed on.
+        answer_within: Seconds from a request's arrival in which its message may be forwarded.
         kept_in_memory: Seconds for which a failed withdrawal is retried.
     """
 
@@ -150,7 +150,7 @@ class PushedMessages:
     async def _carry_out(self, app: App, message: WeChatMessage, handling: "_Handling") -> bool:
         """Carry out a message if it concerns wxauth, and return whether it does.
 
-        A message that does not, and whose signature covers it, costs no query: it is handed on during an outage.
+        A message that does not, and whose signature covers it, costs no query: it is forwarded during an outage.
         """
         handling.kind = message.kind_for_others
         withdrawal = verdict = failure = None
