@@ -27,7 +27,7 @@ SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || '
  WHERE setting = '0' ORDER BY place
 """)
 SAMPLE: Final = 1000
-"""How many rows a sample has. A sample of sessions has as many from either end."""
+"""The number of rows in a sample. A sample of sessions has this number from each end of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class PostgresServer:
     isolation: str
     """The isolation level of a single statement."""
     engine: str = "PostgreSQL"
-    """What version() says."""
+    """The result of version()."""
     has_plpgsql: bool = True
     encoding: str = "UTF8"
     """That of the database."""

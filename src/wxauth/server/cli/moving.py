@@ -253,7 +253,7 @@ class _Progress:
             self._size = status.st_size if stat.S_ISREG(status.st_mode) else 0
 
     def after(self, lines: int) -> str:
-        """What is shown after so many lines."""
+        """The progress shown after this number of lines."""
         seconds = monotonic() - self._began
         shown = say("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1))
         if not self._size or not lines:

@@ -1,4 +1,4 @@
-"""`wxauth serve`, `dev`, `alive` and `openapi`: the service, and what it is. Each imports what it needs when called."""
+"""`wxauth serve`, `dev`, `alive` and `openapi`: the service, and its API. Each imports what it needs when called."""
 
 import os
 import sys

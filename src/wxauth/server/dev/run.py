@@ -296,7 +296,7 @@ def _secret_key() -> str:
 
 
 def _listen(host: str, port: int, option: str, taken: list[str]) -> socket.socket:
-    """Listen on this port; on any free one if it cannot be had, and then add a line that says so to `taken`."""
+    """Listen on this port; if it is taken, on any free one, and then add a line about this to `taken`."""
     try:
         return listen(host, port)
     except OSError as exc:

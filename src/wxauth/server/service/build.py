@@ -1,4 +1,4 @@
-"""Puts the parts of the service together, and says how long each waits."""
+"""Builds the parts of the service, and sets how long each waits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

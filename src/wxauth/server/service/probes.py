@@ -135,7 +135,7 @@ class Readiness:
     async def _rehearse(self, now: datetime) -> None:
         try:
             reason = await rehearse_login(self.database, now=now)
-        except StorageUnavailable:  # it says nothing about the next login
+        except StorageUnavailable:  # it does not predict the next login
             return
         if reason is not None and self._login == OK:
             log.error("login_refused_by_database", reason=reason, consequence="not ready until it is possible")

@@ -1,4 +1,4 @@
-"""A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.txt` is its manual."""
+"""A simulated WeChat for laptops and tests. It behaves as in WeChat's documentation; `about.txt` is its manual."""
 
 from wxauth.server.dev.wechat.controls import (
     ACCOUNT,

@@ -154,7 +154,7 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 
 
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """Do what the fault says. Returns the answer to give, or None to continue."""
+    """Apply the fault. Returns the answer to give, or None to continue."""
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:
