@@ -230,7 +230,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
         and await rows.sessions_left(database, name) is None
     ):
         raise NotFound(NO_SUCH_CLIENT)
-    with suppress(StorageUnavailable):  # it is removed, whatever becomes of the page
+    with suppress(StorageUnavailable):  # it is removed, even if the page fails
         await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)
 
 

@@ -1,8 +1,8 @@
 """Clients that nobody has registered, by the documents about them at hosts that the settings allow.
 
 Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). Documents are kept in the
-memory of a process. One that cannot be fetched anew is used for another day. Where tokens are concerned, no document is
-needed: what a person has approved has the client's name, and its redirect URI.
+memory of a process. One that cannot be fetched again is used for another day. The token endpoint needs no document:
+what a person has approved has the client's name, and its redirect URI.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ MAX_DOCUMENT: Final = 10 * 1024
 KEPT_SHORTEST: Final = timedelta(minutes=5)
 KEPT_LONGEST: Final = timedelta(days=1)
 STALE_USED: Final = timedelta(days=1)
-"""How long after its time a document is used that cannot be fetched anew."""
+"""How long an expired document is used if it cannot be fetched again."""
 PAUSE: Final = timedelta(minutes=1)
-"""How long a refusal is kept, and a document that cannot be fetched anew is not asked for again."""
+"""The pause before another fetch, after a refusal or a failure."""
 NEW_IN_A_MINUTE: Final = 30
 """How many documents that have not been good yet a process fetches in a minute."""
 MAX_KEPT: Final = 1000
@@ -84,7 +84,7 @@ class NotFetched(Exception):
 
 @dataclass(slots=True)
 class _Kept:
-    """What a process knows of a document."""
+    """A document in the cache of a process, or its last failure."""
 
     client: Client | None = None
     """None: it has not been good yet, or is no longer."""
@@ -105,7 +105,7 @@ def is_allowed(settings: Settings, client_id: str) -> bool:
 
 
 def known_client(settings: Settings, client_id: str) -> Client | None:
-    """The client with this id as far as tokens are concerned; None if its host is not allowed, or not any more."""
+    """The client with this id, without its document; None if its host is not (or no longer) allowed."""
     return _client(client_id, host_of(client_id), []) if is_allowed(settings, client_id) else None
 
 

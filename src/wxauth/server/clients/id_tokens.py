@@ -104,7 +104,7 @@ class IdTokens:
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
     async def person_in(self, token: str, *, client_id: str) -> UUID | None:
-        """The user whom a client's id_token names, even if it has expired; after a merge, the one who remains.
+        """The user in a client's id_token, even if it has expired; after a merge, the remaining user.
 
         None if it is no id_token of ours for this client.
         """

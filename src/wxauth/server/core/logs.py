@@ -113,7 +113,7 @@ def lines_of(exc: BaseException) -> list[str]:
 
 
 class OncePerDay:
-    """Limits a log line to one a UTC day and process for each name, and to so many names: strangers may choose them."""
+    """Limits a log line to one per name, UTC day and process. The names are limited, too: strangers choose them."""
 
     def __init__(self, most: int = 1000) -> None:
         self._most = most

@@ -96,7 +96,7 @@ class Histogram(_Metric[prometheus_client.Histogram]):
 
 
 class Gauge(_Metric[prometheus_client.Gauge]):
-    """What is so many now. It has the option `multiprocess_mode`."""
+    """A number that may rise and fall. It has the option `multiprocess_mode`."""
 
     kind = prometheus_client.Gauge
 

@@ -68,7 +68,7 @@ class UnknownRevision(Exception):
 
 
 class MigrationBlocked(Exception):
-    """Another transaction has locked a table for too long. The message says what to do."""
+    """Another transaction has locked a table for too long. The message explains what to do."""
 
 
 class MigrationForbidden(Exception):

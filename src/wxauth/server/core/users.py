@@ -55,7 +55,7 @@ class UserFields(SQLModel):
     attributes: dict[str, Any] | None = Field(sa_type=JSONB)
     """The operator's own facts about the user; null means the same as empty: see `users/attributes.py`."""
     erase_at: datetime | None = Field(sa_type=TIME)
-    """When housekeeping erases the user, who has asked for it; null for everybody else. Until then the user has no
+    """When housekeeping erases the user, at the user's request; null without a request. Until then the user has no
     session, and nobody merges or splits them: see `users/erasure_rows.py`."""
 
     @property

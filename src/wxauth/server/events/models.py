@@ -184,7 +184,7 @@ class Delivery(DeliveryRow, table=True):
     """An event for a webhook, or the end of a session for its site, which a trigger on `sessions` adds.
 
     What is sent to a site is deleted with the last attempt. Until then it names session and user as the site's id_token
-    did, whatever becomes of them, even an erasure. There are no foreign keys, so that removing a webhook with a million
+    did, even after a merge or an erasure. There are no foreign keys, so that removing a webhook with a million
     deliveries is quick, and ending a session locks no client.
     """
 

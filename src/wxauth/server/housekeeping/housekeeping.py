@@ -1,4 +1,4 @@
-"""Housekeeping: erases users who have left, and what remains of them; sweeps ended sessions, old keys and events."""
+"""Housekeeping: erases users who have left, and their remaining data; sweeps ended sessions, old keys and events."""
 
 import asyncio
 from collections import Counter
@@ -231,7 +231,7 @@ async def _go_around(services: Services, lap: Lap, written: Counter[Lap], pace: 
 
 
 def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
-    """The seconds between two pages of a large table, after one that took so long and has written so many rows.
+    """The seconds between two pages of a large table, after one that took `page_seconds` and has written `rows`.
 
     At least a tenth of `pause`, because most pages are only read; none if `pause` is 0.
     """
