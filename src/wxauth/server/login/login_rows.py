@@ -172,7 +172,7 @@ SELECT {_ENTERED}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """What a new user has from the start, besides what WeChat and the settings say."""
+    """The initial fields of a new user, besides those from WeChat and the settings."""
 
     external_id: str | None = None
     """Left out if another user has it, or had it."""

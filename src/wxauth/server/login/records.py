@@ -5,8 +5,8 @@ No login writes, or waits for, a row that another login writes. A process that i
 Counts are per hour because readers in different time zones begin their days at different hours. Each process stores its
 running totals in rows of its own, so storing the same totals twice changes nothing.
 
-What is stored of a flood of refusals is bounded: in a minute, the first ten of a network have a row each; after that,
-one row for each code counts the others. So do those of a user, whom no network can crowd out.
+The rows stored for a flood of refusals are bounded: in a minute, the first ten of a network have a row each. After
+that, one row for each code counts the others. So do those of a user, whom no network can crowd out.
 """
 
 import re

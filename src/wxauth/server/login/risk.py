@@ -1,4 +1,4 @@
-"""The risk of new users, of whom WeChat ranks each: the policy entails nothing, an event, or a ban.
+"""The risk of new users, which WeChat ranks. The policy decides: nothing, an event, or a ban.
 
 A new user is unjudged until the rank is stored, and each login until then asks for it. So several logins at once, here
 or at another replica, do not get round the check, and neither does a first login at which WeChat was slow.

@@ -81,7 +81,7 @@ class LogoutRequest(BaseModel):
 
 
 class LeavingAnswer(BaseModel):
-    """When a person is erased who has asked for it."""
+    """When a person is erased who requested it."""
 
     erase_at: datetime = Field(examples=["2026-11-27T08:00:00Z"])
 

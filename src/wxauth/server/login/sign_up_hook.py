@@ -43,7 +43,7 @@ _MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
     "nickname": TypeAdapter(Nickname),
 }
-"""What an answer may say about the new user."""
+"""The fields of the new user that an answer may set."""
 
 HOOK_SECONDS: Final = Histogram(
     "wxauth_sign_up_hook_seconds",
@@ -57,7 +57,7 @@ log = get_logger()
 
 
 class HookFailed(Exception):
-    """The hook gave no usable answer. The text says why, without any text of the hook's."""
+    """The hook gave no usable answer. The text is the reason, without any text from the hook."""
 
 
 class HookTimedOut(HookFailed):
@@ -69,7 +69,7 @@ class SignUpHook:
     """Asks the operator's service about somebody who would become a new user.
 
     Args:
-        settings: Where it is asked, and what becomes of the person if there is no usable answer.
+        settings: The hook's URL, and whether people are admitted if there is no usable answer.
         transport: Connects to allowed addresses only.
         clock: The time.
     """
@@ -170,7 +170,7 @@ class SignUpHook:
 
 
 def _welcome_in(answer: Mapping[str, Any], *, app_id: str) -> Welcome:
-    """What an answer says about the new user, without the members that are not valid."""
+    """The new user's fields in an answer, without the members that are not valid."""
     given: dict[str, Any] = {}
     for name, kind in _MEMBERS.items():
         if answer.get(name) is None:

@@ -169,7 +169,7 @@ class Pages:
         return self.sent(answer) if isinstance(answer, Onward) else answer
 
     def of_failure(self, failure: Exception, *, gone: str = "visit_gone") -> Response:
-        """The answer to one of `FAILURES`. The log names it, if it says to try again."""
+        """The answer to one of `FAILURES`. The log names it, if it advises to try again."""
         match failure:
             case NotFound():
                 return self.message(gone, status=404)
@@ -339,11 +339,11 @@ class Pages:
         return self._of_site("elsewhere", asked.client, asked, None, sent, script="copy.js", address=address)
 
     def message(self, name: str, *, status: int = 200, **more: Any) -> Response:
-        """A page with a message, and with lines `about` whom or what it is, if there are any."""
+        """A page with a message. The lines in `about`, if there are any, name its subject."""
         return self._page("message", self._text(f"{name}_title"), status=status, name=name, **more)
 
     def instructions(self, name: str) -> Response:
-        """A page that says what to do, for whoever opens its URL: `device` or `link`."""
+        """A page with instructions, for anybody who opens its URL: `device` or `link`."""
         self.language = language_of(self.request, ui_locales=self.request.query_params.get("ui_locales"))
         return self.message(name, other_language=self._in_other_language("", {}))
 

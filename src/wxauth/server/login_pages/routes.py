@@ -173,7 +173,7 @@ async def post_answer(request: Request, pages: PagesDep, authorizations: Authori
 async def continue_with_login(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
     """Redirect the browser to the site with a code for the person whom its page shows.
 
-    If the browser's login is another person's now, or may not be used any more, the request's page is shown anew.
+    If the browser's login is another person's now, or has ended, the request's page is shown again.
     """
     return await pages.answer(continuing.go_on(request_id, pages.browser, await pages.form()))
 
