@@ -318,7 +318,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
 
 
 async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime) -> MergePair:
-    """The two users of one person, of whom neither leaves any more. Raises: AccountDisabled, AccountLeaving."""
+    """The two users of one person, with pending erasures cancelled. Raises: AccountDisabled, AccountLeaving."""
     both = ((pair.former_id, pair.former), (pair.into, pair.remaining))
     for user_id, standing in sorted(both, key=lambda one: not one[1].is_banned):
         if standing.is_banned or not stays:

@@ -167,7 +167,7 @@ DELETE FROM unionids
  WHERE user_id = :user_id AND (unionid = :unionid OR came_from = ANY (:its_ids::uuid[]))
    AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
 """)
-# Those under an id that leaves, and of an id of which that is not known, those in the apps of who leaves.
+# Rows under a leaving id. Under an id of unknown origin, only those in the apps of the leaving identities.
 _LEAVING_PART: Final = """(user_id = ANY (:leaving::uuid[])
         OR user_id = ANY (:unknown::uuid[]) AND app_id = ANY (:app_ids::text[]))"""
 _MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")

@@ -31,7 +31,7 @@ from wxauth.server.users.standing_rows import ADMIN, Standing, StandingChange, c
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _GIVEN_ONCE: Final = (*PROFILE, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
-"""The fields of which a user has one value: of two lines of one identity, the value of one would be lost."""
+"""The fields with one value per user: if two lines of one identity had them, one value would be lost."""
 
 ADMINISTRATOR: Final = Fault("roles", "must be without admin and support, unless --allow-admin is given")
 UNBANNED_ADMIN: Final = Fault(
@@ -79,7 +79,7 @@ class LineOutcome(StrEnum):
     """The line created a new user."""
     UPDATED = "updated"
     JOINED = "joined"
-    """The line updated a user whom only its external_id names: it added an identity."""
+    """The line updated a user that it found by external_id alone: it added an identity."""
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     BLANK = "blank"
@@ -264,7 +264,7 @@ class Batch:
         return owner_id
 
     def _given(self, number: int, line: Line) -> GivenFields:
-        """What the lines of this identity say, this one included. Raises: LineRefused, if one contradicts this one."""
+        """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
         before = self.made.given.get((line.app_id, line.openid), {})
         given = {name: (number, hashed) for name in _GIVEN_ONCE if (hashed := _hash(getattr(line, name))) is not None}
         wrong = [name for name in given.keys() & before.keys() if given[name][1] != before[name][1]]
@@ -436,7 +436,7 @@ class Batch:
             roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
             yield row(kind, user_id=user_id, app_id=app_id, data={"roles": roles} if roles else {})
         for former_id, user_id in self.made.former_ids.items():
-            yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # by whom is not known
+            yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # the actor is unknown
         for user in new:
             if Standing.of(user).is_banned:
                 ban = {"reason": user.ban_reason, "until": user.banned_until}

@@ -237,7 +237,7 @@ async def _import_batch(
         except CONFLICTS as exc:
             conflict = exc
             continue
-        # Nothing can be lost any more: what is kept is kept once.
+        # After the last attempt, so that this is kept once.
         made = batch.made
         kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
         for one in settled:

@@ -31,7 +31,7 @@ from wxauth.server.users.phone_numbers import number_in
 from wxauth.server.web import bodies
 
 SKIPPABLE: Final = frozenset({"nickname", "avatar_url", "phone", "created_at", "identity_created_at", "last_login_at"})
-"""The fields without which a line says nothing else. The others say who somebody is, or what they may do."""
+"""The fields whose bad values may count as null. The others identify a user, or grant rights."""
 
 
 class Fault(NamedTuple):
@@ -171,7 +171,7 @@ class Line(_Strict):
     attributes: Annotated[AttributesPatch | None, OrNone, ATTRIBUTES.wanted] = None
     """A merge patch."""
     erase_at: TimeOrNone = None
-    """When a new user is erased, who has asked for it."""
+    """When a new user is erased, at the user's request."""
     created_at: TimeOrNone = None
     """When the user was created."""
     identity_created_at: TimeOrNone = None

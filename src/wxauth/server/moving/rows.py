@@ -28,7 +28,7 @@ class UserToImport(UserFields, LockedUser):
 
     @classmethod
     def with_nulls(cls, given: Mapping[str, Any]) -> Self:
-        """A new user, of whom nothing else is given."""
+        """A new user, with null for all other fields."""
         return row_of(cls, {**dict.fromkeys(cls.model_fields), **given})
 
 
@@ -45,7 +45,7 @@ INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL:
 
 
 def _origin_part(name: LiteralString) -> LiteralString:
-    # If the user was merged, it is not known to whom a value of the file belongs.
+    # If the user was merged, the origin of a value in the file is unknown.
     return f"""
        {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
 
@@ -246,7 +246,7 @@ class Made:
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
-    """What the lines of an identity have said of its user."""
+    """The fields of its user that the lines of an identity gave."""
 
 
 async def find(transaction: Transaction, wanted: Wanted) -> Found:

@@ -97,7 +97,7 @@ class Phones:
         sealer: Seals WeChat's answers.
         wechat_api: WeChat.
         clock: The time.
-        settings: Say what happens to a number that another user has verified.
+        settings: Decide about a number that another user has verified.
         apps: The roles that a new user can get there. Users with other roles are never merged by phone number.
         turns: Those of each person.
         promises: Retries storing the answers that could not be stored.

@@ -123,7 +123,7 @@ _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
 """)
-# Those who lose a number that somebody verifies. Without `verified_until`, only those who have never verified it.
+# The users who lose a number when another verifies it. Without `verified_until`, only those who never verified it.
 _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
@@ -212,7 +212,7 @@ async def bind_phone(
                 return refusal
             now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
             if not {user_id, *losers}.issuperset(now_losers):
-                continue  # a merge or a split has just given the number to somebody whom we have not locked
+                continue  # a merge or a split has just given the number to a user who is not locked here
             if await _settle(transaction, answer, now=now):
                 by = Actor(str(user_id))
                 await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at, **identity)
@@ -344,7 +344,7 @@ async def _refusal(
 
 
 async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
-    """Settle an answer whose user is locked, and note who has proved the number. False if that has been done."""
+    """Settle an answer whose user is locked, and record the proof of the number. False if that was done before."""
     identity = {"app_id": answer.app_id, "openid": answer.openid}
     is_first = await transaction.value(_SETTLE, code_hash=answer.code_hash, now=now) is not None
     if is_first:

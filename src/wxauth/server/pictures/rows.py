@@ -67,7 +67,7 @@ TAKE_CHECK: Final = Statement[TakenCheck]("""
 DELETE FROM picture_checks WHERE app_id = :app_id AND trace_id = :trace_id AND openid IS NOT NULL
 RETURNING suggest, label, EXISTS (SELECT FROM avatars WHERE id = avatar_id AND user_id = :user_id) AS is_shown
 """)
-"""Delete a check of this user, who is locked, and return it; None if it was not asked for, or is there no more."""
+"""Delete a check of this user, who is locked, and return it; None if there is none, or none any longer."""
 SWEEP_CHECKS: Final = Statement[str]("""
 DELETE FROM picture_checks WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM picture_checks WHERE at < :before ORDER BY at LIMIT :size FOR UPDATE SKIP LOCKED))
