@@ -41,7 +41,7 @@ class KeyOfLogin:
 
 @dataclass(frozen=True, slots=True)
 class SealedSessionKey:
-    """A stored session_key. Of an identity's newest one, session and key are None if no session has one any more."""
+    """A stored session_key. In an identity's newest one, session and key are None if no session has a key now."""
 
     app_id: str
     openid: str
@@ -89,11 +89,11 @@ KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for those of a user's identities in an app, at most two. A former id means the user that remains."""
 # Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
-# and the former key may have been sealed anew, so it is not compared.
+# and the former key may have been resealed, so it is not compared.
 REPLACE_KEY: Final = Statement[UUID](
     "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING id"
 )
-"""Replace a session's key. Returns the session; None if it has no key any more."""
+"""Replace a session's key. Returns the session; None if it has no key now."""
 # Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
 # lost.
 # WeChat now accepts only this key, so the identity's newest login gets it, too. One that began after WeChat was asked

@@ -289,8 +289,8 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        FOR UPDATE SKIP LOCKED))
 """)
 """Delete the ended sessions of each identity beyond its `at_most` newest sessions: see `end_replaced_sessions`."""
-# The users whom nobody else has locked: a page of a removed website's sessions waits for nobody, so that nobody waits
-# for more than a page. Merges and splits end such sessions, and do not move them.
+# The users that no other transaction has locked: a page of a removed website's sessions waits for none, so that others
+# wait at most for one page. Merges and splits end such sessions, and do not move them.
 _LOCK_FREE_USERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
@@ -344,9 +344,9 @@ LAST_OF_PAGE: Final = Statement[LastRow](
 
 
 async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:
-    """Lock the user whom a statement names as the owner of something; None if nobody is.
+    """Lock the user that a statement returns as the owner of something; None if there is no owner.
 
-    The lock holds until the transaction ends, and so long the owner stays.
+    The lock holds until the transaction ends. The owner does not change meanwhile.
     """
     user_id = await transaction.value(owner, **what)
     while user_id is not None:
@@ -460,7 +460,7 @@ async def replace_oldest_sessions(
     at_most: int,
     now: datetime,
 ) -> None:
-    """End a locked user's oldest open sessions of an identity: so many remain, with the one just opened."""
+    """End a locked user's oldest open sessions of an identity: `at_most` remain, with the one just opened."""
     which = {"user_id": user_id, "app_id": app_id, "openid": openid, "opened": opened, "at_most": at_most}
     ended = await transaction.rows(_END_OLDEST, **which, reason=EndReason.REPLACED, now=now)
     ids = [session.id for session in ended]
@@ -483,7 +483,7 @@ async def end_replaced_sessions(
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
     """End up to `size` sessions of a website that was removed. Returns how many no longer count as its sessions.
 
-    Those of users whom somebody else has locked are left to a later page.
+    Sessions of users that another transaction has locked are left to a later page.
     """
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
     locked = await transaction.values(_LOCK_FREE_USERS, session_ids=page)

@@ -364,7 +364,7 @@ class SentBack(Exception):
 
 
 def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Check the rest of a request, of which a mistake may be reported to the site. Raises: SentBack."""
+    """Check the parameters whose errors may be reported to the site. Raises: SentBack."""
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED["state"]:
         state = None

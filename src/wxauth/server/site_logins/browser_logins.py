@@ -103,7 +103,7 @@ class Continuing:
     async def _pressed(
         self, page_id: str, browser: Browser, form: str, **more: str
     ) -> tuple[SiteLogin, Parameters, str]:
-        """The page on which this browser shows a person, the site's request, and the path that makes it anew.
+        """The page on which this browser shows a person, the site's request, and the path that repeats it.
 
         Raises: NotFound, OAuthError.
         """

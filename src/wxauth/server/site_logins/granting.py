@@ -71,7 +71,7 @@ class Granting:
     turns: Turns
 
     def turn(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
-        """A turn of a login, and of the person who has approved it, if somebody has, whatever tabs and codes they have.
+        """A turn of a login, and of the person who has approved it, if any. It covers all their tabs and codes.
 
         Raises: RateLimited.
         """
@@ -187,7 +187,7 @@ class Granting:
 def approve(
     login: SiteLoginFields, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
 ) -> None:
-    """Note in a locked login who has approved it, and until when it can be redeemed."""
+    """Record in a locked login who approved it, and until when it can be redeemed."""
     login.stage = Stage.APPROVED
     login.app_id, login.openid = person.app_id, person.openid
     login.authenticated_at, login.authenticated_by = authenticated_at, authenticated_by
@@ -215,7 +215,7 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 
 
 def next_press(presses: int) -> int:
-    """The number of the press after so many of the same button. Raises: PressesUsedUp."""
+    """The number of the next press of the same button. Raises: PressesUsedUp."""
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button of one page was pressed too often")
     return presses + 1

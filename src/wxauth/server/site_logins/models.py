@@ -2,9 +2,9 @@
 
 A site's request is one row of `site_logins`, whose `stage` is its progress: a page of ours or a device shows it, a
 phone claims and approves it, the site gets a code for it, or polls, and redeems it for a session. What differs by door
-is in a few columns of their own. A press of a page's button is a row of its own, a copy of the page's: each
-has a secret of its own, which is good once, whatever becomes of the page and of its other presses. So is what needs no
-page: an answer of a mini-program, or of a browser's login.
+is in a few columns of their own. A press of a page's button is a row of its own, a copy of the page's. Each has its
+own secret, which is valid once, independently of the page and its other presses. An answer that needs no page, of a
+mini-program or of a browser's login, is a row, too.
 
 Apart are the picture of a code (`scan_pictures`), up to 2 MiB, which few reads need; and the logins of browsers
 (`browser_logins`), which the sites added with `--sso` share and which outlive a login to one: once a person has proved
@@ -40,7 +40,7 @@ class Stage(StrEnum):
 
     ASKED = "asked"
     CLAIMED = "claimed"
-    """A phone asks its person; or the browser is back from WeChat's page, and WeChat is asked who uses it."""
+    """A phone asks its person; or the browser has returned from WeChat's page, and its code is being exchanged."""
     APPROVED = "approved"
     REFUSED = "refused"
     CODED = "coded"
@@ -72,7 +72,7 @@ class RequestFields(SQLModel):
     code_challenge: str | None = Field(default=None, sa_type=Text)
     """Null if the site uses no PKCE (RFC 7636)."""
     hinted_user_id: UUID | None = Field(default=None)
-    """The person whom the site's `id_token_hint` names: nobody else gets a code. Null without a hint."""
+    """The person in the site's `id_token_hint`, the only one who gets a code. Null without a hint."""
     resource: str | None = Field(default=None, sa_type=Text)
     """The resource that the token is for, as the settings spell it; null if it is for all services of the operator."""
     client_name: str | None = Field(default=None, sa_type=Text)

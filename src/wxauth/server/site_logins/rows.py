@@ -52,7 +52,7 @@ class SiteLogin(SiteLoginFields):
     account_app_id: str | None
     website_app_id: str | None
     proof_id: UUID | None
-    """The proof of which the value of its browser's login is made; None without such a login, or if it has ended."""
+    """The proof of its browser's login; None without such a login, or if it has ended."""
     user_id: UUID | None
     """The user of its identity."""
 
@@ -349,7 +349,7 @@ async def store_proof(
     """Renew the login of this person, who is locked, in this browser, or make one with the id `login_id`.
 
     `cookie_hash` is that of the value which the browser has sent; the proof is locked. Returns the login's id, and the
-    proof of which its cookie's value is made; None if that value was made before, for a login that has ended since.
+    proof from which its cookie's value is derived; None if that value was made earlier, for a login that has ended.
     """
     values = {
         "browser_hash": browser_hash,

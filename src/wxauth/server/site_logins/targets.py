@@ -46,7 +46,7 @@ class ResourceAnswer(BaseModel):
 
 
 def resource_at(settings: Settings, url: str | None) -> Resource | None:
-    """The resource of exactly this URL; None if there is none, or none any more."""
+    """The resource with exactly this URL; None if there is none, or it was removed."""
     return next((each for each in settings.resources if each.resource == url), None)
 
 
@@ -101,7 +101,7 @@ def granted_scope(client: Client, resource: Resource | None, asked_for: str | No
 
 
 def for_resource(client: Client) -> Client:
-    """A client as it asks for a resource: always on the phone, so by no door at which nobody is asked there."""
+    """A client in a request for a resource: only doors at which the person approves on the phone."""
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 
 
