@@ -63,7 +63,7 @@ def changed_names(before: Attributes, after: Attributes) -> list[str]:
 async def patch_attributes(
     transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
 ) -> bool:
-    """Apply a checked merge patch to a user whom the transaction has locked, and record it. False if nothing changed.
+    """Apply a checked merge patch to a user that the transaction has locked, and record it. False if nothing changed.
 
     Raises: WrongAttributes.
     """
@@ -157,7 +157,7 @@ def _digits_added(number: float) -> int:
 
 
 def _canonical(attributes: Attributes, name: str) -> str | None:
-    """Comparable, unlike Python's values, of which 1 equals true."""
+    """Comparable, unlike Python's values: there, 1 equals True."""
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
 

@@ -1,8 +1,8 @@
 """Erasing a user, at once or after some days.
 
-Who has asked to be erased is shut out for some days, and may change their mind (`ERASURE_GRACE_DAYS`). A user who is
-leaving has no open session: all are ended when the person asks, and no door opens another one before the person stays.
-So what requires a session need not ask. Merges, splits and imports leave such users alone. A ban of such a user
+After a request for erasure, a person is shut out for some days, and may cancel it (`ERASURE_GRACE_DAYS`). A leaving
+user has no open session: the request ends all of them, and no door opens another one before it is cancelled. So what
+requires a session does not check this. Merges, splits and imports leave such users alone. A ban of such a user
 outlasts the days of grace: the erasure waits for its end. If there is a lot to erase, the rest follows in pages.
 """
 
@@ -95,7 +95,7 @@ class ErasedPage(NamedTuple):
     """Whether nothing is left for this id."""
 
 
-# By foreign keys, also what is theirs alone.
+# Foreign keys delete the user's rows in other tables.
 _DELETE: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
 _SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")

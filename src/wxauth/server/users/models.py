@@ -42,7 +42,7 @@ class User(UserFields, Origins, table=True):
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
     earlier_bans: dict[str, EarlierBan] | None = Field(sa_type=JSONB)
-    """The bans before the merges, by the id of whose each was, which a split gives back; null once a ban is lifted."""
+    """The bans before the merges, by the former user's id. A split restores them; null once a ban is lifted."""
 
 
 after_create(

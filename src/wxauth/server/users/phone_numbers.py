@@ -15,7 +15,7 @@ _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
 SHOWN_AT_THE_END: Final = 4
 HIDDEN: Final = 4
 _SHORTEST: Final = 9
-"""Digits of the shortest number of which as many are shown and hidden."""
+"""Digits of the shortest number that is masked with these constants."""
 User = TypeVar("User", bound=UserFields)
 
 

@@ -35,7 +35,7 @@ class Policy:
     def __post_init__(self) -> None:
         choice = getattr(self.settings, self.setting)
         self.is_on = choice != "off"
-        """Whether WeChat is asked."""
+        """Whether WeChat is called."""
         self.blocks = choice == "block"
         """Whether WeChat's answer decides. Otherwise it is only noted."""
 

@@ -1,4 +1,4 @@
-"""The search for users, by what is typed: a value that is looked up whole, or a part of a nickname."""
+"""The search for users by text: a complete value, or a part of a nickname."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -200,9 +200,9 @@ async def search_in_windows(
     windows: Sequence[int],
     seconds: float,
 ) -> Page[RowWithId]:
-    """A page of the newest rows, searched in windows of so many rows, until it is full or `seconds` have passed.
+    """A page of the newest rows, searched in windows of a fixed size, until it is full or `seconds` have passed.
 
-    `search` finds up to so many rows with ids before one id, and not before another one. `rest`, if it is given, finds
+    `search` takes the id before which to find rows, the lowest id, and their number. `rest`, if it is given, finds
     all that are left after the first two windows, or when the time is over.
     """
     found: list[RowWithId] = []

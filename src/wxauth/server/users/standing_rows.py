@@ -93,7 +93,7 @@ class Standing:
     banned_until: datetime | None = None
     """When the ban ends by itself; None for a ban without an end."""
     erase_at: datetime | None = None
-    """When the user is erased, who has asked for it. Only `users/erasure_rows.py` changes that."""
+    """When the user is erased, at the user's request. Only `users/erasure_rows.py` changes that."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
@@ -169,7 +169,7 @@ async def lock_standings(
 ) -> dict[UUID, Standing]:
     """Lock and read the standing of several users, in the order of ids, as everywhere. Unknown ids are left out.
 
-    `with_administrators` also locks and returns all administrators, so that they stay that meanwhile.
+    `with_administrators` also locks and returns all administrators, so that their roles do not change meanwhile.
     """
     statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
     rows = await transaction.rows(statement, user_ids=list(user_ids))

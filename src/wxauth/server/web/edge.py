@@ -82,7 +82,7 @@ log = get_logger()
 
 
 class _Head(NamedTuple):
-    """What the header fields say about every request."""
+    """The facts in the header fields of every request."""
 
     given_id: str | None
     declared_size: int | None

@@ -89,7 +89,7 @@ class Errcode:
     retry_after: int | None = None
     """Seconds."""
     at: Collection[str] = ()
-    """The APIs of which the row speaks; empty: all others."""
+    """The APIs that the row is about; empty: all others."""
     is_for_the_operator: bool = False
     """Whether WeChat refuses all calls of the app until the operator does something."""
 

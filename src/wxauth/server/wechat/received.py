@@ -97,7 +97,7 @@ _LABEL: Final = re.compile(r"\b([0-9]{1,9})\b")
 
 
 class WrongWatermark(Exception):
-    """The data is another app's, too old, or from the future. The message says which."""
+    """The data is another app's, too old, or from the future. The message names the reason."""
 
 
 def base64_bytes(text: str) -> bytes:
@@ -273,7 +273,7 @@ class PictureVerdict:
     label: int
     """The reason: 100 is a harmless picture, 20001 politics, 20002 pornography, and so on."""
     errcode: int | None
-    """Why WeChat could not check the picture, if it says so."""
+    """Why WeChat could not check the picture, if it gives a reason."""
 
 
 def check_signature(
