@@ -480,7 +480,7 @@ class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
 
 
 class SignUpUnavailable(WxAuthError, code="sign_up_unavailable", status=503):
-    """The operator's own service does not say whether a new user may sign up."""
+    """The operator's own service gives no decision about a new user's sign-up."""
 
     title = Title("Registration is not possible now, please try again.", "暂时无法注册，请稍后再试。")
     retry_after = 3

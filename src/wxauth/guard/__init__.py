@@ -13,7 +13,7 @@ require_roles(user, "clerk")
 
 guard = BearerGuard(issuer="https://auth.example.com", audience="https://mcp.example.com/mcp", scopes=["orders:read"])
 guard.requires("orders:write")  # a guard that needs this scope too, for wherever a guard is used
-app.routes.append(guard.metadata_route(resource_name="Orders"))  # where clients learn whom to ask for a token
+app.routes.append(guard.metadata_route(resource_name="Orders"))  # names the issuer of tokens to clients
 """
 
 from importlib.util import find_spec

@@ -37,7 +37,7 @@ class Guard:
     """Checks access tokens. Where FastAPI is installed, `wxauth.guard.BearerGuard` is a dependency, too.
 
     Tokens are checked offline: the guard fetches the issuer's public keys now and then, and never asks about a token.
-    The logger `wxauth.guard` says why a token is refused, once per cause and minute, with the token's value and the one
+    The logger `wxauth.guard` logs why a token is refused, once per cause and minute, with the token's value and the one
     that is expected.
 
     Args:
