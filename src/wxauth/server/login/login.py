@@ -183,7 +183,7 @@ class Logins:
         the person stays.
 
         If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is
-        not in force or cannot be recorded: the person is asked for it again.
+        not in force or cannot be recorded: the app requests it again.
 
         Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
             SignUpUnavailable, AccountDisabled, AccountLeaving.

@@ -209,7 +209,7 @@ class Login:
     max_sessions: int | None = None
     """How many sessions of the identity stay open at most, with the one that is opened; None for no such limit."""
     stays: bool = False
-    """Whether somebody who has asked to be erased has changed their mind."""
+    """Whether the login cancels the user's request for erasure."""
     may_be_snapshot: bool = False
     """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
 

@@ -258,7 +258,7 @@ async def erase_me(
     turn = partial(turns.of_session, caller.session_id, user_id, ends_sessions=True)
     locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
     async with turn(), locked(now=clock()):
-        pass  # WeChat is asked only about somebody who may leave
+        pass  # WeChat is called only for a person who may leave
     await proofs.prove(caller, body.login_code, ip=device.ip)
     now, grace = clock(), timedelta(days=settings.erasure_grace_days)
     erase_at = now + grace if grace else None

@@ -199,7 +199,7 @@ async def come_back_from_wechat(
 ) -> Response:
     """The callback of all apps. The browser is redirected to the site, or to a page with the reason for a failure.
 
-    The next URL never contains WeChat's `code` or `state`. WeChat is asked only if this browser was given the `state`,
+    The next URL never contains WeChat's `code` or `state`. WeChat is called only if this browser was given the `state`,
     and only once.
     """
     if not request.url.query:

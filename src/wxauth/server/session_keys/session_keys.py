@@ -111,7 +111,7 @@ class SessionKeys:
     ) -> Signature:
         """Sign with the newest session_key of an identity, of which there must be one.
 
-        WeChat accepts only the key that it gave last. With `is_checked`, it is asked first. The audit trail records
+        WeChat accepts only the key that it gave last. With `is_checked`, WeChat checks it. The audit trail records
         once a day that a client signs for an app.
 
         Raises: UnknownApp, WrongAppKind, NotFound, InvalidRequest (the user has several identities in the app),

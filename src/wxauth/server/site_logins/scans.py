@@ -344,7 +344,7 @@ class Scans:
         After a link, returns a number. The same `login_code` gets the same number again. Another one does not: a stolen
         access token must not read it.
 
-        WeChat is asked only while the login can still be approved. Changes in the meantime are detected when the
+        WeChat is called only while the login can still be approved. Changes in the meantime are detected when the
         verdict is stored.
 
         Raises: ScanOver, ScanTooFar, LoginTooOld, RateLimited, UnknownApp, WeChatError, WrongPerson.

@@ -295,7 +295,7 @@ class WeChat:
         if asked.api == MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
-            answer = from_json(body)  # whatever its Content-Type says
+            answer = from_json(body)  # whatever its Content-Type is
         except ValueError as exc:
             raise WeChatBadResponse("WeChat's answer is not JSON") from exc
         if not isinstance(answer, dict):
