@@ -25,7 +25,7 @@ export class Failure extends Error {
 /** The administrator or support user, or null. */
 export const administrator = () => user
 
-/** What the access token says, such as `iss` and `aud` of this deployment. */
+/** The claims of the access token, such as `iss` and `aud` of this deployment. */
 export const claims = () => JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')))
 
 /** Whether the user has the role `admin`, not only `support`, which reads, bans and signs out. */

@@ -86,7 +86,7 @@ function sideBySide({ ends, remains }) {
   return [scroller]
 }
 
-/** What the user who remains gets, and would not expect. */
+/** What the remaining user gets, and would not expect. */
 function handedOver({ ends, remains }) {
   const names = { ends: called(ends), remains: called(remains) }
   const roles = ends.roles.filter((role) => !remains.roles.includes(role))

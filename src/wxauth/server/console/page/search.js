@@ -42,7 +42,7 @@ export function filters(fields, section, { kept = {}, others = [] } = {}) {
   return form
 }
 
-/** The search field says what it searches, or else its label. Screen readers read label and hint as before. */
+/** The placeholder of the search field is its example, or else its label. Screen readers read label and hint as before. */
 function asPlaceholder({ control, element }) {
   control.placeholder ||= element.querySelector('label').textContent
   const hint = element.querySelector('small')
