@@ -126,7 +126,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
                 await _add_wechat(parts, settings, closing)
             return await use(parts)
 
-    return _run(run, log_level="error")  # WeChat's say what to change
+    return _run(run, log_level="error")  # WeChat's explain what to change
 
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:

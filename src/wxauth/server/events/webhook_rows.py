@@ -31,7 +31,7 @@ class LeasedDelivery(EventToSend):
     """Whether its receiver is a site."""
     name: str
     url: str
-    """Empty if the site was removed, or has no URI for logout tokens any more."""
+    """Empty if the site was removed, or no longer has a URI for logout tokens."""
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None

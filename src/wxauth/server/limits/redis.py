@@ -55,7 +55,7 @@ def _sentinel_pool(transport: str, rest: str, patience: float, closing: AsyncExi
     own = {name: options.pop(name) for name in list(options) if name.startswith(_SENTINELS_OWN)}
     shared = {name: value for name, value in options.items() if name.startswith(_SENTINELS_TOO)}
     asked = shared | {name.removeprefix(_SENTINELS_OWN): value for name, value in own.items()}
-    # By default, a dead Sentinel is tried four times, with pauses, before the next one is asked.
+    # By default, a dead Sentinel is tried four times, with pauses, before the next one is tried.
     sentinel = Sentinel(hosts, sentinel_kwargs=asked | {"retry": Retry(NoBackoff(), 0)})  # type: ignore[no-untyped-call]
     for client in sentinel.sentinels:
         closing.push_async_callback(client.aclose)

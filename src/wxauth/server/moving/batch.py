@@ -307,7 +307,7 @@ class Batch:
         return (user_id, app_id) in self._found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
 
     def _newcomer(self, line: Line) -> UserToImport:
-        """The user whom a line creates, before its fields are applied."""
+        """The user that a line creates, before its fields are applied."""
         given = {
             "id": line.user_id or new_id(self._now),
             "roles": [],

@@ -27,7 +27,7 @@ MAX_OVERHEAD: Final = 64 * 1024
 """Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
 
 _SURELY_OPEN_SECONDS: Final = 1.0
-"""Seconds of idle time after which the kernel is asked whether the peer has closed, which takes some µs."""
+"""Seconds of idle time after which the kernel is polled for a close by the peer, which takes some µs."""
 
 HEAD_START_SECONDS: Final = 0.25
 """Seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     def keep(self, seconds: float) -> None:
-        """Mark the connection as idle. It may be reused for `seconds`, or less if the answer's `Keep-Alive` says so."""
+        """Mark the connection as idle. It may be reused for `seconds`, or less by the answer's `Keep-Alive`."""
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._patience)
 

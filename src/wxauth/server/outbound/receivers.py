@@ -103,7 +103,7 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """The headers of a message, signed as Standard Webhooks 1.0.0 says, with one signature per key."""
+    """The headers of a message, signed as in Standard Webhooks 1.0.0, with one signature per key."""
     timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)

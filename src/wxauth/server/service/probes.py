@@ -1,6 +1,6 @@
 """`/livez` and `/readyz`, for operators: whether this process can serve.
 
-The database is asked at most once a second, regardless of the number of probes.
+The database is queried at most once a second, regardless of the number of probes.
 """
 
 import asyncio

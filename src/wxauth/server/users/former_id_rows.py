@@ -14,7 +14,7 @@ SELECT user_id FROM former_users WHERE id = :user_id
 """)
 """The user of a present or former id; None if there is none."""
 REMAINING_USER: Final = Statement[UUID]("SELECT user_id FROM former_users WHERE id = :former_id")
-"""The user into whom this one was merged; None if this id was never merged."""
+"""The user into which this one was merged; None if this id was never merged."""
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
