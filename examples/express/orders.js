@@ -50,7 +50,7 @@ export class Orders {
     })
   }
 
-  // Do what events that were missed would have done: `users` are those who are there, by each of their ids.
+  // Apply what missed events would have changed: `users` are the existing ones, by each of their ids.
   catchUp(users, asked) {
     return this.#change(async (query) => {
       for (const userId of asked) {

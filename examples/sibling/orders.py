@@ -52,7 +52,7 @@ class Orders:
                     _split(database, event["user_id"], event["data"]["new_user_id"], event["id"])
 
     def catch_up(self, users: Mapping[str, Mapping[str, Any]], asked: Iterable[str]) -> None:
-        """Do what events that were missed would have done: `users` are those who are there, by each of their ids."""
+        """Apply what missed events would have changed: `users` are the existing ones, by each of their ids."""
         with closing(self._connect()) as database, database:
             for user_id in asked:
                 if user_id not in users:
