@@ -44,7 +44,7 @@ class Facts(UserFields, Origins):
 
     @property
     def standing(self) -> Standing:
-        """The standing."""
+        """The status and the roles of the user."""
         return Standing(UserStatus(self.status), tuple(self.roles), self.ban_reason, self.banned_until)
 
     @property

@@ -108,7 +108,7 @@ class Standing:
         return {"reason": self.ban_reason, "until": self.banned_until.isoformat() if self.banned_until else None}
 
     def under(self, bans: Iterable[EarlierBan], *, now: datetime) -> "Standing":
-        """This standing with the last to end of those bans that have not ended; active without one."""
+        """This standing with the longest of those bans that have not ended; active without one."""
         ends = [(ban["reason"], datetime.fromisoformat(ban["until"]) if ban["until"] else None) for ban in bans]
         lasting = [ban for ban in ends if ban[1] is None or ban[1] > now]
         if not lasting:
