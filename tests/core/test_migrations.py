@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -86,6 +88,14 @@ async def test_the_models_and_the_migrations_make_the_same_schema(empty: Empty, 
     modelled, migrated = await empty.schema(), await schema_of(rows)
     assert modelled == migrated
     assert "users_pkey" in repr(migrated["constraints"])
+
+
+@pytest.mark.slow
+async def test_a_process_that_imports_nothing_else_knows_every_table(rows: Rows) -> None:
+    program = "from wxauth.server.core.models import all_tables; print(*all_tables().tables)"
+    known = await asyncio.to_thread(subprocess.check_output, [sys.executable, "-c", program], text=True)
+    found = await rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert {*known.split(), "alembic_version"} == {name for (name,) in found}
 
 
 @pytest.mark.slow

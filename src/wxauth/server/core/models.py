@@ -47,9 +47,10 @@ def after_create(table: type[SQLModel], *statements: str) -> None:
 
 
 def all_tables() -> MetaData:
-    """The tables of all rooms, for migrations and checks."""
-    for path in Path(__file__).parents[1].glob("*/models.py"):
-        import_module(f"wxauth.server.{path.parent.name}.models")
+    """The tables of all rooms, for migrations and checks. A table with few statements is declared beside them."""
+    for path in Path(__file__).parents[1].glob("*/*s.py"):
+        if path.stem == "models" or path.stem.endswith("rows"):
+            import_module(f"wxauth.server.{path.parent.name}.{path.stem}")
     return SQLModel.metadata
 
 
