@@ -293,7 +293,8 @@ async def test_a_client_names_resources_of_the_settings(clients: Clients) -> Non
     entry = {"resource": "https://mcp.test/mcp", "title": "小店助手", "scopes": {"orders:read": "查看您的订单"}}
     known = {"WXAUTH_RESOURCES": json.dumps([entry])}
     for words in (SHOP, ("set", "shop")):
-        await clients.refuse("--resource", *words, "--resource", "https://mcp.test/", **known)
+        refused = await clients.refuse("--resource", *words, "--resource", "https://mcp.test/mcp/", **known)
+        assert "a slash at the end counts" in refused
         await clients.do(*words, "--resource", "HTTPS://mcp.test:443/mcp", **known)
         assert await clients.only("resources") == [["https://mcp.test/mcp"]]
     await clients.do("set", "shop", "--title", "Shop")  # without the setting, which only a new resource needs

@@ -266,8 +266,8 @@ async def test_a_page_of_refusal_is_in_chinese_too(house: House, host: Host) -> 
 async def test_other_urls_are_no_clients_and_nobody_is_asked(house: House, client_id: str) -> None:
     host = house.stage.services[ClientDocuments].transport = Host()
     page = await house.browser.open(**{**ASKING, "client_id": client_id})
-    assert page.status_code == 400
-    assert host.asked == []
+    assert (page.status_code, host.asked) == (400, [])
+    assert "WXAUTH_CLIENT_DOCUMENTS" in str(house.warnings()[-1])
     refused(await house.stage.client.post("/v1/token", data={"client_id": client_id}), "invalid_client", 401)
 
 

@@ -299,7 +299,7 @@ def with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -
         return values
     found = [find_resource(known, url) for url in values["resources"]]
     if None in found:
-        raise WrongClient("resources", "must be resources of WXAUTH_RESOURCES")
+        raise WrongClient("resources", "must be resources of WXAUTH_RESOURCES; a slash at the end counts")
     return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
 
 

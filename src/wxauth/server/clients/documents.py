@@ -130,7 +130,8 @@ class ClientDocuments:
         Raises: RateLimited.
         """
         if not is_allowed(self.settings, client_id):
-            log.warning("client_document_refused", host=client_id.split("/")[2][:253], reason="not an allowed URL")
+            reason = "its host is not in WXAUTH_CLIENT_DOCUMENTS, or the URL is not just https, host and path"
+            log.warning("client_document_refused", host=host_of(client_id)[:253], reason=reason)
             return None
         now, kept = self.clock(), self._kept.get(client_id, _Kept())
         if client_id in self._kept:
@@ -168,10 +169,8 @@ class ClientDocuments:
             if outcome is DocumentOutcome.REFUSED:
                 kept.client = None
             kept.not_before = now + PAUSE
-            is_used = kept.usable(now) is not None
-            log.warning(
-                "client_document_not_renewed" if is_used else "client_document_refused", host=host, reason=reason
-            )
+            event = "client_document_not_renewed" if kept.usable(now) else "client_document_refused"
+            log.warning(event, host=host, reason=reason)
         else:
             outcome, kept.fresh_until, kept.not_before = DocumentOutcome.OK, self.clock() + lasts, _NEVER
         FETCHED.count(outcome)

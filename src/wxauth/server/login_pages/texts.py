@@ -133,8 +133,8 @@ TEXTS: Final[Mapping[str, Title]] = {
         "The redirect_uri is not registered for this site.", "redirect_uri 不是该网站登记的地址。"
     ),
     Mistake.DOCUMENT: Title(
-        "The description of this program, which its host publishes, cannot be read or breaks a rule.",
-        "该程序的说明文件由其主机发布，现在无法读取，或不合规则。",
+        "The description of this program cannot be read, breaks a rule, or is of a host that is not allowed here.",
+        "该程序的说明文件无法读取、不合规则，或其主机未获允许。",
     ),
     "mistake_title": Title("This login does not work", "无法登录"),
     "mistake": Title(

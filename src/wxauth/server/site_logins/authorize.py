@@ -197,7 +197,8 @@ class SiteRequests:
             client = await find_site(self.database, name) if is_client_name(name) else None
         if client is None:
             known_form = name if is_client_name(name) else None
-            log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
+            change = "see 'wxauth clients list'; if it is a URL, add its host to WXAUTH_CLIENT_DOCUMENTS"
+            log.warning("client_unknown", client_id=known_form, what_to_change=change)
             raise Unanswerable(Mistake.CLIENT)
         is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
         if "redirect_uri" in parameters.repeated or not is_known:
@@ -207,7 +208,7 @@ class SiteRequests:
                 client_id=client.name,
                 received=received,
                 registered=client.redirect_uris,
-                what_to_change="the site's own setting, or 'wxauth clients set NAME --redirect-uri URI'",
+                what_to_change="the site's own setting, its document, or 'wxauth clients set NAME --redirect-uri URI'",
             )
             raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
         return client, redirect_uri

@@ -59,7 +59,7 @@ def asked_resource(settings: Settings, client: Client, parameters: Mapping[str, 
         return None
     found = find_resource(settings.resources, url)
     if found is None or not _may_ask(client, found.resource):
-        raise OAuthError("invalid_target", "resource is unknown, or not one of this client's")
+        raise OAuthError("invalid_target", "resource not in WXAUTH_RESOURCES (slashes count), or not this client's")
     return found
 
 
@@ -96,7 +96,7 @@ def granted_scope(client: Client, resource: Resource | None, asked_for: str | No
     requested = unasked if asked_for is None else asked_for.split()
     scope = [name for name in allowed if name in requested]
     if not scope:
-        raise OAuthError("invalid_scope", "the client may have none of these scopes")
+        raise OAuthError("invalid_scope", f"the client may have none of these scopes, only {' '.join(allowed)}")
     return " ".join(scope)
 
 
