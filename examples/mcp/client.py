@@ -55,7 +55,7 @@ class Browser:
         async with self._server:
             query = await self._query
         if "code" not in query:
-            raise SystemExit(f"not approved: {query.get('error')}")
+            raise SystemExit(f"not approved: {' '.join(query.get('error', []) + query.get('error_description', []))}")
         return AuthorizationCodeResult(**{name: query[name][0] for name in ("code", "state", "iss") if name in query})
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

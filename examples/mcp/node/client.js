@@ -41,7 +41,7 @@ async function connected() {
     response.end('You can close this page.\n')
     const query = new URL(request.url, agent.redirectUrl).searchParams
     if (query.get('state') !== kept.state) throw new Error('this answer belongs to another request')
-    if (!query.has('code')) throw new Error(`not approved: ${query.get('error')}`)
+    if (!query.has('code')) throw new Error(`not approved: ${query.get('error')} ${query.get('error_description') ?? ''}`)
     await transport.finishAuth(query.get('code'))
     ;({ client, failure } = await connecting())
   }
