@@ -14,6 +14,7 @@ _UNPRINTED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """The Unicode categories of controls, formats (bidirectional ones, too), surrogates, and ends of lines."""
 _INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and symbols of other categories that show nothing, such as the fillers of Hangul."""
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 def is_loopback(host: str | None) -> bool:
@@ -53,9 +54,6 @@ def hash_of(secret: str) -> bytes:
     # Slow hashes protect passwords that people choose. Nobody can guess such a secret, however fast the hash is, and a
     # slow one would slow down every request.
     return sha256(secret.encode()).digest()
-
-
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 def to_json(value: object) -> bytes:

@@ -30,6 +30,10 @@ from wxauth.server.wechat.wechat_tokens import WeChatTokens
 AppsDep = Annotated[Apps, Depends(provide(Apps))]
 ManagedAppsDep = Annotated[ManagedApps, Depends(provide(ManagedApps))]
 router = Router("admin")
+_REFUSED: Final = AppRefused(
+    "WeChat: the app secret is wrong", errcode=40125, errors=[FieldError("app_secret", "WeChat does not take it")]
+)
+_ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatBadResponse)
 
 
 async def _answer_about(
@@ -39,11 +43,6 @@ async def _answer_about(
 
 
 AnswerAboutDep = Annotated[Callable[[KnownApp], AppAnswer], Depends(_answer_about)]
-
-_REFUSED: Final = AppRefused(
-    "WeChat: the app secret is wrong", errcode=40125, errors=[FieldError("app_secret", "WeChat does not take it")]
-)
-_ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatBadResponse)
 
 
 @router.get("/v1/admin/apps", summary=Title("List the apps", "列出应用"))

@@ -51,6 +51,11 @@ from wxauth.server.users.attributes import typed_attribute
 _CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
 _NO_PKCE: Final = "Make PKCE optional: you vouch that it checks the nonce. Needs a secret."
 _REPEATED: Final = {"multiple": True, "callback": None}
+_SCOPE: Final = (
+    f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: "
+    f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
+    f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
+)
 
 
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
@@ -64,11 +69,6 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     return template if values else None
 
 
-_SCOPE: Final = (
-    f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: "
-    f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
-    f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
-)
 _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "redirect_uris": _REPEATED,
     "logout_uris": _REPEATED,

@@ -32,28 +32,6 @@ class ClientWithSecrets(AddedClient):
     former_secret_hash: bytes | None = Field(repr=False)
 
 
-def _select(*columns: LiteralString) -> LiteralString:
-    return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
-
-
-def _but_logo(kind: type[Client]) -> list[LiteralString]:
-    return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
-
-
-SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secrets))
-"""The columns of `Secrets`, for a statement's SELECT."""
-_FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} AND name = :name")
-# Without the logo, up to 44 KB, because each request for tokens reads the client.
-FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
-_FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
-_LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
-_ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
-# Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
-# that open sessions meanwhile do not wait.
-LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
-SITES_NAMED: Final = Statement[str](
-    f"{_select('name')} AND name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
-)
 # The lock waits for logins that are opening a session of this client, and later ones find no client.
 _REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
@@ -85,6 +63,39 @@ _SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
+# The present secret replaces the former one, of which there is at most one. A public client gets no secret.
+_RENEW: Final = Statement[list[str]]("""
+UPDATE clients
+   SET secret_hash = :secret_hash,
+       former_secret_hash = CASE WHEN :former_until::timestamptz IS NOT NULL THEN secret_hash END,
+       former_secret_until = :former_until
+ WHERE name = :name AND NOT is_public AND removed_by IS NULL
+RETURNING scopes
+""")
+
+
+def _select(*columns: LiteralString) -> LiteralString:
+    return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
+
+
+def _but_logo(kind: type[Client]) -> list[LiteralString]:
+    return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
+
+
+SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secrets))
+"""The columns of `Secrets`, for a statement's SELECT."""
+_FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} AND name = :name")
+# Without the logo, up to 44 KB, because each request for tokens reads the client.
+FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
+_FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
+_LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
+_ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
+# Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
+# that open sessions meanwhile do not wait.
+LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
+SITES_NAMED: Final = Statement[str](
+    f"{_select('name')} AND name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
+)
 PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} AND is_public")
 _COLUMNS: Final = ", ".join(columns_of(Client))
 _ADDED_PART: Final = f"""
@@ -105,15 +116,6 @@ ADD_OR_REPLACE: Final = Statement[Nothing](
 CHANGE: Final = Statement[Nothing](f"""
 UPDATE clients SET {_all_but_the_name("given")}
   FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
-""")
-# The present secret replaces the former one, of which there is at most one. A public client gets no secret.
-_RENEW: Final = Statement[list[str]]("""
-UPDATE clients
-   SET secret_hash = :secret_hash,
-       former_secret_hash = CASE WHEN :former_until::timestamptz IS NOT NULL THEN secret_hash END,
-       former_secret_until = :former_until
- WHERE name = :name AND NOT is_public AND removed_by IS NULL
-RETURNING scopes
 """)
 
 

@@ -47,21 +47,7 @@ TRUNCATED: Final = PrefixLengths(24, 48)
 """What is stored, shown or logged of an address where the address itself must not be."""
 NEARBY: Final = PrefixLengths(24, 56)
 """The network that two devices in one home or office probably share."""
-
-
-def plain_address(text: str) -> IpAddress:
-    """Parse an address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4 address.
-
-    A zone (`fe80::1%eth0`) is left out, because PostgreSQL has none.
-
-    Raises: ValueError, if the text is no address.
-    """
-    address = ip_address(text.partition("%")[0])
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
 Scheme = Literal["http", "https"]
-
 _PRIVATE: Final = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7", "::1/128"))
 )
@@ -89,6 +75,17 @@ _NEVER: Final = _METADATA + tuple(
     )
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+
+
+def plain_address(text: str) -> IpAddress:
+    """Parse an address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4 address.
+
+    A zone (`fe80::1%eth0`) is left out, because PostgreSQL has none.
+
+    Raises: ValueError, if the text is no address.
+    """
+    address = ip_address(text.partition("%")[0])
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:

@@ -41,6 +41,8 @@ PUT_OFF: Final = Gauge(
 log = get_logger()
 
 T = TypeVar("T")
+Key = TypeVar("Key")
+Made = TypeVar("Made")
 
 
 @part
@@ -286,10 +288,6 @@ class Promises:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-Key = TypeVar("Key")
-Made = TypeVar("Made")
 
 
 async def once(

@@ -33,6 +33,14 @@ _ATTRIBUTE: Final = "attributes."
 Template = Mapping[str, Any]
 Fill = Callable[[UserInSession, bool], object]
 """The value for a user, and for whether the token may have roles. None: no value."""
+_FACTS: Final[Mapping[str, Fill]] = {
+    "user.id": lambda user, _: str(user.id),
+    "user.roles": lambda user, sees_roles: (user.roles if sees_roles else None) or None,
+    "user.external_id": lambda user, _: user.external_id,
+    "user.unionid": lambda user, _: user.unionid,
+    "app_id": lambda user, _: user.app_id,
+    "openid": lambda user, _: user.openid,
+}
 
 
 def check_claims(template: Template) -> None:
@@ -115,16 +123,6 @@ def _fact(name: str) -> Fill:
 
 def _no_value_if_empty(value: object) -> object:
     return None if value == [] else value
-
-
-_FACTS: Final[Mapping[str, Fill]] = {
-    "user.id": lambda user, _: str(user.id),
-    "user.roles": lambda user, sees_roles: (user.roles if sees_roles else None) or None,
-    "user.external_id": lambda user, _: user.external_id,
-    "user.unionid": lambda user, _: user.unionid,
-    "app_id": lambda user, _: user.app_id,
-    "openid": lambda user, _: user.openid,
-}
 
 
 def _json(value: object) -> bytes:

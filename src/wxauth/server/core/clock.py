@@ -32,6 +32,11 @@ REPORTED_FROM: Final = timedelta(seconds=5)
 
 _REPORTED_EVERY: Final = timedelta(minutes=10)
 _STEP_BYTES: Final = 4
+log = get_logger()
+LAST_ID: Final = UUID(int=2**128 - 1)
+"""An id after every other one."""
+_last = 0
+"""The newest id of this process. It only orders ids within a millisecond."""
 
 
 def utc_now() -> datetime:
@@ -83,9 +88,6 @@ class DatabaseClock:
         self.ahead = self.own() - self()
 
 
-log = get_logger()
-
-
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
     """Correct the clock forever, despite outages."""
     reported_at: datetime | None = None
@@ -113,12 +115,6 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
     answered_at = clock.elapsed()
     if answered_at - asked_at < TOO_SLOW:
         clock.correct(theirs, asked_at=asked_at, answered_at=answered_at)
-
-
-LAST_ID: Final = UUID(int=2**128 - 1)
-"""An id after every other one."""
-_last = 0
-"""The newest id of this process. It only orders ids within a millisecond."""
 
 
 def new_id(now: datetime) -> UUID:

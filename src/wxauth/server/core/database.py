@@ -119,10 +119,6 @@ class Connections:
         return None
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
     """Time limits of database access, in seconds."""
@@ -509,3 +505,7 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         """Delete at most `size` rows, the oldest first. Returns how many."""
         async with database.begin() as transaction:
             return await transaction.run(self.statement, before=before, size=size)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

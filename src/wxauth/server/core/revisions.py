@@ -16,17 +16,6 @@ _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _BEFORE_ALL: Final = "0000"
 """The revision of a schema that other SQL has made than ours of that number, as a preview did."""
-
-
-def revisions_in(scripts: Path) -> tuple[str, ...]:
-    """The revisions in an Alembic folder, the newest first: the numbers with which the file names begin."""
-    return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
-
-
-# Read at import, because an upgrade in place adds newer revisions, which the running version does not know.
-KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
-"""All revisions that this version knows, the newest first."""
-
 OF_PREVIEW: Final = Title(
     "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
     "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database",
@@ -38,6 +27,16 @@ _IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS 
 _CURRENT: Final = Statement[tuple[str, str | None]](
     "SELECT version_num, to_jsonb(v) ->> 'digest' AS digest FROM alembic_version v"
 )
+
+
+def revisions_in(scripts: Path) -> tuple[str, ...]:
+    """The revisions in an Alembic folder, the newest first: the numbers with which the file names begin."""
+    return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
+
+
+# Read at import, because an upgrade in place adds newer revisions, which the running version does not know.
+KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
+"""All revisions that this version knows, the newest first."""
 
 
 @cache

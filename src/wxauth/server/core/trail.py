@@ -113,14 +113,6 @@ SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
 """The types of events that other services receive, with the fields of the data that they get."""
 
 _LASTING: Final = [kind.value for kind, names in SENT_TO_SIBLINGS.items() if names]
-
-
-def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an event's data that other services get."""
-    names = SENT_TO_SIBLINGS[EventType(kind)] if kind in SENT_TO_SIBLINGS else ()
-    return {name: data[name] for name in names if name in data}
-
-
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
@@ -195,6 +187,12 @@ def event(
     """An event as a row of the trail, not recorded yet."""
     row = {"id": new_id(at), "type": kind.value, "at": at, "actor": by.name, "user_id": user_id, "app_id": app_id}
     return {**row, "ip": by.ip, "data": data or {}}
+
+
+def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an event's data that other services get."""
+    names = SENT_TO_SIBLINGS[EventType(kind)] if kind in SENT_TO_SIBLINGS else ()
+    return {name: data[name] for name in names if name in data}
 
 
 async def record_event(

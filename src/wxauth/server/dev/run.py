@@ -82,6 +82,10 @@ _TITLES: Final = ("示例小店 Shop", "示例书店 Bookshop", "示例服务号
 HOME: Final = Path(".wxauth")
 SITE_PORT: Final = 8004
 """The default port of the example sites."""
+_OF_BEFORE: Final = (
+    f"the database in {HOME}/ is of another version of wxauth: delete the folder {HOME}/, which has the data of this "
+    f"laptop alone, and start again. {HOME}/ 中的数据库属于其他版本：请删除该文件夹（只含本机数据）后重新启动。"
+)
 
 
 class OwnSecret:
@@ -150,12 +154,6 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         yield
     finally:
         path.unlink(missing_ok=True)
-
-
-_OF_BEFORE: Final = (
-    f"the database in {HOME}/ is of another version of wxauth: delete the folder {HOME}/, which has the data of this "
-    f"laptop alone, and start again. {HOME}/ 中的数据库属于其他版本：请删除该文件夹（只含本机数据）后重新启动。"
-)
 
 
 class DevFailed(Exception):

@@ -24,6 +24,7 @@ _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
 NOW: Final = "now"
 _MAX_LIMIT: Final = 1000
+router = Router("siblings")
 
 
 def cursor_of(place: Place) -> str:
@@ -106,9 +107,6 @@ class FeedAnswer(BaseModel):
         description="`after` of the next request. Keep it even if `items` is empty.",
         examples=[cursor_of(Place(2, UUID("01933c62-14e0-7b11-8f3a-5d2c7e9a4b60")))],
     )
-
-
-router = Router("siblings")
 
 
 @router.get("/v1/events", summary=Title("Read the event feed", "读取事件流"), failures=[CursorExpired])

@@ -27,6 +27,7 @@ _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 _NONE: Final = NotFound(NO_SUCH_WEBHOOK)
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
 router = Router("admin")
+WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 
 class NewWebhook(BaseModel):
@@ -96,9 +97,6 @@ def trial_answer(answer: Answer) -> TrialAnswer:
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}
-
-
-WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 
 @router.get("/v1/admin/webhooks", summary=Title("List webhooks", "查看 Webhook"))

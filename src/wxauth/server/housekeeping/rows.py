@@ -59,13 +59,6 @@ SELECT ({OPEN_SESSIONS_PART}) AS sessions,
 """)
 
 
-async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
-    """The metrics that are read from the database."""
-    row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
-    assert row is not None
-    return row
-
-
 # The planner expects a user to have a few sessions. For a user with a million it would read and sort all of them for
 # each page, although the index has them in order.
 _READ_IN_ORDER: Final = Statement[str](
@@ -223,3 +216,10 @@ async def replace_old_sessions(
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
         await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
+
+
+async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
+    """The metrics that are read from the database."""
+    row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
+    assert row is not None
+    return row

@@ -49,6 +49,8 @@ LOOK_PAUSE: Final = timedelta(seconds=1)
 """The shortest time between two reads because of unknown keys."""
 RETRY_PAUSE_SECONDS: Final = 1.0
 """Seconds between two reads while there is no key."""
+log = get_logger()
+Key = TypeVar("Key", bound=PrivateKey)
 
 
 class RsaKey(PrivateKey):
@@ -83,12 +85,6 @@ class RsaKey(PrivateKey):
 def _integer(number: int) -> str:
     """An integer as in RFC 7518, section 6.3.1."""
     return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")).decode()
-
-
-log = get_logger()
-
-
-Key = TypeVar("Key", bound=PrivateKey)
 
 
 class _Kind(Generic[Key]):

@@ -74,22 +74,18 @@ PROOF_FAILURES: Final[Sequence[Failure]] = (
 """The failures of a request with the proof that the person is present."""
 
 log = get_logger()
+EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
+LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LoginLimiter(RateLimiter):
     """Limits the logins of an address: `LOGIN_RATE_LIMIT`."""
 
 
-EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
-
-
 def _readable(value: object) -> dict[str, str]:
     # A login is never refused because of a consent. A malformed one is left out, and consents_due names it.
     pairs = value.items() if isinstance(value, dict) else ()
     return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
-
-
-LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LoginRequest(BaseModel):

@@ -20,6 +20,8 @@ from wxauth.server.web.direct import Router
 
 router = Router("admin")
 NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]
+RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
+
 
 MOST_DAYS: Final = 366
 
@@ -41,9 +43,6 @@ async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[Number
     Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
     """
     return await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
-
-
-RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 
 @router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))

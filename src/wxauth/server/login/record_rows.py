@@ -67,41 +67,6 @@ class Overview(TotalsRow):
     days: list[DayRow] = Field(description="Every day, today being the last one.")
 
 
-def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
-    """A scalar query that counts, or estimates, the rows of a table that meet a condition.
-
-    It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
-    a few percent.
-    """
-    share = _share_of(table, mebibytes="16")
-    return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
-
-
-def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralString:
-    return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
-
-
-def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
-    return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
-
-
-OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
-"""A scalar query for the number of open sessions."""
-
-_USERS_SHARE: Final = _share_of("users", mebibytes="4")  # less, because it also reads the sessions of each
-# A share of the users read, because the number of pages in a sample varies by more than the shares do.
-_ACTIVE_PART: Final = ", ".join(
-    f"users * count(*) FILTER (WHERE seen_at > :now - interval '{part(age)}') / GREATEST(count(*), 1) AS {part(name)}"
-    for name, age in (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
-)
-_TOTALS: Final = Statement[TotalsRow](f"""
-SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
-  FROM ({estimate_of("users", "true")}) AS total (users)
-  LEFT JOIN (
-       SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
-         FROM {_sample("users", _USERS_SHARE)}) AS person ON true
- GROUP BY users
-""")
 # Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
 STORE_NUMBERS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
@@ -137,6 +102,60 @@ ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
 """Merge the rows of all processes for each hour before a time into one row, that of `SUMS`."""
+# Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
+# statement waits for it. Users are locked in the order of their ids, against deadlocks. A row is stored again when its
+# count has grown: the count is the whole one, so that a batch that is sent twice is counted once.
+STORE_REFUSALS: Final = Statement[Nothing]("""
+WITH noted AS (
+    SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
+), there AS (
+    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM noted)) ORDER BY id FOR KEY SHARE
+)
+INSERT INTO refusals
+SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
+ WHERE noted.user_id IS NULL OR there.id IS NOT NULL
+ON CONFLICT (id) DO UPDATE SET count = excluded.count
+""")
+"""Store refused logins, except those of users who no longer exist."""
+_BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
+sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
+
+
+def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
+    """A scalar query that counts, or estimates, the rows of a table that meet a condition.
+
+    It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
+    a few percent.
+    """
+    share = _share_of(table, mebibytes="16")
+    return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
+
+
+def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralString:
+    return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
+
+
+def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
+    return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
+
+
+OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
+"""A scalar query for the number of open sessions."""
+
+_USERS_SHARE: Final = _share_of("users", mebibytes="4")  # less, because it also reads the sessions of each
+# A share of the users read, because the number of pages in a sample varies by more than the shares do.
+_ACTIVE_PART: Final = ", ".join(
+    f"users * count(*) FILTER (WHERE seen_at > :now - interval '{part(age)}') / GREATEST(count(*), 1) AS {part(name)}"
+    for name, age in (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
+)
+_TOTALS: Final = Statement[TotalsRow](f"""
+SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
+  FROM ({estimate_of("users", "true")}) AS total (users)
+  LEFT JOIN (
+       SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
+         FROM {_sample("users", _USERS_SHARE)}) AS person ON true
+ GROUP BY users
+""")
 
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
@@ -163,24 +182,6 @@ class RefusalSearch(HistoryQuery):
         default=None,
         description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
     )
-
-
-# Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
-# statement waits for it. Users are locked in the order of their ids, against deadlocks. A row is stored again when its
-# count has grown: the count is the whole one, so that a batch that is sent twice is counted once.
-STORE_REFUSALS: Final = Statement[Nothing]("""
-WITH noted AS (
-    SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
-), there AS (
-    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM noted)) ORDER BY id FOR KEY SHARE
-)
-INSERT INTO refusals
-SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
- WHERE noted.user_id IS NULL OR there.id IS NOT NULL
-ON CONFLICT (id) DO UPDATE SET count = excluded.count
-""")
-"""Store refused logins, except those of users who no longer exist."""
-_BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
 
 
 def _finding(by: LiteralString | None) -> Statement[Refusal]:
@@ -212,7 +213,6 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 
 _BY: Final = {by: _finding(by) for by in ("request_id", "user_id", "network", _NETWORKS, "code", "app_id", None)}
-sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:

@@ -53,6 +53,8 @@ MAX_IN_MEMORY: Final = 1000
 _APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column. WeChat's error codes are far smaller."""
+Group = tuple[UUID | str | None, str]
+"""What one row counts in a minute: a user, a network, or neither, and a code."""
 
 
 @part
@@ -130,8 +132,6 @@ DROPPED: Final = metrics.Counter(
     "outcome",
     first=Dropped,
 )
-Group = tuple[UUID | str | None, str]
-"""What one row counts in a minute: a user, a network, or neither, and a code."""
 
 
 @part

@@ -110,6 +110,7 @@ REFRESHES: Final = Counter(
     "outcome",
     first=("ok", *(fault.code for fault in OUR_FAULTS)),
 )
+_FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
 
 
 def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
@@ -215,7 +216,6 @@ async def log_out(
         await logins.log_out(session_id=token.session_id)
 
 
-_FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
 _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
     202: {
         "description": "With `ERASURE_GRACE_DAYS`: the user is erased then.",

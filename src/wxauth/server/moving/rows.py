@@ -36,20 +36,6 @@ ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
 """A user with their present consents, document → version, before and after the batch."""
 
 
-def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
-    # The columns are named, so that one added by a newer version keeps its default.
-    named = ", ".join(columns)
-    return Statement[Nothing](f"""
-INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
-""")
-
-
-def _origin_part(name: LiteralString) -> LiteralString:
-    # If the user was merged, the origin of a value in the file is unknown.
-    return f"""
-       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
-
-
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
 # App_ids and openids are parallel arrays.
 _IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
@@ -104,6 +90,22 @@ SELECT known.user_id, document, version, given_at
 # `_NOTE_CONSENTS` sets users.consents; `settle` sets the standing of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
+
+
+def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
+    # The columns are named, so that one added by a newer version keeps its default.
+    named = ", ".join(columns)
+    return Statement[Nothing](f"""
+INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
+""")
+
+
+def _origin_part(name: LiteralString) -> LiteralString:
+    # If the user was merged, the origin of a value in the file is unknown.
+    return f"""
+       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
+
+
 _ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
 _CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users

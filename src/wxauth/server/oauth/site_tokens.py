@@ -72,6 +72,7 @@ _WHY: Final = {
     RefreshRefusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
     RefreshRefusal.OTHER_RESOURCE: "the session is for another resource",
 }
+_NO_DEVICE: Final = ("invalid_grant", "there is no such device code of this client, or it has been used")
 
 
 def challenge_of(verifier: str) -> str | None:
@@ -99,7 +100,6 @@ class NotGranted(StrEnum):
     OVER = "over"
 
 
-_NO_DEVICE: Final = ("invalid_grant", "there is no such device code of this client, or it has been used")
 _OF_DEVICE: Final = {
     NotGranted.UNKNOWN: _NO_DEVICE,
     NotGranted.SPENT: _NO_DEVICE,

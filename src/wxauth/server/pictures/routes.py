@@ -42,6 +42,9 @@ _HEADERS: Final = {
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+router = Router("me")
+AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
+_WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
@@ -92,12 +95,6 @@ def _only_file(parts: list[Field | File]) -> bytes:
             raise InvalidRequest.of(_FIELD, "Field required")
         case _:
             raise InvalidRequest.of(_FIELD, "Must be one file, and no other one beside it")
-
-
-router = Router("me")
-
-AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
-_WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 
 
 @router.post(

@@ -49,32 +49,6 @@ class SealedSessionKey:
     sealed: bytes | None = field(repr=False)
 
 
-def _newest_part(columns: LiteralString, login: LiteralString) -> LiteralString:
-    """SQL for these columns of the newest session with a key of an identity, or of another session's."""
-    return f"""
-       (SELECT {columns} FROM sessions newest
-         WHERE {one_and_id("newest.user_id", f"{login}.user_id")}
-           AND newest.app_id = {login}.app_id AND newest.openid = {login}.openid AND newest.session_key IS NOT NULL
-         ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)"""
-
-
-# Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
-KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
-SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s")} AS newest,
-       s.session_key AS own
-  FROM sessions s JOIN users ON users.id = s.user_id
- WHERE s.id = :session_id AND s.user_id = :user_id
-   AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
-""")
-"""The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
-CURRENT_KEYS: Final = Statement[SealedSessionKey](f"""
-SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
-  FROM identities i
-  LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i")} newest ON true
- WHERE i.user_id = :user_id
- ORDER BY i.created_at, i.app_id, i.openid
-""")
-"""The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
 # A website's session has no key. The order begins with the user, so that the planner takes the index on both.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
@@ -122,6 +96,34 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
 """)
+
+
+def _newest_part(columns: LiteralString, login: LiteralString) -> LiteralString:
+    """SQL for these columns of the newest session with a key of an identity, or of another session's."""
+    return f"""
+       (SELECT {columns} FROM sessions newest
+         WHERE {one_and_id("newest.user_id", f"{login}.user_id")}
+           AND newest.app_id = {login}.app_id AND newest.openid = {login}.openid AND newest.session_key IS NOT NULL
+         ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)"""
+
+
+# Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
+KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
+SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s")} AS newest,
+       s.session_key AS own
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = :session_id AND s.user_id = :user_id
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
+""")
+"""The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
+CURRENT_KEYS: Final = Statement[SealedSessionKey](f"""
+SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
+  FROM identities i
+  LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i")} newest ON true
+ WHERE i.user_id = :user_id
+ ORDER BY i.created_at, i.app_id, i.openid
+""")
+"""The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
 
 
 async def session_keys_sealed_otherwise(

@@ -83,26 +83,6 @@ class Lifetimes:
         return min(self.unused, self.at_most)
 
 
-def app_session_lifetimes(settings: Settings) -> Lifetimes:
-    """The lifetimes of a session in an app."""
-    return Lifetimes(
-        unused=settings.refresh_token_ttl,
-        at_most=settings.session_max_age,
-        reuse_grace=settings.refresh_reuse_grace,
-    )
-
-
-def website_session_lifetimes(settings: Settings, *, is_for_resource: bool = False) -> Lifetimes:
-    """The lifetimes of a website's session; of one for a resource, those of an app's."""
-    if is_for_resource:
-        return app_session_lifetimes(settings)
-    return Lifetimes(
-        unused=settings.web_session_ttl,
-        at_most=settings.web_session_max_age,
-        reuse_grace=settings.refresh_reuse_grace,
-    )
-
-
 Rotated = TypeVar("Rotated", bound="RotatedSession")
 
 
@@ -184,6 +164,11 @@ _NEW_PLACE_PART: Final = f""",
                                 THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
+# The website's server sends the refresh, and its address is not the person's. So the browser's address stays. If
+# the session was granted too little for the request, no row is found, and the token is not used up.
+_GRANTED = "string_to_array(s.scope, ' ')"
+_IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
+_IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 
 
 def _rotating_part(place_part: LiteralString, of_part: LiteralString, returned_part: LiteralString) -> LiteralString:
@@ -205,11 +190,6 @@ RETURNING s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.o
 
 
 _ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS NULL", ""))
-# The website's server sends the refresh, and its address is not the person's. So the browser's address stays. If
-# the session was granted too little for the request, no row is found, and the token is not used up.
-_GRANTED = "string_to_array(s.scope, ' ')"
-_IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
-_IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_part(
         "", f"= :client_id AND {_IS_FOR_IT} AND {_IS_IN_SCOPE}", ", s.scope, s.authenticated_at, s.authenticated_by"
@@ -223,6 +203,26 @@ SELECT users.id AS user_id, status, banned_until, revoked_at, revoked_reason, s.
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.client_id IS NOT DISTINCT FROM :client_id
 """)
+
+
+def app_session_lifetimes(settings: Settings) -> Lifetimes:
+    """The lifetimes of a session in an app."""
+    return Lifetimes(
+        unused=settings.refresh_token_ttl,
+        at_most=settings.session_max_age,
+        reuse_grace=settings.refresh_reuse_grace,
+    )
+
+
+def website_session_lifetimes(settings: Settings, *, is_for_resource: bool = False) -> Lifetimes:
+    """The lifetimes of a website's session; of one for a resource, those of an app's."""
+    if is_for_resource:
+        return app_session_lifetimes(settings)
+    return Lifetimes(
+        unused=settings.web_session_ttl,
+        at_most=settings.web_session_max_age,
+        reuse_grace=settings.refresh_reuse_grace,
+    )
 
 
 async def rotate_refresh_token(

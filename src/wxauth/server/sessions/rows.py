@@ -216,6 +216,64 @@ _END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING website_sessions w
  WHERE w.session_id = :session_id AND browser_logins.id = w.browser_login_id
 """)
+# In the order of ids, as for each event about a user.
+_LOCK_USERS: Final = Statement[UUID]("""
+SELECT id FROM users
+ WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
+ ORDER BY id FOR NO KEY UPDATE
+""")
+# The users that no other transaction has locked: a page of a removed website's sessions waits for none, so that others
+# wait at most for one page. Merges and splits end such sessions, and do not move them.
+_LOCK_FREE_USERS: Final = Statement[UUID]("""
+SELECT id FROM users
+ WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
+   FOR NO KEY UPDATE SKIP LOCKED
+""")
+_PAGE_OF_CLIENT: Final = Statement[UUID](
+    "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
+)
+_FORGET_ENDED: Final = Statement[Nothing]("""
+DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
+    SELECT session_id FROM website_sessions
+     WHERE client_id = :client_id AND session_id = ANY (:session_ids::uuid[])
+       AND session_id <> ALL (ARRAY(
+           SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND revoked_at IS NULL))
+       FOR UPDATE SKIP LOCKED))
+""")
+# Takes the identity from the logins to sites of users, or of these identities of theirs, that no session has been
+# opened for: nobody redeems them any more. The users are locked, as whenever a login is approved or redeemed. The rows
+# are locked in the order of their ids, so that a page precedes the presses on it.
+_END_LOGINS_TO_SITES: Final = Statement[Nothing]("""
+UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
+ WHERE id = ANY (ARRAY(
+    SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
+     WHERE i.user_id = ANY (:user_ids::uuid[]) AND l.session_id IS NULL
+       AND (:app_ids::text[] IS NULL
+            OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+     ORDER BY l.id FOR UPDATE OF l))
+""")
+# A login that a phone has only claimed, or denied, is nobody's yet. An erasure takes the browser from it all the same.
+_CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing]("""
+UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
+ WHERE id = ANY (ARRAY(
+    SELECT l.id FROM sessions s JOIN site_logins l ON l.claimed_session_id = s.id
+     WHERE s.user_id = :user_id AND l.openid IS NULL
+       AND (:app_ids::text[] IS NULL
+            OR (s.app_id, s.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+     ORDER BY l.id FOR UPDATE OF l))
+""")
+_END_BROWSER_LOGINS: Final = Statement[Nothing]("""
+DELETE FROM browser_logins USING identities i
+ WHERE i.user_id = ANY (:user_ids::uuid[]) AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
+""")
+_END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
+DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
+ WHERE browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
+""")
+LAST_OF_PAGE: Final = Statement[LastRow](
+    "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
+"""The last of a page of all sessions; none of the last page, which is not full."""
 
 
 def _ending(which: LiteralString) -> Statement[EndedSession]:
@@ -274,12 +332,6 @@ def _beyond_part(which: LiteralString, newest: LiteralString) -> LiteralString:
 
 
 _BEYOND: Final = Statement[UUID](_beyond_part("IS NULL", "AND s.revoked_at IS NULL"))
-# In the order of ids, as for each event about a user.
-_LOCK_USERS: Final = Statement[UUID]("""
-SELECT id FROM users
- WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
- ORDER BY id FOR NO KEY UPDATE
-""")
 # Locked rows are skipped, as in the sweep of expired sessions.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
@@ -289,58 +341,6 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        FOR UPDATE SKIP LOCKED))
 """)
 """Delete the ended sessions of each identity beyond its `at_most` newest sessions: see `end_replaced_sessions`."""
-# The users that no other transaction has locked: a page of a removed website's sessions waits for none, so that others
-# wait at most for one page. Merges and splits end such sessions, and do not move them.
-_LOCK_FREE_USERS: Final = Statement[UUID]("""
-SELECT id FROM users
- WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
-   FOR NO KEY UPDATE SKIP LOCKED
-""")
-_PAGE_OF_CLIENT: Final = Statement[UUID](
-    "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
-)
-_FORGET_ENDED: Final = Statement[Nothing]("""
-DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
-    SELECT session_id FROM website_sessions
-     WHERE client_id = :client_id AND session_id = ANY (:session_ids::uuid[])
-       AND session_id <> ALL (ARRAY(
-           SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND revoked_at IS NULL))
-       FOR UPDATE SKIP LOCKED))
-""")
-# Takes the identity from the logins to sites of users, or of these identities of theirs, that no session has been
-# opened for: nobody redeems them any more. The users are locked, as whenever a login is approved or redeemed. The rows
-# are locked in the order of their ids, so that a page precedes the presses on it.
-_END_LOGINS_TO_SITES: Final = Statement[Nothing]("""
-UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
- WHERE id = ANY (ARRAY(
-    SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
-     WHERE i.user_id = ANY (:user_ids::uuid[]) AND l.session_id IS NULL
-       AND (:app_ids::text[] IS NULL
-            OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
-     ORDER BY l.id FOR UPDATE OF l))
-""")
-# A login that a phone has only claimed, or denied, is nobody's yet. An erasure takes the browser from it all the same.
-_CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing]("""
-UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
- WHERE id = ANY (ARRAY(
-    SELECT l.id FROM sessions s JOIN site_logins l ON l.claimed_session_id = s.id
-     WHERE s.user_id = :user_id AND l.openid IS NULL
-       AND (:app_ids::text[] IS NULL
-            OR (s.app_id, s.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
-     ORDER BY l.id FOR UPDATE OF l))
-""")
-_END_BROWSER_LOGINS: Final = Statement[Nothing]("""
-DELETE FROM browser_logins USING identities i
- WHERE i.user_id = ANY (:user_ids::uuid[]) AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
-""")
-_END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
-DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
- WHERE browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
-""")
-LAST_OF_PAGE: Final = Statement[LastRow](
-    "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
-)
-"""The last of a page of all sessions; none of the last page, which is not full."""
 
 
 async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:

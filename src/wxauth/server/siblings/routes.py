@@ -83,6 +83,8 @@ LOOKED_UP_AT_ONCE: Final = 200
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 """An openid, an app id or an external id."""
+_NO_SUCH_RESOURCE: Final = InvalidRequest.of(_RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
+_IS_STAFF: Final = InsufficientRole("this user is an administrator or other staff: this needs the role admin")
 
 
 class IntrospectionAnswer(TypedDict):
@@ -131,9 +133,6 @@ async def required_roles(request: Request) -> frozenset[str]:
     if request.query_params.keys() - {_ROLE, _RESOURCE}:
         raise _wrong_parameter()
     return frozenset(request.query_params.getlist(_ROLE))
-
-
-_NO_SUCH_RESOURCE: Final = InvalidRequest.of(_RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
 
 async def required_resource(request: Request, settings: SettingsDep) -> str | None:
@@ -463,7 +462,6 @@ async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
 
 
 _Moderator = Annotated[Actor, Depends(_moderator)]
-_IS_STAFF: Final = InsufficientRole("this user is an administrator or other staff: this needs the role admin")
 
 
 @router.post("/v1/users/{user_id}/ban", summary=Title("Ban a user", "封禁用户"), failures=[NO_SUCH_USER, _IS_STAFF])

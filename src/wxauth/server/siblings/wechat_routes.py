@@ -58,6 +58,7 @@ SIGNATURES: Final = Counter(
 
 router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
+_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
 
 
 class WeChatTokenAnswer(BaseModel):
@@ -84,9 +85,6 @@ async def read_wechat_token(
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
     return WeChatTokenAnswer(access_token=token.value.get_secret_value(), expires_in=token.expires_in)
-
-
-_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
 
 
 def _short_enough(data: str) -> str:

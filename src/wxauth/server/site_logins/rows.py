@@ -72,6 +72,14 @@ _FOR_GOOD: Final = {
 }
 """The columns that no decision changes."""
 _CHANGED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _FOR_GOOD)
+_GIVEN_IP: Final = ":browser_ip::text::inet"
+_WITH_LOCKED_CLIENT: Final = """
+  FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
+ WHERE c.removed_by IS NULL"""
+_OPEN_STAGES: Final = ", ".join(f"'{part(stage.value)}'" for stage in OPEN)
+_HAS_CLIENT: Final = Statement[bool](
+    "SELECT EXISTS (SELECT FROM clients WHERE name = :client_id AND removed_by IS NULL)"
+)
 
 
 def _listed(
@@ -80,7 +88,6 @@ def _listed(
     return ", ".join(ip if name == "browser_ip" else f"{before}{name}" for name in names)
 
 
-_GIVEN_IP: Final = ":browser_ip::text::inet"
 _LOGIN_COLUMNS: Final = f"""
 SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        COALESCE(l.client_name, c.title) AS title, COALESCE(c.redirect_uris, ARRAY[l.redirect_uri]) AS redirect_uris,
@@ -93,10 +100,6 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
 # A removed site's are hidden. A client by its document has no row.
 _LOGIN: Final = f"""{_LOGIN_COLUMNS}
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site WHERE c.removed_by IS NULL"""
-_WITH_LOCKED_CLIENT: Final = """
-  FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
- WHERE c.removed_by IS NULL"""
-_OPEN_STAGES: Final = ", ".join(f"'{part(stage.value)}'" for stage in OPEN)
 
 # The user code may be taken, or the client removed: then nothing is stored.
 _ADD: Final = Statement[UUID](f"""
@@ -107,9 +110,6 @@ SELECT {_listed(_COLUMNS, ":", _GIVEN_IP)}
  WHERE :client_name::text IS NOT NULL OR c.name IS NOT NULL
 ON CONFLICT DO NOTHING RETURNING id
 """)
-_HAS_CLIENT: Final = Statement[bool](
-    "SELECT EXISTS (SELECT FROM clients WHERE name = :client_id AND removed_by IS NULL)"
-)
 _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
     columns: Statement[SiteLogin](f"{_LOGIN} AND {' AND '.join(f'l.{part(name)} = :{part(name)}' for name in columns)}")
     for columns in (

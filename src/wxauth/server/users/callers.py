@@ -30,6 +30,7 @@ _MAX_USER_AGENT: Final = 512
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that allows an administrator's website session to use `/v1/admin`. Only our own pages get it."""
+_UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent: there are no parameters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,6 @@ async def staff_of(
     return Staff(Actor(str(user.id), device.ip), ADMIN in user.roles)
 
 
-_UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent: there are no parameters")
 StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
 """The member of staff who sends the request. Whoever has just lost the role is refused at once."""
 

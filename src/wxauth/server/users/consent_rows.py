@@ -21,6 +21,16 @@ from wxauth.server.core.users import ORIGIN, UserInSession
 from wxauth.server.limits.rows import CONSENTS_GIVEN
 from wxauth.server.sessions.rows import END
 
+# Decides the race of two changes: the second waits here, and sees what the first has written.
+_LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
+_NOTE_GIVEN: Final = Statement[Nothing](
+    "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
+)
+_NOTE_WITHDRAWN: Final = Statement[Nothing](
+    "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
+)
+log = get_logger()
+
 
 def ids_of(user_id: LiteralString) -> LiteralString:
     """SQL for all ids of a user, present and former."""
@@ -54,8 +64,6 @@ class ConsentRow(SQLModel):
     ip: Address = Field(description="From where.", schema_extra={"examples": ["203.0.113.7"]})
 
 
-# Decides the race of two changes: the second waits here, and sees what the first has written.
-_LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
 # Adds nothing if the same consent still holds, for example after the version in force was set back.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
@@ -65,16 +73,10 @@ SELECT :id, COALESCE({ORIGIN}, :user_id), :document, :version, :now, :app_id, :i
                       AND withdrawn_at IS NULL)
 RETURNING id
 """)
-_NOTE_GIVEN: Final = Statement[Nothing](
-    "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
-)
 _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
  WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND withdrawn_at IS NULL
 """)
-_NOTE_WITHDRAWN: Final = Statement[Nothing](
-    "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
-)
 # Reads the newest of each id separately, because the index is in order of time only for one id.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
@@ -94,7 +96,6 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
  WHERE user_id = ANY ({_ITS_IDS_PART}) AND withdrawn_at IS NULL
  ORDER BY document, given_at DESC, id DESC
 """)
-log = get_logger()
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:

@@ -29,6 +29,21 @@ SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER
 """A user's identities, the oldest first."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 """The user who has this identity now, without a lock; None if nobody has it."""
+DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
+DELETE FROM phone_answers USING identities i
+ WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
+""")
+"""Delete WeChat's answers to a user's phone codes, whose numbers are never bound, even if a code is repeated."""
+_READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
+# Null means the same as empty: most users have none, and a null costs a login nothing.
+WRITE_ATTRIBUTES: Final = Statement[Nothing](
+    "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
+)
+"""Replace the attributes of a user."""
+# Read and locked first, so that the event names only the fields that really change.
+_LOCK_PROFILE: Final = Statement[UserInSession](
+    f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
+)
 
 
 def _cleared_part(name: LiteralString, column: LiteralString) -> LiteralString:
@@ -46,21 +61,6 @@ UPDATE users SET {", ".join(_cleared_part(name, name) for name in MERGED)},
 RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGED)}], NULL)
 """)
-DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
-DELETE FROM phone_answers USING identities i
- WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
-""")
-"""Delete WeChat's answers to a user's phone codes, whose numbers are never bound, even if a code is repeated."""
-_READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
-# Null means the same as empty: most users have none, and a null costs a login nothing.
-WRITE_ATTRIBUTES: Final = Statement[Nothing](
-    "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
-)
-"""Replace the attributes of a user."""
-# Read and locked first, so that the event names only the fields that really change.
-_LOCK_PROFILE: Final = Statement[UserInSession](
-    f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
-)
 
 
 def _changed_part(name: LiteralString) -> LiteralString:

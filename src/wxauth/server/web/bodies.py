@@ -42,6 +42,9 @@ PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
+_FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+Row = TypeVar("Row")
 
 
 def _written_out(value: object) -> object:
@@ -93,8 +96,6 @@ ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
 ShownEventId = Annotated[UUID, Field(examples=["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"])]
 """The fields of answers, with examples that always show the same people, apps and sessions."""
-FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
-_FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 NextCursor = Annotated[
     str | None,
@@ -110,7 +111,6 @@ class HasId(Protocol):
         """Its id, a UUIDv7."""
 
 
-Row = TypeVar("Row")
 RowWithId = TypeVar("RowWithId", bound=HasId)
 
 

@@ -39,6 +39,8 @@ _IGNORED: Final = (
 """What FastAPI would give a dependency, and a plan does not: `Dependant`'s names."""
 
 Part = TypeVar("Part")
+Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
+"""An app's `dependency_overrides`."""
 
 
 async def services_of(connection: HTTPConnection) -> Services:
@@ -84,10 +86,6 @@ SettingsDep = Annotated[Settings, Depends(settings)]
 ClockDep = Annotated[Clock, Depends(clock)]
 DatabaseDep = Annotated[Database, Depends(database)]
 VerifierDep = Annotated[Verifier, Depends(verifier)]
-
-
-Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
-"""An app's `dependency_overrides`."""
 
 
 class Argument(NamedTuple):

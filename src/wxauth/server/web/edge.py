@@ -49,14 +49,6 @@ MAX_COOKIES: Final = 4096
 _SPACE: Final = " \t"
 """What browsers may send around a name. Any other space is part of it: a no-break space before `__Host-` makes a name
 that a neighbour domain may set."""
-
-
-def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
-    for kind in failure.__subclasses__():
-        yield kind
-        yield from _kinds_of(kind)
-
-
 REQUESTS: Final = Counter(
     "wxauth_requests",
     "Requests, by method, route template (none if no route matches) and status of the answer.",
@@ -71,14 +63,21 @@ REQUEST_SECONDS: Final = Histogram(
     "route",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+log = get_logger()
+
+
+def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
+    for kind in failure.__subclasses__():
+        yield kind
+        yield from _kinds_of(kind)
+
+
 REFUSED: Final = Counter(
     "wxauth_requests_refused",
     "Requests answered with an error, by its code.",
     "code",
     first=sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}),
 )
-
-log = get_logger()
 
 
 class _Head(NamedTuple):
