@@ -17,7 +17,7 @@ from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, good, note
 from wxauth.server.core.terminal import both
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.outbound.certificates import refusal_of
+from wxauth.server.outbound.connection import refusal_of
 from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
 

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from wxauth.server.outbound.certificates import refusal_of
+from wxauth.errors import Title
 
 MAX_OVERHEAD: Final = 64 * 1024
 """Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
@@ -37,6 +37,9 @@ NAME_SECONDS: Final = 10.0
 _MAX_REFUSAL: Final = 64 * 1024
 _TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control")
 """The header fields of an answer that are kept."""
+_NOT_OF_THE_FORM: Final = range(80, 94)
+"""OpenSSL's codes with which only `VERIFY_X509_STRICT` refuses a certificate, which Python 3.13 and newer set."""
+
 
 OnStatus = Callable[[int], float | None]
 """Gets an answer's status. Returns for how many seconds to wait for its body, if the status is enough."""
@@ -365,6 +368,17 @@ class Connector:
 
 async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
     return await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
+
+
+def refusal_of(exc: ssl.SSLCertVerificationError) -> Title:
+    """OpenSSL's reason; and what to do about a certificate that is not of the form of RFC 5280."""
+    reason = exc.verify_message
+    if exc.verify_code not in _NOT_OF_THE_FORM:
+        return Title(reason, reason)
+    return Title(
+        f"{reason}: Python 3.13 and newer require the form of RFC 5280, so its authority must issue it again",
+        f"{reason}：Python 3.13 及更高版本要求证书符合 RFC 5280，须由其 CA 重新签发",
+    )
 
 
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
