@@ -62,8 +62,8 @@ from wxauth.server.push import routes as push_routes
 from wxauth.server.service import metrics, probes
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
-from wxauth.server.siblings import js_signatures, wechat_routes
 from wxauth.server.siblings import routes as sibling_routes
+from wxauth.server.siblings import wechat_routes
 from wxauth.server.site_logins import scan_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
@@ -104,7 +104,6 @@ _ROUTERS: Final = (
     metrics.router,
     sibling_routes.router,
     wechat_routes.router,
-    js_signatures.router,
     client_routes.router,
     feed_routes.router,
     scan_routes.router,

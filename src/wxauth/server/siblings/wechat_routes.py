@@ -1,7 +1,9 @@
 """Routes for services that call WeChat themselves."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Depends
@@ -12,12 +14,14 @@ from typing_extensions import TypedDict
 from wxauth.errors import (
     AccountDisabled,
     AccountLeaving,
+    InvalidRequest,
     SessionKeyExpired,
     Title,
     UnknownApp,
     WrongAppKind,
     WxAuthError,
 )
+from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Scope
@@ -26,6 +30,7 @@ from wxauth.server.clients.service_clients import (
     FOR_COUNTED_CLIENT,
     ClientLimitsDep,
     ClientOperation,
+    JsSigningClientDep,
     WeChatTokenClientDep,
     basic_credentials,
     check_client,
@@ -43,6 +48,7 @@ from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, errors_of, invalid_request
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import VALIDATED_KEY, Router
+from wxauth.texts import is_http_url
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
@@ -59,6 +65,10 @@ SIGNATURES: Final = Counter(
 router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 _NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
+_URL: Final = re.compile(r"[^\x00-\x20\x7f\\]{1,2048}")
+_NOT_A_URL: Final = InvalidRequest.of("url", "Must be an http or https URL of at most 2048 characters, without a user")
+_OTHER_HOST: Final = InvalidRequest.of("url", "Must have a host that is one of the app's js_hosts")
+JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
 
 
 class WeChatTokenAnswer(BaseModel):
@@ -212,3 +222,50 @@ async def sign_with_session_key(
         by = Actor(signer.name, device.ip)
         signed = await session_keys.sign(app_id, signer.keys, body.data.encode(), is_checked=body.check_, by=by)
     return {"signature": signed.value, "openid": signed.openid}
+
+
+class JsSignatureRequest(BaseModel):
+    """The page that calls `wx.config`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"url": "https://shop.example.com/orders?page=2"}]}, hide_input_in_errors=True
+    )
+
+    url: str = Field(description="The page's address, as in `location.href`; a fragment is left out.")
+
+
+class JsSignatureAnswer(TypedDict):
+    """What `wx.config` takes."""
+
+    appId: Annotated[str, Field(examples=["wx1a2b3c4d5e6f7a8b"])]
+    timestamp: Annotated[int, Field(description="Seconds since 1970.", examples=[1795161600])]
+    nonceStr: Annotated[str, Field(examples=["Wm3WZYTPz0wzccnW"])]
+    signature: Annotated[
+        str,
+        Field(description="SHA-1, in lower-case hexadecimal.", examples=["0f9de62fce790f9a083d5c99e95740ceb90c27ed"]),
+    ]
+
+
+@router.post(
+    "/v1/apps/{app_id}/js-signatures",
+    summary=Title("Sign a page for WeChat's JS-SDK", "为网页签名（JS-SDK）"),
+    failures=[UnknownApp, WrongAppKind, _NOT_A_URL, *WECHAT_FAILURES],
+)
+async def sign_page(
+    _: JsSigningClientDep, app_id: str, apps: AppsDep, js_tickets: JsTicketsDep, body: JsSignatureRequest
+) -> JsSignatureAnswer:
+    """The signature with which a page in WeChat's browser calls `wx.config`, for a client with the scope `js_sign`.
+
+    The app must be an `official_account`, and the page's host one of its `js_hosts`, as in WeChat's console. wxauth
+    keeps WeChat's ticket, and gives it to nobody. A client may sign 100 times a second in each process.
+    """
+    app = apps.find(app_id)
+    if app.kind != "official_account":
+        raise WrongAppKind(f"WeChat gives a {app.kind} no ticket of the JS-SDK")
+    if not _URL.fullmatch(body.url) or not is_http_url(body.url) or "@" in urlsplit(body.url).netloc:
+        raise InvalidRequest.of(*_NOT_A_URL.errors[0])
+    parts = urlsplit(body.url)
+    if not {parts.hostname, parts.netloc.lower()} & set(app.js_hosts or ()):
+        raise InvalidRequest.of(*_OTHER_HOST.errors[0])
+    made = await js_tickets.sign(app, body.url)
+    return {"appId": app.app_id, "timestamp": made.timestamp, "nonceStr": made.nonce, "signature": made.signature}
