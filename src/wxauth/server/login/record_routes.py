@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field
 
 from wxauth.errors import Title
 from wxauth.server.login import record_rows
-from wxauth.server.login.models import Refusal
-from wxauth.server.login.record_rows import Overview, RefusalSearch
+from wxauth.server.login.record_rows import Overview, Refusal, RefusalSearch
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.users.admin_routes import StaffReadsDep
 from wxauth.server.users.callers import StaffDep

@@ -24,7 +24,6 @@ from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.background import Gathering
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.services import part
-from wxauth.server.login.models import Refusal
 from wxauth.server.login.record_rows import (
     MAX_REQUEST_ID,
     MERGE_HOURS,
@@ -32,6 +31,7 @@ from wxauth.server.login.record_rows import (
     STORE_REFUSALS,
     SUMS,
     Overview,
+    Refusal,
     overview_of,
 )
 
