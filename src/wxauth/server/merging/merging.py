@@ -38,7 +38,6 @@ from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_s
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
-from wxauth.server.users.former_id_rows import CURRENT_USER
 from wxauth.server.users.standing_rows import (
     ADMIN,
     SOME_ARE_ADMINISTRATORS,
@@ -48,7 +47,7 @@ from wxauth.server.users.standing_rows import (
     change_standings,
     lock_standings,
 )
-from wxauth.server.users.user_rows import read_attributes
+from wxauth.server.users.user_rows import CURRENT_USER, read_attributes
 
 NEWCOMER_FOR: Final = timedelta(days=1)
 """How long after its creation a user can be merged into another one because of a phone number."""

@@ -39,7 +39,7 @@ from wxauth.server.session_keys.rows import (
     SealedSessionKey,
 )
 from wxauth.server.sessions.rows import USER_OF_SESSION, lock_user_by
-from wxauth.server.users.former_id_rows import CURRENT_USER
+from wxauth.server.users.user_rows import CURRENT_USER
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import WrongWatermark, check_watermark, open_encrypted_data

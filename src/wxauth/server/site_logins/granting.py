@@ -41,7 +41,7 @@ from wxauth.server.site_logins.doors import (
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields, Stage
 from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
-from wxauth.server.users.former_id_rows import REMAINING_USER
+from wxauth.server.users.user_rows import REMAINING_USER
 from wxauth.texts import hash_of, new_secret
 
 log = get_logger()

@@ -24,7 +24,6 @@ from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_at
 from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
 from wxauth.server.users.consent_rows import NEWEST_CONSENTS
 from wxauth.server.users.erasure_rows import cancel_leaving
-from wxauth.server.users.former_id_rows import CURRENT_USER, FORMER_EXTERNAL_IDS, FORMER_IDS
 from wxauth.server.users.search_rows import USER_BY_ID, ListedUser
 from wxauth.server.users.standing_rows import (
     ADMIN,
@@ -33,7 +32,7 @@ from wxauth.server.users.standing_rows import (
     change_standings,
     locked_user,
 )
-from wxauth.server.users.user_rows import clear_fields
+from wxauth.server.users.user_rows import CURRENT_USER, FORMER_EXTERNAL_IDS, FORMER_IDS, clear_fields
 from wxauth.server.web.bodies import FIRST_PAGE
 
 LISTED: Final = 100

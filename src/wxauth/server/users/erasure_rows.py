@@ -18,8 +18,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.server.sessions.rows import START, EndReason, end_erased_sessions, end_sessions, record_ended
-from wxauth.server.users.former_id_rows import FORMER_IDS
 from wxauth.server.users.standing_rows import Standing, lock_standing
+from wxauth.server.users.user_rows import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
 """How many rows are erased in the transaction that deletes the user."""

@@ -30,9 +30,9 @@ from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.bodies import ListedUserAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
 from wxauth.server.users.consent_rows import ConsentRow
-from wxauth.server.users.former_id_rows import FORMER_EXTERNAL_IDS, FORMER_IDS, REMAINING_USER
 from wxauth.server.users.staff_rows import Read
 from wxauth.server.users.standing_rows import lock_standing
+from wxauth.server.users.user_rows import FORMER_EXTERNAL_IDS, FORMER_IDS, REMAINING_USER
 from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router

@@ -1,4 +1,4 @@
-"""The row of a user: whose identity finds it, and how its name, picture, number and attributes are changed."""
+"""The row of a user: which identity or id finds it, and how its name, picture, number and attributes are changed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -27,6 +27,21 @@ IDENTITIES_OF: Final = Statement[OwnIdentity]("""
 SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
 """A user's identities, the oldest first."""
+CURRENT_USER: Final = Statement[UUID]("""
+SELECT id FROM users WHERE id = :user_id
+ UNION ALL
+SELECT user_id FROM former_users WHERE id = :user_id
+ LIMIT 1
+""")
+"""The user of a present or former id; None if there is none."""
+REMAINING_USER: Final = Statement[UUID]("SELECT user_id FROM former_users WHERE id = :former_id")
+"""The user into which this one was merged; None if this id was never merged."""
+FORMER_EXTERNAL_IDS: Final = Statement[str](
+    "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
+)
+"""The external ids of users who were merged into this one because of WeChat's unionid."""
+FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
+"""The ids that were merged into this user, the first merge first."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 """The user who has this identity now, without a lock; None if nobody has it."""
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
