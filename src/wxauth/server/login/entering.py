@@ -1,5 +1,6 @@
-"""From WeChat's code to a stored login: shared by all kinds of apps and ways to log in."""
+"""What a code of WeChat's gives, in any kind of app: a stored login, or the proof that the person is present."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -7,10 +8,18 @@ from typing import Final
 from wxauth.errors import (
     AccountDisabled,
     AccountLeaving,
+    CodeUsed,
+    InvalidCode,
+    RateLimited,
     SignUpClosed,
     SnapshotUser,
+    UnknownApp,
     WeChatMisconfigured,
+    WeChatUserBlocked,
+    WrongPerson,
 )
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
@@ -18,10 +27,14 @@ from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES
+from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
 from wxauth.server.login.risk import Risk
 from wxauth.server.login.sign_up_hook import SignUpHook
+from wxauth.server.session_keys.rows import KEEP_KEY
 from wxauth.server.sessions.devices import Device
+from wxauth.server.users.callers import Caller
+from wxauth.server.web.answers import WECHAT_FAILURES, Failure
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
@@ -37,7 +50,16 @@ DATABASE_SECONDS: Final = Histogram(
     "Duration of storing a login in the database.",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
-
+PROOF_FAILURES: Final[Sequence[Failure]] = (
+    InvalidCode,
+    CodeUsed,
+    UnknownApp,
+    RateLimited,
+    WeChatUserBlocked,
+    WrongPerson,
+    *WECHAT_FAILURES,
+)
+"""The failures of a request with the proof that the person is present."""
 
 log = get_logger()
 
@@ -139,6 +161,43 @@ class Entering:
         if identity.session_key is None:
             return None
         return self.sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
+
+
+class LoginLimiter(RateLimiter):
+    """Limits the logins of an address: `LOGIN_RATE_LIMIT`."""
+
+
+@part
+class Proofs:
+    """Proves that a person is present."""
+
+    apps: Apps
+    limiter: LoginLimiter
+    wechat: WeChat
+    sealer: Sealer
+    database: Database
+    clock: Clock
+
+    async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
+        """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited as a login.
+
+        The wx.login may have replaced the identity's session_key. So the new one is stored in the session. A new
+        unionid is left to the next login.
+
+        This does not check that the session is still open: the statement that relies on the proof must do that.
+
+        Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
+        """
+        app_id, openid = caller.user.app_id, caller.user.openid
+        await self.limiter.admit_address(ip)
+        app, asked_at = self.apps.find(app_id), self.clock()
+        identity = await self.wechat.exchange(app, login_code)
+        if identity.openid != openid:
+            log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
+            raise WrongPerson("login_code is another person's than the session: log in again")
+        if identity.session_key is not None:
+            sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
+            await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)
 
 
 def _welcomed(login: Login, welcome: Welcome) -> Login:

@@ -1,7 +1,7 @@
 """Login, refresh and logout."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, Literal, NotRequired
 from uuid import UUID
@@ -11,37 +11,30 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import (
     AccountDisabled,
-    CodeUsed,
     InternalError,
-    InvalidCode,
     InvalidRefreshToken,
     RateLimited,
     RefreshTokenExpired,
     RefreshTokenReused,
     SessionReplaced,
     SessionRevoked,
-    UnknownApp,
     WeChatUserBlocked,
     WrongAppKind,
-    WrongPerson,
     WxAuthError,
 )
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
-from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import Entering
 from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.login.records import Numbers
 from wxauth.server.login.risk import Risk, RiskVerdict
 from wxauth.server.phones.phones import Phones
-from wxauth.server.session_keys.rows import KEEP_KEY
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_rows import (
     RefreshRefusal,
@@ -52,34 +45,16 @@ from wxauth.server.sessions.refresh_rows import (
 )
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.bodies import GivenAvatarUrl, GivenNickname, UserAnswer, is_own_picture, user_answer
-from wxauth.server.users.callers import Caller
 from wxauth.server.users.consent_rows import give_consents, missing_from
 from wxauth.server.users.nicknames import Nicknames
-from wxauth.server.web.answers import WECHAT_FAILURES, Failure
 from wxauth.server.web.bodies import ShownSessionId
-from wxauth.server.wechat.client import WeChat
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""
 
-PROOF_FAILURES: Final[Sequence[Failure]] = (
-    InvalidCode,
-    CodeUsed,
-    UnknownApp,
-    RateLimited,
-    WeChatUserBlocked,
-    WrongPerson,
-    *WECHAT_FAILURES,
-)
-"""The failures of a request with the proof that the person is present."""
-
 log = get_logger()
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class LoginLimiter(RateLimiter):
-    """Limits the logins of an address: `LOGIN_RATE_LIMIT`."""
 
 
 def _readable(value: object) -> dict[str, str]:
@@ -380,36 +355,3 @@ def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> W
         case RefreshRefusal.REUSED:
             log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
             return RefreshTokenReused("the refresh token had been used before: the session has been ended")
-
-
-@part
-class Proofs:
-    """Proves that a person is present."""
-
-    apps: Apps
-    limiter: LoginLimiter
-    wechat: WeChat
-    sealer: Sealer
-    database: Database
-    clock: Clock
-
-    async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
-        """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited as a login.
-
-        The wx.login may have replaced the identity's session_key. So the new one is stored in the session. A new
-        unionid is left to the next login.
-
-        This does not check that the session is still open: the statement that relies on the proof must do that.
-
-        Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
-        """
-        app_id, openid = caller.user.app_id, caller.user.openid
-        await self.limiter.admit_address(ip)
-        app, asked_at = self.apps.find(app_id), self.clock()
-        identity = await self.wechat.exchange(app, login_code)
-        if identity.openid != openid:
-            log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
-            raise WrongPerson("login_code is another person's than the session: log in again")
-        if identity.session_key is not None:
-            sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
-            await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)

@@ -36,7 +36,8 @@ from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.login.login import PROOF_FAILURES, LoginCode, LoginLimiter, LoginRequest, Logins, Proofs, TokenAnswer
+from wxauth.server.login.entering import PROOF_FAILURES, LoginLimiter, Proofs
+from wxauth.server.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
 from wxauth.server.users.erasure_rows import erase_user, leave_later

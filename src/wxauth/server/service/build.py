@@ -31,7 +31,7 @@ from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login import records
-from wxauth.server.login.login import LoginLimiter
+from wxauth.server.login.entering import LoginLimiter
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.login.sign_up_hook import SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport

@@ -45,7 +45,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.limits.rows import USER_CODES
-from wxauth.server.login.login import Proofs
+from wxauth.server.login.entering import Proofs
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import USER_OF_SESSION
 from wxauth.server.site_logins import rows
