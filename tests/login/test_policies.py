@@ -23,7 +23,7 @@ from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
-from wxauth.server.wechat.api import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
+from wxauth.server.users.policies import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

@@ -49,9 +49,10 @@ from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits
 from wxauth.server.site_logins.secrets import UserCodes
 from wxauth.server.users import staff_rows
+from wxauth.server.users.policies import OPINION_TIMEOUT_SECONDS, Opinions
 from wxauth.server.users.staff_rows import StaffReads
-from wxauth.server.wechat import api, client
-from wxauth.server.wechat.api import Opinions, WeChatApi
+from wxauth.server.wechat import client
+from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, transport_for
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
@@ -68,7 +69,7 @@ class Waits:
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS
     numbers_store: float = records.NUMBERS_STORE_SECONDS
-    opinions: float = api.OPINION_TIMEOUT_SECONDS
+    opinions: float = OPINION_TIMEOUT_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = background.RETRY_PAUSE_SECONDS

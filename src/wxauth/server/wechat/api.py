@@ -1,10 +1,9 @@
-"""Calls to those APIs of WeChat that require a WeChat token, and opinions, without which a request can continue."""
+"""Calls to those APIs of WeChat that require a WeChat token."""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from hmac import digest
 from typing import Any, Final, Literal, TypeVar
@@ -12,10 +11,8 @@ from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
 
-from wxauth.errors import InternalError, SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout, WxAuthError
-from wxauth.server.core.clock import Clock
+from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import PICTURE, WeChat
@@ -34,8 +31,6 @@ from wxauth.server.wechat.errcodes import (
     SESSION_KEY_GONE,
     URL_LINK,
     WECHAT_TOKEN_REFUSED,
-    errcode_label,
-    errcode_of,
 )
 from wxauth.server.wechat.received import CodePicture, is_id
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
@@ -73,24 +68,6 @@ T = TypeVar("T")
 log = get_logger()
 
 _SECRET_PARAMETER: Final = re.compile(r"\b((?:access_token|secret|appsecret)=)[^&\s\"]*")
-OPINION_TIMEOUT_SECONDS: Final = 2.0
-"""How long a request waits at most for an opinion that decides its outcome."""
-LOGGED_AGAIN_AFTER: Final = timedelta(minutes=1)
-"""The time between two log lines about the same failure."""
-
-_APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT, "avatar": CHECK_PICTURE}
-
-PolicyName = Literal["risk", "nickname", "avatar"]
-
-CHECKS: Final = Counter(
-    "wxauth_policy_checks",
-    "Checks by RISK_POLICY, NICKNAME_CHECK and AVATAR_CHECK, by outcome: pass, flagged, blocked, or the reason for "
-    "which there is none; errcode is WeChat's.",
-    "policy",
-    "app_id",
-    "outcome",
-    "errcode",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,68 +303,3 @@ def _picture(answer: dict[str, Any]) -> CodePicture:
     if content.startswith(b"\xff\xd8\xff") and content.rstrip(b"\0").endswith(b"\xff\xd9"):
         return CodePicture(content, "image/jpeg")
     raise WeChatBadResponse("WeChat's answer is no picture")
-
-
-@part
-class Opinions:
-    """Asks WeChat for opinions, and tolerates any failure.
-
-    Args:
-        find_app: Returns the app with this id. Raises: UnknownApp.
-        label_of: What metrics call an app.
-        longest_wait: The longest time in seconds that a request waits for an answer.
-    """
-
-    wechat_api: WeChatApi
-    clock: Clock
-    find_app: Callable[[str], App]
-    label_of: Callable[[str], str]
-    longest_wait: float = OPINION_TIMEOUT_SECONDS
-    _logged_at: dict[tuple[str, ...], datetime] = field(init=False, default_factory=dict)
-
-    async def ask(
-        self,
-        policy: PolicyName,
-        app_id: str,
-        question: Callable[[WeChatApi, App], Awaitable[T]],
-        *,
-        patience: float | None = None,
-    ) -> T | None:
-        """WeChat's answer, or None after any failure and for apps that are not mini-programs. Raises nothing.
-
-        `patience` is how many seconds the waiting request has left; None if no request waits.
-        """
-        failure: WxAuthError
-        try:
-            async with asyncio.timeout(None if patience is None else min(patience, self.longest_wait)):
-                app = self.find_app(app_id)
-                return await question(self.wechat_api, app) if app.is_mini_program else None
-        except TimeoutError:
-            failure = WeChatTimeout("WeChat gave no answer in the time that the request has")
-        except WxAuthError as exc:
-            failure = exc
-        except Exception:
-            log.exception("policy_failed", policy=policy, app_id=app_id)
-            failure = InternalError()
-        self.report_missing(policy, app_id, failure.code, failure)
-        return None
-
-    def count(self, policy: PolicyName, app_id: str, outcome: str, failure: WxAuthError | None = None) -> None:
-        """Count an answer, or why there is none."""
-        CHECKS.count(policy, self.label_of(app_id), outcome, errcode_label(failure))
-
-    def report_missing(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
-        """Count a missing opinion, and log it unless the same failure was logged within the last minute."""
-        errcode = failure.errcode if isinstance(failure, WeChatError) else None
-        self.count(policy, app_id, reason, failure)
-        now = self.clock()
-        key = (policy, app_id, reason, str(errcode))
-        if key in self._logged_at and now - self._logged_at[key] < LOGGED_AGAIN_AFTER:
-            return
-        self._logged_at[key] = now
-        fields = {"policy": policy, "app_id": app_id, "reason": reason, "errcode": errcode}
-        known = errcode_of(errcode or 0, api=_APIS[policy])
-        if known.is_for_the_operator:
-            log.error("policy_without_wechat", **fields, what_to_change=known.advice)
-        else:
-            log.warning("policy_without_wechat", **fields)
