@@ -1,4 +1,4 @@
-"""The known apps, in the settings and in the database; and how administrators add, change and remove some."""
+"""The known apps: those of the settings, and those that administrators add, change and remove."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Checks the database, the values stored in it, and what its administrator has to look after."""
+"""Checks the database, from its server to the values stored in it."""
 
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence

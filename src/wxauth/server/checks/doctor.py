@@ -1,4 +1,4 @@
-"""Runs all checks."""
+"""Runs the checks of `wxauth check`: all of them, or those of one app."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence

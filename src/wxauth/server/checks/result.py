@@ -1,4 +1,4 @@
-"""The results of health checks, and what they have in common: the clocks that they read, and what they have found."""
+"""What health checks share: the form of a result, and what one of them finds for the others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

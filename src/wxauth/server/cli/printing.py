@@ -1,4 +1,4 @@
-"""How commands print answers, as JSON or as text, and failures; and the options that several have."""
+"""What commands share: how they print answers and failures, and the options that several have."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Housekeeping: erases users who have left, and their remaining data; sweeps ended sessions, old keys and events."""
+"""Housekeeping: what workers do, page by page, about rows that have ended, expired or been erased."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The service's own keys: stored in PostgreSQL, sealed, the same in every replica."""
+"""The service's own keys, which every replica reads from PostgreSQL, where they are sealed."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -281,7 +281,7 @@ class KeyRing:
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh. If that fails, log why, and keep the keys as last kind."""
+        """Refresh. If that fails, log why, and keep the keys that were read last."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:

@@ -1,4 +1,4 @@
-"""Signing keys: their table, and their life cycle: which one signs, which is next, when a former one retires."""
+"""The life of a stored signing key: which one signs, which is next, when a former one retires."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Statements for logins counted by hour, and for refused logins."""
+"""The records of logins in the database: hourly counts, and refusals."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta

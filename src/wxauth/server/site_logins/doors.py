@@ -10,7 +10,7 @@ from wxauth.server.login.records import Numbers
 
 
 class Door(StrEnum):
-    """A way to log in to a site."""
+    """A way to log in to a site: `scans`, `links` and `visits` have what is particular to each."""
 
     SCAN = "scan"
     """A phone scanned the code that a browser or device shows."""

@@ -1,4 +1,4 @@
-"""The caller of a request and the device, and the dependencies of routes in every room that give them."""
+"""Who sends a request, and from which device: dependencies of routes in every room."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
