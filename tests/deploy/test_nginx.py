@@ -72,9 +72,8 @@ def test_an_answer_and_the_logs_of_both_have_one_request_id(nginx: Front, replic
         refused = client.get("/v1/scans/a-scene-that-nobody-may-read/code", params={"code": "nor-this"})
         hidden = [client.get(path) for path in ("/metrics", "/readyz", "/auth/metrics", "//readyz", "/%6Detrics")]
         [session] = client.get("/v1/me/sessions", headers=bearer(answer.json())).json()["items"]
-    assert session["ip"] == "127.0.0.1", "what the client says of itself does not count"
-    with nginx.client() as client:
         too_long = client.get("/v1/me", headers=bearer("a" * 8192))
+    assert session["ip"] == "127.0.0.1", "what the client says of itself does not count"
     assert too_long.json()["code"] == "invalid_token", "wxauth itself says what is wrong with the longest token"
     request_id = answer.headers["X-Request-ID"]
     assert re.fullmatch("[0-9a-f]{32}", request_id)
@@ -83,8 +82,7 @@ def test_an_answer_and_the_logs_of_both_have_one_request_id(nginx: Front, replic
     assert (line["method"], line["path"], line["status"], line["client"]) == ("POST", "/v1/login", "200", "127.0.0.1")
     assert sum(f'"request_id":"{request_id}"' in replica.output for replica in replicas.running) == 1
     assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
-    assert "nobody-may-read" not in (tmp_path / "access.log").read_text()
-    assert "nor-this" not in (tmp_path / "access.log").read_text()
+    assert not re.search("nobody-may-read|nor-this", (tmp_path / "access.log").read_text())
     for nginxs_own in hidden:
         assert (nginxs_own.status_code, len(nginxs_own.headers.get_list("X-Request-ID"))) == (404, 1)
 
