@@ -318,7 +318,8 @@ class UsersAnswer(TypedDict):
 
 @cache
 def _required(form: Any) -> Sequence[str]:
-    return tuple(name for name in form.__annotations__ if name in form.__required_keys__)
+    """The names of the required fields, `id` first."""
+    return sorted((name for name in form.__annotations__ if name in form.__required_keys__), key="id".__ne__)
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
