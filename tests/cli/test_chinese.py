@@ -90,7 +90,7 @@ def test_every_text_that_is_said_has_chinese_with_the_same_holes() -> None:
                 assert in_chinese(text)
         for english, chinese in catalogue().items():
             with sweep.case(english):
-                assert CHINESE.search(chinese) or "：" in chinese
+                assert CHINESE.search(chinese) or re.search("[：、]", chinese)
                 assert "{" not in english or holes(english) == holes(chinese)
 
 
@@ -123,21 +123,21 @@ def test_every_command_and_option_has_chinese(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.process
 def test_what_a_terminal_prints_is_chinese(tmp_path: Path) -> None:
     env = {"LC_ALL": "zh_CN.UTF-8", "WXAUTH_DATABASE_URL": "postgresql://u:p@ss@127.0.0.1/db", "WXAUTH_ISSUR": "x"}
-    refused = run("serve", cwd=tmp_path, env={**env, "WXAUTH_PHONE_POLICY": "mov", "WXAUTH_ACCESS_TOKEN_TTL": "15m"})
-    lines = refused.stderr.splitlines()
-    assert "WXAUTH_DATABASE_URL：用户名和密码中的 @ 须写成 %40" in lines
-    assert "WXAUTH_PHONE_POLICY：必须是 'move', 'refuse', 'share' 或 'link'" in lines
-    assert "WXAUTH_ACCESS_TOKEN_TTL：单位是秒，只写数字，如 900" in lines
-    assert "WXAUTH_ISSUR：没有这一项，是否想写 WXAUTH_ISSUER？" in lines
+    wrong = {"WXAUTH_PHONE_POLICY": "mov", "WXAUTH_ACCESS_TOKEN_TTL": "15m", "WXAUTH_RESOURCES": "[{]"}
+    refused = run("serve", cwd=tmp_path, env=env | wrong)
+    assert "WXAUTH_DATABASE_URL：用户名和密码中的 @ 须写成 %40" in refused.stderr
+    assert "WXAUTH_PHONE_POLICY：必须是 'move'、'refuse'、'share' 或 'link'" in refused.stderr
+    assert 'WXAUTH_RESOURCES：必须是这样的 JSON：[{"resource": "https://mcp.example.com/mcp", "' in refused.stderr
+    assert "WXAUTH_ACCESS_TOKEN_TTL：单位是秒，只写数字，如 900" in refused.stderr
+    assert "WXAUTH_ISSUR：没有这一项，是否想写 WXAUTH_ISSUER？" in refused.stderr
     assert not re.search("[a-z]{2,} [a-z]{2,} ", refused.stderr)
-    help_of_users = run("users", "--help", cwd=tmp_path, env=env).stdout
-    assert help_of_users.startswith("用法：")
-    assert "  ban     封禁用户，并结束其所有会话。" in help_of_users
-    wrong_call = run("users", "ban", "x", cwd=tmp_path, env=env).stderr
-    assert "错误：'USER_ID' 的值无效：'x' 不是有效的 UUID。" in wrong_call
+    assert "  ban     封禁用户，并结束其所有会话。" in run("users", "--help", cwd=tmp_path, env=env).stdout
+    assert "错误：'USER_ID' 的值无效：'x' 不是有效的 UUID。" in run("users", "ban", "x", cwd=tmp_path, env=env).stderr
+    assert "用法： wxauth [选项] 命令 [参数]…" in run("usres", cwd=tmp_path, env=env).stderr
     help_of_list = run("users", "list", "--help", cwd=tmp_path, env=env).stdout
-    assert help_of_list.startswith("用法： wxauth users list [选项]\n")
     assert "  --limit 整数                [默认：50; 1<=x<=200]\n  --cursor 文本  " in help_of_list
+    line = "  ENDED_SESSIONS_KEPT_DAYS 的会话，并截短早于 ADDRESSES_KEPT_DAYS 的地址。运行\n"
+    assert line in run("sweep", "--help", cwd=tmp_path, env=env).stdout
 
 
 @pytest.mark.process

@@ -1376,13 +1376,13 @@ async def test_the_command_reports_what_csv_has_cost(
     skipping = await imported(text, "--dry-run", "--skip-bad-fields")
     lines = [first, f"line 3: skipped: {phone}", f"1 line: {unionid}", f"1 line: {phone}", f"1 line: skipped: {phone}"]
     assert skipping == (1, counts(2, "1, without bad fields: 1"), [*lines, *sums[2:]])
-    unionid, phone = (f"{name}: {to_chinese(EXPECTED[name])}" for name in ("unionid", "phone"))
+    unionid, phone = (f"{name}：{to_chinese(EXPECTED[name])}" for name in ("unionid", "phone"))
     with file.open("rb") as opened:
         chinese = {**env, "LC_ALL": "zh_CN.UTF-8"}
         done = run("users", "import", "-", "--csv", cwd=tmp_path, env=chinese, stdin=opened.fileno())
     assert (done.returncode, done.stdout) == (1, "行数：3，新建：1，更新：0，不变：0，拒绝：2\n")
     assert done.stderr.splitlines() == [
-        *(f"第 2 行：{unionid}; {phone}", f"第 3 行：{phone}", f"2 行：{phone}", f"1 行：{unionid}"),
+        *(f"第 2 行：{unionid}；{phone}", f"第 3 行：{phone}", f"2 行：{phone}", f"1 行：{unionid}"),
         *("忽略的列：union_id", "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变"),
     ]
     assert await rows.fetchval("SELECT count(*) FROM users") == 1

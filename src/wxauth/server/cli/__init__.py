@@ -1,5 +1,6 @@
 """The command `wxauth`. A module has the commands of one noun, and is imported when one of them is called."""
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from importlib import import_module
 from typing import Any, Final
 
 import click
+from click import _textwrap as click_wrapping
 
 from wxauth import __version__
 from wxauth.server.core.terminal import catalogue, say, terminal_language, translated, width
@@ -15,7 +17,9 @@ from wxauth.server.core.terminal import catalogue, say, terminal_language, trans
 for _name, _module in list(sys.modules.items()):
     if _name.startswith("click."):  # its own sentences, which it looks up by these two names of gettext
         vars(_module).update(_=say, ngettext=lambda one, many, number: say(one if number == 1 else many))
-vars(click.formatting).update(term_len=width)  # click counts characters
+for _module in (click.formatting, click_wrapping):
+    vars(_module).update(term_len=width)  # click counts characters, and breaks Chinese within its Latin words
+click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
 
 MODULES: Final = {
     "running": {
@@ -76,18 +80,12 @@ class LazyGroup(click.Group):
             command = in_language(found, self._path + name)
         return name, command, rest
 
-    def get_help(self, ctx: click.Context) -> str:
-        """The help text."""
-        return click.Group.get_help(in_language(self, self._path.strip()), ctx)
-
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Parse the arguments."""
-        if terminal_language() == "zh":
-            extra.setdefault("terminal_width", 50)  # characters, most of them two columns wide
         with _refused_in_language():
-            return super().make_context(info_name, args, parent, **extra)
+            return click.Group.make_context(in_language(self, self._path.strip()), info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command."""

@@ -44,7 +44,7 @@ from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOP
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
-from wxauth.server.core.terminal import say, translated, word
+from wxauth.server.core.terminal import say, word
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 
@@ -127,7 +127,7 @@ def _refused_as_wrong_call() -> Iterator[None]:
         yield
     except WrongClient as exc:
         ((field, text),) = exc.errors
-        raise click.BadParameter(f"{translated(text)}.", param_hint=_option_of(field)) from None
+        raise click.BadParameter(f"{text}.", param_hint=_option_of(field)) from None
 
 
 _name_argument = click.argument("client_name", metavar="NAME", callback=checked(check_name))

@@ -29,7 +29,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.services import Services
-from wxauth.server.core.terminal import say, translated
+from wxauth.server.core.terminal import say, terminal_language, translated
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, export_users, is_field, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
@@ -156,7 +156,7 @@ def import_command(
     header = b""
 
     def fault_text(fault: Fault) -> str:
-        return f"{fault.field}: {translated(fault.wanted)}"
+        return say("{name}: {rule}", name=fault.field, rule=translated(fault.wanted))
 
     def reject(raw: bytes) -> None:
         if rejected and (header or not is_csv):
@@ -170,7 +170,7 @@ def import_command(
         if not refusal.is_of_fields:
             reject(refusal.raw)
         texts = [fault_text(fault) for fault in refusal.faults]
-        faults = "; ".join(texts)
+        faults = ("；" if terminal_language() == "zh" else "; ").join(texts)
         if refusal.others:
             faults = say("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
         if refusal.is_of_fields:

@@ -230,7 +230,7 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
         case ConnectionError() if _REFUSED_TLS in str(exc):
             en, zh = "refuses TLS, which sslmode requires", "不支持 TLS，而 sslmode 要求 TLS"
         case ConnectionRefusedError():
-            en, zh = "refuses connections: does PostgreSQL listen there?", "拒绝连接：PostgreSQL 是否在此监听？"
+            en, zh = "refuses connections: does PostgreSQL listen there?", "拒绝连接，可能没有 PostgreSQL 在此监听"
         case TimeoutError():
             en, zh = "does not answer in time", "未在规定时间内响应"
         case asyncpg.TargetServerAttributeNotMatched():

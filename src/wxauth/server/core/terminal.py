@@ -64,7 +64,7 @@ def to_chinese(sentence: str) -> str:
         return chinese
     if "\n" in sentence:
         return "\n".join(map(to_chinese, sentence.split("\n")))
-    for form, template in _forms():
+    for form, template in () if sentence[:2] in ("[{", '{"') else _forms():  # not of JSON
         if found := form.fullmatch(bare):
             return _HOLE.sub(lambda hole: to_chinese(found[hole[1]]), template)
     return sentence

@@ -165,7 +165,7 @@ class Line(_Strict):
     roles: Annotated[
         Roles | None, OrNone, "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter"
     ] = None
-    status: Annotated[UserStatus | None, OrNone, "must be active or disabled"] = None
+    status: Annotated[UserStatus | None, OrNone, "must be active or disabled; --map status:X=disabled reads X"] = None
     ban_reason: Annotated[Reason | None, OrNone, "must be at most 500 characters, without control characters"] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, OrNone, ATTRIBUTES.wanted] = None
