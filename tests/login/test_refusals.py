@@ -3,6 +3,7 @@
 import asyncio
 import json
 from asyncio import to_thread
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,7 @@ async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
         "active_day": 2,
         "active_week": 2,
         "active_month": 2,
+        "estimated": [],
         "days": [{"date": "2026-11-20", "new_users": 2, "logins": 3}],
     }
     stage.clock.advance(hours=16)  # midnight in UTC
@@ -347,6 +349,24 @@ async def test_an_active_user_is_counted_once_and_by_a_refresh_too(stage: Stage,
     await stage.refresh(seen["alice"])
     numbers = await Admin(stage.client, await stage.login("root")).read("/numbers")
     assert [numbers[f"active_{range}"] for range in ("day", "week", "month")] == [2, 3, 4]
+
+
+@pytest.mark.own_database
+async def test_numbers_of_large_tables_say_that_they_are_estimates_and_miss_nobody_of_today(
+    stage: Stage, root: Admin
+) -> None:
+    many = 30_000  # ten to a page: more pages than are counted one by one
+    await stage.rows.execute("ALTER TABLE users SET (fillfactor = 10)")
+    add = "INSERT INTO users (id, created_at) SELECT gen_random_uuid(), $2 FROM generate_series(1, $1)"
+    await stage.rows.execute(add, many, stage.clock() - timedelta(days=400))
+    names = ("alice", "bob", "carol")
+    for name in names:
+        await stage.login(name)
+    numbers = await root.read("/numbers")
+    assert numbers["estimated"] == ["users", "active_day", "active_week", "active_month"]
+    assert numbers["users"] == pytest.approx(many, rel=0.1)
+    assert numbers["sessions"] == len(names) + 1
+    assert min(numbers["active_day"], numbers["active_week"], numbers["active_month"]) >= len(names) + 1
 
 
 async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:

@@ -54,6 +54,7 @@ for (const [name, scopes] of [
 const wave = (place) => Math.round(900 + 260 * Math.sin(place * 0.9) + 14 * place)
 const day = (place) => new Date(Date.now() - (29 - place) * 86_400_000).toISOString().slice(0, 10)
 const numbers = {
+  estimated: [],
   users: 48_213,
   sessions: 61_004,
   active_day: 2_904,

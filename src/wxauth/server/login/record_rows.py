@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.addresses import TRUNCATED, IpNetwork
-from wxauth.server.core.clock import id_range
+from wxauth.server.core.clock import first_id_at, id_range
 from wxauth.server.core.database import Database, Sweep
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
@@ -106,21 +106,23 @@ class DayRow(SQLModel):
 
 
 class TotalsRow(SQLModel):
-    """The numbers of users and of open sessions. Large numbers are estimates.
+    """The numbers of users and of open sessions.
 
     An active user has logged in or refreshed within that time, on however many devices.
     """
 
-    users: int = Field(description="An estimate above some 50,000.", schema_extra={"examples": [52310]})
-    sessions: int = Field(
-        description="Open sessions; an estimate above some 50,000.", schema_extra={"examples": [60122]}
-    )
+    users: int = Field(schema_extra={"examples": [52310]})
+    sessions: int = Field(description="Open sessions.", schema_extra={"examples": [60122]})
     active_day: int = Field(
-        description="Users active in the last 24 hours; an estimate above some 15,000 users.",
+        description="Users active in the last 24 hours: never fewer than have logged in.",
         schema_extra={"examples": [3105]},
     )
     active_week: int = Field(description="The same for 7 days.", schema_extra={"examples": [11870]})
     active_month: int = Field(description="The same for 30 days.", schema_extra={"examples": [28402]})
+    estimated: list[str] = Field(
+        description="Which of these numbers are estimates, accurate to within a few percent: those of large tables.",
+        schema_extra={"examples": [["users", "sessions"]]},
+    )
 
 
 class Overview(TotalsRow):
@@ -205,24 +207,40 @@ OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expi
 """A scalar query for the number of open sessions."""
 
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")  # less, because it also reads the sessions of each
-# A share of the users read, because the number of pages in a sample varies by more than the shares do.
+_ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
+_LOGINS_READ: Final = 20_000
+# A share of the users read, because the number of pages in a sample varies by more than the shares do. A sample may
+# miss the few who have logged in today, who are counted one by one.
 _ACTIVE_PART: Final = ", ".join(
-    f"users * count(*) FILTER (WHERE seen_at > :now - interval '{part(age)}') / GREATEST(count(*), 1) AS {part(name)}"
-    for name, age in (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
+    f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{part(age)}') / GREATEST(count(*), 1), today)"
+    f" AS {part(name)}"
+    for name, age in _ACTIVE
+)
+_ESTIMATED_PART: Final = ", ".join(
+    f"CASE WHEN {share} < 1 THEN '{part(name)}' END"
+    for name, share in (
+        ("users", _share_of("users", mebibytes="16")),
+        ("sessions", _share_of("sessions", mebibytes="16")),
+        *((name, _USERS_SHARE) for name, _ in _ACTIVE),
+    )
 )
 _TOTALS: Final = Statement[TotalsRow](f"""
-SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART}
+SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART},
+       array_remove(ARRAY[{_ESTIMATED_PART}], NULL) AS estimated
   FROM ({estimate_of("users", "true")}) AS total (users)
+ CROSS JOIN (
+       SELECT count(DISTINCT user_id) AS today
+         FROM (SELECT user_id FROM sessions WHERE id > :day_ago ORDER BY id DESC LIMIT :most) AS opened) AS logged_in
   LEFT JOIN (
        SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
          FROM {_sample("users", _USERS_SHARE)}) AS person ON true
- GROUP BY users
+ GROUP BY users, today
 """)
 
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
     """The totals, and the counts of all processes for each of these days at that offset."""
-    totals = await database.row(_TOTALS, now=now)
+    totals = await database.row(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_LOGINS_READ)
     assert totals is not None
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))

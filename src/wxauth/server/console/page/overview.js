@@ -5,7 +5,7 @@ import { chart, lastDays } from './chart.js'
 import { h } from './dom.js'
 import { act, copier, facts, field, load, part, table, tag, time, whole } from './parts.js'
 import { whyOf } from './signins.js'
-import { number, text } from './texts.js'
+import { number as exactly, roughly, text } from './texts.js'
 import { webhooksAndTheirOldest } from './webhooks.js'
 
 const RANGES = [7, 30, 90, 365]
@@ -33,7 +33,8 @@ export function showOverview(main) {
   check()
 }
 
-function draw({ users, sessions, active_day, active_week, active_month, days }) {
+function draw({ days, estimated, ...totals }) {
+  const number = (name) => (estimated.includes(name) ? roughly : exactly)(totals[name])
   const range = field({ name: 'range', label: text('range'), type: 'select', value: '30', options: RANGES.map((n) => [String(n), text('days', { n })]) })
   range.element.classList.add('list-field')
   const charts = h('div', { class: 'stack' })
@@ -44,11 +45,11 @@ function draw({ users, sessions, active_day, active_week, active_month, days }) 
     h(
       'div',
       { class: 'tiles' },
-      tile('users', users),
-      tile('activeMonth', active_month, text('activeWeek', { n: number(active_week) }), text('activeDay', { n: number(active_day) })),
-      tile('newUsersToday', days.at(-1).new_users, text('yesterday', { n: number(days.at(-2).new_users) })),
-      tile('loginsToday', days.at(-1).logins, text('yesterday', { n: number(days.at(-2).logins) })),
-      tile('openSessions', sessions),
+      tile('users', number('users')),
+      tile('activeMonth', number('active_month'), text('activeWeek', { n: number('active_week') }), text('activeDay', { n: number('active_day') })),
+      tile('newUsersToday', exactly(days.at(-1).new_users), text('yesterday', { n: exactly(days.at(-2).new_users) })),
+      tile('loginsToday', exactly(days.at(-1).logins), text('yesterday', { n: exactly(days.at(-2).logins) })),
+      tile('openSessions', number('sessions')),
     ),
     range.element,
     charts,
@@ -67,11 +68,11 @@ function whyRefused({ items, next_cursor: isMore }) {
   const rows = Object.entries(times)
     .sort(([, one], [, other]) => other - one)
     .slice(0, REASONS_SHOWN)
-    .map(([code, n]) => [h('a', { href: `#/signins?show=refused&code=${encodeURIComponent(code)}` }, whyOf(code)), number(n)])
+    .map(([code, n]) => [h('a', { href: `#/signins?show=refused&code=${encodeURIComponent(code)}` }, whyOf(code)), exactly(n)])
   return part(
     text('refusedToday'),
     ...table(text('refusedToday'), [text('why'), text('times')], rows, h('p', {}, text('noneRefused'))).elements,
-    isMore ? h('p', { class: 'quiet' }, text('refusedNewest', { n: number(items.length) })) : '',
+    isMore ? h('p', { class: 'quiet' }, text('refusedNewest', { n: exactly(items.length) })) : '',
   )
 }
 
@@ -104,7 +105,7 @@ const keptButton = (place, days) =>
 
 /** A number, and others to compare it with. */
 const tile = (name, value, ...others) =>
-  h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)), others.map((each) => h('small', {}, each)))
+  h('p', { class: 'tile' }, h('strong', {}, value), h('span', {}, text(name)), others.map((each) => h('small', {}, each)))
 
 const asTable = (days) =>
   h(
@@ -114,7 +115,7 @@ const asTable = (days) =>
     table(
       lastDays(days),
       [text('day'), text('newUsers'), text('logins')],
-      days.toReversed().map((day) => [whole(day.date), number(day.new_users), number(day.logins)]),
+      days.toReversed().map((day) => [whole(day.date), exactly(day.new_users), exactly(day.logins)]),
     ).elements,
   )
 

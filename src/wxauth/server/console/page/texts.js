@@ -402,7 +402,7 @@ const TEXTS = {
   appId: ['AppID', 'AppID'],
   appTitleHint: ['shown on the login pages', '显示在登录页面上'],
   logo: ['Picture', '图标'],
-  logoHint: ['shown on the login pages; PNG, JPEG or WebP, at most 32 KiB', '显示在登录页面上；PNG、JPEG 或 WebP，最大 32 KiB'],
+  logoHint: ['shown on the login pages; PNG, JPEG or WebP, at most 32 KiB and 1024 × 1024', '显示在登录页面上；PNG、JPEG 或 WebP，最大 32 KiB、1024 × 1024'],
   appSecret: ['AppSecret', 'AppSecret'],
   pushToken: ['Token', 'Token'],
   pushAesKey: ['EncodingAESKey', 'EncodingAESKey'],
@@ -628,5 +628,8 @@ export const zone = () =>
 export const dateAndTime = (iso) => new Intl.DateTimeFormat(language(), DATE_AND_TIME).format(new Date(iso))
 
 export const percent = (share) => new Intl.NumberFormat(language(), { style: 'percent' }).format(share)
+
+/** An estimate: `≈ 201,000`. */
+export const roughly = (value) => `≈ ${new Intl.NumberFormat(language(), { maximumSignificantDigits: 3 }).format(value)}`
 
 export const number = (value) => new Intl.NumberFormat(language()).format(value)
