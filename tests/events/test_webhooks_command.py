@@ -36,7 +36,8 @@ async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, r
     assert printed.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
     assert printed["secret"].startswith("whsec_")
     listed = json.loads((await webhooks("list", "--json")).stdout)
-    assert listed == [{name: value for name, value in printed.items() if name != "secret"}]
+    hidden = {name: value for name, value in printed.items() if name != "secret"}
+    assert listed == {"items": [hidden], "next_cursor": None}
     tried = await webhooks("test", "orders", "--json")
     assert (tried.returncode, json.loads(tried.stdout)["status"]) == (0, 204)
     receiver.usual = 500

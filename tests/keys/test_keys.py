@@ -391,7 +391,7 @@ async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: Rows) 
     first, second = [(await answered(wxauth("keys", "rotate", "--json")))["kid"] for _ in range(2)]
     assert await answered(wxauth("keys", "withdraw", first, "--json")) == {"kid": first, "signing": second}
     status, output, _ = await wxauth("keys", "withdraw", second)
-    [left] = [key["kid"] for key in await answered(wxauth("keys", "list", "--json"))]
+    [left] = [key["kid"] for key in (await answered(wxauth("keys", "list", "--json")))["items"]]
     assert (status, output) == (0, f"{second} is withdrawn; {left} signs now\n")
     events = await rows.fetch("SELECT type, actor, data FROM events WHERE type = 'signing_key.withdrawn' ORDER BY id")
     assert [(event["type"], event["actor"], json.loads(event["data"])) for event in events] == [

@@ -226,14 +226,14 @@ def moments() -> list[int]:
 
 @pytest.mark.process
 async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth: WxAuth) -> None:
-    assert (await wxauth("keys", "list", "--json"))[:2] == (0, "[]\n")
+    assert (await wxauth("keys", "list", "--json"))[:2] == (0, '{"items":[],"next_cursor":null}\n')
     first = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]  # there was none
     before = datetime.now(UTC)
     status, output, _ = await wxauth("keys", "rotate")
     kid, signs_from = output.strip().split(" signs from ")
     assert status == 0
     assert datetime.fromisoformat(signs_from) - before >= timedelta(seconds=JWKS_MAX_AGE + SEEN_WITHIN)
-    listed = json.loads((await wxauth("keys", "list", "--json"))[1])
+    listed = json.loads((await wxauth("keys", "list", "--json"))[1])["items"]
     assert [(key["kid"], key["state"]) for key in listed] == [(first, "signing"), (kid, "next")]
     assert (listed[1]["signs_from"], listed[1]["published_until"]) == (signs_from, None)
     table = (await wxauth("keys", "list"))[1].splitlines()

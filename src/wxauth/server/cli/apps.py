@@ -29,6 +29,7 @@ from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.terminal import say, translated, word
 from wxauth.server.core.trail import OPERATOR
+from wxauth.server.web.bodies import all_of
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
@@ -92,7 +93,7 @@ def list_command(as_json: bool) -> None:
 
     found = _with_parts(ask)
     columns = table(found, "app_id source state sign_up push kind title", state=state_of, push=_push)
-    show(found, columns, as_json=as_json)
+    show(all_of(found), columns, as_json=as_json)
 
 
 def _push(app: AppAnswer) -> str | None:

@@ -47,6 +47,7 @@ from wxauth.server.core.settings import ClientCommandSettings
 from wxauth.server.core.terminal import say, word
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
+from wxauth.server.web.bodies import all_of
 
 _CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
 _NO_PKCE: Final = "Make PKCE optional: you vouch that it checks the nonce. Needs a secret."
@@ -223,7 +224,7 @@ def list_command(as_json: bool) -> None:
         "client_id created_at scopes",
         created_at=lambda row: to_the_second(datetime.fromisoformat(row["created_at"])),
     )
-    show(found, columns, as_json=as_json)
+    show(all_of(found), columns, as_json=as_json)
 
 
 @clients.command()

@@ -18,6 +18,7 @@ from wxauth.server.core.terminal import say
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, key_ring_of, list_published
 from wxauth.server.keys.models import NoSuchKey, StoredSigningKey
+from wxauth.server.web.bodies import all_of
 
 if TYPE_CHECKING:
     from wxauth.server.checks.sealed import SealedCounts
@@ -51,7 +52,7 @@ def list_command(as_json: bool) -> None:
         signs_from=lambda key: to_the_second(key["signs_from"]),
         published_until=lambda key: to_the_second(key["published_until"]),
     )
-    show(rows, columns, as_json=as_json)
+    show(all_of(rows), columns, as_json=as_json)
 
 
 @keys.command()

@@ -37,7 +37,7 @@ from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.web.bodies import items_of
+from wxauth.server.web.bodies import all_of, items_of
 
 _RULE: Final = "must be a-z, 0-9, _ and -, the first a letter or digit, at most 64."
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
@@ -63,7 +63,7 @@ def webhooks() -> None:
 def list_command(as_json: bool) -> None:
     """Print every webhook, without its secret."""
     found = [webhook.shown for webhook in _with_webhooks(lambda webhooks: webhooks.all())]
-    show(found, table(found, "name state url types", state=state_of, types=_types_of), as_json=as_json)
+    show(all_of(found), table(found, "name state url types", state=state_of, types=_types_of), as_json=as_json)
 
 
 @webhooks.command()
