@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import BytesIO
 from itertools import count
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import respx
+from PIL import Image
 
 from tests.clock import Clock as Clock
 from wxauth.server.dev.wechat import APPS, LATER_APP, OTHER_KINDS, Simulator, create_simulator
@@ -26,6 +28,20 @@ _START = 12
 _RUN = re.compile(rf"[^\s\"',;(){{}}\[\]<>]{{{_START},}}")
 """Text in which a secret may be: without what no secret has."""
 _SHORTEST_PHONE = 8
+
+
+def logo_of(side: int) -> str:
+    """A picture for a login page, as a `data:` URL."""
+    Image.new("L", (side, 1)).save(file := BytesIO(), "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+LOGO = logo_of(1)
+
+
+def content_of(url: str) -> bytes:
+    """The file in a `data:` URL."""
+    return base64.b64decode(url.partition(",")[2])
 
 
 def service_env(database_url: str, *, apps: Sequence[Mapping[str, str]] = APPS, **settings: object) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, SECRET_KEY, Secrets
+from tests.fakes import APP, LOGO, SECRET_KEY, Secrets, content_of
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
@@ -194,9 +194,9 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
         ("app_secret", "with space"),
         ("logo", "https://shop.example.com/logo.png"),
         ("logo", "data:image/svg+xml;base64,PHN2Zz4="),
-        ("logo", 'data:image/png;base64,iVBORw0KGgo=" onerror="'),
-        ("logo", "data:image/jpeg;base64,iVBORw0KGgo="),  # a PNG
-        ("logo", f"data:image/png;base64,iVBORw0KGgo{'A' * 44_000}="),
+        ("logo", f'{LOGO}" onerror="'),
+        ("logo", LOGO.replace("png", "jpeg")),  # a PNG
+        ("logo", f"{LOGO.rstrip('=')}{'A' * 44_000}="),
         ("push_token", "no spaces please"),
         ("push_aes_key", "9" * 43),  # without a push_token
         ("is_enabled", None),
@@ -436,7 +436,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     added = await apps("add", LATER, "--title", "小店", "--push-token", given=f"{secret}\n{token}\n")
     assert (added.returncode, added.stdout) == (0, f"added {LATER}\n"), added.stderr
     assert "within 15 seconds" in added.stderr
-    listed = json.loads((await apps("list", "--json")).stdout)
+    listed = json.loads((await apps("list", "--json")).stdout)["items"]
     assert [(app["app_id"], app["source"], app["is_default"], app["has_push_token"]) for app in listed] == [
         (LATER, "database", True, True)
     ]
@@ -449,8 +449,8 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
         assert json.loads((await apps("set", LATER, *options, "--json")).stdout)["js_hosts"] == hosts
     assert (await apps("set", LATER, "--js-host=https://a.test")).returncode == 2
     assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
-    (tmp_path / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    for file, logo in ((tmp_path / "logo.png", "data:image/png;base64,iVBORw0KGgo="), ("default", None)):
+    (tmp_path / "logo.png").write_bytes(content_of(LOGO))
+    for file, logo in ((tmp_path / "logo.png", LOGO), ("default", None)):
         assert json.loads((await apps("set", LATER, "--logo", str(file), "--json")).stdout)["logo"] == logo
     for file in (__file__, tmp_path / "no-such-file"):
         assert (await apps("set", LATER, "--logo", str(file))).returncode == 2

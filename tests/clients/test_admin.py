@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes import Clock, Secrets
+from tests.fakes import LOGO, Clock, Secrets, logo_of
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, Rows
@@ -22,7 +22,7 @@ NO_SITE: Body = {
 }
 SITE: Body = {
     "title": "小店",
-    "logo": "data:image/png;base64,iVBORw0KGgo=",
+    "logo": LOGO,
     "scopes": ["users", "openid", "roles"],
     "is_public": False,
     "device": True,
@@ -57,7 +57,9 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("title", {"title": "\u202epohS"}),
     ("logo", {"logo": "https://shop.example.com/logo.png"}),
     ("logo", {"logo": "data:image/svg+xml;base64,PHN2Zz4="}),
-    ("logo", {"logo": "data:image/png;base64,iVBORw0KGgo"}),  # not padded
+    ("logo", {"logo": LOGO.rstrip("=")}),  # not padded
+    ("logo", {"logo": "data:image/png;base64,iVBORw0KGgo="}),  # only its first bytes
+    ("logo", {"logo": logo_of(1025)}),
     ("app_id", {"app_id": "wx 1"}),
     ("account_app_id", {"account_app_id": "wx0000000000000000"}),
     ("website_app_id", {"website_app_id": "wx0000000000000000"}),
@@ -95,6 +97,9 @@ BAD_LOGOUT_URIS = [
     "https://me:mine@shop.example.com/logout",
 ]
 REFUSED_OF_A_SITE += [("backchannel_logout_uri", {"backchannel_logout_uri": uri}) for uri in BAD_LOGOUT_URIS]
+REFUSED_OF_A_SITE += [
+    (name, {name: [f"https://shop.example.com/{n}" for n in range(101)]}) for name in ("redirect_uris", "logout_uris")
+]
 REFUSED_OF_A_SITE += [(name, {name: [uri]}) for name in ("redirect_uris", "logout_uris") for uri in BAD_URIS]
 URIS = SITE["redirect_uris"]
 REFUSED_OF_A_NEW_ONE: list[tuple[str, Body]] = [
@@ -138,8 +143,8 @@ class Desk:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def renew(self, name: str = "billing") -> Body:
-        answer = await self.ask("POST", f"{name}/secret")
+    async def renew(self, name: str = "billing", **how: bool) -> Body:
+        answer = await self.ask("POST", f"{name}/secret", **how)
         self.secrets.add_unlogged(answer.json()["client_secret"])
         return answer.json()
 
@@ -187,6 +192,12 @@ async def test_a_clients_scopes_are_replaced(desk: Desk) -> None:
 
 
 @pytest.mark.requirement("asvs-13.2.1")
+async def test_a_renewed_secret_refuses_the_former_one_at_once_if_asked(desk: Desk) -> None:
+    former, renewed = (await desk.add())["client_secret"], (await desk.renew(at_once=True))["client_secret"]
+    assert (await desk.listed())[0]["former_secret_until"] is None
+    assert [await is_admitted(desk, secret) for secret in (former, renewed)] == [False, True]
+
+
 async def test_a_renewed_secret_leaves_the_former_one_a_day(desk: Desk, clock: Clock, login: LogIn) -> None:
     former, renewed = (await desk.add())["client_secret"], (await desk.renew())["client_secret"]
     assert (await desk.listed())[0]["former_secret_until"] == "2026-11-21T08:00:00Z"

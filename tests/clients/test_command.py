@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 import click
 import pytest
 
-from tests.fakes import APP, Secrets, service_env
+from tests.fakes import APP, LOGO, Secrets, content_of, service_env
 from tests.processes import Command, make_command, run
 from tests.sweeps import swept
 from tests.world import CALLBACK, Body, Client, Rows
@@ -55,7 +55,7 @@ class Clients:
         return failed.stderr
 
     async def listed(self) -> list[Body]:
-        return json.loads((await self.run("list", "--json")).stdout)
+        return json.loads((await self.run("list", "--json")).stdout)["items"]
 
     async def only(self, *fields: str) -> list[object]:
         """These fields of the only client."""
@@ -279,10 +279,10 @@ async def test_a_site_shares_logins_leaves_out_pkce_and_gets_claims_until_that_i
 
 
 async def test_a_sites_logo_is_a_picture_in_a_file(clients: Clients, tmp_path: Path) -> None:
-    (tmp_path / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "logo.png").write_bytes(content_of(LOGO))
     (tmp_path / "logo.svg").write_bytes(b"<svg/>")
     await clients.do(*SHOP, "--logo", str(tmp_path / "logo.png"))
-    assert await clients.only("logo") == ["data:image/png;base64,iVBORw0KGgo="]
+    assert await clients.only("logo") == [LOGO]
     for file in ("logo.svg", "missing.png"):
         await clients.refuse("--logo", "set", "shop", "--logo", str(tmp_path / file))
     await clients.do("set", "shop", "--logo", "")

@@ -14,6 +14,7 @@ import pytest
 from jose import jwt
 
 from tests.database_proxy import Proxy
+from tests.fakes import LOGO
 from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
@@ -29,7 +30,7 @@ UNASKED_VERIFIERS = [{"code_verifier": VERIFIER}, {"code_verifier": "short"}]
 
 async def test_a_sites_logo_is_on_its_page_and_on_the_phone(house: House) -> None:
     assert 'class="logo"' not in (await house.browser.show()).html
-    logo = "data:image/png;base64,iVBORw0KGgo="
+    logo = LOGO
     await house.change(logo=logo)
     tab = await house.browser.show()
     assert f'<img class="logo" src="{logo}"' in tab.html

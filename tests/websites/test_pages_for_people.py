@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.dev.running import running_dev
-from tests.fakes import OTHER_APP
+from tests.fakes import LOGO, OTHER_APP
 from tests.forked import stand_in
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
@@ -20,11 +20,9 @@ from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
 from tests.world import AddSite, Client, Site
 from wxauth.server.apps.registry import Apps, ManagedApps
-from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR
 
-LOGO = picture_url(b"\x89PNG\r\n\x1a\n of the shop")
 BACK = {"en": "Back to Example Shop", "zh": "返回 Example Shop"}
 
 

@@ -892,7 +892,7 @@ test('a service is told to begin with a call that its scopes allow', async () =>
   await dialog().getByText(`curl --user 'seller:SECRET' ${SERVICE_URL}/v1/apps/APP_ID/signatures`).waitFor()
 })
 
-const LOGO = 'data:image/png;base64,iVBORw0KGgo='
+const LOGO = 'data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='
 const ACCOUNT = { app_id: 'wxdev00000000000d4', kind: 'official_account', app_secret: 'a-secret-of-the-service-account', title: '店铺服务号' }
 
 test('a site is added, shown and changed', async () => {

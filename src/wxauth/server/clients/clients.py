@@ -76,6 +76,8 @@ _FORMS: Final = {
 }
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {"claims": check_claims, "logo": check_logo}
 MAX_URI_LENGTH: Final = 2048
+MAX_URIS: Final = 100
+"""Of a kind: each login and each CORS request compares them."""
 _LONGEST_SHOWN: Final = 200
 URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
@@ -329,6 +331,8 @@ def origin_shown(client: Client) -> str | None:
 
 
 def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:
+    if len(uris) > MAX_URIS:
+        raise WrongClient(field, f"must be at most {MAX_URIS} URIs")
     try:
         return list(dict.fromkeys(check_uri(uri) for uri in uris))
     except ValueError as exc:

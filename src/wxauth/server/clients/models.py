@@ -85,8 +85,8 @@ class Client(SQLModel):
         schema_extra={"examples": ["小店"]},
     )
     logo: str | None = _text(
-        "The site's picture on the login pages and the phone: a PNG, JPEG or WebP of at most 32 KiB, as a `data:` URL; "
-        "null: none."
+        "The site's picture on the login pages and the phone: a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024, "
+        "as a `data:` URL; null: none."
     )
     scopes: list[str] = Field(
         sa_type=ARRAY(Text),

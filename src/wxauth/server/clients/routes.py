@@ -83,6 +83,14 @@ class NewClientAnswer(ClientAnswer):
     client_secret: str | None = Field(repr=False, description="Null for a public client.", examples=["…"])
 
 
+class ClientSecretRequest(BaseModel):
+    """How to rotate a client's secret."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"at_once": True}]})
+
+    at_once: StrictBool = Field(default=False, description="Refuse the former secret from now on.")
+
+
 class ClientSecretAnswer(BaseModel):
     """A client with its new secret, which is shown only once."""
 
@@ -181,10 +189,15 @@ async def remove_client(
     failures=[_PUBLIC, _NO_SUCH_CLIENT],
 )
 async def renew_client_secret(
-    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, name: ClientName
+    administrator: FreshAdministratorDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    name: ClientName,
+    body: ClientSecretRequest | None = None,
 ) -> ClientSecretAnswer:
-    """The new secret is only in this answer. The former one works for another 24 hours."""
-    credentials, scopes = await clients.renew_secret(database, name, by=administrator, now=clock())
+    """The new secret is only in this answer. The former one works for another 24 hours, unless `at_once`."""
+    at_once = body is not None and body.at_once
+    credentials, scopes = await clients.renew_secret(database, name, at_once=at_once, by=administrator, now=clock())
     return ClientSecretAnswer(name=name, client_id=name, client_secret=credentials.client_secret, scopes=list(scopes))
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
@@ -37,8 +38,10 @@ _EXAMPLE_OF_RESOURCES: Final = (
     '[{"resource": "https://mcp.example.com/mcp", "title": "…", "scopes": {"orders:read": "…"}}]'
 )
 _HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
-_PICTURE: Final = re.compile(rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL)
 _MAX_LOGO_BYTES: Final = 32 * 1024
+_MAX_LOGO_SIDE: Final = 1024
+"""Pixels: a phone decodes the whole picture."""
+_RULE_OF_LOGO: Final = "must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024"
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -64,11 +67,14 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 
 
 def picture_url(content: bytes) -> str:
-    """A small picture as a `data:` URL. Raises: ValueError."""
-    found = _PICTURE.match(content)
-    if found is None or len(content) > _MAX_LOGO_BYTES:
-        raise ValueError("must be a PNG, JPEG or WebP of at most 32 KiB")
-    return f"data:image/{found.lastgroup};base64,{base64.b64encode(content).decode()}"
+    """A small picture, which is decoded, as a `data:` URL. Raises: ValueError."""
+    from PIL import Image
+
+    with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
+        if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
+            image.load()
+            return f"data:image/{image.format.lower()};base64,{base64.b64encode(content).decode()}"
+    raise ValueError(_RULE_OF_LOGO)
 
 
 def check_logo(url: str) -> str:
@@ -76,7 +82,10 @@ def check_logo(url: str) -> str:
     with suppress(ValueError):
         if picture_url(base64.b64decode(url.partition(",")[2])) == url:
             return url
-    raise ValueError("must be a `data:` URL, in base64, of a PNG, JPEG or WebP of at most 32 KiB, with its own type")
+    raise ValueError(
+        "must be a `data:` URL, in base64 and with its own type, of a PNG, JPEG or WebP of at most 32 KiB "
+        "and 1024 × 1024"
+    )
 
 
 def _split_at_commas(value: object) -> object:

@@ -120,7 +120,7 @@ class AppFields(BaseModel):
     )
     logo: OrNone[Logo] = Field(
         default=None,
-        description="Its picture on the login pages: a PNG, JPEG or WebP of at most 32 KiB, as a `data:` URL.",
+        description="Its picture on the login pages: a `data:` URL of a PNG, JPEG or WebP (32 KiB, 1024 × 1024).",
     )
     unionid: OrNone[UnionidPolicy] = Field(
         default=None,
