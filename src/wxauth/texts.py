@@ -14,6 +14,9 @@ _UNPRINTED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """The Unicode categories of controls, formats (bidirectional ones, too), surrogates, and ends of lines."""
 _INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and symbols of other categories that show nothing, such as the fillers of Hangul."""
+_HTTP_URL: Final = re.compile(
+    r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
+)
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
@@ -25,9 +28,8 @@ def is_loopback(host: str | None) -> bool:
 def is_http_url(url: str) -> bool:
     """Whether this is an http or https URL with a host, and with a port that may be one if any."""
     try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
+    except ValueError:  # the port is too large, or Unicode takes a character of the user's for one that separates
         return False
 
 

@@ -87,6 +87,10 @@ BAD_URIS = [
     "https://shop.example.com:99999/",
     "https://商店.example.com/",
     "http://127.0.0.1.example.com/",
+    "https://https://shop.example.com/",
+    "https://[::1]x/",
+    "https://shop.example.com:/",
+    "https://shop[.example.com/",
     "",
 ]
 BAD_LOGOUT_URIS = [
@@ -95,6 +99,9 @@ BAD_LOGOUT_URIS = [
     "https://169.254.169.254/logout",
     "ftp://127.0.0.1/logout",
     "https://me:mine@shop.example.com/logout",
+    "https://me：mine@shop.example.com/logout",
+    "https://https://shop.example.com/logout",
+    "https://me[mine@shop.example.com/logout",
 ]
 REFUSED_OF_A_SITE += [("backchannel_logout_uri", {"backchannel_logout_uri": uri}) for uri in BAD_LOGOUT_URIS]
 REFUSED_OF_A_SITE += [

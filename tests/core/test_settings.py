@@ -19,6 +19,8 @@ from tests.sweeps import swept
 from wxauth.server.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
+UNENCODED = ["hunter2[", "hunter2]", "[1]", "hunter2＠x", "hunter2：x", "hunter2／x", "hunter2℀", "hunter2\t"]
+"""Passwords in which Python or Unicode takes a character for one that separates, or drops it."""
 REQUIRED = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": SECRET_KEY, "APPS": json.dumps([APP])}
 
 OWN_RULES = {
@@ -33,6 +35,8 @@ OWN_RULES = {
         "postgresql://wxauth:hunter2@/wxauth?host=a,b,c&port=1,2",
         "postgresql://wxauth:hunter2#@db/wxauth",
         "postgresql://wxauth:hunter2/x@db/wxauth",
+        "postgresql://postgresql://wxauth:hunter2@db/wxauth",
+        *(f"postgresql://wxauth:{password}@db/wxauth" for password in UNENCODED),
     ],
     "APP_ID": ["wx 1"],
     "APPS": [
@@ -66,6 +70,13 @@ OWN_RULES = {
         " https://auth.example.com",
         "https://auth.example.com/a%20b",
         "https://auth.example.com/v1",
+        "https://https://auth.example.com",
+        "https://https//auth.example.com",
+        "https://auth.example.com:",
+        "https://[::1]hunter2",
+        "https://\u200bauth.example.com",
+        "https://auth.example.com:８０",
+        *(f"https://wxauth:{password}@auth.example.com" for password in UNENCODED),
     ],
     "AUDIENCE": [""],
     "ACCESS_TOKEN_TTL": ["0", "86401", "15m"],
@@ -76,6 +87,8 @@ OWN_RULES = {
     "CLAIMS": ["[]"],
     "SIGN_UP_HOOK_URL": [
         "ftp://x",
+        "https://https://hooks.example.com/",
+        *(f"https://wxauth:{password}@hooks.example.com/" for password in UNENCODED),
         "http://8.8.8.8/",
         "https://169.254.169.254/",
         "https://169.254.169.254./",
@@ -114,6 +127,8 @@ OWN_RULES = {
         "http://wxauth:hunter2/x@proxy.internal:3128",
         "http://:hunter2@proxy.internal:3128",
         "http://proxy.internal:3128/hunter2",
+        "http://http://proxy.internal:3128",
+        *(f"http://wxauth:{password}@proxy.internal:3128" for password in UNENCODED),
     ],
     "REDIS_URL": [
         "http://:hunter2@redis",
@@ -121,12 +136,18 @@ OWN_RULES = {
         "redis://:hunter2@redis-1:6379,redis-2:6379",
         "redis+sentinel://:hunter2@sentinel-1,sentinel-2",
         "redis+cluster://:hunter2@redis-1,redis-2/0",
+        "rediss+cluster://:hunter2@redis-1:6379",
+        "redis+sentinel://:hunter2@redis-1:26379/name?sentinel_password=hunter3",
+        "redis://:hunter2@redis:99999",
+        "redis://redis://:hunter2@redis",
+        *(f"redis://:{password}@redis" for password in UNENCODED),
+        *(f"redis+cluster://:{password}@redis:6379" for password in UNENCODED),
     ],
     "LOGIN_RATE_LIMIT": ["600 per minute", "many/minute"],
     "RATE_LIMIT_EXEMPT": ["office.example", "*", "0.0.0.0/0"],
     "TRUSTED_PROXIES": ["proxy.internal", "10.0.0.0/33", "*,10.0.0.0/8", "0.0.0.0/0", "10.0.0.0/8,::/0"],
-    "CORS_ORIGINS": ["admin.example.com", "https://admin.example.com/page"],
-    "OTLP_URL": ["https://hunter2@collector:4318"],
+    "CORS_ORIGINS": ["admin.example.com", "https://https://admin.example.com", "https://admin.example.com/page"],
+    "OTLP_URL": ["https://hunter2@collector:4318", "http://http://collector:4318", "http://w:hunter2[@collector"],
     "LOG_SAMPLE": ["0"],
     "HOST": [""],
     "PORT": ["0", "65536"],
@@ -224,6 +245,18 @@ RIGHT: list[tuple[dict[str, str], str, object]] = [
             "postgresql://wxauth@one:5432,two:5433/wxauth?target_session_attrs=any",
             "postgresql:///wxauth?host=/var/run/postgresql",
             "postgresql://wxauth:p%40ss%2Fword@[::1]:5432/wxauth?sslmode=require",
+            "postgresql://wxauth@%2Fvar%2Frun%2Fpostgresql/wxauth",
+            "postgresql://wxauth:密码:^|{}@db_1.internal/wxauth",
+        )
+    ),
+    *(
+        ({"REDIS_URL": url}, "redis_url", url)
+        for url in (
+            "redis://redis",
+            "rediss://wxauth:hunter%402@[::1]:6379/1?ssl_ca_certs=/ca.pem",
+            "unix:///run/redis.sock?db=1",
+            "redis+sentinel://:hunter2@a:26379,b:26379/main",
+            "redis+cluster://a:6379,[::1]:6379",
         )
     ),
     *(

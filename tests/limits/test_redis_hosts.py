@@ -111,15 +111,15 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
     until(lambda: replica.info("replication")["master_link_status"] == "up")
     hosts.start(
         sentinel,
-        f"requirepass {PASSWORD}2",
+        f"requirepass {PASSWORD}",
         f"sentinel monitor wxauth 127.0.0.1 {first} 1",
         f"sentinel auth-pass wxauth {PASSWORD}",
         "sentinel down-after-milliseconds wxauth 300",
         "sentinel failover-timeout wxauth 3000",
         sentinel=True,
     )
-    sentinels = hosts.connect(sentinel, password=f"{PASSWORD}2", decode_responses=True)
-    url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{hosts.silent_port},127.0.0.1:{sentinel}/wxauth/0?sentinel_password={PASSWORD}2"
+    sentinels = hosts.connect(sentinel, password=PASSWORD, decode_responses=True)
+    url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{hosts.silent_port},127.0.0.1:{sentinel}/wxauth"
     patient, limiter = limiters("2/hour", url, patience=LONG), limiters("2/hour", url)
     assert await hosts.check(url) is CheckLevel.OK
     assert [await admits(patient) for _ in range(3)] == [True, True, False]

@@ -33,7 +33,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
 from wxauth.server.users.bodies import TITLE
-from wxauth.texts import hash_of, is_secure, new_secret
+from wxauth.texts import hash_of, is_http_url, is_secure, new_secret
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
@@ -383,12 +383,7 @@ def _new_secret() -> tuple[str, bytes]:
 
 def check_uri(uri: str) -> str:
     """Check a URI that is to be registered. Raises: ValueError."""
-    try:
-        parts = urlsplit(uri)
-        is_good = bool(_FORM.fullmatch(uri)) and is_secure(uri) and parts.port != 0 and len(uri) <= MAX_URI_LENGTH
-    except ValueError:
-        is_good = False
-    if not is_good:
+    if len(uri) > MAX_URI_LENGTH or not _FORM.fullmatch(uri) or not is_http_url(uri) or not is_secure(uri):
         raise ValueError(URI_RULE)
     return uri
 

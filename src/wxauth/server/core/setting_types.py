@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_core import PydanticUseDefault, from_json
@@ -45,14 +45,18 @@ _RULE_OF_LOGO: Final = "must be a PNG, JPEG or WebP of at most 32 KiB and 1024 Ã
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-_REDIS_USER: Final = r"([^/?#]*@)?"
-_REDIS_HOST: Final = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\],\s]+)(:\d{1,5})?"
+_USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
+_HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
+_PORT: Final = ":[0-9]{1,5}"
+_HOSTS: Final = rf"({_HOST}({_PORT})?(,{_HOST}({_PORT})?)*)?"
+_REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
-    rf"rediss?://{_REDIS_USER}{_REDIS_HOST}(/\d*)?",
-    rf"rediss?\+sentinel://{_REDIS_USER}{_REDIS_HOST}(,{_REDIS_HOST})*/[^/?#]+(/\d*)?",
-    rf"rediss?\+cluster://{_REDIS_USER}{_REDIS_HOST}(,{_REDIS_HOST})*/?",
-    r"unix://[^/?#]*/[^?]+",
+    rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#]*)?",
+    rf"redis\+sentinel://{_REDIS_HOSTS}/[\w.-]+",
+    rf"redis\+cluster://{_REDIS_HOSTS}/?",
+    rf"unix://{_USER}/[^?#]+(\?[^#]*)?",
 )
+_ENCODED: Final = "with / : # ? @ [ ] percent-encoded in user and password"
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
@@ -120,23 +124,29 @@ def _json_like(example: str) -> BeforeValidator:
     return BeforeValidator(read)
 
 
+def _taken_apart(url: str, form: str, like: str) -> SplitResult:
+    """The parts of a URL of this form, with ports that may be some. Raises: ValueError."""
+    try:
+        parts = urlsplit(url) if re.fullmatch(form, url) else None
+    except ValueError:  # Unicode takes a character of the password's for one that separates
+        parts = None
+    if parts is None:
+        raise ValueError(f"must be a URL like {like}")
+    if not all(0 < int(port) < 65536 for port in re.findall(r":(\d+)(?=,|$)", parts.netloc.rpartition("@")[2])):
+        raise ValueError("must have ports from 1 to 65535")
+    return parts
+
+
 def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
-    authority = re.match(r"postgresql://([^/?#]*)", url)
-    if authority is None:
-        raise ValueError("must be a URL like postgresql://user:password@host:5432/database")
-    if authority[1].count("@") > 1:  # asyncpg takes what follows the first for the host
-        raise ValueError("must have @ written as %40 in user and password")
-    hosts = authority[1].rpartition("@")[2].split(",")
-    query = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
-    ports = [host.rpartition(":")[2] for host in hosts if re.search(r":\d+$", host)]
-    listed = query.get("port", "").split(",") if query.get("port") else []
-    if not all(port.isdigit() and 0 < int(port) < 65536 for port in [*ports, *listed]):
+    form = rf"postgresql://{_USER}{_HOSTS}(/[^?#]*)?(\?[^#]*)?"
+    parts = _taken_apart(url, form, f"postgresql://user:password@host:5432/database, {_ENCODED}")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    listed = query["port"].split(",") if query.get("port") else []
+    if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
         raise ValueError("must have ports from 1 to 65535")
     if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
         raise ValueError("must have one port, or as many as hosts")
-    if "#" in url or not all(re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^:\[\]]*)(:\d{1,5})?", host) for host in hosts):
-        raise ValueError("must have hosts like host:5432, and / : # ? @ [ ] percent-encoded in user and password")
     return SecretStr(url)
 
 
@@ -147,7 +157,7 @@ def _refuse_unit(value: object) -> object:
 
 
 def _check_url(value: str) -> str:
-    if not is_http_url(value) or re.search(r"[\s?#@\\]", value):
+    if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
         raise ValueError("must be a URL like https://host or https://host/path, without user, query or fragment")
     if value.endswith("/"):
         raise ValueError("must be a URL without a trailing slash")
@@ -167,15 +177,14 @@ def _check_issuer(value: str) -> str:
     return value
 
 
-def _check_proxy_url(value: SecretStr) -> SecretStr:
-    user = r"([^:/?#@\s]+(:[^:/?#@\s]*)?@)?"
-    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]\s]+)"
-    url = re.fullmatch(rf"http://{user}{host}:(?P<port>\d{{1,5}})/?", value.get_secret_value())
-    if url is None or not 0 < int(url["port"]) < 65536:
-        raise ValueError(
-            "must be a URL like http://user:password@host:3128, with : / ? # @ percent-encoded in user and password"
-        )
-    return value
+def _check_proxy_url(value: SecretStr) -> None:
+    form = rf"http://(?!:){_USER}{_HOST}{_PORT}/?"
+    _taken_apart(value.get_secret_value(), form, f"http://user:password@host:3128, {_ENCODED}")
+
+
+def _check_redis_url(value: SecretStr) -> None:
+    like = "redis://host:6379/0, redis+sentinel://host:26379,host:26379/name, redis+cluster://host:6379,host:6379"
+    _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), f"{like}, {_ENCODED}")
 
 
 def _check_events_kept(value: int) -> int:
@@ -338,15 +347,8 @@ SecureUrl = Annotated[str, AfterValidator(_check_secure_url)]
 Audience = Annotated[str, Field(min_length=1)]
 Issuer = Annotated[str, AfterValidator(_check_issuer)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
-RedisUrl = Annotated[
-    SecretStr,
-    _form(
-        rf"({'|'.join(_REDIS_FORMS)})(\?.*)?",
-        "must be a URL like redis://host:6379/0, redis+sentinel://host:26379,host:26379/name "
-        "or redis+cluster://host:6379,host:6379",
-    ),
-]
+ProxyUrl = Annotated[SecretStr, _checked(_check_proxy_url)]
+RedisUrl = Annotated[SecretStr, _checked(_check_redis_url)]
 Networks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_networks)]
 ExemptNetworks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_exempt)]
 WebOrigin = Annotated[str, AfterValidator(_check_origin)]

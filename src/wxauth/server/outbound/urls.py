@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from wxauth.server.core.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.server.core.background import once
+from wxauth.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """Seconds that a caller waits for a name."""
@@ -104,6 +105,8 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
         raise RefusedUrl(f"Must have a port from 1 to {_LAST_PORT}, or none")
     if "%" in host:
         raise RefusedUrl("Must be without the zone of an address")
+    if not is_http_url(text):
+        raise RefusedUrl("Must be a URL")
     if "@" in urlsplit(text).netloc:
         raise RefusedUrl("Must be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
