@@ -419,18 +419,75 @@ def test_a_misspelt_name_is_reported_with_the_missing_setting(load: Load) -> Non
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "line"),
+WITHOUT_EQUALS = "WXAUTH_APP_SECRET: must be followed by ="
+SET_NOTHING = [
+    ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by ＝"),
+    ("WXAUTH_APP_SECRET：hunter2", f"{WITHOUT_EQUALS}, not by ："),
+    ("WXAUTH_APP_SECRET:hunter2=", f"{WITHOUT_EQUALS}, not by :"),
+    ("  WXAUTH_APP_SECRET: hunter2", f"{WITHOUT_EQUALS}, not by :"),
+    ("export wxauth_app_secret : hunter2", f"{WITHOUT_EQUALS}, not by :"),
+    ("WXAUTH_APP_SECREThunter2=", WITHOUT_EQUALS),
+    ("WXAUTH_APP_SECRET hunter2", WITHOUT_EQUALS),
+    ("WXAUTH_APP_SECRET+=hunter2", WITHOUT_EQUALS),
+    ("WXAUTH_APP_SECRET", WITHOUT_EQUALS),
+    ("set WXAUTH_APP_SECRET=hunter2", "WXAUTH_APP_SECRET: must be the first word of its line"),
+    ("- WXAUTH_APP_SECRET=hunter2", "WXAUTH_APP_SECRET: must be the first word of its line"),
+    ('"WXAUTH_APP_SECRET": "hunter2",', "WXAUTH_APP_SECRET: must be the first word of its line"),
+    ('$env:WXAUTH_APP_SECRET = "hunter2"', "WXAUTH_APP_SECRET: must be the first word of its line"),
+    ("hunter2 WXAUTH_APP_SECRET", "WXAUTH_APP_SECRET: must be the first word of its line"),
+    ("WXAUTH_APP_SECRET=“hunter2”", "WXAUTH_APP_SECRET: must have straight quotes, or none"),
+    ("WXAUTH_APP_SECRET='hunter2", "WXAUTH_APP_SECRET: must have its quotes closed, and nothing after them"),
+    ('WXAUTH_APP_SECRET="hunter2" hunter3', "WXAUTH_APP_SECRET: must have its quotes closed, and nothing after them"),
+    ('WXAUTH_APPS:[{"app_secret":"hunter2"}]=', "WXAUTH_APPS: must be followed by =, not by :"),
+    ("WXAUTH_ACCES_TOKEN_TTL=900", "no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
+    ("wxauth_workes=2", "no such setting, did you mean WXAUTH_WORKERS?"),
+    ("WXAUTH_APPSECRET:hunter2=", "no such setting, did you mean WXAUTH_APP_SECRET?"),
+    ("WXAUTH_XYZZY=hunter2", "no such setting"),
+    ('"app_secret": "hunter2"}]', "must be NAME=value"),
+    ("export WXAUTH_APP_SECRET = 'hunter2' # 注释", ""),
+    ("# WXAUTH_APP_SECRET: hunter2", ""),
+    ("OTHER=WXAUTH_APP_SECRET:hunter2", ""),
+    ("OTHER_WXAUTH_PORT:1=hunter2", ""),
+]
+"""Lines of `.env`, and what is wrong with each."""
+
+
+@swept(("line", "fault"), SET_NOTHING)
+def test_a_line_that_sets_nothing_is_named_without_a_value(place: Path, line: str, fault: str) -> None:
+    (place / ".env").write_text(f"\ufeffOTHER=thing\n\n{line}\n", encoding="utf-8")
+    shown = f"{fault} (.env, line 3)" if fault.startswith("WXAUTH") else f".env, line 3: {fault}"
+    assert unknown_names({}, env_file=place / ".env") == ([shown] if fault else [])
+
+
+@swept(
+    ("name", "fault"),
     [
-        ("WXAUTH_ACCES_TOKEN_TTL", "WXAUTH_ACCES_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
-        ("wxauth_workes", "wxauth_workes: no such setting, did you mean WXAUTH_WORKERS?"),
+        ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by ＝ (the environment)"),
+        ("WXAUTH_SECRET_KEY:hunter2", "WXAUTH_SECRET_KEY: must be followed by =, not by : (the environment)"),
+        ("WXAUTH_APP_SECREThunter2", f"{WITHOUT_EQUALS} (the environment)"),
+        ("WXAUTH_APPSECREThunter2", "the environment: no such setting, did you mean WXAUTH_APP_SECRET?"),
+        ("WXAUTH_ACCES_TTL", "WXAUTH_ACCES_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
         ("WXAUTH_XYZZY", "WXAUTH_XYZZY: no such setting"),
     ],
 )
-def test_a_name_that_is_no_setting_is_noticed(name: str, line: str, place: Path) -> None:
-    assert unknown_names({name: "hunter2"}, env_file=None) == [line]
-    (place / ".env").write_text(f"{name}=hunter2\n")
-    assert unknown_names({}, env_file=place / ".env") == [line]
+def test_a_variable_that_is_no_setting_is_named_without_a_value(name: str, fault: str) -> None:
+    assert unknown_names({name: ""}, env_file=None) == [fault]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("language", ["C.UTF-8", "zh_CN.UTF-8"])
+def test_no_command_prints_anything_of_a_line_that_sets_nothing(tmp_path: Path, language: str) -> None:
+    wrong = [line for line, fault in SET_NOTHING if fault]
+    url = "postgresql://wxauth:hunter4@127.0.0.1:1/wxauth"
+    (tmp_path / ".env").write_text("\n".join([f"WXAUTH_DATABASE_URL={url}", *wrong]), encoding="utf-8")
+    for command in ("check", "serve", "users list", "migrate", "alive", "clients list"):
+        done = run(*command.split(), cwd=tmp_path, env={"LANG": language})
+        assert done.returncode == 1
+        shown = done.stdout + done.stderr
+        assert "hunter" not in shown
+        assert "Traceback" not in shown
+        named = {int(number) for number in re.findall(r"\.env(?:, line|，第) (\d+)", shown)}
+        assert named == (set(range(2, len(wrong) + 2)) if command in ("check", "serve") else set())
 
 
 def test_variables_of_kubernetes_for_a_service_named_wxauth_are_no_mistake(load: Load) -> None:

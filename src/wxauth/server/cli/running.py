@@ -95,9 +95,9 @@ def _refuse_windows(command: str) -> None:
 
 def _address() -> tuple[str, int]:
     # Read without the settings, which take half a second of CPU to load: a health check runs every few seconds.
-    from dotenv import dotenv_values
+    from wxauth.server.core.env_file import read_env_file
 
-    given = dotenv_values(".env") if Path(".env").exists() else {}
+    given, _ = read_env_file(Path(".env"))
     host = os.environ.get("WXAUTH_HOST") or given.get("WXAUTH_HOST") or "127.0.0.1"
     port = os.environ.get("WXAUTH_PORT") or given.get("WXAUTH_PORT") or ""
     # For a Service named wxauth, Kubernetes sets this variable to a URL instead of a port.

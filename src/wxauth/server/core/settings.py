@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
 
-from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,15 +19,10 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wxauth.server.core.claims import ClaimsTemplate, compile_claims
+from wxauth.server.core.env_file import EnvLine, read_env_file
 from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.setting_types import (
     SECRETS_DIR,
@@ -247,24 +241,6 @@ class DatabaseSettings(BaseSettings):
             raise ValueError("must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins")
         return number
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the files named after settings ourselves.
-
-        pydantic-settings ignores a symbolic link to a file outside the folder, such as those of Vault's agent.
-        """
-        folder = file_secret_settings.secrets_dir  # type: ignore[attr-defined]
-        files = EnvSettingsSource(settings_cls)
-        files.env_vars = _read_files(folder, [f"{PREFIX}{name.upper()}" for name in cls.model_fields]) if folder else {}
-        return init_settings, env_settings, dotenv_settings, files
-
 
 class PhoneSettings(DatabaseSettings):
     """The settings of `wxauth users list`."""
@@ -448,6 +424,17 @@ class Settings(DatabaseSettings):
         return self.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles
 
 
+_NAMES: Final = [name.upper() for name in Settings.model_fields]
+_SETTING: Final = re.compile(
+    rf"(?:export\s)?\s*(?P<before>.*?)\b{PREFIX}(?P<setting>{'|'.join(sorted(_NAMES, key=len, reverse=True))})"
+    r"(?P<rest>\s*(?P<sign>[:：＝﹦⁼]?).*)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A text that has the name of a setting, the longest that it may be."""
+_WORD: Final = re.compile(r"\w+", re.ASCII)
+_OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
+
+
 def load_settings(
     kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR
 ) -> AnySettings:
@@ -459,13 +446,12 @@ def load_settings(
     """
     try:
         unknown = unknown_names(env_file=env_file)
-        given = {name.upper(): value for name, value in _given(os.environ, env_file).items()}
+        given = {name.upper(): value for name, value in {**read_env_file(env_file)[0], **os.environ}.items()}
         secrets_dir = Path(given.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
-        names = [f"{PREFIX}{field.upper()}" for field in kind.model_fields]
-        # Docker creates a folder if the file to be mounted does not exist.
-        if folders := [name for name in names if name not in given and (secrets_dir / name.lower()).is_dir()]:
-            raise InvalidSettings(f"{name}: must be a file, and is a folder" for name in folders)
-        return settings_from(kind, _env_file=env_file, _secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
+        names = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
+        given = {**(_read_files(secrets_dir, names.keys() - given) if secrets_dir.is_dir() else {}), **given}
+        values = {field: given[name] for name, field in names.items() if given.get(name) is not None}
+        return settings_from(kind, **values)
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
     except OSError as exc:
@@ -480,42 +466,61 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
         return kind(**values)
     except ValidationError as exc:
         raise InvalidSettings(_problem(error) for error in exc.errors(include_input=False)) from None
-    except SettingsError as exc:
-        named = re.search(r'field "(\w+)"', str(exc))
-        name = PREFIX + named[1].upper() if named else "a setting"
-        raise InvalidSettings([f"{name}: must be a readable file of UTF-8 text"]) from None
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[str]:
-    """A line for the operator about each variable that has our prefix but is no setting."""
-    known = [name.upper() for name in Settings.model_fields]
-    lines = []
-    for name, value in sorted(_given(environ, env_file).items()):
-        if not name.upper().startswith(PREFIX) or _is_service_link(name, value or ""):
-            continue
-        setting = name.upper().removeprefix(PREFIX)
-        if setting not in known:
-            close = difflib.get_close_matches(setting, known, n=1)
-            hint = f", did you mean {PREFIX}{close[0]}?" if close else ""
-            lines.append(f"{name}: no such setting{hint}")
-    return lines
+    """What is wrong with each variable that has our prefix but is no setting, and with each line that sets nothing.
+
+    Of what was typed, only names of settings are shown: a secret may be where a name should be.
+    """
+    lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
+    if env_file:
+        lines += read_env_file(env_file)[1]
+    return [fault for line in lines if (fault := _fault_of(line))]
+
+
+def _fault_of(line: EnvLine) -> str | None:
+    name, value = (line.name or "").upper(), line.value or ""
+    place = f"{ENV_FILE}, line {line.number}" if line.number else "the environment"
+    is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
+    if is_setting and line.value is not None:
+        has_other = value.startswith(_OTHER_QUOTES)
+        return f"{name}: must have straight quotes, or none ({place})" if has_other else None
+    if _is_service_link(name, value):
+        return None
+    typed = _WORD.match(name.removeprefix(PREFIX))
+    close = difflib.get_close_matches(typed[0] if typed else "", _NAMES, n=1)
+    found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
+    if found and (not _WORD.match(found["rest"]) or close in ([], [found["setting"].upper()])):
+        setting, sign = f"{PREFIX}{found['setting'].upper()}", found["sign"]
+        if found["before"]:
+            return f"{setting}: must be the first word of its line ({place})"
+        if found["rest"].startswith("="):
+            return f"{setting}: must have its quotes closed, and nothing after them ({place})"
+        return f"{setting}: must be followed by ={f', not by {sign}' if sign else ''} ({place})"
+    if line.name is None:
+        return f"{place}: must be NAME=value"
+    if not name.startswith(PREFIX):
+        return None
+    is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
+    hint = f", did you mean {PREFIX}{close[0]}?" if close else ""
+    return f"{line.text if is_word else place}: no such setting{hint}"
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
-    """The texts of the files with these names, in lower case. Raises: InvalidSettings."""
+    """The texts of the files with these names. Raises: InvalidSettings, OSError."""
     texts: dict[str, str | None] = {}
     for path in folder.iterdir():
         name = path.name.upper()
-        if name in names and not path.is_dir():
-            try:
-                texts[name.lower()] = path.read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError):
-                raise InvalidSettings([f"{name}: must be a readable file of UTF-8 text"]) from None
+        if name not in names:
+            continue
+        if path.is_dir():  # Docker creates a folder if the file to be mounted does not exist
+            raise InvalidSettings([f"{name}: must be a file, and is a folder"])
+        try:
+            texts[name] = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise InvalidSettings([f"{name}: must be a readable file of UTF-8 text"]) from None
     return texts
-
-
-def _given(environ: Mapping[str, str], env_file: Path | None) -> dict[str, str | None]:
-    return {**(dotenv_values(env_file) if env_file else {}), **environ}
 
 
 def _is_service_link(name: str, value: str) -> bool:
