@@ -13,17 +13,31 @@ import pytest
 from sqlalchemy import text
 
 from tests.database_proxy import Proxy
+from tests.sweeps import swept
 from tests.world import Rows, until
 from wxauth.errors import StorageUnavailable
 from wxauth.server.checks.rows import missing_limits
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration, migrate
+from wxauth.server.core.outages import DatabaseUrlRefused, reason_of
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
+LIBPQS_OWN = [
+    "connect_timeout",
+    "fallback_application_name",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "sslcompression",
+    "sslsni",
+    "tcp_user_timeout",
+]
 ONE = Statement[int]("SELECT 1 AS one")
 SLEEP = Statement[Nothing]("SELECT pg_sleep(1)")
 
@@ -101,7 +115,7 @@ async def test_of_several_hosts_one_must_be_the_primary(proxy: Proxy, admin: asy
 
 
 @pytest.mark.slow
-async def test_a_password_of_any_characters(tmp_path: Path) -> None:
+async def test_a_password_of_any_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     with EmbeddedPostgres(data, lasting=False) as server:
         connection = await asyncpg.connect(server.url())
@@ -109,7 +123,6 @@ async def test_a_password_of_any_characters(tmp_path: Path) -> None:
         await connection.execute(f'CREATE ROLE "al:ice" LOGIN PASSWORD {quoted}')
         (data / "pg_hba.conf").write_text('local all "al:ice" scram-sha-256\nlocal all all trust\n')
         await connection.execute("SELECT pg_reload_conf()")
-        await connection.close()
         rest = server.url().partition("@")[2]
         assert await can_be_asked(f"postgresql://al%3Aice:{quote(PASSWORD, safe='')}@{rest}")
         assert await can_be_asked(
@@ -117,13 +130,42 @@ async def test_a_password_of_any_characters(tmp_path: Path) -> None:
         )
         with pytest.raises(StorageUnavailable):
             await can_be_asked(f"postgresql://al%3Aice:wrong@{rest}")
+        without_backslash = PASSWORD.replace("\\", "[]＠")
+        quoted = await connection.fetchval("SELECT quote_literal($1::text)", without_backslash)
+        await connection.execute(f'ALTER ROLE "al:ice" PASSWORD {quoted}')
+        await connection.close()
+        file = tmp_path / "pgpass"
+        file.write_text(f"*:*:*:*:{without_backslash}\n", encoding="utf-8")
+        file.chmod(0o600)
+        for variable, value in {"PGPASSWORD": without_backslash, "PGPASSFILE": str(file)}.items():
+            with monkeypatch.context() as environment:
+                environment.setenv(variable, value)
+                assert await can_be_asked(f"postgresql://al%3Aice@{rest}"), variable
+                assert await can_be_asked(f"postgresql://al%3Aice:@{rest}"), variable
 
 
-async def test_sslmode_is_kept(proxy: Proxy) -> None:
-    for sslmode in ("disable", "prefer"):
-        assert await can_be_asked(f"{proxy.url}?sslmode={sslmode}")
-    with pytest.raises(StorageUnavailable):
-        await can_be_asked(f"{proxy.url}?sslmode=require")
+@swept(
+    ("parameter", "works"),
+    [
+        *((f"{name}=1", True) for name in LIBPQS_OWN),
+        *((f"{name}={value}", True) for name in ("channel_binding", "gssencmode") for value in ("prefer", "disable")),
+        ("client_encoding=GBK", True),
+        ("options=-c%20work_mem%3D8MB", True),
+        ("application_name=shop", True),
+        ("channel_binding=require", False),
+        ("require_auth=scram-sha-256", False),
+        ("schema=public", False),
+    ],
+)
+async def test_libpqs_parameters_are_heeded_or_ignored_and_others_refused(
+    proxy: Proxy, parameter: str, works: bool
+) -> None:
+    if works:
+        assert await can_be_asked(f"{proxy.url}?{parameter}")
+        return
+    with pytest.raises(DatabaseUrlRefused) as refused:
+        await can_be_asked(f"{proxy.url}?{parameter}")
+    assert parameter.partition("=")[0] in reason_of(refused.value)
 
 
 @pytest.mark.parametrize(("more", "in_statement"), [("", "read committed"), ("&pgbouncer=true", "serializable")])

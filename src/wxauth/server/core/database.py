@@ -57,6 +57,28 @@ _ENOUGH: Final = 100
 ISOLATION: Final = "READ COMMITTED"
 """Always set, because the database's default may differ: a statement that has waited for a lock must see what the
 lock's holder committed."""
+# Parameters of libpq that asyncpg would send to the server as settings of the session.
+_OF_LIBPQ: Final = frozenset(
+    [
+        "client_encoding",
+        "connect_timeout",
+        "fallback_application_name",
+        "gssdelegation",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "min_protocol_version",
+        "sslcompression",
+        "sslsni",
+        "tcp_user_timeout",
+    ]
+)
+_OPTIONAL: Final = frozenset(
+    (name, value) for name in ("channel_binding", "gssencmode") for value in ("prefer", "disable")
+)
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 
@@ -452,10 +474,7 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
         **{name: str(value) for name, value in deadlines.limits.items()},
     }
     options: dict[str, object] = {"command_timeout": deadlines.silence}
-    # libpq's own parameter. asyncpg would send it to the server as a setting of the session.
-    query.pop("connect_timeout", None)
-    if query.get("channel_binding") in ("prefer", "disable"):
-        del query["channel_binding"]
+    query = {name: value for name, value in query.items() if name not in _OF_LIBPQ and (name, value) not in _OPTIONAL}
     pooler = query.pop(_PGBOUNCER, "")
     is_pooled = pooler in ("1", "true", "prepared")
     if is_pooled:
