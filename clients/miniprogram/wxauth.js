@@ -19,6 +19,7 @@ export class AuthError extends Error {
 		const { title, detail, status = null, requestId = null, retryAfter = null } = more
 		const { wechatErrcode = null, until = null, eraseAt = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
+		if (!(this instanceof AuthError)) Object.setPrototypeOf(this, AuthError.prototype) // compiled to ES5
 		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
 		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
 		const end = isText(until) && attempt(() => minuteOf(until))
@@ -45,7 +46,7 @@ export function createAuth(options) {
 	let era = {} // ends with the session, maybe with an error
 	let underWay = {} // login, refresh: promises
 	let isReplaced // by a login on another device: else both would log each other out for ever
-	const listeners = new Set()
+	let listeners = []
 
 	const read = () => attempt(() => host.getStorageSync(storageKey))
 
@@ -74,7 +75,7 @@ export function createAuth(options) {
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
 			stored = read()
 		}
-		if (isChanged) for (const tell of [...listeners]) tell().catch(() => {})
+		if (isChanged) for (const tell of listeners) tell().catch(() => {})
 	}
 
 	function forget(error) {
@@ -295,8 +296,8 @@ export function createAuth(options) {
 		phoneError: null,
 		onChange(fn) {
 			const tell = async () => fn(user)
-			listeners.add(tell)
-			return () => void listeners.delete(tell)
+			listeners = listeners.concat(tell)
+			return () => void (listeners = listeners.filter((one) => one !== tell))
 		},
 		login,
 		loginCode: async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
@@ -337,7 +338,7 @@ export function createAuth(options) {
 		const member = auth[name]
 		auth[name] = (...args) =>
 			(async () => member(...args))().catch((e) => {
-				if (e instanceof AuthError) throw e
+				if (e.name === 'AuthError') throw e
 				fail('invalid_argument', e.message)
 			})
 	}

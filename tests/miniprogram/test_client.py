@@ -100,3 +100,9 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.split("/")[1].removesuffix(".test.js"))
 def test_the_client_for_mini_programs(file: str, world: dict[str, str]) -> None:
     run_node_tests(file, world)
+
+
+@pytest.mark.parametrize("compiler", ["babel", "tsc"])
+@pytest.mark.parametrize("part", ["account", "login"])
+def test_the_client_compiled_to_es5_is_the_same(part: str, compiler: str, world: dict[str, str]) -> None:
+    run_node_tests(f"miniprogram/{part}.test.js", {**world, "COMPILER": compiler})

@@ -15,8 +15,8 @@ const WECHAT = readFileSync(here('../node_modules/miniprogram-api-typings/types/
 const DOCS = '../../../docs/'
 const TSC = here('../node_modules/typescript/bin/tsc')
 
-test('the client is smaller than 16,000 bytes, and its lines are for reading', () => {
-  assert.ok(Buffer.byteLength(SOURCE) < 16_000, `${Buffer.byteLength(SOURCE)} bytes`)
+test('the client is smaller than 17,000 bytes, and its lines are for reading', () => {
+  assert.ok(Buffer.byteLength(SOURCE) < 17_000, `${Buffer.byteLength(SOURCE)} bytes`)
   const lines = SOURCE.split('\n')
   assert.ok(lines.every((line) => line.length <= 120))
   assert.ok(lines.length > 200)

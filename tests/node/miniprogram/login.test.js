@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { AuthError, createAuth } from '../../../clients/miniprogram/wxauth.js'
 import { fates, Gate } from './phone.js'
 import {
   ask,
+  AuthError,
   ban,
   checkError,
+  createAuth,
   DAY,
   endSession,
   expireAtService,

@@ -2,8 +2,10 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
-import { AuthError, createAuth } from '../../../clients/miniprogram/wxauth.js'
+import { built } from './built.js'
 import { exchange, Phone } from './phone.js'
+
+export const { AuthError, createAuth } = await built(process.env.COMPILER)
 
 /** The URLs and ids: see tests/miniprogram/test_client.py. */
 export const { SERVICE_URL, WECHAT_URL, APP_ID, APP_SECRET, OTHER_APP_ID } = process.env

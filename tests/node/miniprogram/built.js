@@ -1,0 +1,25 @@
+// The client as a mini-program has it: as it is, or as older developer tools compile it for phones that know ES5 alone.
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import vm from 'node:vm'
+
+const CLIENT = new URL('../../../clients/miniprogram/wxauth.js', import.meta.url)
+const require = createRequire(import.meta.url)
+const COMPILERS = {
+  /** Babel 6. Its preset `latest` is preset-env for all targets. */
+  babel: (source) => require('babel-standalone').transform(source, { presets: ['latest', 'stage-3'] }).code,
+  /** The last TypeScript that knows ES5. */
+  tsc: (source) => {
+    const { ModuleKind, ScriptTarget, transpileModule } = require('typescript-5')
+    const compilerOptions = { allowJs: true, target: ScriptTarget.ES5, module: ModuleKind.CommonJS }
+    return transpileModule(source, { compilerOptions }).outputText
+  },
+}
+
+/** What the client exports: the file itself, or what a compiler makes of it. */
+export async function built(compiler) {
+  if (!compiler) return import(CLIENT)
+  globalThis.regeneratorRuntime = require('regenerator-runtime')
+  const compiled = COMPILERS[compiler](readFileSync(CLIENT, 'utf8'))
+  return vm.runInThisContext(`((exports) => {${compiled}\nreturn exports})`)({})
+}
