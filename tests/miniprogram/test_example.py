@@ -61,6 +61,7 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         "scan.js": uni_app.partition("<script>")[2].partition("</script>")[0].replace("'@/", "'./"),
         "guarded.js": block("docs/mini-program-frameworks.md", "onShow()").replace("../../", "./"),
         "login.js": block("docs/mini-program-frameworks.md", "navigateBack").replace("../../", "./"),
+        "cloud.js": block("docs/mini-program-frameworks.md", "callContainer("),
         "buy.js": block("docs/payments.md", "requestVirtualPayment({"),
         "consents.js": f"export async function asked(auth) {{\n{consents}}}",
         "pages/profile/profile.json": "{}",

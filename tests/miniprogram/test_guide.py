@@ -33,12 +33,6 @@ def test_the_tutorial_exists_in_both_languages() -> None:
     assert [page.name for page in PAGES] == ["mini-program.md", "mini-program.zh-CN.md"]
 
 
-def test_the_store_of_the_frameworks_page_is_that_of_the_example() -> None:
-    example = ROOT / "examples/uni-app/src/stores/user.js"
-    shown = code_blocks(ROOT / "docs/mini-program-frameworks.md", "js")
-    assert re.sub(r"(?m)^/\*\* .*\n", "", example.read_text()) in shown
-
-
 @each_page
 @pytest.mark.usefixtures("simulated")
 async def test_the_tutorials_body_is_taken_as_it_is(page: Path, client: Client) -> None:

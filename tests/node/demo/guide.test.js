@@ -107,6 +107,39 @@ test('a page that requires the login leads to it, and the login page back', asyn
   assert.deepEqual(went, ['/pages/login/login', 'back', 'loaded'])
 })
 
+/** WeChat's cloud, which calls the services in its containers as its pages describe. */
+function cloudOf(services) {
+  let isReady = false
+  return {
+    init: () => (isReady = true),
+    callContainer({ config, path, method, header, data, timeout, followRedirect = true, success, fail }) {
+      const { 'X-WX-SERVICE': service, ...others } = header
+      assert.ok(isReady, "Cloud API isn't enabled, please call wx.cloud.init first")
+      assert.ok(config.env && path[0] === '/' && services[service], 'errCode: -501000, invalid host')
+      assert.ok(['GET', 'POST', 'PUT', 'DELETE'].includes(method), 'errCode: 102005')
+      assert.ok(timeout <= 15000, 'a longer timeout has no effect')
+      guide.phone.wx.request({
+        ...{ url: services[service] + path, method, data, timeout, success },
+        header: { ...others, 'X-WX-OPENID': 'o-of-the-caller', 'X-WX-SOURCE': 'wx_client' },
+        redirect: followRedirect ? 'follow' : 'manual',
+        fail: () => fail({ errCode: 102002, errMsg: 'cloud.callContainer:fail 请求超时' }),
+      })
+    },
+  }
+}
+
+test('logins and requests reach the containers of 微信云托管 by callContainer', async () => {
+  guide.wx = { cloud: cloudOf({ wxauth: SERVICE_URL, orders: ORDERS_URL }) }
+  const { auth } = guide.launch().module('cloud.js')
+  const { data } = await auth.request({ url: 'https://api.example.com/orders' })
+  assert.deepEqual(data.map(({ item }) => item), ['oolong tea'])
+  assert.equal((await auth.updateProfile({ nickname: '小明' })).nickname, '小明')
+  assert.equal((await me()).openid, auth.user.openid)
+  await auth.logout()
+  guide.phone.isOnline = false
+  await assert.rejects(auth.decrypt({}), { code: 'wx_login_failed' })
+})
+
 test('a purchase is paid with what the back end has signed, after one more login where WeChat demands it', async () => {
   const order = { number: 7, mode: 'short_series_goods', signData: 'd', paySig: 'p', signature: 's' }
   const answers = [[409, { code: 'session_key_expired' }], [200, order]]
