@@ -48,6 +48,8 @@ export interface Platform {
   removeStorageSync(key: string): void
   /** Used for the appid, if none is given. */
   getAccountInfoSync?(): { miniProgram: { appId: string } }
+  /** Used to tell the single page that Moments shows, where nobody can log in: scene 1154. */
+  getEnterOptionsSync?(): { scene: number }
 }
 
 /** A person, in the app of the session. Times are RFC 3339. */
@@ -100,7 +102,9 @@ export interface LoginFields {
   nickname?: string | null
   /** An https URL. For a picture from `chooseAvatar`, call `setAvatar` after the login. */
   avatarUrl?: string | null
-  /** `detail.code` of `bindgetphonenumber`. If it fails, the login succeeds, and `auth.phoneError` has the reason. */
+  /** As for `bindPhone`. If it fails, or has no code, the login succeeds, and `auth.phoneError` has the reason. */
+  phone?: PhoneTap | null
+  /** The same, for a login that has its code alone. */
   phoneCode?: string | null
   /** The documents that the person agrees to: `{ privacy: '2026-05' }`. Versions not in force are ignored, and stay due. */
   consents?: Record<string, string>
@@ -145,6 +149,9 @@ export interface ButtonEvent<Detail> {
   detail: Detail
 }
 
+/** A tap on the phone button: the event of `bindgetphonenumber`, or its code. */
+export type PhoneTap = string | ButtonEvent<{ code?: string; errMsg?: string; errno?: number }>
+
 /** A failure. Contains no token. */
 export declare class AuthError extends Error {
   constructor(
@@ -152,6 +159,7 @@ export declare class AuthError extends Error {
     more?: {
       title?: string
       detail?: string
+      errors?: { field: string; message: string }[]
       status?: number | null
       requestId?: string | null
       retryAfter?: number | null
@@ -161,14 +169,17 @@ export declare class AuthError extends Error {
     },
   )
   /**
-   * The service's code, or `network_error`, `timeout`, `aborted` (by `onTask`), `wx_login_failed`, `phone_refused`,
-   * `phone_quota_used_up`, `invalid_argument`, `origin_not_allowed`, `http_error` (an answer that is not a problem
-   * document). `session_revoked` also means that a logout, or another person's login, happened meanwhile;
-   * `session_replaced` that a login on another device replaced this session: only `login()` gets a new one.
+   * The service's code, or `network_error`, `timeout`, `aborted` (by `onTask`), `wx_login_failed`, `single_page`,
+   * `phone_refused`, `phone_unavailable`, `phone_quota_used_up`, `invalid_argument`, `origin_not_allowed`, `http_error`
+   * (an answer that is not a problem document). `session_revoked` also means that a logout, or another person's login,
+   * happened meanwhile; `session_replaced` that a login on another device replaced this session: only `login()` gets a
+   * new one.
    */
   code: string
   /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */
   title: string
+  /** The fields that the service refused, by its names for them. Empty for other errors. */
+  errors: { field: string; message: string }[]
   /** The HTTP status; null without an answer. */
   status: number | null
   /** The id of this request in the service's log. */
@@ -189,8 +200,10 @@ export interface Auth {
   readonly user: User | null
   /** Whether the last login created this user; false before a login. */
   readonly isNewUser: boolean
-  /** The code of the problem for which the last login did not bind the number of its `phoneCode`; null if it did. */
+  /** The code of the problem for which the last login did not bind the number of its `phone`; null if it did. */
   readonly phoneError: string | null
+  /** The fields that the last login left out, each with its problem's code: `{ nickname: 'invalid_request' }`; or null. */
+  readonly ignored: Record<string, string> | null
   /** Calls `listener` with the user after each change. Returns a function that stops this. */
   onChange(listener: (user: User | null) => void): () => void
   /**
@@ -212,8 +225,8 @@ export interface Auth {
   updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null; phone?: null }): Promise<User>
   /** Uploads a picture: the local path, or the event of `bindchooseavatar`. */
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
-  /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where there is no code. */
-  bindPhone(tap: string | ButtonEvent<{ code?: string; errno?: number }>): Promise<User>
+  /** Binds the phone number. `phone_refused` if the person refused, `phone_unavailable` if WeChat gives no code. */
+  bindPhone(tap: PhoneTap): Promise<User>
   /** Records that the person agrees to these documents, in the versions in force: `{ privacy: '2026-05' }`. */
   consent(documents: Record<string, string>): Promise<User>
   /** Records that the person withdraws a consent. */

@@ -10,6 +10,7 @@ export function simulatedPlatform({ url, person }) {
     getStorageSync: (key) => wx.getStorageSync(key),
     setStorageSync: (key, value) => wx.setStorageSync(key, value),
     removeStorageSync: (key) => wx.removeStorageSync(key),
+    getEnterOptionsSync: () => wx.getEnterOptionsSync(),
   }
 }
 

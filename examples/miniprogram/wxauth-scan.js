@@ -79,9 +79,9 @@ async function post(auth, url, body, wanted) {
   const { statusCode: status, data, header } = await auth.request({ url, method: 'POST', data: body, timeout: 20000 })
   const isGood = status >= 200 && status < 300
   if (isGood && (!wanted || Object(data)[wanted])) return data
-  const { code, title, detail, request_id: requestId } = Object(isGood ? null : data)
+  const { code, title, detail, errors, request_id: requestId } = Object(isGood ? null : data)
   const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
-  throw new AuthError(isText(code) ? code : 'http_error', { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
+  throw new AuthError(isText(code) ? code : 'http_error', { title, detail, errors, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
 // How the page was opened. A page opened from another page of the mini-program was not opened by a camera.

@@ -33,9 +33,9 @@ async function post(auth, body) {
   })
   const isGood = status >= 200 && status < 300
   if (isGood && isText(Object(data).redirect_to)) return data.redirect_to
-  const { code, title, detail, request_id: requestId } = Object(isGood ? null : data)
+  const { code, title, detail, errors, request_id: requestId } = Object(isGood ? null : data)
   const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
-  throw new AuthError(isText(code) ? code : 'http_error', { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
+  throw new AuthError(isText(code) ? code : 'http_error', { title, detail, errors, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
 // The site's request. Some phones pass its values to `onLoad` as they are in the URL: then all of them are encoded.

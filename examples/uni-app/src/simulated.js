@@ -10,6 +10,7 @@ export function simulatedPlatform({ url, person }) {
     getStorageSync: (key) => uni.getStorageSync(key),
     setStorageSync: (key, value) => uni.setStorageSync(key, value),
     removeStorageSync: (key) => uni.removeStorageSync(key),
+    getEnterOptionsSync: () => uni.getEnterOptionsSync(),
   }
 }
 

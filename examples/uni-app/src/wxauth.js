@@ -8,7 +8,9 @@ const TITLES = {
 	timeout: '网络超时|Timed out',
 	aborted: '已取消|Cancelled',
 	wx_login_failed: '微信登录失败|WeChat login failed',
+	single_page: '请点击底部“前往小程序”|Open the mini-program below',
 	phone_refused: '未授权手机号|No phone number',
+	phone_unavailable: '暂时无法获取手机号|No phone number at present',
 	phone_quota_used_up: '暂时无法获取手机号|No phone number at present',
 	session_revoked: '登录已失效|Logged out',
 	session_replaced: '账号已在其他设备登录|Logged in elsewhere',
@@ -16,7 +18,7 @@ const TITLES = {
 
 export class AuthError extends Error {
 	constructor(code, more = /** @type {any} */ ({})) {
-		const { title, detail, status = null, requestId = null, retryAfter = null } = more
+		const { title, detail, errors, status = null, requestId = null, retryAfter = null } = more
 		const { wechatErrcode = null, until = null, eraseAt = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
 		if (!(this instanceof AuthError)) Object.setPrototypeOf(this, AuthError.prototype) // compiled to ES5
@@ -24,6 +26,7 @@ export class AuthError extends Error {
 		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
 		const end = isText(until) && attempt(() => minuteOf(until))
 		if (end) this.title += ['解封时间：', ' Until '][column] + end
+		this.errors = Array.isArray(errors) ? errors : []
 		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode, until, eraseAt })
 	}
 }
@@ -106,6 +109,8 @@ export function createAuth(options) {
 	}
 
 	async function call(name, args, observe) {
+		// Opened from Moments: a preview, where nobody can log in.
+		if (attempt(() => host.getEnterOptionsSync().scene) === 1154) fail('single_page')
 		let timer
 		try {
 			return await new Promise((resolve, reject) => {
@@ -143,13 +148,22 @@ export function createAuth(options) {
 		try {
 			const code = await auth.loginCode()
 			check(asked)
-			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code, consents, stay } = fields
+			const { nickname, avatarUrl: avatar_url, phoneCode, phone, consents, stay } = fields
+			let phone_code = phone || phoneCode
+			let phoneError = null
+			try {
+				if (phone_code) phone_code = codeOf(phone_code)
+			} catch (e) {
+				phoneError = e.code
+				phone_code = null
+			}
 			const at = now()
 			const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents, stay }
 			const answer = await post('/v1/login', body, 'refresh_token')
 			if (asked !== era) endSession(answer.refresh_token)
 			check(asked)
-			Object.assign(auth, { isNewUser: answer.is_new_user, phoneError: answer.phone_error || null })
+			const { is_new_user: isNewUser, phone_error, ignored = null } = answer
+			Object.assign(auth, { isNewUser, phoneError: phone_error || phoneError, ignored })
 			take(answer, at)
 			return answer.user
 		} catch (e) {
@@ -294,6 +308,7 @@ export function createAuth(options) {
 		},
 		isNewUser: false,
 		phoneError: null,
+		ignored: null,
 		onChange(fn) {
 			const tell = async () => fn(user)
 			listeners = listeners.concat(tell)
@@ -307,7 +322,7 @@ export function createAuth(options) {
 			change('/v1/me', POST({ nickname, avatar_url, phone })),
 		setAvatar: (picture) =>
 			change('/v1/me/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
-		bindPhone: (tap) => change('/v1/me/phone', POST({ code: given(tap, 'code', 'phone_refused') })),
+		bindPhone: (tap) => change('/v1/me/phone', POST({ code: codeOf(tap) })),
 		decrypt: async ({ encryptedData: encrypted_data, iv }) =>
 			(await own('/v1/me/decrypt', 'data', POST({ encrypted_data, iv }))).data,
 		sessions: async () => (await own('/v1/me/sessions?limit=200', 'items')).items,
@@ -334,7 +349,7 @@ export function createAuth(options) {
 			if (asked === era) forget()
 		},
 	}
-	for (const name of Object.keys(auth).slice(4)) {
+	for (const name of Object.keys(auth).slice(5)) {
 		const member = auth[name]
 		auth[name] = (...args) =>
 			(async () => member(...args))().catch((e) => {
@@ -365,11 +380,20 @@ function attempt(action) {
 }
 
 // A text, or this member of an event's detail.
-function given(value, name, refused) {
+function given(value, name) {
 	const detail = value && value.detail
 	const text = detail ? detail[name] : value
-	const why = detail && detail.errno === 1400001 ? 'phone_quota_used_up' : refused // WeChat's: the account must buy more
-	return isText(text) ? text : fail((detail && why) || 'invalid_argument', name)
+	return isText(text) ? text : fail('invalid_argument', name)
+}
+
+// The code of a tap on the phone button: itself, or its event.
+function codeOf(tap) {
+	const detail = tap && tap.detail
+	if (!detail || isText(detail.code)) return given(tap, 'code')
+	const { errMsg = 'no code', errno } = detail
+	const why = /deny|cancel/i.test(errMsg) ? 'phone_refused' : 'phone_unavailable'
+	// WeChat's 1400001: the account must buy more.
+	return fail(errno === 1400001 ? 'phone_quota_used_up' : why, errMsg + (errno ? `, errno ${errno}` : ''))
 }
 
 // A URL that could be read in two ways has no origin.
@@ -394,10 +418,10 @@ function bodyOf({ statusCode: status, data, header }, wanted) {
 	const isGood = /^2/.test(status)
 	if (isGood && (wanted ? body && body[wanted] : !isText(body))) return body
 	const problem = (!isGood && body) || {}
-	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode } = problem
+	const { code, title, detail, errors, request_id: requestId, wechat_errcode: wechatErrcode } = problem
 	const { until, erase_at: eraseAt } = problem
 	const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
 	const retryAfter = name && /^\d+$/.test(header[name]) ? +header[name] : null
-	const more = { title, detail, status, requestId, retryAfter, wechatErrcode, until, eraseAt }
+	const more = { title, detail, errors, status, requestId, retryAfter, wechatErrcode, until, eraseAt }
 	throw new AuthError(isText(code) ? code : 'http_error', more)
 }

@@ -101,7 +101,8 @@ test('updateProfile changes what is named, and null or empty clears', async () =
 test('updateProfile rejects with what the service says', async () => {
   const { auth } = await loggedIn()
   const before = auth.user
-  assert.equal((await rejection(auth.updateProfile({ avatarUrl: PICTURE }), 'invalid_request')).status, 422)
+  const error = await rejection(auth.updateProfile({ avatarUrl: PICTURE }), 'invalid_request')
+  assert.deepEqual([error.status, error.errors.map(({ field }) => field)], [422, ['avatar_url']])
   assert.deepEqual(auth.user, before)
 })
 
@@ -158,23 +159,28 @@ for (const [what, wrapped] of [
     assert.equal(auth.user.phone, phone)
   })
 
-test('bindPhone of a person who refuses is phone_refused, and asks nothing', async () => {
-  const { auth, phone } = await loggedIn()
-  const error = await rejection(
-    auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail user deny' } }),
-    'phone_refused',
-  )
-  assert.equal(error.title, '未授权手机号')
-  assert.deepEqual(phone.calls, [])
-})
+const REFUSED = ['phone_refused', '未授权手机号']
+const UNAVAILABLE = ['phone_unavailable', '暂时无法获取手机号']
+const USED_UP = ['phone_quota_used_up', '暂时无法获取手机号']
+const TAPS = [
+  [{ errMsg: 'getPhoneNumber:fail user deny' }, REFUSED],
+  [{ errMsg: 'getPhoneNumber:fail:user cancel' }, REFUSED],
+  [{ errMsg: 'getPhoneNumber:fail auth deny', errno: 103 }, REFUSED],
+  [{ errMsg: 'getPhoneNumber:fail no permission' }, UNAVAILABLE],
+  [{ errMsg: 'getPhoneNumber:fail api scope is not declared in the privacy agreement', errno: 112 }, UNAVAILABLE],
+  [{ errMsg: 'getPhoneNumber:ok', encryptedData: 'AA==', iv: 'AA==' }, UNAVAILABLE],
+  [{ errMsg: 'getPhoneNumber:fail jsapi has no permission', errno: 1400001 }, USED_UP],
+  [{}, UNAVAILABLE],
+]
 
-test('bindPhone of an account without numbers left is phone_quota_used_up, which is no refusal', async () => {
+test('bindPhone says that the person refused only where they did, else what WeChat says, and asks nothing', async () => {
   const { auth, phone } = await loggedIn()
-  const error = await rejection(
-    auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail jsapi has no permission', errno: 1400001 } }),
-    'phone_quota_used_up',
-  )
-  assert.equal(error.title, '暂时无法获取手机号')
+  for (const [detail, [code, title]] of TAPS) {
+    const error = await rejection(auth.bindPhone({ detail }), code)
+    assert.equal(error.title, title)
+    for (const part of ['errMsg', 'errno']) assert.ok(error.message.includes(detail[part] || ''), error.message)
+  }
+  for (const nothing of [undefined, '', {}]) await rejection(auth.bindPhone(nothing), 'invalid_argument')
   assert.deepEqual(phone.calls, [])
 })
 

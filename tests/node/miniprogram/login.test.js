@@ -176,6 +176,63 @@ test('a phone code that fails leaves the login as it is, and the client says why
   assert.equal(auth.phoneError, null)
 })
 
+test('the button sends its event along with the login, and what gives no code only says why', async () => {
+  const { auth, phone, person } = start()
+  const { code } = await wechat('/phone-codes', { person })
+  assert.match((await auth.login({ phone: { detail: { code, errMsg: 'getPhoneNumber:ok' } } })).phone, /^\+86138/)
+  assert.equal(auth.phoneError, null)
+  const taps = [
+    [{ detail: { errMsg: 'getPhoneNumber:fail user deny' } }, 'phone_refused'],
+    [{ detail: { errMsg: 'getPhoneNumber:fail no permission' } }, 'phone_unavailable'],
+    [{ detail: { errMsg: 'getPhoneNumber:fail', errno: 1400001 } }, 'phone_quota_used_up'],
+    [{ detail: {} }, 'phone_unavailable'],
+    [{}, 'invalid_argument'],
+    [null, null],
+  ]
+  for (const [tap, why] of taps)
+    for (const fields of [{ phone: tap }, { phoneCode: tap }, { phone: null, phoneCode: tap }]) {
+      await auth.login(fields)
+      assert.deepEqual([auth.phoneError, phone.callsOf(LOGIN).at(-1).data.phone_code || null], [why, null])
+    }
+})
+
+test('what the service left out of a login is told', async () => {
+  const { auth, phone } = start()
+  assert.equal(auth.ignored, null)
+  const ignored = { nickname: 'invalid_request' }
+  phone.next(LOGIN, async (ask) => {
+    const answer = await ask()
+    return { ...answer, data: { ...answer.data, ignored } }
+  })
+  await auth.login({ nickname: '微信' })
+  assert.deepEqual(auth.ignored, ignored)
+  await auth.login({ force: true })
+  assert.equal(auth.ignored, null)
+})
+
+test('in the single page that Moments shows nobody logs in, and nothing is sent', async () => {
+  const { auth, phone } = start()
+  phone.wx.getEnterOptionsSync = () => ({ scene: 1154 })
+  const ways = [
+    () => auth.login(),
+    () => auth.login({ nickname: '小明' }),
+    () => auth.loginCode(),
+    () => auth.getToken(),
+    () => auth.request({ url: '/v1/me' }),
+    () => auth.setAvatar('http://tmp/1.png'),
+  ]
+  for (const way of ways) assert.equal((await rejection(way(), 'single_page')).title, '请点击底部“前往小程序”')
+  await auth.logout()
+  assert.deepEqual(phone.calls, [])
+  for (const scene of [1155, undefined]) {
+    phone.wx.getEnterOptionsSync = () => ({ scene })
+    await auth.login({ force: true })
+  }
+  phone.wx.getEnterOptionsSync = () => assert.fail('an old base library')
+  await auth.login({ force: true })
+  assert.equal(phone.count(LOGIN), 3)
+})
+
 test('without an app id it is the phone that says which mini-program this is', async () => {
   const { phone } = start()
   phone.wx.getAccountInfoSync = () => ({ miniProgram: { appId: OTHER_APP_ID } })
@@ -386,7 +443,7 @@ for (const [language, title] of Object.entries(LANGUAGES))
   test(`the client's own titles are in the language of a WeChat in ${language}`, async (t) => {
     t.after(() => delete globalThis.wx)
     globalThis.wx = { getAppBaseInfo: () => (language === 'undefined' ? {} : { language }) }
-    const codes = ['network_error', 'timeout', 'wx_login_failed', 'phone_refused', 'session_revoked', 'invalid_argument']
+    const codes = ['network_error', 'timeout', 'wx_login_failed', 'phone_refused', 'phone_unavailable', 'session_revoked']
     for (const code of codes) assert.match(new AuthError(code).title, title)
     assert.equal(new AuthError('network_error', { title: '没有网络' }).title, '没有网络')
     const banned = new AuthError('account_disabled', { title: 'Banned.', until: '2027-01-01T00:00:00Z' }).title

@@ -120,10 +120,11 @@ export function checkError(error) {
   assert.ok(error instanceof AuthError, error && error.stack)
   assert.ok(error instanceof Error)
   assert.equal(error.name, 'AuthError')
-  assert.match(error.title, /^[一-鿿，、。！？：: 0-9A-Za-z-]{2,30}$/u)
+  assert.match(error.title, /^[一-鿿，、。！？：:“” 0-9A-Za-z-]{2,30}$/u)
   assert.match(error.title, /[一-鿿]/u)
   assert.ok(error.status === null || error.status >= 200, String(error.status))
   for (const part of [error.requestId, error.retryAfter]) assert.notEqual(part, undefined)
+  for (const { field, message } of error.errors) assert.ok(field && message)
   const all = [error.message, error.stack, JSON.stringify(error)].join()
   assert.doesNotMatch(all, /eyJ[\w-]{8}|wxr_[\w-]{8}/)
 }

@@ -42,6 +42,7 @@ Page({
     this.setData({ idToken: (await auth.idToken('supabase')).length + idToken.length })
     this.setData({ welcome: auth.isNewUser, phoneError: auth.phoneError === null ? '' : auth.phoneError })
     await auth.login({ nickname: '小明', avatarUrl: null, phoneCode: 'code' })
+    for (const [field, code] of Object.entries(auth.ignored || {})) this.setData({ [field]: code.length })
     // @ts-expect-error: it is called avatarUrl
     await auth.login({ avatar_url: 'https://example.com/1.png' })
     this.setData({ user, token: (await auth.getToken()).length })
@@ -73,10 +74,11 @@ Page({
   async onGetPhoneNumber(event: WechatMiniprogram.ButtonGetPhoneNumber) {
     try {
       const { phone } = await auth.bindPhone(event)
-      this.setData({ phone })
+      this.setData({ phone: (await auth.login({ phone: event })).phone || phone })
     } catch (error) {
       if (!(error instanceof AuthError)) throw error
       const { code, title, status, requestId, retryAfter, wechatErrcode } = error
+      for (const { field, message } of error.errors) this.setData({ [field]: message.length })
       wx.showToast({ title, icon: 'none' })
       this.setData({ code, again: retryAfter === null ? 0 : retryAfter + 1, told: `${status} ${requestId} ${wechatErrcode}` })
     }
