@@ -26,6 +26,7 @@ from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
 from tests.processes import PATIENCE, Running, free_port, run, serving
 from tests.programs import needs, needs_node, output_of, postgres_program
+from tests.sweeps import swept
 from tests.world import add_client, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
@@ -80,6 +81,31 @@ def make_secrets(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "secrets"
 
     return make
+
+
+@swept(
+    "name, given",
+    [
+        ("SITE", "auth.example.com:8443"),
+        ("SITE", "auth.example.com/login"),
+        ("SITE", "http://auth.example.com"),
+        ("APP_ID", "auth.example.com"),
+        ("APP_SECRET", "wx1a2b3c4d5e6f7a8b"),
+    ],
+)
+def test_a_wrong_answer_is_refused_and_not_kept(
+    make_secrets: Callable[..., Path], tmp_path: Path, name: str, given: str
+) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        make_secrets(**ANSWERS | {name: given})
+    assert not [*tmp_path.glob("secrets/wxauth_app_*")]
+    (tmp_path / ".env").unlink(missing_ok=True)
+
+
+@pytest.mark.process
+def test_an_url_is_taken_for_the_name_of_its_host(make_secrets: Callable[..., Path], tmp_path: Path) -> None:
+    make_secrets(**ANSWERS | {"SITE": "https://Auth.example.com/"})
+    assert (tmp_path / ".env").read_text() == "SITE=auth.example.com\n"
 
 
 @pytest.mark.process
