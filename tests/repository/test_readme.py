@@ -173,6 +173,30 @@ def members(value: Any) -> Any:
 
 
 @both_languages
+def test_two_commands_run_and_test_everything(language: str) -> None:
+    assert {"scripts/dev", "scripts/test"} <= {*re.findall(r"scripts/\w+", (ROOT / f"README{language}.md").read_text())}
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_shown"),
+    [
+        ({}, False),
+        ({"http_proxy": "http://127.0.0.1:7890"}, True),
+        ({"ALL_PROXY": "socks5://127.0.0.1:7890"}, True),
+        ({"http_proxy": "http://127.0.0.1:7890", "no_proxy": "localhost,127.0.0.1"}, False),
+    ],
+)
+def test_dev_says_how_curl_reaches_this_machine_beside_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], is_shown: bool
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert ("export no_proxy=127.0.0.1,localhost" in printed_by_dev("en")) is is_shown
+
+
+@both_languages
 def test_the_readme_shows_what_dev_prints(language: str) -> None:
     readme = ROOT / f"README{language}.md"
     reported = printed_by_dev("zh" if "zh" in language else "en")

@@ -14,8 +14,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.dev.middleware import OwnNamesOnly
 from wxauth.server.dev.wechat import AGENT, AGENT_PATH
 
-MCP_PORT: Final = 8005
-"""The default port of the MCP server."""
+MCP_PORT_AFTER: Final = 5
+"""How far the MCP server's port is after the service's: 8005, or a free one."""
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_examples" / "mcp_server.py"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "examples" / "mcp" / "server.py"
 

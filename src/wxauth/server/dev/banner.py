@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+from urllib.request import getproxies_environment, proxy_bypass
 
 from wxauth.problems import Language
 from wxauth.server.checks.result import MARKS, CheckResult
@@ -53,6 +54,7 @@ def welcome(
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
     left_out |= set() if mcp_url else {"mcp"}
     left_out |= set() if address else {"network"}
+    left_out |= set() if _is_behind_a_proxy() else {"proxied"}
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
         phone_url=settings.issuer if settings.issuer.startswith("https:") else service_url(settings),  # by a tunnel
@@ -70,6 +72,12 @@ def welcome(
         app_key=APP_KEYS[0],
         sandbox_key=APP_KEYS[1],
     )
+
+
+def _is_behind_a_proxy() -> bool:
+    """Whether curl would ask a proxy for this machine."""
+    proxies = getproxies_environment()
+    return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass("127.0.0.1")
 
 
 def _address_in_network(host: str) -> str:

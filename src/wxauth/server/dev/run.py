@@ -38,7 +38,7 @@ from wxauth.server.core.outages import is_refusal, reason_of, trouble_of
 from wxauth.server.core.resources import Resource
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.server.core.terminal import say, translated
-from wxauth.server.dev.agent import MCP_PORT, add_agent, create_mcp_server, has_mcp, resource_at
+from wxauth.server.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
@@ -192,7 +192,9 @@ def run(
                 raise DevFailed("\n".join(taken))
             mcp_url = None
             if simulated_url is not None and not settings.resources and has_mcp():
-                mcp_listener = stack.enter_context(_listen("127.0.0.1", MCP_PORT, "", []))
+                mcp_listener = stack.enter_context(
+                    _listen("127.0.0.1", min(settings.port + MCP_PORT_AFTER, 65535), "", [])
+                )
                 mcp_url = f"http://127.0.0.1:{mcp_listener.getsockname()[1]}/mcp"
                 own["resources"] = [resource_at(mcp_url)]
                 settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
