@@ -1,8 +1,13 @@
 """The command `wxauth`. If only the guard is installed, it prints which package is missing."""
 
+import errno
 import gc
+import os
 import signal
 import sys
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write to a full or broken disk fails with."""
 
 
 def main() -> None:
@@ -24,7 +29,11 @@ def main() -> None:
         sys.exit(f'{package} is not installed: pip install "wxauth[server]". 未安装 {package}，请运行上述命令。')
     except Exception as exc:
         from wxauth.server.core.logs import lines_of
+        from wxauth.server.core.terminal import say
 
+        if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
+            sys.exit(say("the output cannot be written: {error}", error=exc.strerror))
         sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would contain values from PostgreSQL's message
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tests.world import Stage
 from wxauth.server.moving.batch import Options
-from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, NumberedLine, export_users, json_lines
+from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, JsonLines, NumberedLine, export_users
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 
 
@@ -29,7 +29,7 @@ class Mover:
         return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
 
     async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
-        return await self.import_numbered((CsvLines if is_csv else json_lines)(io.BytesIO(text), form), **options)
+        return await self.import_numbered((CsvLines if is_csv else JsonLines)(io.BytesIO(text), form), **options)
 
     async def import_numbered(
         self, lines: Iterable[NumberedLine | tuple[int, bytes]], how: Mapping[str, Any] | None = None, **options: Any

@@ -53,7 +53,7 @@ from wxauth.server.core.terminal import to_chinese
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 from wxauth.server.moving.batch import GIVEN_BEFORE
-from wxauth.server.moving.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, BadHeader, CsvLines, Form
+from wxauth.server.moving.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, CsvLines, Form, WrongFile
 from wxauth.server.moving.importing import Counts
 from wxauth.server.moving.lines import EXPECTED, Line
 from wxauth.server.moving.rows import all_identities
@@ -80,6 +80,7 @@ FULL: Body = {
     "last_login_at": "2025-06-07T08:09:10.123456Z",
 }
 RUN_AGAIN = "correct the refused lines, and run the command again with the whole file: imported lines do not change"
+ODD = "openids that have not 28 characters, as WeChat's have: {}. Is it the right column, and are they whole?"
 STORED_NOTHING = "nothing was stored: run it without --dry-run"
 GUIDE = Path(__file__).parents[2] / "docs/moving-in.md"
 
@@ -191,7 +192,7 @@ async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(mover: Move
         ("7", "line"),
         (b"\xff\xfe", "line"),
         ({"app_id": APP["app_id"]}, "openid"),
-        ({"openid": "o"}, "app_id"),
+        ({"openid": BOB["openid"]}, "app_id"),
         ({**ALICE, "app_id": "wxunknown"}, "app_id"),
         ({**ALICE, "app_id": None}, "app_id"),
         ({**ALICE, "openid": ""}, "openid"),
@@ -213,7 +214,7 @@ async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(mover: Move
         ({**ALICE, "roles": ["support"]}, "roles"),
         ({**ALICE, "status": "banned"}, "status"),
         ({**ALICE, "created_at": "yesterday"}, "created_at"),
-        ({**ALICE, "created_at": 1700000000}, "created_at"),
+        ({**ALICE, "created_at": 170000000}, "created_at"),
         ({**ALICE, "created_at": "2023-01-02T03:04:05"}, "created_at"),
         ({**ALICE, "created_at": "9999-12-31T23:59:59-01:00"}, "created_at"),
         ({**ALICE, "user_id": "7"}, "user_id"),
@@ -259,7 +260,7 @@ async def test_an_id_of_the_greatest_length_is_imported(mover: Mover, name: str,
 async def test_a_number_that_a_table_counts_up_to_is_an_external_id(mover: Mover) -> None:
     numbers = ["1", "7", "11", "222", "5555555", "1" * 12, "00000000-0000-0000-0000-000000000001", "5e" + "1" * 22]
     for count, number in enumerate(numbers):
-        assert await mover.import_lines({**ALICE, "openid": f"o-{count}", "external_id": number}) == (1, 0, 0, 0)
+        assert await mover.import_lines({**ALICE, "openid": f"person-{count}", "external_id": number}) == (1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("unionid", ["u" * 23, "u" * 37, "u" * 27 + ".", "u" * 27 + "é", "u" * 28 + "\n"])
@@ -305,7 +306,7 @@ async def test_all_faults_of_a_line_are_reported_at_once(mover: Mover) -> None:
 async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover) -> None:
     names = "created_at", "identity_created_at", "last_login_at"
     for zeros in ("0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00+08:00"):
-        line = {**ALICE, "openid": f"o-{len(zeros)}", **dict.fromkeys(names, zeros)}
+        line = {**ALICE, "openid": f"person-{len(zeros)}", **dict.fromkeys(names, zeros)}
         assert await mover.import_lines(line) == (1, 0, 0, 0)
     times = {(user["created_at"], user["last_login_at"]) for user in await mover.users()}
     assert times == {(mover.stage.clock(), None)}
@@ -353,8 +354,8 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
 async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(mover: Mover, is_csv: bool) -> None:
     def tables(prefix: str) -> bytes:
         names = ("app_id", "openid", "external_id")
-        people = [(ALICE["app_id"], f"a-{n}", f"{n}") for n in range(1, 11)]
-        people += [(ALICE_THERE["app_id"], f"b-{n}", f"{prefix}{n}") for n in range(1, 11)]
+        people = [(ALICE["app_id"], f"there-{n}", f"{n}") for n in range(1, 11)]
+        people += [(ALICE_THERE["app_id"], f"here-{n}", f"{prefix}{n}") for n in range(1, 11)]
         if is_csv:
             return "\n".join(map(",".join, [names, *people])).encode()
         return "\n".join(json.dumps(dict(zip(names, person, strict=True))) for person in people).encode()
@@ -383,7 +384,7 @@ async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_un
     mover: Mover, line: dict[str, Any], field: str
 ) -> None:
     alice = {**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER}
-    carol = {**ALICE, "openid": "carol", "phone": "+8613700137000"}
+    carol = {**ALICE, "openid": "carol-a1", "phone": "+8613700137000"}
     await mover.import_lines(alice, carol)
     await mover.verify_numbers()
     line = {**line, "external_id": "7"}
@@ -671,7 +672,7 @@ async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(mover: 
     for line, field in (
         ({**ALICE, "status": "active"}, "status"),
         ({**ALICE, "roles": ["admin"], "status": "active"}, "roles"),
-        ({"app_id": APP["app_id"], "openid": "carol", "roles": ["admin"], "status": "disabled"}, "roles"),
+        ({"app_id": APP["app_id"], "openid": "carol-a1", "roles": ["admin"], "status": "disabled"}, "roles"),
     ):
         assert await mover.import_lines(line, **wants) == (0, 0, 0, 1)
         assert mover.refusals == [(1, field)]
@@ -843,7 +844,8 @@ async def test_a_line_of_csv_is_a_line_of_json(mover: Mover) -> None:
 
 
 HEADER = "app_id,openid,nickname,note\n"
-START = f"{APP['app_id']},"
+START = f"{APP['app_id']},{'person-':->27}"
+"""With a letter more, a line's openid is as long as WeChat's."""
 
 
 NAMED = f'{{"app_id": "{APP["app_id"]}", "openid": "{{}}"'.encode()
@@ -854,7 +856,7 @@ LINES_OF_CSV = {
             f"{START}{{}},".encode() + cells
             for cells in (b'"opens,', b'"closed" twice,', b"x", b"x,y,z", b"\xff,", b"x," * 4096)
         ],
-        *[f"{START}NULL,,".encode(), b'says",', b'"'],
+        *[f"{APP['app_id']},NULL,,".encode(), b'says",', b'"'],
     ],
     "blank": [b"", b" \t", b",,,"],
 }
@@ -884,7 +886,7 @@ async def test_every_line_of_a_file_is_imported_or_refused_or_blank(mover: Mover
 
 @pytest.mark.parametrize("column", ["note", "attributes.note"])
 async def test_two_stray_quotation_marks_cost_no_line_between_them(mover: Mover, column: str) -> None:
-    people = [f"{START}person-{number},小明,{{}}\n" for number in range(100)]
+    people = [f"{START}{number},小明,{{}}\n" for number in range(100)]
     lines = [people[20].format('"says'), *(line.format("") for line in people[21:80]), people[80].format('hello"')]
     text = HEADER.replace("note", column) + "".join(lines)
     assert await mover.import_text(text.encode(), is_csv=True) == Counts(lines=61, created=60, refused=1)
@@ -903,7 +905,7 @@ async def test_two_stray_quotation_marks_cost_no_line_between_them(mover: Mover,
     ],
 )
 def test_csv_needs_a_header(text: str) -> None:
-    with pytest.raises(BadHeader):
+    with pytest.raises(WrongFile):
         CsvLines(io.BytesIO(text.encode()))
 
 
@@ -1060,7 +1062,7 @@ async def test_a_dry_run_finds_in_later_batches_what_earlier_ones_made(
 async def test_logins_beside_an_import_join_nobody_who_has_another_openid(mover: Mover) -> None:
     people = [f"person-{n}" for n in range(100)]
     lines = [{**BOB, "openid": f"stranger-{n}", "unionid": unionid_of(person)} for n, person in enumerate(people)]
-    await mover.import_lines(*(line | ALICE_THERE | {"openid": f"b-{n}"} for n, line in enumerate(lines)))
+    await mover.import_lines(*(line | ALICE_THERE | {"openid": f"here-{n}"} for n, line in enumerate(lines)))
     importing = asyncio.create_task(mover.import_lines(*lines))
     await asyncio.gather(*(mover.stage.login(person, unionid=unionid_of(person)) for person in people))
     counts = await importing
@@ -1325,9 +1327,12 @@ async def test_the_commands_take_and_give_a_file(users: Command, tmp_path: Path,
     file = tmp_path / "users.jsonl"
     file.write_text(json.dumps(FULL) + "\n" + json.dumps({**BOB, "phone": "1"}) + "\n" + json.dumps(BOB))
     tried = await users("import", str(file), "--dry-run", "--json")
-    assert (tried.returncode, json.loads(tried.stdout)) == (1, asdict(Counts(lines=3, created=2, refused=1)))
+    assert (tried.returncode, json.loads(tried.stdout)) == (
+        1,
+        asdict(Counts(lines=3, created=2, refused=1, odd_openids=2)),
+    )
     wanted = f"phone: {EXPECTED['phone']}"
-    assert tried.stderr == f"line 2: {wanted}\n1 line: {wanted}\n{RUN_AGAIN}\n{STORED_NOTHING}\n"
+    assert tried.stderr == f"line 2: {wanted}\n1 line: {wanted}\n{ODD.format(2)}\n{RUN_AGAIN}\n{STORED_NOTHING}\n"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
     done = await users("import", str(file))
@@ -1349,9 +1354,16 @@ async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(us
     tried = await users("import", str(file), "--dry-run")
     assert tried.stdout == "lines: 3, created: 1, updated: 1, unchanged: 0, refused: 1\n"
     assert tried.stderr.splitlines()[1].startswith("lines joined to a user by external_id alone: 1. ")
-    assert [line[:6] for line in tried.stderr.splitlines()] == ["line 3", "lines ", "1 line", "correc", "nothin"]
+    assert [line[:6] for line in tried.stderr.splitlines()] == [
+        "line 3",
+        "lines ",
+        "1 line",
+        "openid",
+        "correc",
+        "nothin",
+    ]
     errors = (await users("import", str(file), "--dry-run", "--join", LC_ALL="zh_CN.UTF-8")).stderr.splitlines()
-    assert (len(errors), errors[0].partition("。")[0]) == (2, "仅凭 external_id 归入已有用户：2 行")
+    assert (len(errors), errors[0].partition("。")[0]) == (3, "仅凭 external_id 归入已有用户：2 行")
     joined = await users("import", str(file), "--join", "--json")
     assert list(json.loads(joined.stdout).items())[:2] == [("joined", 2), ("lines", 3)]
 
@@ -1391,7 +1403,7 @@ async def test_the_command_reports_what_csv_has_cost(
         ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE, "attributes.Tier"),
     ):
         assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; it is: {seen}"])
-    status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}o,a\n{START}o,b\n", "--dry-run")
+    status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")
     assert (status, said) == (1, counts(1, 1).replace("\n", ", blank: 1\n"))
     assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"
     status, _, errors = await imported("app_id,openid\n", "--app-id", "wxunknown")

@@ -31,14 +31,17 @@ from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.services import Services
 from wxauth.server.core.terminal import say, terminal_language, translated
 from wxauth.server.moving.batch import Options
-from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, export_users, is_field, json_lines
-from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
+from wxauth.server.moving.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
+from wxauth.server.moving.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import Fault, Line
 
 _COUNTS: Final = "lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}"
 _JOINED: Final = (
     "lines joined to a user by external_id alone: {n:,}. Is each of them the same person? If two tables number their"
     " rows separately, give their ids a prefix"
+)
+_ODD_OPENIDS: Final = (
+    "openids that have not {length} characters, as WeChat's have: {n:,}. Is it the right column, and are they whole?"
 )
 _RUN_AGAIN: Final = (
     "correct the refused lines, and run the command again with the whole file: imported lines do not change"
@@ -57,7 +60,10 @@ _FLAGS: Final = {
     "--allow-admin": ("allow_admin", "Accept lines with the role admin, or that unban an administrator."),
     "--restore": ("restore", "Accept lines whose user_id is that of an erased user."),
     "--join": ("joins", "Accept lines that contradict the user whom only their external_id names."),
-    "--skip-bad-fields": ("skips_bad_fields", "Import lines without a bad name, picture, number or time."),
+    "--skip-bad-fields": (
+        "skips_bad_fields",
+        "Import lines without a bad name, picture, number, time, attribute or ban reason.",
+    ),
     "--quiet-events": ("quiet_events", "Write no events of what the file adds."),
 }
 """The options that are a field of `Options`, each with its name and help."""
@@ -212,11 +218,14 @@ def import_command(
         raise click.UsageError("--map attributes.NAME is for CSV.")
     rejected = click.get_current_context().with_resource(_created(rejected_path)) if rejected_path else None
     try:
-        lines = (CsvLines if is_csv else json_lines)(file, form, spill=reject)
-    except BadHeader as exc:
+        lines = (CsvLines if is_csv else JsonLines)(file, form, spill=reject)
+    except WrongFile as exc:
         seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
         found = say("; it is: {seen}", seen=seen) if seen else ""
-        raise Failed(say("line {number}: {faults}", number=1, faults=fault_text(exc.fault)) + found) from None
+        text = fault_text(exc.fault)
+        if exc.fault.field == "line":
+            text = say("line {number}: {faults}", number=1, faults=text)
+        raise Failed(text + found) from None
     if isinstance(lines, CsvLines):
         header = lines.header.raw
     counts = with_services(run)
@@ -225,8 +234,10 @@ def import_command(
         click.echo(say(_JOINED, n=counts.joined), err=True)
     for text, n in cost.most_common():
         click.echo(say("{n:,} line: {faults}" if n == 1 else "{n:,} lines: {faults}", n=n, faults=text), err=True)
-    if isinstance(lines, CsvLines) and lines.unknown:
+    if lines.unknown:
         click.echo(say("columns ignored: {names}", names=", ".join(map(printable, lines.unknown))), err=True)
+    if counts.odd_openids:
+        click.echo(say(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID), err=True)
     numbers = asdict(counts)
     incomplete = say(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
     blank = say(", blank: {n}", n=counts.blank) if counts.blank else ""

@@ -24,7 +24,8 @@ from wxauth.server.login.login_rows import Welcome
 from wxauth.server.outbound.receivers import USER_AGENT, signed_headers
 from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.users.attributes import AttributesPatch, patched
-from wxauth.server.users.bodies import TITLE, ExternalId, Nickname, Role
+from wxauth.server.users.bodies import TITLE, Nickname, Role
+from wxauth.server.users.ids import ExternalId
 from wxauth.server.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024

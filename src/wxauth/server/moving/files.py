@@ -1,10 +1,12 @@
 """Reads the files of imports, JSON Lines or CSV, and writes those of exports: each line is the JSON of an identity."""
 
 import csv
+import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import chain
 from typing import IO, Final, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -28,6 +30,35 @@ WRONG_CELLS: Final = Fault("line", "must have as many cells as the header")
 WRONG_ATTRIBUTE: Final = Fault(
     "line", "must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME"
 )
+_NOT_TEXT: Final = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "must be UTF-8, and is UTF-32: iconv -f UTF-32 -t UTF-8",
+    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": "must be UTF-8, and is UTF-16: iconv -f UTF-16 -t UTF-8",
+    rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": "must be text, and is an Excel workbook or zip: save it as CSV UTF-8, or unzip it",
+    rb"\x1f\x8b": "must be text, and is gzip: gunzip",
+    rb"BZh": "must be text, and is bzip2: bunzip2",
+    rb"\xfd7zXZ": "must be text, and is xz: unxz",
+    rb"\x28\xb5\x2f\xfd": "must be text, and is zstd: unzstd",
+    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": "must be text, and is another kind of file: export it as CSV UTF-8",
+    rb"[^\r\n]*\r+[^\r\n]": r"must have lines that end with LF, and has CR alone: tr '\015' '\012'",
+    rb"<": "must be CSV or JSON Lines, and is HTML or XML: save it as CSV UTF-8 in a table program",
+    rb"\[": "must be JSON Lines, and is a JSON array: jq -c '.[]'",
+}
+"""How files begin that are no lines of text, each with what to do."""
+_NO_JSON_LINES: Final = {
+    rb"\{\s*$": "must be JSON Lines, and has objects of several lines: jq -c .",
+    rb"(?i)[^{]*openid": "must be JSON Lines, and is CSV: --csv, or with tabs --tsv",
+    rb"(?i)--|/\*|(insert|create|set) ": "must be JSON Lines, and is SQL: docs/moving-in.md has queries that write it",
+}
+_NO_CSV: Final = {
+    rb"\{": "must be CSV, and is JSON Lines: leave out --csv and --tsv",
+    rb"(?i)\"?sep=": "must begin with the names of the columns: remove Excel's line sep=",
+}
+_DIVIDED: Final = {
+    ",": "must have columns that are divided by tabs, and has commas: --csv",
+    "\t": "must have columns that are divided by commas, and has tabs: --tsv",
+    ";": "must have columns that are divided by commas, and has ; between them: save it as CSV UTF-8 with commas",
+    "|": "must have columns that are divided by commas, and has | between them: save it as CSV UTF-8 with commas",
+}
 NO_HEADER: Final = Fault(
     "line",
     "must be a header: names of fields, each once, app_id and openid among them"
@@ -69,8 +100,8 @@ class Form:
 DEFAULT_FORM: Final = Form()
 
 
-class BadHeader(Exception):
-    """The first line of a CSV file is not a valid header. The message is the fault in English."""
+class WrongFile(Exception):
+    """The file is of another kind, or its header is not valid: nothing is read. The message is the fault in English."""
 
     def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
         super().__init__(fault.wanted)
@@ -79,6 +110,10 @@ class BadHeader(Exception):
         """The cells of the first line."""
 
 
+_HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
+"""Halves of an emoji as bytes, as some databases write it: both, or one alone."""
+_ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
+"""What is escaped in JSON. The group is half an emoji alone."""
 _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
@@ -86,31 +121,47 @@ Spill = Callable[[bytes], object]
 """Receives, in pieces, the lines that are too long for memory."""
 
 
-def json_lines(
-    file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None
-) -> Iterator[NumberedLine]:
-    """Each line with its number."""
-    is_plain = form.app_id is None and not form.fields and not form.values
-    for line in _numbered(file, form.encoding, spill):
-        if isinstance(line.text, bytes) and not is_plain:
-            line = line._replace(text=_with_fields(line.text, form))
-        yield line
+class JsonLines:
+    """Each line with its number, and with the names and values of ours. Raises: WrongFile."""
 
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None) -> None:
+        self._form = form
+        self._lines = _numbered(file, form, spill, _NO_JSON_LINES)
+        self._first = _first_of(self._lines)
+        self.unknown: list[str] = []
+        """The names that are ignored because another one is mapped onto their field."""
 
-def _with_fields(text: bytes, form: Form) -> bytes:
-    """The line with the names and values of ours. What is no JSON object stays, and is refused."""
-    try:
-        given = from_json(text)
-    except ValueError:
-        return text
-    if not isinstance(given, dict):
-        return text
-    renamed = given | {name: given[theirs] for theirs, name in form.fields.items() if theirs in given}
-    for name, values in form.values.items():
-        value = renamed.get(name)
-        if (ours := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
-            renamed[name] = _value(name, ours) if ours else None
-    return to_json({**renamed, "app_id": renamed.get("app_id") or form.app_id})
+    def __iter__(self) -> Iterator[NumberedLine]:
+        """Each line."""
+        is_plain = self._form.app_id is None and not self._form.fields and not self._form.values
+        yield from (NumberedLine(number, None) for number in range(1, self._first.number))
+        for line in chain([self._first], self._lines):
+            text = line.text
+            if isinstance(text, bytes):
+                text = (
+                    _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000") if b"\\" in text or b"\0" in text else text
+                )
+                line = line._replace(text=text if is_plain else self._with_fields(text))
+            yield line
+
+    def _with_fields(self, text: bytes) -> bytes:
+        """The line with our names and values. What is no JSON object stays, and is refused."""
+        try:
+            given = from_json(text)
+        except ValueError:
+            return text
+        if not isinstance(given, dict):
+            return text
+        fields = self._form.fields
+        ours = {name: value for name, value in given.items() if name not in fields}
+        ignored = [name for name in fields.values() if ours.pop(name, None) is not None and name not in self.unknown]
+        self.unknown += ignored
+        ours |= {name: given[theirs] for theirs, name in fields.items() if theirs in given}
+        for name, values in self._form.values.items():
+            value = ours.get(name)
+            if (own := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
+                ours[name] = _value(name, own) if own else None
+        return to_json({**ours, "app_id": ours.get("app_id") or self._form.app_id})
 
 
 class CsvLines:
@@ -121,7 +172,7 @@ class CsvLines:
         form: How it is written.
         spill: Receives lines that are too long for memory.
 
-    Raises: BadHeader.
+    Raises: WrongFile.
     """
 
     unknown: list[str]
@@ -130,21 +181,26 @@ class CsvLines:
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None) -> None:
         self._form = form
-        self._lines = _numbered(file, form.encoding, spill)
-        self.header = next((line for line in self._lines if line.text is not None), NumberedLine(1, b""))
+        self._lines = _numbered(file, form, spill, _NO_CSV)
+        self.header = _first_of(self._lines)
         header = self._cells(self.header.text)
         if isinstance(header, Fault):
-            raise BadHeader(header)
+            raise WrongFile(header)
+        text = self.header.text if isinstance(self.header.text, bytes) else b""
+        divider = max(_DIVIDED, key=text.decode().count)
+        if text.count(divider.encode()) > text.count(form.delimiter.encode()):
+            raise WrongFile(Fault("file", _DIVIDED[divider]))
         seen = [name.strip() for name in header]
-        self._names = [form.fields.get(name, name) for name in seen]
+        mapped = frozenset(form.fields.values())
+        self._names = [form.fields.get(name) or ("" if name in mapped else name) for name in seen]
         if wrong := [name for name in self._names if name.startswith(_ATTRIBUTE) and not is_field(name)]:
-            raise BadHeader(WRONG_ATTRIBUTE, wrong)
+            raise WrongFile(WRONG_ATTRIBUTE, wrong)
         known = [name for name in self._names if is_field(name)]
         self._known = frozenset(known)
         needed = {"openid", *form.fields.values(), *form.values, *(() if form.app_id else ("app_id",))}
         if not needed <= self._known or len(self._known) < len(known):
-            raise BadHeader(NO_HEADER, seen)
-        self.unknown = [name for name in self._names if name and name not in self._known]
+            raise WrongFile(NO_HEADER, seen)
+        self.unknown = [each for each, name in zip(seen, self._names, strict=True) if each and name not in self._known]
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Each line but the header."""
@@ -202,17 +258,40 @@ def _value(name: str, cell: str) -> object:
     return cell
 
 
-def _numbered(file: IO[bytes], encoding: Encoding, spill: Spill) -> Iterator[NumberedLine]:
+def _no_half(found: re.Match[bytes]) -> bytes:
+    return b"\0" if found[1] else found[0]
+
+
+def _whole(found: re.Match[bytes]) -> bytes:
+    """The emoji of both halves; U+0000 for one alone, which the field of it refuses or cleans."""
+    halves = found[0].decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
+    return halves.decode("utf-16-le").encode() if found[1] else b"\0"
+
+
+def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
+    """The first line that is not blank; if all are, the last one."""
+    first = NumberedLine(1, None)
+    for first in lines:
+        if first.text is not None:
+            break
+    return first
+
+
+def _numbered(file: IO[bytes], form: Form, spill: Spill, unfit: Mapping[bytes, str]) -> Iterator[NumberedLine]:
     """Each line with its number. One that is too long is never read into memory whole.
 
-    UTF-8 is not checked here, but where the line is read.
+    UTF-8 is not checked here, but where the line is read. `unfit` are beginnings of what is no such file.
     """
     number = 0
+    is_begun = False
     while piece := file.readline(MAX_LINE + 2):
         number += 1
         text = piece.rstrip(b"\r\n")
         if number == 1:
             text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with it
+        if not is_begun and text.strip():
+            is_begun = True
+            _check_kind(text, unfit)
         if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
             while not piece.endswith(b"\n"):
                 spill(piece)
@@ -224,9 +303,15 @@ def _numbered(file: IO[bytes], encoding: Encoding, spill: Spill) -> Iterator[Num
         if len(text) > MAX_LINE:
             yield NumberedLine(number, TOO_LONG, raw)
         elif text.strip():
-            yield NumberedLine(number, text if encoding == "utf-8" else _from_gbk(text), raw)
+            yield NumberedLine(number, _HALVES.sub(_whole, text) if form.encoding == "utf-8" else _from_gbk(text), raw)
         else:
             yield NumberedLine(number, None)
+
+
+def _check_kind(beginning: bytes, unfit: Mapping[bytes, str]) -> None:
+    for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
+        if re.match(form, beginning.lstrip()):
+            raise WrongFile(Fault("file", wanted))
 
 
 def _from_gbk(text: bytes) -> bytes | Fault:

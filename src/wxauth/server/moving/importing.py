@@ -7,7 +7,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from operator import attrgetter
@@ -40,6 +40,8 @@ from wxauth.server.users.erasure_rows import ARE_WAITING, erase_rest
 BATCH: Final = 1000
 """Lines per transaction. Logins of the same users wait until it ends."""
 
+USUAL_OPENID: Final = 28
+"""Characters of WeChat's openids. It promises no length."""
 _ATTEMPTS: Final = 3
 _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
 """Seconds before a batch is tried again: ten minutes in all, longer than a failover or a restart takes."""
@@ -72,6 +74,8 @@ class Counts:
     incomplete: int = 0
     """Of those imported, the lines without their bad fields."""
     blank: int = 0
+    odd_openids: int = field(default=0, compare=False)
+    """Of the lines that can be read, those whose openid has another length than WeChat's."""
 
     def add(self, outcome: LineOutcome) -> None:
         """Count a line."""
@@ -181,6 +185,7 @@ async def import_users(
                         skipped[number] = line
                         line = Line.read(without(text, fields), parts)
                 if isinstance(line, Line):
+                    counts.odd_openids += len(line.openid) != USUAL_OPENID
                     readable.append((number, line))
                 else:
                     refusals.append(ImportRefusal(number, line))

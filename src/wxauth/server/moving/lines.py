@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import ip_interface
 from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple, Self
@@ -19,18 +19,30 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
-from pydantic_core import from_json, to_json
+from pydantic_core import ErrorDetails, from_json, to_json
 
 from wxauth.errors import UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users.attributes import AttributesPatch
-from wxauth.server.users.bodies import AvatarUrl, ExternalId, Nickname, Reason, Roles, no_placeholder, printable
+from wxauth.server.users.bodies import AvatarUrl, Nickname, Reason, Roles
+from wxauth.server.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
 from wxauth.server.users.phone_numbers import number_in
 from wxauth.server.web import bodies
 
-SKIPPABLE: Final = frozenset({"nickname", "avatar_url", "phone", "created_at", "identity_created_at", "last_login_at"})
+SKIPPABLE: Final = frozenset(
+    (
+        "nickname",
+        "avatar_url",
+        "phone",
+        "ban_reason",
+        "attributes",
+        "created_at",
+        "identity_created_at",
+        "last_login_at",
+    )
+)
 """The fields whose bad values may count as null. The others identify a user, or grant rights."""
 
 
@@ -50,9 +62,14 @@ ATTRIBUTES: Final = Fault(
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
-_NAIVE: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
+_DASHES: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
+_WRITTEN: Final = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
+)
+_EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
 _TIME: Final = (
-    "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or empty; --time-zone reads those without one"
+    "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or seconds or milliseconds since 1970, or empty;"
+    " --time-zone reads 2026-11-20, 2026/11/20 8:00 and 2026年11月20日"
 )
 _SHORT: Final = "must be 1 to 64 printable characters"
 
@@ -75,12 +92,21 @@ def _none_if_empty(value: object) -> object:
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """A time as text, with the offset of the file's time zone, or None. MySQL writes zeros for a missing date."""
-    if value in (None, "") or (isinstance(value, str) and value.startswith(_ZERO_DATE)):
+    """A time as text with its offset, of one as tables write it, or None. Tables write zeros for a missing date."""
+    text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
+    if value in (None, "") or text == "0" or text.startswith(_ZERO_DATE):
         return None
-    zone: ZoneInfo | None = (info.context or {}).get(ZoneInfo)
-    if zone is not None and isinstance(value, str) and _NAIVE.fullmatch(value):
-        return datetime.fromisoformat(value).replace(tzinfo=zone).isoformat()
+    if epoch := _EPOCH.fullmatch(text):
+        seconds, thousandths = epoch.groups("000")
+        return datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(thousandths) * 1000).isoformat()
+    if written := _WRITTEN.fullmatch(text):
+        year, month, day, hour, minute, second, offset = written.groups("")
+        text = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{minute or ':00'}{second}{offset.upper()}"
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            return value
+        return (time if time.tzinfo else time.replace(tzinfo=(info.context or {}).get(ZoneInfo))).isoformat()
     return value
 
 
@@ -91,7 +117,7 @@ def _list_if_empty(value: object) -> object:
 def _e164(value: object, info: ValidationInfo) -> object:
     """A phone number in E.164, of one as people write it. What is no number stays, and is refused."""
     text = str(value) if type(value) is int else value
-    if not isinstance(text, str) or _E164.fullmatch(text):
+    if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
         return text
     settings: Settings = (info.context or {})[Settings]
     return number_in(text, region=settings.phone_region) or text
@@ -114,8 +140,6 @@ NoneIfBlank = AfterValidator(_none_if_empty)
 Time = Annotated[bodies.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
-Openid = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$"), AfterValidator(no_placeholder)]
-Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), AfterValidator(no_placeholder)]
 ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 
 
@@ -138,7 +162,7 @@ class Line(_Strict):
     """An identity and its user. Each field has its requirements, which a refusal of the line shows."""
 
     app_id: Annotated[str, AfterValidator(_known_app), "must be the app_id of a configured app"]
-    openid: Annotated[Openid, "must be as WeChat gives it: 1 to 128 visible ASCII characters, and no placeholder"]
+    openid: Annotated[Openid, "must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder"]
     unionid: Annotated[
         Unionid | None,
         OrNone,
@@ -197,8 +221,13 @@ class Line(_Strict):
             errors = exc.errors(include_url=False, include_context=False, include_input=False)
         if not errors[0]["loc"]:
             return [NOT_JSON]
-        fields = [".".join(part for part in error["loc"] if isinstance(part, str)) for error in errors]
-        return [Fault(field, EXPECTED[field]) for field in dict.fromkeys(fields)]
+        return list({fault.field: fault for fault in map(_fault, reversed(errors))}.values())[::-1]
+
+
+def _fault(error: ErrorDetails) -> Fault:
+    field = ".".join(part for part in error["loc"] if isinstance(part, str))
+    is_mistaken = error["type"] == LOOKS_LIKE
+    return Fault(field, error["msg"][0].lower() + error["msg"][1:] if is_mistaken else EXPECTED[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:

@@ -45,7 +45,6 @@ from wxauth.server.web.bodies import (
     Time,
     TimedPageQuery,
 )
-from wxauth.server.wechat.received import is_placeholder
 
 # The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
 # surrounding text (Unicode, UAX 9).
@@ -65,25 +64,6 @@ AVATARS_PATH: Final = "/v1/avatars/"
 MAX_CONSENTS: Final = 100
 """The largest page of consents, and the default."""
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
-
-
-def printable(value: str) -> str:
-    """Refuse text with characters that are not shown."""
-    if not value.isprintable():
-        raise ValueError("not printable")
-    return value
-
-
-def no_placeholder(value: str) -> str:
-    """Refuse what WeChat's tools put in place of an id."""
-    if is_placeholder(value):
-        raise ValueError("a placeholder")
-    return value
-
-
-ExternalId = Annotated[
-    str, Field(min_length=1, max_length=128), AfterValidator(printable), AfterValidator(no_placeholder)
-]
 
 
 def _folded(roles: list[str]) -> list[str]:

@@ -1,0 +1,81 @@
+"""The ids that other systems give people: their form, and what programs write in place of one."""
+
+import re
+import unicodedata
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from wxauth.server.wechat.received import is_placeholder
+
+LOOKS_LIKE: Final = "looks_like"
+"""The type of the error of an id that looks like something else. Its text names that, and never has the value."""
+_MISTAKEN: Final = {
+    r"=.*": "a formula of a table program",
+    r"['`\u2018\u2019].*": "text after the apostrophe of a table program",
+    r"\{.*|\[.*\]|\[[\"{].*|\".*": "JSON",
+    r"[0-9]+[.,]0*|[0-9]{1,3}(,[0-9]{3})+(\.0*)?|[-+]?[0-9]+([.,][0-9]+e[-+]?|e[-+])[0-9]+": (
+        "a number that a table program has rewritten"
+    ),
+    r"(new )?(\w+\([\"'].*|(object_?id|uuid|guid|bindata|number\w*|long|int32|int64|decimal\w*)\(.*)|b['\"].*": (
+        "a value as a program writes it, such as ObjectId(...)"
+    ),
+}
+"""What an id is not, by its form in small letters."""
+_NO_OPENID: Final = {
+    r"\w+://.*": "a URL",
+    r".*@.*": "an e-mail address",
+    r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": "the id of an app",
+}
+
+
+def no_placeholder(value: str) -> str:
+    """Refuse what WeChat's tools put in place of an id."""
+    if is_placeholder(value):
+        raise ValueError("Must not be a placeholder")
+    return value
+
+
+def printable(value: str) -> str:
+    """Refuse text with characters that are not shown."""
+    if not value.isprintable():
+        raise ValueError("Must be without characters that are not shown")
+    return value
+
+
+def _alone(value: object) -> object:
+    return _not_of(_MISTAKEN, value)
+
+
+def _openid_alone(value: object) -> object:
+    return _not_of(_MISTAKEN | _NO_OPENID, value)
+
+
+def _not_of(mistaken: dict[str, str], value: object) -> object:
+    text = unicodedata.normalize("NFKC", value).strip().lower() if isinstance(value, str) else ""
+    for form, it in mistaken.items():
+        if re.fullmatch(form, text, re.DOTALL):
+            raise PydanticCustomError(LOOKS_LIKE, "Must be the id alone: this looks like {it}", {"it": it})
+    return value
+
+
+Openid = Annotated[
+    str,
+    BeforeValidator(_openid_alone),
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]{6,128}$"),
+    AfterValidator(no_placeholder),
+]
+Unionid = Annotated[
+    str,
+    BeforeValidator(_alone),
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"),
+    AfterValidator(no_placeholder),
+]
+ExternalId = Annotated[
+    str,
+    BeforeValidator(_alone),
+    Field(min_length=1, max_length=128),
+    AfterValidator(printable),
+    AfterValidator(no_placeholder),
+]
