@@ -3,17 +3,40 @@
 import json
 import re
 import secrets
-import unicodedata
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
 from urllib.parse import urlsplit
 
 _SECRET_BYTES: Final = 32
-_UNPRINTED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""The Unicode categories of controls, formats (bidirectional ones, too), surrogates, and ends of lines."""
-_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Letters and symbols of other categories that show nothing, such as the fillers of Hangul."""
+_DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_JOINERS: Final = "\u180e\u200b-\u200d"
+"""What has no width, and joins or divides the characters beside it."""
+_TAGS: Final = "\U000e0000-\U000e007f"
+_UNSEEN: Final = (
+    f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
+    "\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+)
+"""What shows nothing without a character beside it, such as the fillers of Hangul."""
+_GONE: Final = (
+    "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # controls other than line breaks and tabs
+    "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"  # bidirectional controls, ignorable ones
+    "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"  # surrogates, private use, noncharacters
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0xF0000, 0x10000))
+)
+_TO_CLEAN = re.compile(rf"[{_GONE}{_TAGS}{_UNSEEN}]")
+_GOING = re.compile(rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_GONE}{_TAGS}]+")
+"""A flag of a region, which stays, or what goes everywhere."""
+_UNWRITTEN = re.compile(
+    rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_UNSEEN}])"
+    rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
+    rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_UNSEEN}]))?[{_SELECTORS}{_JOINERS}]*"
+    rf"|[{_SELECTORS}{_JOINERS}]+"
+)
+"""Selectors and joiners. One of each stays in emoji and in scripts that have them: not in Latin, Greek, Cyrillic."""
+_STACKED = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
+_SEEN = re.compile(rf"[^\s{_UNSEEN}]")
 _HTTP_URL: Final = re.compile(
     r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
 )
@@ -41,9 +64,15 @@ def is_secure(url: str) -> bool:
     )
 
 
-def plain(text: str) -> str:
-    """The text without characters that show nothing, or that reorder or break what surrounds it."""
-    return "".join(each for each in text if unicodedata.category(each) not in _UNPRINTED and each not in _INVISIBLE)
+def clean_text(text: str) -> str:
+    """A person's text without what disturbs the text beside it, in one line; empty if it shows nothing.
+
+    Joined emoji, and the marks and joiners of scripts, stay whole. So do characters that this Python does not know yet.
+    """
+    if _TO_CLEAN.search(text):
+        text = _STACKED.sub(r"\1", _UNWRITTEN.sub(r"\1\2", _GOING.sub(r"\1", text)))
+        text = text if _SEEN.search(text) else ""
+    return " ".join(text.split())
 
 
 def new_secret() -> str:

@@ -153,7 +153,7 @@ async def test_unknown_fields_are_ignored(login: LogIn) -> None:
 
 WRONG_VALUES: dict[str, list[object]] = {
     "code": [None, 1e308],
-    "nickname": ["😀" * 65, "a\nb", "a\x1bb", "a\x7fb"],
+    "nickname": ["😀" * 65],
     "avatar_url": [
         "https://",
         "http://example.com/a.png",

@@ -207,7 +207,7 @@ async def refused_page(house: House, client_id: str = AGENT, *, shows: str = HOS
     return str(line["reason"])
 
 
-GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066au\u3164de\u0007", "redirect_uris": [BACK] * 20}
+GOOD = {**DOCUMENT, "client_name": "\u202eC\u200dl\u2066au\ufe0fde\u0007\n", "redirect_uris": [BACK] * 20}
 
 
 @swept(
@@ -216,7 +216,7 @@ GOOD = {**DOCUMENT, "client_name": "\u202eC\nl\u2066au\u3164de\u0007", "redirect
         ({"client_id": f"{AGENT}/"}, "client_id"),
         ({"client_name": None}, "client_name"),
         ({"client_name": "\u202e\n"}, "client_name"),
-        *(({"client_name": each}, "client_name") for each in "\u115f\u1160\u2800\u3164\uffa0"),
+        *(({"client_name": each}, "client_name") for each in "\u115f\u2800\u3164\ufe0f\U000e0100\u0301\uf8ff\ufff0"),
         ({"client_name": "x" * 65}, "client_name"),
         ({"redirect_uris": []}, "redirect_uris"),
         ({"redirect_uris": [BACK] * 21}, "redirect_uris"),

@@ -33,7 +33,7 @@ from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.sessions.rows import HAS_SESSIONS
-from wxauth.texts import plain
+from wxauth.texts import clean_text
 
 FETCH_SECONDS: Final = 4.0
 MAX_DOCUMENT: Final = 10 * 1024
@@ -214,7 +214,7 @@ def client_in(client_id: str, body: bytes) -> Client:
     if not isinstance(document, dict):
         raise NotFetched(DocumentOutcome.REFUSED, "the document is no JSON object")
     name, uris = document.get("client_name"), document.get("redirect_uris")
-    name = plain(name).strip() if isinstance(name, str) else ""
+    name = clean_text(name) if isinstance(name, str) else ""
     uris = uris if isinstance(uris, list) else []
     rules = {
         "client_id must be the URL itself": document.get("client_id") == client_id,

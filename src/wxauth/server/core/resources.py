@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from wxauth.texts import is_http_url, is_secure, plain
+from wxauth.texts import clean_text, is_http_url, is_secure
 
 OWN_SCOPES: Final = frozenset(
     {
@@ -44,8 +44,8 @@ def _check_scope(name: str) -> str:
 
 
 def _check_title(title: str) -> str:
-    if not 1 <= len(title) <= 64 or plain(title) != title or not title.strip():
-        raise ValueError("must be 1 to 64 characters, not only spaces, none of them a control")
+    if not 1 <= len(title) <= 64 or clean_text(title) != title:
+        raise ValueError("must be 1 to 64 characters, one space at most between words, none of them a control")
     return title
 
 

@@ -174,9 +174,7 @@ class Line(_Strict):
         OrNone,
         "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of zeros",
     ] = None
-    nickname: Annotated[
-        Nickname | None, OrNone, NoneIfBlank, "must be at most 64 characters, without control characters"
-    ] = None
+    nickname: Annotated[Nickname | None, OrNone, NoneIfBlank, "must be at most 64 characters"] = None
     avatar_url: Annotated[AvatarUrl | None, OrNone, NoneIfBlank, "must be an https URL of at most 2048 characters"] = (
         None
     )

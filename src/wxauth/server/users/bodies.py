@@ -45,6 +45,7 @@ from wxauth.server.web.bodies import (
     Time,
     TimedPageQuery,
 )
+from wxauth.texts import clean_text
 
 # The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
 # surrounding text (Unicode, UAX 9).
@@ -349,7 +350,11 @@ def _picture_url(value: str, info: ValidationInfo) -> str:
     raise ValueError("Must be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
 
 
-Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)]
+def _clean(value: object) -> object:
+    return clean_text(value) if isinstance(value, str) else value
+
+
+Nickname = Annotated[str, BeforeValidator(_clean), StringConstraints(max_length=64)]
 AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
 GivenNickname = Annotated[Nickname | None, Field(validation_alias=AliasChoices("nickname", "nickName", "userName"))]
 GivenAvatarUrl = Annotated[AvatarUrl | None, Field(validation_alias=AliasChoices("avatar_url", "avatarUrl"))]
