@@ -8,6 +8,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -228,6 +230,7 @@ def test_the_addresses_of_a_user_are_found_in_the_log(reader: Reader) -> None:
     [
         ("docs/privacy.md", "WXAUTH_CONSENTS"),
         ("docs/privacy.md", "WXAUTH_EVENTS_KEPT_DAYS"),
+        ("docs/real-name.md", "WXAUTH_CLAIMS"),
         ("docs/sign-up-hook.md", "WXAUTH_SIGN_UP_HOOK_URL"),
     ],
 )
@@ -276,6 +279,29 @@ def test_a_service_that_is_started_as_shown_is_guarded(
         text = "".join(block(*each) for each in tries).replace("curl -i", "command curl -si")
         printed = reader.types_text(re.sub("127.0.0.1:800[23]", f"127.0.0.1:{port}", text))
     assert re.findall(r"HTTP/1.1 (\d+) ", printed) == statuses.split(), printed + service.output
+
+
+def test_a_face_that_wechat_recognises_becomes_an_age_band_and_nothing_else(reader: Reader) -> None:
+    reader.types("docs/real-name.md", "clients add real-name")
+    port, wechat_url = str(free_port()), reader.dev.wechat_url
+    given = {"WXAUTH_CLIENT": f"real-name:{(reader.folder / 'secret').read_text().strip()}", "APP_ID": APP}
+    given |= {"WXAUTH_ISSUER": reader.dev.url, "WECHAT_BASE_URL": wechat_url}
+    command = (sys.executable, "-m", "uvicorn", "real_name:app", "--port", port)
+    with Running(*command, cwd=ROOT / "examples/real-name", env=given) as service:
+        until(lambda: answers(int(port)) or service.process.poll() is not None)
+        for years, band in ((10, "0-13"), (15, "14-17"), (30, "18+")):
+            ivan = reader.log_in(f"ivan{years}")
+            ask = partial(httpx.post, headers=bearer(ivan), trust_env=False)
+            url, number = f"http://127.0.0.1:{port}/real-name", f"110101{datetime.now(UTC).year - years}0101{years:03}X"
+            assert ask(f"{url}/result").status_code == 409
+            begun = ask(url, json={"name": "王伊凡", "number": number})
+            assert begun.status_code == 200, begun.text + service.output
+            assert ask(f"{url}/result").status_code == 409, "no face yet"
+            reader.post(f"{wechat_url}/faces", verify_id=begun.json()["verifyId"]).raise_for_status()
+            assert ask(f"{url}/result").json()["age_band"] == band, service.output
+            assert f'"age_band":"{band}"' in reader.types_text(f"wxauth users show {ivan['user']['id']} --json")
+            shown = httpx.get(f"{wechat_url}/desk/wires/0", trust_env=False).text
+            assert number not in shown + service.output
 
 
 def test_a_payment_that_php_signs_is_taken(reader: Reader) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from wxauth.server.dev.wechat.controls import Api, FaultRequest
 
 _MASK: Final = "•••"
-_MASKED: Final = frozenset({"secret", "session_key", "access_token", "refresh_token", "ticket"})
+_MASKED: Final = frozenset({"secret", "session_key", "access_token", "refresh_token", "ticket", "cert_info"})
 _REMEMBERED: Final = 100
 
 Handler = Callable[[Request], Awaitable[Response]]

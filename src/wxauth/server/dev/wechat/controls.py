@@ -58,6 +58,8 @@ Api = Literal[
     "quota_get",
     "rid_get",
     "clear_quota",
+    "getverifyid",
+    "queryverifyinfo",
 ]
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The kinds of faults."""
@@ -170,6 +172,14 @@ class SealRequest(_Control):
     app_id: SimulatedAppId = APPS[0]["app_id"]
     data: dict[str, Any]
     """The data. A current watermark is added, unless the data has one."""
+
+
+class FaceRequest(_Control):
+    """Body of `POST /faces`: the end of `wx.requestFacialVerify` on the phone."""
+
+    verify_id: str
+    verify_ret: int = 10000
+    """Recognised; 90004: cancelled; 10004: another person's face."""
 
 
 class FaultRequest(_Control):

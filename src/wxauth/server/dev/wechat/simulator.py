@@ -2,10 +2,12 @@
 
 import re
 import secrets
+from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from io import BytesIO
 from time import time
 from typing import Any, Final
@@ -23,6 +25,7 @@ from wxauth.server.dev.wechat.controls import (
     Account,
     Api,
     CodeRequest,
+    FaceRequest,
     FaultRequest,
     PhoneCodeRequest,
     SealRequest,
@@ -69,6 +72,8 @@ _WIDTH: Final = 430
 _BORDER: Final = 4
 """Modules of white border around a code."""
 _RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
+_CERT: Final = ("cert_type", "cert_name", "cert_no")
+_NO_FACE_YET: Final = 90004
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 _PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 _VERDICTS: Final = {
@@ -210,6 +215,8 @@ class Simulator:
         """The latest refused calls by their rid, each with its time and its answer."""
         self._cleared: Counter[tuple[str, str]] = Counter()
         """How often each app's quotas were cleared, by month."""
+        self._faces: dict[str, list[Any]] = {}
+        """By verify_id, what must be repeated to learn the result, and the result."""
         self._minute = 0
         self._this_minute: Counter[tuple[Api, str]] = Counter()
         """Calls by API and person within `_minute`."""
@@ -234,6 +241,13 @@ class Simulator:
         watermark = {"timestamp": self.now(), "appid": request.app_id}
         openid = openid_of(request.person, request.app_id)
         return self._session_keys.seal(openid, {"watermark": watermark, **request.data})
+
+    def show_face(self, request: FaceRequest) -> dict[str, Any]:
+        """End a face verification on the phone. Raises: ValueError."""
+        if request.verify_id not in self._faces:
+            raise ValueError("verify_id: must be one that getverifyid has given within the hour")
+        self._faces[request.verify_id][1] = request.verify_ret
+        return {"errMsg": "requestFacialVerify:ok"}
 
     def push_message(self, request: PushRequest) -> dict[str, Any]:
         """The push message of an event about a person."""
@@ -595,6 +609,31 @@ class Simulator:
             if app_id == account.app_id:
                 del self._today[day, app_id, api]
         return _ok()
+
+    @_api("getverifyid", "POST", "/cityservice/face/identify/getverifyid")
+    def _begin_face_verification(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        values, cert = call.json, call.json.get("cert_info")
+        parts = [text_in(cert, name) for name in _CERT] if isinstance(cert, dict) else [""]
+        if not all(parts) or parts[0] != "IDENTITY_CARD" or not text_in(values, "out_seq_no"):
+            raise CallRefused(47001)
+        self._active_person(values, account)
+        encoded = "&".join(
+            f"{name}={b64encode(part.encode()).decode()}" for name, part in zip(_CERT, parts, strict=True)
+        )
+        verify_id = secrets.token_urlsafe(48)
+        question = (values["out_seq_no"], sha256(encoded.encode()).hexdigest(), values["openid"])
+        self._faces[verify_id] = [question, _NO_FACE_YET]
+        return _ok(verify_id=verify_id, expires_in=3600)
+
+    @_api("queryverifyinfo", "POST", "/cityservice/face/identify/queryverifyinfo")
+    def _face_verification(self, call: Call) -> dict[str, Any]:
+        self._account_with_token(call)
+        values = call.json
+        question, verify_ret = self._faces.get(text_in(values, "verify_id"), (None, 0))
+        if question != tuple(text_in(values, name) for name in ("out_seq_no", "cert_hash", "openid")):
+            raise CallRefused(47001)
+        return _ok(verify_ret=verify_ret)
 
 
 def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
