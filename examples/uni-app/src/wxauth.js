@@ -393,7 +393,7 @@ function codeOf(tap) {
 	const { errMsg = 'no code', errno } = detail
 	const why = /deny|cancel/i.test(errMsg) ? 'phone_refused' : 'phone_unavailable'
 	// WeChat's 1400001: the account must buy more.
-	return fail(errno === 1400001 ? 'phone_quota_used_up' : why, errMsg + (errno ? `, errno ${errno}` : ''))
+	return fail(+errno === 1400001 ? 'phone_quota_used_up' : why, errMsg + (errno ? `, errno ${errno}` : ''))
 }
 
 // A URL that could be read in two ways has no origin.
