@@ -6,6 +6,7 @@ import signal
 import struct
 import time
 from asyncio import StreamReader, StreamWriter
+from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,11 +18,11 @@ from tests.database_proxy import Proxy, socket_of, with_tls
 from tests.fakes import service_env
 from tests.listening import Listening, join
 from tests.processes import WXAUTH, Running, free_port, run, until
-from tests.world import LogLines, Server
+from tests.world import LogLines, Rows, Server
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
-from wxauth.server.core.outages import NotConnected, troubles
-from wxauth.server.core.statements import Statement
+from wxauth.server.core.outages import NotConnected, trouble_of, troubles
+from wxauth.server.core.statements import Nothing, Statement
 
 pytestmark = [pytest.mark.process, pytest.mark.own_database]
 
@@ -110,6 +111,22 @@ async def test_an_outage_is_one_line_in_ten_seconds_and_one_at_its_end(
     assert [line["event"] for line in lines if line["level"] != "info"] == ["database_does_not_answer"]
     [lasted] = [line["seconds"] for line in lines if line["event"] == "database_answers_again"]
     assert 2 < lasted < 20
+
+
+async def test_a_database_that_takes_no_writes_is_called_that(
+    database_url: str, rows: Rows, log_lines: LogLines
+) -> None:
+    troubles.share()
+    database = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    async with aclosing(Database(database_url)) as asked:
+        with pytest.raises(StorageUnavailable, match="takes no writes") as refused:
+            await asked.run(Statement[Nothing]("DELETE FROM users"))
+    troubles.note(refused.value)
+    [line] = log_lines()
+    assert line["event"] == "database_takes_no_writes"
+    assert "default_transaction_read_only" in line["reason"]
+    assert trouble_of(refused.value).zh.startswith("不能写入")
 
 
 async def test_a_connection_that_was_begun_before_an_outage_does_not_end_it(

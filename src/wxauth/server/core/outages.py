@@ -13,6 +13,7 @@ import asyncpg
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.logs import get_logger, message_of
+from wxauth.server.core.terminal import both
 
 WHERE_NOTHING_IS_KEPT: Final = Title(
     "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
@@ -90,7 +91,9 @@ class Troubles:
             pack_into("d", self._outage, 8, 1.0)
             refusal = exc.__cause__ and exc.__cause__.__cause__
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
-            write("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
+            is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
+            event = "database_takes_no_writes" if is_read_only else "database_does_not_answer"
+            write(event, reason=trouble_of(exc).en, consequence="not ready until it does")
 
     def begin(self) -> None:
         """No connection can be made."""
@@ -142,6 +145,8 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     """
     if is_closed and isinstance(exc, asyncpg.InterfaceError):
         raise StorageUnavailable("the database does not answer") from exc
+    if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
+        raise StorageUnavailable("the database takes no writes") from exc
     if isinstance(exc, (*_AWAY, ConnectionLost)):
         raise StorageUnavailable("the database does not answer") from exc
     if isinstance(exc, CLASHED):
@@ -185,6 +190,8 @@ def trouble_of(exc: StorageUnavailable) -> Title:
     if isinstance(cause := exc.__cause__, NotConnected):
         return cause.reason
     reason = reason_of(exc)
+    if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
+        return both("takes no writes: see default_transaction_read_only of the database and its role")
     return Title(f"{exc.detail}: {reason}", f"没有响应：{reason}")
 
 
