@@ -4,6 +4,7 @@ import shutil
 from base64 import b64decode
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -53,6 +54,16 @@ CREATE FUNCTION cleaning.clean(rows int) RETURNS void LANGUAGE plpgsql AS $$ BEG
 END $$;
 """
 """A function, whose plans are kept."""
+
+
+async def claim(rows: Any, engine: str) -> None:
+    """Have the database say of itself, to new connections, that it is this engine."""
+    await rows.execute(f"""
+        CREATE SCHEMA IF NOT EXISTS other;
+        CREATE OR REPLACE FUNCTION other.version() RETURNS text LANGUAGE sql AS $$ SELECT '{engine}' $$
+    """)
+    database = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {database} SET search_path = public, other, pg_catalog")
 
 
 async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:

@@ -411,7 +411,7 @@ def upgrade() -> None:
                          IS NOT TRUE THEN 'roles'
                 WHEN char_length(NEW.nickname) NOT BETWEEN 1 AND 64 THEN 'nickname'
                 WHEN char_length(NEW.avatar_url) NOT BETWEEN 1 AND 2048 THEN 'avatar_url'
-                WHEN NEW.phone !~ '^\+[1-9][0-9]{1,14}$' THEN 'phone'
+                WHEN NEW.phone !~ '^[+][1-9][0-9]{1,14}$' THEN 'phone'
                 WHEN char_length(NEW.ban_reason) NOT BETWEEN 1 AND 500 THEN 'ban_reason'
                 WHEN NEW.status = 'active' AND num_nonnulls(NEW.ban_reason, NEW.banned_until) > 0 THEN 'ban'
             END;

@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.certificates import Authority
 from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported, check_chinese
 from tests.database_proxy import HURRIED, Proxy
+from tests.databases import claim
 from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
@@ -249,18 +250,12 @@ async def test_a_default_that_allows_no_writes_or_isolates_more_is_reported(doct
 
 @pytest.mark.own_database
 async def test_an_engine_that_cannot_run_the_schema_is_named(doctor: Doctor, rows: Rows) -> None:
-    claimed = "PostgreSQL 16.0 (openGauss 7.0.0 build 0) compiled at 2025-01-01"
-    await rows.execute("CREATE SCHEMA other")
-    await rows.execute(f"CREATE FUNCTION other.version() RETURNS text LANGUAGE sql AS $$SELECT '{claimed}'$$")
-    database = await rows.fetchval("SELECT current_database()")
-    await rows.execute(f"ALTER DATABASE {database} SET search_path = public, other, pg_catalog")
+    await claim(rows, "PostgreSQL 16.0 (openGauss 7.0.0 build 0) compiled at 2025-01-01")
     results = await doctor()
     assert_reported(results, "database", BAD, "is openGauss", "docs/database.md")
     assert "schema" not in results
     await rows.execute("CREATE TABLE other.pg_language (lanname text)")
-    await rows.execute(
-        "CREATE OR REPLACE FUNCTION other.version() RETURNS text LANGUAGE sql AS $$SELECT 'PostgreSQL'$$"
-    )
+    await claim(rows, "PostgreSQL")
     await doctor.says("database", BAD, "without PL/pgSQL")
 
 
@@ -329,8 +324,8 @@ async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(do
         results = await doctor()
         assert_reported(results, "schema", BAD, "before 0.1.0", "wxauth users export")
         assert "signing_keys" not in results
-    await rows.execute("UPDATE alembic_version SET version_num = 'later'")
-    await doctor.says("schema", NOTE, "later", "newer version")
+    await rows.execute("UPDATE alembic_version SET version_num = '0999'")
+    await doctor.says("schema", NOTE, "0999", "newer version")
 
 
 # Sealed values.

@@ -634,21 +634,25 @@ async def test_a_migration_is_made_once_undone_and_made_again(empty_database_url
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     outputs = [
         await asyncio.to_thread(run, "migrate", *arguments, cwd=tmp_path, env=env)
-        for arguments in ([], [], ["--to", "base"], [])
+        for arguments in ([], [], ["--to", "base", "--yes"], [])
     ]
     assert [each.returncode for each in outputs] == [0] * 4
     made, again, undone, made_again = (each.stdout for each in outputs)
     assert made.startswith("schema at 0")
     assert (again, undone, made_again) == (made, "schema at base\n", made)
+    kept = await asyncio.to_thread(run, "migrate", "--to", "base", cwd=tmp_path, env=env)
+    assert kept.returncode == 2
+    assert "--yes" in kept.stderr
+    assert (await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)).stdout == made
 
 
 async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: Rows, tmp_path: Path) -> None:
-    await rows.execute("UPDATE alembic_version SET version_num = 'later'")
+    await rows.execute("UPDATE alembic_version SET version_num = '0999'")
     env = {"WXAUTH_DATABASE_URL": database_url}
     done = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
     assert (done.returncode, done.stderr) == (0, ""), "the init container of a version that was rolled back"
-    assert done.stdout == "schema at later, of a newer version than this one, which serves on with it\n"
-    assert "later" in await asyncio.to_thread(refusal, "migrate", "--to", "0001", cwd=tmp_path, env=env)
+    assert done.stdout == "schema at 0999, of a newer version than this one, which serves on with it\n"
+    assert "0999" in await asyncio.to_thread(refusal, "migrate", "--to", "0001", cwd=tmp_path, env=env)
 
 
 @pytest.mark.parametrize(

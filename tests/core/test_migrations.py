@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -16,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from tests.clock import PATIENCE
-from tests.databases import scripts_of_next_version
+from tests.databases import claim, scripts_of_next_version
 from tests.world import Rows
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
@@ -243,3 +244,77 @@ async def test_a_revision_may_be_laid_out_anew_but_not_rewritten(empty: Empty, t
     assert is_usable(await current_revision(empty.database)), "by replicas that do not know the revision"
     assert await migrate(empty.database, revision=REVISIONS[-1], scripts=laid_out) == REVISIONS[-1]
     assert await migrate(empty.database, scripts=rewritten) == "9002"
+
+
+OF_ANOTHER = {
+    "a hash": "CREATE TABLE alembic_version AS SELECT 'a1b2c3d4e5f6' AS version_num",
+    "a hash that sorts first": "CREATE TABLE alembic_version AS SELECT '00aa11bb22cc' AS version_num",
+    "a number": "CREATE TABLE alembic_version AS SELECT '0200' AS version_num; CREATE TABLE users (id int)",
+    "a word, with a digest": "CREATE TABLE alembic_version AS SELECT 'head' AS version_num, md5('') AS digest",
+}
+
+
+@pytest.mark.parametrize("made", OF_ANOTHER.values(), ids=OF_ANOTHER)
+async def test_the_schema_of_another_program_is_left_unchanged(empty: Empty, made: str) -> None:
+    await empty.rows.execute(made)
+    before = await empty.schema()
+    assert not is_usable(await current_revision(empty.database))
+    for revision in ("head", BASE):
+        with pytest.raises(UnknownRevision, match="alembic_version in this schema is another program's"):
+            await migrate(empty.database, revision=revision)
+    assert await empty.schema() == before
+
+
+ENGINES = {
+    "PostgreSQL 15.2-YB-2025.1.0.1-b3 on x86_64-pc-linux-gnu, compiled by clang": "is YugabyteDB",
+    "CockroachDB CCL v24.1.0 (x86_64-pc-linux-gnu)": "is CockroachDB",
+    "PostgreSQL 13.14.0-RisingWave-2.1.0 (unknown)": "is RisingWave",
+    "KingbaseES V008R006C008B0014 on x86_64-pc-linux-gnu": "is KingbaseES",
+    "PostgreSQL 16.4 on aarch64-unknown-linux-gnu, compiled by gcc": None,
+    "PostgreSQL 14.9 (PolarDB 14.9.14.0 build 1) on x86_64-linux-gnu": None,
+}
+
+
+@pytest.mark.parametrize(("engine", "named"), ENGINES.items())
+async def test_only_postgresql_is_migrated(empty: Empty, engine: str, named: str | None) -> None:
+    await claim(empty.rows, engine)
+    if named is None:
+        assert await migrate(empty.database) == REVISIONS[-1]
+        return
+    with pytest.raises(UnknownRevision, match=f"the database {named}, which cannot run the schema"):
+        await migrate(empty.database)
+    assert await empty.rows.fetchval("SELECT to_regclass('alembic_version') IS NULL")
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "EUC_CN"])
+async def test_a_database_in_another_encoding_is_not_migrated(
+    empty_database_url: str, admin: asyncpg.Connection, encoding: str
+) -> None:
+    name = urlsplit(empty_database_url).path[1:]
+    await admin.execute(f"CREATE DATABASE {name}_other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    try:
+        async with aclosing(Database(empty_database_url.replace(f"/{name}", f"/{name}_other"))) as database:
+            with pytest.raises(UnknownRevision, match=f"the database is encoded in {encoding}: must be UTF8"):
+                await migrate(database)
+    finally:
+        await admin.execute(f"DROP DATABASE {name}_other WITH (FORCE)")
+
+
+async def test_backslashes_in_strings_may_be_escapes(empty: Empty) -> None:
+    await empty.rows.execute("SET standard_conforming_strings = off")
+    database = await empty.rows.fetchval("SELECT current_database()")
+    await empty.rows.execute(f"ALTER DATABASE {database} SET standard_conforming_strings = off")
+    assert await migrate(empty.database) == REVISIONS[-1]
+    insert = "INSERT INTO users (id, created_at, phone) VALUES (gen_random_uuid(), now(), $1)"
+    await empty.rows.execute(insert, "+8613800138000")
+    for wrong in ("8613800138000", "+0613800138000"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await empty.rows.execute(insert, wrong)
+
+
+async def test_a_migration_needs_three_connections(empty: Empty, empty_database_url: str) -> None:
+    await empty.rows.execute("DROP ROLE IF EXISTS migrator; CREATE ROLE migrator LOGIN CONNECTION LIMIT 3")
+    await empty.rows.execute("GRANT ALL ON SCHEMA public TO migrator")
+    async with aclosing(Database(empty_database_url.replace("postgres@", "migrator@"))) as database:
+        assert await migrate(database) == REVISIONS[-1]
+    await empty.rows.execute("DROP OWNED BY migrator; DROP ROLE migrator")

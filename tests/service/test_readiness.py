@@ -100,5 +100,5 @@ async def test_the_database_of_a_preview_is_reported_with_what_to_do(stage: Stag
     troubles.share()
     assert not await is_migrated(stage.services.database)
     assert "users export users.jsonl" in (await stage.client.get("/readyz")).json()["checks"]["schema"]
-    (logged,) = stage.logged("schema_of_preview")
+    (logged,) = stage.logged("schema_refused")
     assert "users export users.jsonl" in logged["what_to_do"]

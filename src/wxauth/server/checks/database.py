@@ -1,6 +1,5 @@
 """Checks the database, from its server to the values stored in it."""
 
-import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -42,7 +41,7 @@ from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
-from wxauth.server.core.revisions import KNOWN_REVISIONS, OF_PREVIEW, current_revision, is_of_preview, is_usable
+from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import both
@@ -63,8 +62,6 @@ STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL version that can run the migrations."""
-_OTHER_ENGINE: Final = re.compile(r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB", re.IGNORECASE)
-"""In version() of those that speak PostgreSQL's protocol, but lack what docs/database.md names."""
 _FIRST_WITH_STATISTICS_OF_WAL: Final = 140000
 MUCH_WAL: Final = 2**30
 """Bytes of whole-page images in the write-ahead log below which there is nothing worth saving."""
@@ -82,7 +79,7 @@ async def check_database(
         async with database.answering():  # one deadline for all queries together
             found_server = await read_server(database)
             yield judge_server(found_server)
-            if not will_do(found_server):
+            if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
                 return
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
                 advice = judge_wal(await read_wal(database))
@@ -169,22 +166,15 @@ async def _check_stored(
     found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 
-def will_do(server: PostgresServer) -> bool:
-    """Whether the engine can run the schema: PostgreSQL, or one that is changed below SQL alone, such as Aurora."""
-    return server.has_plpgsql and not _OTHER_ENGINE.search(server.engine)
-
-
 def judge_server(server: PostgresServer) -> CheckResult:
     """Whether the server runs the schema, accepts writes, is new enough, encodes in UTF-8, isolates by READ COMMITTED.
 
     At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
     """
     name = "database"
-    if not will_do(server):
-        other = _OTHER_ENGINE.search(server.engine)
-        engine = other[0] if other else both("an engine without PL/pgSQL")
-        text = "is {engine}, which cannot run the schema: docs/database.md names databases that do"
-        return bad(name, text, engine=engine)
+    unfit = why_unfit(server.engine, server.has_plpgsql, server.encoding)
+    if unfit is not None:
+        return CheckResult(name, CheckLevel.BAD, unfit)
     if server.is_standby:
         return bad(name, "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL")
     if server.is_read_only:
@@ -192,13 +182,6 @@ def judge_server(server: PostgresServer) -> CheckResult:
     if server.version_number // 10000 < OLDEST_SERVER:
         text = "is PostgreSQL {version}: must be {oldest} or newer"
         return bad(name, text, version=server.version, oldest=OLDEST_SERVER)
-    if server.encoding != "UTF8":
-        return bad(
-            name,
-            "is encoded in {encoding}: must be UTF8; dump it, and restore it into a new one: createdb --encoding=UTF8 "
-            "--template=template0",
-            encoding=server.encoding,
-        )
     if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
         text = "isolates by {isolation}: default_transaction_isolation of the role must be 'read committed'"
         return bad(name, text, isolation=server.isolation)
@@ -305,8 +288,8 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
     if revision is None:
         return bad("schema", "is not there yet: {to_do}", to_do=to_do)
     newest = known[0]
-    if is_of_preview(revision, known):
-        return CheckResult("schema", CheckLevel.BAD, OF_PREVIEW)
+    if (refusal := refusal_of(revision, known)) is not None:
+        return CheckResult("schema", CheckLevel.BAD, refusal)
     if not is_usable(revision, known):
         text = "is at {revision}, behind {newest}: {to_do}"
         return bad("schema", text, revision=revision, newest=newest, to_do=to_do)

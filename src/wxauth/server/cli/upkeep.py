@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import click
 
-from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.printing import Failed, confirm, json_option, show, yes_option
 from wxauth.server.cli.resources import failures_printed, read_settings, with_services
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
@@ -16,14 +16,17 @@ from wxauth.server.core.terminal import say, terminal_language
 
 @click.command()
 @click.option("--to", "revision", default="head", show_default=True, help="An older revision reverts the later ones.")
-def migrate(revision: str) -> None:
+@yes_option
+def migrate(revision: str, yes: bool) -> None:
     """Migrate the database schema to this version.
 
     Replicas serve meanwhile. Several replicas may run it at once. It may be stopped and run again: each revision is
-    applied as a whole or not at all.
+    applied as a whole or not at all. `--to base` erases everything, and asks first.
     """
     from wxauth.server.core.revisions import is_newer
 
+    if revision == "base":
+        confirm(lambda: say("Erase all users and data for good? 确定彻底删除所有用户和数据？"), yes=yes)
     with failures_printed():
         # That it waits, and for what.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)

@@ -28,12 +28,12 @@ from wxauth.server.core.database import ISOLATION, Database
 from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.outages import raise_if_unavailable
 from wxauth.server.core.revisions import (
-    OF_PREVIEW,
     SCRIPTS,
     current_revision,
     digests_in,
     is_newer,
-    is_of_preview,
+    refusal_of,
+    refusal_of_engine,
     revisions_in,
 )
 
@@ -95,12 +95,14 @@ async def migrate(
     order = [BASE, *reversed(known)]
     directory = ScriptDirectory.from_config(_config(scripts))
     target = order[-1] if revision == HEAD else revision
+    if (unfit := await refusal_of_engine(database)) is not None:
+        raise UnknownRevision(f"the database {unfit.en}")
     async with _turn(database):
         while True:
             stored = await current_revision(database, scripts)
             here = stored or BASE
-            if is_of_preview(stored, known):
-                raise UnknownRevision(OF_PREVIEW.en)
+            if (refusal := refusal_of(stored, known)) is not None:
+                raise UnknownRevision(refusal.en)
             if is_newer(stored, known) and revision == HEAD:
                 return stored
             if here not in order:

@@ -1,32 +1,54 @@
-"""The schema's revision, compared with those that this version knows: without Alembic, to start faster."""
+"""The database's engine and the schema's revision, against those that will do: without Alembic, to start faster."""
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import asyncpg
+
 from wxauth.errors import Title
 from wxauth.server.core.database import Database
+from wxauth.server.core.outages import reason_of
 from wxauth.server.core.statements import Statement
+from wxauth.server.core.terminal import both
 
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _BEFORE_ALL: Final = "0000"
 """The revision of a schema that other SQL has made than ours of that number, as a preview did."""
-OF_PREVIEW: Final = Title(
+_OF_PREVIEW: Final = Title(
     "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
     "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database",
     "数据库结构属于 0.1.0 之前的版本，无法迁移：请用那个版本运行 'wxauth users export users.jsonl'，"
     "再用本版本在空数据库上运行 'wxauth migrate' 和 'wxauth users import users.jsonl'",
 )
-_IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
-# The column is missing in a preview's table.
-_CURRENT: Final = Statement[tuple[str, str | None]](
-    "SELECT version_num, to_jsonb(v) ->> 'digest' AS digest FROM alembic_version v"
+_OF_ANOTHER: Final = ""
+"""The revision of a schema that is another program's."""
+_IS_OF_ANOTHER: Final = Title(
+    "alembic_version in this schema is another program's: name a database of its own in WXAUTH_DATABASE_URL",
+    "此结构中的 alembic_version 属于其他程序：请在 WXAUTH_DATABASE_URL 中指定专用的数据库",
 )
+_OTHER_ENGINE: Final = re.compile(
+    r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
+    r"|(?<=-)YB(?=-)|^(?!PostgreSQL)\S+",
+    re.IGNORECASE,
+)
+"""In version() of those that speak PostgreSQL's protocol, but lack what docs/database.md names."""
+_ENGINE: Final = Statement[tuple[str, bool, str]]("""
+SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
+       current_setting('server_encoding') AS encoding
+""")
+_IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
+# The column is missing in a preview's table, and in another program's.
+_CURRENT: Final = Statement[tuple[str, str | None, bool]]("""
+SELECT version_num, to_jsonb(v) ->> 'digest' AS digest, to_regclass('identities') IS NOT NULL AS has_ours
+  FROM alembic_version v
+""")
 
 
 def revisions_in(scripts: Path) -> tuple[str, ...]:
@@ -55,11 +77,16 @@ def digests_in(scripts: Path) -> Mapping[str, str]:
 
 
 async def current_revision(database: Database, scripts: Path = SCRIPTS) -> str | None:
-    """The schema's revision, of a preview if its SQL was not that of `scripts`; None if there is no schema."""
+    """The schema's revision; None if there is no schema.
+
+    One of `refusal_of` if the SQL was not that of `scripts`, as a preview's, or if another program has made it.
+    """
     stored = await database.row(_CURRENT) if await database.value(_IS_MIGRATED) else None
     if stored is None:
         return None
-    digests, (revision, digest) = digests_in(scripts), stored
+    digests, (revision, digest, has_ours) = digests_in(scripts), stored
+    if not re.fullmatch("[0-9]{4}", revision) or not (digest or has_ours):
+        return _OF_ANOTHER
     # Not that of the same revision: outside of a transaction, the two are stored one after the other.
     return _BEFORE_ALL if revision in digests and digest not in digests.values() else revision
 
@@ -74,6 +101,35 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
     return revision is not None and revision > known[0]
 
 
-def is_of_preview(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
-    """Whether this revision is older than all that this version knows: from a version before the first release."""
-    return revision is not None and revision < known[-1]
+def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Title | None:
+    """Why a schema cannot be migrated: it is another program's, or of a version before the first release."""
+    if revision is None or revision >= known[-1]:
+        return None
+    return _OF_PREVIEW if revision != _OF_ANOTHER else _IS_OF_ANOTHER
+
+
+async def refusal_of_engine(database: Database) -> Title | None:
+    """Why the database is none for wxauth. Raises: StorageUnavailable."""
+    try:
+        found = await database.row(_ENGINE)
+    except asyncpg.PostgresError as exc:
+        return both("is not PostgreSQL ({reason}): docs/database.md names databases that do", reason=reason_of(exc))
+    assert found is not None
+    return why_unfit(*found)
+
+
+def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Title | None:
+    """Why an engine, by its version(), or the encoding of the database will not do.
+
+    PostgreSQL will, and what is changed below SQL alone, such as Aurora.
+    """
+    if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
+        name = other[0].replace("YB", "YugabyteDB") if other else both("an engine without PL/pgSQL")
+        return both("is {engine}, which cannot run the schema: docs/database.md names databases that do", engine=name)
+    if encoding != "UTF8":
+        return both(
+            "is encoded in {encoding}: must be UTF8; dump it, and restore it into a new one: createdb --encoding=UTF8 "
+            "--template=template0",
+            encoding=encoding,
+        )
+    return None

@@ -18,7 +18,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import DatabaseUrlRefused, troubles
-from wxauth.server.core.revisions import OF_PREVIEW, current_revision, is_of_preview, is_usable
+from wxauth.server.core.revisions import current_revision, is_usable, refusal_of
 from wxauth.server.core.services import part
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.login_rows import rehearse_login
@@ -50,7 +50,8 @@ async def is_migrated(database: Database) -> bool:
     """
     try:
         revision = await current_revision(database)
-        if revision is not None and not is_of_preview(revision):
+        refusal = refusal_of(revision)
+        if revision is not None and refusal is None:
             return True
     except DatabaseUrlRefused:
         raise
@@ -59,8 +60,8 @@ async def is_migrated(database: Database) -> bool:
         return False
     if troubles.is_due(monotonic()):
         log.warning(
-            "schema_missing" if revision is None else "schema_of_preview",
-            what_to_do="run 'wxauth migrate'" if revision is None else OF_PREVIEW.en,
+            "schema_missing" if refusal is None else "schema_refused",
+            what_to_do="run 'wxauth migrate'" if refusal is None else refusal.en,
             consequence="not ready until it is there",
         )
     return False
@@ -116,7 +117,7 @@ class Readiness:
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
         if not is_usable(revision):
-            what = OF_PREVIEW.en if is_of_preview(revision) else "behind: run 'wxauth migrate'"
+            what = getattr(refusal_of(revision), "en", "behind: run 'wxauth migrate'")
             return {"database": OK, "schema": what}
         return {"database": OK, "schema": OK, "login": await self._of_login()}
 
