@@ -419,13 +419,13 @@ def test_a_misspelt_name_is_reported_with_the_missing_setting(load: Load) -> Non
     ]
 
 
-WITHOUT_EQUALS = "WXAUTH_APP_SECRET: must be followed by ="
+WITHOUT_EQUALS = "WXAUTH_APP_SECRET: must be followed by '='"
 SET_NOTHING = [
-    ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by ＝"),
-    ("WXAUTH_APP_SECRET：hunter2", f"{WITHOUT_EQUALS}, not by ："),
-    ("WXAUTH_APP_SECRET:hunter2=", f"{WITHOUT_EQUALS}, not by :"),
-    ("  WXAUTH_APP_SECRET: hunter2", f"{WITHOUT_EQUALS}, not by :"),
-    ("export wxauth_app_secret : hunter2", f"{WITHOUT_EQUALS}, not by :"),
+    ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by '＝'"),
+    ("WXAUTH_APP_SECRET：hunter2", f"{WITHOUT_EQUALS}, not by '：'"),
+    ("WXAUTH_APP_SECRET:hunter2=", f"{WITHOUT_EQUALS}, not by ':'"),
+    ("  WXAUTH_APP_SECRET: hunter2", f"{WITHOUT_EQUALS}, not by ':'"),
+    ("export wxauth_app_secret : hunter2", f"{WITHOUT_EQUALS}, not by ':'"),
     ("WXAUTH_APP_SECREThunter2=", WITHOUT_EQUALS),
     ("WXAUTH_APP_SECRET hunter2", WITHOUT_EQUALS),
     ("WXAUTH_APP_SECRET+=hunter2", WITHOUT_EQUALS),
@@ -438,7 +438,7 @@ SET_NOTHING = [
     ("WXAUTH_APP_SECRET=“hunter2”", "WXAUTH_APP_SECRET: must have straight quotes, or none"),
     ("WXAUTH_APP_SECRET='hunter2", "WXAUTH_APP_SECRET: must have its quotes closed, and nothing after them"),
     ('WXAUTH_APP_SECRET="hunter2" hunter3', "WXAUTH_APP_SECRET: must have its quotes closed, and nothing after them"),
-    ('WXAUTH_APPS:[{"app_secret":"hunter2"}]=', "WXAUTH_APPS: must be followed by =, not by :"),
+    ('WXAUTH_APPS:[{"app_secret":"hunter2"}]=', "WXAUTH_APPS: must be followed by '=', not by ':'"),
     ("WXAUTH_ACCES_TOKEN_TTL=900", "no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
     ("wxauth_workes=2", "no such setting, did you mean WXAUTH_WORKERS?"),
     ("WXAUTH_APPSECRET:hunter2=", "no such setting, did you mean WXAUTH_APP_SECRET?"),
@@ -462,8 +462,8 @@ def test_a_line_that_sets_nothing_is_named_without_a_value(place: Path, line: st
 @swept(
     ("name", "fault"),
     [
-        ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by ＝ (the environment)"),
-        ("WXAUTH_SECRET_KEY:hunter2", "WXAUTH_SECRET_KEY: must be followed by =, not by : (the environment)"),
+        ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by '＝' (the environment)"),
+        ("WXAUTH_SECRET_KEY:hunter2", "WXAUTH_SECRET_KEY: must be followed by '=', not by ':' (the environment)"),
         ("WXAUTH_APP_SECREThunter2", f"{WITHOUT_EQUALS} (the environment)"),
         ("WXAUTH_APPSECREThunter2", "the environment: no such setting, did you mean WXAUTH_APP_SECRET?"),
         ("WXAUTH_ACCES_TTL", "WXAUTH_ACCES_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),

@@ -56,7 +56,6 @@ _REDIS_FORMS: Final = (
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#]*)?",
 )
-_ENCODED: Final = "with / : # ? @ [ ] percent-encoded in user and password"
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
@@ -131,7 +130,7 @@ def _taken_apart(url: str, form: str, like: str) -> SplitResult:
     except ValueError:  # Unicode takes a character of the password's for one that separates
         parts = None
     if parts is None:
-        raise ValueError(f"must be a URL like {like}")
+        raise ValueError(f"must be a URL like {like}, with / : # ? @ [ ] percent-encoded in user and password")
     if not all(0 < int(port) < 65536 for port in re.findall(r":(\d+)(?=,|$)", parts.netloc.rpartition("@")[2])):
         raise ValueError("must have ports from 1 to 65535")
     return parts
@@ -140,7 +139,7 @@ def _taken_apart(url: str, form: str, like: str) -> SplitResult:
 def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
     form = rf"postgresql://{_USER}{_HOSTS}(/[^?#]*)?(\?[^#]*)?"
-    parts = _taken_apart(url, form, f"postgresql://user:password@host:5432/database, {_ENCODED}")
+    parts = _taken_apart(url, form, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     listed = query["port"].split(",") if query.get("port") else []
     if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
@@ -179,12 +178,12 @@ def _check_issuer(value: str) -> str:
 
 def _check_proxy_url(value: SecretStr) -> None:
     form = rf"http://(?!:){_USER}{_HOST}{_PORT}/?"
-    _taken_apart(value.get_secret_value(), form, f"http://user:password@host:3128, {_ENCODED}")
+    _taken_apart(value.get_secret_value(), form, "http://user:password@host:3128")
 
 
 def _check_redis_url(value: SecretStr) -> None:
     like = "redis://host:6379/0, redis+sentinel://host:26379,host:26379/name, redis+cluster://host:6379,host:6379"
-    _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), f"{like}, {_ENCODED}")
+    _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), like)
 
 
 def _check_events_kept(value: int) -> int:

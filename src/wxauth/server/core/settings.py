@@ -497,7 +497,8 @@ def _fault_of(line: EnvLine) -> str | None:
             return f"{setting}: must be the first word of its line ({place})"
         if found["rest"].startswith("="):
             return f"{setting}: must have its quotes closed, and nothing after them ({place})"
-        return f"{setting}: must be followed by ={f', not by {sign}' if sign else ''} ({place})"
+        instead = f", not by '{sign}'" if sign else ""
+        return f"{setting}: must be followed by '='{instead} ({place})"
     if line.name is None:
         return f"{place}: must be NAME=value"
     if not name.startswith(PREFIX):
