@@ -1,13 +1,9 @@
-"""Real names: WeChat recognises a face, and wxauth keeps the age band; nobody keeps a number or a face.
-
-pip install wxauth fastapi httpx uvicorn
-WXAUTH_CLIENT=real-name:$SECRET APP_ID=wx… uvicorn real_name:app --port 8008
-"""
+"""WeChat recognises a face, and wxauth keeps the age band."""
 
 import os
 import secrets
 from base64 import b64encode
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,11 +16,10 @@ from wxauth.guard import BearerGuard, Principal
 
 ISSUER = os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000")
 WECHAT = os.environ.get("WECHAT_BASE_URL", "https://api.weixin.qq.com")
-RECOGNISED = 10000
 User = Annotated[Principal, Depends(BearerGuard(issuer=ISSUER))]
 app = FastAPI(title="Real names")
 http = httpx.AsyncClient(auth=httpx.BasicAuth(*os.environ["WXAUTH_CLIENT"].split(":", 1)), base_url=ISSUER)
-asked: dict[UUID, tuple[dict[str, str], date]] = {}  # with several processes: in Redis, for an hour
+asked: dict[UUID, tuple[dict[str, str], str]] = {}  # with several processes: in Redis, for an hour
 
 
 class Person(BaseModel):
@@ -44,21 +39,21 @@ async def ask(call: str, **body: Any) -> Any:
 @app.post("/real-name")
 async def begin(user: User, person: Person) -> dict[str, str]:
     cert = {"cert_type": "IDENTITY_CARD", "cert_name": person.name, "cert_no": person.number}
-    number, born = secrets.token_hex(16), date.fromisoformat(person.number[6:14])
+    number = secrets.token_hex(16)
     answer = await ask("getverifyid", out_seq_no=number, cert_info=cert, openid=user.openid)
     encoded = "&".join(f"{name}={b64encode(value.encode()).decode()}" for name, value in cert.items())
-    cert_hash = sha256(encoded.encode()).hexdigest()
-    asked[user.id] = {"verify_id": answer["verify_id"], "out_seq_no": number, "cert_hash": cert_hash}, born
+    proof = {"out_seq_no": number, "cert_hash": sha256(encoded.encode()).hexdigest()}
+    asked[user.id] = {"verify_id": answer["verify_id"], **proof}, person.number[6:14]
     return {"verifyId": answer["verify_id"]}  # for wx.requestFacialVerify
 
 
 @app.post("/real-name/result")
 async def end(user: User) -> dict[str, str]:
-    question, born = asked.get(user.id, ({}, date.max))
-    if not question or (await ask("queryverifyinfo", openid=user.openid, **question))["verify_ret"] != RECOGNISED:
+    question, born = asked.get(user.id, ({}, ""))
+    if not question or (await ask("queryverifyinfo", openid=user.openid, **question))["verify_ret"] != 10000:
         raise HTTPException(409, "not recognised")
-    today = datetime.now(UTC).date()
-    age = today.year - born.year - ((today.month, today.day) < (born.month, born.day))
-    facts = {"age_band": "0-13" if age < 14 else "14-17" if age < 18 else "18+", "verified_at": today.isoformat()}
+    today = datetime.now(UTC)
+    age = (int(f"{today:%Y%m%d}") - int(born)) // 10000
+    facts = {"age_band": "0-13" if age < 14 else "14-17" if age < 18 else "18+", "verified_at": f"{today:%Y-%m-%d}"}
     (await http.patch(f"/v1/users/{user.id}/attributes", json=facts)).raise_for_status()
     return facts

@@ -1,6 +1,7 @@
 """The commands that the guides show, beside a running `wxauth dev`, in the order of a reader's week."""
 
 import json
+import os
 import re
 import secrets
 import shlex
@@ -284,10 +285,10 @@ def test_a_service_that_is_started_as_shown_is_guarded(
 def test_a_face_that_wechat_recognises_becomes_an_age_band_and_nothing_else(reader: Reader) -> None:
     reader.types("docs/real-name.md", "clients add real-name")
     port, wechat_url = str(free_port()), reader.dev.wechat_url
-    given = {"WXAUTH_CLIENT": f"real-name:{(reader.folder / 'secret').read_text().strip()}", "APP_ID": APP}
-    given |= {"WXAUTH_ISSUER": reader.dev.url, "WECHAT_BASE_URL": wechat_url}
-    command = (sys.executable, "-m", "uvicorn", "real_name:app", "--port", port)
-    with Running(*command, cwd=ROOT / "examples/real-name", env=given) as service:
+    given = {"SECRET": (reader.folder / "secret").read_text().strip(), "WXAUTH_ISSUER": reader.dev.url}
+    given |= {"WECHAT_BASE_URL": wechat_url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = block("docs/real-name.md", "uvicorn").replace("8008", port).replace("wx1a2b3c4d5e6f7a8b", APP)
+    with Running("sh", "-c", command, cwd=ROOT, env=given) as service:
         until(lambda: answers(int(port)) or service.process.poll() is not None)
         for years, band in ((10, "0-13"), (15, "14-17"), (30, "18+")):
             ivan = reader.log_in(f"ivan{years}")
