@@ -162,7 +162,8 @@ def upgrade() -> None:
             CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0
                 OR phone_id_token)),
             CONSTRAINT clients_scopes_check CHECK ((scopes <@
-                '{introspect,access_token,users,phones,events,attributes,sign,moderate,js_sign}') = (title IS NULL)),
+                '{introspect,access_token,users,phones,unionids,events,attributes,sign,moderate,js_sign}') = (title IS
+                NULL)),
             CONSTRAINT clients_is_public_check CHECK (NOT (is_public AND device)),
             CONSTRAINT clients_id_token_alg_check CHECK ((id_token_alg IS NULL) = (title IS NULL) AND
                 id_token_alg IN ('RS256', 'ES256')),

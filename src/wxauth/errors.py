@@ -510,6 +510,12 @@ class PhoneTaken(WxAuthError, code="phone_taken", status=409):
     title = Title("This phone number belongs to another account.", "该手机号已绑定其他账号。")
 
 
+class ExternalIdTaken(WxAuthError, code="external_id_taken", status=409):
+    """Another user has this external id, or a user who was merged into another one had it."""
+
+    title = Title("This id belongs to another account.", "该 ID 属于另一个账号。")
+
+
 class MergeRefused(WxAuthError, code="merge_refused", status=409):
     """These two users cannot be merged."""
 

@@ -140,7 +140,7 @@ REFUSED = {
     "2026-11-27T10:00": "2020-01-01T00:00",
     "2026-11-27T10:05": "2099-01-01T00:00",
 }
-WHERE = {"https://orders.example.com/webhooks/wxauth": "$WECHAT_URL/webhook"}
+WHERE = {f"https://{name}.example.com/webhooks/wxauth": "$WECHAT_URL/webhook" for name in ("orders", "members")}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,7 @@ WHERE = {"https://orders.example.com/webhooks/wxauth": "$WECHAT_URL/webhook"}
         (EVENTS, "clients add orders", {}, '"items":.{"id":"{alice}"'),
         (EVENTS, "clients add risk", {"2026-12": "2099-12"}, "risk"),
         (EVENTS, "webhooks add", WHERE, "204"),
+        ("docs/moving-in.md", "clients add members", WHERE, "client_id +members"),
         (WECHAT, "a1/access-token", {"curl": "wxauth clients add calls --scope access_token; curl"}, '"access_token"'),
         (WECHAT, "apps quota", {"clear-quota": "clear-quota --yes", " RID": " $RID"}, "getuserphonenumber"),
         ("docs/websites.md", "--scope phone", {"add shop": "add store"}, "client_id +store"),
@@ -209,7 +210,7 @@ def test_people_move_in_from_a_file_and_to_another_company(reader: Reader) -> No
     assert "created: 1" in reader.types(page, "import users.jsonl --dry-run").splitlines()[1]
     assert "unchanged: 1" in reader.types(page, ".wxauth/wxauth users import")
     reader.types_text("wxauth clients add shop-db --scope users")
-    assert '"external_id":"10023"' in reader.types(page, "users/lookup", **{'"$CLIENT_ID': '"shop-db'})
+    assert '"external_id":"10023"' in reader.types(page, "external_ids", **{'"$CLIENT_ID': '"shop-db'})
     (reader.folder / "openids.json").write_text(json.dumps({openid: new}))
     move = {"wxformer": APP, "wxnew": APPS[1]["app_id"], "users.jsonl": "all.jsonl"}
     assert "created: 0, updated: 1" in reader.types(page, "openids.json", **move)

@@ -1,16 +1,18 @@
 """`/v1/users`: siblings look users up by id or openid, and get the fields of their scopes."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from jose.jwt import get_unverified_claims
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, LogIn, Stage, leave
+from tests.world import AddSibling, Admin, Body, LogIn, Stage, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 
@@ -142,3 +144,104 @@ async def test_an_invalid_lookup_is_refused(orders: Orders) -> None:
                 problem_of(await orders.ask(body), "invalid_request", 422)
         with sweep.case("none at all"):
             assert await orders.find(ids=[]) == []
+
+
+# By unionid, for a client that may join what the company's products know of people.
+
+
+async def test_a_unionid_finds_users_for_a_client_with_the_scope_alone(stage: Stage, add_sibling: AddSibling) -> None:
+    shop = Orders(stage, await add_sibling("shop", Scope.USERS, Scope.UNIONIDS))
+    orders = Orders(stage, await add_sibling("orders", Scope.USERS))
+    bob = (await stage.login("bob"))["user"]
+    alice = (await stage.login("alice", unionid="union-alice"))["user"]
+    await stage.rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ('union-before', $1)", alice["id"])
+    found = await shop.find(unionids=["nobody", "union-before", "union-alice"], ids=[bob["id"]])
+    assert [(user["id"], user["unionids"]) for user in found] == [
+        (bob["id"], []),
+        (alice["id"], ["union-alice", "union-before"]),
+    ]
+    assert (await shop.get(alice["id"])).json().keys() == TOLD | {"unionids"}
+    for asked in (["union-alice"], []):
+        refused = problem_of(await orders.ask({"unionids": asked}), "insufficient_scope", 403)
+    assert refused["detail"].endswith("wxauth clients set orders --scope users --scope unionids")
+    problem_of(await shop.ask({"unionids": ["u"] * 201}), "invalid_request", 422)
+
+
+# The id of a user in another system.
+
+
+@dataclass(frozen=True, slots=True)
+class Crm:
+    """A sibling that gives people the ids of its own system."""
+
+    stage: Stage
+    auth: Credentials
+
+    async def put(self, user_id: object, external_id: object) -> httpx.Response:
+        path, body = f"/v1/users/{user_id}/external-id", {"external_id": external_id}
+        return await self.stage.client.put(path, json=body, auth=self.auth)
+
+
+@pytest.fixture
+async def crm(stage: Stage, add_sibling: AddSibling) -> Crm:
+    return Crm(stage, await add_sibling("crm", Scope.ATTRIBUTES))
+
+
+async def test_an_external_id_is_in_the_tokens_from_the_next_refresh_on(crm: Crm, root: Admin) -> None:
+    alice = await crm.stage.login("alice")
+    user_id = alice["user"]["id"]
+    for _ in range(2):
+        answer = await crm.put(user_id, "10023")
+        assert (answer.status_code, answer.content) == (204, b"")
+    refreshed = (await crm.stage.refresh(alice)).json()
+    assert get_unverified_claims(refreshed["access_token"])["external_id"] == "10023"
+    assert (await crm.put(user_id, None)).status_code == 204
+    assert (await crm.stage.me(refreshed)).json()["external_id"] is None
+    assert (await crm.put(user_id, None)).status_code == 204
+    events = (await root.read("/events", type="user.profile_changed"))["items"]
+    told = ("crm", user_id, {"fields": ["external_id"]})
+    assert [(event["actor"], event["user_id"], event["data"]) for event in events] == [told] * 2, "real changes alone"
+
+
+async def test_an_external_id_is_one_users(crm: Crm, orders: Orders) -> None:
+    alice, bob = [(await crm.stage.login(name))["user"]["id"] for name in ("alice", "bob")]
+    answers = await asyncio.gather(*(crm.put(user_id, "10023") for user_id in (alice, bob) * 5))
+    taken = [answer for answer in answers if answer.status_code != 204]
+    assert len(taken) == 5
+    for answer in taken:
+        problem_of(answer, "external_id_taken", 409)
+    [holder] = await orders.find(external_ids=["10023"])
+    other = bob if holder["id"] == alice else alice
+    assert (await crm.put(holder["id"], "10024")).status_code == 204
+    assert (await crm.put(other, "10023")).status_code == 204, "as it is free again"
+    both = await asyncio.gather(crm.put(other, "10024"), crm.put(holder["id"], "10023"))
+    assert 409 in [answer.status_code for answer in both], "an exchange would need a moment without an id"
+
+
+async def test_an_external_id_of_a_merged_user_stays_that_persons(crm: Crm, orders: Orders) -> None:
+    former, holder, answer = await merged(crm.stage.login)
+    bob = (await crm.stage.login("bob"))["user"]["id"]
+    await crm.stage.rows.execute("INSERT INTO former_external_ids (external_id, user_id) VALUES ('7', $1)", holder)
+    problem_of(await crm.put(bob, "7"), "external_id_taken", 409)
+    assert (await crm.put(former, "10023")).status_code == 204, "for an id that was merged away"
+    assert [user["id"] for user in await orders.find(external_ids=["10023"])] == [holder]
+    assert (await crm.put(holder, "7")).status_code == 204
+    [user] = await orders.find(external_ids=["7", "10023"])
+    assert (user["external_id"], user.get("former_external_ids")) == ("7", None)
+    assert (await leave(crm.stage.client, answer)).status_code == 204
+    for gone in (former, holder, uuid4()):
+        problem_of(await crm.put(gone, "10024"), "not_found", 404)
+
+
+async def test_what_is_no_id_is_refused_as_in_an_import(crm: Crm, orders: Orders) -> None:
+    user_id = (await crm.stage.login("alice"))["user"]["id"]
+    wrongs = ["", "NULL", "10023.0", '="7"', "'7", '{"$oid": "7"}', "ObjectId(7)", 7, "x" * 129, "a\u200bb"]
+    for wrong in wrongs:
+        problem = problem_of(await crm.put(user_id, wrong), "invalid_request", 422)
+        assert [error["field"] for error in problem["errors"]] == ["external_id"], wrong
+    problem_of(
+        await crm.stage.client.put(f"/v1/users/{user_id}/external-id", json={}, auth=crm.auth), "invalid_request", 422
+    )
+    answer = await crm.stage.client.put(f"/v1/users/{user_id}/external-id", json={"external_id": "7"}, auth=orders.auth)
+    problem_of(answer, "insufficient_scope", 403)
+    assert await orders.find(external_ids=["7"]) == []

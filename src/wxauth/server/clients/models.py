@@ -40,6 +40,8 @@ class Scope(StrEnum):
     """Look users up."""
     PHONES = "phones"
     """See their phone numbers, too."""
+    UNIONIDS = "unionids"
+    """Look them up by unionid, and see these."""
     EVENTS = "events"
     """Read the feed of events."""
     ATTRIBUTES = "attributes"

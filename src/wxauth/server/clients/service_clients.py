@@ -1,7 +1,7 @@
 """Service clients as dependencies of routes: who they are, what they may do, and how much of it."""
 
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -211,10 +211,15 @@ def check_client(
     """
     name, stored = credentials.client_id, _check_secret(credentials, found, now=now)
     if needed is not None and needed not in stored.scopes:
-        scopes = [*scopes_in_order([*stored.scopes, needed]), *(it for it in stored.scopes if it in SITE_SCOPE_NAMES)]
-        command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])
-        raise ClientLacksScope(f"this needs the scope {needed}: {command}")
+        raise lacking(name, stored.scopes, needed)
     return stored
+
+
+def lacking(name: str, stored: Collection[str], needed: Scope) -> ClientLacksScope:
+    """The refusal of a client with these scopes, with the command that adds the needed one."""
+    scopes = [*scopes_in_order([*stored, needed]), *(it for it in stored if it in SITE_SCOPE_NAMES)]
+    command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])
+    return ClientLacksScope(f"this needs the scope {needed}: {command}")
 
 
 async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:

@@ -11,7 +11,8 @@ from wxauth.texts import clean_text, is_http_url, is_secure
 OWN_SCOPES: Final = frozenset(
     {
         *("openid", "profile", "phone", "email", "roles", "offline_access", "wxauth:admin"),
-        *("introspect", "access_token", "users", "phones", "events", "attributes", "sign", "moderate", "js_sign"),
+        *("introspect", "access_token", "users", "phones", "unionids", "events"),
+        *("attributes", "sign", "moderate", "js_sign"),
     }
 )
 """Scopes of sites and services, which no resource may have. A test compares them with those that there are."""

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from wxauth.errors import (
+    ExternalIdTaken,
     FieldError,
     InsufficientRole,
     InvalidRequest,
@@ -30,6 +31,7 @@ from wxauth.server.clients.service_clients import (
     IntrospectingClientDep,
     ModeratingClientDep,
     UsersClientDep,
+    lacking,
 )
 from wxauth.server.core.claims import RESERVED_CLAIMS
 from wxauth.server.core.database import Database
@@ -39,7 +41,7 @@ from wxauth.server.core.users import UserStatus
 from wxauth.server.keys.issuer import ResourceVerifier
 from wxauth.server.sessions.rows import READ_USER_IN_SESSION
 from wxauth.server.siblings.rows import UserForSiblings, look_up
-from wxauth.server.users.admin import UserChange, change_user, end_sessions_of
+from wxauth.server.users.admin import UserChange, change_user, end_sessions_of, set_external_id
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
 from wxauth.server.users.bodies import (
@@ -51,6 +53,7 @@ from wxauth.server.users.bodies import (
     shown_in,
 )
 from wxauth.server.users.callers import Caller, DeviceDep, any_caller_of, sees_roles, verified
+from wxauth.server.users.ids import ExternalId
 from wxauth.server.users.search_rows import IdentityJson
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.bodies import (
@@ -82,7 +85,7 @@ _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
 LOOKED_UP_AT_ONCE: Final = 200
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
-"""An openid, an app id or an external id."""
+"""An openid, an app id, an external id or a unionid."""
 _NO_SUCH_RESOURCE: Final = InvalidRequest.of(_RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 _IS_STAFF: Final = InsufficientRole("this user is an administrator or other staff: this needs the role admin")
 
@@ -340,17 +343,28 @@ class LookupRequest(BaseModel):
     ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
     openids: list[LookupOpenid] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
     external_ids: list[ShortText] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    unionids: list[ShortText] | None = Field(
+        default=None, max_length=LOOKED_UP_AT_ONCE, description="Only with the scope `unionids`."
+    )
 
     @model_validator(mode="after")
     def _has_allowed_number(self) -> Self:
         # Unknown fields are ignored. Without this check, a misspelt name would look as if all these users had been
         # erased.
-        asked = [self.ids, self.openids, self.external_ids]
+        asked = [self.ids, self.openids, self.external_ids, self.unionids]
         if all(some is None for some in asked):
-            raise ValueError("Must have ids, openids or external_ids")
+            raise ValueError("Must have ids, openids, external_ids or unionids")
         if sum(len(some or ()) for some in asked) > LOOKED_UP_AT_ONCE:
-            raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} ids, openids and external_ids together")
+            raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} of all kinds together")
         return self
+
+
+class ExternalIdRequest(BaseModel):
+    """The id that a user has in your own system."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"external_id": "10023"}]}, hide_input_in_errors=True)
+
+    external_id: ExternalId | None = Field(description="Unique among users. null removes it.")
 
 
 class BanRequest(BaseModel):
@@ -377,6 +391,15 @@ class UserForSiblingsAnswer(SharedFields, OperatorsFields, FormerExternalIds):
         ),
     ]
     consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
+    unionids: NotRequired[
+        Annotated[
+            list[str],
+            Field(
+                description="The unionids by which the user is found. Only with the scope `unionids`.",
+                examples=[["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"]],
+            ),
+        ]
+    ]
     phone: NotRequired[
         Annotated[str | None, Field(description="E.164. Only with the scope `phones`.", examples=["+8613800138000"])]
     ]
@@ -405,6 +428,8 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
     ]
     if user.former_external_ids:
         answer["former_external_ids"] = user.former_external_ids
+    if Scope.UNIONIDS in scopes:
+        answer["unionids"] = user.unionids
     if Scope.PHONES in scopes:
         answer["phone"] = user.phone
         answer["phone_verified"] = user.phone_verified
@@ -425,13 +450,21 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
 
 @router.post("/v1/users/lookup", summary=Title("Look up many users", "批量查询用户"))
 async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: LookupRequest) -> LookupAnswer:
-    """Up to 200 users by id, by openid or by external id, for a service client with the scope `users`.
+    """Up to 200 users by id, openid or external id, for a client with the scope `users`; by unionid with `unionids`.
 
     Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
-    ids. Unknown ones are left out.
+    ids, then unionids. Unknown ones are left out.
     """
+    if body.unionids is not None and Scope.UNIONIDS not in client.scopes:
+        raise lacking(client.name, client.scopes, Scope.UNIONIDS)
     openids: list[IdentityJson] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
-    users = await look_up(database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
+    users = await look_up(
+        database,
+        ids=body.ids or (),
+        openids=openids,
+        external_ids=body.external_ids or (),
+        unionids=body.unionids or (),
+    )
     return LookupAnswer.model_construct(items=[user_for_siblings(user, client.scopes) for user in users])
 
 
@@ -455,6 +488,27 @@ async def patch_attributes(
     """
     by = Actor(client.name, device.ip)
     await change_user(database, user_id, UserChange(attributes=body.root), by=by, now=clock())
+
+
+@router.put(
+    "/v1/users/{user_id}/external-id",
+    summary=Title("Set a user's external id", "设置用户的 external_id"),
+    failures=[NO_SUCH_USER, ExternalIdTaken],
+)
+async def put_external_id(
+    client: AttributesClientDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
+    user_id: UUID,
+    body: ExternalIdRequest,
+) -> None:
+    """Set the id that a user has in your own system, or remove it, for a service client with the scope `attributes`.
+
+    Idempotent. Access tokens have it from the next refresh on. For an id that was merged away, the user that remains
+    is changed.
+    """
+    await set_external_id(database, user_id, body.external_id, by=Actor(client.name, device.ip), now=clock())
 
 
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:

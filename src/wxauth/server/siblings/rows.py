@@ -31,6 +31,7 @@ class UserForSiblings(UserWithIdentities):
 
     former_ids: list[UUID]
     former_external_ids: list[str]
+    unionids: list[str]
 
 
 # A user named twice, by any id or openid, is returned once, at the first position. Each app_id pairs with an openid.
@@ -47,6 +48,9 @@ WITH asked AS (
       FROM unnest(:external_ids::text[]) WITH ORDINALITY a (external_id, place)
       LEFT JOIN users u ON u.external_id = a.external_id
       LEFT JOIN former_external_ids f ON f.external_id = a.external_id
+     UNION ALL
+    SELECT n.user_id, :others + a.place
+      FROM unnest(:unionids::text[]) WITH ORDINALITY a (unionid, place) JOIN unionids n ON n.unionid = a.unionid
 ), wanted AS (
     SELECT user_id, min(place) AS place FROM asked GROUP BY user_id
 )
@@ -54,6 +58,7 @@ SELECT {USER},
        ARRAY (SELECT f.id FROM former_users f WHERE f.user_id = users.id ORDER BY f.merged_at, f.id) AS former_ids,
        ARRAY (SELECT f.external_id FROM former_external_ids f WHERE f.user_id = users.id ORDER BY f.external_id)
            AS former_external_ids,
+       ARRAY (SELECT n.unionid FROM unionids n WHERE n.user_id = users.id ORDER BY n.unionid) AS unionids,
        COALESCE((SELECT jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                                   ORDER BY i.created_at, i.app_id, i.openid)
                    FROM identities i WHERE i.user_id = users.id), '[]') AS identities
@@ -95,8 +100,9 @@ async def look_up(
     ids: Sequence[UUID] = (),
     openids: Sequence[IdentityJson] = (),
     external_ids: Sequence[str] = (),
+    unionids: Sequence[str] = (),
 ) -> Sequence[UserForSiblings]:
-    """The users found, in the order of the arguments: ids, openids, external ids.
+    """The users found, in the order of the arguments.
 
     An id or external id that was merged away finds the remaining user.
     """
@@ -106,4 +112,6 @@ async def look_up(
         app_ids=[each["app_id"] for each in openids],
         openids=[each["openid"] for each in openids],
         external_ids=list(external_ids),
+        unionids=list(unionids),
+        others=len(ids) + len(openids) + len(external_ids),
     )

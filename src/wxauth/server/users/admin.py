@@ -7,9 +7,18 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound, StorageUnavailable
+from wxauth.errors import (
+    ExternalIdTaken,
+    FieldError,
+    InsufficientRole,
+    InvalidRequest,
+    LoginTooOld,
+    NotFound,
+    StorageUnavailable,
+)
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import CONFLICTS
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import (
@@ -32,7 +41,14 @@ from wxauth.server.users.standing_rows import (
     change_standings,
     locked_user,
 )
-from wxauth.server.users.user_rows import CURRENT_USER, FORMER_EXTERNAL_IDS, FORMER_IDS, clear_fields
+from wxauth.server.users.user_rows import (
+    CURRENT_USER,
+    FORMER_EXTERNAL_IDS,
+    FORMER_IDS,
+    IS_FORMER_EXTERNAL_ID,
+    SET_EXTERNAL_ID,
+    clear_fields,
+)
 from wxauth.server.web.bodies import FIRST_PAGE
 
 LISTED: Final = 100
@@ -172,6 +188,25 @@ async def change_user(
             changes = True
     settled.report()
     return changes
+
+
+async def set_external_id(
+    database: Database, user_id: UUID, external_id: str | None, *, by: Actor, now: datetime
+) -> None:
+    """Replace a user's external id, or remove it. A former id means the user that remains.
+
+    Raises: NotFound, ExternalIdTaken.
+    """
+    try:
+        async with locked_remaining(database, user_id) as (transaction, remaining_id, _):
+            if not await transaction.value(SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
+                return
+            if await transaction.value(IS_FORMER_EXTERNAL_ID, external_id=external_id):
+                raise ExternalIdTaken("the id was that of a user who has been merged into another one")
+            kind, data = EventType.PROFILE_CHANGED, {"fields": ["external_id"]}
+            await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
+    except CONFLICTS:
+        raise ExternalIdTaken("another user has this id") from None
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:

@@ -55,6 +55,21 @@ WRITE_ATTRIBUTES: Final = Statement[Nothing](
     "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
 )
 """Replace the attributes of a user."""
+# A former id of the user's own becomes the present one, and stays known as the id of who had it.
+SET_EXTERNAL_ID: Final = Statement[UUID]("""
+WITH former AS (
+    DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id RETURNING came_from
+)
+UPDATE users SET external_id = :external_id, external_id_from = (SELECT came_from FROM former)
+ WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
+RETURNING id
+""")
+"""Replace the external id of a locked user; None if it is the same. An id that another user has is a conflict."""
+# Read after the change: a merge that made the id a former one has committed by then, or the change conflicts with it.
+IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
+    "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
+)
+"""Whether a user who was merged into another one had this external id."""
 # Read and locked first, so that the event names only the fields that really change.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"

@@ -165,6 +165,10 @@ class Router:
         """Add an operation that creates or does something."""
         return self._add("POST", path, declared)
 
+    def put(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
+        """Add an operation that replaces something."""
+        return self._add("PUT", path, declared)
+
     def patch(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
         """Add an operation that changes something."""
         return self._add("PATCH", path, declared)

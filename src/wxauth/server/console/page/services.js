@@ -8,7 +8,7 @@ import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
 const path = ({ name }) => `/clients/${encodeURIComponent(name)}`
-const SCOPES = ['introspect', 'users', 'phones', 'events', 'attributes', 'access_token', 'sign', 'moderate', 'js_sign', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
+const SCOPES = ['introspect', 'users', 'phones', 'unionids', 'events', 'attributes', 'access_token', 'sign', 'moderate', 'js_sign', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
 const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change the clients of its own pages
 
 export function showServices(main, { query }) {
@@ -77,6 +77,7 @@ const FIRST_CALLS = {
   moderate: '/v1/users/USER_ID/sessions --request DELETE',
   js_sign: `/v1/apps/APP_ID/js-signatures --json '{"url": "https://PAGE"}'`,
   phones: '/v1/users/USER_ID # with the scope users, too',
+  unionids: `/v1/users/lookup --json '{"unionids": ["UNIONID"]}' # with the scope users, too`,
 }
 
 /** What to enter at the client's end, in the forms that most products have. */

@@ -1,0 +1,71 @@
+"""The recipes of the guide for people whom nobody knows by an openid, run as they stand there."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from jose.jwt import get_unverified_claims
+from standardwebhooks import Webhook
+
+from tests.docs import block
+from tests.world import NUMBER, AddSibling, Admin, Body, MakeClient, Stage
+from wxauth.server.clients.models import Scope
+
+GUIDE = "docs/moving-in.md"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.fixture
+async def members(
+    stage: Stage, add_sibling: AddSibling, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """The service of the guide: what its file has."""
+    scopes = (Scope.USERS, Scope.PHONES, Scope.ATTRIBUTES, Scope.UNIONIDS)
+    client_id, client_secret = await add_sibling("members", *scopes)
+    known = {"WXAUTH_ISSUER": "https://auth.test", "CLIENT_ID": client_id, "CLIENT_SECRET": client_secret}
+    for name, value in {**known, "WEBHOOK_SECRET": SECRET}.items():
+        monkeypatch.setenv(name, value)
+    around: dict[str, Any] = {}
+    exec(block(GUIDE, "members.py"), around)
+    exec(block(GUIDE, "owners_of"), around)
+    client = make_client(stage.services)
+    client.auth, around["client"] = around["client"].auth, client
+    return around
+
+
+async def hear(members: dict[str, Any], event: Body) -> int:
+    """Send an event as wxauth does."""
+    now, body = datetime.now(UTC), json.dumps({"type": event["type"], "timestamp": event["at"], "data": event})
+    signed = {"webhook-timestamp": str(int(now.timestamp()))}
+    signed |= {"webhook-id": event["id"], "webhook-signature": Webhook(SECRET).sign(event["id"], now, body)}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(members["app"]), base_url="http://members") as client:
+        return (await client.post("/webhooks/wxauth", content=body, headers=signed)).status_code
+
+
+@pytest.mark.usefixtures("simulated")
+async def test_a_member_known_by_number_alone_is_known_after_the_phone_button(
+    stage: Stage, root: Admin, members: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert NUMBER in members["members"]
+    alice, bob = [await stage.login(person) for person in ("alice", "bob")]
+    await stage.bind(alice, stage.phone_code("alice"))
+    [bound] = (await root.read("/events", type="user.phone_bound"))["items"]
+    assert [await hear(members, bound) for _ in range(2)] == [204, 204]
+    token = (await stage.refresh(alice)).json()["access_token"]
+    assert get_unverified_claims(token)["external_id"] == "10023"
+    told = await root.read("/events", type="user.profile_changed", user_id=alice["user"]["id"])
+    assert [(event["actor"], event["data"]) for event in told["items"]] == [("members", {"fields": ["external_id"]})]
+
+    await stage.rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
+    assert await hear(members, {**bound, "user_id": bob["user"]["id"]}) == 204
+    assert "10023 has another user" in capsys.readouterr().out
+    assert await hear(members, {**bound, "user_id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}) == 204, "erased meanwhile"
+
+
+async def test_an_order_finds_its_buyer_once_they_have_logged_in(stage: Stage, members: dict[str, Any]) -> None:
+    bought = ["union-alice", "union-bob"]
+    assert await members["owners_of"](bought) == {}
+    alice = await stage.login("alice", unionid="union-alice")
+    assert await members["owners_of"](bought) == {"union-alice": alice["user"]["id"]}
