@@ -278,7 +278,7 @@ def upgrade() -> None:
     """)
     op.execute("""
         CREATE INDEX deliveries_first_tries_idx ON deliveries (receiver_id, user_id, event_id)
-         WHERE state = 'pending' AND (attempts = 0 OR attempts = 1 AND is_leased)
+         WHERE attempts = 0 OR attempts = 1 AND is_leased
     """)
     op.execute("CREATE INDEX deliveries_receiver_id_state_id_idx ON deliveries (receiver_id, state, id)")
     op.execute("""

@@ -170,6 +170,7 @@ class Deadlines:
 
 DEADLINES: Final = Deadlines()
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
+_PLAN_ANEW: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 
@@ -289,14 +290,17 @@ class Database(_Reader):
         return _Answering(self.deadlines.whole)
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Transaction]:
+    async def begin(self, *, plans_anew: bool = False) -> AsyncIterator[Transaction]:
         """A transaction. It is committed at the end of the block, and rolled back if the block raises.
+
+        With `plans_anew`, each statement is planned for the present sizes of its tables. A prepared statement keeps the
+        plan of an empty queue, which reads all of it, for minutes after the queue has filled.
 
         Raises: StorageUnavailable; as ChangesClashed, for a deadlock. The caller must handle
             asyncpg.IntegrityConstraintViolationError.
         """
         async with self.answering(), self._transactions:
-            connection = await self._begun()
+            connection = await self._begun(self._begin + _PLAN_ANEW * plans_anew)
             try:
                 yield Transaction(connection)
                 await connection.execute("COMMIT")
@@ -369,16 +373,16 @@ class Database(_Reader):
         """Close every connection."""
         await self._connections.aclose()
 
-    async def _begun(self) -> asyncpg.Connection:
+    async def _begun(self, how: str) -> asyncpg.Connection:
         """A connection with a new transaction. If an idle connection turns out to be lost, another one is tried."""
         try:
-            return await self._begin_on(await self._connections.acquire())
+            return await self._begin_on(await self._connections.acquire(), how)
         except ConnectionLost:
-            return await self._begin_on(await self._connections.acquire())
+            return await self._begin_on(await self._connections.acquire(), how)
 
-    async def _begin_on(self, connection: asyncpg.Connection) -> asyncpg.Connection:
+    async def _begin_on(self, connection: asyncpg.Connection, how: str) -> asyncpg.Connection:
         try:
-            await connection.execute(self._begin)
+            await connection.execute(how)
         except BaseException as exc:
             may_be_retried = self._drop_if_lost(connection, exc)
             self._connections.release(connection)
@@ -522,7 +526,7 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
         """Delete at most `size` rows, the oldest first. Returns how many."""
-        async with database.begin() as transaction:
+        async with database.begin(plans_anew=True) as transaction:
             return await transaction.run(self.statement, before=before, size=size)
 
 

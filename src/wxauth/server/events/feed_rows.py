@@ -73,7 +73,8 @@ WITH taken AS (
     RETURNING number, event_id
 )
 INSERT INTO feed (event_id, type)
-SELECT id, type FROM taken JOIN events ON events.id = taken.event_id ORDER BY number
+SELECT id, type FROM taken CROSS JOIN LATERAL (SELECT id, type FROM events WHERE id = taken.event_id LIMIT 1) placed
+ ORDER BY number
 RETURNING event_id, type
 """)
 

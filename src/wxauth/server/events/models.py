@@ -206,7 +206,7 @@ class Delivery(DeliveryRow, table=True):
             "receiver_id",
             "user_id",
             "event_id",
-            postgresql_where=text("state = 'pending' AND (attempts = 0 OR attempts = 1 AND is_leased)"),
+            postgresql_where=text("attempts = 0 OR attempts = 1 AND is_leased"),
         ),
         Index(None, "receiver_id", "state", "id"),
         {

@@ -35,11 +35,11 @@ from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.models import DeliveryState, Webhook
 from wxauth.server.events.sending import Answer, send
 from wxauth.server.events.webhook_rows import (
-    LEASE_DELIVERY,
     DeliveryOutcome,
     LeasedDelivery,
     Priority,
     due_receivers,
+    lease_delivery,
     queue_deliveries,
     resume_deliveries,
     settle_delivery,
@@ -192,8 +192,7 @@ class Deliveries:
         try:
             while not self._is_closing:
                 now = self.clock()
-                lease = {"receiver_id": receiver_id, "priority": priority, "now": now, "until": now + LEASE}
-                delivery = await self.database.row(LEASE_DELIVERY, **lease)
+                delivery = await lease_delivery(self.database, receiver_id, priority, now=now, until=now + LEASE)
                 if delivery is None:
                     return
                 if is_first:  # not earlier: to find that all due ones wait takes as long as there are many
@@ -306,7 +305,7 @@ async def place_events(services: Services) -> int:
     placed = 0
     while True:
         now = services.clock()
-        async with services.database.begin() as transaction:
+        async with services.database.begin(plans_anew=True) as transaction:
             if not await transaction.value(LOCK_PLACES):
                 return placed
             events = await transaction.rows(PLACE_SOME, limit=EVENTS_PLACED_PER_TRANSACTION)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from secrets import token_bytes
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -81,8 +81,11 @@ _WRITTEN: Final = {
 }
 
 _SUBSCRIPTIONS: Final = Statement[_Subscription]("SELECT id, types FROM webhooks WHERE is_enabled")
-# The numbers are those of `Priority`.
-_QUEUED_PART: Final = """
+
+
+def _queued_part(next_at: LiteralString) -> LiteralString:
+    # The numbers are those of `Priority`.
+    return f"""
 INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
 SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        CASE WHEN new.type = 'user.banned' THEN 0
@@ -90,37 +93,50 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
             WHEN new.type <> 'session.ended' THEN 3
             WHEN data ->> 'reason' IN ('banned', 'administrator') THEN 0
             ELSE 2 END,
-       :now, :now
+       {next_at}, :now
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
        AS new (id, receiver_id, event_id, type)
-  LEFT JOIN events ON events.id = event_id"""
-_QUEUE: Final = Statement[Nothing](f"{_QUEUED_PART} ON CONFLICT DO NOTHING")
+  LEFT JOIN LATERAL (
+       SELECT user_id, data, actor, events.at FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
+
+
+# What somebody has done to a few at once is due before what has been done to many, so that one ban does not wait for
+# the thousands of a file.
+_RANKED_PART: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor, events.at) <= 10
+                   THEN interval '1 day' ELSE interval '0' END"""
+_QUEUE: Final = Statement[Nothing](f"{_queued_part(_RANKED_PART)} ON CONFLICT DO NOTHING")
 # Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
-_QUEUE_AGAIN: Final = Statement[Nothing](f"""{_QUEUED_PART}
+_QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_part(":now")}
 ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)
-# An event must not wait for earlier ones of its user in the queue of a lower priority, so they get its priority. Each
-# user's earlier events are read once for each priority, however many new events the user has.
+# An event must not wait for earlier ones of its user in the queue of a lower priority, so they get its priority and
+# time. Each user's earlier events are read once for each priority, however many new events the user has. LATERAL,
+# because a join would read all that is pending for each row, if the statistics were made while little was. The index of
+# first tries is the only one that has this order, and the other index of pending ones needs their state.
 _HASTEN: Final = Statement[Nothing]("""
-WITH urgent AS (
-    SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id
+WITH urgent AS MATERIALIZED (
+    SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
       FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (receiver_id, event_id)
-           JOIN deliveries USING (receiver_id, event_id)
+           CROSS JOIN LATERAL (
+               SELECT user_id, priority, next_at FROM deliveries d
+                WHERE d.receiver_id = new.receiver_id AND d.event_id = new.event_id LIMIT 1) queued
      WHERE priority < 3 AND user_id IS NOT NULL
      ORDER BY receiver_id, user_id, priority, event_id DESC
-), earlier AS MATERIALIZED (
-    SELECT d.receiver_id, d.event_id, urgent.priority
-      FROM urgent JOIN deliveries d
-           ON d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
-              AND d.state = 'pending' AND d.attempts = 0 AND d.priority > urgent.priority
-       FOR UPDATE OF d SKIP LOCKED
+), hastened AS MATERIALIZED (
+    SELECT earlier.place, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
+      FROM urgent CROSS JOIN LATERAL (
+           SELECT d.ctid AS place FROM deliveries d
+            WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
+              AND d.attempts = 0 AND d.priority > urgent.priority
+            ORDER BY d.receiver_id, d.user_id, d.event_id
+              FOR UPDATE SKIP LOCKED) earlier
+     GROUP BY earlier.place
 )
-UPDATE deliveries d SET priority = hastened.priority
-  FROM (SELECT receiver_id, event_id, min(priority) AS priority FROM earlier GROUP BY receiver_id, event_id) AS hastened
- WHERE d.receiver_id = hastened.receiver_id AND d.event_id = hastened.event_id
+UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at, hastened.next_at)
+  FROM hastened WHERE d.ctid = hastened.place
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
 # An event without a place has no type. Such events count, too, so that a page takes no longer where they are many.
@@ -160,9 +176,9 @@ WITH due AS (
        AND (attempts > 0 OR NOT EXISTS (
                SELECT FROM deliveries earlier
                 WHERE earlier.receiver_id = :receiver_id AND earlier.user_id = d.user_id
-                  AND earlier.event_id < d.event_id AND earlier.state = 'pending'
-                  AND (d.priority >= 0 OR earlier.priority = d.priority)
+                  AND earlier.event_id < d.event_id AND (d.priority >= 0 OR earlier.priority = d.priority)
                   AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)
+                ORDER BY earlier.receiver_id, earlier.user_id, earlier.event_id
                OFFSET CASE WHEN d.priority < 0 THEN 1 ELSE 0 END))
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
@@ -182,7 +198,7 @@ SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.na
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
-     WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts AND state = 'pending'
+     WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts AND next_at IS NOT NULL
     RETURNING state
 )
 UPDATE webhooks SET delivered_at = :now
@@ -325,7 +341,17 @@ async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[S
 
 async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
     """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
-    return [(receiver_id, Priority(priority)) for receiver_id, priority in await database.rows(_DUE, now=now)]
+    async with database.begin(plans_anew=True) as transaction:
+        due = await transaction.rows(_DUE, now=now)
+    return [(receiver_id, Priority(priority)) for receiver_id, priority in due]
+
+
+async def lease_delivery(
+    database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
+) -> LeasedDelivery | None:
+    """Lease a receiver's next delivery of this priority; None if none is due."""
+    async with database.begin(plans_anew=True) as transaction:
+        return await transaction.row(LEASE_DELIVERY, receiver_id=receiver_id, priority=priority, now=now, until=until)
 
 
 async def settle_delivery(
@@ -333,21 +359,22 @@ async def settle_delivery(
 ) -> bool:
     """Store the outcome of an attempt. Whether it is the webhook's first success in a minute."""
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
-    if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
-        await database.run(_FORGET, **leased)
-        return False
-    return await database.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
+    async with database.begin(plans_anew=True) as transaction:
+        if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
+            await transaction.run(_FORGET, **leased)
+            return False
+        return await transaction.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
 
 
 async def resume_deliveries(database: Database, webhook_id: UUID, *, now: datetime, size: int) -> int:
     """Make some of a webhook's deliveries that have failed twice or more due now, and return how many."""
-    async with database.begin() as transaction:
+    async with database.begin(plans_anew=True) as transaction:
         return await transaction.run(_RESUME, receiver_id=webhook_id, now=now, size=size)
 
 
 async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
     """Delete some deliveries settled before a time, or of removed webhooks, and return how many."""
-    async with database.begin() as transaction:
+    async with database.begin(plans_anew=True) as transaction:
         return await transaction.run(_SWEEP, before=before, size=size)
 
 

@@ -167,7 +167,7 @@ async def lap_page(
 
     None if another worker is sweeping, or the next lap is not due yet.
     """
-    async with database.begin() as transaction:
+    async with database.begin(plans_anew=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=lap.lock):
             return None
         after, due_at = await transaction.row(_PROGRESS, name=lap.name) or (START, now)
@@ -202,7 +202,7 @@ async def replace_old_sessions(
     Only identities that have logged in since the last run are checked. None if another worker is doing this or has just
     done it.
     """
-    async with database.begin() as transaction:
+    async with database.begin(plans_anew=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
             return None
         since, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)

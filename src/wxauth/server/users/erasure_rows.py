@@ -125,7 +125,7 @@ async def erase_next_page(
 
     Returns None if nothing waits, or another worker is erasing a page.
     """
-    async with database.begin() as transaction:
+    async with database.begin(plans_anew=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
         waiting = await transaction.row(_NEXT, user_ids=user_ids)

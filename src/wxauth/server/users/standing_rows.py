@@ -272,7 +272,7 @@ async def change_standings(
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has passed. Returns how many."""
-    async with database.begin() as transaction:
+    async with database.begin(plans_anew=True) as transaction:
         standings = [(row.id, Standing.of(row)) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)]
         lifted = [(user_id, before, Standing(UserStatus.ACTIVE, before.roles)) for user_id, before in standings]
         settled = await change_standings(transaction, lifted, by=SYSTEM, now=now)
