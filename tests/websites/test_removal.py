@@ -89,7 +89,28 @@ async def test_a_removal_waits_for_nobody_and_locks_no_more_than_a_page_of_peopl
         await until(partial(house.stage.rows.fetchval, f"SELECT count(*) = 1 FROM {OPEN}"))
         assert not await house.is_in(tokens)
     await sweeping
+    await sweep(house.stage.services, pause=0)
     await assert_all_have_ended_once(house)
+
+
+async def test_a_removed_site_whose_people_are_locked_delays_no_other(house: House, root: Admin) -> None:
+    add = partial(root.ask, "POST", "/clients")
+    assert (await add(json={"name": "a", "redirect_uris": ["https://a.example.com/callback"]})).status_code == 200
+    await add_crowd(house, 3)
+    await house.tokens()
+    await house.stage.rows.execute(
+        "UPDATE website_sessions SET client_id = 'a' WHERE session_id = $1",
+        await house.stage.rows.fetchval(
+            "SELECT max(id::text)::uuid FROM sessions WHERE user_id = $1::text::uuid AND client_id = 'shop'",
+            house.phone.user_id,
+        ),
+    )
+    async with house.stage.rows.transaction():
+        await house.stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", house.phone.user_id)
+        for name in ("a", "shop"):
+            assert (await root.ask("DELETE", f"/clients/{name}")).status_code == 204
+        await sweep(house.stage.services, pause=0)
+        assert await house.stage.rows.fetch("SELECT name FROM clients WHERE removed_by IS NOT NULL") == [("a",)]
 
 
 async def test_while_a_page_hangs_all_but_its_people_are_free(house: House, root: Admin) -> None:

@@ -40,7 +40,8 @@ UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name
 # One worker at a time, as for erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
-SELECT name, removed_by FROM clients WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name)
+SELECT name, removed_by FROM clients
+ WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
  ORDER BY name LIMIT 1
 """)
 _OWN: Final = ("site_logins", "browser_login_sites")
@@ -181,16 +182,18 @@ class RemovedPage(NamedTuple):
 
 
 async def end_removed_page(
-    database: Database, *, size: int, name: str | None = None, now: datetime
+    database: Database, *, size: int, name: str | None = None, after: str = "", now: datetime
 ) -> RemovedPage | None:
-    """End up to `size` sessions of a removed client, of this name if one is given, and as many of its other rows.
+    """End up to `size` sessions of a removed client, and as many of its other rows.
+
+    It is the client of this name, or else the first one behind `after` in the order of names.
 
     Returns None if there is none, or another worker is doing so.
     """
-    async with database.begin() as transaction:
+    async with database.begin(plans_anew=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
-        removed = await transaction.row(_NEXT_REMOVED, name=name)
+        removed = await transaction.row(_NEXT_REMOVED, name=name, after=after)
         if removed is None:
             return None
         name, by = removed

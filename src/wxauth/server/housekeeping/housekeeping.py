@@ -184,11 +184,18 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 
 
 async def end_removed_clients(services: Services, pace: Pace) -> None:
-    """End the sessions of removed clients, unless another worker is doing so."""
-    while page := await end_removed_page(services.database, size=pace.page_size, now=services.clock()):
-        if page.is_last:
-            log.info("client_sessions_ended", client_id=page.name)
-        await asyncio.sleep(pace.pause)
+    """End the sessions of removed clients, a page of each in turn, unless another worker is doing so.
+
+    A client of which nothing can be ended, because its users are locked, is left to the next time.
+    """
+    after, waiting = "", True
+    while waiting:
+        after, waiting = "", False
+        while page := await end_removed_page(services.database, size=pace.page_size, after=after, now=services.clock()):
+            after, waiting = page.name, waiting or (page.rows > 0 and not page.is_last)
+            if page.is_last:
+                log.info("client_sessions_ended", client_id=page.name)
+            await asyncio.sleep(pace.pause)
 
 
 async def sweep_aged(services: Services, pace: Pace) -> Swept:
