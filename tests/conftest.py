@@ -71,6 +71,7 @@ pytest_plugins = ["tests.workers", "tests.changed"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-plans", action="store_true", help="write the plans of statements to tests/plans")
     parser.addoption("--histories", type=int, default=3, help="how many random histories tests/histories draws")
 
 

@@ -1,0 +1,137 @@
+"""The plans of all statements that read what grows, as files: `scripts/test tests/core/test_plans.py --write-plans`.
+
+The plans are generic ones of the embedded PostgreSQL, on three kinds of statistics: of empty tables; of tables that
+were analyzed while they were empty, and then filled; and of tables with a million rows, in which nothing is pending.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.core.test_rows import STATEMENTS
+from tests.world import Rows
+
+pytestmark = [pytest.mark.own_database, pytest.mark.slow]
+
+FOLDER = Path(__file__).parents[1] / "plans"
+PLANNED_BY = 18
+"""The major version of PostgreSQL whose plans the files have."""
+ROWS, FEW = 2000, 5
+OF_FEW_ROWS = {"apps", "clients", "feed_swept", "js_tickets", "signing_keys", "sweeps", "webhooks"}
+USUALLY_EMPTY = {"alembic_version", "erasures", "events_unplaced", "feed_swept"}
+PLANTED: Mapping[str, Mapping[str, str]] = {
+    "deliveries": {"state": "'delivered'", "receiver_id": "lpad((n % 2)::text, 32, '0')::uuid", "attempts": "1"},
+    "events": {"type": "(ARRAY['user.created', 'session.ended'])[1 + n % 2]", "user_id": "{uuid}"},
+    "feed": {"type": "(ARRAY['user.created', 'session.ended'])[1 + n % 2]"},
+    "sessions": {"app_id": "'wx'", "client_id": "CASE WHEN n % 10 = 0 THEN 'shop' END"},
+    "identities": {"app_id": "'wx'"},
+    "users": {"status": "'active'"},
+    "website_sessions": {"client_id": "'shop'"},
+}
+"""What is planted in columns, where the value is not just another one in each row, or a null."""
+OF_TYPE = {
+    "uuid": "lpad(n::text, 32, '0')::uuid",
+    "text": "'x' || n",
+    "character varying": "'x' || n",
+    "timestamp with time zone": "'2026-01-01'::timestamptz + n * interval '1 second'",
+    "date": "'2026-01-01'::date",
+    "boolean": "false",
+    "jsonb": "'{}'",
+    "bytea": "sha256(n::text::bytea)",
+    "inet": "'10.0.0.0'::inet + n",
+    "ARRAY": "'{}'",
+}
+COLUMNS = """
+SELECT table_name, column_name, data_type, is_nullable = 'YES' AS may_be_null FROM information_schema.columns
+ WHERE table_schema = 'public' ORDER BY table_name, ordinal_position
+"""
+NO_CHECKS = """
+SELECT string_agg(format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname), ';') FROM pg_constraint
+ WHERE contype = 'c' AND connamespace = 'public'::regnamespace
+"""
+
+
+async def plant(rows: Rows) -> set[str]:
+    """Fill the tables, with the same rows each time. Returns the names of those that grow."""
+    columns: dict[str, dict[str, str]] = {}
+    for table, column, kind, may_be_null in await rows.fetch(COLUMNS):
+        given = PLANTED.get(table, {}).get(column)
+        if table not in USUALLY_EMPTY and (given or not may_be_null):
+            value = given or OF_TYPE.get(kind, "n")
+            columns.setdefault(table, {})[column] = value.replace("{uuid}", OF_TYPE["uuid"])
+    await rows.execute(await rows.fetchval(NO_CHECKS))
+    await rows.execute("SET session_replication_role = replica")  # no triggers, and no foreign keys
+    for table, values in columns.items():
+        await rows.execute(
+            f"INSERT INTO {table} ({', '.join(values)}) OVERRIDING SYSTEM VALUE SELECT {', '.join(values.values())}"
+            f" FROM generate_series(1, {FEW if table in OF_FEW_ROWS else ROWS}) n ON CONFLICT DO NOTHING"
+        )
+    return {*columns, *USUALLY_EMPTY} - OF_FEW_ROWS
+
+
+async def plans(rows: Rows) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, statement in STATEMENTS.items():
+        await rows.execute(f"PREPARE one AS {statement.text}")
+        nulls = f"({', '.join('NULL' for _ in statement.names)})" if statement.names else ""
+        (plan,) = json.loads(await rows.fetchval(f"EXPLAIN (FORMAT JSON, COSTS OFF) EXECUTE one{nulls}"))
+        await rows.execute("DEALLOCATE one")
+        found[name] = plan["Plan"]
+    return found
+
+
+def parts_of(plan: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    yield depth, plan
+    for part in plan.get("Plans", ()):
+        yield from parts_of(part, depth + 1)
+
+
+def line_of(part: Mapping[str, Any]) -> str:
+    """What a part of a plan does, and by which index."""
+    beside = {"InitPlan": "once: ", "SubPlan": "for each row: "}.get(part.get("Parent Relationship", ""), "")
+    join = part.get("Join Type", "Inner")
+    what = [part.get("Operation") or part["Node Type"], join if join != "Inner" else "", part.get("Relation Name", "")]
+    by = [f"by {part['Index Name']}" if "Index Name" in part else "", part.get("CTE Name", "")]
+    return beside + " ".join(filter(None, (*what, *by, *(part.get(f"{kind} Cond", "") for kind in CONDITIONS))))
+
+
+CONDITIONS = ("Index", "TID", "Hash", "Merge")
+
+
+def text_of(kinds: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The plans of a statement, each under the kinds of statistics for which it is made."""
+    made: dict[str, list[str]] = {}
+    for kind, found in kinds.items():
+        lines = "".join(f"    {'  ' * depth}{line_of(part)}\n" for depth, part in parts_of(found[name]))
+        made.setdefault(lines, []).append(kind)
+    return f"{name}\n" + "".join(f"  {', '.join(of)}:\n{lines}" for lines, of in made.items())
+
+
+async def test_each_plan_is_that_of_the_files(rows: Rows, request: pytest.FixtureRequest) -> None:
+    if rows.get_server_version().major != PLANNED_BY:
+        pytest.skip(f"the files have the plans of PostgreSQL {PLANNED_BY}")
+    await rows.execute("VACUUM ANALYZE")
+    await rows.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
+    kinds = {"empty": await plans(rows)}
+    growing = await plant(rows)
+    kinds["filled"] = await plans(rows)
+    await rows.execute("ANALYZE")
+    await rows.execute(
+        "UPDATE pg_class SET reltuples = 1e6 WHERE relnamespace = 'public'::regnamespace AND reltuples = $1", ROWS
+    )
+    kinds["a million"] = await plans(rows)
+    texts: dict[str, str] = {}
+    for name in STATEMENTS:
+        if any(part.get("Relation Name") in growing for _, part in parts_of(kinds["a million"][name])):
+            texts[name.partition(".")[0]] = texts.get(name.partition(".")[0], "") + text_of(kinds, name)
+    if request.config.getoption("write_plans"):
+        FOLDER.mkdir(exist_ok=True)
+        for path in FOLDER.glob("*.txt"):
+            path.unlink()
+        for room, text in texts.items():
+            (FOLDER / f"{room}.txt").write_text(text)
+    assert texts == {path.stem: path.read_text() for path in FOLDER.glob("*.txt")}
+    assert len(texts) > 15
