@@ -391,7 +391,7 @@ const TRIED_ONCE = {
   rate_limited: { fate: [LOGIN, problem(429, 'rate_limited')], status: 429 },
   http_error: { fate: [LOGIN, fates.answers(502, '<html>Bad Gateway</html>', {})], status: 502 },
   wx_login_failed: { fate: ['login', fates.notSent], status: null },
-  invalid_request: { fields: { avatarUrl: 'wxfile://tmp_1.png' }, status: 422 },
+  invalid_request: { fields: { stay: 'perhaps' }, status: 422 },
   unknown_app: { options: { appId: 'wx0000' }, status: 400 },
 }
 for (const [code, { fate, fields, options, status }] of Object.entries(TRIED_ONCE)) {
