@@ -27,7 +27,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.certificates import Authority
 from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported, check_chinese
@@ -421,14 +421,30 @@ class KeysAsRead:
         """There is none to come."""
 
 
+def with_header(app: ASGIApp, name: bytes, value: bytes) -> ASGIApp:
+    """As behind a proxy that sets this header."""
+
+    async def altered(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_altered(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*(it for it in message["headers"] if it[0] != name), (name, value)]
+            await send(message)
+
+        await app(scope, receive, send_altered)
+
+    return altered
+
+
 @pytest.fixture
 def serve(make_services: MakeServices) -> Iterator[Serve]:
     """A service that answers at the URL that its settings name."""
     with answering(PlainTextResponse()) as (url, front):
 
-        async def start() -> str:
+        async def start(*header: bytes) -> str:
             services = await make_services(issuer=url)
             front.app = create_app(with_part(services, KeyRing, KeysAsRead(services[KeyRing])))
+            if header:
+                front.app = with_header(front.app, *header)
             return url
 
         yield start
@@ -468,6 +484,21 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
             well_known = Route("/.well-known/oauth-protected-resource/mcp", lambda _, page=page: page)
             front.app = Starlette(routes=[well_known])
             await doctor.says(f"resource {resource}", level, said, issuer=ours, resources=[entry])
+
+
+@swept(
+    ("header", "said"),
+    [
+        ((b"x-request-id", b"1"), "twice the same X-Request-ID"),
+        ((b"age", b"7"), "with an Age"),
+        ((b"cache-control", b"max-age=600"), "without Cache-Control: no-store"),
+    ],
+)
+async def test_a_proxy_that_caches_is_reported(
+    doctor: Doctor, serve: Serve, header: tuple[bytes, bytes], said: str
+) -> None:
+    url = await serve(*header)
+    await doctor.says("issuer", BAD, f"{url}/livez answers {said}", "one person's data", issuer=url)
 
 
 async def test_an_issuer_with_another_name_is_reported_with_both(doctor: Doctor, serve: Serve) -> None:

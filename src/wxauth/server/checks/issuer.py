@@ -112,9 +112,39 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
             text = "{issuer} has no jwks_uri with https: another service answers there"
             raise _Wrong(text, issuer=issuer)
         documents = (await _get(client, jwks_uri)).get("keys")
-    if not isinstance(documents, list):
-        raise _Wrong("{url} has no list of keys: another service answers there", url=jwks_uri)
+        if not isinstance(documents, list):
+            raise _Wrong("{url} has no list of keys: another service answers there", url=jwks_uri)
+        await _find_cache(client, issuer)
     return set(verification_keys(documents))
+
+
+async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
+    """Raises: _Wrong, if what answers may have been stored for another request."""
+    url, ids = f"{issuer}/livez", set[str]()
+    for _ in range(2):
+        try:
+            async with client.stream("GET", url) as response:
+                status, headers = response.status_code, response.headers
+        except httpx.TransportError as exc:
+            raise _named(exc, url) from exc
+        if status != HTTPStatus.OK:  # a proxy does not pass it on
+            return
+        request_id = headers.get("X-Request-ID", "")
+        if request_id in ids:
+            sign = both("twice the same X-Request-ID")
+        elif "Age" in headers:
+            sign = both("with an Age")
+        elif "no-store" not in headers.get("Cache-Control", "").lower():
+            sign = both("without Cache-Control: no-store")
+        else:
+            ids |= {request_id} - {""}
+            continue
+        raise _Wrong(
+            "{url} answers {sign}: a proxy in front of wxauth caches, and would give one person's data to another; "
+            "switch its cache off (proxy_cache of nginx, 缓存 of a panel or CDN)",
+            url=url,
+            sign=sign,
+        )
 
 
 async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:

@@ -155,7 +155,7 @@ ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
 )
 async def livez() -> JSONResponse:
     """The process answers. The database is not checked."""
-    return JSONResponse({"status": "alive"})
+    return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
 
 @router.get(

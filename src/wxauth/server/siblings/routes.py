@@ -238,6 +238,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
             "X-Auth-Session-Id": str(caller.session_id),
             "X-Auth-Roles": ",".join(user.roles),
             "Cache-Control": "no-store",
+            "Vary": "Authorization",
         }
     )
 

@@ -92,7 +92,11 @@ class Export:
 router = Router("me")
 _CHUNK_BYTES: Final = 64 * 1024
 """Bytes per chunk. A slow reader must take each chunk within half a minute."""
-_HEADERS: Final = {"Content-Disposition": 'attachment; filename="wxauth-export.json"', "Cache-Control": "no-store"}
+_HEADERS: Final = {
+    "Content-Disposition": 'attachment; filename="wxauth-export.json"',
+    "Cache-Control": "no-store",
+    "Vary": "Authorization",
+}
 _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "All that is stored of the person",

@@ -41,6 +41,8 @@ from wxauth.server.web.edge import CONTROL_CHARACTERS
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")
+# For caches that ignore Cache-Control, as panels configure nginx: each caller's answers are then kept apart.
+_VARY = (b"vary", b"Authorization")
 
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 _NO_FORM: Final = "This is a form: send JSON, with Content-Type: application/json"
@@ -284,7 +286,7 @@ async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive,
         await send({"type": "http.response.start", "status": 204, "headers": [_NO_STORE]})
         await send({"type": "http.response.body"})
         return
-    headers = [_NO_STORE, _JSON, (b"content-length", b"%d" % len(answer))]
+    headers = [_NO_STORE, _VARY, _JSON, (b"content-length", b"%d" % len(answer))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
 

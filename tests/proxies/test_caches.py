@@ -1,0 +1,76 @@
+"""A proxy that caches, although the answers forbid it: as 1Panel writes it for nginx."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes import Clock
+from tests.headers import bearer
+from tests.processes import free_port, serving, until
+from tests.proxies.running import answers, nginx_with
+from wxauth.server.checks.issuer import check_issuer
+from wxauth.server.checks.result import CheckLevel, Findings
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
+
+pytestmark = pytest.mark.proxy
+
+AS_1PANEL = """
+proxy_cache_path {folder}/cache levels=1:2 keys_zone=proxy_cache_panel:1m;
+server {
+    listen 127.0.0.1:8080;
+    location ^~ / {
+        proxy_pass http://127.0.0.1:8000;
+        proxy_set_header Host $http_host;
+        proxy_ignore_headers Set-Cookie Cache-Control expires;
+        proxy_cache proxy_cache_panel;
+        proxy_cache_key $host$uri$is_args$args;
+        proxy_cache_valid 200 304 301 302 10m;
+    }
+}
+"""
+
+
+@pytest.fixture
+def cached(make_settings: Callable[..., Settings], clock: Clock, tmp_path: Path) -> Iterator[httpx.Client]:
+    """wxauth behind such a proxy, at the URL that its settings name."""
+    port = free_port()
+    with ExitStack() as stack:
+        wechat_url = stack.enter_context(serving(create_simulator()))
+        issuer = f"http://127.0.0.1:{port}"
+        settings = make_settings(apps=APPS, wechat_base_url=wechat_url, issuer=issuer)
+        url = stack.enter_context(serving(create_app(build_services(settings, clock=clock))))
+        text = AS_1PANEL.replace("{folder}", str(tmp_path))
+        addresses = {"127.0.0.1:8080": f"127.0.0.1:{port}", "127.0.0.1:8000": url.removeprefix("http://")}
+        nginx = stack.enter_context(nginx_with(text, tmp_path, addresses))
+        until(lambda: answers(port) or nginx.process.poll() is not None)
+        assert nginx.process.poll() is None, nginx.output
+        yield stack.enter_context(httpx.Client(base_url=issuer, trust_env=False))
+
+
+def test_nobody_gets_anothers_answer_even_then(cached: httpx.Client) -> None:
+    people = {name: cached.post("/v1/login", json={"code": name}).json() for name in ("erin", "frank")}
+    for login in people.values():
+        for _ in range(2):
+            assert cached.get("/v1/me", headers=bearer(login)).json()["id"] == login["user"]["id"]
+            verified = cached.get("/v1/verify", headers=bearer(login))
+            assert verified.headers["X-Auth-User-Id"] == login["user"]["id"]
+    strangers: list[dict[str, Any]] = [{}, bearer("x")]
+    for headers in strangers:
+        for path in ("/v1/me", "/v1/verify"):
+            assert cached.get(path, headers=headers).status_code == 401
+
+
+async def test_the_check_reports_it(cached: httpx.Client) -> None:
+    issuer = str(cached.base_url).rstrip("/")
+    [result] = [each async for each in check_issuer(issuer, Findings(), now=datetime.now(UTC), patience=3)]
+    assert result.level is CheckLevel.BAD
+    assert "twice the same X-Request-ID" in result.text.en
+    assert "proxy_cache" in result.text.zh
