@@ -1,6 +1,7 @@
 """Docker in a cell of this machine: see `cell`, the script beside this."""
 
 import ctypes
+import faulthandler
 import fcntl
 import os
 import shutil
@@ -100,6 +101,9 @@ class Engine:
 
     def run(self, *command: str | Path, folder: Path | None = None, **env: str) -> str:
         """What a program prints in the cell, which must succeed."""
+        # The first build of a machine takes longer than a test may hang, and has a limit of its own, which shows what
+        # Docker has printed.
+        faulthandler.cancel_dump_traceback_later()
         own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **env}
         return output_of(*self._command([*command], folder), env=own, timeout=BUILD_PATIENCE).strip()
 

@@ -103,8 +103,8 @@ async def test_an_interrupted_erasure_is_continued_by_another_worker(stage: Stag
     alice = await stage.login("alice")
     await stage.rows.execute(ADD_EVENTS, 3 * MAX_ROWS_ERASED_WITH_USER, "system", alice["user"]["id"])
     await erase(stage.client, alice)
-    stopped = asyncio.create_task(sweep(await stage.make_services(), page_size=500, pause=3600))
     left = await stage.number(ADDRESSES)
+    stopped = asyncio.create_task(sweep(await stage.make_services(), page_size=500, pause=3600))
     await until(lambda: stage.rows.fetchval(f"SELECT count(*) < $1 FROM {ADDRESSES}", left))  # it is in its pause then
     stopped.cancel()
     assert await stage.number(ADDRESSES) > 0
