@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import stat
@@ -26,6 +27,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.database_proxy import Proxy
+from tests.docs import block
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.moving.mover import Mover
 from tests.problems import problem_of
@@ -1500,3 +1502,37 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("lines joined to a user by external_id alone: 500. ")
     assert await ended() == at_once
+
+
+# The tables of frameworks, by the columns that they publish; what needs no column of ours is there, too.
+
+TABLES = {
+    "yudao": "id,openid,nickname,avatar,mobile,status,create_time,login_date,tenant_id\n"
+    "{n},{openid},小明,https://x.cn/1.png,1380013{n:04},0,2024-05-01 12:00:00,,1\n",
+    "crmeb": "uid,unionid,openid,routine_openid,nickname,headimgurl,phone,add_time,last_time,status\n"
+    "5{n:05},,oOFFICIAL_ACCOUNT_{n:010},{openid},小明,http://x.cn/1.png,1380013{n:04},1714536000,0,1\n",
+    "jeecg": "id,sys_user_id,avatar,status,del_flag,realname,third_user_uuid,third_user_id,third_type,create_time\n"
+    "x{n},e9ca23d68d884d4ebb19d07{n:09},,1,0,小明,{openid},{openid},wechat_open,2024/5/1 12:00\n",
+    "uni-id": "_id,wx_openid.mp,wx_unionid,nickname,avatar,mobile,register_date,status\n"
+    "65f0c1d2e3f4a5b6c7{n:06},{openid},oTmHYjg7xLa9Yp4Zt2Vq8nC{n:05},小明,,1380013{n:04},1714536000000,0\n",
+}
+
+
+@pytest.mark.process
+async def test_the_tables_of_frameworks_go_in_by_the_commands_of_the_guide(
+    database_url: str, tmp_path: Path, rows: Rows
+) -> None:
+    apps = [{**APP, "app_id": app_id} for app_id in ("wx1a2b3c4d5e6f7a8b", "wx5d6e7f8a9b0c1d2e")]
+    users = make_command("users", cwd=tmp_path, env=service_env(database_url, apps=apps))
+    commands = block("docs/moving-in.md", "yudao.csv").replace("\\\n", "")
+    for name, table in TABLES.items():
+        header, line = table.splitlines(keepends=True)
+        people = [line.format(n=n, openid=f"{name.replace('-', '_'):o>20}{n:08}") for n in range(1, 101)]
+        (tmp_path / f"{name}.csv").write_text(header + "".join(people))
+        [command] = re.findall(rf"wxauth users (import {name}.csv .*)", commands)
+        done = await users(*shlex.split(command), "--json")
+        counts = json.loads(done.stdout)
+        assert (counts["created"], counts["refused"], counts["odd_openids"]) == (100, 0, 0), done.stderr
+    stored = "SELECT count(*), min(created_at), max(created_at), count(DISTINCT external_id), max(status) FROM users"
+    noon = datetime(2024, 5, 1, 4, tzinfo=UTC)
+    assert [*await rows.fetchrow(stored)] == [400, noon, noon, 400, "active"]
