@@ -5,7 +5,6 @@ Refreshes are measured with it, to compare them with a login that does not call 
 
 import asyncio
 import gc
-import signal
 
 import httpx
 import uvicorn
@@ -16,7 +15,7 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import Settings, load_settings
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
-from wxauth.server.service.server import GC_THRESHOLDS, check_stored_state, exit_when_drained, listen, uvicorn_options
+from wxauth.server.service.server import GC_THRESHOLDS, check_stored_state, listen, uvicorn_options
 from wxauth.server.web.http_server import Server
 
 
@@ -41,7 +40,6 @@ def worker_app() -> ASGIApp:
 def serve(settings: Settings) -> None:
     """As `wxauth.server.service.server.serve`."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    signal.signal(signal.SIGTERM, exit_when_drained)
     asyncio.run(check_stored_state(settings))
     listener = listen(settings.host, settings.port)
     config = uvicorn.Config(worker_app, factory=True, workers=1, **uvicorn_options())

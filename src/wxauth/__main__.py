@@ -5,6 +5,8 @@ import gc
 import os
 import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a write to a full or broken disk fails with."""
@@ -12,9 +14,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def main() -> None:
     """Run the command."""
-    if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
-        # The imports take a second: a SIGHUP meanwhile would end the process. `Workers` handle it later.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    if sys.argv[1:2] in (["serve"], ["dev"]) and sys.platform != "win32":
+        # By no exception, which Python drops where it calls back, as when a weak reference ends. Not by the default
+        # action, which the first process of a container ignores.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
+        if sys.argv[1] == "serve":  # a SIGHUP meanwhile would end the process; `Workers` handle it later
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
     try:
         from wxauth.server import cli
@@ -35,6 +41,11 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
             sys.exit(say("the output cannot be written: {error}", error=exc.strerror))
         sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would contain values from PostgreSQL's message
+
+
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End at once: there is nothing to clean up yet. The service then has handlers of its own."""
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 import click
 import uvicorn
@@ -56,7 +57,7 @@ from wxauth.server.dev.wechat import (
 from wxauth.server.login.login_rows import rehearse_login
 from wxauth.server.service.app import create_api, surround
 from wxauth.server.service.build import build_services
-from wxauth.server.service.server import check_stored_state, exit_when_drained, listen, uvicorn_options
+from wxauth.server.service.server import check_stored_state, listen, uvicorn_options
 from wxauth.server.web.http_server import Server
 from wxauth.server.wechat.errcodes import SECRET_NOT_TAKEN
 
@@ -108,7 +109,8 @@ class OwnSecret:
         if self._path.exists():
             self.value = self._path.read_text("utf-8")
         elif sys.stdin.isatty():
-            self.value = click.prompt(say(_QUESTION, app_id=app_id), hide_input=True, err=True).strip()
+            with _handled_by(_raise_exit):  # so that the terminal shows again what is typed
+                self.value = click.prompt(say(_QUESTION, app_id=app_id), hide_input=True, err=True).strip()
             self._is_new = True
 
     def keep_unless_refused(self, findings: Iterable[CheckResult]) -> None:
@@ -170,10 +172,10 @@ def run(
     language: Language = "en",
 ) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
-    signal.signal(signal.SIGTERM, exit_when_drained)
     simulated_url = None if NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
-        with ExitStack() as stack:
+        with ExitStack() as stack, ExitStack() as threads:
+            stack.enter_context(_handled_by(partial(_end, stack)))
             taken: list[str] = []
             site_listener = stack.enter_context(_listen("127.0.0.1", site_port or SITE_PORT, "--site-port", taken))
             if site_port is None:
@@ -198,23 +200,27 @@ def run(
                 mcp_url = f"http://127.0.0.1:{mcp_listener.getsockname()[1]}/mcp"
                 own["resources"] = [resource_at(mcp_url)]
                 settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
-            settings = stack.enter_context(_with_database(settings))
+            if not os.environ.get("WXAUTH_DATABASE_URL"):
+                postgres = EmbeddedPostgres(HOME / "postgres")
+                stack.push(postgres)  # so that a signal stops it while it starts, too
+                url = stack.enter_context(postgres).url()
+                settings = settings.model_copy(update={"database_url": SecretStr(url)})
             if simulated_url is not None:
                 simulator = create_simulator(
                     service_url=service_url(settings), site_url=site_url, shop_url=shop_url, mcp_url=mcp_url
                 )
                 simulated = OwnNamesOnly(simulator, names, own_pages=True)
-                stack.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
+                threads.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
             shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None, mcp_url=mcp_url))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
             stack.enter_context(command_for_this_dev(HOME, own | where))
             back_end = Mount(SHOP_PATH, create_shop(settings.issuer, shop)) if shop else None
             cookie_secret = secrets.token_hex()
             websites = create_site(settings.issuer, url=site_url, cookie_secret=cookie_secret, back_end=back_end)
-            stack.enter_context(_in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))
+            threads.enter_context(_in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))
             if mcp_url is not None:  # imported in its thread; requests wait until it is
                 mcp_server = partial(create_mcp_server, settings.issuer, mcp_url, names)
-                stack.enter_context(_in_thread(mcp_server, mcp_listener, name="MCP server", factory=True))
+                threads.enter_context(_in_thread(mcp_server, mcp_listener, name="MCP server", factory=True))
             banner_text = welcome(
                 settings,
                 simulated_url=simulated_url,
@@ -311,15 +317,6 @@ def _ask_wechat(settings: Settings) -> list[CheckResult]:
 
 
 @contextmanager
-def _with_database(settings: Settings) -> Iterator[Settings]:
-    if os.environ.get("WXAUTH_DATABASE_URL"):
-        yield settings
-        return
-    with EmbeddedPostgres(HOME / "postgres") as postgres:
-        yield settings.model_copy(update={"database_url": SecretStr(postgres.url())})
-
-
-@contextmanager
 def _in_thread(
     app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, factory: bool = False
 ) -> Iterator[None]:
@@ -398,7 +395,26 @@ class _Server(Server):
 
 
 def _serve(app: ASGIApp, listener: socket.socket, banner_text: str) -> None:
+    _Server(uvicorn.Config(app, **uvicorn_options()), banner_text).run([listener])
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """In the block, SIGTERM and SIGINT are handled by this."""
+    former = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _Server(uvicorn.Config(app, **uvicorn_options()), banner_text).run([listener])
-    except KeyboardInterrupt:
-        return
+        yield
+    finally:
+        for number, other in former.items():
+            signal.signal(number, other)
+
+
+def _end(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
+    """Stop what must be, while nothing serves yet. Not by an exception, which may be dropped: see `main`."""
+    with suppress(Exception):
+        stack.close()
+    os._exit(0)
+
+
+def _raise_exit(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from types import FrameType
@@ -64,19 +64,14 @@ def serve(settings: Settings) -> None:
     - several workers have no folder for their shared metrics
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    signal.signal(signal.SIGTERM, exit_when_drained)
     troubles.share()  # all workers together log database troubles once
     _prepare(settings)  # even if the database could not be checked: then the service waits for it
     try:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
-    try:
-        serve_by_workers(settings, listener)
-    except KeyboardInterrupt:
-        return
-    except SystemExit as end:
-        sys.exit(1 if end.code else 0)
+    if serve_by_workers(settings, listener):
+        sys.exit(1)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -124,8 +119,11 @@ def make_server(services: Services) -> Server:
     return Server(config, learning=PROXY_NOTICE_SECONDS, on_leaving=services[Readiness].leave)
 
 
-def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
-    """Serve in worker processes until SIGTERM or SIGINT. SIGHUP replaces them by workers with the reloaded settings."""
+def serve_by_workers(settings: Settings, listener: socket.socket) -> int:
+    """Serve in worker processes until SIGTERM or SIGINT. SIGHUP replaces them by workers with the reloaded settings.
+
+    Returns the exit status.
+    """
     for module in ("uvicorn.loops.uvloop", "uvicorn.lifespan.on", "fastapi.telemetry._runtime"):
         import_module(module)  # here, so that the workers share their 3 MB
 
@@ -148,10 +146,12 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         settings = new
         return _work(settings, listener)
 
-    with shared_by_workers() if settings.workers > 1 else nullcontext():
-        status = Workers(settings.workers, listener, work=_work(settings, listener), renew=reload_work).run()
-    if status:
-        sys.exit(status)
+    with ExitStack() as stack:
+        if settings.workers > 1:
+            stack.enter_context(shared_by_workers())
+            for number in (signal.SIGTERM, signal.SIGINT):  # until `Workers` handle them
+                signal.signal(number, _delete_folder_and_end)
+        return Workers(settings.workers, listener, work=_work(settings, listener), renew=reload_work).run()
 
 
 def _prepare(settings: Settings) -> bool:
@@ -200,11 +200,6 @@ def serve_as_worker(
         runner.run(serve())
 
 
-def exit_when_drained(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM, which uvicorn raises again when it has drained. A requested stop exits with status 0."""
-    raise SystemExit(0)
-
-
 async def check_stored_state(settings: Settings) -> bool:
     """Check that stored secrets can be decrypted, and that no site is named like the audience or an app.
 
@@ -251,6 +246,11 @@ async def _check_client_names(settings: Settings, database: Database) -> None:
                 "would be taken for others; remove that client, then add it under another name"
             ]
         )
+
+
+def _delete_folder_and_end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    delete_shared_folder()
+    os._exit(0)
 
 
 def _leave_without_parent(reporting: asyncio.Task[None]) -> None:

@@ -72,8 +72,6 @@ class _Worker:
     work: Work
     is_ready: bool = False
     is_leaving: bool = False
-    repeated: int | None = None
-    """The signal that it is sent at each check until it has ended, because it was leaving before it was ready."""
     silence: int = 0
     """How many checks in a row found no message."""
     checks_of_leaving: int = 0
@@ -131,7 +129,6 @@ class Workers:
                         self._read_messages(key.data)
                 if time.monotonic() >= next_check:
                     self._kill_hung()
-                    self._repeat_signals()
                     next_check = time.monotonic() + _CHECK_SECONDS
                 self._converge()
         return self._status
@@ -165,10 +162,6 @@ class Workers:
 
     def _dismiss(self, worker: _Worker, number: int) -> None:
         worker.is_leaving = True
-        # A worker that is starting ends by an exception, which is lost where one is ignored, such as in a destructor.
-        # With a second SIGINT, it would drain nothing.
-        if not worker.is_ready:
-            worker.repeated = SUPERSEDED if number == SUPERSEDED else signal.SIGTERM
         os.kill(worker.pid, number)
 
     def _read_messages(self, worker: _Worker) -> None:
@@ -209,11 +202,6 @@ class Workers:
             if worker.silence > self._max_silent_checks or worker.checks_of_leaving > self._max_checks_of_leaving:
                 log.error("worker_hangs", pid=worker.pid, is_leaving=worker.is_leaving, consequence="it is killed")
                 os.kill(worker.pid, signal.SIGKILL)
-
-    def _repeat_signals(self) -> None:
-        for worker in self._workers:
-            if worker.repeated is not None:
-                os.kill(worker.pid, worker.repeated)
 
     def _converge(self) -> None:
         """Take the next step towards the required number of workers, all with the current work."""
@@ -261,8 +249,6 @@ class Workers:
             _reset_signals()
             self._work(Heartbeat(writable))
             status = 0
-        except KeyboardInterrupt:
-            status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
@@ -272,7 +258,8 @@ class Workers:
 
 
 def _leave_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
+    """Handle a signal until the worker serves. An exception would be lost where one is ignored, as in a destructor."""
+    os._exit(0)
 
 
 @contextmanager
@@ -296,8 +283,7 @@ def _signals_as_bytes() -> Iterator[socket.socket]:
 
 def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, SUPERSEDED):
+    for number in (signal.SIGTERM, signal.SIGINT, SUPERSEDED):
         signal.signal(number, _leave_at_once)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP is for the parent
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Final, cast
 
@@ -42,6 +42,18 @@ class Server(uvicorn.Server):
         self.server_state: ServerConnections = ServerConnections()
         self._learning = learning
         self._on_leaving = on_leaving
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Called by uvicorn around all. Signals stop only what serves gracefully, because its startup may wait."""
+        with ExitStack() as self._until_stopped:
+            yield
+            self._captured_signals.clear()  # uvicorn would raise them again: the caller knows why this has ended
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn."""
+        await super().startup(sockets)
+        self._until_stopped.enter_context(super().capture_signals())
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second. Checking time limits here is cheaper than a timer for each request."""
