@@ -1,4 +1,4 @@
-"""Check the form of all documents: translations, links, and the files, scripts and tests that they name."""
+"""Check the form of all documents: translations, links, and the files, scripts and tests that they name; and texts."""
 
 import os
 import re
@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from check_languages import wrong_languages  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -84,6 +86,7 @@ def main() -> None:
     for page in (ROOT / "README.md", ROOT / "README.zh-CN.md"):
         if address and f"git clone {address} wxauth" not in page.read_text("utf-8"):
             wrong.append(f"{page.name}: must clone {address}, the first of the URLs in pyproject.toml")
+    wrong += wrong_languages()
     if not pages or not tests or not named:
         wrong.append("no page, test or named page was found")
     sys.exit("\n".join(wrong) or None)

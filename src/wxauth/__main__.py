@@ -30,16 +30,18 @@ def main() -> None:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
             raise
+        from wxauth.server.core.terminal import say
+
         if sys.argv[1:2] == ["dev"]:
-            sys.exit(f"{package} is not installed: run scripts/dev in a clone. 请在仓库中运行 scripts/dev。")
-        sys.exit(f'{package} is not installed: pip install "wxauth[server]". 未安装 {package}，请运行上述命令。')
+            sys.exit(say("{package} is not installed: run scripts/dev in a clone", package=package))
+        sys.exit(say('{package} is not installed: pip install "wxauth[server]"', package=package))
     except Exception as exc:
         from wxauth.server.core.logs import lines_of
-        from wxauth.server.core.terminal import say
+        from wxauth.server.core.terminal import os_reason, say
 
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
-            sys.exit(say("the output cannot be written: {error}", error=exc.strerror))
+            sys.exit(say("the output cannot be written: {error}", error=os_reason(exc)))
         sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would contain values from PostgreSQL's message
 
 

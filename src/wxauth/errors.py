@@ -10,11 +10,26 @@ from typing import Any, ClassVar, NamedTuple, Self
 from uuid import UUID
 
 
-class Title(NamedTuple):
-    """A short text for people, in English and Chinese: the title of an error, a description, a hint."""
+class Title(str):
+    """A text for people: a string in English, which has its Chinese."""
 
-    en: str
-    zh: str
+    _zh: str
+
+    def __new__(cls, en: str, zh: str) -> Self:
+        """Make a text of both."""
+        title = super().__new__(cls, en)
+        title._zh = zh
+        return title
+
+    @property
+    def en(self) -> str:
+        """The English."""
+        return str(self)
+
+    @property
+    def zh(self) -> str:
+        """The Chinese."""
+        return self._zh
 
 
 class FieldError(NamedTuple):

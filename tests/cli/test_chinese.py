@@ -1,106 +1,32 @@
 """That a terminal speaks Chinese: no text of the commands, of the settings or of a start is without it."""
 
-import ast
 import re
 import socket
-from collections.abc import Iterator
-from itertools import chain
+import time
 from pathlib import Path
-from string import Formatter
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tests.cli.test_help import every_command
 from tests.processes import run
 from tests.sweeps import Sweep
-from wxauth import server
 from wxauth.server.cli import main
-from wxauth.server.core.terminal import catalogue, in_chinese, translated
-from wxauth.server.moving.lines import EXPECTED
 
 pytestmark = pytest.mark.no_database
 
 CHINESE = re.compile("[一-鿿]")
-FOLDER = Path(str(server.__file__)).parent
-ROOMS = (
-    "checks/*.py",
-    "cli/*.py",
-    "core/setting*.py",
-    "core/resources.py",
-    "core/claims.py",
-    "core/migrations.py",
-    "moving/*.py",
-    "dev/run.py",
-    "dev/postgres.py",
-)
-SPOKEN = [
-    *(path for room in ROOMS for path in FOLDER.glob(room)),
-    FOLDER / "service/server.py",
-    FOLDER / "clients/clients.py",
-]
-REFUSALS = {"ValueError", "Failed", "UsageError", "BadParameter", "InvalidSettings", "DevFailed", "PostgresUnavailable"}
-REFUSALS |= {"UnknownRevision", "MigrationBlocked", "WrongClient", "_form", "checked"}
-
-
-def calls(*names: str) -> Iterator[tuple[str, ast.Call]]:
-    for path in SPOKEN:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in names:
-                yield f"{path.name}:{node.lineno}", node
-
-
-def said() -> Iterator[tuple[str, str]]:
-    for place, call in calls("say", "both", "good", "note", "bad", "_Wrong", "_NotThere", "Fault"):
-        match call.args:
-            case [ast.Constant(value=str(text))] | [_, ast.Constant(value=str(text))]:
-                yield place, text
-
-
-def templates() -> Iterator[tuple[str, str]]:
-    for path in (FOLDER / "checks").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            match node:
-                case ast.Assign(targets=[ast.Name("text")], value=ast.Constant(value=str(text))):
-                    yield f"{path.name}:{node.lineno}", text
-
-
-def holes(text: str) -> set[str]:
-    return {name.split(".")[0] for _, name, *_ in Formatter().parse(text) if name is not None}
-
-
-def texts(node: ast.AST) -> Iterator[str]:
-    """The sentences in the arguments of a call, with `x` in each hole."""
-    match node:
-        case ast.Constant(value=str(text)):
-            yield text
-        case ast.JoinedStr():
-            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
-        case ast.Call() if ast.unparse(node.func) in ("say", "translated"):
-            return
-        case _:
-            for child in ast.iter_child_nodes(node):
-                yield from texts(child)
-
-
-def test_every_text_that_is_said_has_chinese_with_the_same_holes() -> None:
-    with Sweep() as sweep:
-        for place, text in chain(said(), templates(), EXPECTED.items()):
-            with sweep.case(place, text):
-                assert in_chinese(text)
-        for english, chinese in catalogue().items():
-            with sweep.case(english):
-                assert CHINESE.search(chinese) or re.search("[：、]", chinese)
-                assert "{" not in english or holes(english) == holes(chinese)
-
-
-def test_every_refusal_has_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    with Sweep() as sweep:
-        for place, call in calls(*REFUSALS):
-            for text in filter(re.compile("[a-z]{2,} [a-z]").search, chain(*map(texts, call.args))):
-                with sweep.case(place, text):
-                    assert CHINESE.search(translated(text))
+PATIENCE = 2.0
+"""Seconds of CPU time, of which importing a command takes the most."""
+VALUES = {
+    "a name like a sentence": "a: b, c: d",
+    "colons": ": " * 1500 + ".",
+    "templates in one another": "x: y; " * 400 + ".",
+    "words of a template": "lines: {lines}, created: " * 250 + ".",
+    "a template's own words": "no answer from WeChat: x " * 250 + ".",
+}
+"""Values that a template might be found in."""
 
 
 def test_every_command_and_option_has_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +44,24 @@ def test_every_command_and_option_has_chinese(monkeypatch: pytest.MonkeyPatch) -
                     assert not (text := getattr(option, "help", None)) or CHINESE.search(text)
             with sweep.case(*names):
                 assert not names or CHINESE.search(command.help or "")
+
+
+def test_values_of_users_are_never_changed_and_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    monkeypatch.setenv("WXAUTH_DATABASE_URL", "postgresql://127.0.0.1:1/x")
+    calls = {
+        "'USER_ID' 的值无效：{!r} 不是有效的 UUID。": ["users", "show"],
+        "'FILE' 的值无效：{}：": ["users", "import"],
+        "'--logo' 的值无效：{}：": ["apps", "add", "wx1", "--logo"],
+        "'--limit' 的值无效：{!r} 不是有效的 整数。": ["users", "list", "--limit"],
+    }
+    with Sweep() as sweep:
+        for name, value in VALUES.items():
+            for shown, call in calls.items():
+                with sweep.case(name, *call):
+                    began = time.process_time()
+                    assert shown.format(value) in CliRunner().invoke(main, [*call, value]).output
+                    assert time.process_time() - began < PATIENCE
 
 
 @pytest.mark.process

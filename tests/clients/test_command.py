@@ -92,7 +92,7 @@ async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Clien
     added = await clients.do("add", "billing")
     shown = dict(line.split() for line in added.stdout.splitlines())
     assert shown.keys() == {"client_id", "client_secret", "scopes"}
-    assert ("not shown again" in added.stderr, "不会再次显示" in added.stderr) == (True, True)
+    assert "not shown again" in added.stderr
     assert shown["client_secret"] not in added.stderr + repr(await rows.fetch("SELECT * FROM clients"))
 
 
@@ -234,7 +234,7 @@ async def test_a_site_has_defaults_and_the_rights_of_siblings_only_by_their_scop
 async def test_a_public_client_has_no_secret_and_is_given_none(clients: Clients) -> None:
     shown = await clients.do(*PAGE)
     assert shown.stdout.split() == ["client_id", "page", "scopes", "openid,profile"]
-    assert ("no secret" in shown.stderr, "没有密钥" in shown.stderr) == (True, True)
+    assert "no secret" in shown.stderr
     before = await clients.listed()
     assert "page is public, and has no secret" in await clients.fail("secret", "page")
     assert await clients.listed() == before

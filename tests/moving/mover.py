@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tests.world import Stage
+from wxauth.errors import Title
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, JsonLines, NumberedLine, export_users
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
@@ -18,7 +19,7 @@ class Mover:
 
     stage: Stage
     refusals: list[tuple[int, str]] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
+    messages: list[Title] = field(default_factory=list)
     others: list[Sequence[int]] = field(default_factory=list)
 
     async def with_settings(self, **settings: object) -> Self:

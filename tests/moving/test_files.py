@@ -23,7 +23,6 @@ from tests.processes import WXAUTH, environment
 from tests.sweeps import swept
 from tests.world import Body, MakeServices, Stage
 from wxauth.server.core.services import Services
-from wxauth.server.core.terminal import to_chinese
 from wxauth.server.moving.files import CsvLines, Form, JsonLines, WrongFile
 
 OPENID = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
@@ -65,7 +64,7 @@ async def test_an_id_that_is_something_else_is_refused_and_named(mover: Mover, n
     for (value, it), message in zip(wrong, mover.messages, strict=True):
         assert message.startswith(f"must be the id alone: this looks like {it}"), value
         assert OPENID not in message
-        assert "这里像是" in to_chinese(message), value
+        assert "这里像是" in message.zh, value
 
 
 async def test_other_ids_stay_as_they_are(mover: Mover) -> None:
@@ -236,7 +235,7 @@ def test_a_file_of_another_kind_is_named_with_its_remedy(is_csv: bool, name: str
         with pytest.raises(WrongFile, match=re.escape(remedy)) as refusal:
             (CsvLines if is_csv else JsonLines)(io.BytesIO(file), form)
         assert refusal.value.fault.field == "file", name
-        assert to_chinese(str(refusal.value)) != str(refusal.value)
+        assert refusal.value.fault.wanted.zh != str(refusal.value)
 
 
 NAMED = '{{"app_id": "{}", "openid": "{}", "{}": {}}}'

@@ -352,7 +352,7 @@ class ManagedApps:
         try:
             await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` checks the addresses of a name
         except RefusedUrl as exc:
-            raise InvalidRequest.of("push_forward", str(exc)) from None
+            raise InvalidRequest.of("push_forward", exc.text) from None
         if is_below(url, self.settings.issuer):
             raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
 

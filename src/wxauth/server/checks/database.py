@@ -44,7 +44,7 @@ from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import both
+from wxauth.server.core.terminal import Text
 from wxauth.server.keys.models import keys_for
 from wxauth.server.keys.rows import published_keys
 from wxauth.server.login.login_rows import rehearse_login
@@ -209,9 +209,9 @@ def judge_wal(wal: WalStatistics) -> CheckResult | None:
     ]
     gigabyte = 2**30
     saving = (
-        both("less frequent checkpoints would write fewer of them")
+        Text("less frequent checkpoints would write fewer of them")
         if is_compressed
-        else both("compression saves some {n:.1f} GB of that", n=wal.page_bytes / gigabyte / 2)
+        else Text("compression saves some {n:.1f} GB of that", n=wal.page_bytes / gigabyte / 2)
     )
     return note(
         "database wal",
@@ -274,17 +274,17 @@ def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResul
     return judged(
         "database certificate",
         "{ends} on {end:%Y-%m-%d}: renew it and reload the server, or sslmode=verify-full refuses it",
-        ends=both("ended") if end <= now else both("ends"),
+        ends=Text("ended") if end <= now else Text("ends"),
         end=end,
     )
 
 
 def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
-    to_do = both("run 'wxauth migrate'")
+    to_do = Text("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
         first = "as the owner of the database, {grant}; then run 'wxauth migrate'"
-        to_do = both(first, grant=its_rights.missing_to_migrate)
+        to_do = Text(first, grant=its_rights.missing_to_migrate)
     if revision is None:
         return bad("schema", "is not there yet: {to_do}", to_do=to_do)
     newest = known[0]

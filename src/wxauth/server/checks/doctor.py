@@ -23,7 +23,6 @@ from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.terminal import translation
 from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.wechat.client import transport_for
 
@@ -37,9 +36,9 @@ async def check_all() -> list[CheckResult]:
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
-        return [CheckResult("settings", CheckLevel.BAD, translation(problem)) for problem in exc.problems]
+        return [CheckResult("settings", CheckLevel.BAD, problem) for problem in exc.problems]
     results = [good("settings", "each one is of its form")]
-    results += [CheckResult("settings", CheckLevel.BAD, translation(line)) for line in unknown_names()]
+    results += [CheckResult("settings", CheckLevel.BAD, line) for line in unknown_names()]
     return results + await examine(settings)
 
 

@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic_core import from_json
 
-from wxauth.errors import Title
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, good, note
-from wxauth.server.core.terminal import both
+from wxauth.server.core.terminal import Text, TextError
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.outbound.connection import refusal_of
 from wxauth.texts import is_loopback, is_secure
@@ -29,12 +28,8 @@ _LONGEST_NAME: Final = 200
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
 
-class _Found(Exception):
-    """The fault found, in both languages."""
-
-    def __init__(self, text: str, /, **holes: object) -> None:
-        super().__init__(text)
-        self.fault = both(text, **holes)
+class _Found(TextError):
+    """The fault found."""
 
 
 class _NotThere(_Found):
@@ -60,9 +55,9 @@ async def _judge_issuer(
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
     except _NotThere as exc:
         text = "{fault}: right before 'wxauth serve' has started, wrong afterwards"
-        return note(_NAME, text, fault=exc.fault)
+        return note(_NAME, text, fault=exc.text)
     except _Wrong as exc:
-        return CheckResult(_NAME, CheckLevel.BAD, exc.fault)
+        return CheckResult(_NAME, CheckLevel.BAD, exc.text)
     except TimeoutError:
         text = "{issuer} takes too long to answer: see the service's log, and the proxy in front of it"
         return bad(_NAME, text, issuer=issuer)
@@ -131,11 +126,11 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
             return
         request_id = headers.get("X-Request-ID", "")
         if request_id in ids:
-            sign = both("twice the same X-Request-ID")
+            sign = Text("twice the same X-Request-ID")
         elif "Age" in headers:
-            sign = both("with an Age")
+            sign = Text("with an Age")
         elif "no-store" not in headers.get("Cache-Control", "").lower():
-            sign = both("without Cache-Control: no-store")
+            sign = Text("without Cache-Control: no-store")
         else:
             ids |= {request_id} - {""}
             continue
@@ -159,7 +154,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
         ):
             metadata = await _get(client, metadata_url)
     except (_Found, TimeoutError) as exc:
-        reason = exc.fault if isinstance(exc, _Found) else both("no answer in time")
+        reason = exc.text if isinstance(exc, _Found) else Text("no answer in time")
         text = "{url} is missing, so clients do not find wxauth: {reason}"
         yield bad(name, text, url=metadata_url, reason=reason)
         return
@@ -226,12 +221,12 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
     for cause in _causes(exc):
         match cause:
             case ssl.SSLCertVerificationError():
-                en, zh = refusal_of(cause)
-                if en == cause.verify_message:
-                    en = f"{en}; have the proxy there send a certificate for this name, with its whole chain"
-                    zh = f"{zh}；请让那里的代理提供该域名的证书及完整证书链"
+                why = refusal_of(cause)
+                if why == cause.verify_message:
+                    chain = "{why}; have the proxy there send a certificate for this name, with its whole chain"
+                    why = Text(chain, why=why)
                 text = "{where} has a certificate that does not hold: {why}"
-                return _Wrong(text, where=where, why=Title(en, zh))
+                return _Wrong(text, where=where, why=why)
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
                 text = "{where} does not speak TLS ({why}): is it plain http? Siblings require https"
                 return _Wrong(text, where=where, why=cause.reason)

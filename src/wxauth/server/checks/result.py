@@ -11,7 +11,7 @@ from wxauth.problems import Language
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.clients.models import Client
 from wxauth.server.core.settings import App
-from wxauth.server.core.terminal import both
+from wxauth.server.core.terminal import Text
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.tokens.verifier import CLOCK_SKEW
 
@@ -45,7 +45,7 @@ class CheckResult:
 
     def text_in(self, language: Language) -> str:
         """The text in this language."""
-        return str(getattr(self.text, language))
+        return self.text.zh if language == "zh" else self.text.en
 
     @property
     def ok(self) -> bool:
@@ -55,17 +55,17 @@ class CheckResult:
 
 def good(name: str, text: str, /, **holes: object) -> CheckResult:
     """A result: it works."""
-    return CheckResult(name, CheckLevel.OK, both(text, **holes))
+    return CheckResult(name, CheckLevel.OK, Text(text, **holes))
 
 
 def note(name: str, text: str, /, **holes: object) -> CheckResult:
     """A result: it may be intended."""
-    return CheckResult(name, CheckLevel.NOTE, both(text, **holes))
+    return CheckResult(name, CheckLevel.NOTE, Text(text, **holes))
 
 
 def bad(name: str, text: str, /, **holes: object) -> CheckResult:
     """A result: it does not work."""
-    return CheckResult(name, CheckLevel.BAD, both(text, **holes))
+    return CheckResult(name, CheckLevel.BAD, Text(text, **holes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,14 @@ class ClockReading:
 
 def compare_with_wechat(reading: ClockReading) -> CheckResult:
     """Whether our clock agrees with WeChat's well enough for tokens."""
-    bound = both("tokens bear with {seconds} s", seconds=_ALLOWED)
-    return _compare("clock wechat", both("WeChat's"), reading, _ALLOWED, bound)
+    bound = Text("tokens bear with {seconds} s", seconds=_ALLOWED)
+    return _compare("clock wechat", Text("WeChat's"), reading, _ALLOWED, bound)
 
 
 def compare_with_database(reading: ClockReading) -> CheckResult:
     """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
-    bound = both("whose time counts")
-    return _compare("clock database", both("the database's"), reading, _ALLOWED_OF_DATABASE, bound)
+    bound = Text("whose time counts")
+    return _compare("clock database", Text("the database's"), reading, _ALLOWED_OF_DATABASE, bound)
 
 
 def _compare(name: str, whose: Title, reading: ClockReading, allowed: float, bound: Title) -> CheckResult:
@@ -103,7 +103,7 @@ def _compare(name: str, whose: Title, reading: ClockReading, allowed: float, bou
     if distance - reading.uncertainty <= allowed:
         within = max(1, round(distance + reading.uncertainty))
         return good(name, "within {n} s of {whose}", n=within, whose=whose)
-    where = both("ahead of") if reading.ahead > 0 else both("behind")
+    where = Text("ahead of") if reading.ahead > 0 else Text("behind")
     return bad(
         name,
         "this machine's clock is {seconds:.0f} s {where} {whose}, {bound}: have NTP set the one that is wrong",

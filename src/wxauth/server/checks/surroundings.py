@@ -15,7 +15,7 @@ from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.terminal import both, translation
+from wxauth.server.core.terminal import Text
 from wxauth.server.limits.redis import redis_reason, redis_storage
 from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
@@ -53,11 +53,11 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await send_on(transport, app, request, method="GET")
         except (PushNotForwarded, TimeoutError) as exc:
-            reason = exc.detail if isinstance(exc, PushNotForwarded) else "push_forward: no answer in time"
+            reason = exc.detail if isinstance(exc, PushNotForwarded) else Text("no answer in time")
             yield bad(
                 name,
                 "{reason}, so that messages are not handed on: correct the URL, or make it answer WeChat's check",
-                reason=translation(reason),
+                reason=reason,
             )
             return
     if answer.content == echostr.encode():
@@ -81,8 +81,8 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
         except HookFailed as exc:
             refuses = settings.sign_up_hook_failure == "refuse"
             text = "fails ({reason}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL"
-            consequence = both("newcomers are refused") if refuses else both("everybody may sign up")
-            yield bad("sign_up_hook", text, reason=translation(str(exc)), consequence=consequence)
+            consequence = Text("newcomers are refused") if refuses else Text("everybody may sign up")
+            yield bad("sign_up_hook", text, reason=exc.text, consequence=consequence)
 
 
 async def check_redis(

@@ -32,7 +32,7 @@ from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.terminal import both, translation
+from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, exchange_api
@@ -95,8 +95,8 @@ class _Witness(httpx.AsyncBaseTransport):
             response = await self._inner.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             self._observed.unreachable.add(request.url.host)
-            self._observed.reason = str(exc)
-            self._observed.at_proxy = str(exc) if isinstance(exc, ProxyFailed) else ""
+            self._observed.reason = exc.args[0]
+            self._observed.at_proxy = exc.args[0] if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
         if (theirs := _time_in(response)) is not None:
@@ -179,7 +179,7 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             "phone",
             PHONE_NUMBER,
             lambda api: api.phone_number(app, _CODE, openid=openid),
-            None if gives_phones else both("nobody has given a phone number lately"),
+            None if gives_phones else Text("nobody has given a phone number lately"),
         ),
         _Use(
             "session_keys",
@@ -207,7 +207,7 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
 
 
 def _is_off(setting: str) -> Title:
-    return both("{setting} is off", setting=setting)
+    return Text("{setting} is off", setting=setting)
 
 
 async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: Observed) -> CheckResult:
@@ -218,7 +218,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         if is_loopback(urlsplit(prefix).hostname):
             text = "ordinary links, and no phone can open {url}: set WXAUTH_ISSUER"
             return note(name, text, url=prefix)
-        entered = both(
+        entered = Text(
             "ordinary links; in WeChat's console, 扫普通链接二维码打开小程序: {url}, page {page}, published",
             url=prefix,
             page=settings.scan_page,
@@ -228,7 +228,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
             return note(name, text, entered=entered)
         return CheckResult(name, CheckLevel.OK, entered)
     text = "mini-program codes of {page} ({env})"
-    what = both(text, page=settings.scan_page, env=settings.scan_env)
+    what = Text(text, page=settings.scan_page, env=settings.scan_env)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         asked = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens).mini_program_code(
             app, _CODE, page=settings.scan_page, env=settings.scan_env
@@ -241,7 +241,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         text = "{what}: asked too often just now, 5,000 a minute: run this again in a minute"
         return note(name, text, what=what)
     text = "{what} are not to be had, so ordinary ones are shown: {why}"
-    return CheckResult(name, result.level, both(text, what=what, why=result.text))
+    return CheckResult(name, result.level, Text(text, what=what, why=result.text))
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
@@ -266,9 +266,9 @@ def _judge_token(
         return good(name, "obtainable from this address")
     result = _judge_failure(name, STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
-    why = both("not to be had, for the same reason") if is_the_same else result.text
+    why = Text("not to be had, for the same reason") if is_the_same else result.text
     text = "{why}; what else the app may ask is not known without one"
-    return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, both(text, why=why))
+    return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, Text(text, why=why))
 
 
 def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
@@ -316,14 +316,16 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(name, text, errcode=errcode)
         case WeChatUnavailable() if observed.at_proxy:
             text = "{why}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
-            return bad(name, text, why=translation(observed.at_proxy), base=base)
+            return bad(name, text, why=observed.at_proxy, base=base)
         case WeChatUnavailable() | WeChatTimeout():
-            why = f"{failure.detail} ({observed.reason})" if observed.reason else failure.detail
+            why = failure.detail
+            if observed.reason:
+                why = Text("{failure} ({reason})", failure=why, reason=observed.reason)
             text = "{why}: see that this machine reaches {base} (name, firewall, TLS)"
-            return bad(name, text, why=translation(why), base=base)
+            return bad(name, text, why=why, base=base)
         case WeChatBadResponse() if errcode is None:
             text = "{why}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
-            return bad(name, text, why=translation(failure.detail))
+            return bad(name, text, why=failure.detail)
     assert errcode is not None
     if (remedy := errcode_of(errcode, api=api).remedy) is not None:
         return bad(name, "{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode)
@@ -389,16 +391,16 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
             "give each its own"
         )
         return bad(name, text, others=others)
-    mode = both("security mode (安全模式)") if app.push_aes_key else both("plain mode (明文模式)")
+    mode = Text("security mode (安全模式)") if app.push_aes_key else Text("plain mode (明文模式)")
     if is_loopback(urlsplit(url).hostname):
         text = "configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
         return good(name, text, mode=mode, url=url)
-    said = both("in WeChat's console, 消息推送: {url}, {mode}", url=url, mode=mode)
+    said = Text("in WeChat's console, 消息推送: {url}, {mode}", url=url, mode=mode)
     if app.push_forward is None:
         text = (
             "{said}; payments, customer service and all else that is not wxauth's own are ignored without push_forward"
         )
-        said = both(text, said=said)
+        said = Text(text, said=said)
     if app.push_aes_key is None:
         text = (
             "{said}; WeChat does not sign the message itself, so somebody between WeChat and this server can change "

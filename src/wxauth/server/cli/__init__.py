@@ -2,8 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import copy
 from importlib import import_module
 from typing import Any, Final
@@ -12,7 +11,7 @@ import click
 from click import _textwrap as click_wrapping
 
 from wxauth import __version__
-from wxauth.server.core.terminal import catalogue, say, terminal_language, translated, width
+from wxauth.server.core.terminal import catalogue, say, terminal_language, width
 
 for _name, _module in list(sys.modules.items()):
     if _name.startswith("click."):  # its own sentences, which it looks up by these two names of gettext
@@ -84,22 +83,7 @@ class LazyGroup(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Parse the arguments."""
-        with _refused_in_language():
-            return click.Group.make_context(in_language(self, self._path.strip()), info_name, args, parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Call the command."""
-        with _refused_in_language():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _refused_in_language() -> Iterator[None]:
-    try:
-        yield
-    except click.ClickException as exc:
-        exc.message = translated(exc.message)  # type: ignore[misc] # nobody has read it yet
-        raise
+        return click.Group.make_context(in_language(self, self._path.strip()), info_name, args, parent, **extra)
 
 
 def in_language(command: click.Command, path: str) -> click.Command:

@@ -17,7 +17,7 @@ from wxauth.server.console.links import (
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ConsoleSettings
-from wxauth.server.core.terminal import say
+from wxauth.server.core.terminal import Text, say
 
 
 @click.group()
@@ -40,18 +40,19 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
         try:
             return await make_link(database, user_id, now=now)
         except NoAdministrator:
-            who = f"{user_id} has neither the role admin nor support" if user_id else "there is no administrator yet"
-            to_do = "see 'wxauth users list', then 'wxauth users grant USER_ID admin'. 请先授予 admin 角色。"
-            raise Failed(f"{who}: {to_do}") from None
+            text = "{user_id} has neither the role admin nor support: {to_do}"
+            to_do = Text("see 'wxauth users list', then 'wxauth users grant USER_ID admin'")
+            raise Failed(
+                text if user_id else "there is no administrator yet: {to_do}", user_id=user_id, to_do=to_do
+            ) from None
         except SeveralAdministrators:
-            to_do = "name one, see 'wxauth users list --role admin'. 请指明其中一位。"
-            raise Failed(f"there are several administrators: {to_do}") from None
+            raise Failed("there are several administrators: name one, see 'wxauth users list --role admin'") from None
 
     link = with_database(make)
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)
-    notes = [say("Valid once, for {minutes} minutes. 仅可使用一次，{minutes} 分钟内有效。", minutes=minutes)]
+    notes = [say("Valid once, for {minutes} minutes.", minutes=minutes)]
     if not settings.admin_page:
-        notes.append("The console must be enabled: WXAUTH_ADMIN_PAGE=true. 服务须开启此项。")
+        notes.append("The console must be enabled: WXAUTH_ADMIN_PAGE=true.")
     expires_at = link.expires_at.isoformat(timespec="seconds")
     show({"url": url, "user_id": link.user_id, "expires_at": expires_at}, url, *notes, as_json=as_json)

@@ -14,6 +14,7 @@ from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.cli.printing import (
     Command,
     Failed,
+    WrongCall,
     checked,
     confirm,
     field_option,
@@ -27,7 +28,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import App, AppFields, Settings
-from wxauth.server.core.terminal import say, translated, word
+from wxauth.server.core.terminal import rule_of, say, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.web.bodies import all_of
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi
@@ -126,7 +127,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
         say("added {name}", name=app_id),
         as_json=as_json,
     )
-    click.echo(say("Running services have it within 15 seconds. 运行中的服务会在 15 秒内生效。"), err=True)
+    click.echo(say("Running services have it within 15 seconds."), err=True)
 
 
 @apps.command()
@@ -143,13 +144,13 @@ def set_command(
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
     if no_push and any(fields[name] for name in _OF_PUSH):
-        raise click.UsageError("--no-push excludes --push-token, --push-aes-key and --push-forward.")
+        raise WrongCall("--no-push excludes --push-token, --push-aes-key and --push-forward")
     if no_push_forward and fields["push_forward"]:
-        raise click.UsageError("--no-push-forward excludes --push-forward.")
+        raise WrongCall("--no-push-forward excludes --push-forward")
     cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
     given = _given(fields) | dict.fromkeys(cleared)
     if not given:
-        raise click.UsageError("at least one option must be given. 请至少指定一个选项。")
+        raise WrongCall("at least one option must be given")
     changes = _valid(AppChangeRequest, given).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
@@ -192,7 +193,7 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
     numbers WeChat does not give (76021, 76022).
     """
     if api is not None and not api.startswith("/"):
-        raise click.UsageError("API must be a path, such as /wxa/business/getuserphonenumber.")
+        raise WrongCall("API must be a path, such as /wxa/business/getuserphonenumber")
 
     async def ask(parts: Parts) -> list[tuple[str, Mapping[str, int] | None]]:
         app = _with_wechat_token(parts, app_id)
@@ -220,7 +221,7 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
 @yes_option
 def clear_quota_command(app_id: str, yes: bool) -> None:
     """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
-    question = "Clear the quota of {app_id}, one of ten times this month? 确定清零？本月共十次。"
+    question = "Clear the quota of {app_id}, one of ten times this month?"
     confirm(lambda: say(question, app_id=app_id), yes=yes)
 
     async def clear(parts: Parts) -> None:
@@ -248,7 +249,7 @@ def rid_command(app_id: str, rid: str, as_json: bool) -> None:
 def _with_wechat_token(parts: Parts, app_id: str) -> App:
     app: App = parts[Apps].find(app_id)
     if not app.has_wechat_token:
-        raise Failed(f"{app_id} is a {app.kind}, which has no quotas at WeChat. 该类应用在微信没有额度。")
+        raise Failed("{app_id} is a {kind}, which has no quotas at WeChat", app_id=app_id, kind=app.kind)
     return app
 
 
@@ -274,9 +275,7 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         return kind.model_validate(values)
     except ValidationError as exc:
         errors = exc.errors(include_input=False)
-        lines = [
-            f"{'.'.join(map(str, it['loc']))}: {translated(it['msg'].removeprefix('Value error, '))}" for it in errors
-        ]
+        lines = [say("{name}: {rule}", name=".".join(map(str, it["loc"])), rule=rule_of(it)) for it in errors]
         is_of_prompt = {part for each in errors for part in each["loc"]} <= _LABELS.keys()
         raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
 

@@ -13,11 +13,13 @@ from wxauth.server.cli.printing import (
     SHOWN_ONCE,
     Command,
     Failed,
+    WrongCall,
     checked,
     field_option,
     json_option,
     print_table,
     read_picture,
+    sentence,
     show,
     table,
     to_the_second,
@@ -44,7 +46,7 @@ from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOP
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
-from wxauth.server.core.terminal import say, word
+from wxauth.server.core.terminal import WrongValue, say, word
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 from wxauth.server.web.bodies import all_of
@@ -65,7 +67,7 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     for given in filter(None, values):
         name, equals, value = given.partition("=")
         if not equals:
-            raise ValueError("must be NAME=VALUE")
+            raise WrongValue("must be NAME=VALUE")
         template[name] = typed_attribute(value)
     return template if values else None
 
@@ -114,7 +116,7 @@ def _changes_in(options: dict[str, Any]) -> dict[str, Any]:
     """The changes that the given options request; an empty text removes a value. Raises: click.UsageError."""
     named = {name: value for name, value in options.items() if value not in (None, ())}
     if not named:
-        raise click.UsageError("--scope or another option must be given. 请至少指定一个选项。")
+        raise WrongCall("--scope or another option must be given")
     return {
         name: [each for each in value if each] if isinstance(value, tuple) else None if value == "" else value
         for name, value in named.items()
@@ -128,7 +130,7 @@ def _refused_as_wrong_call() -> Iterator[None]:
         yield
     except WrongClient as exc:
         ((field, text),) = exc.errors
-        raise click.BadParameter(f"{text}.", param_hint=_option_of(field)) from None
+        raise click.BadParameter(sentence(text), param_hint=_option_of(field)) from None
 
 
 _name_argument = click.argument("client_name", metavar="NAME", callback=checked(check_name))
@@ -203,8 +205,8 @@ def secret_command(client_name: str, at_once: bool, as_json: bool) -> None:
         try:
             return await renew_secret(database, client_name, at_once=at_once, now=now)
         except InvalidRequest:
-            text = "{name} is public, and has no secret. {name} 是公开客户端，没有密钥。"
-            raise Failed(say(text, name=client_name)) from None
+            text = "{name} is public, and has no secret"
+            raise Failed(text, name=client_name) from None
 
     _show(client_name, *with_database(renew), as_json=as_json)
 
@@ -267,7 +269,7 @@ def _check_apps(values: Mapping[str, Any]) -> None:
 
 def _show(name: str, credentials: Credentials | None, scopes: Sequence[str], *, as_json: bool) -> None:
     secret = None if credentials is None else credentials.client_secret
-    note = "A public client has no secret. 公开客户端没有密钥。" if secret is None else SHOWN_ONCE
+    note = "A public client has no secret." if secret is None else SHOWN_ONCE
     rows = [("client_id", name), *([] if secret is None else [("client_secret", secret)]), ("scopes", ",".join(scopes))]
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}
     show(answer, [(word(field), value) for field, value in rows], note, as_json=as_json)

@@ -121,11 +121,8 @@ def reseal_command(as_json: bool) -> None:
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
     show(asdict(done), say("encrypted again: {counts}", counts=_counts(done)), as_json=as_json)
     if done.not_opened:
-        text = (
-            "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it. "
-            "其中缺少加密了 {n} 项已存内容的旧密钥。"
-        )
-        raise Failed(say(text, n=done.not_opened))
+        text = "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it"
+        raise Failed(text, n=done.not_opened)
 
 
 @secret.command()
@@ -140,12 +137,7 @@ def forget_command(yes: bool, as_json: bool) -> None:
     from wxauth.server.service.resealing import forget
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    confirm(
-        lambda: say(
-            "Erase for good what this WXAUTH_SECRET_KEY does not decrypt? 确定彻底删除当前密钥无法解密的内容？"
-        ),
-        yes=yes,
-    )
+    confirm(lambda: say("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?"), yes=yes)
     done = with_database(lambda database, now: forget(database, sealer, now=now))
     lines = [say("given up: {counts}", counts=_counts(done))]
     if done.webhook_secrets:

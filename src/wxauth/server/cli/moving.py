@@ -20,16 +20,18 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.cli.printing import (
     Command,
     Failed,
+    WrongCall,
     checked,
     json_option,
     printable,
     show,
     text_option,
+    why_not,
 )
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.services import Services
-from wxauth.server.core.terminal import say, terminal_language, translated
+from wxauth.server.core.terminal import WrongValue, say, shown, terminal_language
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
 from wxauth.server.moving.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
@@ -77,9 +79,9 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
         if not (is_field(name) and equals and (value if colon else right)):
-            raise ValueError("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/moving-in.md")
+            raise WrongValue("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/moving-in.md")
         if value in values.get(name, ()) if colon else right in fields or name in fields.values():
-            raise ValueError("must have each FIELD and each COLUMN or VALUE once")
+            raise WrongValue("must have each FIELD and each COLUMN or VALUE once")
         if colon:
             values.setdefault(name, {})[value] = right
         else:
@@ -87,7 +89,7 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
     return fields, values
 
 
-_time_zone = checked(ZoneInfo, "must be a name such as Asia/Shanghai. 必须是 Asia/Shanghai 这样的时区名。")
+_time_zone = checked(ZoneInfo, "must be a name such as Asia/Shanghai")
 
 
 @contextmanager
@@ -96,13 +98,18 @@ def _created(path: Path) -> Iterator[IO[bytes]]:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as exc:
-        raise click.UsageError(f"{path}: {exc.strerror}") from None
+        raise click.UsageError(shown(why_not(path, exc))) from None
     with os.fdopen(descriptor, "wb") as file:
         try:
             yield file
         finally:
             if not file.tell():
                 path.unlink()
+
+
+def _opened(path: str) -> IO[bytes]:
+    """The file to read; `-` is standard input."""
+    return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
 
 
 def _flags(command: Command) -> Command:
@@ -112,7 +119,7 @@ def _flags(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", callback=checked(_opened))
 @click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
 @click.option("--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. Not needed if its name ends in .tsv.")
 @click.option(
@@ -162,7 +169,7 @@ def import_command(
     header = b""
 
     def fault_text(fault: Fault) -> str:
-        return say("{name}: {rule}", name=fault.field, rule=translated(fault.wanted))
+        return say("{name}: {rule}", name=fault.field, rule=fault.wanted)
 
     def reject(raw: bytes) -> None:
         if rejected and (header or not is_csv):
@@ -170,7 +177,7 @@ def import_command(
                 rejected.write(raw if rejected.tell() else header + raw)
                 rejected.flush()
             except OSError as exc:
-                raise Failed(f"{rejected_path}: {exc.strerror}") from None
+                raise Failed(why_not(rejected_path, exc)) from None
 
     def refuse(refusal: ImportRefusal) -> None:
         if not refusal.is_of_fields:
@@ -206,7 +213,7 @@ def import_command(
             click.echo(clear + say(given_up, n=done.lines), err=True)
             raise
         except sqlite3.OperationalError as exc:
-            raise Failed(say("the temporary folder (TMPDIR) has no room: {error}", error=exc)) from None
+            raise Failed("the temporary folder (TMPDIR) has no room: {error}", error=exc) from None
 
     name = str(file.name).lower()
     is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
@@ -215,7 +222,7 @@ def import_command(
     delimiter = "\t" if is_tsv else ","
     form = Form(delimiter=delimiter, encoding=encoding, app_id=app_id or None, fields=fields, values=values)
     if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
-        raise click.UsageError("--map attributes.NAME is for CSV.")
+        raise WrongCall("--map attributes.NAME is for CSV")
     rejected = click.get_current_context().with_resource(_created(rejected_path)) if rejected_path else None
     try:
         lines = (CsvLines if is_csv else JsonLines)(file, form, spill=reject)
@@ -294,10 +301,10 @@ def export_command(file: Path, form: str | None) -> None:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device such as /dev/null keeps its permissions
             os.fchmod(descriptor, 0o600)
     except OSError as exc:
-        raise click.UsageError(f"{file}: {exc.strerror}") from None
+        raise click.UsageError(shown(why_not(file, exc))) from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
             number = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
     except OSError as exc:
-        raise Failed(f"{file}: {exc.strerror}") from None
+        raise Failed(why_not(file, exc)) from None
     click.echo(say("{number} identities", number=number), err=True)

@@ -12,17 +12,31 @@ import click
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
+from wxauth.errors import Title
 from wxauth.server.core.setting_types import picture_url
-from wxauth.server.core.terminal import say, terminal_language, width, word
+from wxauth.server.core.terminal import (
+    Text,
+    TextError,
+    WrongValue,
+    os_reason,
+    say,
+    shown,
+    terminal_language,
+    width,
+    word,
+)
 from wxauth.server.web.bodies import Time, id_in_cursor
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 class Failed(click.ClickException):
-    """Ends the command with status 1 and the lines of its message."""
+    """Ends the command with status 1 and this text, or with this template filled."""
 
     exit_code = 1
+
+    def __init__(self, text: str, /, **values: object) -> None:
+        super().__init__(shown(text) if isinstance(text, Title) else say(text, **values))
 
     def show(self, file: object = None) -> None:
         """Print the message to standard error, without click's `Error:` before it."""
@@ -30,9 +44,21 @@ class Failed(click.ClickException):
         click.echo(self.message, err=True)
 
 
+def sentence(text: str) -> str:
+    """A text in the language of the terminal, with a full stop."""
+    return shown(text) + say(".")
+
+
+class WrongCall(click.UsageError):
+    """Ends the command with status 2 and this template filled, as a wrong call."""
+
+    def __init__(self, template: str, /, **values: object) -> None:
+        super().__init__(sentence(Text(template, **values)))
+
+
 _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 """Columns whose values are words of ours."""
-SHOWN_ONCE: Final = "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。"
+SHOWN_ONCE: Final = "Keep the secret, it is not shown again."
 
 
 def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, as_json: bool) -> None:
@@ -41,7 +67,7 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, 
     Args:
         answer: Printed as JSON, if `as_json`.
         text: Printed otherwise: a line, or a table's rows.
-        notes: Lines printed to standard error beside the text.
+        notes: Templates of lines printed to standard error beside the text.
         as_json: Whether `--json` was given.
     """
     if as_json:
@@ -127,21 +153,22 @@ def confirm(question: Callable[[], str], *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("without a terminal, --yes must be given. 非终端环境须加 --yes。")
+        raise WrongCall("without a terminal, --yes must be given")
     click.confirm(question(), abort=True, err=True)
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
     """An option's callback: what `check` makes of the given value.
 
-    Where that raises a KeyError, OSError or ValueError, the call is refused with the rule, or with the error's text.
+    Where that raises a KeyError, OSError or ValueError, the call is refused with its text, or with this rule.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
         try:
             return None if value is None else check(value)
         except (KeyError, OSError, ValueError) as exc:
-            raise click.BadParameter(rule or f"{exc}.") from None
+            own = exc.text if isinstance(exc, TextError) else why_not(value, exc) if isinstance(exc, OSError) else rule
+            raise click.BadParameter(sentence(Text(own))) from None
 
     return callback
 
@@ -151,15 +178,15 @@ def stripped(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:  # an argument that is not UTF-8 has surrogates
-        raise click.BadParameter("must be UTF-8.") from None
+        raise WrongValue("must be UTF-8") from None
     return text.strip()
 
 
 text_option = checked(stripped)
 time_option = checked(
-    TypeAdapter(Time).validate_python, "must be a time with its offset, like 2026-11-27T18:00:00+08:00."
+    TypeAdapter(Time).validate_python, "must be a time with its offset, like 2026-11-27T18:00:00+08:00"
 )
-_cursor = checked(id_in_cursor, "must be the next_cursor of a page.")
+_cursor = checked(id_in_cursor, "must be the next_cursor of a page")
 
 
 def page_options(command: Command) -> Command:
@@ -170,17 +197,20 @@ def page_options(command: Command) -> Command:
 
 def more(next_cursor: str | None) -> list[str]:
     """The note below a page that is not the last."""
-    return [] if next_cursor is None else [say("There are more: --cursor {cursor} 还有更多。", cursor=next_cursor)]
+    return [] if next_cursor is None else [say("There are more: --cursor {cursor}", cursor=next_cursor)]
+
+
+def why_not(file: object, exc: OSError) -> Title:
+    """Why a file cannot be used."""
+    return Text("{name}: {rule}", name=file, rule=os_reason(exc))
 
 
 def read_picture(given: str) -> str:
     """The picture in this file, as a `data:` URL; empty for what clears one: default, or an empty text."""
     try:
         return "" if given in ("default", "") else picture_url(Path(given).read_bytes())
-    except OSError as exc:
-        raise ValueError(f"{given}: {exc.strerror}") from None
-    except ValueError as exc:
-        raise ValueError(f"{given} {exc}") from None
+    except WrongValue as exc:
+        raise WrongValue("{name}: {rule}", name=given, rule=exc.text) from None
 
 
 def field_option(
@@ -212,7 +242,7 @@ def field_option(
         "help": text + (" Repeatable." if changed.get("multiple") else ""),
         "type": click.Choice([*choices, *([clear] if clear else [])]) if choices else None,
         "metavar": next((word for part, word in words.items() if part in name), metavars[next(iter(kinds))]),
-        "callback": checked(value, 'must be JSON, such as 2 or {"role": "authenticated"}, or default.'),
+        "callback": checked(value, 'must be JSON, such as 2 or {"role": "authenticated"}, or default'),
     }
     if choices:
         del made["metavar"]

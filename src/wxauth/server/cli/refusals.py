@@ -23,7 +23,7 @@ from wxauth.server.core.addresses import IpNetwork
 from wxauth.server.login.record_rows import RefusalSearch, list_refusals
 from wxauth.server.web.bodies import items_of
 
-_network = checked(partial(ip_network, strict=False), "must be a network or an address, such as 203.0.113.0/24.")
+_network = checked(partial(ip_network, strict=False), "must be a network or an address, such as 203.0.113.0/24")
 
 
 @click.command()
@@ -31,7 +31,7 @@ _network = checked(partial(ip_network, strict=False), "must be a network or an a
 @click.option("--user-id", type=click.UUID, help="Only refusals of this user.")
 @click.option("--code", callback=text_option, help="Only refusals with this code, such as account_disabled.")
 @click.option("--app-id", callback=text_option, help="Only refusals in this app.")
-@click.option("--network", callback=_network, metavar="CIDR", help="Only refusals from this network: 203.0.113.0/24.")
+@click.option("--network", callback=_network, metavar="CIDR", help="Only refusals from this network: 203.0.113.0/24")
 @click.option("--since", callback=time_option, metavar="TIME", help="None earlier: 2026-11-27T10:00:00+08:00.")
 @click.option("--until", callback=time_option, metavar="TIME", help="Only before this time.")
 @page_options

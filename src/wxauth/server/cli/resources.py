@@ -13,6 +13,7 @@ from wxauth.errors import (
     AppInSettings,
     AppRefused,
     AppTaken,
+    InvalidRequest,
     NameTaken,
     NotFound,
     StorageUnavailable,
@@ -28,7 +29,7 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, InvalidSettings, Settings, load_settings
-from wxauth.server.core.terminal import say, terminal_language, translated
+from wxauth.server.core.terminal import say, shown
 from wxauth.server.outbound.urls import NameResolver
 
 if TYPE_CHECKING:
@@ -60,29 +61,30 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
     noun, name = next(((_NOUNS[option], options[option]) for option in _NOUNS if option in options), (_NOTHING, ""))
     match exc:
         case InvalidSettings():
-            return str(exc)
+            return shown(exc.text)
         case CannotOpen():
-            return say(f"{WRONG_SECRET_KEY.en}. {WRONG_SECRET_KEY.zh}。")
+            return shown(WRONG_SECRET_KEY)
         case StorageUnavailable():
-            return f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}"
-        case NotFound() if exc.detail == f"there is no such {noun.en}":
-            return say("there is no {en} {name}. {zh} {name} 不存在。", name=name, **noun._asdict())
+            return say("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=trouble_of(exc))
+        case NotFound() if exc.detail == f"there is no such {noun}":
+            return say("there is no {noun} {name}", noun=noun, name=name)
         case NameTaken() | AppTaken():
-            return say("{en} {name} exists already. {zh} {name} 已存在。", name=name, **noun._asdict())
+            return say("{noun} {name} exists already", noun=noun, name=name)
         case AppInSettings():
-            return say("{name} is in the settings: change it there. {name} 由配置指定，请在配置中修改。", name=name)
+            return say("{name} is in the settings: change it there", name=name)
         case UnknownApp() if noun is _NOUNS["app_id"]:
-            return say("{name} is not one of the configured apps. 未配置 {name}。", name=name)
+            return say("{name} is not one of the configured apps", name=name)
         case AppRefused():
-            text = "{detail} (errcode {errcode}); nothing is stored. 微信不接受，未保存。"
-            return say(text, detail=exc.detail, errcode=exc.errcode)
+            return say("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)
         case WeChatError():
             skipped = say("; --no-check skips this check") if "no_check" in options else ""
-            return say("WeChat: {detail} ({code})", detail=translated(exc.detail), code=exc.code) + skipped
-        case _ if terminal_language() == "zh":
-            return exc.title.zh + (f"（{translated(exc.detail)}）" if exc.detail else "")
+            return say("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code) + skipped
+        case InvalidRequest() if exc.errors:
+            return "\n".join(say("{name}: {rule}", name=field, rule=rule) for field, rule in exc.errors)
+        case _ if not exc.detail or isinstance(exc.detail, Title):
+            return shown(exc.detail or exc.title)
         case _:
-            return f"{exc.detail or exc.title.en}. {exc.title.zh}"
+            return say("{title} ({detail})", title=exc.title, detail=exc.detail)
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:

@@ -40,13 +40,13 @@ def dev(
     It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
     """
     _refuse_windows("dev")
-    from wxauth.server.cli.printing import Failed
+    from wxauth.server.cli.printing import Failed, WrongCall
     from wxauth.server.dev.middleware import name_in
     from wxauth.server.dev.run import DevFailed, run  # cannot be imported on Windows, nor without the extra dev
 
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
-        raise click.UsageError("--allow-host must be a name or an address, such as laptop.example.com")
+        raise WrongCall("--allow-host must be a name or an address, such as laptop.example.com")
     try:
         run(
             port=port,
@@ -57,7 +57,7 @@ def dev(
             language=terminal_language(),
         )
     except DevFailed as exc:
-        raise Failed(str(exc)) from None
+        raise Failed(exc.text) from None
 
 
 @click.command()
@@ -80,10 +80,10 @@ def alive(*, ready: bool) -> None:
         connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
     except (OSError, HTTPException) as exc:
-        text = "nothing answers at {host}, port {port}: {error}. 该地址无响应。"
+        text = "nothing answers at {host}, port {port}: {error}"
         sys.exit(say(text, host=host, port=port, error=type(exc).__name__))
     if status != 200:
-        text = "the answer at {host}, port {port} has status {status}. 响应的状态码为 {status}。"
+        text = "the answer at {host}, port {port} has status {status}"
         sys.exit(say(text, host=host, port=port, status=status))
 
 

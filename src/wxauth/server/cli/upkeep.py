@@ -11,7 +11,7 @@ from wxauth.server.cli.resources import failures_printed, read_settings, with_se
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import DatabaseSettings
-from wxauth.server.core.terminal import say, terminal_language
+from wxauth.server.core.terminal import Text, say, terminal_language
 
 
 @click.command()
@@ -26,7 +26,7 @@ def migrate(revision: str, yes: bool) -> None:
     from wxauth.server.core.revisions import is_newer
 
     if revision == "base":
-        confirm(lambda: say("Erase all users and data for good? 确定彻底删除所有用户和数据？"), yes=yes)
+        confirm(lambda: say("Erase all users and data for good?"), yes=yes)
     with failures_printed():
         # That it waits, and for what.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
@@ -43,13 +43,14 @@ async def _migrate(url: str, revision: str) -> str | None:
         try:
             return await migrations.migrate(database, revision=revision)
         except (migrations.UnknownRevision, migrations.MigrationBlocked) as exc:
-            raise Failed(str(exc)) from None
+            raise Failed(exc.text) from None
         except migrations.MigrationForbidden as exc:
             from wxauth.server.checks.rows import read_rights
 
             missing = (await read_rights(database)).missing_to_migrate
-            to_do = f": as the owner of the database, {missing};" if missing else ""
-            raise Failed(f"WXAUTH_DATABASE_URL: its role may not migrate: {exc}{to_do}") from None
+            to_do = ": as the owner of the database, {grant};" if missing else ""
+            text = "WXAUTH_DATABASE_URL: its role may not migrate: {why}{to_do}"
+            raise Failed(text, why=exc, to_do=Text(to_do, grant=missing)) from None
 
 
 @click.command()

@@ -14,6 +14,7 @@ from wxauth.errors import NotFound
 from wxauth.server.cli import LazyGroup
 from wxauth.server.cli.printing import (
     Failed,
+    WrongCall,
     checked,
     confirm,
     header,
@@ -32,7 +33,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import read_settings, with_database, with_parts
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
-from wxauth.server.core.terminal import say, word
+from wxauth.server.core.terminal import WrongValue, say, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, EarlierBan, UserStatus
 from wxauth.server.merging.merging import Merged, merge_by_operator, split
@@ -45,7 +46,7 @@ from wxauth.server.users.admin import (
     erase_user,
     read_user,
 )
-from wxauth.server.users.attributes import WrongAttributes, check_patch, typed_attribute
+from wxauth.server.users.attributes import check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, Role, UserDetailAnswer, users_answer
 from wxauth.server.users.search_rows import UserSearch, find_users
 
@@ -61,10 +62,10 @@ _MOVING: Final = {
 """The commands that are imported when they are called. A test compares the lines."""
 
 
-_role = checked(TypeAdapter(Role).validate_python, "must be a-z, 0-9, _ and -, the first a letter, at most 32.")
+_role = checked(TypeAdapter(Role).validate_python, "must be a-z, 0-9, _ and -, the first a letter, at most 32")
 _reason = checked(
     lambda text: TypeAdapter(Reason).validate_python(stripped(text)),
-    "must be at most 500 characters, without control characters.",
+    "must be at most 500 characters, without control characters",
 )
 
 
@@ -74,13 +75,9 @@ def _attributes(values: Sequence[str]) -> dict[str, object]:
     for given in values:
         name, equals, value = given.partition("=")
         if not equals:
-            raise ValueError("must be NAME=VALUE, or NAME= to remove it")
+            raise WrongValue("must be NAME=VALUE, or NAME= to remove it")
         patch[name] = typed_attribute(value) if value else None
-    try:
-        check_patch(patch)
-    except WrongAttributes as exc:
-        text = str(exc)
-        raise ValueError(f"{text[0].lower()}{text[1:]}") from None
+    check_patch(patch)
     return patch
 
 
@@ -154,7 +151,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
     show({**user, **keys}, _table(user, states), as_json=as_json)
     unchecked = sum(state.error not in (None, "session_key_expired") for state in states)
     if unchecked:
-        raise Failed(say("{n} session keys could not be checked. 有 {n} 个 session_key 未能检查。", n=unchecked))
+        raise Failed("{n} session keys could not be checked", n=unchecked)
 
 
 def _export(user_id: UUID) -> None:
@@ -292,7 +289,7 @@ def revoke_command(user_id: UUID, role: str) -> None:
 def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) -> None:
     """Change the attributes of a user, or remove the phone number."""
     if not attributes and not no_phone:
-        raise click.UsageError("--attribute or --no-phone must be given.")
+        raise WrongCall("--attribute or --no-phone must be given")
     _change(user_id, UserChange(attributes=attributes or None))
     if no_phone:
         from wxauth.server.phones.phones import remove_phone_of
@@ -309,14 +306,14 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
 
     def question() -> str:
         one, other = _name_of(from_id), _name_of(into_id)
-        return say("Merge {a} ({one}) into {b} ({other})? 确定合并？", a=from_id, one=one, b=into_id, other=other)
+        return say("Merge {a} ({one}) into {b} ({other})?", a=from_id, one=one, b=into_id, other=other)
 
     async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
         try:
             merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
             return merged, await read_user(database, merged.before[1].id, now=now)
         except NotFound:
-            raise Failed("one of these users is not there. 其中一个用户不存在。") from None
+            raise Failed("one of these users is not there") from None
 
     confirm(question, yes=yes)
     merged, user = with_database(merge)
@@ -334,7 +331,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     "key",
     metavar="APP_ID:OPENID",
     required=True,
-    callback=checked(_identity, "must be APP_ID:OPENID."),
+    callback=checked(_identity, "must be APP_ID:OPENID"),
     help="The identity that leaves, with the user's others that have its unionid.",
 )
 @click.option(
@@ -355,7 +352,7 @@ def split_command(
     POST /v1/admin/users/{id}/split.
     """
     if external_id and no_external_id:
-        raise click.UsageError("--external-id and --no-external-id contradict each other.")
+        raise WrongCall("--external-id and --no-external-id contradict each other")
     app_id, openid = key
     external_ids = [external_id] if external_id else [] if no_external_id else None
 
@@ -365,7 +362,7 @@ def split_command(
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
-    confirm(lambda: say("Split {name} from {user_id}? 确定拆分？", name=name, user_id=user_id), yes=yes)
+    confirm(lambda: say("Split {name} from {user_id}?", name=name, user_id=user_id), yes=yes)
     user, new_user = with_database(split_it)
     rows = [
         (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
@@ -386,7 +383,7 @@ def split_command(
 def erase_command(user_id: UUID, yes: bool) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
     confirm(
-        lambda: say("Erase {user_id} ({name}) for good? 确定彻底删除？", user_id=user_id, name=_name_of(user_id)),
+        lambda: say("Erase {user_id} ({name}) for good?", user_id=user_id, name=_name_of(user_id)),
         yes=yes,
     )
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
@@ -412,7 +409,7 @@ def _change(user_id: UUID, change: UserChange) -> None:
         try:
             await change_user(database, user_id, change, by=OPERATOR, now=now)
         except TooManyRoles:
-            raise Failed(say("a user has at most {n} roles. 每个用户最多 {n} 个角色。", n=MAX_ROLES)) from None
+            raise Failed("a user has at most {n} roles", n=MAX_ROLES) from None
         return await read_user(database, user_id, now=now)
 
     user = with_database(ask)

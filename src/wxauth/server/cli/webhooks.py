@@ -13,6 +13,7 @@ from pydantic import StringConstraints, TypeAdapter
 from wxauth.server.cli.printing import (
     SHOWN_ONCE,
     Failed,
+    WrongCall,
     checked,
     json_option,
     more,
@@ -28,7 +29,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import say, translated, word
+from wxauth.server.core.terminal import Text, WrongValue, say, word
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.models import DeliveryState
@@ -39,14 +40,14 @@ from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.web.bodies import all_of, items_of
 
-_RULE: Final = "must be a-z, 0-9, _ and -, the first a letter or digit, at most 64."
+_RULE: Final = "must be a-z, 0-9, _ and -, the first a letter or digit, at most 64"
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 
 
 def _event_types(given: tuple[str, ...]) -> tuple[EventType, ...]:
     if unknown := [kind for kind in given if kind not in SENT_TO_SIBLINGS]:
-        raise ValueError(f"{unknown[0]} is none of {', '.join(SENT_TO_SIBLINGS)}")
+        raise WrongValue("{type} is none of {types}", type=unknown[0], types=", ".join(SENT_TO_SIBLINGS))
     return tuple(EventType(kind) for kind in dict.fromkeys(given))
 
 
@@ -93,9 +94,9 @@ def set_command(
 ) -> None:
     """Change the given fields of a webhook."""
     if all_types and types:
-        raise click.UsageError("--type and --all-types exclude each other.")
+        raise WrongCall("--type and --all-types exclude each other")
     if url is None and not types and not all_types and is_enabled is None:
-        raise click.UsageError("--url, --type, --all-types, --enable or --disable must be given.")
+        raise WrongCall("--url, --type, --all-types, --enable or --disable must be given")
     chosen = () if all_types else types or None
     changed = _with_webhooks(
         lambda webhooks: webhooks.change(webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR)
@@ -124,8 +125,8 @@ def test_command(webhook_name: str, as_json: bool) -> None:
         text = say("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds)
         show(trial_answer(answer), text, as_json=as_json)
     if not answer.is_accepted:
-        reason = answer.error or say("{name} has answered {status}", name=webhook_name, status=answer.status)
-        raise Failed(say("{reason}. 接收方未接受。", reason=translated(reason)))
+        reason = answer.error or Text("{name} has answered {status}", name=webhook_name, status=answer.status)
+        raise Failed("{reason}: not accepted", reason=reason)
 
 
 @webhooks.command()
@@ -158,7 +159,7 @@ def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor:
 def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | None, as_json: bool) -> None:
     """Send an event again, or all events since a time, of the webhook's types only."""
     if (event_id is None) == (since is None):
-        raise click.UsageError("either --event or --since must be given.")
+        raise WrongCall("either --event or --since must be given")
     replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, event_id=event_id, since=since))
     show({"replayed": replayed}, say("{n} to be sent again", n=replayed), as_json=as_json)
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable
+from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable, Title
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
 from wxauth.server.clients.models import (
@@ -30,6 +30,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.resources import Resource, as_compared, find_resource
 from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.terminal import Text, WrongValue
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
 from wxauth.server.users.bodies import TITLE
@@ -53,9 +54,10 @@ HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
 
 # As an actor in the audit trail, a client must not look like a user or like one of these.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
-NAME_RULE: Final = (
+NAME_RULE: Final = Text(
     "must be 1 to 64 of a-z, 0-9, _ and -, the first a letter or digit; "
-    f"no UUID, none of {', '.join(_ACTORS)}, and no name that begins with wxauth"
+    "no UUID, none of {names}, and no name that begins with wxauth",
+    names=", ".join(_ACTORS),
 )
 
 _NAME: Final = re.compile(CLIENT_NAME)
@@ -72,7 +74,10 @@ _FORMS: Final = {
     "title": (TITLE, "must be 1 to 64 characters, not only spaces, none of them a control"),
     **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "must be a domain like example.com"),
-    "id_token_alg": (re.compile("|".join(ID_TOKEN_ALGS)), f"must be one of {', '.join(ID_TOKEN_ALGS)}"),
+    "id_token_alg": (
+        re.compile("|".join(ID_TOKEN_ALGS)),
+        Text("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS)),
+    ),
 }
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {"claims": check_claims, "logo": check_logo}
 MAX_URI_LENGTH: Final = 2048
@@ -94,8 +99,9 @@ _OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redire
 class WrongClient(InvalidRequest):
     """A client cannot have these options: names the wrong field, and its rule."""
 
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(f"{field}: {text}", errors=[FieldError(field, text)])
+    def __init__(self, field: str, template: str, /, **values: object) -> None:
+        rule = template if isinstance(template, Title) else Text(template, **values)
+        super().__init__(Text("{name}: {rule}", name=field, rule=rule), errors=[FieldError(field, rule)])
 
 
 class Credentials(NamedTuple):
@@ -111,7 +117,7 @@ class Credentials(NamedTuple):
 def check_name(name: str) -> str:
     """Check a name that an administrator gives to a client. Raises: ValueError."""
     if not is_client_name(name) or is_own_name(name):
-        raise ValueError(NAME_RULE)
+        raise WrongValue(NAME_RULE)
     return name
 
 
@@ -139,17 +145,16 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
         if options.get(field):
             try:
                 check(options[field])
-            except ValueError as exc:
-                raise WrongClient(field, str(exc)) from None
+            except WrongValue as exc:
+                raise WrongClient(field, exc.text) from None
     given = {field: value for field, value in options.items() if value}
     given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
     client = Client(**{"scopes": [], **given, "name": name})
     is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
     known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
     if unknown := [scope for scope in client.scopes if scope not in known]:
-        is_of_sites = unknown[0] in SITE_SCOPE_NAMES
-        rule = f"{unknown[0]} is for a site" if is_of_sites else f"must be some of {', '.join(known)}"
-        raise WrongClient("scopes", rule)
+        rule = "{scope} is for a site" if unknown[0] in SITE_SCOPE_NAMES else "must be some of {scopes}"
+        raise WrongClient("scopes", rule, scope=unknown[0], scopes=", ".join(known))
     scopes: list[str] = [*scopes_in_order(client.scopes)]
     if is_site:
         site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
@@ -315,8 +320,7 @@ async def refuse_wrong_receiver(values: Mapping[str, Any], resolver: NameResolve
     try:
         await check_url(uri, resolver=resolver)
     except RefusedUrl as exc:
-        rule = str(exc)
-        raise WrongClient("backchannel_logout_uri", f"{rule[:1].lower()}{rule[1:]}") from None
+        raise WrongClient("backchannel_logout_uri", exc.text) from None
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
@@ -332,11 +336,11 @@ def origin_shown(client: Client) -> str | None:
 
 def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:
     if len(uris) > MAX_URIS:
-        raise WrongClient(field, f"must be at most {MAX_URIS} URIs")
+        raise WrongClient(field, "must be at most {n} URIs", n=MAX_URIS)
     try:
         return list(dict.fromkeys(check_uri(uri) for uri in uris))
-    except ValueError as exc:
-        raise WrongClient(field, str(exc)) from None
+    except WrongValue as exc:
+        raise WrongClient(field, exc.text) from None
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
@@ -344,7 +348,7 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     if client.is_public and client.device:
         raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
     if client.is_public and (scopes := scopes_in_order(client.scopes)):
-        raise WrongClient("scopes", f"{scopes[0]} is for services with a secret")
+        raise WrongClient("scopes", "{scope} is for services with a secret", scope=scopes[0])
     if client.is_public and client.pkce == "optional":
         raise WrongClient("pkce", "must be required for a public client, which has no secret: leave it so")
     if client.logout_uris and not client.redirect_uris:
@@ -384,7 +388,7 @@ def _new_secret() -> tuple[str, bytes]:
 def check_uri(uri: str) -> str:
     """Check a URI that is to be registered. Raises: ValueError."""
     if len(uri) > MAX_URI_LENGTH or not _FORM.fullmatch(uri) or not is_http_url(uri) or not is_secure(uri):
-        raise ValueError(URI_RULE)
+        raise WrongValue(URI_RULE)
     return uri
 
 

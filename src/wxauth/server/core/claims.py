@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
 from wxauth.texts import has_too_many_containers
 
@@ -46,16 +47,16 @@ _FACTS: Final[Mapping[str, Fill]] = {
 def check_claims(template: Template) -> None:
     """Check a template. Raises: ValueError, with its rule."""
     if reserved := sorted(RESERVED_CLAIMS & template.keys()):
-        raise ValueError(f"must not have the claim {reserved[0]}, which has a meaning of its own")
+        raise WrongValue("must not have the claim {claim}, which has a meaning of its own", claim=reserved[0])
     if "" in template:
-        raise ValueError("must be without an empty name")
+        raise WrongValue("must be without an empty name")
     text = _json(template)
     if b"\\u0000" in text.replace(b"\\\\", b""):  # PostgreSQL cannot store it
-        raise ValueError("must be without U+0000")
+        raise WrongValue("must be without U+0000")
     if len(text) > MAX_TEMPLATE:
-        raise ValueError(f"must be at most {MAX_TEMPLATE} bytes")
+        raise WrongValue("must be at most {n} bytes", n=MAX_TEMPLATE)
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
-        raise ValueError(f"must have at most {MAX_CONTAINERS} lists and objects")
+        raise WrongValue("must have at most {n} lists and objects", n=MAX_CONTAINERS)
     compile_claims(template)
 
 
@@ -91,7 +92,7 @@ def _compiled(value: object) -> Fill:
         case list():
             return _list([_compiled(part) for part in value])
         case int() | float() if abs(value) > sys.float_info.max or value != value:
-            raise ValueError("must have no number beyond a double's range")
+            raise WrongValue("must have no number beyond a double's range")
         case _:
             return _constant(value)
 
@@ -118,7 +119,8 @@ def _fact(name: str) -> Fill:
     attribute = name.removeprefix(_ATTRIBUTE)
     if attribute != name and ATTRIBUTE_NAME.fullmatch(attribute):
         return lambda user, _: _no_value_if_empty((user.attributes or {}).get(attribute))
-    raise ValueError(f"must have no other facts than {', '.join(f'${fact}' for fact in _FACTS)}, $attributes.NAME")
+    facts = ", ".join(f"${fact}" for fact in _FACTS)
+    raise WrongValue("must have no other facts than {facts}, $attributes.NAME", facts=facts)
 
 
 def _no_value_if_empty(value: object) -> object:
@@ -129,4 +131,4 @@ def _json(value: object) -> bytes:
     try:
         return to_json(value, inf_nan_mode="strings")
     except (ValueError, UnicodeError):
-        raise ValueError("must be JSON") from None
+        raise WrongValue("must be JSON") from None

@@ -36,6 +36,7 @@ from wxauth.server.core.revisions import (
     refusal_of_engine,
     revisions_in,
 )
+from wxauth.server.core.terminal import TextError
 
 HEAD: Final = "head"
 BASE: Final = "base"
@@ -57,17 +58,23 @@ _DEADLINES: Final = text("""
 """)
 _NOTE_DIGEST: Final = text("UPDATE alembic_version SET digest = :digest")
 _TURN_PAUSE_SECONDS: Final = 0.1
+_OF_ANOTHER: Final = "the schema is at {revision!r}, of another version of wxauth; migrate with that one"
+_NO_REVISION: Final = "there is no revision {revision!r}; there are {revisions}"
+_BLOCKED: Final = (
+    "revision {revision} could not get hold of a table in {seconds:g} s: somebody's transaction has it all the time; "
+    "see pg_stat_activity for old ones, end them, and run this again"
+)
 # PostgreSQL raises the latter if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
 log = get_logger()
 
 
-class UnknownRevision(Exception):
+class UnknownRevision(TextError):
     """This version of wxauth does not know the requested revision, or the schema's present one."""
 
 
-class MigrationBlocked(Exception):
+class MigrationBlocked(TextError):
     """Another transaction has locked a table for too long. The message explains what to do."""
 
 
@@ -96,19 +103,19 @@ async def migrate(
     directory = ScriptDirectory.from_config(_config(scripts))
     target = order[-1] if revision == HEAD else revision
     if (unfit := await refusal_of_engine(database)) is not None:
-        raise UnknownRevision(f"the database {unfit.en}")
+        raise UnknownRevision("the database {unfit}", unfit=unfit)
     async with _turn(database):
         while True:
             stored = await current_revision(database, scripts)
             here = stored or BASE
             if (refusal := refusal_of(stored, known)) is not None:
-                raise UnknownRevision(refusal.en)
+                raise UnknownRevision(refusal)
             if is_newer(stored, known) and revision == HEAD:
                 return stored
             if here not in order:
-                raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
+                raise UnknownRevision(_OF_ANOTHER, revision=here)
             if target not in order:
-                raise UnknownRevision(f"there is no revision {revision!r}; there are {', '.join(reversed(order))}")
+                raise UnknownRevision(_NO_REVISION, revision=revision, revisions=", ".join(reversed(order)))
             if here == target:
                 return None if here == BASE else here
             is_upgrade = order.index(here) < order.index(target)
@@ -195,10 +202,7 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
             if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
                 raise
             if loop.time() >= give_up_at:
-                raise MigrationBlocked(
-                    f"revision {step.revision} could not get hold of a table in {patience:g} s: somebody's transaction "
-                    "has it all the time; see pg_stat_activity for old ones, end them, and run this again"
-                ) from exc
+                raise MigrationBlocked(_BLOCKED, revision=step.revision, seconds=patience) from exc
             log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all try at once
 

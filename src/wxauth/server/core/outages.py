@@ -13,7 +13,7 @@ import asyncpg
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.terminal import both
+from wxauth.server.core.terminal import Text
 
 WHERE_NOTHING_IS_KEPT: Final = Title(
     "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
@@ -191,7 +191,7 @@ def trouble_of(exc: StorageUnavailable) -> Title:
         return cause.reason
     reason = reason_of(exc)
     if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
-        return both("takes no writes: see default_transaction_read_only of the database and its role")
+        return Text("takes no writes: see default_transaction_read_only of the database and its role")
     return Title(f"{exc.detail}: {reason}", f"没有响应：{reason}")
 
 

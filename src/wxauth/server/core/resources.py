@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import clean_text, is_http_url, is_secure
 
 OWN_SCOPES: Final = frozenset(
@@ -29,24 +30,25 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 def _check_url(value: str) -> str:
     if len(value) > MAX_RESOURCE or not _URL.fullmatch(value) or not is_http_url(value) or not is_secure(value):
-        raise ValueError(
-            f"must be a URL like https://host/path of at most {MAX_RESOURCE} characters, with the host in lower case, "
-            "without user, query or fragment; http on loopback alone"
+        raise WrongValue(
+            "must be a URL like https://host/path of at most {n} characters, with the host in lower case, "
+            "without user, query or fragment; http on loopback alone",
+            n=MAX_RESOURCE,
         )
     return value
 
 
 def _check_scope(name: str) -> str:
     if not _SCOPE.fullmatch(name):
-        raise ValueError("must be 1 to 64 printable ASCII characters without spaces, quotes and backslashes")
+        raise WrongValue("must be 1 to 64 printable ASCII characters without spaces, quotes and backslashes")
     if name in OWN_SCOPES:
-        raise ValueError("must not be a scope of wxauth's own")
+        raise WrongValue("must not be a scope of wxauth's own")
     return name
 
 
 def _check_title(title: str) -> str:
     if not 1 <= len(title) <= 64 or clean_text(title) != title:
-        raise ValueError("must be 1 to 64 characters, one space at most between words, none of them a control")
+        raise WrongValue("must be 1 to 64 characters, one space at most between words, none of them a control")
     return title
 
 
@@ -93,8 +95,8 @@ def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()
     known = {as_compared(other) for other in others}
     for number, each in enumerate(resources):
         if as_compared(each.resource) in known:
-            raise ValueError(
-                f"WXAUTH_RESOURCES[{number}].resource: must differ from the others and from WXAUTH_AUDIENCE"
+            raise WrongValue(
+                "WXAUTH_RESOURCES[{n}].resource: must differ from the others and from WXAUTH_AUDIENCE", n=number
             )
         known.add(as_compared(each.resource))
     return resources

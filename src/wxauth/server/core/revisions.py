@@ -14,7 +14,7 @@ from wxauth.errors import Title
 from wxauth.server.core.database import Database
 from wxauth.server.core.outages import reason_of
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.terminal import both
+from wxauth.server.core.terminal import Text
 
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
@@ -113,7 +113,7 @@ async def refusal_of_engine(database: Database) -> Title | None:
     try:
         found = await database.row(_ENGINE)
     except asyncpg.PostgresError as exc:
-        return both("is not PostgreSQL ({reason}): docs/database.md names databases that do", reason=reason_of(exc))
+        return Text("is not PostgreSQL ({reason}): docs/database.md names databases that do", reason=reason_of(exc))
     assert found is not None
     return why_unfit(*found)
 
@@ -124,10 +124,10 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Title | None:
     PostgreSQL will, and what is changed below SQL alone, such as Aurora.
     """
     if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
-        name = other[0].replace("YB", "YugabyteDB") if other else both("an engine without PL/pgSQL")
-        return both("is {engine}, which cannot run the schema: docs/database.md names databases that do", engine=name)
+        name = other[0].replace("YB", "YugabyteDB") if other else Text("an engine without PL/pgSQL")
+        return Text("is {engine}, which cannot run the schema: docs/database.md names databases that do", engine=name)
     if encoding != "UTF8":
-        return both(
+        return Text(
             "is encoded in {encoding}: must be UTF8; dump it, and restore it into a new one: createdb --encoding=UTF8 "
             "--template=template0",
             encoding=encoding,

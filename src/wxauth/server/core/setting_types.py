@@ -19,6 +19,7 @@ from wxauth.server.core.addresses import is_refused, numeric_addresses_of
 from wxauth.server.core.claims import check_claims
 from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
+from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.texts import is_http_url, is_secure
 
@@ -56,6 +57,7 @@ _REDIS_FORMS: Final = (
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#]*)?",
 )
+_LIKE: Final = "must be a URL like {form}, with / : # ? @ [ ] percent-encoded in user and password"
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
@@ -65,7 +67,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
     except ValueError:
         key = b""
     if len(key) != SECRET_KEY_BYTES:
-        raise ValueError("must be 32 bytes in base64; generate them with 'wxauth secret new'")
+        raise WrongValue("must be 32 bytes in base64; generate them with 'wxauth secret new'")
     return key
 
 
@@ -77,7 +79,7 @@ def picture_url(content: bytes) -> str:
         if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
             image.load()
             return f"data:image/{image.format.lower()};base64,{base64.b64encode(content).decode()}"
-    raise ValueError(_RULE_OF_LOGO)
+    raise WrongValue(_RULE_OF_LOGO)
 
 
 def check_logo(url: str) -> str:
@@ -85,7 +87,7 @@ def check_logo(url: str) -> str:
     with suppress(ValueError):
         if picture_url(base64.b64decode(url.partition(",")[2])) == url:
             return url
-    raise ValueError(
+    raise WrongValue(
         "must be a `data:` URL, in base64 and with its own type, of a PNG, JPEG or WebP of at most 32 KiB "
         "and 1024 × 1024"
     )
@@ -101,7 +103,7 @@ def _read_documents(value: object) -> object:
     documents = [item.strip().partition(":") for item in value.split(",") if item.strip()]
     are_good = all(_DOCUMENT.fullmatch(name) and _VERSION.fullmatch(version) for name, _, version in documents)
     if not are_good or len({name for name, *_ in documents}) != len(documents):
-        raise ValueError("must be documents with versions like privacy:2026-05,terms:3, each document once")
+        raise WrongValue("must be documents with versions like privacy:2026-05,terms:3, each document once")
     return {name: version for name, _, version in documents}
 
 
@@ -117,7 +119,7 @@ def _json_like(example: str) -> BeforeValidator:
         except ValueError:
             parsed = None
         if not isinstance(parsed, kind):
-            raise ValueError(f"must be JSON like {example}")
+            raise WrongValue("must be JSON like {example}", example=example)
         return parsed
 
     return BeforeValidator(read)
@@ -130,9 +132,9 @@ def _taken_apart(url: str, form: str, like: str) -> SplitResult:
     except ValueError:  # Unicode takes a character of the password's for one that separates
         parts = None
     if parts is None:
-        raise ValueError(f"must be a URL like {like}, with / : # ? @ [ ] percent-encoded in user and password")
+        raise WrongValue(_LIKE, form=like)
     if not all(0 < int(port) < 65536 for port in re.findall(r":(\d+)(?=,|$)", parts.netloc.rpartition("@")[2])):
-        raise ValueError("must have ports from 1 to 65535")
+        raise WrongValue("must have ports from 1 to 65535")
     return parts
 
 
@@ -143,36 +145,36 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     listed = query["port"].split(",") if query.get("port") else []
     if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
-        raise ValueError("must have ports from 1 to 65535")
+        raise WrongValue("must have ports from 1 to 65535")
     if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
-        raise ValueError("must have one port, or as many as hosts")
+        raise WrongValue("must have one port, or as many as hosts")
     return SecretStr(url)
 
 
 def _refuse_unit(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*[A-Za-z]+\s*", value):
-        raise ValueError("must be a number of seconds, such as 900")
+        raise WrongValue("must be a number of seconds, such as 900")
     return value
 
 
 def _check_url(value: str) -> str:
     if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
-        raise ValueError("must be a URL like https://host or https://host/path, without user, query or fragment")
+        raise WrongValue("must be a URL like https://host or https://host/path, without user, query or fragment")
     if value.endswith("/"):
-        raise ValueError("must be a URL without a trailing slash")
+        raise WrongValue("must be a URL without a trailing slash")
     return value
 
 
 def _check_secure_url(value: str) -> str:
     if not is_secure(_check_url(value)):
-        raise ValueError("must be https, unless the host is loopback")
+        raise WrongValue("must be https, unless the host is loopback")
     return value
 
 
 def _check_issuer(value: str) -> str:
     path = urlsplit(_check_secure_url(value)).path
     if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
-        raise ValueError("must have a path without percent-encoding, and none of the service's own (/v1, /docs)")
+        raise WrongValue("must have a path without percent-encoding, and none of the service's own (/v1, /docs)")
     return value
 
 
@@ -188,18 +190,18 @@ def _check_redis_url(value: SecretStr) -> None:
 
 def _check_events_kept(value: int) -> int:
     if 0 < value < _SHORTEST_TRAIL:
-        raise ValueError(f"must be {_SHORTEST_TRAIL} or more, or 0 to keep it forever")
+        raise WrongValue("must be {n} or more, or 0 to keep it forever", n=_SHORTEST_TRAIL)
     return value
 
 
 def _check_hook_url(value: str) -> str:
     if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
-        raise ValueError("must be a URL like https://host/path, without user and fragment; http in a private network")
+        raise WrongValue("must be a URL like https://host/path, without user and fragment; http in a private network")
     parts = urlsplit(value)
     # Those of a name are checked at each connection.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
-        raise ValueError("must have a public or private address; with http, a private one")
+        raise WrongValue("must have a public or private address; with http, a private one")
     return value
 
 
@@ -224,15 +226,17 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
     except ValueError:
         key = b""
     if not 24 <= len(key) <= 64:
-        raise ValueError("must be whsec_ followed by 24 to 64 random bytes in base64")
+        raise WrongValue("must be whsec_ followed by 24 to 64 random bytes in base64")
     return key
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
-        raise ValueError(f"must be at most {MAX_ROLES} roles like member or beta-tester, separated by commas")
+        raise WrongValue("must be at most {n} roles like member or beta-tester, separated by commas", n=MAX_ROLES)
     if not STAFF_ROLES.isdisjoint(value):
-        raise ValueError(f"must not have {' or '.join(sorted(STAFF_ROLES))}, which newcomers must never get")
+        raise WrongValue(
+            "must not have {roles}, which newcomers must never get", roles=" or ".join(sorted(STAFF_ROLES))
+        )
     return tuple(dict.fromkeys(value))
 
 
@@ -240,7 +244,7 @@ def _check_region(value: str) -> str:
     from phonenumbers import SUPPORTED_REGIONS  # takes a tenth of a second, which few commands need
 
     if value.upper() not in SUPPORTED_REGIONS:
-        raise ValueError("must be the two letters of a country, such as CN")
+        raise WrongValue("must be the two letters of a country, such as CN")
     return value.upper()
 
 
@@ -250,9 +254,9 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
-        raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone") from None
+        raise WrongValue("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone") from None
     if any(item.endswith("/0") for item in items):  # all are trusted: the first entry counts, which the client writes
-        raise ValueError("must be networks of the proxies, not all addresses; * alone trusts any last entry")
+        raise WrongValue("must be networks of the proxies, not all addresses; * alone trusts any last entry")
     return items
 
 
@@ -260,28 +264,28 @@ def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         networks = tuple(ip_network(item, strict=False) for item in value)
     except ValueError:
-        raise ValueError("must be addresses or networks like 203.0.113.0/24, separated by commas") from None
+        raise WrongValue("must be addresses or networks like 203.0.113.0/24, separated by commas") from None
     if any(network.prefixlen == 0 for network in networks):
-        raise ValueError("must be networks of your own, not all addresses; for no limit, leave LOGIN_RATE_LIMIT empty")
+        raise WrongValue("must be networks of your own, not all addresses; for no limit, leave LOGIN_RATE_LIMIT empty")
     return tuple(map(str, networks))
 
 
 def _check_origin(value: str) -> str:
     if value != "*" and urlsplit(_check_url(value)).path:
-        raise ValueError("must be origins like https://admin.example.com, separated by commas")
+        raise WrongValue("must be origins like https://admin.example.com, separated by commas")
     return value
 
 
 def _check_root_files(values: tuple[str, ...]) -> tuple[str, ...]:
     names = [value.partition(":")[0] for value in values]
     if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
-        raise ValueError("must have each name once, and no path of the service's own such as docs")
+        raise WrongValue("must have each name once, and no path of the service's own such as docs")
     return values
 
 
 def _check_secrets_folder(value: Path) -> Path:
     if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
-        raise ValueError("must be a readable folder")
+        raise WrongValue("must be a readable folder")
     return value
 
 
@@ -306,7 +310,7 @@ def _form(pattern: str, refusal: str) -> AfterValidator:
 
     def check(value: str | SecretStr) -> None:
         if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):
-            raise ValueError(refusal)
+            raise WrongValue(refusal)
 
     return _checked(check)
 

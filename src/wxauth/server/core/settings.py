@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wxauth.errors import Title
 from wxauth.server.core.claims import ClaimsTemplate, compile_claims
 from wxauth.server.core.env_file import EnvLine, read_env_file
 from wxauth.server.core.resources import Resource, check_distinct
@@ -78,6 +79,7 @@ from wxauth.server.core.setting_types import (
     is_below,
     secret_key_bytes,
 )
+from wxauth.server.core.terminal import Text, TextError, WrongValue, joined, os_reason, rule_of
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")
@@ -85,6 +87,7 @@ WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_OPEN_URL: Final = "https://open.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
+_NO_FILE: Final = "{name}: must be a readable file of UTF-8 text"
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
 
@@ -92,12 +95,12 @@ _DEFAULT_AUDIENCE: Final = "wxauth"
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 
 
-class InvalidSettings(Exception):
+class InvalidSettings(TextError):
     """Settings are wrong or missing. `problems` names each variable and what it must be, never its value."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, problems: Iterable[Title]) -> None:
         self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
+        super().__init__(joined(self.problems, "\n"))
 
 
 AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
@@ -172,14 +175,14 @@ class App(AppFields):
     @classmethod
     def _no_push_without_messages(cls, token: PushToken | None, info: ValidationInfo) -> PushToken | None:
         if token is not None and info.data.get("kind") in ("website", "mobile_app"):
-            raise ValueError("must be left out: WeChat pushes no messages to a website or a mobile_app")
+            raise WrongValue("must be left out: WeChat pushes no messages to a website or a mobile_app")
         return token
 
     @field_validator("push_aes_key", "push_forward")
     @classmethod
     def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
         if value is not None and "push_token" in info.data and info.data["push_token"] is None:
-            raise ValueError("must be set together with push_token")
+            raise WrongValue("must be set together with {name}", name="push_token")
         return value
 
     @cached_property
@@ -238,7 +241,7 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def _no_sample_of_the_record(cls, number: int, info: ValidationInfo) -> int:
         if number > 1 and info.data.get("log_addresses"):
-            raise ValueError("must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins")
+            raise WrongValue("must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins")
         return number
 
 
@@ -352,11 +355,11 @@ class Settings(DatabaseSettings):
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
-            raise ValueError("must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET")
+            raise WrongValue("must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET")
         if bool(app_id) != bool(app_secret):
-            raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
+            raise WrongValue("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
         if len({app.app_id for app in apps}) != len(apps):
-            raise ValueError("must have each app_id once")
+            raise WrongValue("must have each app_id once")
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
 
     @field_validator("issuer")
@@ -364,14 +367,15 @@ class Settings(DatabaseSettings):
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
             if app.push_forward is not None and is_below(app.push_forward, issuer):
-                raise ValueError(f"push_forward of {app.app_id} in WXAUTH_APPS must not be a URL of wxauth itself")
+                text = "push_forward of {app_id} in WXAUTH_APPS must not be a URL of wxauth itself"
+                raise WrongValue(text, app_id=app.app_id)
         return issuer
 
     @field_validator("sign_up_hook_secret")
     @classmethod
     def _no_hook_without_secret(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if secret is None and info.data.get("sign_up_hook_url") is not None:
-            raise ValueError("must be set together with WXAUTH_SIGN_UP_HOOK_URL")
+            raise WrongValue("must be set together with {name}", name="WXAUTH_SIGN_UP_HOOK_URL")
         return secret
 
     @field_validator("resources")
@@ -383,7 +387,7 @@ class Settings(DatabaseSettings):
     @classmethod
     def _no_documents_without_resources(cls, hosts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if hosts and info.data.get("resources") == ():
-            raise ValueError("must be set together with WXAUTH_RESOURCES")
+            raise WrongValue("must be set together with {name}", name="WXAUTH_RESOURCES")
         return hosts
 
     @field_validator("wechat_fallback_url", mode="before")
@@ -455,9 +459,11 @@ def load_settings(
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
     except OSError as exc:
-        raise InvalidSettings([f"{env_file}: cannot be read: {exc.strerror}"]) from None
+        raise InvalidSettings(
+            [Text("{file}: cannot be read: {reason}", file=env_file, reason=os_reason(exc))]
+        ) from None
     except UnicodeDecodeError:
-        raise InvalidSettings([f"{env_file}: must be UTF-8 text"]) from None
+        raise InvalidSettings([Text("{name}: must be UTF-8 text", name=env_file)]) from None
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
@@ -468,7 +474,7 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
         raise InvalidSettings(_problem(error) for error in exc.errors(include_input=False)) from None
 
 
-def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[str]:
+def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Title]:
     """What is wrong with each variable that has our prefix but is no setting, and with each line that sets nothing.
 
     Of what was typed, only names of settings are shown: a secret may be where a name should be.
@@ -479,13 +485,13 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
     return [fault for line in lines if (fault := _fault_of(line))]
 
 
-def _fault_of(line: EnvLine) -> str | None:
+def _fault_of(line: EnvLine) -> Title | None:
     name, value = (line.name or "").upper(), line.value or ""
-    place = f"{ENV_FILE}, line {line.number}" if line.number else "the environment"
+    place = Text(".env, line {n}", n=line.number) if line.number else Text("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:
-        has_other = value.startswith(_OTHER_QUOTES)
-        return f"{name}: must have straight quotes, or none ({place})" if has_other else None
+        text = "{name}: must have straight quotes, or none ({place})"
+        return Text(text, name=name, place=place) if value.startswith(_OTHER_QUOTES) else None
     if _is_service_link(name, value):
         return None
     typed = _WORD.match(name.removeprefix(PREFIX))
@@ -493,19 +499,21 @@ def _fault_of(line: EnvLine) -> str | None:
     found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
     if found and (not _WORD.match(found["rest"]) or close in ([], [found["setting"].upper()])):
         setting, sign = f"{PREFIX}{found['setting'].upper()}", found["sign"]
+        text = "{name}: must be followed by '=' ({place})"
+        if sign:
+            text = "{name}: must be followed by '=', not by '{sign}' ({place})"
         if found["before"]:
-            return f"{setting}: must be the first word of its line ({place})"
-        if found["rest"].startswith("="):
-            return f"{setting}: must have its quotes closed, and nothing after them ({place})"
-        instead = f", not by '{sign}'" if sign else ""
-        return f"{setting}: must be followed by '='{instead} ({place})"
+            text = "{name}: must be the first word of its line ({place})"
+        elif found["rest"].startswith("="):
+            text = "{name}: must have its quotes closed, and nothing after them ({place})"
+        return Text(text, name=setting, sign=sign, place=place)
     if line.name is None:
-        return f"{place}: must be NAME=value"
+        return Text("{name}: {rule}", name=place, rule=Text("must be NAME=value"))
     if not name.startswith(PREFIX):
         return None
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
-    hint = f", did you mean {PREFIX}{close[0]}?" if close else ""
-    return f"{line.text if is_word else place}: no such setting{hint}"
+    text = "{name}: no such setting, did you mean {meant}?" if close else "{name}: no such setting"
+    return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{close[0]}" if close else "")
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
@@ -516,11 +524,11 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
         if name not in names:
             continue
         if path.is_dir():  # Docker creates a folder if the file to be mounted does not exist
-            raise InvalidSettings([f"{name}: must be a file, and is a folder"])
+            raise InvalidSettings([Text("{name}: must be a file, and is a folder", name=name)])
         try:
             texts[name] = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
-            raise InvalidSettings([f"{name}: must be a readable file of UTF-8 text"]) from None
+            raise InvalidSettings([Text(_NO_FILE, name=name)]) from None
     return texts
 
 
@@ -528,19 +536,17 @@ def _is_service_link(name: str, value: str) -> bool:
     return bool(_SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and SERVICE_LINK.match(value)))
 
 
-def _problem(error: Mapping[str, Any]) -> str:
+def _problem(error: Mapping[str, Any]) -> Title:
     location: tuple[str | int, ...] = error["loc"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    # Rewrites pydantic's messages into "must …".
-    message = re.sub(r"^\w+ should ", "must ", message).partition(", unable to ")[0]
-    if message.startswith(PREFIX):
-        return message
+    rule = rule_of(error)
+    if rule.startswith(PREFIX):
+        return rule
     if error["type"] == "extra_forbidden":
         kind = Resource if location[0] == "resources" else App
-        location, message = location[:-1], f"must have only {', '.join(kind.model_fields)}"
+        location, rule = location[:-1], Text("must have only {names}", names=", ".join(kind.model_fields))
     elif error["type"] == "missing":
-        message = "is required"
+        rule = Text("is required")
     elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":
-        message = "must be an AppID, such as wx0123456789abcdef"
+        rule = Text("must be an AppID, such as wx0123456789abcdef")
     inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
-    return f"{PREFIX}{str(location[0]).upper()}{inside}: {message}"
+    return Text("{name}: {rule}", name=f"{PREFIX}{str(location[0]).upper()}{inside}", rule=rule)

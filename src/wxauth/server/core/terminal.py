@@ -1,14 +1,14 @@
 """Texts for operators, in their language: at a terminal, and in reports.
 
-The code has them in English. `terminal.zh.txt` has their Chinese, by the English text with its holes. A text that has
-both, such as `"Removed. 已删除。"`, is its own translation.
+The code has them in English. `terminal.zh.txt` has their Chinese, by the English text with its holes.
 """
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Self
 from unicodedata import east_asian_width
 
 from wxauth.errors import Title
@@ -16,8 +16,39 @@ from wxauth.errors import Title
 if TYPE_CHECKING:  # imports Starlette
     from wxauth.problems import Language
 
-_WITH_CHINESE: Final = re.compile(r"[^\u4e00-\u9fff]*[.?!] (.*[\u4e00-\u9fff].*)", re.DOTALL)
-_HOLE: Final = re.compile(r"\{(\w+)\}")
+
+class Text(Title):
+    """An English text, with its holes filled. Its Chinese has the same values, in Chinese where they are texts."""
+
+    _template: str
+    _values: Mapping[str, object]
+
+    def __new__(cls, template: str, /, **values: object) -> Self:
+        """Fill a template; a text stays as it is."""
+        if isinstance(template, cls):
+            return template
+        text = str.__new__(cls, template.format(**values) if values else template)
+        text._template, text._values = template, values
+        return text
+
+    @property
+    def zh(self) -> str:
+        """The Chinese; English, if the catalogue has none."""
+        chinese = catalogue().get(self._template, self._template)
+        values = {name: value.zh if isinstance(value, Title) else value for name, value in self._values.items()}
+        return chinese.format(**values) if values else chinese
+
+
+class TextError(Exception):
+    """An error with a text for people. Its template may be a finished `Title`, too."""
+
+    def __init__(self, template: str, /, **values: object) -> None:
+        self.text = template if isinstance(template, Title) else Text(template, **values)
+        super().__init__(self.text)
+
+
+class WrongValue(TextError, ValueError):
+    """A value breaks a rule. The text is the rule, and never has the value."""
 
 
 def terminal_language() -> "Language":
@@ -26,48 +57,37 @@ def terminal_language() -> "Language":
     return "zh" if next(filter(None, variables), "").lower().startswith("zh") else "en"
 
 
-def say(text: str, /, **holes: object) -> str:
+def say(template: str, /, **values: object) -> str:
     """This English text in the language of the terminal, with its holes filled."""
-    return text_in(terminal_language(), text, **holes)
+    return shown(Text(template, **values))
 
 
-def both(text: str, /, **holes: object) -> Title:
-    """This English text, and its Chinese, with their holes filled."""
-    return Title(text_in("en", text, **holes), text_in("zh", text, **holes))
+def shown(text: str) -> str:
+    """A text in the language of the terminal. What is no `Title` is a value, and stays."""
+    return text.zh if isinstance(text, Title) and terminal_language() == "zh" else str(text)
 
 
-def text_in(language: "Language", text: str, /, **holes: object) -> str:
-    """This English text in a language, with its holes filled. A title that fills one is in that language, too."""
-    if language == "zh":
-        text = in_chinese(text) or text
-    filled = {name: getattr(hole, language) if isinstance(hole, Title) else hole for name, hole in holes.items()}
-    return text.format(**filled) if holes else text
+def joined(texts: Iterable[Title], en: str, zh: str | None = None) -> Title:
+    """Several texts as one, with this separator, and this one in Chinese if it differs there."""
+    found = list(texts)
+    return Title(en.join(found), (zh or en).join(each.zh for each in found))
 
 
-def translation(sentence: str) -> Title:
-    """A sentence whose holes are filled, and its Chinese."""
-    return Title(sentence, to_chinese(sentence))
+def os_reason(exc: OSError) -> Title:
+    """The operating system's reason."""
+    return Text(exc.strerror or type(exc).__name__)
 
 
-def translated(sentence: str) -> str:
-    """A sentence of a room that speaks English alone, in the language of the terminal."""
-    return to_chinese(sentence) if terminal_language() == "zh" else sentence
-
-
-def to_chinese(sentence: str) -> str:
-    """The Chinese of a sentence that is logged, or answered over HTTP, in English: itself if there is none.
-
-    Its holes are filled already: its template is the longest one that it matches.
-    """
-    bare = sentence.removesuffix(".")
-    if (chinese := in_chinese(sentence) or in_chinese(bare)) is not None:
-        return chinese
-    if "\n" in sentence:
-        return "\n".join(map(to_chinese, sentence.split("\n")))
-    for form, template in () if sentence[:2] in ("[{", '{"') else _forms():  # not of JSON
-        if found := form.fullmatch(bare):
-            return _HOLE.sub(lambda hole: to_chinese(found[hole[1]]), template)
-    return sentence
+def rule_of(error: Mapping[str, Any]) -> Title:
+    """What a value must be, by pydantic's error: a rule of ours, or one of pydantic's in our words."""
+    found = error.get("ctx", {})
+    if isinstance(found.get("error"), WrongValue):
+        text: Title = found["error"].text
+        return text
+    english = re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, ")).partition(", unable to ")[0]
+    chinese = catalogue().get(f"pydantic {error['type']}")
+    choices = str(found.get("expected")).replace("', '", "'、'").replace("' or '", "' 或 '")
+    return Title(english, chinese.format(**found | {"expected": choices}) if chinese else english)
 
 
 def word(name: str) -> str:
@@ -84,21 +104,8 @@ def width(text: str) -> int:
 def catalogue() -> dict[str, str]:
     """Chinese texts by their English ones, and by the names of commands and options."""
     text = Path(__file__).with_name("terminal.zh.txt").read_text("utf-8").replace("\\n", "\r").replace("\\t", "\t")
-    pairs = (line.replace("\r", "\n").partition(" = ") for line in text.split("\n") if line and line[0] != "#")
+    pairs = (line.replace("\r", "\n").rpartition(" = ") for line in text.split("\n") if line and line[0] != "#")
     return {english: chinese for english, _, chinese in pairs}
-
-
-def in_chinese(text: str) -> str | None:
-    """The Chinese of a text whose holes are not filled; None if there is none."""
-    own = _WITH_CHINESE.fullmatch(text)
-    return catalogue().get(text) or (own[1] if own else None)
-
-
-@cache
-def _forms() -> list[tuple[re.Pattern[str], str]]:
-    templates = [each for each in catalogue().items() if _HOLE.search(each[0]) and not _WITH_CHINESE.fullmatch(each[0])]
-    templates.sort(key=lambda each: -len(each[0]))
-    return [(re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(en))), zh) for en, zh in templates]
 
 
 @cache

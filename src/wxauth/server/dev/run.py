@@ -27,7 +27,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import StorageUnavailable, Title
 from wxauth.problems import Language
 from wxauth.server.checks.doctor import check_apps
 from wxauth.server.checks.result import CheckResult
@@ -38,7 +38,7 @@ from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, mig
 from wxauth.server.core.outages import is_refusal, reason_of, trouble_of
 from wxauth.server.core.resources import Resource
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
-from wxauth.server.core.terminal import say, translated
+from wxauth.server.core.terminal import Text, TextError, joined, os_reason, say, shown
 from wxauth.server.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
@@ -64,9 +64,9 @@ from wxauth.server.wechat.errcodes import SECRET_NOT_TAKEN
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """If one of these is set, `wxauth dev` uses the real WeChat, which does not know the simulated apps."""
 
-_QUESTION: Final = "App secret of {app_id} (not shown) / 请输入 AppSecret（不显示）"
-_KEPT: Final = "Kept in {path}, for you alone. 已保存，仅当前用户可读。"
-_NOT_KEPT: Final = "The app secret is not kept; the next start asks again. 未保存 AppSecret，下次启动时会再次询问。"
+_QUESTION: Final = "App secret of {app_id} (not shown)"
+_KEPT: Final = "Kept in {path}, for you alone."
+_NOT_KEPT: Final = "The app secret is not kept; the next start asks again."
 _SCRIPT: Final = """\
 #!/bin/sh
 # Made by 'wxauth dev' at its start, removed at its end; it holds secrets.
@@ -84,9 +84,10 @@ HOME: Final = Path(".wxauth")
 SITE_PORT: Final = 8004
 """The default port of the example sites."""
 _OF_BEFORE: Final = (
-    f"the database in {HOME}/ is of another version of wxauth: delete the folder {HOME}/, which has the data of this "
-    f"laptop alone, and start again. {HOME}/ 中的数据库属于其他版本：请删除该文件夹（只含本机数据）后重新启动。"
+    "the database in {home}/ is of another version of wxauth: delete the folder {home}/, which has the data of this "
+    "laptop alone, and start again ({reason})"
 )
+_NOT_OURS: Final = "the schema is not one that this version made: {reason}"
 
 
 class OwnSecret:
@@ -117,7 +118,7 @@ class OwnSecret:
         """Store the secret for the next run, or delete it if WeChat has just refused it."""
         if self._path is None or self.value is None:
             return
-        if any(SECRET_NOT_TAKEN.en in finding.text.en for finding in findings):
+        if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
             click.echo(say(_NOT_KEPT), err=True)
         elif self._is_new:
@@ -158,7 +159,7 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         path.unlink(missing_ok=True)
 
 
-class DevFailed(Exception):
+class DevFailed(TextError):
     """The development service cannot start. The message explains what to do."""
 
 
@@ -176,7 +177,7 @@ def run(
     try:
         with ExitStack() as stack, ExitStack() as threads:
             stack.enter_context(_handled_by(partial(_end, stack)))
-            taken: list[str] = []
+            taken: list[Title] = []
             site_listener = stack.enter_context(_listen("127.0.0.1", site_port or SITE_PORT, "--site-port", taken))
             if site_port is None:
                 taken.clear()  # any other will do
@@ -185,13 +186,13 @@ def run(
             settings, findings, own = _load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
             configure_logging(level=settings.log_level, log_format=settings.log_format)
             for line in unknown_names(env_file=None):
-                click.echo(translated(line), err=True)
+                click.echo(shown(line), err=True)
             names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port", taken))
             if simulated_url is not None:
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port", taken))
             if taken:  # first: ports in use are reported at once
-                raise DevFailed("\n".join(taken))
+                raise DevFailed(joined(taken, "\n"))
             mcp_url = None
             if simulated_url is not None and not settings.resources and has_mcp():
                 mcp_listener = stack.enter_context(
@@ -232,13 +233,12 @@ def run(
             )
             _serve(OwnNamesOnly(_app(settings, simulated_url), names), listener, banner_text)
     except (PostgresUnavailable, InvalidSettings, MigrationBlocked) as exc:
-        raise DevFailed(str(exc)) from None
+        raise DevFailed(exc.text) from None
     except UnknownRevision as exc:
-        raise DevFailed(
-            str(exc) if os.environ.get("WXAUTH_DATABASE_URL") else f"{say(_OF_BEFORE)} ({translated(str(exc))})"
-        ) from None
+        text = "{reason}" if os.environ.get("WXAUTH_DATABASE_URL") else _OF_BEFORE
+        raise DevFailed(text, home=HOME, reason=exc.text) from None
     except StorageUnavailable as exc:
-        raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
+        raise DevFailed("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=trouble_of(exc)) from None
 
 
 def _load_settings(
@@ -256,7 +256,7 @@ def _load_settings(
         findings = [] if simulated_url else _ask_wechat(settings)
         secret.keep_unless_refused(findings)
     except OSError as exc:
-        raise DevFailed(f"{exc.filename}: {exc.strerror}") from None
+        raise DevFailed("{name}: {rule}", name=exc.filename, rule=os_reason(exc)) from None
     return settings, findings, own
 
 
@@ -301,13 +301,13 @@ def _secret_key() -> str:
     return path.read_text("utf-8").strip()
 
 
-def _listen(host: str, port: int, option: str, taken: list[str]) -> socket.socket:
+def _listen(host: str, port: int, option: str, taken: list[Title]) -> socket.socket:
     """Listen on this port; if it is taken, on any free one, and then add a line about this to `taken`."""
     try:
         return listen(host, port)
     except OSError as exc:
-        hint = f"another 'wxauth dev'? Choose another port with {option}"
-        taken.append(f"cannot listen on {host}:{port}: {exc.strerror} ({hint})")
+        text = "cannot listen on {address}: {reason} (another 'wxauth dev'? Choose another port with {option})"
+        taken.append(Text(text, address=f"{host}:{port}", reason=os_reason(exc), option=option))
         return listen("127.0.0.1", 0)
 
 
@@ -342,10 +342,10 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
         except Exception as exc:
             cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors have PostgreSQL's there
             if is_refusal(cause):
-                raise UnknownRevision(f"the schema is not one that this version made: {reason_of(cause)}") from exc
+                raise UnknownRevision(_NOT_OURS, reason=reason_of(cause)) from exc
             raise
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
-            raise UnknownRevision(reason)
+            raise UnknownRevision(_NOT_OURS, reason=reason)
         await check_stored_state(settings)
         for each in SITES:
             await ensure_own_client(

@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 
+from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.receivers import USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
 
@@ -52,11 +53,11 @@ async def send(
         async with asyncio.timeout(patience) as limit:
             response = await transport.handle_async_request(request)
     except TimeoutError:
-        error = f"no answer in {patience:g} s"
+        error = Text("no answer in {n:g} s", n=patience)
     except httpx.TransportError as exc:
-        error = str(exc)
+        error = exc.args[0]
     except (httpx.InvalidURL, UnicodeError):
-        error = "URL cannot be used"
+        error = Text("URL cannot be used")
     milliseconds = round(((ended or perf_counter()) - started) * 1000)
     if response is None:
         return Answer(None, milliseconds, error)

@@ -186,7 +186,7 @@ class Webhooks:
         try:
             await check_url(url, resolver=self.name_resolver)
         except RefusedUrl as exc:
-            raise InvalidRequest.of("url", str(exc)) from None
+            raise InvalidRequest.of("url", exc.text) from None
 
 
 def _with_secret(webhook: Webhook, secret: bytes) -> NewWebhookAnswer:

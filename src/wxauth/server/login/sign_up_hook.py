@@ -19,6 +19,7 @@ from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.terminal import TextError
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.login_rows import Welcome
 from wxauth.server.outbound.receivers import USER_AGENT, signed_headers
@@ -57,7 +58,7 @@ HOOK_SECONDS: Final = Histogram(
 log = get_logger()
 
 
-class HookFailed(Exception):
+class HookFailed(TextError):
     """The hook gave no usable answer. The text is the reason, without any text from the hook."""
 
 
@@ -142,13 +143,13 @@ class SignUpHook:
                 request = httpx.Request("POST", url, content=body, headers=headers, extensions=how)
                 response = await self.transport.handle_async_request(request)
         except TimeoutError:
-            raise HookTimedOut(f"no answer in {patience:g} s") from None
+            raise HookTimedOut("no answer in {n:g} s", n=patience) from None
         except httpx.TransportError as exc:
-            raise HookFailed(str(exc)) from None
+            raise HookFailed(*exc.args) from None
         except (httpx.InvalidURL, UnicodeError):
             raise HookFailed("URL cannot be used") from None
         if response.status_code != _OK:
-            raise HookFailed(f"its status was {response.status_code}")
+            raise HookFailed("its status was {n}", n=response.status_code)
         try:
             answer = from_json(response.extensions[ANSWER].body)
         except ValueError:

@@ -20,6 +20,7 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
+from wxauth.server.core.terminal import Text
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.merging.merging_rows import (
@@ -283,15 +284,15 @@ async def merge_by_operator(
         if user_id is None or remaining_id is None:
             raise NotFound("there is no such user")
         if user_id == remaining_id:
-            raise MergeRefused("they are one user already")
+            raise MergeRefused(Text("they are one user already"))
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None:
                 continue
             if pair.is_anybody_leaving:
-                raise MergeRefused("one of them is leaving: cancel that first")
+                raise MergeRefused(Text("one of them is leaving: cancel that first"))
             if await transaction.value(HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
-                raise MergeRefused("both have an external_id, of which one would be lost")
+                raise MergeRefused(Text("both have an external_id, of which one would be lost"))
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
             merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
@@ -357,12 +358,12 @@ async def split(
     """
     async with locked_remaining(database, user_id) as (transaction, remaining_id, standing):
         if standing.is_leaving:
-            raise SplitRefused("the user is leaving: cancel that first")
+            raise SplitRefused(Text("the user is leaving: cancel that first"))
         parting = await Parting.of(transaction, remaining_id, (app_id, openid))
         if parting is None:
-            raise SplitRefused("the user has no such identity")
+            raise SplitRefused(Text("the user has no such identity"))
         if parting.is_whole:
-            raise SplitRefused("nothing would be left of the user")
+            raise SplitRefused(Text("nothing would be left of the user"))
         moving = _external_ids_to_move(parting, external_ids)
         new_user_id, settled = await _split(transaction, parting, moving, by=by, now=now)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
@@ -425,9 +426,9 @@ def _external_ids_to_move(parting: Parting, given: Sequence[str] | None) -> Sequ
     """
     if given is not None:
         if not {known.external_id for known in parting.external_ids}.issuperset(given):
-            raise SplitRefused("the external_id is not the user's")
+            raise SplitRefused(Text("the external_id is not the user's"))
         return given
     sides = {known.external_id: parting.side_of(known.origin) for known in parting.external_ids}
     if Side.UNKNOWN in sides.values():
-        raise SplitRefused("it is not known whose external_id this is: name the one that moves, or null for none")
+        raise SplitRefused(Text("it is not known whose external_id this is: name the one that moves, or null for none"))
     return [external_id for external_id, side in sides.items() if side is Side.LEAVES]

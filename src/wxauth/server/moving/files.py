@@ -12,6 +12,7 @@ from typing import IO, Final, Literal, NamedTuple
 from pydantic_core import from_json, to_json
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.terminal import Text
 from wxauth.server.core.users import ATTRIBUTE_NAME
 from wxauth.server.moving.lines import Fault, Line
 from wxauth.server.moving.rows import all_identities
@@ -20,7 +21,7 @@ from wxauth.server.users.attributes import typed_attribute
 MAX_LINE: Final = 8 * 1024
 """Maximum bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
-TOO_LONG: Final = Fault("line", f"must be at most {MAX_LINE} bytes")
+TOO_LONG: Final = Fault("line", "must be at most {n} bytes", n=MAX_LINE)
 NOT_UTF8: Final = Fault("line", "must be UTF-8; --encoding gbk reads GBK")
 NOT_GBK: Final = Fault("line", "must be GBK, as --encoding says")
 NOT_CSV: Final = Fault(
@@ -30,14 +31,15 @@ WRONG_CELLS: Final = Fault("line", "must have as many cells as the header")
 WRONG_ATTRIBUTE: Final = Fault(
     "line", "must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME"
 )
+_PACKED: Final = "must be text, and is {kind}: {program}"
 _NOT_TEXT: Final = {
     rb"\xff\xfe\0\0|\0\0\xfe\xff": "must be UTF-8, and is UTF-32: iconv -f UTF-32 -t UTF-8",
     rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": "must be UTF-8, and is UTF-16: iconv -f UTF-16 -t UTF-8",
     rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": "must be text, and is an Excel workbook or zip: save it as CSV UTF-8, or unzip it",
-    rb"\x1f\x8b": "must be text, and is gzip: gunzip",
-    rb"BZh": "must be text, and is bzip2: bunzip2",
-    rb"\xfd7zXZ": "must be text, and is xz: unxz",
-    rb"\x28\xb5\x2f\xfd": "must be text, and is zstd: unzstd",
+    rb"\x1f\x8b": Text(_PACKED, kind="gzip", program="gunzip"),
+    rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
+    rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
+    rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
     rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": "must be text, and is another kind of file: export it as CSV UTF-8",
     rb"[^\r\n]*\r+[^\r\n]": r"must have lines that end with LF, and has CR alone: tr '\015' '\012'",
     rb"<": "must be CSV or JSON Lines, and is HTML or XML: save it as CSV UTF-8 in a table program",

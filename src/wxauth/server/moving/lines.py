@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails, from_json, to_json
 from wxauth.errors import UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.terminal import Text
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users.attributes import AttributesPatch
 from wxauth.server.users.bodies import AvatarUrl, Nickname, Reason, Roles
@@ -46,12 +47,20 @@ SKIPPABLE: Final = frozenset(
 """The fields whose bad values may count as null. The others identify a user, or grant rights."""
 
 
-class Fault(NamedTuple):
-    """A fault of a line."""
-
+class _Fault(NamedTuple):
     field: str
     """`line` for the line as a whole."""
-    wanted: str
+    wanted: Text
+
+
+class Fault(_Fault):
+    """A fault of a line: the field, and its rule."""
+
+    __slots__ = ()
+
+    def __new__(cls, field: str, wanted: str, **values: object) -> Self:
+        """Fill the rule's template."""
+        return super().__new__(cls, field, Text(wanted, **values))
 
 
 NOT_JSON: Final = Fault("line", "must be a JSON object")
@@ -216,7 +225,7 @@ class Line(_Strict):
         try:
             return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
         except ValidationError as exc:
-            errors = exc.errors(include_url=False, include_context=False, include_input=False)
+            errors = exc.errors(include_url=False, include_input=False)
         if not errors[0]["loc"]:
             return [NOT_JSON]
         return list({fault.field: fault for fault in map(_fault, reversed(errors))}.values())[::-1]
@@ -224,8 +233,9 @@ class Line(_Strict):
 
 def _fault(error: ErrorDetails) -> Fault:
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
-    is_mistaken = error["type"] == LOOKS_LIKE
-    return Fault(field, error["msg"][0].lower() + error["msg"][1:] if is_mistaken else EXPECTED[field])
+    if error["type"] == LOOKS_LIKE:
+        return Fault(field, "must be the id alone: this looks like {it}", it=Text(error["ctx"]["it"]))
+    return Fault(field, EXPECTED[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:

@@ -22,6 +22,7 @@ import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from wxauth.errors import Title
+from wxauth.server.core.terminal import Text
 
 MAX_OVERHEAD: Final = 64 * 1024
 """Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
@@ -375,24 +376,22 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Title:
     reason = exc.verify_message
     if exc.verify_code not in _NOT_OF_THE_FORM:
         return Title(reason, reason)
-    return Title(
-        f"{reason}: Python 3.13 and newer require the form of RFC 5280, so its authority must issue it again",
-        f"{reason}：Python 3.13 及更高版本要求证书符合 RFC 5280，须由其 CA 重新签发",
-    )
+    text = "{reason}: Python 3.13 and newer require the form of RFC 5280, so its authority must issue it again"
+    return Text(text, reason=reason)
 
 
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
     match exc:
         case TimeoutError():
-            reason = "no answer in time"
+            reason: str = Text("no answer in time")
         case ssl.SSLCertVerificationError():
-            reason = f"{type(exc).__name__}: {refusal_of(exc).en}"
+            reason = Text("{name}: {rule}", name=type(exc).__name__, rule=refusal_of(exc))
         case Refused() | httpx.RequestError():
-            reason = str(exc)
+            reason = exc.args[0]
         case _:
             reason = type(exc).__name__
     if is_at_proxy:
-        return ProxyFailed(f"no way through the proxy: {reason}")
+        return ProxyFailed(Text("no way through the proxy: {reason}", reason=reason))
     return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
@@ -403,9 +402,9 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
-        raise Refused(f"it answers with status {answer.status}")
+        raise Refused(Text("it answers with status {status}", status=answer.status))
     if answer.body:  # in TLS the client speaks first, so these bytes are the proxy's own
-        raise Refused("it says more than it was asked")
+        raise Refused(Text("it says more than it was asked"))
 
 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:

@@ -13,6 +13,7 @@ import httpx
 
 from wxauth import __version__
 from wxauth.server.core.addresses import Scheme, is_refused
+from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import Origin, Proxy, Refused, SocketAddress
 from wxauth.server.outbound.transport import HttpTransport
 
@@ -21,7 +22,8 @@ KEEPALIVE_SECONDS: Final = 4.0
 """Many servers close an idle connection after five, and a request on a closed one would count as failed."""
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_NO_NAME, _NO_HOST, NOT_ALLOWED = "no answer for the host's name", "host not found", "address refused"
+_NO_NAME, _NO_HOST = Text("no answer for the host's name"), Text("host not found")
+NOT_ALLOWED: Final = Text("address refused")
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Returns the addresses of a name. Raises: OSError, UnicodeError."""
@@ -84,22 +86,22 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
 
 
 def _named(exc: httpx.TransportError) -> httpx.TransportError:
-    reason = str(exc)
+    reason = exc.args[0]
     match exc:
         case httpx.ConnectTimeout():
-            return httpx.ConnectTimeout("timed out while connecting")
+            return httpx.ConnectTimeout(Text("timed out while connecting"))
         case httpx.ConnectError() if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
             return httpx.ConnectError(reason)
         case httpx.ConnectError() if reason.startswith(ssl.SSLCertVerificationError.__name__):
-            return httpx.ConnectError("certificate not valid")
+            return httpx.ConnectError(Text("certificate not valid"))
         case httpx.ConnectError():
-            return httpx.ConnectError("TLS failed" if reason.startswith("SSL") else "could not connect")
+            return httpx.ConnectError(Text("TLS failed") if reason.startswith("SSL") else Text("could not connect"))
         case httpx.PoolTimeout():
             return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
-            return httpx.UnsupportedProtocol("URL cannot be used")
+            return httpx.UnsupportedProtocol(Text("URL cannot be used"))
         case _:
-            return httpx.ReadError("connection lost")
+            return httpx.ReadError(Text("connection lost"))
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:

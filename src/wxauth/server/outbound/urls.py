@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from wxauth.server.core.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.server.core.background import once
+from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
@@ -78,7 +79,7 @@ class NameResolver:
             found.get_loop().call_soon_threadsafe(settle)
 
 
-class RefusedUrl(ValueError):
+class RefusedUrl(WrongValue):
     """This URL is not allowed for a receiver."""
 
 
@@ -93,22 +94,22 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     import httpx  # a tenth of a second, and most commands check no URL
 
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
-        raise RefusedUrl(f"Must be a URL of at most {MAX_URL} characters")
+        raise RefusedUrl("must be a URL of at most {n} characters", n=MAX_URL)
     try:
         url = httpx.URL(text)
         host = url.host  # decodes an xn-- label, which may be malformed
     except (httpx.InvalidURL, ValueError):
-        raise RefusedUrl("Must be a URL") from None
+        raise RefusedUrl("must be a URL") from None
     if url.scheme not in ("http", "https") or not host:
-        raise RefusedUrl("Must begin with https://, or with http:// in a private network")
+        raise RefusedUrl("must begin with https://, or with http:// in a private network")
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise RefusedUrl(f"Must have a port from 1 to {_LAST_PORT}, or none")
+        raise RefusedUrl("must have a port from 1 to {n}, or none", n=_LAST_PORT)
     if "%" in host:
-        raise RefusedUrl("Must be without the zone of an address")
+        raise RefusedUrl("must be without the zone of an address")
     if not is_http_url(text):
-        raise RefusedUrl("Must be a URL")
+        raise RefusedUrl("must be a URL")
     if "@" in urlsplit(text).netloc:
-        raise RefusedUrl("Must be without a user and a password")
+        raise RefusedUrl("must be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
     name = url.raw_host.decode().removesuffix(".")
@@ -117,7 +118,8 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()
     if not addresses and scheme == "http":
-        raise RefusedUrl("Must begin with https://, for its host has no address here")
+        raise RefusedUrl("must begin with https://, for its host has no address here")
     if any(is_refused(address, scheme) for address in addresses):
-        allowed = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
-        raise RefusedUrl(f"Must resolve to {allowed}")
+        if scheme == "https":
+            raise RefusedUrl("must resolve to a public or private address")
+        raise RefusedUrl("must resolve to private and loopback addresses alone")

@@ -12,6 +12,7 @@ from wxauth.errors import PushNotForwarded
 from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
+from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
@@ -74,7 +75,9 @@ class PushForwarding:
                 async with places, asyncio.timeout_at(deadline):
                     return await send_on(self.transport, app, request)
         except TimeoutError:
-            raise PushNotForwarded("push_forward: no answer in time") from None
+            raise PushNotForwarded(
+                Text("{name}: {rule}", name="push_forward", rule=Text("no answer in time"))
+            ) from None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -102,10 +105,12 @@ async def send_on(
     try:
         response = await transport.handle_async_request(forwarded)
     except httpx.RequestError as exc:
-        raise PushNotForwarded(f"push_forward: {exc}") from None
+        raise PushNotForwarded(Text("{name}: {rule}", name="push_forward", rule=exc.args[0])) from None
     answer: HttpAnswer = response.extensions[ANSWER]
     if answer.status != _OK:
-        raise PushNotForwarded(f"push_forward: its status was {answer.status}")
+        raise PushNotForwarded(
+            Text("{name}: {rule}", name="push_forward", rule=Text("its status was {n}", n=answer.status))
+        )
     if answer.is_encoded:
-        raise PushNotForwarded("push_forward: its answer was compressed")
+        raise PushNotForwarded(Text("{name}: {rule}", name="push_forward", rule=Text("its answer was compressed")))
     return PushAnswer(answer.body, answer.content_type)

@@ -20,6 +20,7 @@ from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.core.settings import InvalidSettings, Settings
+from wxauth.server.core.terminal import Text
 from wxauth.server.events import logout_tokens, webhook_deliveries
 from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
@@ -218,4 +219,6 @@ def import_tracing(settings: Settings) -> None:
     try:
         import wxauth.server.service.spans  # noqa: F401 - takes half a second, which only those who trace shall spend
     except ModuleNotFoundError as exc:
-        raise InvalidSettings([f'WXAUTH_OTLP_URL: {exc.name} is not installed: pip install "wxauth[otel]"']) from None
+        raise InvalidSettings(
+            [Text('WXAUTH_OTLP_URL: {name} is not installed: pip install "wxauth[otel]"', name=exc.name)]
+        ) from None

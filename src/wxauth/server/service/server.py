@@ -1,6 +1,7 @@
 """Runs the service in production: workers, uvloop, and a graceful end."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.core.clock import DatabaseClock, correct_clock
@@ -24,6 +25,7 @@ from wxauth.server.core.outages import DatabaseUrlRefused, reason_of, troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.terminal import Text, os_reason
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.pictures.routes import UPLOAD_PATH, UPLOAD_TIMEOUT_SECONDS
 from wxauth.server.service.app import create_app
@@ -69,9 +71,17 @@ def serve(settings: Settings) -> None:
     try:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
-        raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
+        raise InvalidSettings([_why_not(exc, settings)]) from None
     if serve_by_workers(settings, listener):
         sys.exit(1)
+
+
+def _why_not(exc: OSError, settings: Settings) -> Title:
+    address = f"{settings.host}:{settings.port}"
+    if exc.errno == errno.EADDRINUSE:
+        return Text("{address} is in use already: set another WXAUTH_PORT", address=address)
+    text = "WXAUTH_HOST and WXAUTH_PORT: cannot listen on {address}: {reason}"
+    return Text(text, address=address, reason=os_reason(exc))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -133,7 +143,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> int:
         if misspelt := unknown_names({}):  # in `.env`; the default would replace the former value
             raise InvalidSettings(misspelt)
         if not _prepare(new):
-            raise InvalidSettings(["WXAUTH_DATABASE_URL: must name a reachable, migrated database"])
+            raise InvalidSettings([Text("WXAUTH_DATABASE_URL: must name a reachable, migrated database")])
         given = settings.model_fields_set | new.model_fields_set  # other values follow from those
         changed = [
             name for name in Settings.model_fields if name in given and getattr(new, name) != getattr(settings, name)
@@ -215,7 +225,9 @@ async def check_stored_state(settings: Settings) -> bool:
         await _check_secret_key(settings, database)
         await _check_client_names(settings, database)
     except DatabaseUrlRefused as exc:
-        raise InvalidSettings([f"WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason_of(exc)}"]) from None
+        raise InvalidSettings(
+            [Text("WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason}", reason=reason_of(exc))]
+        ) from None
     except StorageUnavailable as exc:
         troubles.note(exc)
         return False
@@ -232,20 +244,19 @@ async def _check_secret_key(settings: Settings, database: Database) -> None:
     try:
         await keys.refresh()
     except CannotOpen:
-        raise InvalidSettings([WRONG_SECRET_KEY.en]) from None
+        raise InvalidSettings([WRONG_SECRET_KEY]) from None
     await apps.refresh()
     if keys.unopened or apps.unopened:
-        raise InvalidSettings([WRONG_SECRET_KEY.en])
+        raise InvalidSettings([WRONG_SECRET_KEY])
 
 
 async def _check_client_names(settings: Settings, database: Database) -> None:
     if clashing := await clashing_clients(database, settings):
-        raise InvalidSettings(
-            [
-                f"WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({clashing[0]}): its tokens "
-                "would be taken for others; remove that client, then add it under another name"
-            ]
+        text = (
+            "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}): its tokens would be taken "
+            "for others; remove that client, then add it under another name"
         )
+        raise InvalidSettings([Text(text, name=clashing[0])])
 
 
 def _delete_folder_and_end(_signal: int, _frame: FrameType | None) -> NoReturn:

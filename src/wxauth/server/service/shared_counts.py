@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from wxauth.server.core.metrics import REGISTRY
 from wxauth.server.core.settings import InvalidSettings
+from wxauth.server.core.terminal import Text, os_reason
 
 if sys.platform != "win32":  # where commands run, but no service
     import fcntl
@@ -41,7 +42,9 @@ def shared_by_workers() -> Iterator[None]:
             os.environ[_FOLDER] = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
             lock = Path(os.environ[_FOLDER], "supervisor.lock")
     except OSError as exc:
-        raise InvalidSettings([f"WXAUTH_WORKERS: must be 1 without a temporary folder: {exc.strerror}"]) from None
+        raise InvalidSettings(
+            [Text("WXAUTH_WORKERS: must be 1 without a temporary folder: {reason}", reason=os_reason(exc))]
+        ) from None
     values.ValueClass = values.MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]
     try:
         yield

@@ -23,7 +23,6 @@ from uvicorn.config import STARTUP_FAILURE
 
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import InvalidSettings
-from wxauth.server.core.terminal import translated
 
 SUPERSEDED: Final = signal.SIGUSR1
 """Signals a worker that it has been replaced: it finishes its requests and ends."""
@@ -144,7 +143,7 @@ class Workers:
         try:
             work = self._renew()
         except InvalidSettings as exc:
-            log.error("reload_refused", reason=translated(str(exc)), consequence="the workers go on as they are")
+            log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
             return
         except Exception:
             log.exception("reload_failed", consequence="the workers go on as they are")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, RootModel
 from pydantic_core import from_json, to_json
 
 from wxauth.server.core.database import Transaction
+from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ATTRIBUTE_NAME
 from wxauth.server.users.user_rows import WRITE_ATTRIBUTES, read_attributes
@@ -25,14 +26,14 @@ MAX_DEPTH: Final = 4
 Attributes = Mapping[str, Any]
 
 
-class WrongAttributes(ValueError):
+class WrongAttributes(WrongValue):
     """A patch that breaks a rule, or whose result would. Its text is the rule."""
 
 
 def check_patch(patch: Attributes) -> None:
     """Check a merge patch: its names, and each value. Raises: WrongAttributes."""
     if not all(ATTRIBUTE_NAME.fullmatch(name) for name in patch):
-        raise WrongAttributes("Must have names of 1 to 32 of a-z, 0-9 and _, each beginning with a letter")
+        raise WrongAttributes("must have names of 1 to 32 of a-z, 0-9 and _, each beginning with a letter")
     for value in patch.values():
         _check_value(value, depth=0)
 
@@ -41,9 +42,9 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
     """The attributes after a checked merge patch (RFC 7396). Raises: WrongAttributes, if they are too many."""
     after: dict[str, Any] = _merged(attributes, patch)
     if len(after) > MAX_NAMES:
-        raise WrongAttributes(f"Must be at most {MAX_NAMES} in all")
+        raise WrongAttributes("must be at most {n} in all", n=MAX_NAMES)
     if _stored_size(after) > MAX_BYTES:
-        raise WrongAttributes(f"Must be at most {MAX_BYTES} bytes in all, as compact JSON")
+        raise WrongAttributes("must be at most {n} bytes in all, as compact JSON", n=MAX_BYTES)
     return after
 
 
@@ -118,10 +119,10 @@ def _check_value(value: Any, *, depth: int) -> None:
             except OverflowError:
                 is_finite = False
             if not is_finite:
-                raise WrongAttributes("Must have no number beyond a double's range")
+                raise WrongAttributes("must have no number beyond a double's range")
         case _:
             if depth == MAX_DEPTH:
-                raise WrongAttributes(f"Must be nested at most {MAX_DEPTH} deep")
+                raise WrongAttributes("must be nested at most {n} deep", n=MAX_DEPTH)
             is_object = isinstance(value, Mapping)
             for name in value if is_object else ():
                 _check_text(name)
@@ -133,9 +134,9 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise WrongAttributes("Must be without lone surrogates") from None
+        raise WrongAttributes("must be without lone surrogates") from None
     if "\0" in text:
-        raise WrongAttributes("Must be without U+0000")
+        raise WrongAttributes("must be without U+0000")
 
 
 def _stored_size(attributes: Attributes) -> int:

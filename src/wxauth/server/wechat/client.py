@@ -27,6 +27,7 @@ from wxauth.errors import (
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App
+from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.transport import ANSWER, HttpTransport
 from wxauth.server.wechat.errcodes import (
     CLEAR_QUOTA,
@@ -274,32 +275,32 @@ class WeChat:
                     answer = await self._ask(asked)
                 return answer
         except TimeoutError as exc:
-            raise WeChatTimeout(f"{asked.api} gave no answer in {self.timeout:g} s") from exc
+            raise WeChatTimeout(Text("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
 
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
             body = await body_of(response)
         except httpx.ReadTimeout as exc:
-            raise WeChatTimeout("WeChat gave no answer in time") from exc
+            raise WeChatTimeout(Text("WeChat gave no answer in time")) from exc
         except httpx.DecodingError as exc:
-            raise WeChatBadResponse("WeChat's answer is not HTTP, or too large") from exc
+            raise WeChatBadResponse(Text("WeChat's answer is not HTTP, or too large")) from exc
         except httpx.PoolTimeout as exc:
-            raise WeChatUnavailable("WeChat was not asked: no connection was free in time") from exc
+            raise WeChatUnavailable(Text("WeChat was not asked: no connection was free in time")) from exc
         except httpx.TransportError as exc:
-            raise WeChatUnavailable(f"no answer from WeChat: {type(exc).__name__}") from exc
+            raise WeChatUnavailable(Text("no answer from WeChat: {error}", error=type(exc).__name__)) from exc
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise WeChatUnavailable(f"WeChat answered with status {response.status_code}")
+            raise WeChatUnavailable(Text("WeChat answered with status {n}", n=response.status_code))
         if response.status_code != httpx.codes.OK:
-            raise WeChatBadResponse(f"WeChat answered with status {response.status_code}")
+            raise WeChatBadResponse(Text("WeChat answered with status {n}", n=response.status_code))
         if asked.api == MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
             answer = from_json(body)  # whatever its Content-Type is
         except ValueError as exc:
-            raise WeChatBadResponse("WeChat's answer is not JSON") from exc
+            raise WeChatBadResponse(Text("WeChat's answer is not JSON")) from exc
         if not isinstance(answer, dict):
-            raise WeChatBadResponse("WeChat's answer is not a JSON object")
+            raise WeChatBadResponse(Text("WeChat's answer is not a JSON object"))
         return answer
 
     async def _send(self, asked: _Call) -> httpx.Response:

@@ -305,6 +305,10 @@ def _known_faults(api: str) -> Iterator[dict[str, Any]]:
         yield _known(fault, meaning, kind)
 
 
+def _in_both(title: Title) -> dict[str, str]:
+    return {"en": title.en, "zh": title.zh}
+
+
 def _known(fault: dict[str, Any], meaning: Title, failure: WeChatError | type[WeChatError] | None) -> dict[str, Any]:
-    failure_answer = failure and {"code": failure.code, "status": failure.status, "title": failure.title._asdict()}
-    return {"fault": fault, "meaning": meaning._asdict(), "failure": failure_answer}
+    failure_answer = failure and {"code": failure.code, "status": failure.status, "title": _in_both(failure.title)}
+    return {"fault": fault, "meaning": _in_both(meaning), "failure": failure_answer}
