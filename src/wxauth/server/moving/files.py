@@ -130,8 +130,7 @@ class JsonLines:
         self._form = form
         self._lines = _numbered(file, form, spill, _NO_JSON_LINES)
         self._first = _first_of(self._lines)
-        self.unknown: list[str] = []
-        """The names that are ignored because another one is mapped onto their field."""
+        self.unknown: list[str] = []  # ignored, because another name is mapped onto their field
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Each line."""
@@ -140,9 +139,7 @@ class JsonLines:
         for line in chain([self._first], self._lines):
             text = line.text
             if isinstance(text, bytes):
-                text = (
-                    _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000") if b"\\" in text or b"\0" in text else text
-                )
+                text = _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000")
                 line = line._replace(text=text if is_plain else self._with_fields(text))
             yield line
 

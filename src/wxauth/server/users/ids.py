@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import partial
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
@@ -44,15 +45,7 @@ def printable(value: str) -> str:
     return value
 
 
-def _alone(value: object) -> object:
-    return _not_of(_MISTAKEN, value)
-
-
-def _openid_alone(value: object) -> object:
-    return _not_of(_MISTAKEN | _NO_OPENID, value)
-
-
-def _not_of(mistaken: dict[str, str], value: object) -> object:
+def _alone(mistaken: dict[str, str], value: object) -> object:
     text = unicodedata.normalize("NFKC", value).strip().lower() if isinstance(value, str) else ""
     for form, it in mistaken.items():
         if re.fullmatch(form, text, re.DOTALL):
@@ -62,20 +55,12 @@ def _not_of(mistaken: dict[str, str], value: object) -> object:
 
 Openid = Annotated[
     str,
-    BeforeValidator(_openid_alone),
+    BeforeValidator(partial(_alone, _MISTAKEN | _NO_OPENID)),
     StringConstraints(pattern=r"^[A-Za-z0-9_-]{6,128}$"),
     AfterValidator(no_placeholder),
 ]
-Unionid = Annotated[
-    str,
-    BeforeValidator(_alone),
-    StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"),
-    AfterValidator(no_placeholder),
-]
+_Alone = BeforeValidator(partial(_alone, _MISTAKEN))
+Unionid = Annotated[str, _Alone, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), AfterValidator(no_placeholder)]
 ExternalId = Annotated[
-    str,
-    BeforeValidator(_alone),
-    Field(min_length=1, max_length=128),
-    AfterValidator(printable),
-    AfterValidator(no_placeholder),
+    str, _Alone, Field(min_length=1, max_length=128), AfterValidator(printable), AfterValidator(no_placeholder)
 ]
