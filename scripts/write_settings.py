@@ -63,7 +63,7 @@ def example() -> str:
     lines = [_HEAD]
     for name, field in Settings.model_fields.items():
         if name in HEADINGS:
-            lines += [f"# --- {' · '.join(HEADINGS[name])} ---", ""]
+            lines += [f"# --- {HEADINGS[name].en} · {HEADINGS[name].zh} ---", ""]
         for language, required in zip(GUIDES, ("Required. ", "必填。"), strict=True):
             lines += _comment((required if field.is_required() else "") + texts[language][name][1])
         line = f"{PREFIX}{name.upper()}={TO_REPLACE.get(name, _default(name, field))}"
