@@ -1,6 +1,10 @@
 // The texts of the console, in two languages.
 
-const TEXTS = {
+import { language, text, useTexts } from './languages.js'
+
+export * from './languages.js'
+
+useTexts({
   title: ['wxauth console', 'wxauth 管理后台'],
   menu: ['Menu', '菜单'],
   sections: ['Sections', '栏目'],
@@ -580,41 +584,10 @@ const TEXTS = {
   refused_payload_too_large: ['The request is too large. Tell the developers', '请求过大，请联系开发'],
   refused_storage_unavailable: ['The database did not answer. Tell the operator', '数据库无响应，请联系运维'],
   refused_internal_error: ['A fault of the service. Tell the operator', '服务内部错误，请联系运维'],
-}
-
-let column
-
-/** Use the language in the URL, otherwise the one chosen here before, otherwise the one that the browser prefers. */
-export function chooseLanguage() {
-  const wanted = new URLSearchParams(location.search).get('lang') || localStorage.getItem('console/language')
-  column = /^zh/i.test(wanted || navigator.language) ? 1 : 0
-}
-chooseLanguage()
-
-/** The language tag of the document. */
-export const language = () => (column ? 'zh-CN' : 'en')
-
-/** A text, with each {name} replaced by its value. */
-export const text = (name, values) => phrase(name, values).join('')
-
-/** The same in pieces, for values that are elements. */
-export const phrase = (name, values) =>
-  (TEXTS[name]?.[column] ?? name).split(/\{(\w+)\}/).map((piece, place) => (place % 2 ? (values?.[piece] ?? '') : piece))
+})
 
 /** An action with its object. */
 export const actOn = (act, name) => text('actOn', { act: text(act), name })
-
-/** What follows this beginning in the names of texts. */
-export const namesOf = (beginning) =>
-  Object.keys(TEXTS).flatMap((name) => (name.startsWith(beginning) ? [name.slice(beginning.length)] : []))
-
-/** Whether there is a text of this name. */
-export const isText = (name) => Object.hasOwn(TEXTS, name)
-
-export function toggleLanguage() {
-  column = 1 - column
-  localStorage.setItem('console/language', language())
-}
 
 const DATE_AND_TIME = { dateStyle: 'medium', timeStyle: 'short' }
 

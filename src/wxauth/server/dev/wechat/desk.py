@@ -64,7 +64,12 @@ AGENT: Final = "wxauth-example-agent"
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"
 """The page to which the agent's person is redirected."""
 _PAGE: Final = Path(__file__).parent / "page"
-_SHARED: Final = {"base.css": CONSOLE_PAGE, "dom.js": CONSOLE_PAGE, "icon.svg": PAGES_FOLDER}
+_SHARED: Final = {
+    "base.css": CONSOLE_PAGE,
+    "dom.js": CONSOLE_PAGE,
+    "languages.js": CONSOLE_PAGE,
+    "icon.svg": PAGES_FOLDER,
+}
 """Files shared with the service's pages, so that all have one design."""
 _CLIENTS: Final = ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")
 _IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"

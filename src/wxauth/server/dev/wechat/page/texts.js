@@ -1,6 +1,10 @@
 // The texts of the page, in two languages. An element with `data-text="name"` shows that text.
 
-const TEXTS = {
+import { language, text, useTexts } from './languages.js'
+
+export * from './languages.js'
+
+useTexts({
   title: ['The phone on the desk', '网页版模拟手机'],
   lead: ['A phone, WeChat simulated, and the real wxauth at', '模拟的手机与微信，真实的 wxauth：'],
   docs: ['API docs', '接口文档'],
@@ -252,22 +256,7 @@ const TEXTS = {
   'claim.sid': ['the session', '会话'],
   'claim.openid': ['the person in that app', '该小程序中的用户'],
   'claim.roles': ['roles', '角色'],
-}
-
-let column = /^zh/i.test(navigator.language) ? 1 : 0
-
-/** The language of the page, and of the phone. */
-export const language = () => (column ? 'zh-CN' : 'en')
-
-export const text = (name) => TEXTS[name]?.[column] ?? name
-
-/** The text of `{ en, zh }` in the current language. */
-export const either = ({ en, zh }) => (column ? zh : en)
-
-export function toggleLanguage() {
-  column = 1 - column
-  showTexts()
-}
+})
 
 export function showTexts() {
   document.documentElement.lang = language()
