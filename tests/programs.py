@@ -29,6 +29,7 @@ PROGRAMS = {
     "javac": ("default-jdk-headless", "process"),
     "jq": ("jq", "process"),
     "kubectl": ("kubernetes-client", "operations"),
+    "mvn": ("maven", "process"),
     "nginx": ("nginx-light", "proxy"),
     "node": ("nodejs", "node"),
     "npm": ("npm", "node"),
@@ -45,6 +46,7 @@ PROGRAMS = {
 OLDEST_NODE = (20, 19)
 ROOT = Path(__file__).parents[1]
 NODE_TESTS = Path(__file__).parent / "node"
+EXPRESS = ROOT / "examples/express"
 NODE_PATIENCE = 5 * PATIENCE
 """For builds and whole suites in other languages."""
 QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")

@@ -1,27 +1,30 @@
 // Orders: a service for users of wxauth.
 import express from 'express'
-import { BearerGuard } from 'wxauth-guard'
+import { AuthError, BearerGuard, problem } from 'wxauth-guard'
 import { bearer } from 'wxauth-guard/express'
 
-const guard = new BearerGuard({ issuer: process.env.WXAUTH_ISSUER ?? 'http://127.0.0.1:8000', audience: 'wxauth' })
-const port = Number(process.env.PORT ?? 8003)
+const { WXAUTH_ISSUER: issuer = 'http://127.0.0.1:8000', WXAUTH_AUDIENCE: audience = 'wxauth', PORT = 8010 } = process.env
+const guard = new BearerGuard({ issuer, audience })
 const app = express()
 
-app.use(bearer(guard))
+const whoami = ({ user }, response) => response.json({ sub: user.id, openid: user.openid })
 
-app.get('/orders', (request, response) => {
-  response.json([{ item: 'oolong tea', for: request.user.openid }])
-})
+// A website's token has a scope.
+const own = (request, response, next) => {
+  if (!('scope' in request.user.claims)) return next()
+  const { status, headers, body } = problem(new AuthError('insufficient_scope', 'this is not for websites'), request)
+  response.writeHead(status, headers).end(body)
+}
 
-app.delete('/orders/:number', bearer(guard, 'clerk'), (request, response) => {
-  response.status(204).end()
-})
+app.get('/whoami', bearer(guard), whoami)
+app.get('/staff', bearer(guard, 'staff'), whoami)
+app.get('/orders', bearer(guard), own, whoami)
 
 app.use((request, response) => {
   response.status(404).json({ status: 404, code: 'not_found' })
 })
 
-app.listen(port, '127.0.0.1', (error) => {
+app.listen(PORT, '127.0.0.1', (error) => {
   if (error) throw error
-  console.log(`Orders: http://127.0.0.1:${port}/orders`)
+  console.log(`Orders: http://127.0.0.1:${PORT}/orders`)
 })

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +23,7 @@ type User struct {
 	OpenID               string   `json:"openid"`
 	SessionID            string   `json:"sid"`
 	Roles                []string `json:"roles"`
+	Scope                *string  `json:"scope"` // what a website or an agent was granted; nil in your mini-programs
 }
 
 // Guard admits requests that have a valid access token.
@@ -35,7 +38,7 @@ func (g Guard) Verify(token string) (*User, error) {
 	if len(token) > 8192 {
 		return nil, errors.New("the token is too long")
 	}
-	parser := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithoutClaimsValidation())
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithoutClaimsValidation(), jwt.WithStrictDecoding())
 	parsed, err := parser.ParseWithClaims(token, user, g.Keys)
 	if err != nil {
 		return nil, err
@@ -43,19 +46,15 @@ func (g Guard) Verify(token string) (*User, error) {
 	return user, g.check(parsed.Header, user)
 }
 
-func (g Guard) check(header map[string]interface{}, user *User) error {
+func (g Guard) check(header map[string]any, user *User) error {
 	now := time.Now()
 	kind, _ := header["typ"].(string)
 	kind = strings.TrimPrefix(strings.ToLower(kind), "application/")
 	_, hasCrit := header["crit"]
-	isForUs := false
-	for _, audience := range user.Audience {
-		isForUs = isForUs || audience == g.Audience
-	}
 	switch {
 	case kind != "at+jwt" || hasCrit:
 		return errors.New("not an access token")
-	case user.Issuer != g.Issuer || !isForUs:
+	case user.Issuer != g.Issuer || !slices.Contains(user.Audience, g.Audience):
 		return errors.New("iss or aud is another")
 	case user.Subject == "" || user.ID == "" || user.ClientID == "" || user.OpenID == "" || user.SessionID == "":
 		return errors.New("a claim is missing")
@@ -76,35 +75,52 @@ func (g Guard) Require(next http.HandlerFunc, roles ...string) http.HandlerFunc 
 	return func(w http.ResponseWriter, r *http.Request) {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		if !strings.EqualFold(scheme, "Bearer") || token == "" {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "missing_token", http.StatusUnauthorized)
+			refuse(w, http.StatusUnauthorized, "missing_token", "Bearer")
 			return
 		}
 		user, err := g.Verify(token)
 		if errors.Is(err, errNoKeys) {
 			w.Header().Set("Retry-After", "5")
-			http.Error(w, "keys_unavailable", http.StatusServiceUnavailable)
+			refuse(w, http.StatusServiceUnavailable, "keys_unavailable", "")
 			return
 		}
 		if err != nil {
 			log.Printf("a token was refused: %v", err)
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			http.Error(w, "invalid_token", http.StatusUnauthorized)
+			refuse(w, http.StatusUnauthorized, "invalid_token", `Bearer error="invalid_token"`)
 			return
 		}
-		has := map[string]bool{}
-		for _, role := range user.Roles {
-			has[role] = true
-		}
 		for _, role := range roles {
-			if !has[role] {
-				w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
-				http.Error(w, "insufficient_role", http.StatusForbidden)
+			if !slices.Contains(user.Roles, role) {
+				refuse(w, http.StatusForbidden, "insufficient_role", `Bearer error="insufficient_scope"`)
 				return
 			}
 		}
 		next(w, r.WithContext(context.WithValue(r.Context(), key{}, user)))
 	}
+}
+
+// RequireOwn demands, as Require, a user of your own mini-programs: not of a website.
+func (g Guard) RequireOwn(next http.HandlerFunc, roles ...string) http.HandlerFunc {
+	return g.Require(func(w http.ResponseWriter, r *http.Request) {
+		if UserOf(r).Scope != nil {
+			refuse(w, http.StatusForbidden, "insufficient_scope", `Bearer error="insufficient_scope"`)
+			return
+		}
+		next(w, r)
+	}, roles...)
+}
+
+func refuse(w http.ResponseWriter, status int, code, challenge string) {
+	if challenge != "" {
+		w.Header().Set("WWW-Authenticate", challenge)
+	}
+	answer(w, status, map[string]any{"status": status, "code": code})
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body)
 }
 
 // UserOf is the caller of a guarded handler.

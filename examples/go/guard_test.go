@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ func testGuard(t *testing.T) (Guard, func(openid string, roles ...string) string
 	if err != nil {
 		t.Fatal(err)
 	}
-	guard := Guard{Issuer: "https://auth.test", Audience: "wxauth", Keys: func(*jwt.Token) (interface{}, error) {
+	guard := Guard{Issuer: "https://auth.test", Audience: "wxauth", Keys: func(*jwt.Token) (any, error) {
 		return &key.PublicKey, nil
 	}}
 	return guard, func(openid string, roles ...string) string {
@@ -37,17 +38,17 @@ func testGuard(t *testing.T) (Guard, func(openid string, roles ...string) string
 
 func TestOrdersAreTheCallersOwn(t *testing.T) {
 	guard, token := testGuard(t)
-	ask := func(method, path, token string) *httptest.ResponseRecorder {
-		request, answer := httptest.NewRequest(method, path, nil), httptest.NewRecorder()
+	ask := func(path, token string) *httptest.ResponseRecorder {
+		request, answer := httptest.NewRequest("GET", path, nil), httptest.NewRecorder()
 		request.Header.Set("Authorization", "Bearer "+token)
 		Orders(guard).ServeHTTP(answer, request)
 		return answer
 	}
-	if answer := ask("GET", "/orders", token("o1")); answer.Body.String() != "o1" {
+	if answer := ask("/orders", token("o1")); !strings.Contains(answer.Body.String(), `"openid":"o1"`) {
 		t.Fatal(answer)
 	}
-	for status, token := range map[int]string{204: token("o1", "clerk"), 403: token("o1"), 401: "no"} {
-		if answer := ask("DELETE", "/orders/7", token); answer.Code != status {
+	for status, token := range map[int]string{200: token("o1", "staff"), 403: token("o1"), 401: "no"} {
+		if answer := ask("/staff", token); answer.Code != status {
 			t.Fatal(status, answer)
 		}
 	}

@@ -36,7 +36,7 @@ type Keys struct {
 }
 
 // Find is a jwt.Keyfunc. Only an unknown key waits for wxauth, and, after a pause of ten minutes, who begins to read.
-func (k *Keys) Find(token *jwt.Token) (interface{}, error) {
+func (k *Keys) Find(token *jwt.Token) (any, error) {
 	kid, _ := token.Header["kid"].(string)
 	k.mutex.Lock()
 	key, age := k.keys[kid], time.Since(k.readAt)
@@ -98,7 +98,9 @@ func fetch(url string) (map[string]*ecdsa.PublicKey, error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("status %d", answer.StatusCode)
 	}
-	var set struct{ Keys []struct{ Kid, Kty, Crv, X, Y string } }
+	var set struct {
+		Keys []struct{ Kid, Kty, Crv, X, Y string }
+	}
 	if err := json.NewDecoder(io.LimitReader(answer.Body, 256*1024)).Decode(&set); err != nil {
 		return nil, err
 	}

@@ -1,27 +1,29 @@
 package main
 
 import (
-	"fmt"
+	"cmp"
 	"log"
 	"net/http"
+	"os"
 )
 
 // Orders is the service, guarded.
 func Orders(guard Guard) http.Handler {
+	whoami := func(w http.ResponseWriter, r *http.Request) {
+		answer(w, http.StatusOK, map[string]string{"sub": UserOf(r).Subject, "openid": UserOf(r).OpenID})
+	}
 	routes := http.NewServeMux()
-	routes.HandleFunc("/orders", guard.Require(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, UserOf(r).OpenID)
-	}))
-	routes.HandleFunc("/orders/", guard.Require(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(http.StatusNoContent)
-	}, "clerk"))
+	routes.HandleFunc("GET /whoami", guard.Require(whoami))
+	routes.HandleFunc("GET /staff", guard.Require(whoami, "staff"))
+	routes.HandleFunc("GET /orders", guard.RequireOwn(whoami))
 	return routes
 }
 
 func main() {
-	issuer := "http://127.0.0.1:8000"
+	issuer := cmp.Or(os.Getenv("WXAUTH_ISSUER"), "http://127.0.0.1:8000")
 	keys := &Keys{URL: issuer}
-	guard := Guard{Issuer: issuer, Audience: "wxauth", Keys: keys.Find}
-	log.Println("listening on http://127.0.0.1:8005")
-	log.Fatal(http.ListenAndServe("127.0.0.1:8005", Orders(guard)))
+	guard := Guard{Issuer: issuer, Audience: cmp.Or(os.Getenv("WXAUTH_AUDIENCE"), "wxauth"), Keys: keys.Find}
+	address := "127.0.0.1:" + cmp.Or(os.Getenv("PORT"), "8010")
+	log.Println("listening on http://" + address)
+	log.Fatal(http.ListenAndServe(address, Orders(guard)))
 }

@@ -16,43 +16,72 @@ public final class Orders {
     }
 
     public static void main(String[] arguments) throws Exception {
-        var issuer = arguments.length > 0 ? arguments[0] : "http://127.0.0.1:8000";
-        var port = arguments.length > 1 ? Integer.parseInt(arguments[1]) : 8006;
-        var orders = new Orders(new Wxauth(issuer, "wxauth"));
+        var environment = System.getenv();
+        var issuer = environment.getOrDefault("WXAUTH_ISSUER", "http://127.0.0.1:8000");
+        var port = Integer.parseInt(environment.getOrDefault("PORT", "8010"));
+        var orders = new Orders(new Wxauth(issuer, environment.getOrDefault("WXAUTH_AUDIENCE", "wxauth")));
         var server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
-        server.createContext("/orders", orders::answer);
+        server.createContext("/", orders::answer);
         server.setExecutor(Executors.newFixedThreadPool(16));
         server.start();
         System.out.println("listening on http://127.0.0.1:" + port);
     }
 
     private void answer(HttpExchange exchange) throws IOException {
-        try {
-            var header = exchange.getRequestHeaders().getFirst("Authorization");
-            if (header == null || !header.regionMatches(true, 0, "Bearer ", 0, 7)) {
-                send(exchange, 401, "missing_token", "WWW-Authenticate", "Bearer");
+        try (exchange) {
+            var user = user(exchange);
+            if (user == null) {
                 return;
             }
-            var user = wxauth.verify(header.substring(7));
-            if (exchange.getRequestMethod().equals("DELETE") && !user.roles().contains("clerk")) {
-                send(exchange, 403, "insufficient_role", "WWW-Authenticate", "Bearer error=\"insufficient_scope\"");
-                return;
+            switch (exchange.getRequestURI().getPath()) {
+                case "/whoami" -> send(exchange, user);
+                case "/staff" -> {
+                    if (user.roles().contains("staff")) send(exchange, user);
+                    else refuse(exchange, 403, "insufficient_role", "Bearer error=\"insufficient_scope\"");
+                }
+                case "/orders" -> { // a website's token has a scope
+                    if (user.scope() == null) send(exchange, user);
+                    else refuse(exchange, 403, "insufficient_scope", "Bearer error=\"insufficient_scope\"");
+                }
+                default -> send(exchange, 404, "{\"status\": 404, \"code\": \"not_found\"}");
             }
-            send(exchange, 200, user.openid(), "Content-Type", "text/plain; charset=utf-8");
-        } catch (Wxauth.InvalidToken refusal) {
-            System.err.println("a token was refused: " + refusal.getMessage());
-            send(exchange, 401, "invalid_token", "WWW-Authenticate", "Bearer error=\"invalid_token\"");
-        } catch (Wxauth.KeysUnavailable away) {
-            send(exchange, 503, "keys_unavailable", "Retry-After", "5");
-        } finally {
-            exchange.close();
         }
     }
 
-    private static void send(HttpExchange exchange, int status, String text, String name, String value)
-            throws IOException {
-        var body = text.getBytes(StandardCharsets.UTF_8);
-        exchange.getResponseHeaders().set(name, value);
+    /** Whoever sent the request; null if it is refused. */
+    private Wxauth.User user(HttpExchange exchange) throws IOException {
+        var header = exchange.getRequestHeaders().getFirst("Authorization");
+        if (header == null || !header.regionMatches(true, 0, "Bearer ", 0, 7)) {
+            refuse(exchange, 401, "missing_token", "Bearer");
+            return null;
+        }
+        try {
+            return wxauth.verify(header.substring(7));
+        } catch (Wxauth.InvalidToken refusal) {
+            System.err.println("a token was refused: " + refusal.getMessage());
+            refuse(exchange, 401, "invalid_token", "Bearer error=\"invalid_token\"");
+        } catch (Wxauth.KeysUnavailable away) {
+            exchange.getResponseHeaders().set("Retry-After", "5");
+            refuse(exchange, 503, "keys_unavailable", null);
+        }
+        return null;
+    }
+
+    private static void refuse(HttpExchange exchange, int status, String code, String challenge) throws IOException {
+        if (challenge != null) {
+            exchange.getResponseHeaders().set("WWW-Authenticate", challenge);
+        }
+        send(exchange, status, "{\"status\": " + status + ", \"code\": \"" + code + "\"}");
+    }
+
+    private static void send(HttpExchange exchange, Wxauth.User user) throws IOException {
+        // wxauth's ids need no escaping in JSON; for other texts take your JSON library.
+        send(exchange, 200, "{\"sub\": \"" + user.id() + "\", \"openid\": \"" + user.openid() + "\"}");
+    }
+
+    private static void send(HttpExchange exchange, int status, String json) throws IOException {
+        var body = json.getBytes(StandardCharsets.UTF_8);
+        exchange.getResponseHeaders().set("Content-Type", "application/json");
         exchange.sendResponseHeaders(status, body.length);
         exchange.getResponseBody().write(body);
     }

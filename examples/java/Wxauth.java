@@ -35,8 +35,9 @@ public final class Wxauth {
     private static final Duration KEPT_FOR = Duration.ofHours(24); // while wxauth is away
     private static final System.Logger LOG = System.getLogger("wxauth");
 
-    /** What a good access token says. `appId` is the mini-program. */
-    public record User(String id, String appId, String openid, String sessionId, List<String> roles) {}
+    /** What a good access token says. `scope` is what a website or an agent was granted; null in your mini-programs. */
+    public record User(
+            String id, String appId, String openid, String sessionId, List<String> roles, String scope) {}
 
     /** Answer 401: the message is for your log. */
     public static final class InvalidToken extends Exception {
@@ -121,7 +122,9 @@ public final class Wxauth {
             }
         }
         var appId = claims.get("app_id") instanceof String other ? other : clientId;
-        return new User(text(claims, "sub"), appId, text(claims, "openid"), text(claims, "sid"), List.copyOf(roles));
+        var scope = claims.containsKey("scope") ? String.valueOf(claims.get("scope")) : null;
+        return new User(
+                text(claims, "sub"), appId, text(claims, "openid"), text(claims, "sid"), List.copyOf(roles), scope);
     }
 
     private boolean isSigned(PublicKey key, String[] parts) throws InvalidToken {
@@ -240,10 +243,14 @@ public final class Wxauth {
 
     private static byte[] bytes(String base64) throws InvalidToken {
         try {
-            return Base64.getUrlDecoder().decode(base64);
+            var bytes = Base64.getUrlDecoder().decode(base64);
+            if (Base64.getUrlEncoder().withoutPadding().encodeToString(bytes).equals(base64)) {
+                return bytes;
+            }
         } catch (IllegalArgumentException wrong) {
-            throw new InvalidToken("not base64url");
+            // below
         }
+        throw new InvalidToken("not base64url, or padded");
     }
 
     private static Map<String, Object> object(String base64) throws InvalidToken {

@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,15 +80,22 @@ def issuer_url(
             yield url
 
 
-@pytest.fixture(scope="package")
-async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issuer]:
-    async with httpx.AsyncClient(base_url=issuer_url, trust_env=False, verify=False) as client:
+@asynccontextmanager
+async def issuer_at(url: str, database_url: str) -> AsyncIterator[Issuer]:
+    """The service at this address."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
         login = await client.post("/v1/login", json={"code": "alice"})
-    database, sealer = Database(database_of_issuer), Sealer([b64decode(SECRET_KEY)])
+    database, sealer = Database(database_url), Sealer([b64decode(SECRET_KEY)])
     keys = KeyRing(database=database, sealer=sealer, clock=utc_now, max_age=timedelta(days=90))
     await keys.refresh()
-    yield Issuer(issuer_url, login.json()["access_token"], keys, sealer)
+    yield Issuer(url, login.json()["access_token"], keys, sealer)
     await database.aclose()
+
+
+@pytest.fixture(scope="package")
+async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issuer]:
+    async with issuer_at(issuer_url, database_of_issuer) as issuer:
+        yield issuer
 
 
 @contextmanager
@@ -100,19 +107,67 @@ def listening(*command: str, says: str, cwd: Path, url: str = "", **env: str) ->
             yield client
 
 
-class Publisher(ThreadingHTTPServer):
-    """Publishes the key "known" and one for other tokens, and where they are; or hangs."""
+class _Answering(ThreadingHTTPServer):
+    """Counts the readings of keys, and may hang."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _PublishedKeys)
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.kid = "known"
         self.readings = 0
         self.is_asked, self.answers = Event(), Event()
         self.answers.set()
         Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.answers.set()
+        self.shutdown()
+        self.server_close()
+
+
+class Front(_Answering):
+    """The address of a service, which may be away."""
+
+    def __init__(self, behind: str) -> None:
+        super().__init__(_Forwarding)
+        self.client = httpx.Client(base_url=behind, trust_env=False, verify=False)
+        self.is_away = False
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        self.client.close()
+
+
+class _Forwarding(BaseHTTPRequestHandler):
+    server: Front
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.is_away:
+            return
+        self.server.readings += self.path.endswith("/jwks.json")
+        self.server.answers.wait(PATIENCE)
+        headers = {name: self.headers[name] for name in ("Host", "Authorization", "Content-Type") if self.headers[name]}
+        answer = self.server.client.request(self.command, self.path, headers=headers, content=body)
+        with suppress(OSError):  # the reader may have gone
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("content-type", "text/plain"))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+    do_POST = do_GET  # noqa: N815 as the server calls it
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Publisher(_Answering):
+    """Publishes the key "known" and one for other tokens, and where they are."""
+
+    def __init__(self) -> None:
+        super().__init__(_PublishedKeys)
+        self.kid = "known"
 
 
 class _PublishedKeys(BaseHTTPRequestHandler):
@@ -134,8 +189,5 @@ class _PublishedKeys(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def publisher() -> Iterator[Publisher]:
-    server = Publisher()
-    yield server
-    server.answers.set()
-    server.shutdown()
-    server.server_close()
+    with Publisher() as server:
+        yield server

@@ -6,15 +6,7 @@ only one key, claims of other types or forms (`sub` that is not a UUID, times ou
 sign such tokens. The libraries allow less clock skew: from none to a few seconds.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-import httpx
-
-from tests.foreign.conftest import Issuer
-from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forgery
-from tests.world import bearer
 
 ACCEPTED: dict[str, Forgery] = {
     name: GOOD[name]
@@ -90,29 +82,3 @@ REFUSED: dict[str, Forgery] = {
     "exp long ago": EXPIRED["exp long ago"],
     "exp 30 seconds ago": EXPIRED["exp 30 seconds ago"],
 }
-
-
-class GuardsOrders:
-    """The tests of a guard of `GET /orders`. The file of a language has the service, `orders`."""
-
-    refused: ClassVar[Mapping[str, Forgery]] = REFUSED
-
-    def test_it_accepts_every_good_token(self, orders: httpx.Client, issuer: Issuer) -> None:
-        with Sweep() as sweep:
-            for name, forgery in ACCEPTED.items():
-                with sweep.case(name):
-                    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-                    assert answer.status_code == 200, answer.text
-
-    def test_it_refuses_every_hostile_token(self, orders: httpx.Client, issuer: Issuer) -> None:
-        with Sweep() as sweep:
-            for name, forgery in self.refused.items():
-                with sweep.case(name):
-                    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-                    assert answer.status_code == 401
-                    assert "invalid_token" in answer.text or "missing_token" in answer.text
-
-    def test_it_refuses_a_request_without_a_token(self, orders: httpx.Client) -> None:
-        answer = orders.get("/orders")
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert "missing_token" in answer.text

@@ -12,9 +12,8 @@ from pydantic_core import to_json
 
 from tests.fakes import SECRET_KEY, Secrets
 from tests.foreign.conftest import Issuer
-from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
-from tests.programs import needs, needs_node
+from tests.programs import EXPRESS, needs, needs_node
 from tests.world import Body, add_client, leave, until
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
@@ -56,8 +55,8 @@ async def shop(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIt
 @contextmanager
 def started(script: str, says: str, shop: Shop, folder: Path, **env: str) -> Iterator[None]:
     """A part of the example, started as its README says."""
-    needs_node(EXAMPLE)
-    command = (needs("npm"), "run", script, "--prefix", str(EXAMPLE))
+    needs_node(EXPRESS)
+    command = (needs("npm"), "run", script, "--prefix", str(EXPRESS))
     with Running(*command, cwd=folder, env={"DATABASE_URL": shop.url, **env}) as process:
         process.wait_for(says)
         yield

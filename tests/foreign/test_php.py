@@ -1,4 +1,4 @@
-"""The PHP of examples/php: that which asks wxauth about each token, and the keys of that which does not."""
+"""The PHP of examples/php within frameworks, and the keys of that which verifies tokens itself."""
 
 import json
 import shutil
@@ -11,13 +11,10 @@ import httpx
 import pytest
 
 from tests.clock import PATIENCE
-from tests.docs import ROOT, code_blocks
-from tests.fakes import SECRET_KEY
+from tests.docs import ROOT, block
 from tests.foreign.conftest import Issuer, Publisher, listening
-from tests.foreign.corpus import GuardsOrders
-from tests.processes import Running, free_port, run
+from tests.processes import Running, free_port
 from tests.programs import needs
-from tests.tokens.hostile import decode
 from tests.world import bearer
 
 pytestmark = pytest.mark.process
@@ -26,85 +23,83 @@ pytestmark = pytest.mark.process
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's files."""
-    folder = tmp_path_factory.mktemp("php")
-    for name in ("fake_wxauth.php", "guard.php", "wxauth_keys.php"):
-        shutil.copy(ROOT / "examples/php" / name, folder)
-    [index] = code_blocks(ROOT / "docs/languages.md", "php")
-    (folder / "index.php").write_text(index)
-    return folder
+    return Path(shutil.copytree(ROOT / "examples/php", tmp_path_factory.mktemp("php"), dirs_exist_ok=True))
 
 
-@pytest.fixture(scope="module")
-def settings(issuer: Issuer, database_of_issuer: str) -> dict[str, str]:
-    return {"WXAUTH_DATABASE_URL": database_of_issuer, "WXAUTH_SECRET_KEY": SECRET_KEY}
-
-
-@pytest.fixture(scope="module")
-def credentials(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    added = run("clients", "add", "orders", "--json", cwd=tmp_path_factory.mktemp("client"), env=settings)
-    client = json.loads(added.stdout)
-    return f"{client['client_id']}:{client['client_secret']}"
-
-
-def served(site: Path, issuer_url: str, credentials: str) -> AbstractContextManager[httpx.Client]:
+def served(site: Path, issuer_url: str, credentials: str, script: str) -> AbstractContextManager[httpx.Client]:
     address = f"127.0.0.1:{free_port()}"
     env = {"WXAUTH_ISSUER": issuer_url, "WXAUTH_CLIENT": credentials}
-    return listening(needs("php"), "-S", address, "index.php", says="started", cwd=site, url=f"http://{address}", **env)
-
-
-@pytest.fixture(scope="module")
-def orders(site: Path, issuer: Issuer, credentials: str) -> Iterator[httpx.Client]:
-    with served(site, issuer.url, credentials) as client:
-        yield client
+    return listening(needs("php"), "-S", address, script, says="started", cwd=site, url=f"http://{address}", **env)
 
 
 def code_of(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-class TestPhp(GuardsOrders):
-    pass
-
-
-def test_php_knows_whose_token_it_is(orders: httpx.Client, issuer: Issuer) -> None:
-    assert orders.get("/orders", headers=bearer(issuer.token)).text.startswith("o")
-
-
-def test_php_demands_the_role_that_the_user_has_by_now(
-    orders: httpx.Client, issuer: Issuer, settings: dict[str, str], tmp_path: Path
-) -> None:
-    claimed = issuer.forge(lambda forger: forger.with_claims(roles=["clerk"]))
-    refused = orders.delete("/orders/7", headers=bearer(claimed))
-    assert code_of(refused) == (403, "insufficient_role")
-    assert refused.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
-    user_id = json.loads(decode(issuer.token.split(".")[1]))["sub"]
-    run("users", "grant", user_id, "clerk", cwd=tmp_path, env=settings)
-    assert orders.delete("/orders/7", headers=bearer(issuer.token)).status_code == 200
-    run("users", "revoke", user_id, "clerk", cwd=tmp_path, env=settings)
-
-
 @pytest.mark.parametrize("wrong", ["nobody:secret", "orders:secret"])
 def test_php_admits_nobody_if_wxauth_does_not_know_the_client(site: Path, issuer: Issuer, wrong: str) -> None:
-    with served(site, issuer.url, wrong) as orders:
+    with served(site, issuer.url, wrong, "index.php") as orders:
         assert code_of(orders.get("/orders", headers=bearer(issuer.token))) == (503, "keys_unavailable")
 
 
-def test_php_admits_nobody_if_wxauth_is_unavailable(site: Path, issuer: Issuer) -> None:
-    with served(site, f"http://127.0.0.1:{free_port()}", "orders:secret") as orders:
-        answer = orders.get("/orders", headers=bearer(issuer.token))
-        assert code_of(answer) == (503, "keys_unavailable")
-        assert answer.headers["retry-after"] == "5"
+FRAMEWORK = """<?php
+require 'guard.php';
+
+// As much of a framework as its middleware uses.
+class Request
+{
+    public object $attributes;
+    public array $wxauth = [];
+
+    public function __construct()
+    {
+        $this->attributes = new class extends ArrayObject {
+            public function set(string $name, mixed $value): void { $this[$name] = $value; }
+        };
+    }
+
+    public function header(string $name, string $default): string
+    {
+        return $_SERVER['HTTP_' . strtoupper($name)] ?? $default;
+    }
+}
+function config(string $name): array
+{
+    return ['issuer' => getenv('WXAUTH_ISSUER'), 'client' => 'orders:secret'];
+}
+function response(): object
+{
+    return new class { public function __call(string $name, array $with): array { return $with; } };
+}
+function json(mixed ...$with): array
+{
+    return $with;
+}
+$middleware = new class {
+MIDDLEWARE
+};
+$roles = $_SERVER['REQUEST_URI'] === '/staff' ? ['staff'] : [];
+$next = fn (Request $request) => [['user' => $request->attributes['wxauth'] ?? $request->wxauth], 200, []];
+[$body, $status, $headers] = $middleware->handle(new Request(), $next, ...$roles);
+array_walk($headers, fn ($value, $name) => header("$name: $value"));
+http_response_code($status);
+echo json_encode($body);
+"""
 
 
-def test_php_is_tested_without_wxauth(site: Path) -> None:
-    url = f"127.0.0.1:{free_port()}"
-    with Running(needs("php"), "-S", url, "fake_wxauth.php", cwd=site) as fake:
-        fake.wait_for("started")
-        with served(site, f"http://{url}", "orders:secret") as orders:
-            assert orders.get("/orders", headers=bearer("alice")).text == "openid-alice"
-            assert code_of(orders.delete("/orders/7", headers=bearer("alice"))) == (403, "insufficient_role")
-            assert orders.delete("/orders/7", headers=bearer("carol")).status_code == 200
-            assert code_of(orders.get("/orders", headers=bearer("mallory"))) == (401, "invalid_token")
+@pytest.mark.parametrize("words", ["services.wxauth", "config('wxauth')"], ids=["Laravel", "ThinkPHP"])
+def test_a_frameworks_middleware_is_guarded_and_tested_without_wxauth(site: Path, words: str) -> None:
+    (site / "framework.php").write_text(FRAMEWORK.replace("MIDDLEWARE", block("docs/languages.md", words)))
+    with (
+        served(site, "", "", "fake_wxauth.php") as fake,
+        served(site, str(fake.base_url).rstrip("/"), "", "framework.php") as orders,
+    ):
+        assert orders.get("/orders", headers=bearer("alice")).json()["user"]["openid"] == "openid-alice"
+        refused = orders.get("/staff", headers=bearer("alice"))
+        assert code_of(refused) == (403, "insufficient_role")
+        assert refused.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+        assert orders.get("/staff", headers=bearer("carol")).status_code == 200
+        assert code_of(orders.get("/orders", headers=bearer("mallory"))) == (401, "invalid_token")
 
 
 # The keys of the recipe that verifies tokens itself.

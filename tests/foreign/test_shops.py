@@ -14,9 +14,8 @@ import pytest
 
 from tests.databases import TEMPLATE
 from tests.fakes import service_env
-from tests.foreign.test_express import EXAMPLE
 from tests.processes import WXAUTH, Running, free_port, run, serving
-from tests.programs import needs, needs_node
+from tests.programs import EXPRESS, needs, needs_node
 from tests.world import bearer
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APP_KEYS, APPS, create_simulator
@@ -97,9 +96,9 @@ def world(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytes
 def command_of(language: str, port: str) -> tuple[tuple[str, ...], str]:
     """The command of the READMEs, and what the program prints when it listens."""
     if language == "Express":
-        needs_node(EXAMPLE)
-        return (needs("npm"), "run", "shop", "--prefix", str(EXAMPLE)), "Shop: "
-    uvicorn, root = str(Path(WXAUTH).with_name("uvicorn")), str(EXAMPLE.parents[1])
+        needs_node(EXPRESS)
+        return (needs("npm"), "run", "shop", "--prefix", str(EXPRESS)), "Shop: "
+    uvicorn, root = str(Path(WXAUTH).with_name("uvicorn")), str(EXPRESS.parents[1])
     factory = "examples.sibling.shop:create_shop"
     return (uvicorn, "--factory", factory, "--app-dir", root, "--port", port), "Uvicorn running"
 

@@ -11,9 +11,8 @@ import pytest
 
 from tests.docs import ROOT, block, code_blocks
 from tests.foreign.conftest import Issuer
-from tests.foreign.test_express import EXAMPLE
 from tests.processes import WXAUTH, Running, free_port, until
-from tests.programs import needs_node
+from tests.programs import EXPRESS, needs_node
 from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
@@ -45,13 +44,13 @@ def block_of(language: str, word: str, issuer: Issuer) -> str:
 
 @pytest.mark.parametrize("language", ["Python", "Node", "README"])
 def test_a_back_end_is_guarded(issuer: Issuer, tmp_path: Path, language: str) -> None:
-    node, port = needs_node(EXAMPLE), free_port()
+    node, port = needs_node(EXPRESS), free_port()
     if language == "Python":
         (tmp_path / "main.py").write_text(block_of("python", "FastAPI", issuer))
         command: tuple[str, ...] = (str(Path(WXAUTH).with_name("uvicorn")), "main:app", "--port", str(port))
     else:
         (tmp_path / "package.json").write_text('{"type": "module"}')
-        (tmp_path / "node_modules").symlink_to(EXAMPLE / "node_modules")
+        (tmp_path / "node_modules").symlink_to(EXPRESS / "node_modules")
         server = block_of("js", "express()", issuer)
         if language == "README":
             shown = block("README.md", "const guard").replace("http://127.0.0.1:8000", issuer.url)
@@ -94,7 +93,7 @@ def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path, page: str) -> No
     for theirs, ours in own.items():
         run = run.replace(theirs, ours)
     (tmp_path / "run.js").write_text(PHONE % run)
-    with Running(needs_node(EXAMPLE), "run.js", cwd=tmp_path) as phone:
+    with Running(needs_node(EXPRESS), "run.js", cwd=tmp_path) as phone:
         phone.wait_for("{ statusCode: 200, openid: 'o")
 
 

@@ -1,0 +1,24 @@
+<?php
+
+require __DIR__ . '/guard.php';
+
+$path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
+$headers = ['Content-Type' => 'application/json'];
+try {
+    if (!in_array($path, ['/whoami', '/staff', '/orders'], true)) {
+        throw new WxauthRefusal(404, 'not_found');
+    }
+    $user = wxauth_user($_SERVER['HTTP_AUTHORIZATION'] ?? '', $path === '/staff' ? ['staff'] : []);
+    if ($path === '/orders' && isset($user['scope'])) { // a website's token has a scope
+        throw new WxauthRefusal(403, 'insufficient_scope', ['WWW-Authenticate' => 'Bearer error="insufficient_scope"']);
+    }
+    [$status, $body] = [200, ['sub' => $user['sub'], 'openid' => $user['openid']]];
+} catch (WxauthRefusal $refusal) {
+    [$status, $body] = [$refusal->getCode(), $refusal->body()];
+    $headers += $refusal->headers;
+}
+foreach ($headers as $name => $value) {
+    header("$name: $value");
+}
+http_response_code($status); // last, for PHP makes a 401 of whatever has a WWW-Authenticate
+echo json_encode($body);

@@ -1,0 +1,34 @@
+package com.example.orders;
+
+import java.util.Map;
+import org.springframework.boot.SpringApplication;
+import org.springframework.boot.autoconfigure.SpringBootApplication;
+import org.springframework.security.access.prepost.PreAuthorize;
+import org.springframework.security.oauth2.server.resource.authentication.AbstractOAuth2TokenAuthenticationToken;
+import org.springframework.web.bind.annotation.GetMapping;
+import org.springframework.web.bind.annotation.RestController;
+
+@SpringBootApplication
+@RestController
+public class App {
+    public static void main(String[] arguments) {
+        SpringApplication.run(App.class, arguments);
+    }
+
+    @GetMapping("/whoami")
+    Map<String, Object> whoami(AbstractOAuth2TokenAuthenticationToken<?> user) {
+        return Map.of("sub", user.getName(), "openid", user.getTokenAttributes().get("openid"));
+    }
+
+    @GetMapping("/staff")
+    @PreAuthorize("hasRole('staff')")
+    Map<String, Object> staff(AbstractOAuth2TokenAuthenticationToken<?> user) {
+        return whoami(user);
+    }
+
+    @GetMapping("/orders")
+    @PreAuthorize("hasAuthority('own')")
+    Map<String, Object> orders(AbstractOAuth2TokenAuthenticationToken<?> user) {
+        return whoami(user);
+    }
+}

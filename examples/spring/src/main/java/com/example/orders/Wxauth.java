@@ -1,0 +1,134 @@
+package com.example.orders;
+
+import com.nimbusds.jose.JOSEObjectType;
+import com.nimbusds.jose.JWSAlgorithm;
+import com.nimbusds.jose.jwk.JWKMatcher;
+import com.nimbusds.jose.jwk.JWKSelector;
+import com.nimbusds.jose.jwk.source.JWKSource;
+import com.nimbusds.jose.jwk.source.JWKSourceBuilder;
+import com.nimbusds.jose.jwk.source.RateLimitReachedException;
+import com.nimbusds.jose.proc.DefaultJOSEObjectTypeVerifier;
+import com.nimbusds.jose.proc.JWSVerificationKeySelector;
+import com.nimbusds.jose.proc.SecurityContext;
+import com.nimbusds.jose.util.DefaultResourceRetriever;
+import com.nimbusds.jwt.JWTClaimsSet;
+import com.nimbusds.jwt.proc.BadJWTException;
+import com.nimbusds.jwt.proc.DefaultJWTClaimsVerifier;
+import com.nimbusds.jwt.proc.DefaultJWTProcessor;
+import jakarta.servlet.FilterChain;
+import jakarta.servlet.ServletException;
+import jakarta.servlet.ServletRequest;
+import jakarta.servlet.ServletResponse;
+import jakarta.servlet.http.HttpServletResponse;
+import java.io.IOException;
+import java.net.MalformedURLException;
+import java.net.URI;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import org.springframework.beans.factory.annotation.Value;
+import org.springframework.context.annotation.Bean;
+import org.springframework.context.annotation.Configuration;
+import org.springframework.security.authentication.AuthenticationServiceException;
+import org.springframework.security.config.annotation.method.configuration.EnableMethodSecurity;
+import org.springframework.security.config.annotation.web.builders.HttpSecurity;
+import org.springframework.security.config.http.SessionCreationPolicy;
+import org.springframework.security.core.GrantedAuthority;
+import org.springframework.security.core.authority.SimpleGrantedAuthority;
+import org.springframework.security.oauth2.core.OAuth2AccessToken;
+import org.springframework.security.oauth2.core.OAuth2AuthenticatedPrincipal;
+import org.springframework.security.oauth2.core.OAuth2TokenValidatorResult;
+import org.springframework.security.oauth2.jwt.JwtDecoder;
+import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
+import org.springframework.security.oauth2.server.resource.authentication.BearerTokenAuthentication;
+import org.springframework.security.oauth2.server.resource.authentication.JwtAuthenticationConverter;
+import org.springframework.security.oauth2.server.resource.introspection.OpaqueTokenIntrospector;
+import org.springframework.security.oauth2.server.resource.web.authentication.BearerTokenAuthenticationFilter;
+import org.springframework.security.web.SecurityFilterChain;
+
+@Configuration
+@EnableMethodSecurity
+class Wxauth {
+    private static final JWKSelector ANY = new JWKSelector(new JWKMatcher.Builder().build());
+
+    @Bean
+    JwtDecoder jwtDecoder(
+            @Value("${WXAUTH_ISSUER:http://127.0.0.1:8000}") String issuer,
+            @Value("${WXAUTH_AUDIENCE:wxauth}") String audience)
+            throws MalformedURLException {
+        var read = JWKSourceBuilder.<SecurityContext>create(
+                        URI.create(issuer + "/.well-known/jwks.json").toURL(),
+                        new DefaultResourceRetriever(1000, 1000, 256 * 1024))
+                .outageTolerant(Duration.ofDays(1).toMillis())
+                .build();
+        JWKSource<SecurityContext> keys = (selector, context) -> {
+            try {
+                return read.get(selector, context);
+            } catch (RateLimitReachedException flooded) {
+                read.get(ANY, context); // throws as well if none was ever read
+                return List.of(); // an unknown key
+            }
+        };
+        var claims = new DefaultJWTClaimsVerifier<SecurityContext>(
+                audience,
+                new JWTClaimsSet.Builder().issuer(issuer).build(),
+                Set.of("sub", "exp", "iat", "jti", "client_id", "sid", "openid"));
+        claims.setMaxClockSkew(30);
+        var processor = new DefaultJWTProcessor<SecurityContext>();
+        processor.setJWSTypeVerifier(new DefaultJOSEObjectTypeVerifier<>(
+                new JOSEObjectType("at+jwt"), new JOSEObjectType("application/at+jwt")));
+        processor.setJWSKeySelector(new JWSVerificationKeySelector<>(JWSAlgorithm.ES256, keys));
+        processor.setJWTClaimsSetVerifier((found, context) -> {
+            if (found.getClaims().containsValue(null)) throw new BadJWTException("a claim is null");
+            claims.verify(found, context);
+        });
+        var decoder = new NimbusJwtDecoder(processor);
+        decoder.setJwtValidator(token -> OAuth2TokenValidatorResult.success()); // the processor has checked everything
+        return decoder;
+    }
+
+    /** wxauth is asked about each token if `…opaquetoken.introspection-uri` is set. */
+    @Bean
+    SecurityFilterChain security(HttpSecurity http, Optional<OpaqueTokenIntrospector> wxauth) throws Exception {
+        var user = new JwtAuthenticationConverter();
+        user.setJwtGrantedAuthoritiesConverter(token -> authorities(token.getClaims()));
+        return http.sessionManagement(session -> session.sessionCreationPolicy(SessionCreationPolicy.STATELESS))
+                .authorizeHttpRequests(requests -> requests.anyRequest().authenticated())
+                .oauth2ResourceServer(server -> {
+                    if (wxauth.isEmpty()) server.jwt(jwt -> jwt.jwtAuthenticationConverter(user));
+                    else server.opaqueToken(opaque -> opaque.authenticationConverter(Wxauth::introspected));
+                })
+                .addFilterBefore(Wxauth::answer503, BearerTokenAuthenticationFilter.class)
+                .build();
+    }
+
+    /** `ROLE_clerk` for the role "clerk", and `own` for your mini-programs, not a website. */
+    static Collection<GrantedAuthority> authorities(Map<String, Object> claims) {
+        var found = new ArrayList<GrantedAuthority>();
+        if (claims.get("roles") instanceof List<?> roles)
+            for (var role : roles) found.add(new SimpleGrantedAuthority("ROLE_" + role));
+        if (!claims.containsKey("scope")) found.add(new SimpleGrantedAuthority("own"));
+        return found;
+    }
+
+    private static BearerTokenAuthentication introspected(String token, OAuth2AuthenticatedPrincipal user) {
+        var credentials = new OAuth2AccessToken(
+                OAuth2AccessToken.TokenType.BEARER, token, user.getAttribute("iat"), user.getAttribute("exp"));
+        return new BearerTokenAuthentication(user, credentials, authorities(user.getAttributes()));
+    }
+
+    /** Spring would answer 401 while wxauth's keys have never been read. */
+    private static void answer503(ServletRequest request, ServletResponse response, FilterChain chain)
+            throws IOException, ServletException {
+        try {
+            chain.doFilter(request, response);
+        } catch (AuthenticationServiceException away) {
+            ((HttpServletResponse) response).setHeader("Retry-After", "5");
+            ((HttpServletResponse) response).setStatus(503);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+package com.example.orders;
+
+import com.nimbusds.jose.JOSEObjectType;
+import com.nimbusds.jose.JWSAlgorithm;
+import com.nimbusds.jose.jwk.JWKMatcher;
+import com.nimbusds.jose.jwk.JWKSelector;
+import com.nimbusds.jose.jwk.source.JWKSource;
+import com.nimbusds.jose.jwk.source.JWKSourceBuilder;
+import com.nimbusds.jose.jwk.source.RateLimitReachedException;
+import com.nimbusds.jose.proc.DefaultJOSEObjectTypeVerifier;
+import com.nimbusds.jose.proc.JWSVerificationKeySelector;
+import com.nimbusds.jose.proc.SecurityContext;
+import com.nimbusds.jose.util.DefaultResourceRetriever;
+import com.nimbusds.jwt.JWTClaimsSet;
+import com.nimbusds.jwt.proc.BadJWTException;
+import com.nimbusds.jwt.proc.DefaultJWTClaimsVerifier;
+import com.nimbusds.jwt.proc.DefaultJWTProcessor;
+import java.net.MalformedURLException;
+import java.net.URI;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import org.springframework.beans.factory.annotation.Value;
+import org.springframework.context.annotation.Bean;
+import org.springframework.context.annotation.Configuration;
+import org.springframework.http.HttpStatus;
+import org.springframework.security.authentication.AuthenticationServiceException;
+import org.springframework.security.config.annotation.method.configuration.EnableReactiveMethodSecurity;
+import org.springframework.security.config.annotation.web.reactive.EnableWebFluxSecurity;
+import org.springframework.security.config.web.server.SecurityWebFiltersOrder;
+import org.springframework.security.config.web.server.ServerHttpSecurity;
+import org.springframework.security.core.GrantedAuthority;
+import org.springframework.security.core.authority.SimpleGrantedAuthority;
+import org.springframework.security.oauth2.core.OAuth2TokenValidatorResult;
+import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
+import org.springframework.security.oauth2.jwt.ReactiveJwtDecoder;
+import org.springframework.security.oauth2.server.resource.authentication.ReactiveJwtAuthenticationConverter;
+import org.springframework.security.web.server.SecurityWebFilterChain;
+import org.springframework.security.web.server.context.NoOpServerSecurityContextRepository;
+import org.springframework.web.server.ServerWebExchange;
+import org.springframework.web.server.WebFilterChain;
+import reactor.core.publisher.Flux;
+import reactor.core.publisher.Mono;
+import reactor.core.scheduler.Schedulers;
+
+@Configuration
+@EnableWebFluxSecurity
+@EnableReactiveMethodSecurity
+class Wxauth {
+    private static final JWKSelector ANY = new JWKSelector(new JWKMatcher.Builder().build());
+
+    @Bean
+    ReactiveJwtDecoder jwtDecoder(
+            @Value("${WXAUTH_ISSUER:http://127.0.0.1:8000}") String issuer,
+            @Value("${WXAUTH_AUDIENCE:wxauth}") String audience)
+            throws MalformedURLException {
+        var read = JWKSourceBuilder.<SecurityContext>create(
+                        URI.create(issuer + "/.well-known/jwks.json").toURL(),
+                        new DefaultResourceRetriever(1000, 1000, 256 * 1024))
+                .outageTolerant(Duration.ofDays(1).toMillis())
+                .build();
+        JWKSource<SecurityContext> keys = (selector, context) -> {
+            try {
+                return read.get(selector, context);
+            } catch (RateLimitReachedException flooded) {
+                read.get(ANY, context); // throws as well if none was ever read
+                return List.of(); // an unknown key
+            }
+        };
+        var claims = new DefaultJWTClaimsVerifier<SecurityContext>(
+                audience,
+                new JWTClaimsSet.Builder().issuer(issuer).build(),
+                Set.of("sub", "exp", "iat", "jti", "client_id", "sid", "openid"));
+        claims.setMaxClockSkew(30);
+        var processor = new DefaultJWTProcessor<SecurityContext>();
+        processor.setJWSTypeVerifier(new DefaultJOSEObjectTypeVerifier<>(
+                new JOSEObjectType("at+jwt"), new JOSEObjectType("application/at+jwt")));
+        processor.setJWSKeySelector(new JWSVerificationKeySelector<>(JWSAlgorithm.ES256, keys));
+        processor.setJWTClaimsSetVerifier((found, context) -> {
+            if (found.getClaims().containsValue(null)) throw new BadJWTException("a claim is null");
+            claims.verify(found, context);
+        });
+        var decoder = new NimbusJwtDecoder(processor);
+        decoder.setJwtValidator(token -> OAuth2TokenValidatorResult.success()); // the processor has checked everything
+        return token -> Mono.fromCallable(() -> decoder.decode(token))
+                .subscribeOn(Schedulers.boundedElastic()); // reading the keys blocks
+    }
+
+    @Bean
+    SecurityWebFilterChain security(ServerHttpSecurity http) {
+        var user = new ReactiveJwtAuthenticationConverter();
+        user.setJwtGrantedAuthoritiesConverter(token -> Flux.fromIterable(authorities(token.getClaims())));
+        return http.securityContextRepository(NoOpServerSecurityContextRepository.getInstance())
+                .csrf(ServerHttpSecurity.CsrfSpec::disable)
+                .authorizeExchange(requests -> requests.anyExchange().authenticated())
+                .oauth2ResourceServer(server -> server.jwt(jwt -> jwt.jwtAuthenticationConverter(user)))
+                .addFilterBefore(Wxauth::answer503, SecurityWebFiltersOrder.AUTHENTICATION)
+                .build();
+    }
+
+    /** `ROLE_clerk` for the role "clerk", and `own` for your mini-programs, not a website. */
+    static Collection<GrantedAuthority> authorities(Map<String, Object> claims) {
+        var found = new ArrayList<GrantedAuthority>();
+        if (claims.get("roles") instanceof List<?> roles)
+            for (var role : roles) found.add(new SimpleGrantedAuthority("ROLE_" + role));
+        if (!claims.containsKey("scope")) found.add(new SimpleGrantedAuthority("own"));
+        return found;
+    }
+
+    /** Spring would answer 500 while wxauth's keys have never been read. */
+    private static Mono<Void> answer503(ServerWebExchange exchange, WebFilterChain chain) {
+        return chain.filter(exchange).onErrorResume(AuthenticationServiceException.class, away -> {
+            exchange.getResponse().getHeaders().set("Retry-After", "5");
+            exchange.getResponse().setStatusCode(HttpStatus.SERVICE_UNAVAILABLE);
+            return exchange.getResponse().setComplete();
+        });
+    }
+}

@@ -1,0 +1,371 @@
+"""The services of docs/languages.md: each is started by the page's own line, and all are asked the same."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.databases import TEMPLATE
+from tests.docs import ROOT, block
+from tests.fakes import service_env
+from tests.foreign.conftest import Front, Issuer, issuer_at
+from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.processes import WXAUTH, Running, free_port, run, until
+from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node
+from tests.serving import serving
+from tests.sweeps import Sweep
+from tests.tokens.hostile import CLAIMS, HOSTILE, Forgery, decode
+from tests.world import bearer
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.wechat import APPS, create_simulator
+
+pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
+
+PAGE = "docs/languages.md"
+RESOURCE = "https://mcp.example.com/mcp"
+OTHERWISE = ("signature padded", "signature spelt another way", "padded header, signed so", "plain base64")
+TAKEN_BY_SPRING = ("signature padded", "signature spelt another way")
+UNREACHED = re.compile(r"Could not (resolve|transfer)|dial tcp|requires go >=|No such file or directory: mvn|EAI_AGAIN")
+
+
+def jdks() -> list[str]:
+    """Where they are, the oldest first."""
+    found = {}
+    for release in Path("/usr/lib/jvm").glob("*/release"):
+        if version := (release.parent / "bin/javac").exists() and re.search(r'VERSION="(\d+)', release.read_text()):
+            found[int(version[1])] = str(release.parent)
+    return [home for _, home in sorted(found.items())]
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    programs: tuple[str, ...]
+    line: str
+    """First words of the line that starts it."""
+    changes: tuple[tuple[str, str], ...] = ()
+    """What a reader changes in the line."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    properties: str = ""
+    """First words of a block that a reader adds to Spring's properties."""
+    asks: bool = False
+    """It asks wxauth about each token."""
+    takes: tuple[str, ...] = ()
+    """Refused tokens that its library accepts: signed by the issuer alone, or good ones, spelt otherwise."""
+
+
+def spring(jdk: int, *changes: tuple[str, str], **options: Any) -> Language:
+    home = {"JAVA_HOME": jdks()[jdk]} if jdks() else {}
+    env = {**home, "MAVEN_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    return Language(("mvn", "javac"), "mvn -q -f", changes, env, **options)
+
+
+OLDER = ("spring-boot:", "-Dspring-boot.version=3.5.16 spring-boot:")
+LANGUAGES = {
+    "Spring Boot 4": spring(-1, takes=TAKEN_BY_SPRING),
+    "Spring Boot 3": spring(0, OLDER, takes=TAKEN_BY_SPRING),
+    "Spring Boot 4, asking": spring(-1, ("spring-boot:", "test spring-boot:"), properties="spring.security", asks=True),
+    "WebFlux": spring(0, OLDER, ("examples/spring", "examples/spring/webflux"), takes=TAKEN_BY_SPRING),
+    "Java": Language(("java", "javac"), "javac -d classes"),
+    "Go": Language(("go",), "go run -C"),
+    "PHP": Language(("php",), "php -S", asks=True),
+    "Express": Language(("node", "npm"), "npm start"),
+}
+
+
+@dataclass(slots=True)
+class Wxauth:
+    """A wxauth of our own, and tokens of it."""
+
+    front: Front
+    issuer: Issuer
+    command: Callable[..., Any]
+    """Runs `wxauth` with these arguments, and returns what it prints as JSON."""
+    secret: str
+    """Of the service "orders", for those that ask."""
+    own: dict[str, str] = field(default_factory=dict)
+    """Tokens as wxauth issues them, by name."""
+
+    def log_in(self, person: str) -> dict[str, Any]:
+        return self.ask("/v1/login", json={"code": person})
+
+    def ask(self, path: str, **request: Any) -> dict[str, Any]:
+        answer = httpx.post(self.issuer.url + path, **request, trust_env=False, verify=False)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else {}
+
+    def device(self, name: str, secret: str, **form: str) -> dict[str, Any]:
+        """The tokens of a site that alice has approved."""
+        site = {"auth": (name, secret)}
+        browser = {"browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0"}
+        started = self.ask("/v1/device_authorization", data={**browser, **form}, **site)
+        scan = {"scene": started["verification_uri_complete"].rpartition("/")[2], "entry_scene": 1047}
+        phone = {"headers": bearer(self.issuer.token)}
+        claimed = self.ask("/v1/me/scans", json=scan, **phone)
+        self.ask(f"/v1/me/scans/{claimed['id']}/approve", json={"login_code": "alice"}, **phone)
+        kind = "urn:ietf:params:oauth:grant-type:device_code"
+        return self.ask("/v1/token", data={"grant_type": kind, "device_code": started["device_code"]}, **site)
+
+
+@pytest.fixture(scope="module")
+async def wxauth(
+    postgres: EmbeddedPostgres, admin: asyncpg.Connection, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Wxauth]:
+    await admin.execute(f"CREATE DATABASE languages TEMPLATE {TEMPLATE}")
+    database, folder, port = postgres.url("languages"), tmp_path_factory.mktemp("wxauth"), free_port()
+    with serving(create_simulator()) as wechat_url, Front(f"http://127.0.0.1:{port}") as front:
+        resources = json.dumps([{"resource": RESOURCE, "title": "小店助手", "scopes": {"orders:read": "查看您的订单"}}])
+        settings = {"wechat_base_url": wechat_url, "issuer": front.url, "port": port, "resources": resources}
+        env = service_env(database, apps=[APPS[0]], **settings)
+
+        def command(*arguments: str) -> Any:
+            done = run(*arguments, cwd=folder, env=env)
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+        with Running(WXAUTH, "serve", cwd=folder, env=env) as service:
+            service.wait_for('"started"')
+            async with issuer_at(front.url, database) as issuer:
+                added = {
+                    name: command("clients", "add", name, *options, "--json")["client_secret"]
+                    for name, options in (
+                        ("orders", []),
+                        ("shop", ["--device"]),
+                        ("agent", ["--device", "--resource", RESOURCE]),
+                    )
+                }
+                world = Wxauth(front, issuer, command, added["orders"])
+                shop = world.device("shop", added["shop"], scope="openid profile")
+                agent = world.device("agent", added["agent"], resource=RESOURCE, scope="orders:read")
+                command("users", "grant", world.log_in("carol")["user"]["id"], "staff")
+                login = world.log_in("alice")
+                world.own |= {"a login": login["access_token"], "its refresh token": login["refresh_token"]}
+                world.own |= {
+                    f"a site, its {name}": shop[name] for name in ("access_token", "refresh_token", "id_token")
+                }
+                world.own |= {f"an agent, its {name}": agent[name] for name in ("access_token", "refresh_token")}
+                world.own |= {"staff": world.log_in("carol")["access_token"]}
+                yield world
+    await admin.execute("DROP DATABASE languages WITH (FORCE)")
+
+
+@dataclass(slots=True)
+class Service:
+    language: Language
+    process: Running
+    client: httpx.Client
+    away: httpx.Response | None = None
+    """Its first answer to a good token, while wxauth was away."""
+
+    def ask(self, token: str | None, path: str = "/whoami") -> httpx.Response:
+        return self.client.get(path, headers=bearer(token) if token is not None else {})
+
+    def status(self, token: str, path: str = "/whoami") -> int:
+        return self.ask(token, path).status_code
+
+
+def started(language: Language, folder: Path, wxauth: Wxauth, stack: ExitStack) -> Service:
+    """A service of this language, as a reader starts it."""
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("node_modules", "express"))
+    (folder / "examples/express").symlink_to(EXPRESS)
+    if language.properties:
+        added = block(PAGE, language.properties).replace("https://auth.example.com", wxauth.front.url)
+        with (folder / "examples/spring/src/main/resources/application.properties").open("a") as properties:
+            properties.write(added)
+    line, port = block(PAGE, language.line), str(free_port())
+    for change in language.changes:
+        line = line.replace(*change)
+    env = {"WXAUTH_ISSUER": wxauth.front.url, "PORT": port, "no_proxy": "127.0.0.1", **language.env}
+    env |= {"WXAUTH_CLIENT": f"orders:{wxauth.secret}", "ORDERS_SECRET": wxauth.secret}
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=NODE_PATIENCE)
+    stack.callback(client.close)
+    return Service(language, stack.enter_context(Running("sh", "-c", line, cwd=folder, env=env)), client)
+
+
+@pytest.fixture(scope="module")
+def services(wxauth: Wxauth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
+    """Those whose programs are installed, started all at once while wxauth is away."""
+
+    def wait(service: Service) -> None:
+        deadline = time.monotonic() + NODE_PATIENCE
+        while service.process.process.poll() is None and time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                service.away = service.ask(wxauth.issuer.token)
+                return
+            time.sleep(0.1)
+
+    wxauth.front.is_away = True
+    with ExitStack() as stack:
+        running = {
+            name: started(language, tmp_path_factory.mktemp("service"), wxauth, stack)
+            for name, language in LANGUAGES.items()
+            if all(map(shutil.which, language.programs))
+        }
+        with ThreadPoolExecutor(len(running) or 1) as pool:
+            list(pool.map(wait, running.values()))
+        wxauth.front.is_away = False
+        yield running
+
+
+@pytest.fixture(params=LANGUAGES)
+def service(request: pytest.FixtureRequest, services: dict[str, Service], wxauth: Wxauth) -> Service:
+    for program in LANGUAGES[request.param].programs:
+        needs(program)
+    if "npm" in LANGUAGES[request.param].programs:
+        needs_node(EXPRESS)
+    found = services[request.param]
+    if found.away is None and UNREACHED.search(found.process.output):
+        lacks(f"{request.param} needs packages: {found.process.output.strip()[-500:]} 未能下载依赖包")
+    assert found.away is not None, found.process.output
+    until(lambda: found.status(wxauth.issuer.token) == 200)
+    return found
+
+
+def part(token: str, number: int) -> dict[str, Any]:
+    """Header or claims."""
+    return json.loads(decode(token.split(".")[number]))
+
+
+def challenge_of(answer: httpx.Response) -> str:
+    """Without what only Spring says."""
+    given = answer.headers.get("www-authenticate", "")
+    return re.sub(r',? (error_description|error_uri|resource_metadata)="[^"]*"', "", given)
+
+
+def test_it_answers_503_until_wxauth_is_there(service: Service) -> None:
+    assert service.away is not None
+    assert (service.away.status_code, service.away.headers["retry-after"]) == (503, "5")
+
+
+def test_it_accepts_every_good_token(service: Service, wxauth: Wxauth) -> None:
+    with Sweep() as sweep:
+        for name, forgery in ACCEPTED.items():
+            with sweep.case(name):
+                assert service.status(wxauth.issuer.forge(forgery)) == 200
+
+
+def test_it_refuses_every_other_token(service: Service, wxauth: Wxauth) -> None:
+    others = (*OTHERWISE, *(f"{name} null" for name in CLAIMS))
+    refused = {**REFUSED, **{name: HOSTILE[name] for name in others}}
+    with Sweep() as sweep:
+        for name, forgery in refused.items():
+            with sweep.case(name):
+                answer = service.ask(wxauth.issuer.forge(forgery))
+                assert (answer.status_code == 200) == (name in service.language.takes), answer.text
+                if answer.status_code != 200:
+                    assert (answer.status_code, challenge_of(answer)) == (401, 'Bearer error="invalid_token"')
+
+
+def test_it_admits_those_whom_wxauths_own_tokens_are_for(service: Service, wxauth: Wxauth) -> None:
+    admitted = {"a login": (200, 403, 200), "staff": (200, 200, 200), "a site, its access_token": (200, 403, 403)}
+    with Sweep() as sweep:
+        for name, token in wxauth.own.items():
+            with sweep.case(name):
+                answers = [service.ask(token, path) for path in ("/whoami", "/staff", "/orders")]
+                assert tuple(answer.status_code for answer in answers) == admitted.get(name, (401, 401, 401))
+                for answer in answers:
+                    if answer.status_code == 403:
+                        assert challenge_of(answer).startswith('Bearer error="insufficient_scope"')
+    assert service.ask(wxauth.own["staff"]).json()["sub"] == part(wxauth.own["staff"], 1)["sub"]
+
+
+def test_it_takes_no_role_from_what_is_no_list(service: Service, wxauth: Wxauth) -> None:
+    for roles in ("staff", "x staff", {"staff": True}, ["Staff"], []):
+        token = wxauth.issuer.forge(methodcaller("with_claims", roles=roles))
+        assert service.status(token, "/staff") in (401, 403), roles
+
+
+def test_it_refuses_a_request_without_a_token(service: Service, wxauth: Wxauth) -> None:
+    for answer in (service.ask(None), service.client.get("/whoami", params={"access_token": wxauth.issuer.token})):
+        assert (answer.status_code, challenge_of(answer)) == (401, "Bearer")
+
+
+def test_it_allows_half_a_minute_of_clock_skew(service: Service, wxauth: Wxauth) -> None:
+    def status(**claims: int) -> int:
+        at = {name: int(time.time()) + seconds for name, seconds in claims.items()}
+        return service.status(wxauth.issuer.forge(lambda forger: forger.with_claims(**at)))
+
+    assert [status(exp=-10), status(exp=-45), status(nbf=10), status(nbf=90)] == [200, 401, 200, 401]
+
+
+def test_a_ban_takes_effect_at_once_where_wxauth_is_asked(services: dict[str, Service], wxauth: Wxauth) -> None:
+    asking = [each for each in services.values() if each.language.asks and each.away is not None]
+    login = wxauth.log_in("mallory")
+    assert {each.status(login["access_token"]) for each in asking} <= {200}
+    wxauth.command("users", "ban", login["user"]["id"])
+    assert {each.status(login["access_token"]) for each in asking} <= {401}
+
+
+def unknown(number: int) -> Forgery:
+    return methodcaller("with_header", kid=f"unknown-{number}")
+
+
+def test_a_flood_of_unknown_keys_reads_them_seldom_and_delays_nobody(service: Service, wxauth: Wxauth) -> None:
+    if service.language.asks:
+        return
+    front, token = wxauth.front, wxauth.issuer.token
+    front.readings = 0
+    flood = [wxauth.issuer.forge(unknown(number)) for number in range(100)]
+    assert {service.status(each) for each in flood} == {401}
+    assert service.status(token) == 200
+    assert front.readings <= 3
+    front.answers.clear()
+    try:
+        with ThreadPoolExecutor(8) as strangers:
+            hanging = [strangers.submit(service.status, each) for each in flood[:8]]
+            begun = time.monotonic()
+            assert {service.status(token) for _ in range(20)} == {200}
+            assert time.monotonic() - begun < 5
+            front.answers.set()
+            assert {each.result() for each in hanging} == {401}
+    finally:
+        front.answers.set()
+
+
+async def test_a_key_is_known_when_it_is_new_and_refused_when_it_is_withdrawn(
+    services: dict[str, Service], wxauth: Wxauth
+) -> None:
+    offline = {name: each for name, each in services.items() if not each.language.asks and each.away is not None}
+    former = wxauth.issuer.token
+    token = await wxauth.issuer.rotate()
+    kid = part(former, 0)["kid"]
+
+    def statuses(token: str) -> dict[str, int]:
+        return {name: each.status(token) for name, each in offline.items()}
+
+    def stranger_asks() -> bool:
+        return {*statuses(wxauth.issuer.forge(REFUSED["kid unknown"])).values()} == {401}
+
+    until(lambda: {*statuses(token).values()} == {200})
+    assert {*statuses(former).values()} == {200}
+    wxauth.command("keys", "withdraw", kid)
+    until(lambda: stranger_asks() and {*statuses(former).values()} == {401})
+    for new in (token, wxauth.log_in("alice")["access_token"]):
+        assert {*statuses(new).values()} == {200}
+
+
+def test_the_go_test_shown_passes_and_so_does_the_attack_by_unknown_keys(tmp_path: Path) -> None:
+    go = needs("go")
+    shutil.copytree(ROOT / "examples/go", tmp_path, dirs_exist_ok=True)
+    shutil.copy(Path(__file__).with_name("keys_attacked_test.go"), tmp_path)
+    subprocess.run([go, "test", "."], cwd=tmp_path, check=True, timeout=NODE_PATIENCE)
+
+
+def test_what_the_page_shows_in_java_compiles(tmp_path: Path) -> None:
+    declared, *calls = block(PAGE, "static final Wxauth").splitlines(keepends=True)
+    method = f"static Wxauth.User of(String token) throws Exception {{\n{''.join(calls)} return user; }}"
+    (tmp_path / "Shown.java").write_text(f"package com.example.orders; class Shown {{ {declared} {method} }}")
+    sources = [*(ROOT / "examples/java").glob("*.java"), tmp_path / "Shown.java"]
+    command = [needs("javac"), "-Xlint:all", "-Werror", "-d", str(tmp_path), *map(str, sources)]
+    subprocess.run(command, check=True, timeout=NODE_PATIENCE)
