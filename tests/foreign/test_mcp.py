@@ -165,6 +165,22 @@ def test_a_server_refuses_another_audience_and_says_whom_to_ask(agents: Agents) 
     assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, "*")
 
 
+@pytest.mark.parametrize("header", [{"Host": "evil.test"}, {"Origin": "https://evil.test"}], ids=["Host", "Origin"])
+def test_a_server_refuses_pages_of_other_sites(agents: Agents, header: dict[str, str]) -> None:
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    token = agents.authority.issuer.token(scope="orders:read")
+    accepted = {"Accept": "application/json, text/event-stream", **bearer(token)}
+
+    def status(**headers: str) -> int:
+        return httpx.post(
+            agents.resource, json=call, headers=accepted | headers, trust_env=False, verify=False
+        ).status_code
+
+    assert status() == 200
+    assert status(**header) in (403, 421)
+
+
 # With wxauth itself.
 
 

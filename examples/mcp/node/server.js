@@ -8,6 +8,7 @@ import { z } from 'zod'
 
 const { RESOURCE = 'http://127.0.0.1:8005/mcp', WXAUTH_ISSUER = 'http://127.0.0.1:8000', PORT = '8005' } = process.env
 const guard = new BearerGuard({ issuer: WXAUTH_ISSUER, audience: RESOURCE })
+const { host, origin, pathname } = new URL(RESOURCE)
 const orders = new Map() // by user id; in production in a database
 
 /** The server for one request of this user. A scope that the agent lacks is an error that the agent can read. */
@@ -29,6 +30,12 @@ function serverFor(user) {
   return server
 }
 
+/** Refuses pages of other sites, and names that lead here without our knowledge (DNS rebinding). */
+function onlyHere({ headers }, response, next) {
+  if (headers.host === host && (headers.origin ?? origin) === origin) return next()
+  response.status(403).json({ jsonrpc: '2.0', id: null, error: { code: -32000, message: 'another Host or Origin' } })
+}
+
 const app = express()
 
 app.all(guard.resourceMetadataPath, (request, response) => {
@@ -37,7 +44,7 @@ app.all(guard.resourceMetadataPath, (request, response) => {
   response.json(guard.resourceMetadata({ scopesSupported, resourceName: '小店助手' }))
 })
 
-app.post(new URL(RESOURCE).pathname, bearer(guard), express.json(), async (request, response) => {
+app.post(pathname, onlyHere, bearer(guard), express.json(), async (request, response) => {
   // Without sessions: one would belong to whoever has its id.
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined, enableJsonResponse: true })
   response.on('close', () => transport.close())
