@@ -251,6 +251,12 @@ async def test_a_neighbours_cookie_does_not_replace_the_consoles(console: Consol
     assert (await console.extend()).json()["user"]["id"] == console.root.id
 
 
+async def test_neighbours_cookies_do_not_hide_the_consoles(console: Console) -> None:
+    await console.opened()
+    console.stage.client.cookies.set("neighbour", "x" * 60_000, domain="auth.test", path="/")
+    assert (await console.extend()).json()["user"]["id"] == console.root.id
+
+
 async def test_a_name_that_only_looks_like_the_consoles_is_not_its_cookie(console: Console) -> None:
     await console.opened()
     thiefs = console.taken_cookie()

@@ -114,6 +114,24 @@ def test_input_that_is_not_http_is_refused_with_a_problem(exchange: Exchange, se
     assert f"x-request-id: {problem['request_id']}".encode() in head
 
 
+@pytest.mark.parametrize("cookies_come_last", [True, False])
+def test_a_browser_with_too_many_cookies_reads_that_it_should_clear_them(
+    exchange: Exchange, cookies_come_last: bool
+) -> None:
+    fields = [b"Accept: text/html,*/*;q=0.8\r\n", b"Cookie: %b\r\n" % b"; ".join([b"a=" + b"x" * 4000] * 17)]
+    head = b"GET /v1/authorize HTTP/1.1\r\nHost: a\r\n"
+    answer = exchange(head + b"".join(fields[:: 1 if cookies_come_last else -1]) + b"\r\n").decode()
+    assert answer.startswith("HTTP/1.1 431 ")
+    assert "content-type: text/html" in answer
+    assert "请清除" in answer
+    assert "Clear them" in answer
+
+
+def test_a_request_with_60_kib_of_cookies_is_read(exchange: Exchange) -> None:
+    fields = b"Cookie: " + b"; ".join([b"a=" + b"x" * 4000] * 15) + b"\r\nConnection: close\r\n\r\n"
+    assert exchange(b"GET /v1/authorize HTTP/1.1\r\nHost: a\r\n" + fields).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_request_has_128_header_fields_at_most_and_so_has_the_next(exchange: Exchange) -> None:
     fields = b"x:\r\n" * 127
     one, last = b"GET /one HTTP/1.1\r\n", b"GET /last HTTP/1.1\r\n"

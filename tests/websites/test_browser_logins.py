@@ -200,6 +200,14 @@ async def test_two_tabs_that_go_on_at_once_have_one_login(pair: Pair, has_login:
         refused(await site.refresh(each.json()), "invalid_grant")
 
 
+async def test_neighbours_cookies_hide_neither_a_login_nor_a_sign_out(pair: Pair) -> None:
+    pair.browser.client.cookies.set("neighbour", "x" * 60_000)
+    await pair.log_in_to_both()
+    assert code_in(await pair.browser.open(**TO_ADMIN, prompt="none"))
+    await pair.log_out_by_page()
+    assert sent(await pair.browser.open(prompt="none"))["error"] == "login_required"
+
+
 @pytest.mark.parametrize("value", ["x" * 43, "short", ""])
 @pytest.mark.requirement("asvs-7.6.2")
 async def test_a_planted_cookie_is_nobodys_login_and_is_not_kept(house: House, value: str) -> None:

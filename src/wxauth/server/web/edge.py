@@ -44,8 +44,6 @@ _FIRST_FAILURE = 400
 _FIRST_FAULT = 500
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
-MAX_COOKIES: Final = 4096
-"""Bytes of all `Cookie` headers of a request. If there are more, they are ignored."""
 _SPACE: Final = " \t"
 """What browsers may send around a name. Any other space is part of it: a no-break space before `__Host-` makes a name
 that a neighbour domain may set."""
@@ -249,10 +247,9 @@ def cookie_in(request: Request, name: str) -> str | None:
     Raises: InvalidRequest, if there are several of this name. One of them may have been set by a neighbour under the
         same domain, and nothing shows which.
     """
-    header: bytes = request.scope.get(COOKIES_KEY, b"")
-    if len(header) > MAX_COOKIES:
-        return None
-    pairs = (pair.partition("=") for pair in header.decode("latin-1").split(";"))
+    header: bytes = request.scope.get(COOKIES_KEY, b"")  # up to a whole head, of all neighbours under the domain
+    found = (pair for pair in header.split(b";") if name.encode() in pair)
+    pairs = (pair.decode("latin-1").partition("=") for pair in found)
     values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
     if len(values) > 1:
         raise InvalidRequest(f"Cookie must have one {name}", status=400)

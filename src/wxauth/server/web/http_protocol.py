@@ -62,6 +62,13 @@ _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WITHOUT_BODY: Final = (204, 304)
+_CLEAR_COOKIES: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>Cookie 过多 · Too many cookies</title>
+<h1>Cookie 过多</h1><p>浏览器为此网站及其域名保存的 Cookie 过多。请清除后重新加载。</p>
+<div lang="en"><h1>Too many cookies</h1><p>Your browser keeps too many cookies for this site and its domain.
+Clear them, then load this page again.</p></div></html>
+""".encode()
+"""The answer with status 431 to a browser, whose cookies are all that makes its head so large."""
 
 log = get_logger()
 
@@ -305,6 +312,7 @@ class HttpProtocol(asyncio.Protocol):
 
         self._has_begun = False
         """Whether a request has arrived in part."""
+        self._headers: list[tuple[bytes, bytes]] = []
         self._arriving: Exchange | None = None
         """The exchange of the request that is arriving, once its head is complete."""
         self._answering: Exchange | None = None
@@ -451,7 +459,7 @@ class HttpProtocol(asyncio.Protocol):
         self._has_begun = True
         self._late_at = self._loop.time() + self._patience.request
         self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers = []
         self._has_host = self._expects_continue = False
 
     def on_url(self, url: bytes) -> None:
@@ -620,10 +628,13 @@ class HttpProtocol(asyncio.Protocol):
     def _send_problem(self, error: WxAuthError) -> None:
         request_id = accepted_request_id(None)
         log.info("request_refused", status=error.status, code=error.code, detail=error.detail, request_id=request_id)
-        body = to_json(problem_document(error, language="en", request_id=request_id))
+        kind, body = b"application/problem+json", to_json(problem_document(error, language="en", request_id=request_id))
+        accepted = b",".join(value for name, value in self._headers if name == b"accept")
+        if error.status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and b"text/html" in accepted.lower():
+            kind, body = b"text/html; charset=utf-8", _CLEAR_COOKIES
         head = (
-            b"content-type: application/problem+json\r\ncache-control: no-store\r\nconnection: close\r\n"
-            b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (len(body), request_id.encode())
+            b"content-type: %b\r\ncache-control: no-store\r\nconnection: close\r\nx-content-type-options: nosniff\r\n"
+            b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (kind, len(body), request_id.encode())
         )
         self._transport.write(_STATUS_LINES[error.status] + head + body)
         self._close()
@@ -668,7 +679,7 @@ def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
 
 
 def _too_long_a_head() -> InvalidRequest:
-    return InvalidRequest(f"the head of a request may have {MAX_HEAD} bytes", status=431)
+    return InvalidRequest(f"the head of a request, cookies included, may have {MAX_HEAD} bytes", status=431)
 
 
 def _is_clients_fault(exc: BaseException | None) -> bool:
