@@ -564,7 +564,21 @@ async def test_another_service_at_the_issuer_is_recognised(doctor: Doctor, answe
 async def test_an_invalid_certificate_is_reported(doctor: Doctor, certificate: dict[str, str]) -> None:
     with answering(PlainTextResponse(), **certificate) as (url, _):
         results = await doctor(issuer=url.replace("http:", "https:"))
-    assert_reported(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
+    assert_reported(results, "issuer", BAD, "certificate that does not hold: self-signed certificate", "whole chain")
+
+
+async def test_a_certificate_of_an_authority_that_is_not_known_here_is_reported_with_the_remedy(
+    doctor: Doctor, certificate: dict[str, str], tmp_path: Path
+) -> None:
+    """As 微信云托管 has one in the place of WeChat's."""
+    with answering(PlainTextResponse(), **certificate) as (url, _):
+        self_signed = await doctor(wechat_base_url=url.replace("http:", "https:"))
+    (tmp_path / "another").mkdir()
+    async with Upstream(answer({}), tls=Authority(tmp_path / "another").server("127.0.0.1")) as upstream:
+        by_authority = await doctor(wechat_base_url=upstream.url)
+    for results in (self_signed, by_authority):
+        assert_reported(results, of_app(), BAD, "no answer from WeChat", "SSL_CERT_FILE")
+        assert "请在 SSL_CERT_FILE 中指定其 CA 证书文件" in results[of_app()].text.zh
 
 
 async def test_a_certificate_not_of_the_form_that_newer_pythons_require_is_reported_in_words(

@@ -222,7 +222,7 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
         match cause:
             case ssl.SSLCertVerificationError():
                 why = refusal_of(cause)
-                if why == cause.verify_message:
+                if "RFC 5280" not in why:
                     chain = "{why}; have the proxy there send a certificate for this name, with its whole chain"
                     why = Text(chain, why=why)
                 text = "{where} has a certificate that does not hold: {why}"

@@ -38,6 +38,8 @@ NAME_SECONDS: Final = 10.0
 _MAX_REFUSAL: Final = 64 * 1024
 _TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control")
 """The header fields of an answer that are kept."""
+_OF_NO_KNOWN_AUTHORITY: Final = range(18, 22)
+"""OpenSSL's codes of a certificate that is its own authority's, or of an authority that is not trusted here."""
 _NOT_OF_THE_FORM: Final = range(80, 94)
 """OpenSSL's codes with which only `VERIFY_X509_STRICT` refuses a certificate, which Python 3.13 and newer set."""
 
@@ -372,8 +374,10 @@ async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Title:
-    """OpenSSL's reason; and what to do about a certificate that is not of the form of RFC 5280."""
+    """OpenSSL's reason; and what to do about an authority of one's own, or a form that is not that of RFC 5280."""
     reason = exc.verify_message
+    if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
+        return Text("{reason}: trust it by naming the file of its authority in SSL_CERT_FILE", reason=reason)
     if exc.verify_code not in _NOT_OF_THE_FORM:
         return Title(reason, reason)
     text = "{reason}: Python 3.13 and newer require the form of RFC 5280, so its authority must issue it again"
