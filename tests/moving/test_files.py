@@ -255,8 +255,10 @@ async def test_half_an_emoji_is_named_with_its_field(mover: Mover, half: bytes) 
         assert (counts.refused, mover.refusals) == (1, [(1, name)])
         counts = await mover.import_text(text, skips_bad_fields=True, dry_run=True)
         assert counts.incomplete == (name in SKIPPED), name
-    text = NAMED.format(APP["app_id"], OPENID, "note", '"?"').encode().replace(b"?", half)
-    assert (await mover.import_text(text)).created == 1
+    for name in ("note", "nickname"):
+        text = NAMED.format(APP["app_id"], OPENID, name, '"a?"').encode().replace(b"?", half)
+        assert (await mover.import_text(text)).refused == 0
+    assert (await mover.user())["nickname"] == "a"
 
 
 async def test_both_halves_of_an_emoji_are_one(mover: Mover) -> None:
