@@ -1,0 +1,39 @@
+package com.example.orders;
+
+import jakarta.servlet.FilterChain;
+import jakarta.servlet.ServletException;
+import jakarta.servlet.http.HttpServletRequest;
+import jakarta.servlet.http.HttpServletResponse;
+import java.io.IOException;
+import java.util.function.Function;
+import org.springframework.security.core.Authentication;
+import org.springframework.security.core.context.SecurityContextHolder;
+import org.springframework.security.oauth2.jwt.BadJwtException;
+import org.springframework.security.oauth2.jwt.Jwt;
+import org.springframework.security.oauth2.jwt.JwtDecoder;
+import org.springframework.web.filter.OncePerRequestFilter;
+
+/** Beside the login of RuoYi, yudao and the like: before their own filter, it logs in who has wxauth's token. */
+public class BesideLogin extends OncePerRequestFilter {
+    private final JwtDecoder wxauth;
+    private final Function<Jwt, Authentication> user; // theirs, with the id in "external_id"
+
+    public BesideLogin(JwtDecoder wxauth, Function<Jwt, Authentication> user) {
+        this.wxauth = wxauth;
+        this.user = user;
+    }
+
+    @Override
+    protected void doFilterInternal(HttpServletRequest request, HttpServletResponse response, FilterChain chain)
+            throws ServletException, IOException {
+        var given = request.getHeader("Authorization");
+        if (given != null && given.regionMatches(true, 0, "Bearer ", 0, 7)) {
+            try {
+                var found = user.apply(wxauth.decode(given.substring(7).trim()));
+                SecurityContextHolder.getContext().setAuthentication(found);
+            } catch (BadJwtException theirs) { // their own filter reads it
+            }
+        }
+        chain.doFilter(request, response);
+    }
+}

@@ -1,0 +1,45 @@
+package com.example.orders;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.util.List;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.springframework.mock.web.MockFilterChain;
+import org.springframework.mock.web.MockHttpServletRequest;
+import org.springframework.mock.web.MockHttpServletResponse;
+import org.springframework.security.authentication.UsernamePasswordAuthenticationToken;
+import org.springframework.security.core.context.SecurityContextHolder;
+import org.springframework.security.oauth2.jwt.BadJwtException;
+import org.springframework.security.oauth2.jwt.Jwt;
+
+class BesideLoginTest {
+    @AfterEach
+    void logOut() {
+        SecurityContextHolder.clearContext();
+    }
+
+    @Test
+    void onlyTokensOfWxauthLogIn() throws Exception {
+        assertThat(nameWith("Bearer theirs")).isNull();
+        assertThat(nameWith(null)).isNull();
+        assertThat(nameWith("bearer ours")).isEqualTo("10023");
+    }
+
+    private static String nameWith(String authorization) throws Exception {
+        var filter = new BesideLogin(
+                token -> {
+                    if (!token.equals("ours")) throw new BadJwtException("another issuer");
+                    return Jwt.withTokenValue(token).header("alg", "ES256").claim("external_id", "10023").build();
+                },
+                token -> UsernamePasswordAuthenticationToken.authenticated(
+                        token.getClaimAsString("external_id"), null, List.of()));
+        var request = new MockHttpServletRequest();
+        if (authorization != null) request.addHeader("Authorization", authorization);
+        var chain = new MockFilterChain();
+        filter.doFilter(request, new MockHttpServletResponse(), chain);
+        assertThat(chain.getRequest()).isSameAs(request);
+        var user = SecurityContextHolder.getContext().getAuthentication();
+        return user == null ? null : user.getName();
+    }
+}
