@@ -144,7 +144,7 @@ async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements_
     for advice in (unnamed, reported):
         assert "put ?pgbouncer=true into" in advice.text.en
         assert "?pgbouncer=prepared" in advice.text.en
-        assert "请在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=true" in advice.text_in("zh")
+        assert "请在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=true" in advice.text.zh
 
 
 async def test_a_login_whose_statement_was_forgotten_succeeds_on_a_new_connection(

@@ -91,7 +91,8 @@ def test_an_operation_documents_what_its_parameters_and_its_answer_entail() -> N
     assert [error["field"] for error in wrong_id["errors"]] == ["word_id"]
     assert route.responses[200]["content"]["application/json"]["example"] == {"word": "hello", "translation": None}
     assert route.openapi_extra == {"security": [{"wxauth": []}, {"other": []}]}
-    assert (route.summary, route.title and route.title.zh) == ("Find a word", "查找词语")
+    assert isinstance(route.summary, Title)
+    assert (route.summary, route.summary.zh) == ("Find a word", "查找词语")
     router.post("/", summary=Title("Measure", "测量"), response_model=Word)(measure)
     assert problems_in(router.routes[1].responses[403]).keys() == {"account_disabled"}
     assert problems_in(router.routes[1].responses[404]).keys() == {"not_found"}, "of a dependency's dependency"

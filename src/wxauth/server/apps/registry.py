@@ -209,7 +209,7 @@ class Apps:
             except CannotOpen:
                 unopened.append(row.app_id)
         if unopened and unopened != self.unopened:
-            log.error("apps_not_opened", app_ids=unopened, what_to_change=WRONG_SECRET_KEY.en)
+            log.error("apps_not_opened", app_ids=unopened, what_to_change=WRONG_SECRET_KEY)
         self.unopened = unopened
         return opened
 
@@ -365,7 +365,7 @@ class ManagedApps:
                 raise
             field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
             problem = FieldError(field, "WeChat does not take it")
-            detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).advice}"
+            detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
             raise AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
         except WeChatTimeout as exc:
             raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Final, Self
 
 from wxauth.errors import Title
-from wxauth.problems import Language
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.clients.models import Client
 from wxauth.server.core.settings import App
@@ -42,10 +41,6 @@ class CheckResult:
     name: str
     level: CheckLevel
     text: Title
-
-    def text_in(self, language: Language) -> str:
-        """The text in this language."""
-        return self.text.zh if language == "zh" else self.text.en
 
     @property
     def ok(self) -> bool:

@@ -67,6 +67,6 @@ async def check_one_app(
 def _report(results: list[CheckResult], request: Request) -> Items[CheckResultAnswer]:
     language = preferred_language(request.headers)
     items: list[CheckResultAnswer] = [
-        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.text_in(language)} for it in results
+        {"name": it.name, "ok": it.ok, "level": it.level, "message": getattr(it.text, language)} for it in results
     ]
     return all_of(items)

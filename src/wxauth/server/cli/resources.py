@@ -28,8 +28,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
-from wxauth.server.core.settings import AnySettings, DatabaseSettings, InvalidSettings, Settings, load_settings
-from wxauth.server.core.terminal import say, shown
+from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
+from wxauth.server.core.terminal import TextError, say, shown
 from wxauth.server.outbound.urls import NameResolver
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ def failures_printed() -> Iterator[None]:
     """If one of our errors is raised, end the command with a line and status 1. Raises: Failed."""
     try:
         yield
-    except (WxAuthError, CannotOpen, InvalidSettings) as exc:
+    except (WxAuthError, CannotOpen, TextError) as exc:
         raise Failed(_line_of(exc)) from None
 
 
-def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
+def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
     options = click.get_current_context().params
     noun, name = next(((_NOUNS[option], options[option]) for option in _NOUNS if option in options), (_NOTHING, ""))
     match exc:
-        case InvalidSettings():
+        case TextError():
             return shown(exc.text)
         case CannotOpen():
             return shown(WRONG_SECRET_KEY)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from wxauth.server.core.terminal import say, terminal_language
+from wxauth.server.core.terminal import say
 
 
 @click.command()
@@ -40,24 +40,22 @@ def dev(
     It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
     """
     _refuse_windows("dev")
-    from wxauth.server.cli.printing import Failed, WrongCall
+    from wxauth.server.cli.printing import WrongCall
+    from wxauth.server.cli.resources import failures_printed
     from wxauth.server.dev.middleware import name_in
-    from wxauth.server.dev.run import DevFailed, run  # cannot be imported on Windows, nor without the extra dev
+    from wxauth.server.dev.run import run  # cannot be imported on Windows, nor without the extra dev
 
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
         raise WrongCall("--allow-host must be a name or an address, such as laptop.example.com")
-    try:
+    with failures_printed():
         run(
             port=port,
             wechat_port=wechat_port,
             site_port=site_port,
             shop_url=shop_url,
             allowed_hosts=[name for name in names if name is not None],
-            language=terminal_language(),
         )
-    except DevFailed as exc:
-        raise Failed(exc.text) from None
 
 
 @click.command()

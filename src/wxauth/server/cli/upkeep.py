@@ -11,7 +11,7 @@ from wxauth.server.cli.resources import failures_printed, read_settings, with_se
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import DatabaseSettings
-from wxauth.server.core.terminal import Text, say, terminal_language
+from wxauth.server.core.terminal import Text, say, shown
 
 
 @click.command()
@@ -42,8 +42,6 @@ async def _migrate(url: str, revision: str) -> str | None:
     async with aclosing(Database(url)) as database:
         try:
             return await migrations.migrate(database, revision=revision)
-        except (migrations.UnknownRevision, migrations.MigrationBlocked) as exc:
-            raise Failed(exc.text) from None
         except migrations.MigrationForbidden as exc:
             from wxauth.server.checks.rows import read_rights
 
@@ -68,10 +66,9 @@ def check(as_json: bool) -> None:
     # The results report failures.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
     results = asyncio.run(check_all())
-    language = terminal_language()
     show(
-        [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.text.en} for it in results],
-        [(MARKS[it.level], it.name, it.text_in(language)) for it in results],
+        [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.text} for it in results],
+        [(MARKS[it.level], it.name, shown(it.text)) for it in results],
         as_json=as_json,
     )
     sys.exit(0 if all(it.ok for it in results) else 1)

@@ -22,7 +22,7 @@ import asyncpg
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import (
     CLASHED,
@@ -37,6 +37,7 @@ from wxauth.server.core.outages import (
     troubles,
 )
 from wxauth.server.core.statements import Nothing, Statement, T_co
+from wxauth.server.core.terminal import joined
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -361,8 +362,7 @@ class Database(_Reader):
         troubles.begin()
         if len(failures) == 1:
             raise failures[0]
-        reason = Title("; ".join(each.reason.en for each in failures), "；".join(each.reason.zh for each in failures))
-        raise NotConnected(reason) from failures[-1].__cause__
+        raise NotConnected(joined((each.text for each in failures), "; ", "；")) from failures[-1].__cause__
 
     @property
     def prepares(self) -> bool:
@@ -422,7 +422,7 @@ class Database(_Reader):
             # The other connections are affected, too: their server is silent, gone, or a standby now.
             self._connections.expire()
         if isinstance(exc, STATEMENT_LOST):
-            log.warning("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT.en)
+            log.warning("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
         if is_lost or isinstance(exc, (asyncio.CancelledError, *STATEMENT_LOST)):
             # Aborted, because an orderly close would wait for a server that does not answer.
             connection.terminate()

@@ -13,7 +13,7 @@ import asyncpg
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.terminal import Text
+from wxauth.server.core.terminal import Text, TextError
 
 WHERE_NOTHING_IS_KEPT: Final = Title(
     "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
@@ -93,7 +93,7 @@ class Troubles:
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
             is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
             event = "database_takes_no_writes" if is_read_only else "database_does_not_answer"
-            write(event, reason=trouble_of(exc).en, consequence="not ready until it does")
+            write(event, reason=trouble_of(exc), consequence="not ready until it does")
 
     def begin(self) -> None:
         """No connection can be made."""
@@ -112,12 +112,8 @@ class Troubles:
 troubles: Final = Troubles(10.0)
 
 
-class NotConnected(OSError):
-    """No connection could be opened. `reason` contains host and port, and never the password."""
-
-    def __init__(self, reason: Title) -> None:
-        super().__init__(reason.en)
-        self.reason = reason
+class NotConnected(TextError, OSError):
+    """No connection could be opened. The text contains host and port, and never the password."""
 
 
 class DatabaseUrlRefused(StorageUnavailable):
@@ -178,7 +174,7 @@ def reason_of(exc: BaseException) -> str:
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
         cause = cause.__cause__
     if isinstance(cause, NotConnected):
-        return cause.reason.en
+        return cause.text
     if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
         return "sslmode=verify-ca and verify-full need an authority: name its file by sslrootcert, or by SSL_CERT_FILE"
     is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
@@ -188,7 +184,7 @@ def reason_of(exc: BaseException) -> str:
 def trouble_of(exc: StorageUnavailable) -> Title:
     """One line for the operator, in both languages."""
     if isinstance(cause := exc.__cause__, NotConnected):
-        return cause.reason
+        return cause.text
     reason = reason_of(exc)
     if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
         return Text("takes no writes: see default_transaction_read_only of the database and its role")
@@ -223,7 +219,7 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
         case asyncpg.InvalidCatalogNameError():
             en, zh = f"has no such database: {message}", f"没有这个数据库：{message}"
         case asyncpg.PostgresError() if message.startswith(_POOLER_REFUSES):
-            en = f"is a pooler ({message}): {WHERE_NOTHING_IS_KEPT.en}"
+            en = f"is a pooler ({message}): {WHERE_NOTHING_IS_KEPT}"
             zh = f"是连接池（{message}）：{WHERE_NOTHING_IS_KEPT.zh}"
         case asyncpg.PostgresError() if exc.sqlstate:
             en, zh = f"takes no connection: {message}", f"不接受连接：{message}"

@@ -64,7 +64,7 @@ def welcome(
         console_url=f"{service_url(settings)}/admin/",
         site_url=site_url,
         mcp_url=mcp_url,
-        findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
+        findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {getattr(it.text, language)}" for it in findings),
         program="scripts/dev" if Path("scripts/dev").exists() else f"{_PROGRAM} dev",
         user_id="$USER_ID" if is_simulated else "USER_ID",
         command=shlex.quote(str((home / "wxauth").absolute())),

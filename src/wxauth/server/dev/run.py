@@ -28,7 +28,6 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from wxauth.errors import StorageUnavailable, Title
-from wxauth.problems import Language
 from wxauth.server.checks.doctor import check_apps
 from wxauth.server.checks.result import CheckResult
 from wxauth.server.clients.clients import Credentials, ensure_own_client
@@ -38,7 +37,7 @@ from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, mig
 from wxauth.server.core.outages import is_refusal, reason_of, trouble_of
 from wxauth.server.core.resources import Resource
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
-from wxauth.server.core.terminal import Text, TextError, joined, os_reason, say, shown
+from wxauth.server.core.terminal import Text, TextError, joined, os_reason, say, shown, terminal_language
 from wxauth.server.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
@@ -170,7 +169,6 @@ def run(
     site_port: int | None = None,
     shop_url: str | None = None,
     allowed_hosts: Iterable[str] = (),
-    language: Language = "en",
 ) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     simulated_url = None if NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
@@ -229,7 +227,7 @@ def run(
                 mcp_url=mcp_url,
                 findings=findings,
                 home=HOME,
-                language=language,
+                language=terminal_language(),
             )
             _serve(OwnNamesOnly(_app(settings, simulated_url), names), listener, banner_text)
     except (PostgresUnavailable, InvalidSettings, MigrationBlocked) as exc:

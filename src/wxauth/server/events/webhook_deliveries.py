@@ -158,7 +158,7 @@ class Deliveries:
                 "webhook_secret_not_unsealed",
                 webhook=webhook.name,
                 reason=str(exc),
-                what_to_change=WRONG_SECRET_KEY.en,
+                what_to_change=WRONG_SECRET_KEY,
             )
             return Answer(None, 0, "the secret cannot be opened")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})

@@ -117,7 +117,7 @@ class _Kind(Generic[Key]):
             raise CannotOpen("no signing key can be decrypted")
         unopened = [row.kid for row in stored if row.kid not in keys]
         if unopened and unopened != self.unopened:
-            log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY.en)
+            log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY)
         left = {row.kid for row in stored}
         for row in self.stored:
             if row.kid not in left and (row.retires_at is None or row.retires_at > now):
@@ -287,7 +287,7 @@ class KeyRing:
         except StorageUnavailable as exc:
             troubles.note(exc)
         except CannotOpen:
-            log.error("signing_keys_not_opened", what_to_change=WRONG_SECRET_KEY.en)
+            log.error("signing_keys_not_opened", what_to_change=WRONG_SECRET_KEY)
         except Exception:
             log.exception("signing_keys_not_read")
 

@@ -300,7 +300,7 @@ class Phones:
 
 
 def _log_unopened(app_id: str, exc: CannotOpen) -> None:
-    log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY.en)
+    log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY)
 
 
 async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> None:

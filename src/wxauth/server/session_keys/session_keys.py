@@ -229,6 +229,6 @@ class SessionKeys:
                 "session_key_not_unsealed",
                 app_id=app_id,
                 reason=str(exc),
-                what_to_change=WRONG_SECRET_KEY.en,
+                what_to_change=WRONG_SECRET_KEY,
             )
             return None

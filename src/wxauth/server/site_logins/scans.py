@@ -466,7 +466,7 @@ def note_not_made(event: str, app: App, failure: WeChatError, *, api: str) -> No
     """Log that WeChat has made nothing, and why."""
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
     if isinstance(failure, WeChatMisconfigured):
-        log.error(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).advice)
+        log.error(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
     else:
         log.warning(event, **fields, reason=failure.detail)
 

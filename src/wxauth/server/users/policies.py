@@ -104,7 +104,7 @@ class Opinions:
         fields = {"policy": policy, "app_id": app_id, "reason": reason, "errcode": errcode}
         known = errcode_of(errcode or 0, api=_APIS[policy])
         if known.is_for_the_operator:
-            log.error("policy_without_wechat", **fields, what_to_change=known.advice)
+            log.error("policy_without_wechat", **fields, what_to_change=known.remedy)
         else:
             log.warning("policy_without_wechat", **fields)
 

@@ -82,8 +82,7 @@ class DirectRoute(APIRoute):
             declared.setdefault("response_model", None)
         elif isinstance(answer, type) and issubclass(answer, Response):
             declared.setdefault("response_class", answer)
-        self.title = summary
-        super().__init__(path, endpoint, summary=None if summary is None else summary.en, **declared)
+        super().__init__(path, endpoint, summary=summary, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
             raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
         dependencies = {each.name for each in self.dependant.dependencies}

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute
 
+from wxauth.errors import Title
 from wxauth.problems import Language, preferred_language
 from wxauth.server.web.direct import DirectRoute
 
@@ -44,10 +45,10 @@ def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict
     translated = deepcopy(dict(document))
     translated["info"]["description"] = DESCRIPTION
     for route in routes:
-        if isinstance(route, DirectRoute) and route.include_in_schema and route.title is not None:
+        if isinstance(route, DirectRoute) and route.include_in_schema and isinstance(route.summary, Title):
             for method in route.methods or ():
                 operation = translated["paths"][route.path_format][method.lower()]
-                operation |= {"summary": route.title.zh, "tags": [_TAGS[tag] for tag in operation["tags"]]}
+                operation |= {"summary": route.summary.zh, "tags": [_TAGS[tag] for tag in operation["tags"]]}
     return translated
 
 

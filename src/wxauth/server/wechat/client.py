@@ -339,8 +339,8 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
             text = text.replace(form, "***")
     fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
     known = errcode_of(errcode, api=api)
-    if known.advice is not None:
-        fields["what_to_change"] = known.advice
+    if known.remedy is not None:
+        fields["what_to_change"] = known.remedy
     event = "wechat_misconfigured" if known.error is WeChatMisconfigured else "wechat_refused"
     (log.error if known.is_for_the_operator else log.warning)(event, **fields)
 

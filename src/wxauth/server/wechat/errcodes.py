@@ -93,15 +93,9 @@ class Errcode:
     is_for_the_operator: bool = False
     """Whether WeChat refuses all calls of the app until the operator does something."""
 
-    @property
-    def advice(self) -> str | None:
-        """The remedy, for logs."""
-        return self.remedy and self.remedy.en
-
     def failure(self, hint: str = "") -> WeChatError:
         """The error that it becomes. Its detail is the meaning, followed by the hint."""
-        meaning = self.meaning and self.meaning.en
-        detail = ": ".join(filter(None, [f"WeChat answered errcode {self.number}", meaning, hint]))
+        detail = ": ".join(filter(None, [f"WeChat answered errcode {self.number}", self.meaning, hint]))
         return self.error(detail, errcode=self.number, retry_after=self.retry_after)
 
 
