@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from wxauth.errors import Title, WxAuthError
+from wxauth.errors import NICKNAME_REFUSED, PICTURE_OF_ANOTHER_KIND, PICTURE_TOO_LARGE, Title, WxAuthError
 
 
 def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:
@@ -13,6 +13,9 @@ def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:
 
 
 TITLES: dict[str, Title] = {kind.code: kind.title for kind in kinds_of(WxAuthError) if hasattr(kind, "code")}
+
+OF_PERSONS = {"invalid_request": [NICKNAME_REFUSED, PICTURE_OF_ANOTHER_KIND], "payload_too_large": [PICTURE_TOO_LARGE]}
+"""Other titles, which say what the person can change."""
 
 
 def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]:
@@ -24,7 +27,8 @@ def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]
     document: dict[str, Any] = answer.json()
     assert document["type"] == f"urn:wxauth:problem:{code}"
     if code != "sign_up_refused":  # may have the title of the operator's own service
-        assert document["title"] == getattr(TITLES[code], {"en": "en", "zh-CN": "zh"}[language])
+        titles = [TITLES[code], *OF_PERSONS.get(code, ())]
+        assert document["title"] in [getattr(title, {"en": "en", "zh-CN": "zh"}[language]) for title in titles]
     assert document["status"] == status
     assert document["request_id"] == answer.headers["x-request-id"]
     assert document["detail"]

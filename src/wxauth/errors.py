@@ -6,7 +6,7 @@ sent unchanged, so it must never contain a secret, an upstream URL or the caller
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 from uuid import UUID
 
 
@@ -61,9 +61,11 @@ class WxAuthError(Exception):
         if status is not None:
             cls.status = status
 
-    def __init__(self, detail: str = "") -> None:
+    def __init__(self, detail: str = "", *, title: Title | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        if title is not None:
+            self.title = title  # type: ignore[misc]  # this error's own, in place of the class's
 
     def headers(self) -> dict[str, str]:
         """The header fields of the answer."""
@@ -86,19 +88,27 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
 
     title = Title("The request is not valid.", "请求内容有误。")
 
-    def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422) -> None:
-        super().__init__(detail)
+    def __init__(
+        self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422, title: Title | None = None
+    ) -> None:
+        super().__init__(detail, title=title)
         self.errors = tuple(errors)
         self.status = status
 
     @classmethod
-    def of(cls, field: str, message: str) -> Self:
-        """For one invalid field."""
-        return cls(f"{field}: {message}", errors=[FieldError(field, message)])
+    def of(cls, field: str, message: str, *, title: Title | None = None) -> Self:
+        """For one invalid field. The title says what the person can change."""
+        return cls(f"{field}: {message}", errors=[FieldError(field, message)], title=title)
 
     def members(self) -> Mapping[str, Any]:
         """`errors`, a list of `{"field", "message"}`."""
         return {"errors": [error._asdict() for error in self.errors]}
+
+
+NICKNAME_REFUSED: Final = Title("This name cannot be used, please choose another.", "此昵称不可用，请换一个。")
+PICTURE_OF_ANOTHER_KIND: Final = Title("A picture must be a JPEG, PNG or WebP.", "图片须为 JPEG、PNG 或 WebP。")
+PICTURE_TOO_LARGE: Final = Title("A picture may have at most 2 MB.", "图片不能超过 2 MB。")
+"""Titles of `invalid_request` and `payload_too_large` for what the person can change."""
 
 
 class AppRefused(InvalidRequest):
@@ -489,9 +499,7 @@ class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
     title = Title("This service does not accept your registration.", "暂时无法为你注册。")
 
     def __init__(self, detail: str = "the operator's service has refused this person", *, title: str | None = None):
-        super().__init__(detail)
-        if title is not None:
-            self.title = Title(title, title)  # type: ignore[misc]  # this error's own, in place of the class's
+        super().__init__(detail, title=None if title is None else Title(title, title))
 
 
 class SignUpUnavailable(WxAuthError, code="sign_up_unavailable", status=503):

@@ -5,7 +5,7 @@ import re
 import secrets
 from datetime import datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 _SECRET_BYTES: Final = 32
@@ -40,6 +40,8 @@ _SEEN = re.compile(rf"[^\s{_UNSEEN}]")
 _HTTP_URL: Final = re.compile(
     r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
 )
+_HALF = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{1,2}(?![\x80-\xbf])")
+"""The beginning of a character of four bytes, such as an emoji."""
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
@@ -96,6 +98,23 @@ def _text(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def read_loosely(text: bytes, *, strict: bool = True) -> Any:
+    """JSON whose texts may have halves of emoji, which become lone surrogates, and raw controls if not `strict`.
+
+    Raises: ValueError.
+    """
+    halves = _HALF.sub(b"\xed\xa0\xbd", text).decode("utf-8", "surrogatepass")
+    whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # joins two halves
+    try:
+        return json.loads(whole, strict=strict, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def has_too_many_containers(text: str, most: int) -> bool:

@@ -228,9 +228,11 @@ async def test_a_login_with_one_name_more_succeeds_and_keeps_the_former_name(sta
         assert (await replicas.stage.login(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
     assert (await replicas.change(alice, nickname="Alice")).status_code == 200
     fields = {"nickname": "Mallory", "avatar_url": "https://a.example/1.png"}
-    user = (await replicas.stage.login(**fields))["user"]
+    answer = await replicas.stage.login(**fields)
+    user = answer["user"]
     assert (user["nickname"], user["avatar_url"]) == ("Alice", None)
     refused(await replicas.change(alice, nickname="Mallory"))
+    assert answer["ignored"] == dict.fromkeys(fields, "rate_limited")
     (line,) = stage.logged("login_without_profile")
     assert (line["fields"], line["reason"]) == (["nickname", "avatar_url"], "rate_limited")
     assert "Mallory" not in str(line)

@@ -433,7 +433,9 @@ async def test_a_risky_name_is_refused_and_nothing_is_changed(stage: Stage, meth
     stage = await stage.replica(nickname_check="block")
     alice = await stage.login(nickname="Alice")
     answer = await stage.change(alice, method=method, nickname="risky", avatar_url="https://example.com/a.png")
-    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["nickname"]
+    problem = problem_of(answer, "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == ["nickname"]
+    assert problem["title"] == "This name cannot be used, please choose another."
     assert "risky" not in answer.text
     assert await stage.user(alice) == alice["user"]
     assert (await checks_of(stage))["nickname", "blocked", ""] == 1
@@ -444,6 +446,7 @@ async def test_a_login_goes_on_without_its_risky_name(stage: Stage) -> None:
     stage = await stage.replica(nickname_check="block")
     first = await stage.login(nickname="risky")
     assert (first["is_new_user"], first["user"]["nickname"]) == (True, None)
+    assert first["ignored"] == {"nickname": "invalid_request"}
     await stage.login(nickname="Alice")
     again = await stage.login(nickname="risky", avatar_url="https://example.com/a.png")
     assert again["user"]["nickname"] == "Alice"

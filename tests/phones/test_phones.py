@@ -31,6 +31,7 @@ from tests.world import (
     Rows,
     Stage,
     bearer,
+    body_of,
     leave,
     make_admin,
     set_roles,
@@ -103,6 +104,13 @@ async def events_of(stage: Stage, kinds: str = BESIDE_LOGINS) -> list[tuple[Any,
 
 
 # Binding.
+
+
+@pytest.mark.parametrize("name", ["phone_code", "phoneCode"])
+async def test_a_code_may_have_the_name_that_it_has_at_login(stage: Stage, name: str) -> None:
+    headers = bearer(await stage.login())
+    answer = await stage.client.post("/v1/me/phone", json={name: stage.phone_code()}, headers=headers)
+    assert body_of(answer)["phone"] == NUMBER
 
 
 async def test_the_number_behind_a_code_is_bound(stage: Stage) -> None:

@@ -294,6 +294,7 @@ async def test_a_picture_is_good_though_its_exif_is_not(album: Album) -> None:
         pytest.param(b"", id="empty"),
         pytest.param(b"not a picture", id="text"),
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
+        pytest.param(b"\0\0\0\x18ftypheic" + bytes(100), id="HEIC"),
         *(pytest.param(encoded(plain(), kind), id=kind) for kind in ("GIF", "BMP", "TIFF", "ICO", "PPM", "AVIF")),
         *(
             pytest.param(encoded(Image.effect_noise((200, 200), 80), kind)[:-3000], id=f"{kind}-cut-off")
@@ -325,6 +326,9 @@ async def test_a_picture_is_good_though_its_exif_is_not(album: Album) -> None:
 async def test_an_incomplete_picture_is_refused(album: Album, file: bytes) -> None:
     problem = problem_of(await album.upload(file), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["file"]
+    is_of_another_kind = "JPEG, PNG or WebP" in problem["detail"]
+    assert ("JPEG, PNG or WebP" in problem["title"]) == is_of_another_kind
+    assert is_of_another_kind or file.startswith((b"\x89PNG", b"RIFF", b"\xff\xd8")) or not file
     assert await album.stage.number("avatars") == 0
 
 
@@ -468,7 +472,7 @@ async def test_a_file_has_2_mib_at_most(
     if is_taken:
         assert answer.status_code == 200
     else:
-        problem_of(answer, "payload_too_large", 413)
+        assert problem_of(answer, "payload_too_large", 413)["title"] == "A picture may have at most 2 MB."
     assert read < MAX_FILE + 100_000
 
 
@@ -647,7 +651,7 @@ async def test_pictures_work_under_an_issuer_with_a_path(album: Album, arrives_a
     url = (await upload(MAX_FILE)).json()["avatar_url"]
     assert url.startswith("https://auth.test/auth/v1/avatars/")
     assert (await client.get(url.replace("/auth/", f"{arrives_at}/", 1))).status_code == 200
-    problem_of(await upload(MAX_FILE + 1), "payload_too_large", 413)
+    assert "2 MB" in problem_of(await upload(MAX_FILE + 1), "payload_too_large", 413)["title"]
 
 
 # How it goes.
@@ -746,12 +750,10 @@ async def test_a_new_user_gets_no_picture_by_its_url(album: Album) -> None:
         "http://127.0.0.1:8000/v1/avatars/5d41402abc4b2a76b97122.jpg",
     ],
 )
-@swept("how", ["PATCH", "POST", "LOGIN"])
+@swept("how", ["PATCH", "POST"])
 async def test_a_picture_on_the_phone_has_to_be_uploaded(album: Album, how: str, path: str) -> None:
-    if how == "LOGIN":
-        answer = await album.stage.login.ask("alice", avatar_url=path)
-    else:
-        answer = await album.stage.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(album.alice))
+    assert (await album.stage.login(avatar_url=path))["ignored"] == {"avatar_url": "invalid_request"}
+    answer = await album.stage.client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(album.alice))
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
     assert error["field"] == "avatar_url"
     assert "POST /v1/me/avatar" in error["message"]

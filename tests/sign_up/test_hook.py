@@ -100,7 +100,7 @@ async def test_what_it_says_counts_from_the_first_token(door: Door) -> None:
         external_id="10023",
         roles=["editor", "admin"],
         attributes={"tier": "gold", "no": None, "has": {"no": None}},
-        nickname="小明",
+        nickname="小\u2060明\x00",
     )
     user = (await door.stage.login("alice"))["user"]
     told = {name: user[name] for name in ("external_id", "roles", "nickname")}

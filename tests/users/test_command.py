@@ -134,7 +134,7 @@ async def test_an_unknown_user_is_a_failure_and_an_invalid_id_a_usage_error(
 async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_programs(
     stage: Stage, users: Command
 ) -> None:
-    alice, bob = await stage.login("alice", nickname="小明\u009b2J"), await stage.login("bob")
+    alice, bob = await stage.login("alice", nickname="小明👨‍👩‍👧"), await stage.login("bob")
     await set_roles(stage.rows, "admin", "editor", user_id=alice["user"]["id"])
     listed = await users("list")
     assert (listed.returncode, listed.stderr) == (0, "")
@@ -142,7 +142,7 @@ async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_
     assert [line.split() for line in listed.stdout.splitlines()] == [
         ["ID", "STATUS", "ROLES", "LAST_LOGIN_AT", "NICKNAME"],
         [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "Nameless", called],
-        [alice["user"]["id"], "active", "admin,editor", "2026-11-20T08:00+00:00", "小明\N{REPLACEMENT CHARACTER}2J"],
+        [alice["user"]["id"], "active", "admin,editor", "2026-11-20T08:00+00:00", "小明👨‍👩‍👧"],
     ]
     assert f"未命名 {called}" in (await users("list", LC_ALL="zh_CN.UTF-8")).stdout
     listed = await users("list", "--json")

@@ -1,6 +1,7 @@
 """`/v1/me` and its sessions, as the guides have them."""
 
 import asyncio
+import json
 from time import process_time
 from uuid import uuid4
 
@@ -9,7 +10,8 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, Stage, bearer, leave, until_locked
+from tests.sweeps import swept
+from tests.world import BESIDE_LOGINS, Body, Stage, bearer, body_of, leave, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -22,12 +24,17 @@ ANDROID = (
 )
 
 
+GREY = "thirdwx.qlogo.cn/mmopen/vi_32/POgEwh4mIHO4nibH0KlMECNjjGxQUq24ZEaGT4poC6icRiccVGKSyXwibcPq4BWmiaIGuG1icwx"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
 @pytest.mark.parametrize(
     ("change", "nickname", "avatar_url"),
     [
-        ({}, "Alice", "https://a.example/1.png"),
+        ({"unknown": 1}, "Alice", "https://a.example/1.png"),
+        ({"nickName": "微信用户", "avatarUrl": f"http://{GREY}/132"}, "Alice", "https://a.example/1.png"),
+        ({"nickName": "\u3164"}, None, "https://a.example/1.png"),
         ({"nickname": "Alicia"}, "Alicia", "https://a.example/1.png"),
         ({"nickName": " 小明 "}, "小明", "https://a.example/1.png"),
         ({"userName": None}, None, "https://a.example/1.png"),
@@ -45,6 +52,34 @@ async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
     assert changed.status_code == 200
     assert changed.json() == {**answer["user"], "nickname": nickname, "avatar_url": avatar_url}
     assert (await stage.me(answer)).json() == changed.json()
+
+
+@swept(
+    ("change", "field", "title"),
+    [
+        ({}, "body", "请求内容有误。"),
+        ({"nickName": "x" * 65}, "nickName", "此昵称不可用，请换一个。"),
+        ({"nickname": ["x"], "avatar_url": "x"}, "nickname", "此昵称不可用，请换一个。"),
+        ({"avatarUrl": "http://wx.qlogo.cn/a/0"}, "avatarUrl", "请求内容有误。"),
+        ({"avatar_url": "https://a.example/\ud83d"}, "avatar_url", "请求内容有误。"),
+    ],
+)
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+async def test_a_wrong_change_names_the_field_and_what_the_person_can_change(
+    stage: Stage, method: str, change: Body, field: str, title: str
+) -> None:
+    headers = {**bearer(await stage.login()), "Accept-Language": "zh-CN"}
+    answer = await stage.client.request(method, "/v1/me", content=json.dumps(change), headers=headers)
+    problem = problem_of(answer, "invalid_request", 422)
+    assert (problem["errors"][0]["field"], problem["title"]) == (field, title)
+
+
+async def test_refresh_and_logout_take_the_tutorials_name_of_the_token(stage: Stage) -> None:
+    login = await stage.login()
+    refreshed = await stage.client.post("/v1/refresh", json={"refreshToken": login["refresh_token"]})
+    token = body_of(refreshed)["refresh_token"]
+    assert (await stage.client.post("/v1/logout", json={"refreshToken": token})).status_code == 204
+    problem_of(await stage.refresh(token), "session_revoked", 400)
 
 
 async def test_an_erased_person_is_gone_everywhere(stage: Stage) -> None:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES128
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
+from tests.sweeps import swept
 from wxauth.errors import WeChatBadResponse
 from wxauth.server.wechat.received import WrongWatermark, base64_bytes, check_watermark, e164_of, open_encrypted_data
 
@@ -92,6 +93,16 @@ def test_invalid_base64_is_not_guessed(text: str) -> None:
 )
 def test_data_without_a_padded_object_does_not_decrypt(padded: bytes) -> None:
     assert opened(encrypted(padded)) is None
+
+
+@swept(
+    ("raw", "name"),
+    [(b"a\x14\n", "a\x14\n"), (rb"a\ud83d", "a\ufffd"), (b"a\xed\xa0\xbd", "a\ufffd"), (b"a\xf0\x9f\x98", "a\ufffd")],
+)
+def test_a_name_with_controls_or_half_an_emoji_is_read(raw: bytes, name: str) -> None:
+    text = b'{"nickName":"' + raw + b'"}'
+    filled = -len(text) % 16 or 16
+    assert opened(encrypted(text + bytes([filled]) * filled)) == {"nickName": name}
 
 
 def test_an_object_that_fills_its_blocks_has_a_block_of_padding() -> None:

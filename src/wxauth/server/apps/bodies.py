@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from wxauth.server.apps.registry import Apps, AppSource, KnownApp
 from wxauth.server.core.setting_types import AppKind, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields, Settings
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownAppId
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, Changes, ShownAppId
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 
@@ -35,7 +35,7 @@ class AppRequest(App, _Administered):
         return App(**{name: getattr(self, name) for name in App.model_fields})
 
 
-class AppChangeRequest(AppFields, _Administered):
+class AppChangeRequest(Changes, AppFields, _Administered):
     """Changes of an app. An absent field changes nothing; null or empty clears a field that may be empty."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"is_enabled": False}]})

@@ -26,6 +26,7 @@ from wxauth.server.core.terminal import (
     word,
 )
 from wxauth.server.web.bodies import Time, id_in_cursor
+from wxauth.texts import clean_text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -56,6 +57,7 @@ class WrongCall(click.UsageError):
         super().__init__(sentence(Text(template, **values)))
 
 
+_CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 """Columns whose values are words of ours."""
 SHOWN_ONCE: Final = "Keep the secret, it is not shown again."
@@ -124,8 +126,9 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str | None) -> str:
-    """A text chosen by a user, without characters that control a terminal; `-` if there is none."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
+    """A text chosen by a user, without characters that control a terminal; `-` if it shows nothing."""
+    printed = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text or "")
+    return printed if clean_text(printed) else "-"
 
 
 def state_of(it: Any) -> str:

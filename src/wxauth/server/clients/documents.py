@@ -16,7 +16,6 @@ from math import ceil
 from typing import Any, Final
 
 import httpx
-from pydantic_core import from_json
 
 from wxauth.errors import RateLimited
 from wxauth.server.clients.clients import ID_TOKEN_ALG, check_uri
@@ -33,7 +32,7 @@ from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.sessions.rows import HAS_SESSIONS
-from wxauth.texts import clean_text
+from wxauth.texts import clean_text, read_loosely
 
 FETCH_SECONDS: Final = 4.0
 MAX_DOCUMENT: Final = 10 * 1024
@@ -208,7 +207,7 @@ class ClientDocuments:
 def client_in(client_id: str, body: bytes) -> Client:
     """The client that a document describes. Raises: NotFetched."""
     try:
-        document = from_json(body)
+        document = read_loosely(body)
     except ValueError:
         document = None
     if not isinstance(document, dict):

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model
 from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
@@ -16,7 +16,7 @@ from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES,
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Items, all_of
+from wxauth.server.web.bodies import Changes, Items, all_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 
@@ -51,7 +51,7 @@ class ClientRequest(_ClientOptions):
     )
 
 
-class ClientChangeRequest(_ClientOptions):
+class ClientChangeRequest(Changes, _ClientOptions):
     """Changes of a client. An absent field is unchanged; null, false or empty clears it."""
 
     model_config = ConfigDict(
@@ -62,12 +62,6 @@ class ClientChangeRequest(_ClientOptions):
         default_factory=list,  # which the schema does not show: it only marks an absent field
         description="The complete list of the client's scopes from now on.",
     )
-
-    @model_validator(mode="after")
-    def _is_not_empty(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("must name a field to change")
-        return self
 
 
 class ClientAnswer(AddedClient):

@@ -15,7 +15,7 @@ from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
 from wxauth.server.outbound.urls import MAX_URL
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Items, OrEmpty, PageQuery, Time, all_of, items_of
+from wxauth.server.web.bodies import Changes, Items, OrEmpty, PageQuery, Time, all_of, items_of
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
@@ -45,7 +45,7 @@ class NewWebhook(BaseModel):
     types: list[KnownType] | None = Field(default=None, description="Default: all types.")
 
 
-class WebhookChange(BaseModel):
+class WebhookChange(Changes):
     """Changes of a webhook. An absent or null field is unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": True}]}, hide_input_in_errors=True)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Final, Literal, NotRequired
+from typing import Annotated, ClassVar, Final, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import AliasChoices, ConfigDict, Field, StrictBool
 from typing_extensions import TypedDict
 
 from wxauth.errors import (
@@ -44,10 +44,18 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token,
 )
 from wxauth.server.sessions.rows import EndReason, end_session
-from wxauth.server.users.bodies import GivenAvatarUrl, GivenNickname, UserAnswer, is_own_picture, user_answer
+from wxauth.server.users.bodies import (
+    AVATAR_URLS,
+    NICKNAMES,
+    AvatarUrl,
+    Nickname,
+    UserAnswer,
+    is_own_picture,
+    user_answer,
+)
 from wxauth.server.users.consent_rows import give_consents, missing_from
 from wxauth.server.users.nicknames import Nicknames
-from wxauth.server.web.bodies import ShownSessionId
+from wxauth.server.web.bodies import Lenient, ShownSessionId
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""
@@ -57,15 +65,11 @@ EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..
 LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-def _readable(value: object) -> dict[str, str]:
-    # A login is never refused because of a consent. A malformed one is left out, and consents_due names it.
-    pairs = value.items() if isinstance(value, dict) else ()
-    return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
+class LoginRequest(Lenient):
+    """A `wx.login` code, and profile fields that the user gave. Only `code`, `app_id` and `stay` can refuse it."""
 
-
-class LoginRequest(BaseModel):
-    """A `wx.login` code, and profile fields that the user gave."""
-
+    optional = frozenset({"nickname", "avatar_url", "phone_code", "consents"})
+    cleaned: ClassVar = ("nickname",)
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
         hide_input_in_errors=True,
@@ -83,15 +87,17 @@ class LoginRequest(BaseModel):
         description="The mini-program or mobile app. Also accepted as `appId`, `appid`. Default: the first "
         "configured mini-program.",
     )
-    nickname: GivenNickname = Field(
+    nickname: Nickname | None = Field(
         default=None,
-        description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or if "
-        "nicknames are checked and it violates WeChat's rules.",
+        validation_alias=NICKNAMES,
+        description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or 微信用户, which "
+        "WeChat gives for everybody.",
     )
-    avatar_url: GivenAvatarUrl = Field(
+    avatar_url: AvatarUrl | None = Field(
         default=None,
+        validation_alias=AVATAR_URLS,
         description="An https URL. Also accepted as `avatarUrl`. Unchanged if absent, null or empty, or if "
-        "it is the URL of an uploaded picture.",
+        "it is the URL of an uploaded picture or of WeChat's grey one.",
     )
     phone_code: Annotated[str, Field(max_length=256)] | None = Field(
         default=None,
@@ -100,9 +106,8 @@ class LoginRequest(BaseModel):
         "If it fails, the login still succeeds: see `phone_error`.",
         repr=False,
     )
-    consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
-        default_factory=dict,  # pydantic copies a default, deeply, for each login
-        json_schema_extra={"default": {}},
+    consents: dict[str, str] | None = Field(
+        default=None,
         description="Documents that the user agrees to, with their versions. Versions not in force are ignored: "
         "see `consents_due`.",
     )
@@ -127,6 +132,16 @@ class TokenAnswer(TypedDict):
     is_new_user: bool
     user: UserAnswer
     phone_error: NotRequired[Annotated[str, Field(description="Why `phone_code` failed: the `code` of the problem.")]]
+    ignored: NotRequired[
+        Annotated[
+            dict[str, str],
+            Field(
+                description="Fields of a login that were left out, because they cannot be taken, each with the `code` "
+                "of the problem. Absent if none.",
+                examples=[{"nickname": "invalid_request"}],
+            ),
+        ]
+    ]
 
 
 @part
@@ -153,8 +168,7 @@ class Logins:
         picture is left out if the user changes them too often. Somebody who has asked to be erased is refused, unless
         the person stays.
 
-        If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is
-        not in force or cannot be recorded: the app requests it again.
+        A field that is optional fails no login, because its code is used up: the answer says what was left out.
 
         Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
             SignUpUnavailable, AccountDisabled, AccountLeaving.
@@ -185,12 +199,16 @@ class Logins:
             now=now,
         )
         user: UserInSession = login.user
+        ignored = dict(body.left_out)
         if login.ignored_fields:
+            ignored |= dict.fromkeys(login.ignored_fields, RateLimited.code)
             fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
             log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
         if self.risk.is_on or self.nicknames.is_on:
             left = self.settings.wechat_timeout - wechat_ms / 1000
-            user = await self._judged(login, nickname=nickname, ip=device.ip, patience=left)
+            user, problem = await self._judged(login, nickname=nickname, ip=device.ip, patience=left)
+            if problem is not None:
+                ignored["nickname"] = problem
         self.numbers.count_login(is_new=login.is_new, at=now)
         if login.is_new or self.settings.is_logged(login.session_id):
             log.info(
@@ -204,7 +222,9 @@ class Logins:
                 **self.settings.added_in_log(device.ip, is_always_logged=login.is_new),
             )
         if body.consents:
-            user = await self._with_consents(user, body.consents, ip=device.ip, now=now)
+            user, problem = await self._with_consents(user, body.consents, ip=device.ip, now=now)
+            if problem is not None:
+                ignored["consents"] = problem
         phone_error = None
         if body.phone_code:
             user, phone_error = await self._with_phone(user, body.phone_code)
@@ -215,6 +235,7 @@ class Logins:
             refresh_expires_in=refresh_expires_in,
             is_new_user=login.is_new and user.id == login.user.id,  # not if the number linked an existing user
             phone_error=phone_error,
+            ignored=ignored,
             now=now,
         )
 
@@ -262,8 +283,10 @@ class Logins:
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)
 
-    async def _judged(self, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float) -> UserInSession:
-        """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
+    async def _judged(
+        self, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
+    ) -> tuple[UserInSession, str | None]:
+        """Ask WeChat about a stored login. Returns the user, and the code of the problem if the nickname is not set.
 
         WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored
         one. The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
@@ -273,7 +296,7 @@ class Logins:
         """
         is_asked = login.user.unjudged_since is not None and self.risk.is_on
         deciding = self.risk.judge(login.user, ip, patience=patience) if is_asked and self.risk.blocks else None
-        user = await self.nicknames.set_at_login(login.user, nickname, patience=patience)
+        user, problem = await self.nicknames.set_at_login(login.user, nickname, patience=patience)
         if deciding is not None:
             match await asyncio.shield(deciding):
                 case RiskVerdict.BLOCKED:
@@ -284,22 +307,22 @@ class Logins:
                     raise AccountDisabled("this user has just been disabled", user_id=user.id)
         elif is_asked:
             self.risk.note_later(login.user, ip)
-        return user
+        return user, problem
 
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
-    ) -> UserInSession:
-        """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
+    ) -> tuple[UserInSession, str | None]:
+        """Record those of the consents that are in force. Returns the user, and an error code if recording fails."""
         in_force = self.settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, requested):
-            return user
+            return user, None
         try:
             given = await give_consents(self.database, user, requested, ip=ip, now=now)
         except WxAuthError as exc:
             log.warning("login_without_consents", user_id=user.id, app_id=user.app_id, reason=exc.code)
-            return user
-        return user.model_copy(update={"consents": dict(given)})
+            return user, exc.code
+        return user.model_copy(update={"consents": dict(given)}), None
 
     async def _with_phone(self, user: UserInSession, code: str) -> tuple[UserInSession, str | None]:
         """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
@@ -321,6 +344,7 @@ class Logins:
         refresh_expires_in: int,
         is_new_user: bool,
         phone_error: str | None = None,
+        ignored: Mapping[str, str] | None = None,
         now: datetime,
     ) -> TokenAnswer:
         claims = self.apps.claims_of(user.app_id)
@@ -337,6 +361,8 @@ class Logins:
         }
         if phone_error is not None:
             answer["phone_error"] = phone_error
+        if ignored:
+            answer["ignored"] = dict(ignored)
         return answer
 
 

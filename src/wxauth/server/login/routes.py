@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -65,12 +65,17 @@ class ProofRequest(BaseModel):
     )
 
 
+_REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
+
+
 class RefreshRequest(BaseModel):
     """The refresh token of the last login or refresh."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
 
-    refresh_token: str = Field(repr=False)
+    refresh_token: str = Field(
+        validation_alias=_REFRESH_TOKENS, description="Also accepted as `refreshToken`.", repr=False
+    )
 
 
 class LogoutRequest(BaseModel):
@@ -78,7 +83,9 @@ class LogoutRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
 
-    refresh_token: str | None = Field(default=None, repr=False)
+    refresh_token: str | None = Field(
+        default=None, validation_alias=_REFRESH_TOKENS, description="Also accepted as `refreshToken`.", repr=False
+    )
 
 
 class LeavingAnswer(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import httpx
 from pydantic import AfterValidator, TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.server.core.addresses import TRUNCATED
@@ -28,6 +28,7 @@ from wxauth.server.users.attributes import AttributesPatch, patched
 from wxauth.server.users.bodies import TITLE, Nickname, Role
 from wxauth.server.users.ids import ExternalId
 from wxauth.server.wechat.client import WeChatIdentity
+from wxauth.texts import read_loosely
 
 MAX_ANSWER: Final = 16 * 1024
 """Bytes of an answer that are read."""
@@ -151,7 +152,7 @@ class SignUpHook:
         if response.status_code != _OK:
             raise HookFailed("its status was {n}", n=response.status_code)
         try:
-            answer = from_json(response.extensions[ANSWER].body)
+            answer = read_loosely(response.extensions[ANSWER].body)
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):

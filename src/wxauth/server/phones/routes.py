@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from wxauth.errors import (
@@ -42,7 +42,10 @@ class PhoneRequest(BaseModel):
     )
 
     code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
-        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Works for five minutes.", repr=False
+        validation_alias=AliasChoices("code", "phone_code", "phoneCode"),
+        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Also accepted as `phone_code`, "
+        "`phoneCode`. Works for five minutes.",
+        repr=False,
     )
 
 

@@ -17,7 +17,14 @@ from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from wxauth.errors import InvalidRequest, InvalidToken, NotFound, StorageUnavailable, WeChatBadResponse
+from wxauth.errors import (
+    PICTURE_OF_ANOTHER_KIND,
+    InvalidRequest,
+    InvalidToken,
+    NotFound,
+    StorageUnavailable,
+    WeChatBadResponse,
+)
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -36,7 +43,7 @@ from wxauth.server.pictures.rows import (
     note_asked,
     replace_avatar,
 )
-from wxauth.server.pictures.thumbnails import UnusablePicture, check_file, thumbnail_of
+from wxauth.server.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.bodies import AVATARS_PATH
 from wxauth.server.users.policies import Policy
 from wxauth.server.users.user_rows import clear_fields, lock_user_of
@@ -191,7 +198,8 @@ class Avatars:
             async with turn:
                 picture = await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
-            raise InvalidRequest.of("file", str(exc)) from exc
+            title = PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
+            raise InvalidRequest.of("file", str(exc), title=title) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), *picture)
         url = self._base_url + _file_name(avatar)
         changed = await replace_avatar(self.database, user, avatar, url=url, now=self.clock())

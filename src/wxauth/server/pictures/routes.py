@@ -11,7 +11,15 @@ from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
+from wxauth.errors import (
+    PICTURE_TOO_LARGE,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    StorageUnavailable,
+    Title,
+)
 from wxauth.server.pictures.avatars import MAX_FILE, Avatars
 from wxauth.server.users.bodies import AVATARS_PATH, UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
@@ -76,11 +84,13 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
         raise InvalidRequest.of(
             _FIELD, f"Must be in a multipart/form-data body of at most {_MAX_PARTS} parts"
         ) from None
+    except PayloadTooLarge as exc:
+        raise PayloadTooLarge(exc.detail, title=PICTURE_TOO_LARGE) from None
     except TimeoutError:
         raise InvalidRequest(f"the body was not here in {patience:g} s", status=408) from None
     content = _only_file(parts)
     if len(content) > MAX_FILE:
-        raise PayloadTooLarge(f"{_FIELD}: it may have {MAX_FILE} bytes")
+        raise PayloadTooLarge(f"{_FIELD}: it may have {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
     if not content:
         raise InvalidRequest.of(_FIELD, "Must not be empty")
     return content

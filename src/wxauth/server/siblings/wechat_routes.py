@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
@@ -45,7 +45,7 @@ from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, errors_of, invalid_request
+from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, read_body
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import VALIDATED_KEY, Router
 from wxauth.texts import is_http_url
@@ -141,9 +141,6 @@ class SignatureAnswer(TypedDict):
     openid: ShownOpenid
 
 
-_validate: Final = SignatureRequest.__pydantic_validator__.validate_json
-
-
 class Signer(NamedTuple):
     """A proved client with the scope `sign`, and the keys that its request names."""
 
@@ -165,9 +162,9 @@ async def signer_of(
         credentials = basic_credentials(request)
         wanted = refusal = None
         try:
-            wanted = _validate(await _body_of(request))
-        except ValidationError as exc:
-            refusal = invalid_request(errors_of(exc))
+            wanted = read_body(SignatureRequest, await _body_of(request))
+        except InvalidRequest as exc:
+            refusal = exc
         openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
         found: Secrets | None = None
         keys: Sequence[KeyOfLogin] = ()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard
+from typing import Annotated, Any, ClassVar, Final, Literal, NotRequired, TypeGuard
 from uuid import UUID
 
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from wxauth.errors import NICKNAME_REFUSED
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import EventType
@@ -32,6 +33,7 @@ from wxauth.server.users.user_rows import OwnIdentity
 from wxauth.server.web.bodies import (
     MAX_PAGE_SIZE,
     TEXT,
+    Changes,
     NextCursor,
     OnlyNull,
     OrEmpty,
@@ -45,6 +47,7 @@ from wxauth.server.web.bodies import (
     Time,
     TimedPageQuery,
 )
+from wxauth.server.wechat.received import is_stand_in
 from wxauth.texts import clean_text
 
 # The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
@@ -88,7 +91,7 @@ def _without_empty(values: Any) -> Any:
     return [value for value in values if value != ""] if isinstance(values, list) else values
 
 
-class UserChangeRequest(BaseModel):
+class UserChangeRequest(Changes):
     """Changes of a user. An absent field is unchanged, and so is a null one, except for the last three."""
 
     model_config = ConfigDict(
@@ -345,7 +348,8 @@ def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
 
 def _picture_url(value: str, info: ValidationInfo) -> str:
     settings: Settings | None = info.context and info.context[Settings]
-    if (settings is not None and is_own_picture(value, settings.issuer)) or _HTTPS_URL.fullmatch(value):
+    is_own = settings is not None and is_own_picture(value, settings.issuer)
+    if is_own or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
         return value
     raise ValueError("Must be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
 
@@ -354,20 +358,35 @@ def _clean(value: object) -> object:
     return clean_text(value) if isinstance(value, str) else value
 
 
-Nickname = Annotated[str, BeforeValidator(_clean), StringConstraints(max_length=64)]
-AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
-GivenNickname = Annotated[Nickname | None, Field(validation_alias=AliasChoices("nickname", "nickName", "userName"))]
-GivenAvatarUrl = Annotated[AvatarUrl | None, Field(validation_alias=AliasChoices("avatar_url", "avatarUrl"))]
+def _unless_stand_in(value: str) -> str:
+    return "" if is_stand_in(value) else value
 
 
-class ProfileChange(BaseModel):
+_Name = Annotated[str, BeforeValidator(_clean), StringConstraints(max_length=64)]
+_Picture = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
+Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
+AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
+"""WeChat's stand-ins for a name and a picture count as empty."""
+NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
+AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
+
+
+class ProfileChange(Changes):
     """Changes of the caller's profile. An absent field is unchanged; null or empty clears it."""
 
+    cleaned: ClassVar = ("nickname",)
+    titles: ClassVar = dict.fromkeys(NICKNAMES.choices, NICKNAME_REFUSED)
     model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
 
-    nickname: GivenNickname = Field(default=None, description="Also accepted as `nickName`, `userName`.")
-    avatar_url: GivenAvatarUrl = Field(
+    nickname: _Name | None = Field(
         default=None,
+        validation_alias=NICKNAMES,
+        description="Also accepted as `nickName`, `userName`. Unchanged, as `avatar_url` is, by what WeChat gives for "
+        "everybody: 微信用户, and a grey picture.",
+    )
+    avatar_url: _Picture | None = Field(
+        default=None,
+        validation_alias=AVATAR_URLS,
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
     )
     phone: OnlyNull = Field(
@@ -376,7 +395,8 @@ class ProfileChange(BaseModel):
 
     def changes(self) -> dict[str, str | None]:
         """The fields that the request contains, with None for those to clear."""
-        return {name: getattr(self, name) or None for name in self.model_fields_set}
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: value or None for name, value in given.items() if not is_stand_in(value)}
 
 
 def _texts(value: object) -> object:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final, TypeGuard
 
-from wxauth.errors import InvalidRequest, RateLimited, StorageUnavailable, WeChatError
+from wxauth.errors import NICKNAME_REFUSED, InvalidRequest, RateLimited, StorageUnavailable, WeChatError
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
@@ -43,7 +43,7 @@ class Nicknames(Policy):
         verdict = await self._verdict(user, nickname, patience=patience) if self.blocks else None
         if verdict is not None and verdict.suggest == "risky":
             log.warning("nickname_refused", user_id=user.id, app_id=user.app_id, label=verdict.label)
-            raise InvalidRequest.of("nickname", "WeChat refuses this name")
+            raise InvalidRequest.of("nickname", "WeChat refuses this name", title=NICKNAME_REFUSED)
         stored = await store_profile(self.database, user, changes, now=self.clock())
         if not self.blocks:
             self._later(user, partial(self._check, user, nickname))
@@ -51,20 +51,22 @@ class Nicknames(Policy):
             self._later(user, partial(self._note, user, verdict))
         return stored
 
-    async def set_at_login(self, user: UserInSession, nickname: str | None, *, patience: float) -> UserInSession:
-        """Set the nickname that a login sent. Returns the user, changed or not.
+    async def set_at_login(
+        self, user: UserInSession, nickname: str | None, *, patience: float
+    ) -> tuple[UserInSession, str | None]:
+        """Set the nickname that a login sent. Returns the user, and the code of the problem if it is not changed.
 
         Raises nothing: a failure must not fail the login, whose code is spent.
         """
         if not self._must_check(nickname, user):
-            return user
+            return user, None
         try:
-            return await self.change_profile(user, {"nickname": nickname}, patience=patience) or user
-        except InvalidRequest:
-            return user
+            return await self.change_profile(user, {"nickname": nickname}, patience=patience) or user, None
+        except InvalidRequest as exc:
+            return user, exc.code
         except (RateLimited, StorageUnavailable) as exc:
             log.warning("login_without_nickname", user_id=user.id, app_id=user.app_id, reason=exc.code)
-            return user
+            return user, exc.code
 
     def _must_check(self, nickname: str | None, user: UserInSession) -> TypeGuard[str]:
         return self.is_on and nickname is not None and nickname != user.nickname

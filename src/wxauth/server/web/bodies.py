@@ -1,30 +1,36 @@
 """What the bodies and parameters of all rooms share: types, examples, and the pages of lists with their cursors."""
 
+import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import islice
-from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
+    RootModel,
     ValidationError,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault
 
-from wxauth.errors import FieldError, InvalidRequest
+from wxauth.errors import FieldError, InvalidRequest, Title
+from wxauth.texts import read_loosely
 
 _MAX_ERRORS: Final = 20
 """How many errors of one request are reported. Some bodies may have any fields, and the log repeats them."""
@@ -33,6 +39,7 @@ _LONGEST_FIELD: Final = 64
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
 
+_NO_HALF: Final = "Must be without halves of characters, such as \\ud83d"
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -241,22 +248,115 @@ class TimedPageQuery(PageQuery):
         return FIRST_PAGE if self.cursor is None else dict(zip(FIRST_PAGE, _place_in(self.cursor), strict=True))
 
 
+class Changes(BaseModel):
+    """Changes of something: at least one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_not_empty(cls, values: Any) -> Any:
+        if values == {}:
+            raise ValueError("Must name a field to change")
+        return values
+
+
+class Lenient(BaseModel):
+    """A body that is never refused for its `optional` fields: one that cannot be taken is left out."""
+
+    optional: ClassVar[frozenset[str]] = frozenset()
+    left_out: ClassVar[Mapping[str, str]] = {}
+    """Those of this body, each with the code of its problem."""
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_body(model: type[Model], body: bytes, context: Mapping[Any, Any] | None = None) -> Model:
+    """Validate a body of JSON. Raises: InvalidRequest."""
+    try:
+        return model.model_validate_json(body, context=context)
+    except ValidationError as exc:
+        return read_anyway(model, body, errors_of(exc), context)
+
+
+def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
+    """A body that is not valid, but for halves of emoji and for what is optional. Raises: InvalidRequest.
+
+    A half refuses only the field that has it, unless the model has it in `cleaned`.
+    """
+    validate: Any = model.__pydantic_validator__.validate_python
+    is_json = errors[0]["type"] != "json_invalid"
+    optional = model.optional if issubclass(model, Lenient) else frozenset()
+    if is_json and not optional:
+        raise invalid_request(errors, model)
+    try:
+        given = read_loosely(body)
+    except ValueError:
+        raise invalid_request(errors, model) from None
+    fields, left_out = _fields_of(model), frozenset[str]()
+    errors = errors if is_json else []
+    while True:
+        wrong = frozenset(fields.get(error["loc"][0], "") if error["loc"] else "" for error in errors)
+        if not wrong <= optional:
+            raise invalid_request(errors, model)
+        left_out |= wrong
+        if wrong:
+            given = {name: value for name, value in given.items() if fields.get(name) not in wrong}
+        if errors := _halves_in(given, model, fields):
+            continue
+        try:
+            checked: Model = validate(given, context=context)
+        except ValidationError as exc:
+            errors = errors_of(exc)
+        else:
+            if left_out:
+                vars(checked)["left_out"] = dict.fromkeys(sorted(left_out), InvalidRequest.code)
+            return checked
+
+
+@cache
+def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
+    """The model's fields, by all names that a body may have for them."""
+    fields: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        aliases = field.validation_alias
+        names = aliases.choices if isinstance(aliases, AliasChoices) else [aliases or name]
+        fields |= dict.fromkeys(map(str, names), name)
+    return fields
+
+
+def _halves_in(given: object, model: type[BaseModel], fields: Mapping[str, str]) -> list[Any]:
+    """Errors for the fields with lone surrogates, which neither PostgreSQL nor JSON takes."""
+    errors = []
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if issubclass(model, RootModel) or (name in fields and fields[name] not in getattr(model, "cleaned", ())):
+            try:
+                json.dumps([name, value], ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                errors.append({"loc": (name,), "msg": _NO_HALF, "type": "half"})
+    return errors
+
+
 def errors_of(exc: ValidationError) -> list[Any]:
     """Pydantic's errors, without the values."""
     return exc.errors(include_url=False, include_context=False, include_input=False)
 
 
-def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
-    """Our own error for the first of pydantic's errors. It names the fields, never their values."""
+def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
+    """Our own error for the first of pydantic's errors. It names the fields, never their values.
+
+    Its title is that of the first of the fields for which the model has one.
+    """
     shown = islice(errors, _MAX_ERRORS)
     found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in shown]
-    return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
+    titles: Mapping[str, Title] = getattr(model, "titles", {})
+    title = next((titles[error.field] for error in found if error.field in titles), None)
+    return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found, title=title)
 
 
 def _field(location: tuple[str | int, ...]) -> str:
     if location[:1] in (("body",), ("query",), ("path",), ("header",)):
         location = location[1:]
-    return ".".join(part for part in location if isinstance(part, str)) or "body"
+    return ".".join(part for part in location if isinstance(part, str)).encode(errors="replace").decode() or "body"
 
 
 def _message(error: Mapping[str, Any]) -> str:

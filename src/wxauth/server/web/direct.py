@@ -35,7 +35,7 @@ from typing_extensions import TypedDict
 from wxauth.errors import InvalidRequest, PayloadTooLarge, Title, WxAuthError
 from wxauth.server.core.settings import Settings
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
-from wxauth.server.web.bodies import errors_of, invalid_request
+from wxauth.server.web.bodies import errors_of, invalid_request, read_anyway
 from wxauth.server.web.dependencies import Argument, Plan, entailed_by, metadata_of, services_of
 from wxauth.server.web.edge import CONTROL_CHARACTERS
 
@@ -367,14 +367,15 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         if may_be_empty and not body:
             return None
         settings = (await services_of(request)).settings
+        context = {Settings: settings}
         try:
-            checked: BaseModel = validate(body, context={Settings: settings})
+            checked: BaseModel = validate(body, context=context)
             return checked
         except ValidationError as exc:
             errors = errors_of(exc)
-            if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
-                raise InvalidRequest.of("body", _NO_FORM) from None
-            raise invalid_request(errors) from None
+        if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
+            raise InvalidRequest.of("body", _NO_FORM)
+        return read_anyway(model, body, errors, context)
 
     return Argument(read, Entails(failures=(_refusal_of(model), PayloadTooLarge)))
 

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
-from pydantic_core import from_json
 
 from wxauth.errors import (
     CodeUsed,
@@ -39,7 +38,7 @@ from wxauth.server.wechat.errcodes import (
     errcode_label,
     errcode_of,
 )
-from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder
+from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
@@ -296,7 +295,7 @@ class WeChat:
         if asked.api == MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
-            answer = from_json(body)  # whatever its Content-Type is
+            answer = read_json(body)  # whatever its Content-Type is
         except ValueError as exc:
             raise WeChatBadResponse(Text("WeChat's answer is not JSON")) from exc
         if not isinstance(answer, dict):

@@ -10,9 +10,11 @@ mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (
 """
 
 import hmac
+import json
 import re
 import unicodedata
 from base64 import b64decode
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +34,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import FieldError, InvalidRequest, InvalidSignature, WeChatBadResponse
 from wxauth.server.core.settings import App
+from wxauth.texts import read_loosely
 
 BLOCK_BYTES: Final = 16
 """AES's block size, and the length of the key and of the iv."""
@@ -57,6 +60,11 @@ _AROUND: Final = " \t\r\n()<>[]{}\"'"
 _NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
 """A negative number, such as -1; one that was rounded, such as 1.38E+10, but not 5e13, as hexadecimal ids begin; or a
 variable that was not replaced, such as ${id}."""
+_STAND_IN: Final = re.compile(
+    r"微信用户|https?://(thirdwx\.qlogo\.cn/mmopen/vi_32/POgEwh4mIHO4|mmbiz\.qpic\.cn/mmbiz/icTdbqWNOwNRna42)"
+    r"[A-Za-z0-9_-]*(/[0-9]*)?([?#].*)?",
+    re.IGNORECASE,
+)
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 REVOKED: Final = "user_authorization_revoke"
@@ -115,7 +123,7 @@ def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes)
         key = base64_bytes(session_key.decode())
         decryptor, unpadder = Cipher(AES128(key), CBC(iv)).decryptor(), PKCS7(AES128.block_size).unpadder()
         padded = decryptor.update(encrypted_data) + decryptor.finalize()
-        opened = from_json(unpadder.update(padded) + unpadder.finalize(), allow_inf_nan=False)
+        opened = read_json(unpadder.update(padded) + unpadder.finalize())
     except ValueError:  # the same result for every failure, so that it does not reveal whether the padding was valid
         return None
     return opened if isinstance(opened, dict) else None
@@ -161,6 +169,20 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
     if not _E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
         raise WeChatBadResponse("what WeChat gave is not a phone number")
     return phone
+
+
+def is_stand_in(value: str | None) -> bool:
+    """Whether this is the name, or one of the pictures, that WeChat gives for everybody who has given none."""
+    return value is not None and _STAND_IN.fullmatch(value) is not None
+
+
+def read_json(body: bytes) -> Any:
+    """WeChat's JSON, whose names may have raw controls, and halves of emoji: U+FFFD then. Raises: ValueError."""
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError:
+        text = json.dumps(read_loosely(body, strict=False), ensure_ascii=False)
+        return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
 def is_id(value: object) -> TypeGuard[str]:
@@ -406,8 +428,8 @@ def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
 
 def _fields_or_none(body: bytes) -> dict[str, Any] | None:
     try:
-        text = body.decode("utf-8-sig").strip()
-        fields = _xml_fields(text) if text.startswith("<") else from_json(text)
+        text = body.removeprefix(BOM_UTF8).strip()
+        fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
     return fields if isinstance(fields, dict) else None

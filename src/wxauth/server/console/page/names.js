@@ -12,18 +12,22 @@ const known = new Map() // ids of people, with what is known of them, or its pro
 let wanted = [] // ids that the next request names
 let titles // of the apps, or its promise
 
+// A name that was stored before names were cleaned may show nothing.
+const shown = (nickname) => (/[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u.test(nickname ?? '') ? nickname : null)
+
 /** What a person is called everywhere: by the nickname, or as a user without one, with the end of the id. */
-export const called = ({ id, nickname }) => nickname ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
+export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
 /** Write a person's name on a link that has the end of the id beside it, which completes the name of the nameless. */
 function write(link, user) {
-  link.textContent = user.nickname ?? text('nameless')
-  if (!user.nickname) link.setAttribute('aria-label', called(user))
+  link.textContent = shown(user.nickname) ?? text('nameless')
+  if (!shown(user.nickname)) link.setAttribute('aria-label', called(user))
 }
 
 /** A person, by name, linked to the page about them; or the name of another actor. */
-export function personOf(id, nickname) {
+export function personOf(id, given) {
   if (!UUID.test(id)) return code(id)
+  const nickname = shown(given)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
   if (!nickname) glimpse(id).then((found) => (found ? write(link, found) : (link.textContent = text('gone'))))
   return h('span', { class: 'person' }, link, shortId(id))
@@ -31,8 +35,8 @@ export function personOf(id, nickname) {
 
 /** A person's name, linked to the page about them, above app, device and address of the newest session: most people give no name. */
 export function nameAndPlaceOf(user) {
-  const { id, nickname, identities } = user
-  const link = h('a', { href: `#/users/${id}`, class: nickname ? '' : 'nameless' })
+  const { id, identities } = user
+  const link = h('a', { href: `#/users/${id}`, class: shown(user.nickname) ? '' : 'nameless' })
   write(link, user)
   const place = h('small', {})
   Promise.all([glimpse(id), appTitles()]).then(([found, apps]) => {
@@ -43,7 +47,7 @@ export function nameAndPlaceOf(user) {
 }
 
 /** A person's name; null if they have none, nobody has this id, or it is no id. */
-export const nameOf = (id) => (UUID.test(id) ? glimpse(id).then((found) => found?.nickname ?? null) : Promise.resolve(null))
+export const nameOf = (id) => (UUID.test(id) ? glimpse(id).then((found) => shown(found?.nickname)) : Promise.resolve(null))
 
 /** What is known of a person; null if nobody has this id. Ids that are asked for in the same moment share a request. */
 function glimpse(id) {
