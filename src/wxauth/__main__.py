@@ -10,6 +10,8 @@ from typing import NoReturn
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a write to a full or broken disk fails with."""
+_OF_TERMINALS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
+"""Python's names of encodings that lack some characters."""
 
 
 def main() -> None:
@@ -42,6 +44,9 @@ def main() -> None:
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
             sys.exit(say("the output cannot be written: {error}", error=os_reason(exc)))
+        if isinstance(exc, UnicodeEncodeError) and exc.encoding in _OF_TERMINALS:
+            text = "the output cannot be written in {encoding}: set PYTHONIOENCODING=utf-8"
+            sys.exit(say(text, encoding=exc.encoding))
         sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would contain values from PostgreSQL's message
 
 

@@ -675,6 +675,14 @@ def test_a_migration_that_is_not_possible_is_one_clear_line(
 # secret, openapi, and how they are called
 
 
+@pytest.mark.process
+def test_an_encoding_that_lacks_characters_is_one_line() -> None:
+    env = environment(PYTHONIOENCODING="latin-1", LC_ALL="C")
+    done = subprocess.run([sys.executable, "-m", "wxauth", "openapi"], env=env, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"the output cannot be written in latin-1: set PYTHONIOENCODING=utf-8\n"
+
+
 @pytest.mark.requirement("asvs-6.5.3")
 def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     first, second = (run("secret", "new", cwd=tmp_path).stdout for _ in range(2))
