@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from tests.fakes import SECRET_KEY
+from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Stage, add_client, body_of
+from tests.world import Stage, add_client, body_of, until
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.dev.wechat import ACCOUNT, APPS, Simulator
 
@@ -100,7 +101,45 @@ async def test_one_replica_fetches_for_all_and_again_before_the_end(signing: Sta
     signing.clock.advance(seconds=100)  # 200 s before the end
     for stage in (signing, replica):
         assert (await sign(stage, shop)).status_code == 200
-    assert fetched(signing) == 2
+    await until(lambda: fetched(signing) == 2)
+
+
+async def test_while_wechat_hangs_nobody_waits_who_has_a_ticket(signing: Stage, shop: Credentials) -> None:
+    await sign(signing, shop)
+    signing.simulator.fail("getticket", hang=True, times=None)
+    signing.clock.advance(seconds=7000)
+    for stage in (signing, await signing.replica(apps=[*APPS, HOSTS])):  # the second one finds it stored
+        answers = await asyncio.gather(*(sign(stage, shop) for _ in range(5)))
+        assert {answer.status_code for answer in answers} == {200}
+    await until(lambda: fetched(signing) == 2)
+    assert "js_ticket_not_renewed" not in str(signing.log_lines()), "the call has ended already"
+
+
+async def test_after_wechat_has_hung_it_is_not_asked_for_some_seconds(signing: Stage, shop: Credentials) -> None:
+    signing.simulator.fail("getticket", hang=True, times=None)
+    asking = asyncio.create_task(sign(signing, shop))
+    await until(lambda: fetched(signing) == 1)
+    signing.clock.advance(seconds=6)
+    let_pass(6)
+    problem_of(await asking, "wechat_timeout", 504)
+    for _ in range(3):
+        problem_of(await sign(signing, shop), "wechat_timeout", 504)
+    assert fetched(signing) == 1
+    signing.clock.advance(seconds=5)
+    signing.simulator.faults.clear()
+    assert (await sign(signing, shop)).status_code == 200
+
+
+async def test_times_of_a_wrong_clock_are_no_times_of_a_ticket(signing: Stage, shop: Credentials) -> None:
+    signing.clock.advance(hours=26)
+    await sign(signing, shop)
+    await signing.rows.execute("UPDATE js_tickets SET leased_until = ends_at")
+    signing.clock.advance(hours=-26)
+    for stage in (signing, await signing.replica(apps=[*APPS, HOSTS])):
+        assert (await sign(stage, shop)).status_code == 200
+        assert fetched(signing) == 2
+    await signing.rows.execute("UPDATE js_tickets SET ticket = NULL, renews_at = renews_at + interval '1 day'")
+    assert (await sign(await signing.replica(apps=[*APPS, HOSTS]), shop)).status_code == 200
 
 
 async def test_a_ticket_in_force_is_used_while_wechat_fails(signing: Stage, shop: Credentials) -> None:

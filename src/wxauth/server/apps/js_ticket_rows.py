@@ -34,16 +34,18 @@ class JsTicket(SealedTicket, table=True):
 FIND_TICKET: Final = Statement[SealedTicket](
     "SELECT app_id, ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id"
 )
-# Decides the race of several replicas: one gets the lease, because it is time, or because this unusable ticket is still
-# stored; the others find what it stores.
+# Decides the race of several replicas: one gets the lease, because it is time, or because this unusable ticket, or
+# none, is still stored; the others find what it stores. A lease of a wrong clock ends later than one from now can.
 LEASE_TICKET: Final = Statement[str]("""
 INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:app_id, :now, :now, :until)
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until
- WHERE t.leased_until <= :now AND (t.renews_at <= :now OR t.ticket = :unusable)
+ WHERE NOT (t.leased_until > :now AND t.leased_until < :until::timestamptz + interval '10 seconds')
+   AND (t.renews_at <= :now OR t.ticket IS NOT DISTINCT FROM :unusable)
 RETURNING app_id
 """)
 STORE_TICKET: Final = Statement[Nothing]("""
 UPDATE js_tickets SET ticket = :ticket, ends_at = :ends_at, renews_at = :renews_at, leased_until = :now
  WHERE app_id = :app_id
 """)
-RELEASE_TICKET: Final = Statement[Nothing]("UPDATE js_tickets SET leased_until = :now WHERE app_id = :app_id")
+# After a failure, no other process asks WeChat before `until`.
+RELEASE_TICKET: Final = Statement[Nothing]("UPDATE js_tickets SET leased_until = :until WHERE app_id = :app_id")

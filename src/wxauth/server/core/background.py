@@ -294,6 +294,13 @@ async def once(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> Made:
     """What `make` makes. Of many who ask for it at once, one makes it."""
+    return await asyncio.shield(begun(under_way, key, make))  # others may wait for it after this request is cancelled
+
+
+def begun(
+    under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
+) -> asyncio.Task[Made]:
+    """The task that makes it, which is started if there is none."""
 
     def end(done: asyncio.Task[Made]) -> None:
         del under_way[key]
@@ -304,4 +311,4 @@ async def once(
     if making is None:
         making = under_way[key] = asyncio.create_task(make())
         making.add_done_callback(end)
-    return await asyncio.shield(making)  # others may wait for it after this request is cancelled
+    return making

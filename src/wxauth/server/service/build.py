@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import httpx
 
 from wxauth.server.apps import registry
+from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.service_clients import ClientLimits
@@ -151,6 +152,7 @@ def build_services(
     wechat_tokens = make(WeChatTokens)
     # Separate connections, so that an API that hangs cannot exhaust those that logins need.
     wechat_api = make(WeChatApi, wechat=make_wechat())
+    js_tickets = make(JsTickets)
     make(Opinions, find_app=apps.find, label_of=apps.label_of, longest_wait=waits.opinions)
     name_resolver = make(NameResolver)
     make(Issuer)
@@ -192,7 +194,7 @@ def build_services(
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
             [background, phones, deliveries, forwarding, sign_up_hook, documents],
             [promises],  # after those, which may have put off more
-            [wechat_tokens],  # before the connections of its requests
+            [wechat_tokens, js_tickets],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat
             [numbers, refusals, staff_reads],  # together, because each waits some seconds, too
             limiters,  # anywhere: only connections to Redis

@@ -35,7 +35,8 @@ FAILURE_PAUSE: Final = timedelta(seconds=5)
 LOOK_TIMEOUT_SECONDS: Final = 0.5
 """How long a caller waits for WeChat's current token while the one in memory is still valid."""
 
-_LONGEST_LIFE: Final = 7200
+LONGEST_LIFE_SECONDS: Final = 7200
+"""Of a token, and of a ticket."""
 _LONGEST_TOKEN: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone in which WeChat's days, and so its quotas, begin."""
@@ -118,7 +119,7 @@ class WeChatTokens:
         elif may_ask and now >= kept.renews_at:
             _ = self._flight(app, kept)  # for later callers: this one does not wait
         left = int((kept.ends_at - self.clock()).total_seconds())
-        return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE))
+        return WeChatToken(SecretStr(kept.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
         """The app's token, after WeChat has refused this one. It is the same token if WeChat gives out no other.
@@ -223,7 +224,7 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
         raise WeChatBadResponse(f"WeChat's answer has no usable {name}")
     if type(expires_in) is not int or expires_in <= 0:
         raise WeChatBadResponse("WeChat's answer has no usable expires_in")
-    return value, min(expires_in, _LONGEST_LIFE)
+    return value, min(expires_in, LONGEST_LIFE_SECONDS)
 
 
 def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
