@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -404,12 +404,26 @@ ContactUri = Annotated[
     ),
 ]
 Resources = Annotated[tuple[Resource, ...], _json_like(_EXAMPLE_OF_RESOURCES), AfterValidator(check_distinct)]
-HostName = Annotated[
-    str,
-    _form(
-        r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[1-9][0-9]{0,4})?",
-        "must be hosts like claude.ai in lower case, with a port if there is one, separated by commas",
-    ),
-]
+
+
+def _check_host(host: str) -> None:
+    """Check a host, perhaps with a port."""
+    if not _is_host(host):
+        raise WrongValue("must be hosts like claude.ai in lower case, with a port if there is one, separated by commas")
+
+
+def _is_host(host: str) -> bool:
+    found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[1-9][0-9]{0,4})?", host)
+    if found is None or int((found[3] or ":0")[1:]) > 65535:
+        return False
+    with suppress(ValueError):
+        # One without letters is an address.
+        if host.startswith("["):
+            return IPv6Address(found[1][1:-1]) is not None
+        return re.search("[a-z]", host) is not None or ip_address(found[1]) is not None
+    return False
+
+
+HostName = Annotated[str, _checked(_check_host)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, AfterValidator(_check_root_files)]
