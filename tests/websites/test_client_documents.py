@@ -29,6 +29,7 @@ from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.outbound.urls import NameResolver
+from wxauth.server.service.app import create_app
 
 HOST = "claude.test"
 AGENT, BACK = f"https://{HOST}/oauth/agent", f"https://{HOST}/callback"
@@ -390,23 +391,65 @@ async def test_junk_that_is_refused_meanwhile_keeps_no_good_client_out(house: Ho
     assert HOST in (await asking).html
 
 
+def at(services: Services, address: str) -> httpx.AsyncClient:
+    """A browser at this address."""
+    transport = httpx.ASGITransport(create_app(services), client=(address, 50000))
+    return httpx.AsyncClient(transport=transport, base_url="https://auth.test")
+
+
+async def statuses(client: httpx.AsyncClient, *names: object) -> list[int]:
+    ids = [f"{AGENT}/{name}" for name in names]
+    return [
+        (await client.get("/v1/authorize", params={**ASKING, "client_id": it, "scope": ""})).status_code for it in ids
+    ]
+
+
+async def test_a_stranger_who_wastes_new_documents_shuts_nobody_else_out(
+    house: House, services: Services, host: Host
+) -> None:
+    async with at(services, "203.0.113.9") as stranger, at(services, "203.0.113.10") as other:
+        assert await statuses(stranger, *range(31)) == [400] * 10 + [429] * 21
+        host.documents[f"{AGENT}/good"] = {**DOCUMENT, "client_id": f"{AGENT}/good"}
+        assert await statuses(other, "good") == [303]
+        assert await statuses(stranger, "good") == [303], "it is known by now"
+        house.stage.clock.advance(seconds=10)
+        late = await stranger.get("/v1/authorize", params={**ASKING, "client_id": f"{AGENT}/late"})
+        assert late.headers["retry-after"] == "50"
+        assert "Too many attempts" in late.text
+
+
 async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Host) -> None:
     await asked(house, agent)
-    for number in range(29):
-        assert (await house.browser.open(**{**ASKING, "client_id": f"{AGENT}/{number}"})).status_code == 400
-    house.stage.clock.advance(seconds=10)
-    late = await house.browser.open(**{**ASKING, "client_id": f"{AGENT}/late"})
-    assert (late.status_code, late.headers["retry-after"]) == (429, "50")
-    assert "Too many attempts" in late.text
-    await house.browser.show(**ASKING)
     replica = await house.stage.make_services(resources=RESOURCES, client_documents=HOST)  # which has not seen it yet
     replica[ClientDocuments].transport = host
+    for network in range(4):
+        async with at(replica, f"203.0.113.{network}") as stranger:
+            answered = await statuses(stranger, *(f"{network}-{number}" for number in range(10)))
+            assert answered == [400 if network < 3 else 429] * 10
     client = house.stage.make_client(replica)
-    for number in range(31):
-        page = await client.get("/v1/authorize", params={**ASKING, "client_id": f"{AGENT}/{number}", "scope": ""})
-        assert page.status_code == (400 if number < 30 else 429)
-    answered = await client.get("/v1/authorize", params={**ASKING, "scope": ""})
-    assert answered.status_code == 303
+    answer = await client.get("/v1/authorize", params={**ASKING, "scope": ""})
+    assert answer.status_code == 303
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_document_that_is_gone_is_gone_at_once(house: House, host: Host, status: int) -> None:
+    await house.browser.show(**ASKING)
+    host.documents[AGENT] = status
+    house.stage.clock.advance(minutes=5)
+    assert str(status) in await refused_page(house)
+
+
+async def test_times_of_a_wrong_clock_are_no_times_of_a_document(house: House, host: Host) -> None:
+    house.stage.clock.advance(days=3)
+    await house.browser.show(**ASKING)
+    house.stage.clock.advance(days=-3)
+    host.documents[AGENT] = 503
+    assert "503" in await refused_page(house)
+    house.stage.clock.advance(days=3, minutes=2)
+    assert "503" in await refused_page(house)
+    house.stage.clock.advance(days=-3, minutes=-2)
+    host.documents[AGENT] = DOCUMENT
+    await house.browser.show(**ASKING)
 
 
 async def test_the_code_is_for_what_was_asked_whatever_the_document_says_by_then(house: House, agent: Site) -> None:

@@ -7,12 +7,11 @@ what a person has approved has the client's name, and its redirect URI.
 
 import asyncio
 import re
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from math import ceil
 from typing import Any, Final
 
 import httpx
@@ -28,6 +27,7 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.resources import BESIDE_RESOURCE, host_of
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
+from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
@@ -43,8 +43,10 @@ STALE_USED: Final = timedelta(days=1)
 """How long an expired document is used if it cannot be fetched again."""
 PAUSE: Final = timedelta(minutes=1)
 """The pause before another fetch, after a refusal or a failure."""
-NEW_IN_A_MINUTE: Final = 30
-"""How many documents that have not been good yet a process fetches in a minute."""
+NEW_OF_AN_ADDRESS: Final = "10/minute"
+"""How many documents that have not been good yet are fetched for one address."""
+NEW_OF_ALL: Final = "30/minute"
+"""How many of them one process fetches, counted after those of the address: nobody alone can use them up."""
 MAX_KEPT: Final = 1000
 MAX_CLIENT_ID: Final = 512
 _CLIENT_ID: Final = re.compile(r"https://([a-z0-9.:\[\]-]+)(/[A-Za-z0-9._~:/!$&'()*+,;=@%-]+)", re.ASCII)
@@ -60,7 +62,7 @@ class DocumentOutcome(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
-    """No answer in time, no connection, or a status other than 200."""
+    """No answer in time, no connection, or a status other than 200, 404 and 410."""
     REFUSED = "refused"
     """The address, or anything in the answer."""
 
@@ -94,6 +96,11 @@ class _Kept:
     def usable(self, now: datetime) -> Client | None:
         return self.client if now < self.fresh_until + STALE_USED else None
 
+    def drop_future_times(self, now: datetime) -> None:
+        """Drop times that were computed before the clock was set back, because they would be far too late."""
+        self.fresh_until = self.fresh_until if self.fresh_until <= now + KEPT_LONGEST else _NEVER
+        self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
+
 
 def is_allowed(settings: Settings, client_id: str) -> bool:
     """Whether this is the URL of a document at a host that the settings allow."""
@@ -110,20 +117,23 @@ def known_client(settings: Settings, client_id: str) -> Client | None:
 
 @part
 class ClientDocuments:
-    """Fetches and keeps documents. `transport` connects to allowed addresses only."""
+    """Fetches and keeps documents. `transport` connects to allowed addresses only.
+
+    `of_address` and `of_all` limit the documents that have not been good yet.
+    """
 
     settings: Settings
     clock: Clock
     database: Database
     transport: httpx.AsyncBaseTransport
+    of_address: RateLimiter
+    of_all: RateLimiter
     patience: float = FETCH_SECONDS
     _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict, init=False)
     """The document used last is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
-    _new: deque[datetime] = field(default_factory=deque, init=False)
-    """When documents that had not been good yet were fetched in the last minute."""
 
-    async def client(self, client_id: str) -> Client | None:
+    async def client(self, client_id: str, *, ip: str | None) -> Client | None:
         """The client that a document describes; None if the document is refused, which is logged.
 
         Raises: RateLimited.
@@ -133,11 +143,12 @@ class ClientDocuments:
             log.warning("client_document_refused", host=host_of(client_id)[:253], reason=reason)
             return None
         now, kept = self.clock(), self._kept.get(client_id, _Kept())
+        kept.drop_future_times(now)
         if client_id in self._kept:
             self._kept.move_to_end(client_id)
         if now >= max(kept.fresh_until, kept.not_before):
             if kept.usable(now) is None and client_id not in self._under_way:
-                await self._admit(client_id, now)
+                await self._admit(client_id, ip)
             await once(self._under_way, client_id, lambda: self._fetch(client_id))
         return self._kept.get(client_id, kept).usable(now)
 
@@ -147,15 +158,14 @@ class ClientDocuments:
             task.cancel()
         await self.transport.aclose()
 
-    async def _admit(self, client_id: str, now: datetime) -> None:
+    async def _admit(self, client_id: str, ip: str | None) -> None:
         """Count a document that has not been good yet. Raises: RateLimited."""
-        while self._new and not now - PAUSE < self._new[0] <= now:
-            self._new.popleft()
-        if len(self._new) < NEW_IN_A_MINUTE:
-            self._new.append(now)
-        elif not await self.database.value(HAS_SESSIONS, client_id=client_id):  # else good, for another process
-            left = ceil((self._new[0] + PAUSE - now).total_seconds())
-            raise RateLimited("too many documents that have not been good yet", retry_after=max(1, left))
+        try:
+            await self.of_address.admit_address(ip)
+            await self.of_all.admit("")
+        except RateLimited:
+            if not await self.database.value(HAS_SESSIONS, client_id=client_id):  # else good, for another process
+                raise
 
     async def _fetch(self, client_id: str) -> None:
         """Fetch a document, and keep it or the failure."""
@@ -186,10 +196,12 @@ class ClientDocuments:
     async def _read(self, client_id: str) -> tuple[Client, timedelta]:
         """The client that a document describes, and for how long it is kept. Raises: NotFetched."""
         headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
-        request = httpx.Request("GET", client_id, headers=headers, extensions={"max_body": MAX_DOCUMENT})
         try:
+            request = httpx.Request("GET", client_id, headers=headers, extensions={"max_body": MAX_DOCUMENT})
             async with asyncio.timeout(self.patience):
                 response = await self.transport.handle_async_request(request)
+        except (httpx.InvalidURL, UnicodeError):  # of a host in the settings that only looks like one
+            raise NotFetched(DocumentOutcome.REFUSED, "its host is no name and no address") from None
         except TimeoutError:
             raise NotFetched(DocumentOutcome.FAILED, "no answer in time") from None
         except httpx.TransportError as exc:
@@ -198,7 +210,9 @@ class ClientDocuments:
             raise NotFetched(outcome, str(exc)) from None
         answer: HttpAnswer = response.extensions[ANSWER]
         if answer.status != httpx.codes.OK:
-            raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}")
+            is_gone = answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE)
+            outcome = DocumentOutcome.REFUSED if is_gone else DocumentOutcome.FAILED
+            raise NotFetched(outcome, f"status {answer.status}")
         if answer.is_encoded or not _JSON.fullmatch((answer.content_type or "").partition(";")[0].strip()):
             raise NotFetched(DocumentOutcome.REFUSED, "the answer is no plain JSON")
         return client_in(client_id, answer.body), _lasts(answer.cache_control or "")

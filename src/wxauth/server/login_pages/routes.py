@@ -72,7 +72,7 @@ class LoginPages:
         """The answer to a request with these parameters, still encoded. Raises: as `FAILURES`."""
         pages, browser = self.pages, self.pages.browser
         parameters = pages.parameters(text)
-        asked = await self.site_requests.check(parameters)
+        asked = await self.site_requests.check(parameters, ip=browser.ip)
         if asked.is_silent:
             return await self.continuing.answer_silently(asked, browser)
         if asked.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):

@@ -11,7 +11,7 @@ import httpx
 from wxauth.server.apps import registry
 from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.documents import ClientDocuments
+from wxauth.server.clients.documents import NEW_OF_ALL, NEW_OF_AN_ADDRESS, ClientDocuments
 from wxauth.server.clients.service_clients import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core import background
@@ -173,7 +173,12 @@ def build_services(
         patience=waits.webhooks,
         pause=waits.deliveries,
     )
-    documents = make(ClientDocuments, transport=ReceiverTransport(resolve=name_resolver.resolve))
+    documents = make(
+        ClientDocuments,
+        transport=ReceiverTransport(resolve=name_resolver.resolve),
+        of_address=make_limiter(RateLimiter, NEW_OF_AN_ADDRESS, "client-document"),
+        of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
+    )
     avatars = make(Avatars)
     numbers = make(Numbers, store_pause=waits.numbers_store)
     refusals = make(Refusals, store_pause=waits.refusals_store)

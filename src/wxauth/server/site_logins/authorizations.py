@@ -82,7 +82,7 @@ class Authorizations:
         Raises: Unanswerable, ClientRemoved, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
-            asked = await self.site_requests.check(parameters, admits=may_answer)
+            asked = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)
             if asked.resource is not None:
                 raise refusal(asked, *CONSENT_REQUIRED)
             if asked.is_silent:

@@ -169,9 +169,11 @@ class SiteRequests:
     id_tokens: IdTokens
     documents: ClientDocuments
 
-    async def check(self, parameters: Parameters, *, admits: Callable[[Client], bool] = lambda _: True) -> SiteRequest:
+    async def check(
+        self, parameters: Parameters, *, ip: str | None, admits: Callable[[Client], bool] = lambda _: True
+    ) -> SiteRequest:
         """Check the request of a client that `admits` it. Raises: Unanswerable, SentBack, RateLimited."""
-        client, redirect_uri = await self._requesting_site(parameters)
+        client, redirect_uri = await self._requesting_site(parameters, ip)
         if not admits(client):
             raise Unanswerable(Mistake.CLIENT)
         asked = _checked(self.settings, client, redirect_uri, parameters)
@@ -183,14 +185,14 @@ class SiteRequests:
                 raise refusal(asked, "login_required", "id_token_hint is no id_token of this client")
         return asked
 
-    async def _requesting_site(self, parameters: Parameters) -> tuple[Client, str]:
+    async def _requesting_site(self, parameters: Parameters, ip: str | None) -> tuple[Client, str]:
         """The client and redirect URI of a request. Raises: Unanswerable, RateLimited."""
         name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
         by_document = bool(self.settings.client_documents) and is_document(name)
         if "client_id" in parameters.repeated:
             client = None
         elif by_document:
-            client = await self.documents.client(name)
+            client = await self.documents.client(name, ip=ip)
             if client is None:
                 raise Unanswerable(Mistake.DOCUMENT, received=loggable_uri(f"https://{host_of(name)}"))
         else:

@@ -83,7 +83,7 @@ class Continuing:
         Raises: NotFound, SentBack, Unanswerable, ClientRemoved, OAuthError.
         """
         page, parameters, anew = await self._pressed(page_id, browser, form)
-        asked = await self.site_requests.check(parameters)
+        asked = await self.site_requests.check(parameters, ip=browser.ip)
         asked.hinted_user_id = page.hinted_user_id
         person = await self.person_for(asked, browser)
         if person is not None and person.login_id == page.browser_login_id:
