@@ -17,7 +17,7 @@ from wxauth.server.console.links import (
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ConsoleSettings
-from wxauth.server.core.terminal import Text, say
+from wxauth.server.core.terminal import say
 
 
 @click.group()
@@ -40,11 +40,10 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
         try:
             return await make_link(database, user_id, now=now)
         except NoAdministrator:
-            text = "{user_id} has neither the role admin nor support: {to_do}"
-            to_do = Text("see 'wxauth users list', then 'wxauth users grant USER_ID admin'")
-            raise Failed(
-                text if user_id else "there is no administrator yet: {to_do}", user_id=user_id, to_do=to_do
-            ) from None
+            text = "there is no administrator yet: see 'wxauth users list', then 'wxauth users grant USER_ID admin'"
+            if user_id:
+                text = "{user_id} has neither the role admin nor support: 'wxauth users grant {user_id} admin'"
+            raise Failed(text, user_id=user_id) from None
         except SeveralAdministrators:
             raise Failed("there are several administrators: name one, see 'wxauth users list --role admin'") from None
 
@@ -53,6 +52,6 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
     minutes = LINK_LIFETIME // timedelta(minutes=1)
     notes = [say("Valid once, for {minutes} minutes.", minutes=minutes)]
     if not settings.admin_page:
-        notes.append("The console must be enabled: WXAUTH_ADMIN_PAGE=true.")
+        notes.append(say("The console must be enabled: WXAUTH_ADMIN_PAGE=true."))
     expires_at = link.expires_at.isoformat(timespec="seconds")
     show({"url": url, "user_id": link.user_id, "expires_at": expires_at}, url, *notes, as_json=as_json)

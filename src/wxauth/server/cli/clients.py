@@ -46,7 +46,7 @@ from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOP
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
-from wxauth.server.core.terminal import WrongValue, say, word
+from wxauth.server.core.terminal import Text, WrongValue, say, word
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 from wxauth.server.web.bodies import all_of
@@ -269,7 +269,7 @@ def _check_apps(values: Mapping[str, Any]) -> None:
 
 def _show(name: str, credentials: Credentials | None, scopes: Sequence[str], *, as_json: bool) -> None:
     secret = None if credentials is None else credentials.client_secret
-    note = "A public client has no secret." if secret is None else SHOWN_ONCE
+    note = Text("A public client has no secret.") if secret is None else SHOWN_ONCE
     rows = [("client_id", name), *([] if secret is None else [("client_secret", secret)]), ("scopes", ",".join(scopes))]
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}
     show(answer, [(word(field), value) for field, value in rows], note, as_json=as_json)

@@ -60,7 +60,7 @@ class WrongCall(click.UsageError):
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 """Columns whose values are words of ours."""
-SHOWN_ONCE: Final = "Keep the secret, it is not shown again."
+SHOWN_ONCE: Final = Text("Keep the secret, it is not shown again.")
 
 
 def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, as_json: bool) -> None:
@@ -69,7 +69,7 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, 
     Args:
         answer: Printed as JSON, if `as_json`.
         text: Printed otherwise: a line, or a table's rows.
-        notes: Templates of lines printed to standard error beside the text.
+        notes: Lines printed to standard error beside the text.
         as_json: Whether `--json` was given.
     """
     if as_json:
@@ -80,7 +80,7 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, 
     else:
         print_table(text)
     for note in notes:
-        click.echo(say(note), err=True)
+        click.echo(shown(note), err=True)
 
 
 def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) -> list[tuple[object, ...]]:
