@@ -290,7 +290,7 @@ def test_a_face_that_wechat_recognises_becomes_an_age_band_and_nothing_else(read
     given = {"SECRET": (reader.folder / "secret").read_text().strip(), "WXAUTH_ISSUER": reader.dev.url}
     given |= {"WECHAT_BASE_URL": wechat_url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = block("docs/real-name.md", "uvicorn").replace("8008", port).replace("wx1a2b3c4d5e6f7a8b", APP)
-    with Running("sh", "-c", command, cwd=ROOT, env=given) as service:
+    with Running("sh", "-c", command, cwd=reader.folder, env=given) as service:
         until(lambda: answers(int(port)) or service.process.poll() is not None)
         for years, band in ((10, "0-13"), (15, "14-17"), (30, "18+")):
             ivan = reader.log_in(f"ivan{years}")
