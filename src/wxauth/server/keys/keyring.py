@@ -146,7 +146,9 @@ class KeyRing:
     refresh_pause: float = REFRESH_PAUSE_SECONDS
     needs_id_tokens: bool = False
     """Whether there are keys of id_tokens even without a site that was added."""
-    _looked_for_sites_at: datetime | None = field(init=False, default=None)
+    _looks_for_sites: int = field(init=False, default=0)
+    _looking_for_sites: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _failed_at: datetime | None = field(init=False, default=None)
     _looked_at: datetime | None = field(init=False, default=None)
     _look: asyncio.Task[None] | None = field(init=False, default=None)
 
@@ -228,16 +230,25 @@ class KeyRing:
         await self._read(lambda stored, now: is_due(stored, now, max_age=self.max_age))
 
     async def refresh_for_first_site(self) -> None:
-        """Refresh if there is no key of id_tokens, but a site, because another replica may have made its first one.
+        """Refresh if there is no key of id_tokens, but a site: the first one may have been added a moment ago.
 
-        At most once per `refresh_pause`: without a site there is never such a key, and each request for the JWK set
-        would query the database.
+        Whoever asks for the JWK set after that gets the key, because the answer is cached. Requests that wait share the
+        next look, so that one at a time queries the database, however many there are.
         """
-        now, looked_at = self.clock(), self._looked_for_sites_at
-        is_recent = looked_at is not None and now - looked_at < timedelta(seconds=self.refresh_pause)
-        if not self._of_id_tokens.keys and not is_recent:
-            self._looked_for_sites_at = now
-            await self.try_refresh()
+        arrived = self._looks_for_sites
+        async with self._looking_for_sites:
+            if self._of_id_tokens.keys or self._looks_for_sites > arrived or self._is_pausing():
+                return
+            self._looks_for_sites += 1
+            try:
+                if await self.database.value(HAS_SITES):
+                    await self.try_refresh()
+            except StorageUnavailable as exc:  # the keys that there are can be published
+                self._failed_at = self.clock()
+                troubles.note(exc)
+
+    def _is_pausing(self) -> bool:
+        return self._failed_at is not None and self.clock() - self._failed_at < timedelta(seconds=self.refresh_pause)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
         """Add keys that sign as soon as every cache has had time to fetch them, unless there are next ones already.
