@@ -11,6 +11,7 @@ import pytest
 
 from tests.sweeps import swept
 from tests.websites.browsers import House, hidden_fields, sent
+from tests.websites.certification.test_basic_op import request_object
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.world import CALLBACK, Client, body_of
 
@@ -57,6 +58,15 @@ async def test_an_error_is_posted_too(house: House, parameters: dict[str, Any], 
     fields = posted(await house.browser.open(**BY_FORM, **parameters))
     assert fields.keys() == {"error", "error_description", "state", "iss"}
     assert fields["error"] == error
+
+
+async def test_a_request_object_is_refused_in_the_way_that_it_asks_for(house: House) -> None:
+    asked = request_object(response_mode="form_post", state="inside", redirect_uri="https://evil.example/callback")
+    fields = posted(await house.browser.open(state=None, request=asked))
+    assert (fields["error"], fields["state"]) == ("request_not_supported", "inside")
+    for wrong in ("x", "e30.", "e30.W10.", "e30.bnVsbA", f"e30.{'A' * 4000}", request_object(response_mode="fragment")):
+        reported = sent(await house.browser.open(state=None, request=wrong))
+        assert (reported["error"], "state" in reported) == ("request_not_supported", False)
 
 
 @pytest.mark.requirement("rfc9700-4.16")

@@ -4,13 +4,16 @@ By OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 862
 """
 
 import re
-from collections.abc import Callable, Sequence
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 from uuid import UUID
+
+from pydantic_core import from_json
 
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri
@@ -368,10 +371,11 @@ class SentBack(Exception):
 
 def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
     """Check the parameters whose errors may be reported to the site. Raises: SentBack."""
-    state = parameters.get("state")
-    if "state" in parameters.repeated or len(state or "") > MAX_ECHOED["state"]:
+    inside = _in_request_object(parameters)
+    state = parameters.get("state", inside.get("state"))
+    if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
         state = None
-    response_mode = parameters.get("response_mode", RESPONSE_MODES[0])
+    response_mode = parameters.get("response_mode", inside.get("response_mode", RESPONSE_MODES[0]))
     if "response_mode" in parameters.repeated or response_mode not in _response_modes(client):
         response_mode = RESPONSE_MODES[0]
     try:
@@ -393,6 +397,16 @@ def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: 
         prompts=frozenset(parameters.get("prompt", "").split()),
         max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
     )
+
+
+def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
+    """The claims of a request object (OpenID Connect Core, section 6), which is refused, and goes back as it asks."""
+    payload = parameters.get("request", "").partition(".")[2].partition(".")[0]
+    try:
+        claims = from_json(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except ValueError:
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _response_modes(client: Client) -> Sequence[str]:
