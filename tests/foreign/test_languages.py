@@ -195,25 +195,19 @@ def started(language: Language, folder: Path, wxauth: Wxauth, stack: ExitStack) 
 
 @pytest.fixture(scope="module")
 def services(wxauth: Wxauth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
-    """Those whose programs are installed, started all at once while wxauth is away."""
-
-    def wait(service: Service) -> None:
-        deadline = time.monotonic() + NODE_PATIENCE
-        while service.process.process.poll() is None and time.monotonic() < deadline:
-            with suppress(httpx.TransportError):
-                service.away = service.ask(wxauth.issuer.token)
-                return
-            time.sleep(0.1)
-
+    """Those whose programs are installed, started while wxauth is away: one by one, because Maven shares its folder."""
     wxauth.front.is_away = True
     with ExitStack() as stack:
-        running = {
-            name: started(language, tmp_path_factory.mktemp("service"), wxauth, stack)
-            for name, language in LANGUAGES.items()
-            if all(map(shutil.which, language.programs))
-        }
-        with ThreadPoolExecutor(len(running) or 1) as pool:
-            list(pool.map(wait, running.values()))
+        running = {}
+        for name, language in LANGUAGES.items():
+            if all(map(shutil.which, language.programs)):
+                service = started(language, tmp_path_factory.mktemp("service"), wxauth, stack)
+                deadline = time.monotonic() + NODE_PATIENCE
+                while service.away is None and service.process.process.poll() is None and time.monotonic() < deadline:
+                    with suppress(httpx.TransportError):
+                        service.away = service.ask(wxauth.issuer.token)
+                    time.sleep(0.1)
+                running[name] = service
         wxauth.front.is_away = False
         yield running
 
