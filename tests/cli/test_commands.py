@@ -466,13 +466,13 @@ def test_sighup_with_a_wrong_value_or_name_changes_nothing(serve: Serve, number:
     workers = service.workers()
     for wrong, reason in (
         ({"ACCESS_TOKEN_TTL": "0"}, "WXAUTH_ACCESS_TOKEN_TTL: must be "),
-        ({"ACESS_TOKEN_TTL": "60"}, "WXAUTH_ACESS_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
+        ({"ACESS_TOKEN_TTL": "60"}, "no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
     ):
         serve.write(**wrong)
         service.command.process.send_signal(signal.SIGHUP)
         service.command.wait_for(reason)
         [refused, *_] = [line for line in reversed(service.lines) if line["event"] == "reload_refused"]
-        assert refused["reason"].startswith(reason)
+        assert reason in refused["reason"]
         assert service.workers() == workers
         assert service.log_in("alice")["expires_in"] == 600
     serve.write(ACCESS_TOKEN_TTL="60")

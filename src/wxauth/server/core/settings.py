@@ -497,6 +497,8 @@ def _fault_of(line: EnvLine) -> Title | None:
     typed = _WORD.match(name.removeprefix(PREFIX))
     close = difflib.get_close_matches(typed[0] if typed else "", _NAMES, n=1)
     found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
+    if found and re.fullmatch("[A-Za-z]", found["rest"]):
+        found = None  # a misspelt name, such as a plural; more letters may be a value typed without its `=`
     if found and (not _WORD.match(found["rest"]) or close in ([], [found["setting"].upper()])):
         setting, sign = f"{PREFIX}{found['setting'].upper()}", found["sign"]
         text = "{name}: must be followed by '=' ({place})"
