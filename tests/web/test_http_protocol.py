@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 
 import pytest
 from starlette.requests import Request
@@ -21,6 +22,9 @@ Exchange = Callable[..., bytes]
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 
 
+noted: ContextVar[str] = ContextVar("noted", default="nothing")
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers method, path, body, and what the headers are when the body is over."""
     if scope["type"] == "http":
@@ -28,6 +32,10 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         if request.url.path == "/early":  # answered when so much of the body waits that no more is read
             await until(lambda: receive.__self__.unread > MAX_UNREAD)  # type: ignore[attr-defined]
             await Response(status_code=413)(scope, receive, send)
+            return
+        noted.set(f"{noted.get()}, {request.url.path}")
+        if request.url.path == "/noted":
+            await Response(noted.get())(scope, receive, send)
             return
         text = f"{request.method} {request.url.path} ".encode() + await request.body()
         await Response(text + f" {scope['headers']}".encode())(scope, receive, send)
@@ -78,6 +86,11 @@ def test_a_body_behind_an_upgrade_is_not_taken_for_a_request(exchange: Exchange)
     answer = exchange(head, smuggled, b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert b"POST / " + smuggled in answer
     assert answer.count(b"HTTP/1.1 200") == 2
+
+
+def test_a_pipelined_request_has_no_context_of_the_one_before(exchange: Exchange) -> None:
+    heads = b"GET /first HTTP/1.1\r\nHost: a\r\n\r\nGET /noted HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    assert exchange(heads).endswith(b"nothing, /noted")
 
 
 def test_a_websocket_handshake_is_an_ordinary_request(exchange: Exchange) -> None:

@@ -17,6 +17,7 @@ With all that in uvicorn, `"http": "httptools"` in `uvicorn_options` would repla
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import chain
@@ -603,7 +604,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def _answer(self, exchange: Exchange) -> None:
         self._answering = exchange
-        task = self._loop.create_task(exchange.run(self._app))
+        # In a context of its own: a pipelined request is begun by the answer before, whose ids its log would have.
+        task = self._loop.create_task(exchange.run(self._app), context=Context())
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
 
