@@ -17,7 +17,7 @@ from tests.sweeps import swept
 from tests.world import Rows, until
 from wxauth.errors import StorageUnavailable
 from wxauth.server.checks.rows import missing_limits
-from wxauth.server.core.database import DEADLINES, Database, Deadlines
+from wxauth.server.core.database import DEADLINES, MAX_IDLE_SECONDS, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration, migrate
 from wxauth.server.core.outages import DatabaseUrlRefused, reason_of
 from wxauth.server.core.statements import Nothing, Statement
@@ -344,6 +344,19 @@ async def test_a_migration_that_waits_for_another_one_learns_that_the_database_i
         proxy.drop()
         with pytest.raises(StorageUnavailable):
             await waiting
+
+
+async def test_connections_of_a_peak_are_closed_once_they_have_been_idle_for_long(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr("wxauth.server.core.database._now", lambda: clock["now"])
+    async with opened(database_url) as database:
+        await asyncio.gather(*(database.value(ONE) for _ in range(3)))
+        for now, kept in ((1.0, 3), (MAX_IDLE_SECONDS, 2), (MAX_IDLE_SECONDS + 0.5, 1), (2 * MAX_IDLE_SECONDS, 1)):
+            clock["now"] = now
+            await database.value(ONE)
+            assert len(database._connections._idle) == kept
 
 
 async def in_a_statement(database: Database, begun: asyncio.Event) -> None:

@@ -112,10 +112,15 @@ class Connections:
         return connection
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Take a connection back. It is dropped if it is closed, or was opened before the last `expire`."""
+        """Take a connection back. It is dropped if it is closed, or was opened before the last `expire`.
+
+        So is one that has been idle for too long: those that a peak opened would never be lent again.
+        """
         is_current = self._lent.pop(connection) == self._generation
         if is_current and not connection.is_closed():
-            self._idle.append((connection, _now()))
+            self._idle.append((connection, now := _now()))
+            if now - self._idle[0][1] >= MAX_IDLE_SECONDS:
+                self._idle.pop(0)[0].terminate()
         else:
             connection.terminate()
         self._free.release()
