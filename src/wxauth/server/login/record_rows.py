@@ -216,17 +216,13 @@ _ACTIVE_PART: Final = ", ".join(
     f" AS {part(name)}"
     for name, age in _ACTIVE
 )
-_ESTIMATED_PART: Final = ", ".join(
-    f"CASE WHEN {share} < 1 THEN '{part(name)}' END"
-    for name, share in (
-        ("users", _share_of("users", mebibytes="16")),
-        ("sessions", _share_of("sessions", mebibytes="16")),
-        *((name, _USERS_SHARE) for name, _ in _ACTIVE),
-    )
-)
+_ESTIMATED_PART: Final = f"""
+    CASE WHEN {_share_of("users", mebibytes="16")} < 1 THEN ARRAY['users'] END
+    || CASE WHEN {_share_of("sessions", mebibytes="16")} < 1 THEN ARRAY['sessions'] END
+    || CASE WHEN {_USERS_SHARE} < 1 THEN ARRAY['active_day', 'active_week', 'active_month'] END"""
 _TOTALS: Final = Statement[TotalsRow](f"""
 SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART},
-       array_remove(ARRAY[{_ESTIMATED_PART}], NULL) AS estimated
+       COALESCE({_ESTIMATED_PART}, '{{}}') AS estimated
   FROM ({estimate_of("users", "true")}) AS total (users)
  CROSS JOIN (
        SELECT count(DISTINCT user_id) AS today
