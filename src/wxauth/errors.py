@@ -21,6 +21,10 @@ class Title(str):
         title._zh = zh
         return title
 
+    def __deepcopy__(self, _: object) -> Self:
+        """Itself, which never changes."""
+        return self
+
     @property
     def en(self) -> str:
         """The English."""
@@ -536,7 +540,7 @@ class PhoneTaken(WxAuthError, code="phone_taken", status=409):
 class ExternalIdTaken(WxAuthError, code="external_id_taken", status=409):
     """Another user has this external id, or a user who was merged into another one had it."""
 
-    title = Title("This id belongs to another account.", "该 ID 属于另一个账号。")
+    title = Title("This id belongs to another account.", "该编号属于另一个账号。")
 
 
 class MergeRefused(WxAuthError, code="merge_refused", status=409):

@@ -123,7 +123,7 @@ def starts(wechat_url: str, database_url: str, tmp_path: Path, terminal: tuple[i
     def start(typed: str | None = None) -> str:
         with Running(WXAUTH, "dev", cwd=tmp_path, env=env, stdin=terminal[1]) as command:
             if typed is not None:
-                command.wait_for("请输入 AppSecret")
+                command.wait_for("App secret of")
                 os.write(terminal[0], f"{typed}\n".encode())
             output = command.wait_for("Ctrl-C ends it all")
             assert command.end(signal.SIGTERM) == 0
@@ -155,7 +155,7 @@ def test_at_a_terminal_the_secret_is_asked_for_unseen_and_kept(
     with suppress(BlockingIOError):
         said += os.read(terminal[0], 4096).decode()
     assert secret not in said
-    assert "请输入" not in starts()
+    assert "App secret of" not in starts()
 
 
 @pytest.mark.parametrize("given", OWN)
