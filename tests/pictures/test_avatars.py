@@ -433,7 +433,10 @@ async def test_a_picture_that_begins_after_256_kib_is_refused(
 )
 async def test_a_body_without_one_file_is_refused(album: Album, request_: dict[str, Any]) -> None:
     answer = await album.post(**request_)
-    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["file"]
+    problem = problem_of(answer, "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == ["file"]
+    is_named_otherwise = "picture" in request_.get("files", ())
+    assert ("wx.uploadFile({ name: 'file' })" in problem["detail"]) == is_named_otherwise
 
 
 @pytest.mark.parametrize(("length", "is_taken"), [(1, False), (7, False), (8, True), (70, True), (71, False)])

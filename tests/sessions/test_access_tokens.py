@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from jose import jwt
 
+from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
 from tests.world import Client, LogIn, Stage, set_roles
@@ -125,6 +126,24 @@ async def test_me_takes_the_good_tokens_and_refuses_every_other(stage: Stage, to
         (of_phones, (200, None, None)),
     ):
         assert await ask_me(stage, token, forgeries) == dict.fromkeys(forgeries, answer)
+
+
+@swept(
+    ("sent", "detail"),
+    [
+        ("undefined", "the client sent undefined in place of a token"),
+        ("null", "the client sent null in place of a token"),
+        ("[object Object]", "the client sent [object Object] in place of a token"),
+        ("'NaN'", "the client sent NaN in place of a token"),
+        ('""', "the client sent empty quotation marks in place of a token"),
+        ('"{token}"', "the client sent the token in quotation marks"),
+        ("'{token}'", "the client sent the token in quotation marks"),
+        ("undefined.x", "the token is not a JWS in compact form with an ES256 signature"),
+    ],
+)
+async def test_what_is_sent_in_place_of_a_token_is_named(stage: Stage, token: str, sent: str, detail: str) -> None:
+    answer = await stage.me(sent.format(token=token))
+    assert problem_of(answer, "invalid_token", 401)["detail"] == detail
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(929, None), (930, "token_expired")])

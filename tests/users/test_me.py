@@ -62,6 +62,7 @@ async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
         ({"nickname": ["x"], "avatar_url": "x"}, "nickname", "此昵称不可用，请换一个。"),
         ({"avatarUrl": "http://wx.qlogo.cn/a/0"}, "avatarUrl", "请求内容有误。"),
         ({"avatar_url": "https://a.example/\ud83d"}, "avatar_url", "请求内容有误。"),
+        ({"phone": "13800138000"}, "phone", "请求内容有误。"),
     ],
 )
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
@@ -72,6 +73,7 @@ async def test_a_wrong_change_names_the_field_and_what_the_person_can_change(
     answer = await stage.client.request(method, "/v1/me", content=json.dumps(change), headers=headers)
     problem = problem_of(answer, "invalid_request", 422)
     assert (problem["errors"][0]["field"], problem["title"]) == (field, title)
+    assert ("POST /v1/me/phone with the code of the button" in problem["detail"]) == (field == "phone")
 
 
 async def test_refresh_and_logout_take_the_tutorials_name_of_the_token(stage: Stage) -> None:

@@ -64,6 +64,56 @@ async def test_a_failure_is_a_problem_document(
         assert {name: answer.headers.get(name) for name in headers} == headers
 
 
+AS_JSON = '{"code": "…"} as JSON'
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@swept(
+    ("method", "url", "sent", "headers", "words"),
+    [
+        ("POST", "/v1/login", "", {}, AS_JSON),
+        ("POST", "/v1/login?code=x", "", {}, AS_JSON),
+        ("POST", "/v1/login?jsCode=x", "{}", {}, f"code: Must be in the body: send {AS_JSON}"),
+        ("POST", "/v1/login", "{}", {"X-WX-Code": "x"}, f"code: Must be in the body: send {AS_JSON}"),
+        ("POST", "/v1/login", "code=x", {}, AS_JSON),
+        ("POST", "/v1/login", '"x"', {}, AS_JSON),
+        ("POST", "/v1/login", "code=x", FORM, 'This is a form: send {"code": "…"}'),
+        ("POST", "/v1/login", "{}", {"X-Code-Of": "x"}, "code: Field required"),
+        ("GET", "/v1/login?code=x", "", {}, f"this path takes POST, with {AS_JSON}"),
+        ("GET", "/v1/logout", "", {}, '{"refresh_token": …}'),
+        ("GET", "/v1/refresh", "", {"X-WX-Code": "x"}, '{"refresh_token": "…"} as JSON'),
+        ("POST", "/v1/refresh?refreshToken=x", "{}", {}, '{"refresh_token": "…"} as JSON'),
+    ],
+)
+async def test_a_body_that_is_missing_or_somewhere_else_is_shown(
+    offline_client: Client, method: str, url: str, sent: str, headers: dict[str, str], words: str
+) -> None:
+    answer = await offline_client.request(method, url, content=sent, headers=headers)
+    code, status = ("invalid_request", 422) if method == "POST" else ("method_not_allowed", 405)
+    assert words in problem_of(answer, code, status)["detail"]
+
+
+@swept(
+    ("path", "meant"),
+    [
+        ("/v1/login/", "/v1/login"),
+        ("//v1/login", "/v1/login"),
+        ("/v1//login//", "/v1/login"),
+        ("/%2Fv1/login%2F", "/v1/login"),
+        ("/v1/me/", "/v1/me"),
+        ("//v1/users//18/sessions/", "/v1/users/{user_id}/sessions"),
+        ("/v1/nothing/", None),
+        ("/" * 8000, None),
+        ("//v1/login" + "/" * 8000, "/v1/login"),
+    ],
+)
+async def test_a_path_of_ours_with_other_slashes_is_named(offline_client: Client, path: str, meant: str | None) -> None:
+    detail = problem_of(await offline_client.post(f"http://test{path}"), "not_found", 404)["detail"]
+    assert detail == "there is nothing at this path" + (
+        f": write {meant}, with single slashes and none at the end" if meant else ""
+    )
+
+
 # A fault of ours.
 
 

@@ -16,6 +16,8 @@ const COMPACT_FORM = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})$/
 // bytes: the unused bits of the last character must be zero (RFC 4648, section 3.5).
 const LAST_CHARACTERS = [/[A-Za-z0-9_-]$/, /$^/, /[AQgw]$/, /[AEIMQUYcgkosw048]$/]
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+// What programs write for a value that they do not have, or that is no text.
+const NO_TOKEN = /^(?:undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\])$/
 const TOKEN_TYPES = ['at+jwt', 'application/at+jwt']
 
 /**
@@ -51,7 +53,7 @@ export class Verifier {
     if (typeof token !== 'string') throw new TypeError('a token is a string')
     if (token.length > MAX_TOKEN_LENGTH) throw invalidToken('the token is too long')
     const [, header, payload, signature] = COMPACT_FORM.exec(token) ?? []
-    if (!signature) throw invalidToken('the token is not a JWS in compact form with an ES256 signature')
+    if (!signature) throw invalidToken(whatWasSent(token))
     const kid = keyId(jsonObject(bytesOf(header)))
     const key = await this.#keys.find(kid)
     if (key === null) {
@@ -118,6 +120,15 @@ export class Verifier {
 }
 
 /** Whether this is the token of a client by its metadata document, which is given no openid in any app. */
+/** What is wrong with a text that has not the form of a token. Of the text itself, only known words are shown. */
+function whatWasSent(token) {
+  const quoted = /^["'`]|["'`]$/.test(token)
+  const bare = quoted ? token.replace(/^["'`]+/, '').replace(/(?<!["'`])["'`]+$/, '') : token
+  if (!bare || NO_TOKEN.test(bare)) return `the client sent ${bare || 'empty quotation marks'} in place of a token`
+  if (quoted) return 'the client sent the token in quotation marks'
+  return 'the token is not a JWS in compact form with an ES256 signature'
+}
+
 function isByDocument(claims) {
   const isByUrl = isText(claims.client_id) && claims.client_id.startsWith('https://')
   const has = (name) => Object.hasOwn(claims, name)

@@ -37,6 +37,20 @@ for (const [claims, reason] of [
   })
 }
 
+for (const [sent, detail] of [
+  ['undefined', 'the client sent undefined in place of a token'],
+  ['[object Object]', 'the client sent [object Object] in place of a token'],
+  ["'NaN'", 'the client sent NaN in place of a token'],
+  ['""', 'the client sent empty quotation marks in place of a token'],
+  ['"{token}"', 'the client sent the token in quotation marks'],
+  ['undefined.x', 'the token is not a JWS in compact form with an ES256 signature'],
+]) {
+  test(`what is wrong with ${sent} is said`, async () => {
+    const token = sent.replace('{token}', issuer.token())
+    await assert.rejects(guard.verify(token), { code: 'invalid_token', message: detail })
+  })
+}
+
 test('the same cause is told once in a minute', async () => {
   for (const [seconds, lines] of [[0, 1], [59, 1], [60, 2], [119, 2], [-3600, 3]]) {
     time = NOW + seconds

@@ -39,6 +39,9 @@ _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 # One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_NO_TOKEN = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
+"""What programs write for a value that they do not have, or that is no text."""
+_QUOTES = "\"'`"
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
 
@@ -158,8 +161,18 @@ def _compact_form(token: str) -> re.Match[str]:
         raise InvalidToken("the token is too long")
     jws = _COMPACT_FORM.fullmatch(token)
     if jws is None:
-        raise InvalidToken("the token is not a JWS in compact form with an ES256 signature")
+        raise InvalidToken(_what_was_sent(token))
     return jws
+
+
+def _what_was_sent(token: str) -> str:
+    """What is wrong with a text that has not the form of a token. Of the text itself, only known words are shown."""
+    bare = token.strip(_QUOTES)
+    if not bare or _NO_TOKEN.fullmatch(bare):
+        return f"the client sent {bare or 'empty quotation marks'} in place of a token"
+    if bare != token:
+        return "the client sent the token in quotation marks"
+    return "the token is not a JWS in compact form with an ES256 signature"
 
 
 def _has_scope_alone(claims: dict[str, Any]) -> bool:

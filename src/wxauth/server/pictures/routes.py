@@ -101,6 +101,8 @@ def _only_file(parts: list[Field | File]) -> bytes:
         case [File() as file] if file.field_name == _FIELD.encode():
             file.file_object.seek(0)
             return file.file_object.read()
+        case [File()]:
+            raise InvalidRequest.of(_FIELD, "Must be the name of the picture's part: wx.uploadFile({ name: 'file' })")
         case []:
             raise InvalidRequest.of(_FIELD, "Field required")
         case _:

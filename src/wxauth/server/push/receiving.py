@@ -162,36 +162,31 @@ class PushedMessages:
         except InvalidRequest as exc:
             failure = exc  # raised once nobody can use the signature again
         name = f"message in {app.app_id}"
-        is_own = False
         if withdrawal is not None:
             handling.kind = MessageKind.WITHDRAWAL
-            is_own = await self._in_time(self._withdraw(message, withdrawal), name=name)
-            if not is_own:
-                handling.kind = MessageKind.OTHER
+            await self._in_time(self._withdraw(message, withdrawal), name=name)
         elif verdict is not None:
             handling.kind = MessageKind.VERDICT
             await self._in_time(self._settle(message, verdict), name=name)
-            is_own = True
         elif not message.is_sealed:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
-        return is_own
+        return withdrawal is not None or verdict is not None
 
-    async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
+    async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
         """Carry out a withdrawal once, now or later, when its signature is bound to the message.
 
-        WeChat stops resending after some seconds, so a withdrawal that fails is kept and retried. Returns whether it
-        names a user.
+        WeChat stops resending after some seconds, so a withdrawal that fails is kept and retried.
 
         Raises: InvalidSignature.
         """
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest
 
-        async def carry_out() -> bool:
+        async def carry_out() -> None:
             await claim_signature(self.database, message.signature, now=self.clock())
-            return await self._erase(app_id, withdrawal)
+            await self._erase(app_id, withdrawal)
 
         async def carry_out_late() -> None:
             try:
@@ -200,7 +195,7 @@ class PushedMessages:
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
-            has_named_a_user = await carry_out()
+            await carry_out()
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
@@ -216,16 +211,15 @@ class PushedMessages:
             )
             raise
         self.promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
-        return has_named_a_user
 
-    async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
+    async def _erase(self, app_id: str, withdrawal: Withdrawal) -> None:
         now = self.clock()
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
             # sent.
             if not await remember_message(transaction, withdrawal.mark, now=now):
                 log.info("push_repeated", app_id=app_id)
-                return True
+                return
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             is_left = False
             if user_id is None:
@@ -249,14 +243,13 @@ class PushedMessages:
                 if "phone" in cleared:
                     await record(EventType.PHONE_REMOVED)
         if user_id is None:
-            log.info("push_of_nobody", app_id=app_id)
+            log.info("withdrawal_of_nobody", app_id=app_id)
         elif is_left:
             log.info("identities_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
         elif withdrawal.is_whole:
             log.info("user_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
         else:
             log.info("authorization_revoked", user_id=user_id, app_id=app_id, fields=withdrawal.fields)
-        return user_id is not None
 
     async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> None:
         await claim_signature(self.database, message.signature, now=self.clock())

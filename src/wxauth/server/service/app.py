@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from copy import copy
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -68,7 +68,7 @@ from wxauth.server.site_logins import scan_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
-from wxauth.server.web.bodies import invalid_request
+from wxauth.server.web.bodies import invalid_request, json_form
 from wxauth.server.web.direct import DirectRoutes, Shortcut
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge
@@ -329,10 +329,10 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
     error: WxAuthError
     match exc.status_code:
         case 404:
-            error = NotFound("there is nothing at this path")
+            error = NotFound("there is nothing at this path" + _path_meant(request))
         case 405:
             allow = _allowed_methods(request)
-            error = MethodNotAllowed(f"this path takes {', '.join(allow)}", allow=allow)
+            error = MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(request)}", allow=allow)
         case _:
             error = InvalidRequest("the request could not be read", status=exc.status_code)
     return await _answer_failure(request, error)
@@ -351,10 +351,32 @@ async def _answer_invalid(request: Request, exc: Exception) -> Response:
     return await _answer_failure(request, invalid_request(exc.errors()))
 
 
+def _routes_at(request: Request, path: str) -> Iterator[Route]:
+    for route in cast(FastAPI, request.app).router.routes:
+        if isinstance(route, Route) and route.matches({**request.scope, "path": path})[0] is not Match.NONE:
+            yield route
+
+
 def _allowed_methods(request: Request) -> list[str]:
-    routes = cast(FastAPI, request.app).router.routes
-    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+    routes = _routes_at(request, request.scope["path"])
+    return sorted({method for route in routes for method in route.methods or ()})
+
+
+def _body_meant(request: Request) -> str:
+    """The body of a path that takes nothing but one, of which a caller has sent the values elsewhere."""
+    match list(_routes_at(request, request.scope["path"])):
+        case [APIRoute(body_field=field)] if field is not None:
+            kind = field.field_info.annotation
+            return f", with {json_form((get_args(kind) or (kind,))[0])} as JSON"
+    return ""
+
+
+def _path_meant(request: Request) -> str:
+    """The path of ours that a path with slashes at its end, or several in a row, was to be."""
+    path = request.scope["path"]
+    plain = "/" + "/".join(part for part in path.split("/") if part)
+    route = next(_routes_at(request, plain), None) if plain != path else None
+    return f": write {route.path}, with single slashes and none at the end" if route else ""
 
 
 def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:

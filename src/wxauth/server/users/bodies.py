@@ -46,6 +46,7 @@ from wxauth.server.web.bodies import (
     ShownUserId,
     Time,
     TimedPageQuery,
+    only_null,
 )
 from wxauth.server.wechat.received import is_stand_in
 from wxauth.texts import clean_text
@@ -389,7 +390,7 @@ class ProfileChange(Changes):
         validation_alias=AVATAR_URLS,
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
     )
-    phone: OnlyNull = Field(
+    phone: Annotated[None, only_null(": POST /v1/me/phone with the code of the button")] = Field(
         default=None, description="null removes the number. Only `POST /v1/me/phone` and a login set one."
     )
 

@@ -87,12 +87,17 @@ Network = Annotated[
 """A network in CIDR notation, or an address."""
 
 
-def _null(value: object) -> None:
-    if value is not None:
-        raise ValueError("Must be null, or absent")
+def only_null(remedy: str = "") -> BeforeValidator:
+    """For a field that can only be cleared, with what sets it."""
+
+    def check(value: object) -> None:
+        if value is not None:
+            raise ValueError(f"Must be null, or absent{remedy}")
+
+    return BeforeValidator(check)
 
 
-OnlyNull = Annotated[None, BeforeValidator(_null)]
+OnlyNull = Annotated[None, only_null()]
 """A field that can only be cleared."""
 ShownAppId = Annotated[str, Field(examples=[EXAMPLE_APP_ID])]
 ShownUserId = Annotated[UUID, Field(examples=[EXAMPLE_USER_ID])]
@@ -313,6 +318,25 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
             return checked
 
 
+def json_form(model: type[BaseModel]) -> str:
+    """A body of this model as JSON, with what it must have, or else its first field."""
+    fields = list(model.model_fields.items())
+    shown = [each for each in fields if each[1].is_required()] or fields[:1]
+    if issubclass(model, RootModel):
+        return "{…}"
+    members = (f'"{name}": ' + ('"…"' if field.annotation is str else "…") for name, field in shown)
+    return f"{{{', '.join(members)}}}"
+
+
+def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
+    """Check that none of the fields that a body lacks is among these names. Raises: InvalidRequest."""
+    fields = _fields_of(model)
+    sent = {fields[name] for name in elsewhere if name in fields}
+    for error in errors:
+        if error["type"] == "missing" and fields.get(error["loc"][0]) in sent:
+            raise InvalidRequest.of(error["loc"][0], f"Must be in the body: send {json_form(model)} as JSON")
+
+
 @cache
 def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
     """The model's fields, by all names that a body may have for them."""
@@ -347,7 +371,7 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
     Its title is that of the first of the fields for which the model has one.
     """
     shown = islice(errors, _MAX_ERRORS)
-    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in shown]
+    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error, model)) for error in shown]
     titles: Mapping[str, Title] = getattr(model, "titles", {})
     title = next((titles[error.field] for error in found if error.field in titles), None)
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found, title=title)
@@ -359,7 +383,9 @@ def _field(location: tuple[str | int, ...]) -> str:
     return ".".join(part for part in location if isinstance(part, str)).encode(errors="replace").decode() or "body"
 
 
-def _message(error: Mapping[str, Any]) -> str:
+def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
+    if model is not None and not error["loc"] and error["type"] in ("json_invalid", "model_type"):
+        return f"{error['msg']}: send {json_form(model)} as JSON"
     if error["type"] == "string_pattern_mismatch":
         return "String must have the form that the documentation gives"
     return str(error["msg"]).removeprefix("Value error, ")

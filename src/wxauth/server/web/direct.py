@@ -35,7 +35,7 @@ from typing_extensions import TypedDict
 from wxauth.errors import InvalidRequest, PayloadTooLarge, Title, WxAuthError
 from wxauth.server.core.settings import Settings
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
-from wxauth.server.web.bodies import errors_of, invalid_request, read_anyway
+from wxauth.server.web.bodies import check_place, errors_of, invalid_request, json_form, read_anyway
 from wxauth.server.web.dependencies import Argument, Plan, entailed_by, metadata_of, services_of
 from wxauth.server.web.edge import CONTROL_CHARACTERS
 
@@ -45,7 +45,6 @@ _JSON = (b"content-type", b"application/json")
 _VARY = (b"vary", b"Authorization")
 
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
-_NO_FORM: Final = "This is a form: send JSON, with Content-Type: application/json"
 
 _FAILURE_KEY: Final = "wxauth.failure"
 VALIDATED_KEY: Final = "wxauth.validated"
@@ -374,7 +373,11 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         except ValidationError as exc:
             errors = errors_of(exc)
         if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
-            raise InvalidRequest.of("body", _NO_FORM)
+            form = json_form(model)
+            raise InvalidRequest.of("body", f"This is a form: send {form}, with Content-Type: application/json")
+        own = (name.removeprefix("x-").removeprefix("wx-") for name in request.headers if name.startswith("x-"))
+        headers = (name.replace("-", "_") for name in own)
+        check_place(model, errors, {*request.query_params, *headers})
         return read_anyway(model, body, errors, context)
 
     return Argument(read, Entails(failures=(_refusal_of(model), PayloadTooLarge)))
