@@ -77,7 +77,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
         ("POST", "/v1/login", "{}", {"X-WX-Code": "x"}, f"code: Must be in the body: send {AS_JSON}"),
         ("POST", "/v1/login", "code=x", {}, AS_JSON),
         ("POST", "/v1/login", '"x"', {}, AS_JSON),
-        ("POST", "/v1/login", "code=x", FORM, 'This is a form: send {"code": "…"}'),
+        ("POST", "/v1/login", "code=x", FORM, f"This is a form: send {AS_JSON}, with Content-Type: application/json"),
         ("POST", "/v1/login", "{}", {"X-Code-Of": "x"}, "code: Field required"),
         ("GET", "/v1/login?code=x", "", {}, f"this path takes POST, with {AS_JSON}"),
         ("GET", "/v1/logout", "", {}, '{"refresh_token": …}'),

@@ -374,7 +374,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
             errors = errors_of(exc)
         if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
             form = json_form(model)
-            raise InvalidRequest.of("body", f"This is a form: send {form}, with Content-Type: application/json")
+            raise InvalidRequest.of("body", f"This is a form: send {form} as JSON, with Content-Type: application/json")
         own = (name.removeprefix("x-").removeprefix("wx-") for name in request.headers if name.startswith("x-"))
         headers = (name.replace("-", "_") for name in own)
         check_place(model, errors, {*request.query_params, *headers})
