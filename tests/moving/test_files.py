@@ -217,6 +217,7 @@ OF_JSON = [
 OF_CSV = [
     ("CR alone", CSV.replace("\n", "\r").encode(), "CR alone"),
     ("semicolons", CSV.replace(",", ";").encode(), "has ; between"),
+    ("semicolons and quotation marks", b'"app_id";"openid"\n', "has ; between"),
     ("bars", CSV.replace(",", "|").encode(), "has | between"),
     ("tabs", CSV.replace(",", "\t").encode(), "--tsv"),
     ("Excel's first line", f"sep=;\r\n{CSV}".encode(), "sep="),

@@ -182,13 +182,13 @@ class CsvLines:
         self._form = form
         self._lines = _numbered(file, form, spill, _NO_CSV)
         self.header = _first_of(self._lines)
+        text = self.header.text if isinstance(self.header.text, bytes) else b""
+        divider = max(_DIVIDED, key=lambda each: text.count(each.encode()))
+        if text.count(divider.encode()) > text.count(form.delimiter.encode()):
+            raise WrongFile(Fault("file", _DIVIDED[divider]))
         header = self._cells(self.header.text)
         if isinstance(header, Fault):
             raise WrongFile(header)
-        text = self.header.text if isinstance(self.header.text, bytes) else b""
-        divider = max(_DIVIDED, key=text.decode().count)
-        if text.count(divider.encode()) > text.count(form.delimiter.encode()):
-            raise WrongFile(Fault("file", _DIVIDED[divider]))
         seen = [name.strip() for name in header]
         mapped = frozenset(form.fields.values())
         self._names = [form.fields.get(name) or ("" if name in mapped else name) for name in seen]
