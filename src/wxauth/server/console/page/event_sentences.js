@@ -13,9 +13,9 @@ export const SENT_TYPES = TYPES.filter((type) => /^(user|identity|consent|sessio
 export const withMeaning = (types) => types.map((type) => [type, text(`event_${type}`)])
 
 /** An event's sentence, in pieces; empty for an unknown type. `link` makes the link to a person. */
-export function sentence({ type, data }, link) {
+export function sentence({ type, data, actor }, link) {
   if (!isText(`event_${type}`)) return []
-  return [text(`event_${type}`), ...(DETAILS[type]?.(data, link) ?? named(data))]
+  return [text(type === 'user.created' && actor === 'operator' ? 'imported' : `event_${type}`), ...(DETAILS[type]?.(data, link) ?? named(data))]
 }
 
 const DETAILS = {

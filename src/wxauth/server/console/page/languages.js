@@ -16,12 +16,14 @@ chooseLanguage()
 /** The language tag of the document. */
 export const language = () => (column ? 'zh-CN' : 'en')
 
-/** A text, with each {name} replaced by its value. */
+/** A text, with each {name} replaced by its value. `one|many`: the first if its {n} is 1. */
 export const text = (name, values) => phrase(name, values).join('')
 
 /** The same in pieces, for values that are elements. */
-export const phrase = (name, values) =>
-  (texts[name]?.[column] ?? name).split(/\{(\w+)\}/).map((piece, place) => (place % 2 ? (values?.[piece] ?? '') : piece))
+export function phrase(name, values) {
+  const [one, many = one] = (texts[name]?.[column] ?? name).split('|')
+  return (String(values?.n) === '1' ? one : many).split(/\{(\w+)\}/).map((piece, place) => (place % 2 ? (values?.[piece] ?? '') : piece))
+}
 
 /** The text of `{ en, zh }` in the current language. */
 export const either = ({ en, zh }) => (column ? zh : en)

@@ -13,7 +13,7 @@ let wanted = [] // ids that the next request names
 let titles // of the apps, or its promise
 
 // A name that was stored before names were cleaned may show nothing.
-const shown = (nickname) => (/[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u.test(nickname ?? '') ? nickname : null)
+export const shown = (nickname) => (/[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u.test(nickname ?? '') ? nickname : null)
 
 /** What a person is called everywhere: by the nickname, or as a user without one, with the end of the id. */
 export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })

@@ -91,7 +91,7 @@ async function firstSteps(place, days) {
   ]
   if (steps.every(([isDone]) => isDone)) return place.replaceChildren()
   const step = ([isDone, name, how]) =>
-    h('li', {}, tag(text(isDone ? 'stepDone' : 'stepOpen'), isDone ? 'ok' : 'note'), ' ', text(name), isDone ? null : h('div', {}, how))
+    h('li', {}, tag(text(isDone ? 'stepDone' : 'stepOpen'), isDone ? 'ok' : 'note'), ' ', text(name), ...(isDone ? [] : [' ', how]))
   place.replaceChildren(part(text('firstSteps'), h('ol', { class: 'steps' }, steps.map(step))))
 }
 
@@ -105,7 +105,7 @@ const keptButton = (place, days) =>
 
 /** A number, and others to compare it with. */
 const tile = (name, value, ...others) =>
-  h('p', { class: 'tile' }, h('strong', {}, value), h('span', {}, text(name)), others.map((each) => h('small', {}, each)))
+  h('p', { class: 'tile', title: [value, ...others].join().includes('≈') ? text('estimated') : null }, h('strong', {}, value), h('span', {}, text(name)), others.map((each) => h('small', {}, each)))
 
 const asTable = (days) =>
   h(

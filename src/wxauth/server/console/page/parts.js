@@ -14,7 +14,7 @@ export async function load(place, ask, render) {
     place.replaceChildren(...[render(answer)].flat(2).filter(Boolean))
   } catch (failure) {
     if (place.turn !== turn) return
-    const again = h('button', { type: 'button', onclick: () => load(place, ask, render) }, text('tryAgain'))
+    const again = isTransient(failure) && h('button', { type: 'button', onclick: () => load(place, ask, render) }, text('tryAgain'))
     place.replaceChildren(h('div', { class: 'state' }, failed(failure), again))
   } finally {
     if (place.turn === turn) place.setAttribute('aria-busy', 'false')
@@ -30,7 +30,10 @@ const skeleton = () =>
     Array.from({ length: SKELETON_LINES }, () => h('div', { 'aria-hidden': 'true' })),
   )
 
-/** A failure for the reader: its title, its details, and the code to look up. */
+/** Whether trying again can help: there was no answer, a fault of the service, or too many requests. */
+const isTransient = ({ status }) => !status || status === 429 || status >= 500
+
+/** A failure for the reader: one sentence, what is wrong with each field, and the code to look up if somebody has to act. */
 export function failed(failure) {
   const told =
     failure.code === 'login_too_old'
@@ -39,16 +42,13 @@ export function failed(failure) {
         ? text('offline')
         : failure.detail === 'there is nothing at this path'
           ? text('notThere')
-          : failure.title || text('failed')
-  const fields = (failure.errors ?? []).map(({ field, message }) => `${field}: ${message}`)
-  const detail = fields.length ? fields.join('; ') : failure.detail
+          : (failure.errors ?? []).map(({ field, message }) => `${field}: ${message}`).join('; ') || failure.detail || failure.title || text('failed')
   const errcode = failure.wechatErrcode ? ` · errcode ${failure.wechatErrcode}` : ''
   return h(
     'div',
     { class: 'failure', role: 'alert' },
     h('p', {}, told),
-    detail ? h('p', { class: 'quiet' }, detail) : null,
-    failure.code ? h('code', {}, `${failure.code}${errcode}`) : null,
+    failure.status >= 500 || errcode ? h('code', {}, `${failure.code}${errcode}`) : null,
   )
 }
 
@@ -213,7 +213,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
 }
 
 /** Ask for confirmation of something irreversible. */
-export const sure = (title, lead, name, onsubmit) => dialog({ title, lead, name, kind: 'danger', onsubmit })
+export const sure = (title, lead, name, onsubmit, fields = []) => dialog({ title, lead, fields, name, kind: 'danger', onsubmit })
 
 /** A field of a form, with its label. `type` is that of an input, `textarea`, or `select` with `options`. */
 export function field({ name, label, hint, type = 'text', value = '', options = [], required = false, ...others }) {
@@ -312,11 +312,12 @@ function local(iso) {
   return Number.isNaN(at.getTime()) ? '' : new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
 }
 
-/** Fields of a form that belong together, under a title. */
-export const group = (title, members) => ({
-  members,
-  element: h('fieldset', {}, h('legend', {}, title), members.map((each) => each.element)),
-})
+/** A field of words that are ticked, not typed. */
+export function ticks({ name, label, value, known }) {
+  const made = known.map((word) => field({ name: `${name}-${word}`, label: h('code', {}, word), type: 'checkbox', value: value.includes(word) }))
+  const ticked = () => known.filter((_, place) => made[place].value())
+  return { name, value: () => ticked().join(' '), element: h('fieldset', { class: 'tiles' }, h('legend', {}, label), made.map(({ element }) => element)) }
+}
 
 /** The words of a typed text, which may have several lines. */
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
@@ -330,13 +331,14 @@ export function showSecret(name, secret) {
 }
 
 /** Show something in a dialog that only closes. */
-export function popUp(title, content, { acts = [], size } = {}) {
-  const close = act('close', () => element.close(), { kind: 'primary' })
+export function popUp(title, content, { acts = [], size, kind = 'primary' } = {}) {
+  const close = act('close', () => element.close(), { kind })
   const heading = h('h2', { id: 'dialog-title' }, title)
   const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, heading, content, h('p', { class: 'acts' }, acts, close))
   element.addEventListener('close', () => element.remove())
   document.body.append(element)
   element.showModal()
+  return element
 }
 
 /** A button that copies a value. */

@@ -6,7 +6,7 @@ import { ABOUT, eventCells, eventColumns } from './events.js'
 import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
-import { appOf, called, personOf } from './names.js'
+import { appOf, called, personOf, shown } from './names.js'
 import { act, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, typedJson, whole, withChoices, words } from './parts.js'
 import { refusalsOf } from './signins.js'
 import { actOn, text } from './texts.js'
@@ -22,7 +22,7 @@ export function showPerson(main, { id }) {
       place,
       () => get(`/users/${encodeURIComponent(id)}`), // may be from a handwritten link
       (user) => {
-        if (place.isConnected) document.title = `${called(user)} · wxauth` // distinguishes tabs
+        if (place.isConnected) document.title = `${(main.querySelector('h1').textContent = called(user))} · wxauth` // distinguishes tabs
         return person(user, reload)
       },
     )
@@ -79,7 +79,7 @@ function person(user, reload) {
     h(
       'section',
       { class: 'card' },
-      h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, name), h('span', {}, code(user.id), ' ', copier(user.id, actOn('copy', user.id)))), standing(user)),
+      h('div', { class: 'head' }, picture(user, 'large'), h('span', {}, code(user.id), ' ', copier(user.id, actOn('copy', user.id))), standing(user)),
       facts([
         user.erase_at ? [text('erasedAt'), [time(user.erase_at), isBanned ? text('notWhileBanned') : null]] : null,
         isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
@@ -97,7 +97,7 @@ function person(user, reload) {
       ...(mayChange
         ? [
             h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts),
-            h('div', { class: 'dangers', role: 'group', 'aria-label': text('dangers') }, h('h3', {}, text('dangers')), h('p', { class: 'acts' }, dangers)),
+            h('div', { class: 'dangers', role: 'group', 'aria-label': text('dangers') }, h('h2', {}, text('dangers')), h('p', { class: 'acts' }, dangers)),
           ]
         : []),
       mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
@@ -134,9 +134,10 @@ function rolesForm(user, changed) {
   const typed = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint') })
   const roles = withChoices(typed, knownRoles().then((known) => known.map((role) => [role])))
   typed.element.querySelector('label').className = 'unseen' // the card's heading says it
-  const save = h('button', { class: 'primary' }, text('save'))
+  const save = h('button', { disabled: true }, text('save'))
   const trouble = h('div', {})
   const form = h('form', {}, roles.element, trouble, h('p', { class: 'acts' }, save))
+  form.addEventListener('input', () => (save.disabled = words(roles.value()).join() === user.roles.join()))
   form.addEventListener('submit', (event) => {
     event.preventDefault()
     busy(save, trouble, () => changed({ roles: words(roles.value()) }))
@@ -261,14 +262,14 @@ function ban(user, changed) {
 }
 
 function erase(user) {
-  const typed = field({ name: 'name', label: text('typeName'), required: true, hint: [user.nickname, user.id].filter(Boolean).join(' / ') })
+  const typed = field({ name: 'name', label: text('typeName'), required: true, hint: [shown(user.nickname), user.id].filter(Boolean).join(' / ') })
   dialog({
     title: actOn('erase', called(user)),
     lead: text('sureErase'),
     fields: [typed],
     name: 'erase',
     kind: 'danger',
-    allow: ({ name }) => name === user.id || (Boolean(user.nickname) && name === user.nickname.trim()),
+    allow: ({ name }) => [user.id, shown(user.nickname)?.trim()].includes(name),
     onsubmit: async () => {
       await remove(`/users/${user.id}`)
       toast(text('erased'))

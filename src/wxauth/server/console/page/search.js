@@ -115,9 +115,13 @@ export function nothingFits(section, query, ...tries) {
 export function searchWithin(section, query, ...others) {
   const wanted = query.get('q') ?? ''
   const fits = (item) => JSON.stringify({ ...item, logo: null }).toLowerCase().includes(wanted.toLowerCase())
+  const bar = filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted, placeholder: text(`search_${section}`) })], section, { others })
   return {
-    bar: filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted, placeholder: text(`search_${section}`) })], section, { others }),
-    among: (page) => ({ ...page, items: page.items.filter(fits) }),
+    bar,
+    among: (page) => {
+      bar.querySelector('.search').hidden = !wanted && !page.items.length
+      return { ...page, items: page.items.filter(fits) }
+    },
     nothing: () => nothingFits(section, query),
   }
 }

@@ -3,7 +3,7 @@
 import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
-import { called, nameAndPlaceOf } from './names.js'
+import { called, nameAndPlaceOf, shown } from './names.js'
 import { act, busy, field, list, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
@@ -69,7 +69,7 @@ export function standing({ status, erase_at }) {
 export function phone(user) {
   if (!user.phone) return null
   if (user.phone.includes('*')) return masked(user)
-  return user.phone_verified === false ? [whole(user.phone), ' ', tag(text('unproved'), 'note')] : whole(user.phone)
+  return user.phone_verified === false ? [whole(user.phone), ' ', tag(text('unverified'), 'note')] : whole(user.phone)
 }
 
 /** A masked number with a button that shows it, which is in the audit trail. */
@@ -91,7 +91,7 @@ const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
  * loaded: any other host would learn who looks.
  */
 export function picture({ nickname, avatar_url: url }, kind = 'small') {
-  const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(nickname ?? '?')][0])
+  const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(shown(nickname)?.trim() ?? '?')][0])
   if (!isShown(url)) return letter
   const image = h('img', { class: `picture ${kind}`, alt: '', referrerPolicy: 'no-referrer', loading: 'lazy' })
   image.addEventListener('error', () => image.replaceWith(letter))
