@@ -26,7 +26,10 @@ def shape(text: str) -> dict[str, list[Any]]:
     code = [*re.findall(r"^ {4}scripts.*$", prose, re.MULTILINE), *blocks]
     return {
         "headings": re.findall(r"^#+ ", prose, re.MULTILINE),
-        "code": [re.sub(r"(^| +)(#|//) .*", "", block, flags=re.MULTILINE) for block in code],
+        "code": [
+            re.sub(r'(?m)(^| +)(#|//) .*|(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"', "", block)
+            for block in code
+        ],
         "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
         "rows": [re.findall("`.*?`", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
         "links": [re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\(((?!README)[^)]+)\)", prose)],

@@ -28,8 +28,8 @@ def block(page: str, words: str) -> str:
 
 
 def uncommented(text: str) -> str:
-    """What both languages have in common."""
-    return re.sub(r"(?m)(?:^| +)(?:#|//) .*| +$", "", text)
+    """What both languages have in common: neither comments nor titles and reasons."""
+    return re.sub(r'(?m)(?:^| +)(?:#|//) .*| +$|(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"', "", text)
 
 
 def table(page: Path, header: str) -> list[list[str]]:
