@@ -101,9 +101,6 @@ class Engine:
 
     def run(self, *command: str | Path, folder: Path | None = None, **env: str) -> str:
         """What a program prints in the cell, which must succeed."""
-        # The first build of a machine takes longer than a test may hang, and has a limit of its own, which shows what
-        # Docker has printed.
-        faulthandler.cancel_dump_traceback_later()
         own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **env}
         return output_of(*self._command([*command], folder), env=own, timeout=BUILD_PATIENCE).strip()
 
@@ -181,6 +178,8 @@ def running_engine() -> Iterator[Engine]:
         needs(program)
     if os.geteuid() != 0:
         lacks("needs root, for namespaces of its own 需要 root 权限以创建命名空间")
+    # The first build on a machine takes longer than a test may hang, and has limits of its own.
+    faulthandler.cancel_dump_traceback_later()
     everything = Path(os.environ.get("XDG_CACHE_HOME", "/var/cache"), "wxauth-tests")
     everything.mkdir(parents=True, exist_ok=True)
     engine = Engine(everything / f"cell-{_recipe()}")
@@ -209,7 +208,8 @@ def _build(engine: Engine) -> None:
         if old == engine.folder or time.time() - old.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(old)
     alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-    made = subprocess.run([*TIED, *alone, HERE / "cell", "build", engine.folder], capture_output=True, text=True)
+    command = [*TIED, *alone, HERE / "cell", "build", engine.folder]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_PATIENCE)
     if made.returncode != 0:
         lacks(f"needs Debian's packages: {(made.stdout + made.stderr)[-2000:]} 需要可访问的 Debian 软件源")
     try:

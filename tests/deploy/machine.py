@@ -1,6 +1,7 @@
 """A Debian that `systemd-nspawn` boots: processes, ports and disk of its own, which end with it."""
 
 import ctypes
+import faulthandler
 import os
 import shutil
 import subprocess
@@ -97,6 +98,7 @@ def _nspawn(program: str, root: Path) -> tuple[str, ...]:
 
 def _system(nspawn: str) -> Path:
     """The folder of an installed Debian, beside which is what pip installs there."""
+    faulthandler.cancel_dump_traceback_later()  # installing takes longer than a test may hang
     CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE / "turn").touch()
     root, wheels, made = CACHE / "root", CACHE / "wheels", CACHE / "made"
