@@ -208,7 +208,7 @@ def _build(engine: Engine) -> None:
         if old == engine.folder or time.time() - old.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(old)
     alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-    command = [*TIED, *alone, HERE / "cell", "build", engine.folder]
+    command: list[str | Path] = [*TIED, *alone, HERE / "cell", "build", engine.folder]
     made = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_PATIENCE)
     if made.returncode != 0:
         lacks(f"needs Debian's packages: {(made.stdout + made.stderr)[-2000:]} 需要可访问的 Debian 软件源")
