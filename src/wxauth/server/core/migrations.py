@@ -59,6 +59,9 @@ _DEADLINES: Final = text("""
 _NOTE_DIGEST: Final = text("UPDATE alembic_version SET digest = :digest")
 _TURN_PAUSE_SECONDS: Final = 0.1
 _OF_ANOTHER: Final = "the schema is at {revision!r}, of another version of wxauth; migrate with that one"
+_TAKEN: Final = (
+    "a table of this schema is another program's ({reason}): name a database of its own in WXAUTH_DATABASE_URL"
+)
 _NO_REVISION: Final = "there is no revision {revision!r}; there are {revisions}"
 _BLOCKED: Final = (
     "revision {revision} could not get hold of a table in {seconds:g} s: somebody's transaction has it all the time; "
@@ -199,6 +202,8 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
             await take()
             return
         except DBAPIError as exc:
+            if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
+                raise UnknownRevision(_TAKEN, reason=exc.driver_exception) from exc
             if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
                 raise
             if loop.time() >= give_up_at:

@@ -45,7 +45,7 @@ SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plp
 """)
 _IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
 # The column is missing in a preview's table, and in another program's.
-_CURRENT: Final = Statement[tuple[str, str | None, bool]]("""
+_CURRENT: Final = Statement[tuple[str | None, str | None, bool]]("""
 SELECT version_num, to_jsonb(v) ->> 'digest' AS digest, to_regclass('identities') IS NOT NULL AS has_ours
   FROM alembic_version v
 """)
@@ -85,7 +85,7 @@ async def current_revision(database: Database, scripts: Path = SCRIPTS) -> str |
     if stored is None:
         return None
     digests, (revision, digest, has_ours) = digests_in(scripts), stored
-    if not re.fullmatch("[0-9]{4}", revision) or not (digest or has_ours):
+    if not re.fullmatch("[0-9]{4}", revision or "") or not (digest or has_ours):
         return _OF_ANOTHER
     # Not that of the same revision: outside of a transaction, the two are stored one after the other.
     return _BEFORE_ALL if revision in digests and digest not in digests.values() else revision
