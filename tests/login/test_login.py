@@ -198,6 +198,7 @@ OPTIONAL: list[tuple[Any, str | None]] = [
     ({"phoneCode": "x" * 257}, "phone_code"),
     ({"phone_code": {"code": "x"}}, "phone_code"),
     ({"phone_code": "a\udc00"}, "phone_code"),
+    ({"nickname": float("nan")}, "nickname"),
     ({"consents": ["privacy"]}, "consents"),
     ({"consents": {"privacy": 202605}}, "consents"),
     ({"consents": {"privacy": "1\ud83d"}}, "consents"),

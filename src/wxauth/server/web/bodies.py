@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticUseDefault
+from pydantic_core import CoreSchema, PydanticUseDefault, from_json
 
 from wxauth.errors import FieldError, InvalidRequest, Title
 from wxauth.texts import read_loosely
@@ -294,7 +294,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     if is_json and not optional:
         raise invalid_request(errors, model)
     try:
-        given = read_loosely(body)
+        given = from_json(body) if is_json else read_loosely(body)
     except ValueError:
         raise invalid_request(errors, model) from None
     fields, left_out = _fields_of(model), frozenset[str]()
