@@ -16,7 +16,8 @@ _JOINERS: Final = "\u180e\u200b-\u200d"
 _TAGS: Final = "\U000e0000-\U000e007f"
 _UNSEEN: Final = (
     f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
-    "\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+    "\u115f\u1160\u17b4\u17b5\u206a-\u206f\u2800\u3164\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U00013441\U00013442"
+    "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
 )
 """What shows nothing without a character beside it, such as the fillers of Hangul."""
 _GONE: Final = (

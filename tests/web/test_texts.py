@@ -65,6 +65,7 @@ def test_a_name_stays_as_people_write_it(name: str) -> None:
         *((f"a{each}b{each}", "ab") for each in ("\u200b", "\u200c", "\u200d", "\ufe0f", "\u180b", "\U000e0100")),
         ("👨‍‍👩", "👨‍👩"),
         *((each * 3, "") for each in "\u115f\u1160\u3164\uffa0\u2800\u3000\u200b\u200d\ufe0f\U000e0100\u180b\u0301 "),
+        *((each * 3, "") for each in "\u206a\u206f\U00013430\U00013441\U00016fe4\U000e0080\U000e0fff"),
     ],
     ids=ascii,
 )
