@@ -609,7 +609,7 @@ async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin) -
     assert (await root("PATCH", "/orders", {"types": None})).json() == changed
     assert (await root("DELETE", "/orders")).status_code == 204
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/test"), ("POST", "/secret")):
-        answer = await root(method, "/orders" + path, {} if method == "PATCH" else None)
+        answer = await root(method, "/orders" + path, {"types": None} if method == "PATCH" else None)
         problem_of(answer, "not_found", 404)
     problem_of(await root("GET", "/%00"), "invalid_request", 400)
     problem_of(await root("POST", "/orders/replay", {"since": "2026-11-20T08:00:00Z"}), "not_found", 404)

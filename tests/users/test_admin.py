@@ -366,7 +366,7 @@ async def test_every_change_is_an_event_with_actor_user_time_and_address(stage: 
 async def test_a_change_without_effect_records_no_event(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, roles=["editor", "support"])
-    for change in ({}, {"status": "active"}, {"roles": ["support", "editor", "support"]}):
+    for change in ({"status": "active"}, {"roles": ["support", "editor", "support"]}):
         assert (await root.change(user_id, **change))["roles"] == ["editor", "support"]
     await root.change(user_id, status="disabled")
     await root.change(user_id, status="disabled")
