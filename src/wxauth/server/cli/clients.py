@@ -75,7 +75,7 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
 _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "redirect_uris": _REPEATED,
     "logout_uris": _REPEATED,
-    "resources": _REPEATED,
+    "resources": {**_REPEATED, "metavar": "URL"},
     "pkce": {"type": None, "callback": None, "flag_value": "optional", "help": _NO_PKCE},
     "logo": {"callback": checked(read_picture), "metavar": "FILE"},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
