@@ -188,7 +188,6 @@ async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root:
 @pytest.mark.parametrize(
     ("change", "status", "roles"),
     [
-        ({}, "active", ["editor"]),
         ({"status": None, "roles": None}, "active", ["editor"]),
         ({"status": "active", "roles": ["editor", "editor"]}, "active", ["editor"]),
         ({"status": "disabled"}, "disabled", ["editor"]),

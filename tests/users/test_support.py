@@ -65,7 +65,6 @@ async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not
         {"reason": "not so"},
         {"nickname": None},
         {"avatar_url": None},
-        {},
     ):
         problem_of(await sue.ask("PATCH", f"/users/{user_id}", json=change), "insufficient_role", 403)
     of_user = f"/users/{user_id}"

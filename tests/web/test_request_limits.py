@@ -84,7 +84,7 @@ async def test_a_content_type_has_at_most_256_characters_whatever_the_route(
     for content_type in ("multipart/form-data" + ";" * 60_000, "a" * 257):
         await refused_anywhere(offline_client, headers={"Content-Type": content_type})
     headers = {**bearer(await login()), "Content-Type": "application/json;".ljust(256, "a")}
-    assert (await client.post("/v1/me", content=b"{}", headers=headers)).status_code == 200
+    assert (await client.post("/v1/me", content=b'{"phone": null}', headers=headers)).status_code == 200
 
 
 async def test_a_query_has_at_most_128_parameters_whatever_the_route(offline_client: Client) -> None:

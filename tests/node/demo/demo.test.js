@@ -100,7 +100,7 @@ test('a picture that is none is refused with a sentence', async () => {
   demo.phone.files.set('http://tmp/1.png', Buffer.from('no picture'))
   await page.does('avatar-button', 'chooseavatar', { avatarUrl: 'http://tmp/1.png' })
   await until(() => demo.toasts.length)
-  assert.deepEqual(demo.toasts, ['请求内容有误。'])
+  assert.deepEqual(demo.toasts, ['图片须为 JPEG、PNG 或 WebP。'])
   await page.shows('选择')
 })
 

@@ -116,6 +116,8 @@ def _field(item: Any, name: str) -> object:
 
 
 def _cell(value: object) -> str:
+    if value == " ":  # a column without a name
+        return " "
     if isinstance(value, datetime):
         return to_the_minute(value)
     if isinstance(value, list | tuple):
