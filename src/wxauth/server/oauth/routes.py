@@ -33,7 +33,7 @@ from wxauth.server.site_logins.authorize import (
 from wxauth.server.site_logins.doors import SCAN_LASTS
 from wxauth.server.site_logins.models import RequestFields
 from wxauth.server.site_logins.rows import ClientRemoved
-from wxauth.server.site_logins.targets import asked_resource, granted_scope
+from wxauth.server.site_logins.targets import Access
 from wxauth.server.users.callers import DeviceDep, read_caller, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.bodies import EXAMPLE_USER_ID
@@ -197,9 +197,8 @@ async def authorize_device(
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
-    resource = asked_resource(settings, client, form)
-    scope = granted_scope(client, resource, form.get("scope"))
-    asked = RequestFields(scope=scope, resource=None if resource is None else resource.resource)
+    access = Access.asked(settings, client, form)
+    asked = RequestFields(scope=access.scope(form.get("scope")), resource=access.url)
     try:
         started = await site_requests.start_for_device(client, asked, ip=ip, user_agent=user_agent)
     except ClientRemoved:

@@ -22,7 +22,6 @@ from wxauth.server.clients.oauth_errors import (
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.resources import Resource
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import SYSTEM
@@ -45,7 +44,7 @@ from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, co
 from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
 from wxauth.server.site_logins.models import Stage
 from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
-from wxauth.server.site_logins.targets import asked_resource, granted_resource, scopes_for
+from wxauth.server.site_logins.targets import Access
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.texts import hash_of
 from wxauth.tokens.claims import is_document
@@ -125,7 +124,7 @@ async def redeem(
     found: SiteLogin,
     *,
     session_id: UUID,
-    resource: Resource | None = None,
+    resource_title: str | None = None,
     expires_at: datetime,
     now: datetime,
 ) -> Granted | NotGranted:
@@ -151,7 +150,7 @@ async def redeem(
         session_id=session_id,
         user_id=person.id,
         client_name=login.title,
-        resource_title=None if resource is None else resource.title,
+        resource_title=resource_title,
         expires_at=expires_at,
         now=now,
     )
@@ -275,13 +274,14 @@ class SiteTokens:
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
             return NotGranted.UNKNOWN
-        resource = granted_resource(self.settings, client, found.resource, form)
-        session_id = new_id(now)
-        lifetimes = website_session_lifetimes(self.settings, is_for_resource=resource is not None)
-        ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
+        access, session_id = Access.granted(self.settings, client, found.resource, form), new_id(now)
+        title = None if access.resource is None else access.resource.title
+        ends_at = now + timedelta(
+            seconds=website_session_lifetimes(self.settings, is_for_resource=access.resource is not None).unrefreshed
+        )
         async with self.granting.turn(found), self.database.begin() as transaction:
             granted = await redeem(
-                transaction, found, session_id=session_id, resource=resource, expires_at=ends_at, now=now
+                transaction, found, session_id=session_id, resource_title=title, expires_at=ends_at, now=now
             )
         if isinstance(granted, NotGranted):
             return granted
@@ -292,11 +292,10 @@ class SiteTokens:
         assert login.authenticated_at is not None
         assert login.authenticated_by is not None
         return await self._tokens(
-            client,
+            access,
             user,
             session_id,
             generation=0,
-            resource=resource,
             scope=login.scope,
             nonce=login.nonce,
             authenticated_at=login.authenticated_at,
@@ -313,11 +312,11 @@ class SiteTokens:
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token is not one of ours")
         await _ensure_keys(self.keys, self.issuer, self.clock())
-        resource = asked_resource(self.settings, client, form) if "resource" in form else None
-        outcome = await self._rotate(client, token, form, resource, ip=ip)
+        access = Access.asked(self.settings, client, form) if "resource" in form else Access(client)
+        outcome = await self._rotate(access, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused) and outcome.why is RefreshRefusal.OTHER_RESOURCE:
-            resource = granted_resource(self.settings, client, outcome.resource, form)
-            outcome = await self._rotate(client, token, form, resource, ip=ip)
+            access = Access.granted(self.settings, client, outcome.resource, form)
+            outcome = await self._rotate(access, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused):
             if outcome.why is RefreshRefusal.REUSED:
                 log.warning(
@@ -333,11 +332,10 @@ class SiteTokens:
             added = self.settings.added_in_log(ip)  # the address of the site's server
             log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         return await self._tokens(
-            client,
+            access,
             outcome,
             token.session_id,
             generation=outcome.generation,
-            resource=resource,
             scope=scope,
             authenticated_at=outcome.authenticated_at,
             authenticated_by=outcome.authenticated_by,
@@ -346,39 +344,31 @@ class SiteTokens:
         )
 
     async def _rotate(
-        self,
-        client: Client,
-        token: RefreshToken,
-        form: Mapping[str, str],
-        resource: Resource | None,
-        *,
-        ip: str | None,
+        self, access: Access, token: RefreshToken, form: Mapping[str, str], *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate a refresh token of a session for this resource, or for none."""
-        allowed = scopes_for(client, resource)
-        requested = form["scope"].split() if "scope" in form else allowed
-        if not set(requested) <= set(allowed):
+        requested = form["scope"].split() if "scope" in form else access.scopes
+        if not set(requested) <= set(access.scopes):
             requested = []  # which no session is granted
         return await rotate_refresh_token_of_website(
             self.database,
             token,
-            client_id=client.name,
-            resource=None if resource is None else resource.resource,
+            client_id=access.client.name,
+            resource=access.url,
             scopes=requested,
             demanded=requested if "scope" in form else (),
             ip=ip,
-            lifetimes=website_session_lifetimes(self.settings, is_for_resource=resource is not None),
+            lifetimes=website_session_lifetimes(self.settings, is_for_resource=access.resource is not None),
             now=self.clock(),
         )
 
     async def _tokens(
         self,
-        client: Client,
+        access: Access,
         user: UserInSession,
         session_id: UUID,
         *,
         generation: int,
-        resource: Resource | None,
         scope: str,
         nonce: str | None = None,
         authenticated_at: datetime,
@@ -390,7 +380,7 @@ class SiteTokens:
 
         Raises: OAuthError.
         """
-        allowed = scopes_for(client, resource)
+        client, allowed = access.client, access.scopes
         names = [name for name in scope.split() if name in allowed]
         if not names:
             raise OAuthError("invalid_grant", "the client may not have any of these scopes any more")
@@ -401,8 +391,8 @@ class SiteTokens:
             client_id=client.name,
             scope=" ".join(names),
             claims=client.claims_template,
-            resource=None if resource is None else resource.resource,
-            authenticated_at=None if resource is None else authenticated_at,
+            resource=access.url,
+            authenticated_at=None if access.resource is None else authenticated_at,
         )
         issued = self.issuer.issue(user, of_session, now=now)
         answer = {

@@ -26,7 +26,7 @@ from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.resources import Resource, host_of
+from wxauth.server.core.resources import host_of
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
@@ -43,7 +43,7 @@ from wxauth.server.site_logins.doors import (
 )
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
 from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
-from wxauth.server.site_logins.targets import asked_resource, for_resource, granted_scope
+from wxauth.server.site_logins.targets import Access, for_resource
 from wxauth.texts import hash_of, new_secret
 from wxauth.tokens.claims import is_document
 
@@ -379,15 +379,15 @@ def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: 
     if "response_mode" in parameters.repeated or response_mode not in _response_modes(client):
         response_mode = RESPONSE_MODES[0]
     try:
-        scope, resource, challenge = _check(settings, client, parameters)
+        access, scope, challenge = _check(settings, client, parameters)
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
         asking = RequestFields.model_construct(redirect_uri=redirect_uri, state=state, response_mode=response_mode)
         raise SentBack(asking, exc.description, exc.error) from None
     return SiteRequest(
-        client=client if resource is None else for_resource(client),
+        client=client if access.resource is None else for_resource(client),
         client_name=client.title if is_document(client.name) else None,
-        resource=None if resource is None else resource.resource,
+        resource=access.url,
         scope=scope,
         redirect_uri=redirect_uri,
         state=state,
@@ -413,8 +413,8 @@ def _response_modes(client: Client) -> Sequence[str]:
     return RESPONSE_MODES[:1] if is_document(client.name) else RESPONSE_MODES
 
 
-def _check(settings: Settings, client: Client, parameters: Parameters) -> tuple[str, Resource | None, str | None]:
-    """The scopes to grant, the resource and the code challenge, if there are any. Raises: OAuthError."""
+def _check(settings: Settings, client: Client, parameters: Parameters) -> tuple[Access, str, str | None]:
+    """What is asked for, the scopes to grant, and the code challenge, if there is one. Raises: OAuthError."""
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
@@ -429,15 +429,15 @@ def _check(settings: Settings, client: Client, parameters: Parameters) -> tuple[
         raise OAuthError("unsupported_response_type", "response_type is code")
     if parameters.get("response_mode", RESPONSE_MODES[0]) not in _response_modes(client):
         raise OAuthError("invalid_request", f"response_mode is {' or '.join(_response_modes(client))}")
-    resource = asked_resource(settings, client, parameters)
-    scope = granted_scope(client, resource, parameters.get("scope"))
+    access = Access.asked(settings, client, parameters)
+    scope = access.scope(parameters.get("scope"))
     challenge = _challenge(client, parameters)
     if not parameters.get("max_age", "0").isdecimal():
         raise OAuthError("invalid_request", "max_age is a number of seconds")
     prompts = set(parameters.get("prompt", "").split())
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
-    return scope, resource, challenge
+    return access, scope, challenge
 
 
 def _challenge(client: Client, parameters: Parameters) -> str | None:

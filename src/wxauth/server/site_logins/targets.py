@@ -1,6 +1,7 @@
 """The resource of a site's request, and the scopes that may be granted for it (RFC 8707)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, Self
 
 from pydantic import BaseModel, Field
@@ -45,59 +46,67 @@ class ResourceAnswer(BaseModel):
         return cls(title=resource.title, host=host_of(resource.resource), scopes=shown)
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a client may have a token for: a resource, or without one all services of the operator."""
+
+    client: Client
+    resource: Resource | None = None
+
+    @classmethod
+    def asked(cls, settings: Settings, client: Client, parameters: Mapping[str, str]) -> Self:
+        """What a client asks for. Raises: OAuthError."""
+        url = parameters.get("resource")
+        if url is None:
+            if is_document(client.name):
+                raise OAuthError("invalid_target", "resource is missing")
+            return cls(client)
+        found = find_resource(settings.resources, url)
+        if found is None or not _may_ask(client, found.resource):
+            raise OAuthError("invalid_target", "resource not in WXAUTH_RESOURCES (slashes count), or not this client's")
+        return cls(client, found)
+
+    @classmethod
+    def granted(cls, settings: Settings, client: Client, url: str | None, parameters: Mapping[str, str]) -> Self:
+        """What was granted, if the request names no other resource, and the client may still have it.
+
+        Raises: OAuthError.
+        """
+        asked = parameters.get("resource")
+        if asked is not None and as_compared(asked) != as_compared(url or ""):
+            raise OAuthError("invalid_target", "resource is not the one that was granted")
+        found = resource_at(settings, url)
+        if url is not None and (found is None or not _may_ask(client, url)):
+            raise OAuthError("invalid_target", "there is no such resource for this client any more")
+        return cls(client, found)
+
+    @property
+    def url(self) -> str | None:
+        """The URL of the resource, as the settings spell it."""
+        return None if self.resource is None else self.resource.resource
+
+    @property
+    def scopes(self) -> list[str]:
+        """The scopes that the client may have: its own, then those of the resource."""
+        return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
+
+    def scope(self, asked_for: str | None) -> str:
+        """The requested scopes that the client may have; without a request all, or those of the resource.
+
+        Raises: OAuthError.
+        """
+        unasked = self.client.site_scopes if self.resource is None else self.resource.scopes
+        requested = unasked if asked_for is None else asked_for.split()
+        scope = " ".join(name for name in self.scopes if name in requested)
+        if not scope:
+            allowed = " ".join(self.scopes)
+            raise OAuthError("invalid_scope", f"the client may have none of these scopes, only {allowed}")
+        return scope
+
+
 def resource_at(settings: Settings, url: str | None) -> Resource | None:
     """The resource with exactly this URL; None if there is none, or it was removed."""
     return next((each for each in settings.resources if each.resource == url), None)
-
-
-def asked_resource(settings: Settings, client: Client, parameters: Mapping[str, str]) -> Resource | None:
-    """The resource for which a client asks; None if it asks for none. Raises: OAuthError."""
-    url = parameters.get("resource")
-    if url is None:
-        if is_document(client.name):
-            raise OAuthError("invalid_target", "resource is missing")
-        return None
-    found = find_resource(settings.resources, url)
-    if found is None or not _may_ask(client, found.resource):
-        raise OAuthError("invalid_target", "resource not in WXAUTH_RESOURCES (slashes count), or not this client's")
-    return found
-
-
-def granted_resource(
-    settings: Settings, client: Client, granted: str | None, parameters: Mapping[str, str]
-) -> Resource | None:
-    """The resource of what was granted, if the request names no other, and the client may still have it.
-
-    Raises: OAuthError.
-    """
-    asked = parameters.get("resource")
-    if asked is not None and as_compared(asked) != as_compared(granted or ""):
-        raise OAuthError("invalid_target", "resource is not the one that was granted")
-    if granted is None:
-        return None
-    found = resource_at(settings, granted)
-    if found is None or not _may_ask(client, granted):
-        raise OAuthError("invalid_target", "there is no such resource for this client any more")
-    return found
-
-
-def scopes_for(client: Client, resource: Resource | None) -> list[str]:
-    """The scopes that a client may have: its own, then those of the resource."""
-    return [*client.site_scopes, *(() if resource is None else resource.scopes)]
-
-
-def granted_scope(client: Client, resource: Resource | None, asked_for: str | None) -> str:
-    """The requested scopes that the client may have; without a request all, or those of the resource.
-
-    Raises: OAuthError.
-    """
-    allowed = scopes_for(client, resource)
-    unasked = client.site_scopes if resource is None else resource.scopes
-    requested = unasked if asked_for is None else asked_for.split()
-    scope = [name for name in allowed if name in requested]
-    if not scope:
-        raise OAuthError("invalid_scope", f"the client may have none of these scopes, only {' '.join(allowed)}")
-    return " ".join(scope)
 
 
 def for_resource(client: Client) -> Client:
