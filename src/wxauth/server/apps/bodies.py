@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, Field, StrictBool
 
 from wxauth.server.apps.registry import Apps, AppSource, KnownApp
 from wxauth.server.core.setting_types import AppKind, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields, Settings
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, Changes, ShownAppId
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 
@@ -24,10 +24,7 @@ class _Administered(BaseModel):
 class AppRequest(App, _Administered):
     """An app to add."""
 
-    model_config = ConfigDict(
-        extra="ignore",
-        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "title": "小店", "app_secret": "…"}]},
-    )
+    model_config = body_like({"app_id": EXAMPLE_APP_ID, "title": "小店", "app_secret": "…"}, extra="ignore")
 
     @property
     def app(self) -> App:
@@ -38,7 +35,7 @@ class AppRequest(App, _Administered):
 class AppChangeRequest(Changes, AppFields, _Administered):
     """Changes of an app. An absent field changes nothing; null or empty clears a field that may be empty."""
 
-    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"is_enabled": False}]})
+    model_config = body_like({"is_enabled": False}, extra="ignore")
 
     @property
     def changes(self) -> dict[str, Any]:

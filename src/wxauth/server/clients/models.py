@@ -7,12 +7,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    Text,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import CheckConstraint, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 

@@ -16,7 +16,7 @@ from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES,
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Changes, Items, all_of
+from wxauth.server.web.bodies import Changes, Items, all_of, body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 
@@ -40,10 +40,7 @@ _ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)  # `build_client
 class ClientRequest(_ClientOptions):
     """A service client to add; with redirect URIs or the device grant, a site."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "shop", "redirect_uris": ["https://shop.example.com/callback"]}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"name": "shop", "redirect_uris": ["https://shop.example.com/callback"]})
 
     name: ClientName
     scopes: list[_AnyScope] | None = Field(
@@ -54,9 +51,7 @@ class ClientRequest(_ClientOptions):
 class ClientChangeRequest(Changes, _ClientOptions):
     """Changes of a client. An absent field is unchanged; null, false or empty clears it."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"scopes": ["introspect", "events"]}]}, hide_input_in_errors=True
-    )
+    model_config = body_like({"scopes": ["introspect", "events"]})
 
     scopes: Annotated[list[_AnyScope], Field(min_length=1)] = Field(
         default_factory=list,  # which the schema does not show: it only marks an absent field
@@ -80,7 +75,7 @@ class NewClientAnswer(ClientAnswer):
 class ClientSecretRequest(BaseModel):
     """How to rotate a client's secret."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"at_once": True}]})
+    model_config = body_like({"at_once": True})
 
     at_once: StrictBool = Field(default=False, description="Refuse the former secret from now on.")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final, NotRequired, Self
 from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StrictBool, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
@@ -15,7 +15,7 @@ from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
 from wxauth.server.outbound.urls import MAX_URL
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Changes, Items, OrEmpty, PageQuery, Time, all_of, items_of
+from wxauth.server.web.bodies import Changes, Items, OrEmpty, PageQuery, Time, all_of, body_like, items_of
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
@@ -33,12 +33,7 @@ WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 class NewWebhook(BaseModel):
     """A webhook to add."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]}]
-        },
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]})
 
     name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
     url: _Url = Field(description="https, or http in a private network.")
@@ -48,7 +43,7 @@ class NewWebhook(BaseModel):
 class WebhookChange(Changes):
     """Changes of a webhook. An absent or null field is unchanged."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": True}]}, hide_input_in_errors=True)
+    model_config = body_like({"is_enabled": True})
 
     url: _Url | None = None
     types: list[KnownType] | None = Field(default=None, description="Empty: all.")
@@ -58,9 +53,7 @@ class WebhookChange(Changes):
 class ReplayRequest(BaseModel):
     """What to deliver again: one event, or all events since a time."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"since": "2026-11-20T08:00:00Z"}]}, hide_input_in_errors=True
-    )
+    model_config = body_like({"since": "2026-11-20T08:00:00Z"})
 
     event_id: UUID | None = None
     since: Time | None = None

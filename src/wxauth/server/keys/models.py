@@ -6,11 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    Text,
-    UniqueConstraint,
-)
+from sqlalchemy import CheckConstraint, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 

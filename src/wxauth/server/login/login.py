@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Final, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import AliasChoices, ConfigDict, Field, StrictBool
+from pydantic import AliasChoices, Field, StrictBool
 from typing_extensions import TypedDict
 
 from wxauth.errors import (
@@ -55,7 +55,7 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.users.consent_rows import give_consents, missing_from
 from wxauth.server.users.nicknames import Nicknames
-from wxauth.server.web.bodies import Lenient, ShownSessionId
+from wxauth.server.web.bodies import Lenient, ShownSessionId, body_like
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""
@@ -70,10 +70,7 @@ class LoginRequest(Lenient):
 
     optional = frozenset({"nickname", "avatar_url", "phone_code", "consents"})
     cleaned: ClassVar = ("nickname",)
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"})
 
     code: LoginCode = Field(
         validation_alias=AliasChoices("code", "jsCode", "js_code"),

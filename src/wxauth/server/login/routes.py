@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -42,6 +42,7 @@ from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
 from wxauth.server.users.erasure_rows import erase_user, leave_later
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES, example_of
+from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
@@ -55,9 +56,7 @@ _UNREAD: Final = ""
 class ProofRequest(BaseModel):
     """The proof that the person is present: a new login at WeChat."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
-    )
+    model_config = body_like({"login_code": "0a1B2c3D4e5F6g7H8i9J"})
 
     login_code: LoginCode = Field(
         description="The code of a new `wx.login`, or of `SendAuth` in a mobile app. Works once, for some minutes.",
@@ -71,7 +70,7 @@ _REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
 class RefreshRequest(BaseModel):
     """The refresh token of the last login or refresh."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+    model_config = body_like({"refresh_token": "wxr_..."})
 
     refresh_token: str = Field(
         validation_alias=_REFRESH_TOKENS, description="Also accepted as `refreshToken`.", repr=False
@@ -81,7 +80,7 @@ class RefreshRequest(BaseModel):
 class LogoutRequest(BaseModel):
     """The refresh token of the session to end. Default: the session of the access token."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+    model_config = body_like({"refresh_token": "wxr_..."})
 
     refresh_token: str | None = Field(
         default=None, validation_alias=_REFRESH_TOKENS, description="Also accepted as `refreshToken`.", repr=False

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, Title
@@ -13,7 +13,7 @@ from wxauth.server.users import admin
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.bodies import UserDetailAnswer
 from wxauth.server.users.callers import FreshAdministratorDep
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, TEXT, ShownNickname, ShownUserId
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, TEXT, ShownNickname, ShownUserId, body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -23,9 +23,7 @@ router = Router("admin")
 class MergeRequest(BaseModel):
     """Which user remains."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}]}, hide_input_in_errors=True
-    )
+    model_config = body_like({"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"})
 
     into: UUID = Field(description="The user that remains, with its id, name, phone number and external_id.")
 
@@ -50,10 +48,7 @@ class MergeAnswer(UserDetailAnswer):
 class SplitRequest(BaseModel):
     """The identity that becomes a new user."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID})
 
     app_id: Annotated[str, StringConstraints(pattern=TEXT)]
     openid: Annotated[str, StringConstraints(pattern=TEXT)] = Field(

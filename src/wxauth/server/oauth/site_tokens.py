@@ -14,11 +14,7 @@ from wxauth.errors import InvalidToken
 from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import OPENID_SCOPE, Client
-from wxauth.server.clients.oauth_errors import (
-    AUTHORIZATION_PENDING,
-    SLOW_DOWN,
-    OAuthError,
-)
+from wxauth.server.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger

@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, Field
 from typing_extensions import TypedDict
 
 from wxauth.errors import (
@@ -25,6 +25,7 @@ from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, StaffDep
 from wxauth.server.users.staff_rows import Read
 from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 
@@ -36,10 +37,7 @@ PhonesDep = Annotated[Phones, Depends(provide(Phones))]
 class PhoneRequest(BaseModel):
     """The phone button's code."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"})
 
     code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
         validation_alias=AliasChoices("code", "phone_code", "phoneCode"),

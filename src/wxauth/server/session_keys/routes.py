@@ -4,13 +4,13 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from wxauth.errors import InvalidRequest, SessionKeyExpired, Title, UnknownApp, WrongAppKind
 from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep, PrincipalDep
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, Items, all_of
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, Items, all_of, body_like
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 from wxauth.server.wechat.received import BLOCK_BYTES, base64_bytes
@@ -54,12 +54,7 @@ _BASE64: Final = (BeforeValidator(_from_base64), WithJsonSchema({"type": "string
 class DecryptRequest(BaseModel):
     """The `encryptedData` and `iv` that WeChat gave the mini-program."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="}]
-        },
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="})
 
     encrypted_data: Annotated[bytes, *_BASE64, AfterValidator(_whole_blocks)] = Field(
         validation_alias=AliasChoices("encrypted_data", "encryptedData"),
@@ -71,7 +66,7 @@ class DecryptRequest(BaseModel):
 class SessionKeyResetRequest(BaseModel):
     """The app whose session_key to replace; all apps if absent."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID}]}, hide_input_in_errors=True)
+    model_config = body_like({"app_id": EXAMPLE_APP_ID})
 
     app_id: str | None = Field(
         default=None,

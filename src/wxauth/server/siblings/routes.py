@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -66,6 +66,7 @@ from wxauth.server.web.bodies import (
     ShownSessionId,
     ShownUserId,
     Time,
+    body_like,
 )
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
@@ -339,7 +340,7 @@ class LookupOpenid(BaseModel):
 class LookupRequest(BaseModel):
     """Which users to look up."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [EXAMPLE_USER_ID]}]}, hide_input_in_errors=True)
+    model_config = body_like({"ids": [EXAMPLE_USER_ID]})
 
     ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
     openids: list[LookupOpenid] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
@@ -363,7 +364,7 @@ class LookupRequest(BaseModel):
 class ExternalIdRequest(BaseModel):
     """The id that a user has in your own system."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"external_id": "10023"}]}, hide_input_in_errors=True)
+    model_config = body_like({"external_id": "10023"})
 
     external_id: ExternalId | None = Field(description="Unique among users. null removes it.")
 
@@ -371,10 +372,7 @@ class ExternalIdRequest(BaseModel):
 class BanRequest(BaseModel):
     """A ban. It replaces an earlier one."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"reason": "paid with a stolen card", "until": "2026-11-27T18:00:00+08:00"}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"reason": "paid with a stolen card", "until": "2026-11-27T18:00:00+08:00"})
 
     reason: Reason | None = Field(default=None, description="For staff only.")
     until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")

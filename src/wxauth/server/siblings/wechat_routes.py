@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, model_validator
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
@@ -45,7 +45,7 @@ from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, read_body
+from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, body_like, read_body
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import VALIDATED_KEY, Router
 from wxauth.texts import is_http_url
@@ -109,10 +109,7 @@ _Signed = Annotated[str, AfterValidator(_short_enough)]
 class SignatureRequest(BaseModel):
     """What to sign, and with whose session_key: that of `openid`, or of `user_id`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"openid": EXAMPLE_OPENID, "data": '{"offerId":"1450000000","env":0}'}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"openid": EXAMPLE_OPENID, "data": '{"offerId":"1450000000","env":0}'})
 
     openid: ShortText | None = None
     user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
@@ -224,9 +221,7 @@ async def sign_with_session_key(
 class JsSignatureRequest(BaseModel):
     """The page that calls `wx.config`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"url": "https://shop.example.com/orders?page=2"}]}, hide_input_in_errors=True
-    )
+    model_config = body_like({"url": "https://shop.example.com/orders?page=2"})
 
     url: str = Field(description="The page's address, as in `location.href`; a fragment is left out.")
 

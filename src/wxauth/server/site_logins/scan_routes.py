@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from wxauth.errors import (
@@ -32,6 +32,7 @@ from wxauth.server.site_logins.authorize import Mistake, Unanswerable
 from wxauth.server.site_logins.rows import ClientRemoved
 from wxauth.server.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
 from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
+from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
@@ -45,22 +46,17 @@ id_token_router = Router("me")
 class AuthorizationRequest(BaseModel):
     """A site's request, as the parameters of `/v1/authorize`, and a new `wx.login` code as proof of presence."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "login_code": "0a1B2c3D4e5F6g7H8i9J",
-                    "client_id": "shop",
-                    "redirect_uri": "https://shop.example.com/callback",
-                    "response_type": "code",
-                    "scope": "openid profile",
-                    "state": "af0ifjsldkj",
-                    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
-                    "code_challenge_method": "S256",
-                }
-            ]
+    model_config = body_like(
+        {
+            "login_code": "0a1B2c3D4e5F6g7H8i9J",
+            "client_id": "shop",
+            "redirect_uri": "https://shop.example.com/callback",
+            "response_type": "code",
+            "scope": "openid profile",
+            "state": "af0ifjsldkj",
+            "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+            "code_challenge_method": "S256",
         },
-        hide_input_in_errors=True,
         extra="allow",
     )
     __pydantic_extra__: dict[str, str] = Field(init=False)
@@ -87,10 +83,7 @@ class AuthorizationAnswer(BaseModel):
 class PhoneIdTokenRequest(ProofRequest):
     """The client whose id_token a phone gets, and the proof that the person is present."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"client_id": "supabase", "login_code": "0a1B2c3D4e5F6g7H8i9J"}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"client_id": "supabase", "login_code": "0a1B2c3D4e5F6g7H8i9J"})
 
     client_id: str = Field(description="A client that was added with `--phone-id-token`.")
     nonce: str | None = Field(

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, model_validator
 
 from wxauth.errors import (
     CodeUsed,
@@ -69,7 +69,7 @@ from wxauth.server.site_logins.rows import ShownCode, SiteLogin
 from wxauth.server.site_logins.secrets import SCENE, UserCodes
 from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
-from wxauth.server.web.bodies import ShownIp
+from wxauth.server.web.bodies import ShownIp, body_like
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, errcode_of
 from wxauth.server.wechat.received import CodePicture
@@ -98,10 +98,7 @@ def _seconds_in(given: object) -> object:
 class ClaimRequest(BaseModel):
     """What the phone has read: a scene, a link, or a code that the person typed."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047}]},
-        hide_input_in_errors=True,
-    )
+    model_config = body_like({"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047})
 
     scene: str | None = Field(
         default=None, description="`scene`, `s` or `cq` in the query of `onLoad`, decoded.", repr=False

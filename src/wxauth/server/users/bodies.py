@@ -12,7 +12,6 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     RootModel,
     StringConstraints,
@@ -46,6 +45,7 @@ from wxauth.server.web.bodies import (
     ShownUserId,
     Time,
     TimedPageQuery,
+    body_like,
     only_null,
 )
 from wxauth.server.wechat.received import is_stand_in
@@ -95,12 +95,8 @@ def _without_empty(values: Any) -> Any:
 class UserChangeRequest(Changes):
     """Changes of a user. An absent field is unchanged, and so is a null one, except for the last three."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"status": "disabled", "reason": "spam", "until": "2026-11-27T18:00:00+08:00"}]
-        },
-        hide_input_in_errors=True,
+    model_config = body_like(
+        {"status": "disabled", "reason": "spam", "until": "2026-11-27T18:00:00+08:00"}, extra="forbid"
     )
 
     status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
@@ -377,7 +373,7 @@ class ProfileChange(Changes):
 
     cleaned: ClassVar = ("nickname",)
     titles: ClassVar = dict.fromkeys(NICKNAMES.choices, NICKNAME_REFUSED)
-    model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
+    model_config = body_like({"nickname": "小明"})
 
     nickname: _Name | None = Field(
         default=None,
@@ -410,7 +406,7 @@ def _texts(value: object) -> object:
 class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts)]]):
     """The documents that the user agrees to, each with the version in force."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"privacy": "2026-05"}]}, hide_input_in_errors=True)
+    model_config = body_like({"privacy": "2026-05"})
 
 
 class ConsentsQuery(TimedPageQuery):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, Unpack
 from uuid import UUID
 
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     RootModel,
@@ -251,6 +252,11 @@ class TimedPageQuery(PageQuery):
     def after(self) -> dict[str, object]:
         """Time and id of the last row before the page, as parameters of a statement."""
         return FIRST_PAGE if self.cursor is None else dict(zip(FIRST_PAGE, _place_in(self.cursor), strict=True))
+
+
+def body_like(example: Mapping[str, Any], **more: Unpack[ConfigDict]) -> ConfigDict:
+    """The `model_config` of a body with this example. No error repeats what was sent."""
+    return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **more)
 
 
 class Changes(BaseModel):
