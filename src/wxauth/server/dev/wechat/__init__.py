@@ -14,7 +14,7 @@ from wxauth.server.dev.wechat.controls import (
     phone_number_of,
 )
 from wxauth.server.dev.wechat.desk import AGENT, AGENT_PATH, DESK_PATH, SHOP_PATH
-from wxauth.server.dev.wechat.issued import APP_KEYS
+from wxauth.server.dev.wechat.payments import APP_KEYS
 from wxauth.server.dev.wechat.simulator import Call, Simulator
 from wxauth.server.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 

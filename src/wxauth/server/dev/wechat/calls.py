@@ -124,6 +124,12 @@ class CallRefused(Exception):
         return {"errcode": self.errcode, "errmsg": f"{_ERRMSGS.get(str(self.errcode), 'error')}, rid: {rid}"}
 
 
+def require(condition: object, errcode: int) -> None:
+    """Raises: CallRefused, unless the condition is met."""
+    if not condition:
+        raise CallRefused(errcode)
+
+
 class Faults(list[FaultRequest]):
     """The requested faults that have not happened yet, in order."""
 

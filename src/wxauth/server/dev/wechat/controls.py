@@ -42,25 +42,26 @@ APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app[
 
 _NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
 _RISKY: Final = re.compile(r"risky-([0-4])")
-Api = Literal[
-    "code2session",
-    "access_token",
-    "stable_token",
-    "getuserphonenumber",
-    "checksession",
-    "resetusersessionkey",
-    "getuserriskrank",
-    "msg_sec_check",
-    "media_check_async",
-    "getwxacodeunlimit",
-    "generate_urllink",
-    "getticket",
-    "quota_get",
-    "rid_get",
-    "clear_quota",
-    "getverifyid",
-    "queryverifyinfo",
-]
+API_PATHS: Final = {
+    "code2session": ("GET", "/sns/jscode2session"),
+    "access_token": ("GET", "/sns/oauth2/access_token"),
+    "stable_token": ("POST", "/cgi-bin/stable_token"),
+    "getuserphonenumber": ("POST", "/wxa/business/getuserphonenumber"),
+    "checksession": ("GET", "/wxa/checksession"),
+    "resetusersessionkey": ("GET", "/wxa/resetusersessionkey"),
+    "getuserriskrank": ("POST", "/wxa/getuserriskrank"),
+    "msg_sec_check": ("POST", "/wxa/msg_sec_check"),
+    "media_check_async": ("POST", "/wxa/media_check_async"),
+    "getwxacodeunlimit": ("POST", "/wxa/getwxacodeunlimit"),
+    "generate_urllink": ("POST", "/wxa/generate_urllink"),
+    "getticket": ("GET", "/cgi-bin/ticket/getticket"),
+    "quota_get": ("POST", "/cgi-bin/openapi/quota/get"),
+    "rid_get": ("POST", "/cgi-bin/openapi/rid/get"),
+    "clear_quota": ("POST", "/cgi-bin/clear_quota/v2"),
+    "getverifyid": ("POST", "/cityservice/face/identify/getverifyid"),
+    "queryverifyinfo": ("POST", "/cityservice/face/identify/queryverifyinfo"),
+}
+"""The method and the path of each API."""
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The kinds of faults."""
 
@@ -112,17 +113,31 @@ def _check_app_id(value: str) -> str:
     return value
 
 
+def _check_api(value: str) -> str:
+    if value not in API_PATHS:
+        raise ValueError(f"must be {' or '.join(API_PATHS)}")
+    return value
+
+
 PersonName = Annotated[str, AfterValidator(_check_person)]
 SimulatedAppId = Annotated[str, AfterValidator(_check_app_id)]
+Api = Annotated[str, AfterValidator(_check_api)]
 
 
-class _Control(BaseModel):
+class Control(BaseModel):
+    """Body of a request that controls the simulated WeChat."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class _CodeOfPerson(_Control):
+class ControlOfPerson(Control):
+    """A control about a person in an app."""
+
     person: PersonName
     app_id: SimulatedAppId = APPS[0]["app_id"]
+
+
+class _CodeOfPerson(ControlOfPerson):
     busy: Annotated[int, Field(ge=0, le=100)] = 0
     """How many times the code is first answered with -1."""
     busy_burns: bool = False
@@ -138,7 +153,7 @@ class CodeRequest(_CodeOfPerson):
     """shown: a made-up person, marked so; hidden: one not marked; false_alarm: a real person marked as made up."""
 
 
-class Visitor(_Control):
+class Visitor(Control):
     """Body of `POST /visitors`: the state of a person at WeChat's page of an app."""
 
     person: PersonName
@@ -165,16 +180,14 @@ class PhoneCodeRequest(_CodeOfPerson):
     """The app in the answer's watermark. By default, the app of the code."""
 
 
-class SealRequest(_Control):
+class SealRequest(ControlOfPerson):
     """Body of `POST /encrypted-data`: data to seal with the session_key of the last login, as `wx` does."""
 
-    person: PersonName
-    app_id: SimulatedAppId = APPS[0]["app_id"]
     data: dict[str, Any]
     """The data. A current watermark is added, unless the data has one."""
 
 
-class FaceRequest(_Control):
+class FaceRequest(Control):
     """Body of `POST /faces`: the end of `wx.requestFacialVerify` on the phone."""
 
     verify_id: str
@@ -182,7 +195,7 @@ class FaceRequest(_Control):
     """Recognised; 90004: cancelled; 10004: another person's face."""
 
 
-class FaultRequest(_Control):
+class FaultRequest(Control):
     """Body of `POST /faults`: how the next calls of an API fail."""
 
     api: Api
@@ -214,7 +227,7 @@ class FaultRequest(_Control):
         return self
 
 
-class Account(_Control):
+class Account(Control):
     """Body of `POST /accounts`: the state of an app at WeChat."""
 
     model_config = ConfigDict(validate_assignment=True)

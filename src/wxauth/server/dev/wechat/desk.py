@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
@@ -31,7 +31,7 @@ from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, 
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.dev.wechat.calls import Faults, Wires
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
-from wxauth.server.dev.wechat.controls import APPS, LATER_APP, PersonName
+from wxauth.server.dev.wechat.controls import APPS, LATER_APP, Control, PersonName
 from wxauth.server.login_pages.pages import PAGES_FOLDER
 from wxauth.server.wechat import errcodes
 
@@ -138,10 +138,8 @@ def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
     return send
 
 
-class WebViewRequest(BaseModel):
+class WebViewRequest(Control):
     """Body of `POST /desk/web-view`: the page to open, or the form to post, in a person's browser."""
-
-    model_config = ConfigDict(extra="forbid")
 
     person: PersonName
     url: str

@@ -1,21 +1,19 @@
-"""What WeChat issues: single-use codes, access tokens, session_keys; and its answers to payments."""
+"""What WeChat issues: single-use codes, access tokens, session_keys."""
 
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest, new
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
-from wxauth.server.dev.wechat.calls import CallRefused
-from wxauth.server.dev.wechat.controls import APPS, CodeRequest, PersonName, PhoneCodeRequest, SimulatedAppId
+from wxauth.server.dev.wechat.calls import CallRefused, require
+from wxauth.server.dev.wechat.controls import CodeRequest, PhoneCodeRequest
 
 CODE_LIFETIME: Final = 300.0
 """Seconds. Also of a code for a service account."""
@@ -36,15 +34,6 @@ _ACTIVE: Final = 2 * 3600.0
 
 
 AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
-APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
-"""The AppKeys with which back ends make `paySig`: for `env` 0, and for `env` 1, the sandbox. Every app has these."""
-_FAILURES: Final = {
-    0: "ok",
-    -15005: "fail SIGNATURE_INVALID",
-    -15006: "fail PAY_SIG_INVALID",
-    -15016: "fail SIGN_DATA_INVALID",
-}
-_ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
 
 
 @dataclass(slots=True)
@@ -60,13 +49,11 @@ class Codes(Generic[AnyCodeRequest]):
 
     Args:
         clock: Seconds since the epoch.
-        errcode_when_used: The errcode for a second use.
         errcode_of_another_app: The errcode for another app.
     """
 
-    def __init__(self, clock: Callable[[], float], *, errcode_when_used: int, errcode_of_another_app: int) -> None:
+    def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
-        self._when_used = errcode_when_used
         self._of_another_app = errcode_of_another_app
         self._codes: dict[str, _Code[AnyCodeRequest]] = {}
 
@@ -84,17 +71,14 @@ class Codes(Generic[AnyCodeRequest]):
     def spend(self, text: str, app_id: str) -> AnyCodeRequest:
         """Exchange a code, once. Raises: CallRefused."""
         code = self._codes[text]
-        if code.expires_at <= self._clock():
-            raise CallRefused(40029)
-        if code.is_used:
-            raise CallRefused(self._when_used)
+        require(self._clock() < code.expires_at, 40029)
+        require(not code.is_used, 40163)
         if code.busy > 0:
             code.busy -= 1
             code.is_used = code.request.busy_burns
             raise CallRefused(-1)
         code.is_used = True  # a failed exchange spends the code, too
-        if code.request.app_id != app_id:
-            raise CallRefused(self._of_another_app)
+        require(code.request.app_id == app_id, self._of_another_app)
         return code.request
 
     def _drop_expired(self) -> None:
@@ -137,23 +121,18 @@ class AccessTokens:
 
     def check(self, token: str) -> None:
         """Check that a token is valid. Raises: CallRefused."""
-        if token in self._killed:
-            raise CallRefused(40001)
-        if token not in self._ends:
-            raise CallRefused(40014)
-        if self._clock() >= self._ends[token]:
-            raise CallRefused(42001)
+        require(token not in self._killed, 40001)
+        require(token in self._ends, 40014)
+        require(self._clock() < self._ends[token], 42001)
 
     def __contains__(self, token: str) -> bool:
         """Whether this has ever been a token of the app."""
         return token in self._ends
 
     def _note_forced(self, now: float) -> None:
-        if self._forced_at and now - self._forced_at[-1] < FORCED_PAUSE_SECONDS:
-            raise CallRefused(45011)
+        require(not self._forced_at or now - self._forced_at[-1] >= FORCED_PAUSE_SECONDS, 45011)
         today = [at for at in self._forced_at if day_of(at) == day_of(now)]
-        if len(today) >= FORCED_A_DAY:
-            raise CallRefused(45009)
+        require(len(today) < FORCED_A_DAY, 45009)
         self._forced_at = [*today, now]
 
 
@@ -229,97 +208,3 @@ def is_hmac(signature: str, key: str, data: str) -> bool:
 
 def _new_key() -> str:
     return b64encode(secrets.token_bytes(16)).decode()
-
-
-class PayRequest(BaseModel):
-    """Body of `POST /pay`: what a mini-program gives to `wx.requestVirtualPayment`, and the person who pays."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    person: PersonName
-    app_id: SimulatedAppId = APPS[0]["app_id"]
-    sign_data: Annotated[str, Field(alias="signData")]
-    pay_sig: Annotated[str, Field(alias="paySig")]
-    signature: str
-
-
-class NoticeRequest(BaseModel):
-    """Body of `POST /notices`: WeChat reports a paid order once more, or that it has refunded it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    person: PersonName
-    app_id: SimulatedAppId = APPS[0]["app_id"]
-    out_trade_no: Annotated[str, Field(alias="outTradeNo")]
-    event: Literal["xpay_goods_deliver_notify", "xpay_refund_notify"]
-
-
-class Order(BaseModel):
-    """What `signData` must contain."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
-
-    offer_id: Annotated[str, Field(min_length=1)]
-    buy_quantity: Annotated[int, Field(ge=1)]
-    env: Literal[0, 1] = 0
-    currency_type: Literal["CNY"]
-    product_id: Annotated[str, Field(min_length=1)]
-    goods_price: Annotated[int, Field(ge=1)]
-    """In fen, of one."""
-    out_trade_no: Annotated[str, Field(pattern=_ORDER_NUMBER)]
-    attach: str = ""
-
-
-def judge(request: PayRequest, openid: str, session_keys: IssuedSessionKeys) -> tuple[int, Order | None]:
-    """WeChat's errCode for a payment, and the order if the errCode is 0."""
-    try:
-        order = Order.model_validate_json(request.sign_data)
-    except ValidationError:
-        return -15016, None
-    if not session_keys.is_signed(openid, request.signature, request.sign_data):
-        return -15005, None
-    if not is_hmac(request.pay_sig, APP_KEYS[order.env], f"requestVirtualPayment&{request.sign_data}"):
-        return -15006, None
-    return 0, order
-
-
-def answer_of(errcode: int, *, is_taken: bool = False) -> dict[str, Any]:
-    """The answer to the phone. `is_taken`, which WeChat does not send: whether the notice was accepted already."""
-    return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
-
-
-def refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
-    """The fields of the notice that an order with this notice has been refunded."""
-    transaction = f"5030{secrets.randbelow(10**24):024}"
-    return {
-        "OpenId": paid["OpenId"],
-        "WxRefundId": transaction[4:],
-        "MchRefundId": f"refund-{paid['OutTradeNo']}"[:32],
-        "WxOrderId": paid["WeChatPayInfo"]["MchOrderNo"],
-        "MchOrderId": paid["OutTradeNo"],
-        "RefundFee": paid["GoodsInfo"]["ActualPrice"],
-        "RetCode": 0,
-        "RetMsg": "success",
-        "RefundStartTimestamp": now,
-        "RefundSuccTimestamp": now,
-        "WxpayRefundTransactionId": transaction,
-        "RetryTimes": 0,
-    }
-
-
-def delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
-    """The fields of the notice beside those of every event. `now` is in seconds since the epoch."""
-    transaction = f"4200{secrets.randbelow(10**24):024}"
-    return {
-        "OpenId": openid,
-        "OutTradeNo": order.out_trade_no,
-        "Env": order.env,
-        "WeChatPayInfo": {"MchOrderNo": transaction[4:], "TransactionId": transaction, "PaidTime": now},
-        "GoodsInfo": {
-            "ProductId": order.product_id,
-            "Quantity": order.buy_quantity,
-            "OrigPrice": order.goods_price * order.buy_quantity,
-            "ActualPrice": order.goods_price * order.buy_quantity,
-            "Attach": order.attach,
-        },
-    }

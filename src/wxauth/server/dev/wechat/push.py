@@ -17,14 +17,14 @@ import httpx
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from wxauth.server.dev.wechat.calls import Wires
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, LATER_APP, PersonName, SimulatedAppId
+from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, LATER_APP, ControlOfPerson
 from wxauth.server.outbound.receivers import signed_headers
 
 AT_ONCE: Final = (0, 0)
@@ -58,13 +58,9 @@ _HANG_SECONDS: Final = 3600
 _PREFIX: Final = "whsec_"
 
 
-class PushRequest(BaseModel):
+class PushRequest(ControlOfPerson):
     """Body of `POST /push`: an event about a person, to be pushed."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    person: PersonName
-    app_id: SimulatedAppId = APPS[0]["app_id"]
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] = "6"
     """The code for what `user_authorization_revoke` withdraws."""

@@ -5,7 +5,8 @@ import secrets
 from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from io import BytesIO
@@ -18,8 +19,9 @@ import segno
 from PIL import Image, ImageOps
 from pydantic_core import from_json, to_json
 
-from wxauth.server.dev.wechat.calls import CallRefused, Faults, fault_in
+from wxauth.server.dev.wechat.calls import CallRefused, Faults, fault_in, require
 from wxauth.server.dev.wechat.controls import (
+    API_PATHS,
     APP_KINDS,
     SECRETS,
     Account,
@@ -43,22 +45,10 @@ from wxauth.server.dev.wechat.issued import (
     AccessTokens,
     Codes,
     IssuedSessionKeys,
-    NoticeRequest,
-    PayRequest,
     day_of,
-    delivery_of,
-    judge,
-    refund_of,
 )
-from wxauth.server.dev.wechat.push import (
-    CHECKED,
-    DELIVER,
-    REFUNDED,
-    PushRequest,
-    make_event,
-    make_message,
-    make_verdict,
-)
+from wxauth.server.dev.wechat.payments import Payments
+from wxauth.server.dev.wechat.push import CHECKED, PushRequest, make_message, make_verdict
 
 REMEMBERED_CALLS: Final = 1000
 PICTURES_A_MINUTE: Final = 5000
@@ -93,8 +83,10 @@ _TICKET_RENEWED: Final = 300
 _LONGEST_QUERY: Final = 512
 LOGINS_A_MINUTE: Final = 100
 """How often a person may log in to an app with codes of `wx.login`."""
-API_PATHS: Final[dict[str, tuple[str, Api]]] = {}
-"""The method and the name of the API at each path."""
+_BY_SECRET: Final = frozenset({"code2session", "access_token", "stable_token", "clear_quota"})
+"""The APIs that are called with an app's secret; the others are called with its access token."""
+_OVER_QUOTA: Final = {"getuserriskrank": 9410009}
+"""The errcodes of APIs over their daily quota that are not 45009."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +102,21 @@ class Call:
     @property
     def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises: CallRefused."""
-        try:
+        with suppress(ValueError):
             values = from_json(self.body)
-        except ValueError:
-            raise CallRefused(47001) from None
-        if not isinstance(values, dict):
-            raise CallRefused(47001)
-        return values
+            if isinstance(values, dict):
+                return values
+        raise CallRefused(47001)
+
+    @property
+    def id_and_secret(self) -> tuple[object, object]:
+        """Those of the app, in an API that takes them. Raises: CallRefused."""
+        if self.api == "stable_token":
+            return self.json.get("appid"), self.json.get("secret")
+        if self.api == "clear_quota":
+            form = dict(parse_qsl(self.body.decode(errors="replace")))
+            return form.get("appid"), form.get("appsecret")
+        return self.query.get("appid"), self.query.get("secret")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +132,8 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
     scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
         raise CallRefused(40169)
-    if not _SCENE_CHARACTERS.fullmatch(scene):
-        raise CallRefused(40129)
-    if env not in _ENVS:
-        raise CallRefused(40097)
+    require(_SCENE_CHARACTERS.fullmatch(scene), 40129)
+    require(env in _ENVS, 40097)
     is_unknown = values.get("check_path", True) is not False and page not in account.pages
     is_unknown |= env == "release" and not account.pages  # before the first release
     if not isinstance(page, str) or page.startswith("/") or "?" in page or is_unknown:
@@ -169,18 +167,6 @@ def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> Dra
 
 
 Answer = dict[str, Any] | DrawnCode
-Handler = Callable[["Simulator", Call], Answer]
-
-HANDLERS: Final[dict[Api, Handler]] = {}
-
-
-def _api(name: Api, method: str, path: str) -> Callable[[Handler], Handler]:
-    def add(handler: Handler) -> Handler:
-        API_PATHS[path] = method, name
-        HANDLERS[name] = handler
-        return handler
-
-    return add
 
 
 class Simulator:
@@ -194,10 +180,11 @@ class Simulator:
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
         self._clock = clock
         self._takes_names = takes_names
-        self._codes: Codes[CodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40029)
-        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40013)
+        self._codes: Codes[CodeRequest] = Codes(clock, errcode_of_another_app=40029)
+        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_of_another_app=40013)
         self._session_keys = IssuedSessionKeys(clock)
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
+        self.payments = Payments(self._session_keys, self._accounts, self.now)
         self._today: Counter[tuple[int, str, Api]] = Counter()
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
         self.js_tickets: dict[str, tuple[str, int]] = {}
@@ -209,8 +196,6 @@ class Simulator:
         """The latest calls received."""
         self.verdicts: deque[tuple[PushRequest, dict[str, Any]]] = deque(maxlen=REMEMBERED_CALLS)
         """The verdicts on pictures that are to be pushed, the oldest first."""
-        self._notices: dict[tuple[str, str, str, str], dict[str, Any]] = {}
-        """The notices about payments, by app, person, order and event."""
         self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
         """The latest refused calls by their rid, each with its time and its answer."""
         self._cleared: Counter[tuple[str, str]] = Counter()
@@ -254,34 +239,6 @@ class Simulator:
         openid = openid_of(request.person, request.app_id)
         return make_message(openid, request.event, request.revoke_info, app_id=request.app_id, now=self.now())
 
-    def pay(self, request: PayRequest) -> tuple[int, tuple[PushRequest, dict[str, Any]] | None]:
-        """The errCode of a payment on the phone and, if it succeeds, the notice to push."""
-        openid = openid_of(request.person, request.app_id)
-        errcode, order = judge(request, openid, self._session_keys)
-        if order is None:
-            return errcode, None
-        fields = delivery_of(order, openid, now=self.now())
-        key = (request.app_id, request.person, order.out_trade_no, DELIVER)
-        self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self.now())
-        return errcode, self._to_push(key)
-
-    def notice(self, request: NoticeRequest) -> tuple[PushRequest, dict[str, Any]]:
-        """The notice about a paid order to push; of one event always the same. Raises: ValueError."""
-        order = (request.app_id, request.person, request.out_trade_no)
-        paid = self._notices.get((*order, DELIVER))
-        if paid is None:
-            raise ValueError("outTradeNo: this person has paid no such order")
-        key = (*order, request.event)
-        if key not in self._notices:
-            fields = refund_of(paid, now=self.now())
-            self._notices[key] = make_event(REFUNDED, fields, app_id=request.app_id, now=self.now())
-        return self._to_push(key)
-
-    def _to_push(self, key: tuple[str, str, str, str]) -> tuple[PushRequest, dict[str, Any]]:
-        app_id, person, _, event = key
-        format = self._accounts[app_id].push_format
-        return PushRequest(person=person, app_id=app_id, event=event, format=format), self._notices[key]
-
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
         self.faults.append(FaultRequest(api=api, **fault))
@@ -298,82 +255,69 @@ class Simulator:
 
     def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest | None]:
         """Record a call. Returns the call, and its fault, if any."""
-        call = Call(api, self._app_of(api, query, body), query, body)
+        call = Call(api, None, query, body)
+        call = replace(call, app_id=self._app_of(call))
         self.calls.append(call)
         return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api)
 
-    def _app_of(self, api: Api, query: Mapping[str, str], body: bytes) -> str | None:
-        if api in ("code2session", "access_token"):
-            return query.get("appid")
-        if api == "stable_token":
-            try:
-                app_id = Call(api, None, query, body).json.get("appid")
-            except CallRefused:
-                return None
-            return app_id if isinstance(app_id, str) else None
-        if api == "clear_quota":
-            return dict(parse_qsl(body.decode(errors="replace"))).get("appid")
-        token = query.get("access_token", "")
+    def _app_of(self, call: Call) -> str | None:
+        if call.api in _BY_SECRET:
+            with suppress(CallRefused):
+                app_id, _ = call.id_and_secret
+                return app_id if isinstance(app_id, str) else None
+            return None
+        token = call.query.get("access_token", "")
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
-    def _account_of(self, app_id: object, secret: object) -> Account:
-        """The account of the app with this secret. Raises: CallRefused."""
-        if not app_id:
-            raise CallRefused(41002)
-        if not secret:
-            raise CallRefused(41004)
+    def _account_with_secret(self, call: Call) -> Account:
+        """The account of the app whose id and secret the call has. Raises: CallRefused."""
+        app_id, secret = call.id_and_secret
+        require(app_id, 41002)
+        require(secret, 41004)
         account = self._accounts.get(app_id) if isinstance(app_id, str) else None
         if account is None:
             raise CallRefused(40013)
-        if secret != SECRETS[account.app_id]:
-            raise CallRefused(40125)
-        if account.is_frozen:
-            raise CallRefused(40243)
+        require(secret == SECRETS[account.app_id], 40125)
+        require(not account.is_frozen, 40243)
         return account
 
-    def _account_with_token(self, call: Call, *, errcode_over_quota: int = 45009) -> Account:
+    def _account_with_token(self, call: Call) -> Account:
         """The account of the app whose access token the call has. Raises: CallRefused."""
         token = call.query.get("access_token", "")
-        if not token:
-            raise CallRefused(41001)
+        require(token, 41001)
         if call.app_id is None:
             raise CallRefused(40014)
         self.access_tokens[call.app_id].check(token)
         account = self._accounts[call.app_id]
-        if call.api in account.denied:
-            raise CallRefused(48001)
-        self._count(account, call.api, errcode_over_quota=errcode_over_quota)
+        require(call.api not in account.denied, 48001)
+        self._count(account, call.api)
         return account
 
-    def _count(self, account: Account, api: Api, *, errcode_over_quota: int = 45009) -> None:
+    def _count(self, account: Account, api: Api) -> None:
         today = (day_of(self._clock()), account.app_id, api)
         self._today[today] += 1
-        if self._today[today] > account.daily_quota.get(api, self._today[today]):
-            raise CallRefused(errcode_over_quota)
+        quota = account.daily_quota.get(api, self._today[today])
+        require(self._today[today] <= quota, _OVER_QUOTA.get(api, 45009))
 
     def _count_in_minute(self, api: Api, whose: str, *, at_most: int, errcode: int) -> None:
         minute = int(self._clock() // 60)
         if minute != self._minute:
             self._minute, self._this_minute = minute, Counter()
         self._this_minute[api, whose] += 1
-        if self._this_minute[api, whose] > at_most:
-            raise CallRefused(errcode)
+        require(self._this_minute[api, whose] <= at_most, errcode)
 
     def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
         openid = text_in(values, "openid")
-        self._check_openid(openid, account)
+        require(openid.startswith("o"), 40003)
+        require(openid.startswith(openid_prefix(account.app_id)), 43104)
         return self._session_keys.active_person(openid)
 
-    def _check_openid(self, openid: object, account: Account) -> None:
-        if not isinstance(openid, str) or not openid.startswith("o"):
-            raise CallRefused(40003)
-        if not openid.startswith(openid_prefix(account.app_id)):
-            raise CallRefused(43104)
-
-    def answer(self, call: Call) -> dict[str, Any] | DrawnCode:
-        """The right answer."""
+    def answer(self, call: Call) -> Answer:
+        """The right answer, by the method that is named after the API."""
+        account_of = self._account_with_secret if call.api in _BY_SECRET else self._account_with_token
         try:
-            return HANDLERS[call.api](self, call)
+            answer: Answer = getattr(self, f"_{call.api}")(call, account_of(call))
+            return answer
         except CallRefused as refusal:
             answer = refusal.answer()
             if (rid := _RID.search(answer["errmsg"])) is not None:
@@ -382,18 +326,14 @@ class Simulator:
                     del self._refused[next(iter(self._refused))]
             return answer
 
-    @_api("code2session", "GET", "/sns/jscode2session")
-    def _code2session(self, call: Call) -> dict[str, Any]:
-        account, request = self._spent(call, call.query.get("js_code", ""))
+    def _code2session(self, call: Call, account: Account) -> Answer:
+        request = self._spent(call, account, call.query.get("js_code", ""))
         openid = openid_of(request.person, account.app_id)
-        return {
-            "session_key": self._session_keys.replace(openid, request.person),
-            **_ids(request.person, request, account),
-        }
+        session_key = self._session_keys.replace(openid, request.person)
+        return {"session_key": session_key, **_ids(request.person, request, account)}
 
-    @_api("access_token", "GET", "/sns/oauth2/access_token")
-    def _oauth_access_token(self, call: Call) -> dict[str, Any]:
-        account, request = self._spent(call, call.query.get("code", ""))
+    def _access_token(self, call: Call, account: Account) -> Answer:
+        request = self._spent(call, account, call.query.get("code", ""))
         is_real = request.snapshot in (None, "false_alarm")
         return {
             "access_token": secrets.token_urlsafe(64),
@@ -406,47 +346,33 @@ class Simulator:
             **({"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}),
         }
 
-    def _spent(self, call: Call, code: str) -> tuple[Account, CodeRequest]:
-        """Spend a code. Returns the app's account, and what the code was made for. Raises: CallRefused."""
-        query = call.query
-        account = self._account_of(query.get("appid"), query.get("secret"))
-        if not code:
-            raise CallRefused(41008)
-        if query.get("grant_type") != "authorization_code":
-            raise CallRefused(40002)
+    def _spent(self, call: Call, account: Account, code: str) -> CodeRequest:
+        """Spend a code. Returns what it was made for. Raises: CallRefused."""
+        require(code, 41008)
+        require(call.query.get("grant_type") == "authorization_code", 40002)
         self._count(account, call.api)
-        if (call.api == "code2session") != (APP_KINDS[account.app_id] == "mini_program"):
-            raise CallRefused(40029)  # a code of another kind
+        is_of_this_kind = (call.api == "code2session") == (APP_KINDS[account.app_id] == "mini_program")
+        require(is_of_this_kind, 40029)
         if code in self._codes:
             request = self._codes.spend(code, account.app_id)
             # Plain names are not counted, because WeChat has nothing like them.
             openid = openid_of(request.person, account.app_id)
             self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
-            return account, request
-        if self._takes_names and is_person_name(code) and not _PLAIN_PHONE.fullmatch(code):
-            return account, CodeRequest(person=code, app_id=account.app_id)
-        raise CallRefused(40029)
+            return request
+        require(self._takes_names and is_person_name(code) and not _PLAIN_PHONE.fullmatch(code), 40029)
+        return CodeRequest(person=code, app_id=account.app_id)
 
-    @_api("stable_token", "POST", "/cgi-bin/stable_token")
-    def _stable_token(self, call: Call) -> dict[str, Any]:
-        values = call.json
-        account = self._account_of(values.get("appid"), values.get("secret"))
-        if values.get("grant_type") != "client_credential":
-            raise CallRefused(40002)
-        if not account.is_whitelisted:
-            raise CallRefused(40164)
+    def _stable_token(self, call: Call, account: Account) -> Answer:
+        require(call.json.get("grant_type") == "client_credential", 40002)
+        require(account.is_whitelisted, 40164)
         self._count(account, call.api)
-        return self.access_tokens[account.app_id].hand_out(force=values.get("force_refresh") is True)
+        return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
 
-    @_api("getuserphonenumber", "POST", "/wxa/business/getuserphonenumber")
-    def _phone_number(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
+    def _getuserphonenumber(self, call: Call, account: Account) -> Answer:
         values = call.json
         code, openid = text_in(values, "code"), values.get("openid")
-        if not code:
-            raise CallRefused(41008)
-        if openid is not None and account.openid_check == "refused":
-            raise CallRefused(47001)
+        require(code, 41008)
+        require(openid is None or account.openid_check != "refused", 47001)
         owner: object
         if code in self._phone_codes:
             request = self._phone_codes.spend(code, account.app_id)
@@ -458,51 +384,36 @@ class Simulator:
         else:
             raise CallRefused(40029)
         if openid is not None and account.openid_check == "on":
-            if not isinstance(openid, str) or not openid.startswith(openid_prefix(account.app_id)):
-                raise CallRefused(40003)
-            if openid != owner:
-                raise CallRefused(43104)
+            require(isinstance(openid, str) and openid.startswith(openid_prefix(account.app_id)), 40003)
+            require(openid == owner, 43104)
         watermark = {"timestamp": self.now(), "appid": watermark_app_id}
         return _ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
 
-    @_api("checksession", "GET", "/wxa/checksession")
-    def _check_session(self, call: Call) -> dict[str, Any]:
-        self._account_with_token(call)
-        if call.query.get("sig_method") != "hmac_sha256":
-            raise CallRefused(87008)
-        if not self._session_keys.is_signed(call.query.get("openid", ""), call.query.get("signature", "")):
-            raise CallRefused(87009)
+    def _checksession(self, call: Call, account: Account) -> Answer:
+        openid, signature = (call.query.get(name, "") for name in ("openid", "signature"))
+        require(call.query.get("sig_method") == "hmac_sha256", 87008)
+        require(self._session_keys.is_signed(openid, signature), 87009)
         return _ok()
 
-    @_api("resetusersessionkey", "GET", "/wxa/resetusersessionkey")
-    def _reset_session_key(self, call: Call) -> dict[str, Any]:
+    def _resetusersessionkey(self, call: Call, account: Account) -> Answer:
         openid = call.query.get("openid", "")
-        if self._session_keys.current(openid) is None:
-            self._account_with_token(call)
-            raise CallRefused(87007)
-        self._check_session(call)
+        require(self._session_keys.current(openid) is not None, 87007)
+        self._checksession(call, account)
         return _ok(openid=openid, session_key=self._session_keys.reset(openid))
 
-    @_api("getuserriskrank", "POST", "/wxa/getuserriskrank")
-    def _risk_rank(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call, errcode_over_quota=9410009)
+    def _getuserriskrank(self, call: Call, account: Account) -> Answer:
         values = call.json
-        if text_in(values, "appid") != account.app_id:
-            raise CallRefused(40013)
-        if values.get("scene") not in (0, 1) or not text_in(values, "client_ip"):
-            raise CallRefused(47001)
+        require(text_in(values, "appid") == account.app_id, 40013)
+        require(values.get("scene") in (0, 1) and text_in(values, "client_ip"), 47001)
         person = self._active_person(values, account)
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
-    @_api("msg_sec_check", "POST", "/wxa/msg_sec_check")
-    def _checktext_in(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
+    def _msg_sec_check(self, call: Call, account: Account) -> Answer:
         values = call.json
         content = text_in(values, "content")
-        if values.get("version") != 2 or values.get("scene") not in (1, 2, 3, 4) or not content:
-            raise CallRefused(47001)
-        if _ESCAPE.search(call.body):
-            raise CallRefused(47001)  # the real WeChat does not decode \uXXXX, and would check the escapes themselves
+        require(values.get("version") == 2 and values.get("scene") in (1, 2, 3, 4) and content, 47001)
+        # The real WeChat does not decode \uXXXX, and would check the escapes themselves.
+        require(not _ESCAPE.search(call.body), 47001)
         self._active_person(values, account)
         text = content + text_in(values, "nickname")
         suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
@@ -510,14 +421,11 @@ class Simulator:
         detail = [{"strategy": "content_model", "errcode": 0, **verdict, "prob": 90}]
         return _ok(detail=detail, trace_id=secrets.token_hex(16), result=verdict)
 
-    @_api("media_check_async", "POST", "/wxa/media_check_async")
-    def _check_picture(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
+    def _media_check_async(self, call: Call, account: Account) -> Answer:
         values = call.json
-        is_url = text_in(values, "media_url").startswith(("http://", "https://"))
-        wanted = values.get("version"), values.get("media_type")
-        if not is_url or wanted not in ((2, 1), (2, 2)) or values.get("scene") not in (1, 2, 3, 4):
-            raise CallRefused(47001)
+        require(text_in(values, "media_url").startswith(("http://", "https://")), 47001)
+        require((values.get("version"), values.get("media_type")) in ((2, 1), (2, 2)), 47001)
+        require(values.get("scene") in (1, 2, 3, 4), 47001)
         person, trace_id = self._active_person(values, account), secrets.token_hex(16)
         if (verdict := account.picture_verdict) is not None:
             label = _PICTURE_LABELS[verdict]
@@ -525,9 +433,7 @@ class Simulator:
             self.verdicts.append((PushRequest(person=person, app_id=account.app_id, event=CHECKED), message))
         return _ok(trace_id=trace_id)
 
-    @_api("getwxacodeunlimit", "POST", "/wxa/getwxacodeunlimit")
-    def _mini_program_code(self, call: Call) -> DrawnCode:
-        account = self._account_with_token(call)
+    def _getwxacodeunlimit(self, call: Call, account: Account) -> Answer:
         try:
             values = call.json
         except CallRefused:
@@ -536,87 +442,64 @@ class Simulator:
         self._count_in_minute(call.api, account.app_id, at_most=PICTURES_A_MINUTE, errcode=45009)
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
 
-    @_api("generate_urllink", "POST", "/wxa/generate_urllink")
-    def _url_link(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
+    def _generate_urllink(self, call: Call, account: Account) -> Answer:
         values = call.json
         days, env = values.get("expire_interval"), values.get("env_version", "release")
-        if values.get("expire_type") != 1 or type(days) is not int or not 1 <= days <= _LONGEST_URL_LINK:
-            raise CallRefused(47001)
-        if env not in _ENVS:
-            raise CallRefused(40097)
-        if env == "release" and not account.pages:
-            raise CallRefused(85079)
-        if env == "release" and text_in(values, "path") not in account.pages:
-            raise CallRefused(40165)
-        if len(text_in(values, "query")) > _LONGEST_QUERY:
-            raise CallRefused(40212)
+        require(values.get("expire_type") == 1 and type(days) is int and 1 <= days <= _LONGEST_URL_LINK, 47001)
+        require(env in _ENVS, 40097)
+        require(env != "release" or account.pages, 85079)
+        require(env != "release" or text_in(values, "path") in account.pages, 40165)
+        require(len(text_in(values, "query")) <= _LONGEST_QUERY, 40212)
         return _ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
 
-    @_api("getticket", "GET", "/cgi-bin/ticket/getticket")
-    def _js_ticket(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
-        if call.query.get("type") != "jsapi":
-            raise CallRefused(40097)
-        if APP_KINDS[account.app_id] != "official_account":
-            raise CallRefused(48001)
+    def _getticket(self, call: Call, account: Account) -> Answer:
+        require(call.query.get("type") == "jsapi", 40097)
+        require(APP_KINDS[account.app_id] == "official_account", 48001)
         ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
         if ends_at - self.now() <= _TICKET_RENEWED:
             ticket, ends_at = secrets.token_urlsafe(48), self.now() + _TICKET_LASTS
             self.js_tickets[account.app_id] = ticket, ends_at
         return _ok(ticket=ticket, expires_in=ends_at - self.now())
 
-    @_api("quota_get", "POST", "/cgi-bin/openapi/quota/get")
-    def _quota(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
-        api = API_PATHS.get(text_in(call.json, "cgi_path"), (None, None))[1]
+    def _quota_get(self, call: Call, account: Account) -> Answer:
+        asked = text_in(call.json, "cgi_path")
+        api = next((api for api, (_, path) in API_PATHS.items() if path == asked), None)
         if api is None:
             raise CallRefused(76021)
         used = self._today[day_of(self._clock()), account.app_id, api]
         limit = account.daily_quota.get(api, _USUAL_QUOTA)
         return _ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
-    @_api("rid_get", "POST", "/cgi-bin/openapi/rid/get")
-    def _rid(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
+    def _rid_get(self, call: Call, account: Account) -> Answer:
         refused = self._refused.get(text_in(call.json, "rid"))
         if refused is None or refused[1].app_id != account.app_id:
             raise CallRefused(76003)
         at, asked, answer = refused
-        path = next(path for path, (_, api) in API_PATHS.items() if api == asked.api)
         return _ok(
             request={
                 "invoke_time": int(at),
                 "cost_in_ms": 7,
-                "request_url": f"{path}?{urlencode(asked.query)}",
+                "request_url": f"{API_PATHS[asked.api][1]}?{urlencode(asked.query)}",
                 "request_body": asked.body.decode(errors="replace"),
                 "response_body": to_json(answer).decode(),
                 "client_ip": "127.0.0.1",
             }
         )
 
-    @_api("clear_quota", "POST", "/cgi-bin/clear_quota/v2")
-    def _clear_quota(self, call: Call) -> dict[str, Any]:
-        form = dict(parse_qsl(call.body.decode(errors="replace")))
-        account = self._account_of(form.get("appid"), form.get("appsecret"))
-        if not account.is_whitelisted:
-            raise CallRefused(40164)
+    def _clear_quota(self, call: Call, account: Account) -> Answer:
+        require(account.is_whitelisted, 40164)
         month = datetime.fromtimestamp(self._clock(), tz=UTC).strftime("%Y-%m")
         self._cleared[month, account.app_id] += 1
-        if self._cleared[month, account.app_id] > _CLEARED_A_MONTH:
-            raise CallRefused(48006)
+        require(self._cleared[month, account.app_id] <= _CLEARED_A_MONTH, 48006)
         for day, app_id, api in list(self._today):
             if app_id == account.app_id:
                 del self._today[day, app_id, api]
         return _ok()
 
-    @_api("getverifyid", "POST", "/cityservice/face/identify/getverifyid")
-    def _begin_face_verification(self, call: Call) -> dict[str, Any]:
-        account = self._account_with_token(call)
+    def _getverifyid(self, call: Call, account: Account) -> Answer:
         values, cert = call.json, call.json.get("cert_info")
         parts = [text_in(cert, name) for name in _CERT] if isinstance(cert, dict) else [""]
-        if not all(parts) or parts[0] != "IDENTITY_CARD" or not text_in(values, "out_seq_no"):
-            raise CallRefused(47001)
+        require(all(parts) and parts[0] == "IDENTITY_CARD" and text_in(values, "out_seq_no"), 47001)
         self._active_person(values, account)
         encoded = "&".join(
             f"{name}={b64encode(part.encode()).decode()}" for name, part in zip(_CERT, parts, strict=True)
@@ -626,13 +509,10 @@ class Simulator:
         self._faces[verify_id] = [question, _NO_FACE_YET]
         return _ok(verify_id=verify_id, expires_in=3600)
 
-    @_api("queryverifyinfo", "POST", "/cityservice/face/identify/queryverifyinfo")
-    def _face_verification(self, call: Call) -> dict[str, Any]:
-        self._account_with_token(call)
+    def _queryverifyinfo(self, call: Call, account: Account) -> Answer:
         values = call.json
         question, verify_ret = self._faces.get(text_in(values, "verify_id"), (None, 0))
-        if question != tuple(text_in(values, name) for name in ("out_seq_no", "cert_hash", "openid")):
-            raise CallRefused(47001)
+        require(question == tuple(text_in(values, name) for name in ("out_seq_no", "cert_hash", "openid")), 47001)
         return _ok(verify_ret=verify_ret)
 
 
@@ -668,11 +548,12 @@ def text_in(values: Mapping[str, Any], name: str) -> str:
 
 
 def _code_in(call: Call) -> str:
-    if call.api in ("code2session", "access_token"):
-        return call.query.get("js_code" if call.api == "code2session" else "code", "")
-    if call.api != "getuserphonenumber":
-        return ""
-    try:
-        return text_in(call.json, "code")
-    except CallRefused:
-        return ""
+    with suppress(CallRefused):
+        match call.api:
+            case "code2session":
+                return call.query.get("js_code", "")
+            case "access_token":
+                return call.query.get("code", "")
+            case "getuserphonenumber":
+                return text_in(call.json, "code")
+    return ""

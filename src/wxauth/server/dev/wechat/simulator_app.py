@@ -17,6 +17,7 @@ from starlette.routing import Route
 from wxauth.server.dev.wechat.calls import CallRefused, Wires, answer_wrongly
 from wxauth.server.dev.wechat.connect import connect_routes
 from wxauth.server.dev.wechat.controls import (
+    API_PATHS,
     Account,
     Api,
     CodeRequest,
@@ -27,9 +28,9 @@ from wxauth.server.dev.wechat.controls import (
     Visitor,
 )
 from wxauth.server.dev.wechat.desk import DESK_PATH, WebViewRequest, WebViews, desk_routes
-from wxauth.server.dev.wechat.issued import APP_KEYS, NoticeRequest, PayRequest, answer_of
+from wxauth.server.dev.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
 from wxauth.server.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
-from wxauth.server.dev.wechat.simulator import API_PATHS, DrawnCode, Simulator
+from wxauth.server.dev.wechat.simulator import DrawnCode, Simulator
 
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
@@ -97,11 +98,11 @@ def create_simulator(
             sender.send_later(*wechat.verdicts.popleft())
 
     async def pay(body: PayRequest) -> dict[str, Any]:
-        errcode, notice = wechat.pay(body)
+        errcode, notice = wechat.payments.pay(body)
         return answer_of(errcode, is_taken=notice is not None and await sender.send_once(*notice))
 
     async def notify(body: NoticeRequest) -> dict[str, Any]:
-        return {"is_taken": await sender.send_once(*wechat.notice(body))}
+        return {"is_taken": await sender.send_once(*wechat.payments.notice(body))}
 
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
@@ -122,7 +123,7 @@ def create_simulator(
             Route("/about", about),
             *(
                 Route(path, wires.noting(_api(wechat, api, push_verdicts)), methods=[method])
-                for path, (method, api) in API_PATHS.items()
+                for api, (method, path) in API_PATHS.items()
             ),
             _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
             _control("/phone-codes", PhoneCodeRequest, lambda body: {"code": wechat.make_phone_code(body)}),

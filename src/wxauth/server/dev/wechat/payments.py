@@ -1,0 +1,148 @@
+"""Virtual payment at the simulated WeChat: how it judges a payment, and its notices to the service."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from wxauth.server.dev.wechat.controls import Account, ControlOfPerson, openid_of
+from wxauth.server.dev.wechat.issued import IssuedSessionKeys, is_hmac
+from wxauth.server.dev.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
+
+APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
+"""The AppKeys with which back ends make `paySig`: for `env` 0, and for `env` 1, the sandbox. Every app has these."""
+_FAILURES: Final = {
+    0: "ok",
+    -15005: "fail SIGNATURE_INVALID",
+    -15006: "fail PAY_SIG_INVALID",
+    -15016: "fail SIGN_DATA_INVALID",
+}
+Notice = tuple[PushRequest, dict[str, Any]]
+_ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
+
+
+class PayRequest(ControlOfPerson):
+    """Body of `POST /pay`: what a mini-program gives to `wx.requestVirtualPayment`, and the person who pays."""
+
+    sign_data: Annotated[str, Field(alias="signData")]
+    pay_sig: Annotated[str, Field(alias="paySig")]
+    signature: str
+
+
+class NoticeRequest(ControlOfPerson):
+    """Body of `POST /notices`: WeChat reports a paid order once more, or that it has refunded it."""
+
+    out_trade_no: Annotated[str, Field(alias="outTradeNo")]
+    event: Literal["xpay_goods_deliver_notify", "xpay_refund_notify"]
+
+
+class Order(BaseModel):
+    """What `signData` must contain."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+
+    offer_id: Annotated[str, Field(min_length=1)]
+    buy_quantity: Annotated[int, Field(ge=1)]
+    env: Literal[0, 1] = 0
+    currency_type: Literal["CNY"]
+    product_id: Annotated[str, Field(min_length=1)]
+    goods_price: Annotated[int, Field(ge=1)]
+    """In fen, of one."""
+    out_trade_no: Annotated[str, Field(pattern=_ORDER_NUMBER)]
+    attach: str = ""
+
+
+class Payments:
+    """The orders that people have paid, and WeChat's notices about them.
+
+    Args:
+        session_keys: Those with which phones sign.
+        accounts: By app; they have the format of the notices.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, session_keys: IssuedSessionKeys, accounts: Mapping[str, Account], clock: Callable[[], int]
+    ) -> None:
+        self._session_keys = session_keys
+        self._accounts = accounts
+        self._clock = clock
+        self._notices: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+        """By app, person, order and event."""
+
+    def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
+        """The errCode of a payment on the phone and, if it succeeds, the notice to push."""
+        openid = openid_of(request.person, request.app_id)
+        try:
+            order = Order.model_validate_json(request.sign_data)
+        except ValidationError:
+            return -15016, None
+        if not self._session_keys.is_signed(openid, request.signature, request.sign_data):
+            return -15005, None
+        if not is_hmac(request.pay_sig, APP_KEYS[order.env], f"requestVirtualPayment&{request.sign_data}"):
+            return -15006, None
+        fields = _delivery_of(order, openid, now=self._clock())
+        key = (request.app_id, request.person, order.out_trade_no, DELIVER)
+        self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self._clock())
+        return 0, self._to_push(key)
+
+    def notice(self, request: NoticeRequest) -> Notice:
+        """The notice about a paid order to push; of one event always the same. Raises: ValueError."""
+        order = (request.app_id, request.person, request.out_trade_no)
+        paid = self._notices.get((*order, DELIVER))
+        if paid is None:
+            raise ValueError("outTradeNo: this person has paid no such order")
+        key = (*order, request.event)
+        if key not in self._notices:
+            fields = _refund_of(paid, now=self._clock())
+            self._notices[key] = make_event(REFUNDED, fields, app_id=request.app_id, now=self._clock())
+        return self._to_push(key)
+
+    def _to_push(self, key: tuple[str, str, str, str]) -> Notice:
+        app_id, person, _, event = key
+        format = self._accounts[app_id].push_format
+        return PushRequest(person=person, app_id=app_id, event=event, format=format), self._notices[key]
+
+
+def answer_of(errcode: int, *, is_taken: bool = False) -> dict[str, Any]:
+    """The answer to the phone. `is_taken`, which WeChat does not send: whether the notice was accepted already."""
+    return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
+
+
+def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
+    """The fields of the notice that an order with this notice has been refunded."""
+    transaction = f"5030{secrets.randbelow(10**24):024}"
+    return {
+        "OpenId": paid["OpenId"],
+        "WxRefundId": transaction[4:],
+        "MchRefundId": f"refund-{paid['OutTradeNo']}"[:32],
+        "WxOrderId": paid["WeChatPayInfo"]["MchOrderNo"],
+        "MchOrderId": paid["OutTradeNo"],
+        "RefundFee": paid["GoodsInfo"]["ActualPrice"],
+        "RetCode": 0,
+        "RetMsg": "success",
+        "RefundStartTimestamp": now,
+        "RefundSuccTimestamp": now,
+        "WxpayRefundTransactionId": transaction,
+        "RetryTimes": 0,
+    }
+
+
+def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
+    """The fields of the notice beside those of every event. `now` is in seconds since the epoch."""
+    transaction = f"4200{secrets.randbelow(10**24):024}"
+    return {
+        "OpenId": openid,
+        "OutTradeNo": order.out_trade_no,
+        "Env": order.env,
+        "WeChatPayInfo": {"MchOrderNo": transaction[4:], "TransactionId": transaction, "PaidTime": now},
+        "GoodsInfo": {
+            "ProductId": order.product_id,
+            "Quantity": order.buy_quantity,
+            "OrigPrice": order.goods_price * order.buy_quantity,
+            "ActualPrice": order.goods_price * order.buy_quantity,
+            "Attach": order.attach,
+        },
+    }
