@@ -222,7 +222,7 @@ async def renew_secret(
     former_until = None if at_once else now + FORMER_SECRET_KEPT
     scopes = await rows.renew_secret(database, name, secret_hash=secret_hash, former_until=former_until, by=by, now=now)
     if scopes is None:
-        is_there = await rows.find_secrets(database, name) is not None
+        is_there = await rows.find_service(database, name) is not None
         raise InvalidRequest.of(*HAS_NO_SECRET) if is_there else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
 

@@ -15,9 +15,10 @@ from wxauth.server.sessions.rows import end_page_of_client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Secrets:
-    """The hashes of a client's secrets, its scopes, and its resources."""
+class ServiceClient:
+    """A client as a service: the hashes of its secrets, its scopes, those of a site too, and its resources."""
 
+    name: str
     secret_hash: bytes | None = field(repr=False)
     former_secret_hash: bytes | None = field(repr=False)
     former_secret_until: datetime | None
@@ -83,9 +84,9 @@ def _but_logo(kind: type[Client]) -> list[LiteralString]:
     return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
 
 
-SECRETS: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Secrets))
-"""The columns of `Secrets`, for a statement's SELECT."""
-_FIND_SECRETS: Final = Statement[Secrets](f"{_select(SECRETS)} AND name = :name")
+SERVICE: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(ServiceClient))
+"""The columns of `ServiceClient`, for a statement's SELECT."""
+_FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
 # Without the logo, up to 44 KB, because each request for tokens reads the client.
 FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
 _FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
@@ -120,9 +121,9 @@ UPDATE clients SET {_all_but_the_name("given")}
 """)
 
 
-async def find_secrets(database: Database, name: str) -> Secrets | None:
-    """The hashes and scopes of a client, or None."""
-    return await database.row(_FIND_SECRETS, name=name)
+async def find_service(database: Database, name: str) -> ServiceClient | None:
+    """A client as a service, or None."""
+    return await database.row(_FIND_SERVICE, name=name)
 
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:

@@ -1,13 +1,12 @@
 """Service clients as dependencies of routes: who they are, what they may do, and how much of it."""
 
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote
 
 from fastapi import Depends
@@ -17,7 +16,7 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateL
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.rows import FIND_WITH_SECRETS, ClientWithSecrets, Secrets, find_secrets
+from wxauth.server.clients.rows import FIND_WITH_SECRETS, ClientWithSecrets, ServiceClient, find_service
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -63,16 +62,7 @@ FOR_CLIENT: Final = Entails(
 FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 log = get_logger()
-Found = TypeVar("Found", Secrets, ClientWithSecrets)
-
-
-@dataclass(frozen=True, slots=True)
-class ProvedClient:
-    """An authenticated client, with its scopes as a service."""
-
-    name: str
-    scopes: frozenset[Scope]
-    resources: Sequence[str]
+Found = TypeVar("Found", ServiceClient, ClientWithSecrets)
 
 
 class ClientOperation(StrEnum):
@@ -143,33 +133,27 @@ NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 
 
-def _asking_for(
-    scope: Scope, operation: ClientOperation | None = None
-) -> Callable[[Request, Database, Clock, ClientLimits], Awaitable[ProvedClient]]:
+def _asking_for(scope: Scope, operation: ClientOperation | None = None) -> tuple[Any, Entails]:
     """The client that calls, which must have this scope. Its requests are counted, if they are of an operation."""
 
-    async def client(request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep) -> ProvedClient:
+    async def client(
+        request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
+    ) -> ServiceClient:
         proved = await authenticate(database, basic_credentials(request), scope, now=clock())
         if operation is not None:
             await limits.admit(proved.name, operation)
         return proved
 
-    return client
+    return Depends(client), FOR_CLIENT if operation is None else FOR_COUNTED_CLIENT
 
 
-IntrospectingClientDep = Annotated[
-    ProvedClient, Depends(_asking_for(Scope.INTROSPECT, ClientOperation.INTROSPECT)), FOR_COUNTED_CLIENT
-]
-WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_TOKEN)), FOR_CLIENT]
-UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS, ClientOperation.USERS)), FOR_COUNTED_CLIENT]
-AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
-ModeratingClientDep = Annotated[
-    ProvedClient, Depends(_asking_for(Scope.MODERATE, ClientOperation.MODERATE)), FOR_COUNTED_CLIENT
-]
-JsSigningClientDep = Annotated[
-    ProvedClient, Depends(_asking_for(Scope.JS_SIGN, ClientOperation.JS_SIGN)), FOR_COUNTED_CLIENT
-]
-EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
+IntrospectingClientDep = Annotated[ServiceClient, *_asking_for(Scope.INTROSPECT, ClientOperation.INTROSPECT)]
+WeChatTokenClientDep = Annotated[ServiceClient, *_asking_for(Scope.WECHAT_TOKEN)]
+UsersClientDep = Annotated[ServiceClient, *_asking_for(Scope.USERS, ClientOperation.USERS)]
+AttributesClientDep = Annotated[ServiceClient, *_asking_for(Scope.ATTRIBUTES)]
+ModeratingClientDep = Annotated[ServiceClient, *_asking_for(Scope.MODERATE, ClientOperation.MODERATE)]
+JsSigningClientDep = Annotated[ServiceClient, *_asking_for(Scope.JS_SIGN, ClientOperation.JS_SIGN)]
+EventsClientDep = Annotated[ServiceClient, *_asking_for(Scope.EVENTS)]
 
 
 def basic_credentials(request: Request) -> Credentials:
@@ -191,34 +175,33 @@ def basic_credentials(request: Request) -> Credentials:
 
 async def authenticate(
     database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
-) -> ProvedClient:
+) -> ServiceClient:
     """Authenticate a client, and check that it has the needed scope. An impossible name costs no query.
 
     Raises: InvalidClient, ClientLacksScope.
     """
     name = credentials.client_id
-    found = await find_secrets(database, name) if is_client_name(name) else None
-    stored = check_client(credentials, found, needed, now=now)
-    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)), stored.resources)
+    found = await find_service(database, name) if is_client_name(name) else None
+    return check_client(credentials, found, needed, now=now)
 
 
 def check_client(
-    credentials: Credentials, found: Secrets | None, needed: Scope | None = None, *, now: datetime
-) -> Secrets:
+    credentials: Credentials, found: ServiceClient | None, needed: Scope | None = None, *, now: datetime
+) -> ServiceClient:
     """Check what was found for these credentials: the secret, and the needed scope. Returns `found`.
 
     Raises: InvalidClient, ClientLacksScope.
     """
-    name, stored = credentials.client_id, _check_secret(credentials, found, now=now)
-    if needed is not None and needed not in stored.scopes:
-        raise lacking(name, stored.scopes, needed)
-    return stored
+    client = _check_secret(credentials, found, now=now)
+    if needed is not None and needed not in client.scopes:
+        raise lacking(client, needed)
+    return client
 
 
-def lacking(name: str, stored: Collection[str], needed: Scope) -> ClientLacksScope:
-    """The refusal of a client with these scopes, with the command that adds the needed one."""
-    scopes = [*scopes_in_order([*stored, needed]), *(it for it in stored if it in SITE_SCOPE_NAMES)]
-    command = " ".join([f"wxauth clients set {name}", *(f"--scope {scope}" for scope in scopes)])
+def lacking(client: ServiceClient, needed: Scope) -> ClientLacksScope:
+    """The refusal of a client without this scope, with the command that adds it."""
+    scopes = [*scopes_in_order([*client.scopes, needed]), *(it for it in client.scopes if it in SITE_SCOPE_NAMES)]
+    command = " ".join([f"wxauth clients set {client.name}", *(f"--scope {scope}" for scope in scopes)])
     return ClientLacksScope(f"this needs the scope {needed}: {command}")
 
 
@@ -248,7 +231,7 @@ def _check_secret(credentials: Credentials, stored: Found | None, *, now: dateti
     return stored
 
 
-def _registered(stored: Secrets | ClientWithSecrets | None, *, is_former: bool) -> str:
+def _registered(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
     """What is registered instead of the secret that was received, for the log."""
     if stored is None:
         return "no client of this name"

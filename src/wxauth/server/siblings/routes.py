@@ -419,7 +419,7 @@ class LookupAnswer(BaseModel):
     items: list[UserForSiblingsAnswer]
 
 
-def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserForSiblingsAnswer:
+def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserForSiblingsAnswer:
     """A user as a client with these scopes sees them."""
     answer: UserForSiblingsAnswer = shown_in(UserForSiblingsAnswer, user)
     answer["consents"] = [
@@ -455,7 +455,7 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
     ids, then unionids. Unknown ones are left out.
     """
     if body.unionids is not None and Scope.UNIONIDS not in client.scopes:
-        raise lacking(client.name, client.scopes, Scope.UNIONIDS)
+        raise lacking(client, Scope.UNIONIDS)
     openids: list[IdentityJson] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
     users = await look_up(
         database,

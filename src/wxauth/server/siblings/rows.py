@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, LiteralString
 from uuid import UUID
 
-from wxauth.server.clients.rows import SECRETS, Secrets
+from wxauth.server.clients.rows import SERVICE, ServiceClient
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER
@@ -15,7 +15,7 @@ from wxauth.server.users.search_rows import IdentityJson, UserWithIdentities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Signer(Secrets):
+class _Signer(ServiceClient):
     """A client that requests a signature, with a matching key. The key's columns are null if there is none."""
 
     openid: str | None
@@ -69,7 +69,7 @@ SELECT {USER},
 
 def _signer_part(keys: LiteralString) -> LiteralString:
     return f"""
-SELECT {SECRETS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
+SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
@@ -80,8 +80,8 @@ _SIGNER_FOR_USER: Final = Statement[_Signer](_signer_part(KEYS_OF_USER))
 
 async def client_and_keys(
     database: Database, client_id: str, *, app_id: str, openid: str | None, user_id: UUID | None
-) -> tuple[Secrets | None, Sequence[KeyOfLogin]]:
-    """A client's secrets, None if there is no such client; and the keys of an identity, or of a user's in an app."""
+) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
+    """A client, None if there is no such client; and the keys of an identity, or of a user's in an app."""
     if openid is not None:
         found = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
     else:

@@ -25,7 +25,7 @@ from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Scope
-from wxauth.server.clients.rows import Secrets
+from wxauth.server.clients.rows import ServiceClient
 from wxauth.server.clients.service_clients import (
     FOR_COUNTED_CLIENT,
     ClientLimitsDep,
@@ -163,7 +163,7 @@ async def signer_of(
         except InvalidRequest as exc:
             refusal = exc
         openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
-        found: Secrets | None = None
+        found: ServiceClient | None = None
         keys: Sequence[KeyOfLogin] = ()
         if is_client_name(name := credentials.client_id):
             found, keys = await client_and_keys(database, name, app_id=app_id, openid=openid, user_id=user_id)
