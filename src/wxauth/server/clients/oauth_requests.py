@@ -1,5 +1,6 @@
 """OAuth requests: parameters and credentials (RFC 6749, sections 2.3, 3.1, 3.2)."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -82,11 +83,11 @@ def text_parameters(*names: str) -> dict[str, Any]:
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
-def form_parameters(*names: str, **example: str) -> dict[str, Any]:
+def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
     """As `text_parameters`, for those in a form."""
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys((*example, *names))}}
-    content = {_FORM: {"schema": schema, "example": example}}
-    return {"requestBody": {"content": content}}
+    content = {_FORM: {"schema": schema | ({"required": required} if required else {}), "example": example}}
+    return {"requestBody": {"content": content} | ({"required": True} if required else {})}
 
 
 def is_form(request: Request) -> bool:

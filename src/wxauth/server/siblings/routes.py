@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from string import ascii_letters, digits, punctuation
-from typing import Annotated, Any, Final, Literal, NotRequired, Self
+from typing import Annotated, Any, Final, Literal, NotRequired, Required, Self
 from urllib.parse import parse_qsl, quote
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from wxauth.errors import (
     Title,
 )
 from wxauth.server.clients.models import Scope
+from wxauth.server.clients.oauth_requests import form_parameters
 from wxauth.server.clients.service_clients import (
     AttributesClientDep,
     IntrospectingClientDep,
@@ -91,33 +92,29 @@ _NO_SUCH_RESOURCE: Final = InvalidRequest.of(_RESOURCE, "Must be one resource of
 _IS_STAFF: Final = InsufficientRole("this user is an administrator or other staff: this needs the role admin")
 
 
-class IntrospectionAnswer(TypedDict):
+class IntrospectionAnswer(TypedDict, total=False):
     """Whether an access token is valid. If it is, its claims follow (RFC 7662, section 2.2)."""
 
-    active: bool
-    token_type: NotRequired[Annotated[Literal["Bearer"], Field(examples=["Bearer"])]]
-    iss: NotRequired[Annotated[str, Field(examples=["https://auth.example.com"])]]
-    sub: NotRequired[Annotated[ShownUserId, Field(description="The user's id.")]]
-    aud: NotRequired[Annotated[str, Field(examples=["wxauth"])]]
-    exp: NotRequired[Annotated[int, Field(examples=[1795162500])]]
-    iat: NotRequired[Annotated[int, Field(examples=[1795161600])]]
-    jti: NotRequired[Annotated[str, Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])]]
-    client_id: NotRequired[
-        Annotated[str, Field(description="The mini-program's app_id, or a website's name.", examples=[EXAMPLE_APP_ID])]
+    active: Required[bool]
+    token_type: Annotated[Literal["Bearer"], Field(examples=["Bearer"])]
+    iss: Annotated[str, Field(examples=["https://auth.example.com"])]
+    sub: Annotated[ShownUserId, Field(description="The user's id.")]
+    aud: Annotated[str, Field(examples=["wxauth"])]
+    exp: Annotated[int, Field(examples=[1795162500])]
+    iat: Annotated[int, Field(examples=[1795161600])]
+    jti: Annotated[str, Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])]
+    client_id: Annotated[
+        str, Field(description="The mini-program's app_id, or a website's name.", examples=[EXAMPLE_APP_ID])
     ]
-    app_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]]
-    auth_time: NotRequired[
-        Annotated[int, Field(description="When the login was approved, in a resource's token only.")]
+    app_id: Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]
+    auth_time: Annotated[int, Field(description="When the login was approved, in a resource's token only.")]
+    scope: Annotated[str, Field(description="The granted scopes, in a website's token only.")]
+    sid: Annotated[ShownSessionId, Field(description="The session's id.")]
+    openid: ShownOpenid
+    roles: Annotated[
+        list[str], Field(description="The user's current roles. Absent if there are none.", examples=[["admin"]])
     ]
-    scope: NotRequired[Annotated[str, Field(description="The granted scopes, in a website's token only.")]]
-    sid: NotRequired[Annotated[ShownSessionId, Field(description="The session's id.")]]
-    openid: NotRequired[ShownOpenid]
-    roles: NotRequired[
-        Annotated[
-            list[str], Field(description="The user's current roles. Absent if there are none.", examples=[["admin"]])
-        ]
-    ]
-    external_id: NotRequired[Annotated[str, Field(description="The user's current external id. Absent if none.")]]
+    external_id: Annotated[str, Field(description="The user's current external id. Absent if none.")]
 
 
 def _wrong_parameter() -> InvalidRequest:
@@ -248,21 +245,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
     "/v1/introspect",
     summary=Title("Introspect an access token (RFC 7662)", "检查访问令牌（RFC 7662）"),
     response_model=IntrospectionAnswer,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/x-www-form-urlencoded": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {"token": {"type": "string"}, "token_type_hint": {"type": "string"}},
-                        "required": ["token"],
-                    },
-                    "example": {"token": "eyJ..."},
-                }
-            },
-        },
-    },
+    openapi_extra=form_parameters("token_type_hint", required=["token"], **{"token": "eyJ..."}),
     failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
 )
 async def introspect(
