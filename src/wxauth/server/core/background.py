@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
@@ -89,9 +89,7 @@ class Background:
             async with asyncio.timeout(self.farewell):
                 await self.drain()
         left = [*self._offered, *self._started]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await cancel(left)
         if left:
             log.warning("background_work_left", pieces=len(left), reason="the service has ended")
 
@@ -288,6 +286,14 @@ class Promises:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel these tasks, and wait until they have ended."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def once(

@@ -22,7 +22,7 @@ from pydantic_core import to_json
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core import metrics
-from wxauth.server.core.background import keep_doing
+from wxauth.server.core.background import cancel, keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -170,10 +170,7 @@ class Deliveries:
         self._is_closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_SECONDS)
-        left = list(self._tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await cancel(self._tasks)
         await self.transport.aclose()
 
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:

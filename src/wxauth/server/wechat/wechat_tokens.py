@@ -7,16 +7,19 @@ WeChat allows it only some times a day. So an operator decides (`force`).
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any, Final
 
 from pydantic import SecretStr
 from pydantic_core import to_json
 
 from wxauth.errors import WeChatBadResponse, WeChatError
+from wxauth.server.core.background import begun, cancel, once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
@@ -40,9 +43,11 @@ LONGEST_LIFE_SECONDS: Final = 7200
 _LONGEST_TOKEN: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone in which WeChat's days, and so its quotas, begin."""
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 _WHAT_TO_CHANGE: Final = "if it continues, replace the token for everybody: 'wxauth apps force-token APP_ID'"
+
+_Key = tuple[str, SecretStr]
 
 log = get_logger()
 
@@ -56,24 +61,44 @@ class WeChatToken:
 
 
 @dataclass(slots=True)
-class _Kept:
-    """The token of an app in this process."""
+class Kept:
+    """What WeChat has given an app for some time, a token or a ticket, as this process has it."""
 
-    secret: SecretStr
-    """The app secret with which it was requested."""
     value: str = field(default="", repr=False)
-    ends_at: datetime = _NEVER
-    looked_at: datetime = _NEVER
+    ends_at: datetime = NEVER
+    looked_at: datetime = NEVER
     """When WeChat was last called for it, with or without success."""
-    renews_at: datetime = _NEVER
-    """When to fetch the next token, while this one is still valid."""
+    renews_at: datetime = NEVER
+    """When to fetch the next one, while this one is still valid."""
     failure: WeChatError | None = None
-    paused_until: datetime = _NEVER
+    paused_until: datetime = NEVER
     """Until then WeChat is not called again, because of `failure`."""
+
+    def is_good(self, now: datetime) -> bool:
+        """Whether it is in force."""
+        return now < self.ends_at
+
+    def ensure_not_paused(self, now: datetime) -> None:
+        """Raises: WeChatError, the failure of a moment ago, if WeChat is not to be called yet."""
+        if self.failure is not None and now < self.paused_until:
+            raise again(self.failure, self.paused_until - now)
+
+    def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
+        """Remember that WeChat has just failed to give another."""
+        self.failure, self.looked_at, self.paused_until = failure, now, now + pause
+
+    def take(self, value: str, expires_in: int, *, now: datetime, jitter: float) -> None:
+        """Keep what WeChat has given for so many seconds. `jitter`, from 0 to 1, spreads the renewals."""
+        self.value, self.failure, self.paused_until = value, None, NEVER
+        self.looked_at, self.ends_at = now, now + timedelta(seconds=expires_in)
+        self.renews_at = max(self.ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
+
+
+@dataclass(slots=True)
+class _KeptToken(Kept):
     is_refused: bool = False
-    accepts_refusals_at: datetime = _NEVER
+    accepts_refusals_at: datetime = NEVER
     """Refusals of the token before this time are ignored, because it was fetched again just now."""
-    flight: asyncio.Task[WeChatError | None] | None = None
 
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
@@ -81,7 +106,7 @@ class _Kept:
     def drop_future_times(self, now: datetime) -> None:
         """Drop times that were computed before the clock was set back, because they would be far too late."""
         if now < self.looked_at:
-            self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = _NEVER
+            self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = NEVER
 
 
 @part
@@ -91,8 +116,8 @@ class WeChatTokens:
     wechat: WeChat
     clock: Clock
     jitter: Callable[[], float] = random.random
-    _kept: dict[str, _Kept] = field(init=False, default_factory=dict)
-    _flights: set[asyncio.Task[WeChatError | None]] = field(init=False, default_factory=set)
+    _kept: dict[_Key, _KeptToken] = field(init=False, default_factory=partial(defaultdict, _KeptToken))
+    _under_way: dict[_Key, asyncio.Task[WeChatError | None]] = field(init=False, default_factory=dict)
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
         """The app's token. The caller waits for WeChat only if there is no valid one.
@@ -102,22 +127,23 @@ class WeChatTokens:
 
         Raises: WeChatError. For a while all callers get the same failure, and WeChat is not called again.
         """
-        kept = self._kept_of(app)
-        now = self.clock()
+        key, now = _key_of(app), self.clock()
+        kept = self._kept[key]
         kept.drop_future_times(now)
+        fetch = partial(self._fetch, app, kept)
         may_ask = now >= kept.paused_until
         if not kept.is_good(now):
-            if kept.flight is None and kept.failure is not None and not may_ask:
-                raise again(kept.failure, kept.paused_until - now)
-            failure = await asyncio.shield(self._flight(app, kept))  # others may still wait if this caller gives up
+            if key not in self._under_way:
+                kept.ensure_not_paused(now)
+            failure = await once(self._under_way, key, fetch)
             if failure is not None and not kept.is_good(self.clock()):
                 raise again(failure, kept.paused_until - self.clock())
         elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
-                    await asyncio.shield(self._flight(app, kept))
+                    await once(self._under_way, key, fetch)
         elif may_ask and now >= kept.renews_at:
-            _ = self._flight(app, kept)  # for later callers: this one does not wait
+            _ = begun(self._under_way, key, fetch)  # for later callers: this one does not wait
         left = int((kept.ends_at - self.clock()).total_seconds())
         return WeChatToken(SecretStr(kept.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
@@ -126,14 +152,13 @@ class WeChatTokens:
 
         Raises: WeChatError.
         """
-        kept = self._kept_of(app)
-        now = self.clock()
+        kept, now = self._kept[_key_of(app)], self.clock()
         kept.drop_future_times(now)
         is_ours = kept.value == refused.value.get_secret_value()
         if is_ours and not kept.is_refused and now >= kept.accepts_refusals_at:
             log.warning("access_token_refused", app_id=app.app_id)
             kept.is_refused = True
-            kept.paused_until, kept.accepts_refusals_at = _NEVER, now + RENEWAL_PAUSE
+            kept.paused_until, kept.accepts_refusals_at = NEVER, now + RENEWAL_PAUSE
         return await self.get(app)
 
     async def force(self, app: App) -> None:
@@ -144,40 +169,22 @@ class WeChatTokens:
 
         Raises: WeChatError.
         """
-        await self._ask(app, self._kept_of(app), force=True)
+        await self._ask(app, self._kept[_key_of(app)], force=True)
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
-        flights = list(self._flights)
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await cancel(self._under_way.values())
 
     def state_of(self, app: App) -> tuple[datetime | None, str | None]:
         """When the app's token in this process expires, if there is a valid one.
 
         Then the error code of the last attempt to get another, if it failed.
         """
-        kept = self._kept_of(app)
+        kept = self._kept[_key_of(app)]
         failure = None if kept.failure is None else kept.failure.code
         return kept.ends_at if kept.is_good(self.clock()) else None, failure
 
-    def _kept_of(self, app: App) -> _Kept:
-        """The app's token in this process. If the app's secret has changed, it starts empty."""
-        kept = self._kept.get(app.app_id)
-        if kept is None or kept.secret != app.app_secret:
-            kept = self._kept[app.app_id] = _Kept(app.app_secret)
-        return kept
-
-    def _flight(self, app: App, kept: _Kept) -> asyncio.Task[WeChatError | None]:
-        """The one request in progress for this app, which is started if there is none."""
-        if kept.flight is None:
-            kept.flight = asyncio.create_task(self._fetch(app, kept), name=f"WeChat token of {app.app_id}")
-            self._flights.add(kept.flight)
-            kept.flight.add_done_callback(self._flights.discard)
-        return kept.flight
-
-    async def _fetch(self, app: App, kept: _Kept) -> WeChatError | None:
+    async def _fetch(self, app: App, kept: _KeptToken) -> WeChatError | None:
         try:
             await self._ask(app, kept)
             if kept.is_refused:
@@ -185,15 +192,13 @@ class WeChatTokens:
                 kept.is_refused = False
                 log.error("access_token_refused_for_good", app_id=app.app_id, what_to_change=_WHAT_TO_CHANGE)
         except WeChatError as exc:
-            kept.failure, kept.looked_at = exc, self.clock()
-            kept.paused_until = kept.looked_at + _pause_after(exc, kept.looked_at)
+            now = self.clock()
+            kept.fail(exc, now=now, pause=_pause_after(exc, now))
             log.warning("access_token_not_renewed", app_id=app.app_id, reason=exc.code)
             return exc
-        finally:
-            kept.flight = None
         return None
 
-    async def _ask(self, app: App, kept: _Kept, *, force: bool = False) -> None:
+    async def _ask(self, app: App, kept: _KeptToken, *, force: bool = False) -> None:
         now = self.clock()
         body = {
             "grant_type": "client_credential",
@@ -210,11 +215,13 @@ class WeChatTokens:
         )
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
-            kept.value, kept.is_refused, kept.accepts_refusals_at = value, False, _NEVER
-        kept.failure, kept.paused_until = None, _NEVER
-        kept.looked_at, kept.ends_at = now, now + timedelta(seconds=expires_in)
-        renewal = kept.ends_at - RENEWAL_LEAD + self.jitter() * RENEWAL_SPREAD
-        kept.renews_at = max(renewal, now + RENEWAL_PAUSE)
+            kept.is_refused, kept.accepts_refusals_at = False, NEVER
+        kept.take(value, expires_in, now=now, jitter=self.jitter())
+
+
+def _key_of(app: App) -> _Key:
+    """With another secret, an app's token is fetched anew."""
+    return app.app_id, app.app_secret
 
 
 def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
