@@ -5,41 +5,32 @@ import { h } from './dom.js'
 import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
-import { act, code, copier, dialog, field, list, load, logoField, popUp, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
-import { searchWithin } from './search.js'
+import { act, actAbout, bodyOf, claimsField, code, copier, dialog, field, load, logoField, optionsOf, popUp, sureAbout, tag, time, toast, withChoices, words } from './parts.js'
+import { searchedList } from './search.js'
 import { actOn, text } from './texts.js'
 
 const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
 
 export function showApps(main, { query }) {
-  const search = searchWithin('apps', query, act('add', () => ask(null, reload), { kind: 'primary' }))
-  const place = h('div', {})
-  const reload = () => {
-    forgetTitles()
-    return list({
-      place,
-      caption: text('apps'),
-      nothing: search.nothing,
-      columns: ['app', 'state', 'signUp', 'wechatToken', 'push', 'acts'].map(text),
-      ask: async () => search.among(await get('/apps')),
-      open: (app) => (app.source === 'settings' ? null : () => ask(app, reload)),
-      cells: (app) => [
-        [
-          app.logo ? h('img', { class: 'picture small', src: app.logo, alt: '' }) : null,
-          app.title ? h('strong', {}, app.title, ' ') : null,
-          code(app.app_id),
-          h('small', {}, app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind)),
-        ].filter(Boolean),
-        app.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
-        { open: text('signUpOpen'), closed: text('signUpClosed') }[app.sign_up] ?? text('signUpDefault'),
-        wechatToken(app.wechat_token),
-        push(app),
-        acts(app, reload),
-      ],
-    })
-  }
-  main.append(search.bar, place)
-  reload()
+  const add = act('add', () => ask(null, reload), { kind: 'primary' })
+  const reload = searchedList(main, 'apps', query, [add], {
+    columns: ['app', 'state', 'signUp', 'wechatToken', 'push', 'acts'],
+    ask: () => (forgetTitles(), get('/apps')),
+    open: (app) => (app.source === 'settings' ? null : () => ask(app, reload)),
+    cells: (app) => [
+      [
+        app.logo ? h('img', { class: 'picture small', src: app.logo, alt: '' }) : null,
+        app.title ? h('strong', {}, app.title, ' ') : null,
+        code(app.app_id),
+        h('small', {}, app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind)),
+      ].filter(Boolean),
+      app.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
+      text(SIGN_UPS[app.sign_up ?? '']),
+      wechatToken(app.wechat_token),
+      push(app),
+      acts(app, reload),
+    ],
+  })
 }
 
 function wechatToken(state) {
@@ -56,17 +47,12 @@ function push(app) {
 }
 
 function acts(app, reload) {
-  const of = (name) => actOn(name, app.app_id)
-  const check = act('check', () => showReport(app), { kind: 'small', label: of('check') })
+  const check = actAbout('check', app.app_id, () => showReport(app))
   if (app.source === 'settings') return [check, h('small', {}, text('inSettings'))]
   return [
     check,
-    act('change', () => ask(app, reload), { kind: 'small', label: of('change') }),
-    act(
-      'remove',
-      () => sure(of('remove'), text('sureRemoveApp'), 'remove', async () => (await remove(path(app)), reload())),
-      { kind: 'small danger', label: of('remove') },
-    ),
+    actAbout('change', app.app_id, () => ask(app, reload)),
+    sureAbout('remove', app.app_id, 'sureRemoveApp', async () => (await remove(path(app)), reload())),
   ]
 }
 
@@ -78,81 +64,43 @@ function showReport(app) {
 
 const STAFF = ['admin', 'support'] // roles that new users must not get
 const KINDS = ['mini_program', 'official_account', 'website', 'mobile_app']
-const SECRETS = ['app_secret', 'push_token', 'push_aes_key']
+const SIGN_UPS = { '': 'signUpDefault', open: 'signUpOpen', closed: 'signUpClosed' }
+const UNIONIDS = { required: 'unionidRequired', optional: 'unionidOptional' }
 
 function ask(app, reload) {
-  const known = app ?? {}
+  const known = { is_enabled: true, check: true, ...app }
+  const several = (typed) => typed && words(typed)
   const secret = (name, label, isThere, required = false) =>
     field({ name, label, type: 'password', required, hint: isThere ? text('leaveEmpty') : required ? undefined : text('optional') })
   const logo = logoField()
   const fields = [
     app ? null : field({ name: 'app_id', label: text('appId'), required: true, pattern: '[A-Za-z0-9_\\-]{1,64}' }),
-    app
-      ? null
-      : field({
-          name: 'kind',
-          label: text('appKind'),
-          type: 'select',
-          value: 'mini_program',
-          options: KINDS.map((kind) => [kind, text(kind)]),
-        }),
-    field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('appTitleHint') }),
+    app ? null : field({ name: 'kind', label: text('appKind'), type: 'select', value: 'mini_program', options: KINDS.map((kind) => [kind, text(kind)]) }),
+    field({ name: 'title', label: text('clientTitle'), value: known.title, hint: text('appTitleHint') }),
     logo,
     secret('app_secret', text('appSecret'), Boolean(app), !app),
     secret('push_token', `${text('push').split(' ')[0]} ${text('pushToken')}`, known.has_push_token),
     secret('push_aes_key', text('pushAesKey'), known.has_push_aes_key),
-    field({ name: 'push_forward', label: text('pushForward'), type: 'url', value: known.push_forward ?? '', hint: text('pushForwardHint') }),
-    field({
-      name: 'unionid',
-      label: 'unionid',
-      type: 'select',
-      value: known.unionid ?? '',
-      options: [
-        ...(app ? [] : [['', text('unionidDefault')]]),
-        ['required', text('unionidRequired')],
-        ['optional', text('unionidOptional')],
-      ],
-    }),
-    field({
-      name: 'sign_up',
-      label: text('signUp'),
-      type: 'select',
-      value: known.sign_up ?? '',
-      options: [
-        ['', text('signUpDefault')],
-        ['open', text('signUpOpen')],
-        ['closed', text('signUpClosed')],
-      ],
-    }),
+    field({ name: 'push_forward', label: text('pushForward'), type: 'url', value: known.push_forward, hint: text('pushForwardHint') }),
+    field({ name: 'unionid', label: 'unionid', type: 'select', value: known.unionid, options: optionsOf({ ...(app ? {} : { '': 'unionidDefault' }), ...UNIONIDS }) }),
+    field({ name: 'sign_up', label: text('signUp'), type: 'select', value: known.sign_up, options: optionsOf(SIGN_UPS) }),
     withChoices(
-      field({ name: 'sign_up_roles', label: text('signUpRoles'), value: (known.sign_up_roles ?? []).join(', '), hint: text('signUpRolesHint') }),
+      field({ name: 'sign_up_roles', label: text('signUpRoles'), value: known.sign_up_roles?.join(', '), hint: text('signUpRolesHint'), read: several }),
       knownRoles().then((roles) => roles.filter((role) => !STAFF.includes(role)).map((role) => [role])),
     ),
-    field({ name: 'js_hosts', label: text('jsHosts'), value: (known.js_hosts ?? []).join(', '), hint: text('jsHostsHint') }),
-    field({ name: 'max_sessions', label: text('maxSessions'), type: 'number', value: known.max_sessions ?? '', hint: text('maxSessionsHint') }),
-    field({ name: 'claims', label: text('claims'), type: 'textarea', value: known.claims ? JSON.stringify(known.claims) : '', hint: text('appClaimsHint') }),
-    field({ name: 'is_enabled', label: text('enabled'), type: 'checkbox', value: known.is_enabled ?? true }),
-    field({ name: 'check', label: text('checkFirst'), type: 'checkbox', value: true }),
+    field({ name: 'js_hosts', label: text('jsHosts'), value: known.js_hosts?.join(', '), hint: text('jsHostsHint'), read: several }),
+    field({ name: 'max_sessions', label: text('maxSessions'), type: 'number', value: known.max_sessions, hint: text('maxSessionsHint'), read: (typed) => typed && Number(typed) }),
+    claimsField(known.claims, 'appClaimsHint'),
+    field({ name: 'is_enabled', label: text('enabled'), type: 'checkbox', value: known.is_enabled }),
+    field({ name: 'check', label: text('checkFirst'), type: 'checkbox', value: known.check }),
   ].filter(Boolean)
   dialog({
     title: app ? actOn('change', app.app_id) : text('addApp'),
     fields,
     name: app ? 'save' : 'add',
     onsubmit: async (values) => {
-      const roles = words(values.sign_up_roles)
-      const body = {
-        ...values,
-        title: values.title || null,
-        sign_up: values.sign_up || null,
-        unionid: values.unionid || null,
-        push_forward: values.push_forward || null,
-        sign_up_roles: roles.length ? roles : null,
-        js_hosts: values.js_hosts ? words(values.js_hosts) : null,
-        max_sessions: values.max_sessions ? Number(values.max_sessions) : null,
-        claims: values.claims ? typedJson(values.claims) : null,
-      }
+      const body = bodyOf(values, { ...known, logo: null })
       body.logo = await logo.picture()
-      for (const name of SECRETS) if (!body[name]) delete body[name]
       if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if not set
       await (app ? patch(path(app), body) : post('/apps', body))
       toast(text('done'))

@@ -1,14 +1,15 @@
 // Makes elements without markup, so that a person's name can never become markup.
 
 /**
- * An element with children. A function is a listener: `onclick` of clicks; what it returns cancels nothing. Names of DOM
- * properties are set as properties; the rest as attributes.
+ * An element with children. A function is a listener: `onclick` of clicks; what it returns cancels nothing, and a form
+ * that has one never leaves the page. Names of DOM properties are set as properties; the rest as attributes.
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag)
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null) continue
     if (name === 'class') element.className = value
+    else if (name === 'onsubmit') element.addEventListener('submit', (event) => (event.preventDefault(), value(event)))
     else if (typeof value === 'function') element.addEventListener(name.slice(2), value)
     else if (name in element) element[name] = value
     else element.setAttribute(name, value)

@@ -46,23 +46,13 @@ export function showEvents(main, { query }) {
     moment({ name: 'since', label: text('since'), value: query.get('since') }),
     moment({ name: 'until', label: text('until'), value: query.get('until') }),
   ]
-  const wanted = {
-    type: query.getAll('type'),
-    user_id: query.get('user_id'),
-    actor: query.get('actor'),
-    since: query.get('since'),
-    until: query.get('until'),
-  }
-
+  const wanted = { ...Object.fromEntries(query), type: query.getAll('type') }
   const format = field({
     name: 'format',
     label: text('format'),
     type: 'select',
     value: 'jsonl',
-    options: [
-      ['jsonl', 'JSON Lines'],
-      ['csv', 'CSV'],
-    ],
+    options: Object.entries({ jsonl: 'JSON Lines', csv: 'CSV' }),
   })
   const trouble = h('div', {})
   const exported = act('export', () => busy(exported, trouble, () => exportEvents(wanted, format.value())))

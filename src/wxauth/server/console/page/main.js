@@ -130,20 +130,18 @@ function showSignIn(message, kind = 'status') {
   const trouble = h('div', {})
   const input = h('input', { id: 'link', type: 'password', autocomplete: 'off', required: true })
   const go = h('button', {}, text('open'))
-  const form = h(
-    'form',
-    { class: 'field' },
-    h('label', { htmlFor: 'link' }, text('signInPaste')),
-    h('div', { class: 'beside' }, input, go),
-    trouble,
-  )
-  form.addEventListener('submit', (event) => {
-    event.preventDefault()
+  const onsubmit = () =>
     busy(go, trouble, async () => {
       await openBy({ secret: input.value.trim().replace(/^.*#link=/, '') })
       show()
     })
-  })
+  const form = h(
+    'form',
+    { class: 'field', onsubmit },
+    h('label', { htmlFor: 'link' }, text('signInPaste')),
+    h('div', { class: 'beside' }, input, go),
+    trouble,
+  )
   document.body.replaceChildren(
     h(
       'main',

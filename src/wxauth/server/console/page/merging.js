@@ -2,7 +2,7 @@
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
-import { act, busy, code, dialog, field, table, time, toast } from './parts.js'
+import { act, busy, code, dialog, field, goTo, table, time, toast } from './parts.js'
 import { appOf, called } from './names.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
@@ -23,7 +23,7 @@ export function merge(user) {
     onsubmit: async ({ pair: { ends, remains } }) => {
       await post(`/users/${ends.id}/merge`, { into: remains.id })
       toast(text('done'))
-      goTo(remains)
+      goTo(`#/users/${remains.id}`)
     },
   })
 }
@@ -129,13 +129,7 @@ export function split(user) {
       const answer = await post(`/users/${user.id}/split`, { ...identities[identity], ...named })
       const isBack = (user.former_ids ?? []).includes(answer.new_user.id)
       toast(text(isBack ? 'splitBack' : 'splitNew'))
-      goTo(answer.new_user)
+      goTo(`#/users/${answer.new_user.id}`)
     },
   })
-}
-
-const goTo = ({ id }) => {
-  const target = `#/users/${id}`
-  if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
-  else location.hash = target
 }

@@ -1,7 +1,7 @@
 // The parts that sections share: lists, dialogs, forms, and how loading and failures are shown.
 
 import { h } from './dom.js'
-import { dateAndTime, number, text } from './texts.js'
+import { actOn, dateAndTime, number, text } from './texts.js'
 
 /** Show in `place` that `ask` is loading, then the result of `render` for its answer, or the failure. */
 export async function load(place, ask, render) {
@@ -187,9 +187,13 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
   const heading = h('h2', { id: 'dialog-title' }, title)
   const go = h('button', { class: kind }, text(name))
   const cancel = h('button', { type: 'button', onclick: () => element.close() }, text('cancel'))
+  const submit = async () => {
+    if (await busy(go, trouble, () => onsubmit(values()))) element.close()
+    else look()
+  }
   const form = h(
     'form',
-    { method: 'dialog', noValidate: false },
+    { method: 'dialog', noValidate: false, onsubmit: submit },
     heading,
     [lead ?? []].flat().map((each) => h('p', {}, each)),
     fields.map((each) => each.element),
@@ -199,11 +203,6 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
   const values = () => Object.fromEntries(fields.flatMap((each) => each.members ?? each).map((each) => [each.name, each.value()]))
   const look = () => (go.disabled = go.hasAttribute('aria-busy') || !allow(values()))
   form.addEventListener('input', look)
-  form.addEventListener('submit', async (event) => {
-    event.preventDefault()
-    if (await busy(go, trouble, () => onsubmit(values()))) element.close()
-    else look()
-  })
   const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, form)
   element.addEventListener('close', () => element.remove())
   document.body.append(element)
@@ -215,8 +214,18 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
 /** Ask for confirmation of something irreversible. */
 export const sure = (title, lead, name, onsubmit, fields = []) => dialog({ title, lead, fields, name, kind: 'danger', onsubmit })
 
-/** A field of a form, with its label. `type` is that of an input, `textarea`, or `select` with `options`. */
-export function field({ name, label, hint, type = 'text', value = '', options = [], required = false, ...others }) {
+/** A small button about the thing of this name, which its label has. */
+export const actAbout = (what, name, onclick) => act(what, onclick, { kind: 'small', label: actOn(what, name) })
+
+/** The same for something irreversible: asks for confirmation first. */
+export const sureAbout = (what, name, lead, onsubmit, { kind = 'small danger', fields = () => [] } = {}) =>
+  act(what, () => sure(actOn(what, name), text(lead), what, onsubmit, fields()), { kind, label: actOn(what, name) })
+
+/** The options of a field, from the names of their texts by value. */
+export const optionsOf = (names) => Object.entries(names).map(([value, name]) => [value, text(name)])
+
+/** A field of a form, with its label. `type` is that of an input, `textarea`, or `select` with `options`. `read` makes a value of the text. */
+export function field({ name, label, hint, type = 'text', value = '', options = [], required = false, read = (typed) => typed, ...others }) {
   const id = `field-${name}`
   const hinted = hint ? { 'aria-describedby': `${id}-hint` } : {}
   const given = { id, name, required, ...hinted, ...others }
@@ -226,16 +235,27 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
   else if (type === 'textarea') control = h('textarea', { ...given, rows: 3, spellcheck: false })
   else control = h('input', { ...given, type, autocomplete: type === 'password' ? 'new-password' : 'off', spellcheck: false })
   if (type === 'checkbox') control.checked = Boolean(value)
-  else control.value = value
+  else control.value = value ?? ''
   const small = hint ? h('small', { id: `${id}-hint` }, hint) : null
   const named = h('label', { htmlFor: id }, label)
   const element = h('div', { class: type === 'checkbox' ? 'field tick' : 'field' }, named, control, small)
-  return { name, element, control, value: () => (type === 'checkbox' ? control.checked : control.value.trim()) }
+  return { name, element, control, value: () => (type === 'checkbox' ? control.checked : read(control.value.trim())) }
 }
+
+const isEmpty = (value) => value === null || value === '' || value === false || (Array.isArray(value) && !value.length)
+
+/** A request's body: a form's values, except empty ones that were empty before. What was not empty is cleared by null. */
+export const bodyOf = (values, known) =>
+  Object.fromEntries(
+    Object.entries(values)
+      .filter(([name, value]) => !isEmpty(value) || !isEmpty(known[name] ?? ''))
+      .map(([name, value]) => [name, value === '' ? null : value]),
+  )
 
 /** A field for a small picture. `picture()` is its `data:` URL; undefined, so unchanged, if none is chosen. */
 export function logoField() {
   const made = field({ name: 'logo', label: text('logo'), type: 'file', accept: 'image/png, image/jpeg, image/webp', hint: text('logoHint') })
+  made.value = () => ''
   made.picture = () =>
     new Promise((resolve) => {
       const [file] = made.control.files
@@ -246,6 +266,10 @@ export function logoField() {
     })
   return made
 }
+
+/** A field for a template of claims. */
+export const claimsField = (claims, hint) =>
+  field({ name: 'claims', label: text('claims'), type: 'textarea', value: claims && JSON.stringify(claims), hint: text(hint), read: (typed) => typed && typedJson(typed) })
 
 /** The JSON that somebody has typed; or the text, which the service refuses by its rule. */
 export function typedJson(text) {
@@ -382,6 +406,12 @@ export const facts = (pairs) =>
 
 /** A part of a section, with its heading. */
 export const part = (title, ...content) => h('section', { class: 'card' }, h('h2', {}, title), ...content)
+
+/** Go to this fragment; if it is shown already, show it again. */
+export function goTo(target) {
+  if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
+  else location.hash = target
+}
 
 /** Make the browser download a file. */
 export function download(name, content, type) {

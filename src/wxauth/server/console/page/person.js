@@ -7,7 +7,7 @@ import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
 import { appOf, called, personOf, shown } from './names.js'
-import { act, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, typedJson, whole, withChoices, words } from './parts.js'
+import { act, actAbout, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, typedJson, whole, withChoices, words } from './parts.js'
 import { refusalsOf } from './signins.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
@@ -53,13 +53,7 @@ function person(user, reload) {
   const mayChange = mayAdminister() || !user.roles.some((role) => STAFF.includes(role))
   const acts = [
     isBanned ? unban : null,
-    act('signOutEverywhere', () =>
-      sure(actOn('signOutEverywhere', name), text('sureSignOut'), 'signOutEverywhere', async () => {
-        await remove(`${path}/sessions`)
-        toast(text('done'))
-        reload()
-      }),
-    ),
+    removal('signOutEverywhere', () => remove(`${path}/sessions`)),
     ...(mayAdminister() ? [exported, user.erase_at ? keep : null] : []),
     user.phone ? removal('removePhone', () => remove(`${path}/phone`)) : null,
     user.nickname ? removal('clearName', () => patch(path, { nickname: null })) : null,
@@ -136,13 +130,9 @@ function rolesForm(user, changed) {
   typed.element.querySelector('label').className = 'unseen' // the card's heading says it
   const save = h('button', { disabled: true }, text('save'))
   const trouble = h('div', {})
-  const form = h('form', {}, roles.element, trouble, h('p', { class: 'acts' }, save))
-  form.addEventListener('input', () => (save.disabled = words(roles.value()).join() === user.roles.join()))
-  form.addEventListener('submit', (event) => {
-    event.preventDefault()
-    busy(save, trouble, () => changed({ roles: words(roles.value()) }))
-  })
-  return form
+  const oninput = () => (save.disabled = words(roles.value()).join() === user.roles.join())
+  const onsubmit = () => busy(save, trouble, () => changed({ roles: words(roles.value()) }))
+  return h('form', { oninput, onsubmit }, roles.element, trouble, h('p', { class: 'acts' }, save))
 }
 
 /** The attributes of a person, which an administrator sets one by one. */
@@ -153,23 +143,17 @@ function attributesOf(user, changed) {
   const value = field({ name: 'attribute-value', label: text('attributeValue'), placeholder: text('attributeEmpty') })
   const set = h('button', {}, text('set'))
   const trouble = h('div', {})
-  const form = h('form', {}, h('div', { class: 'toolbar' }, name.element, value.element, set), trouble)
-  form.addEventListener('submit', (event) => {
-    event.preventDefault()
-    busy(set, trouble, () => changed({ attributes: { [name.value()]: value.value() ? typedJson(value.value()) : null } }))
-  })
+  const onsubmit = () => busy(set, trouble, () => changed({ attributes: { [name.value()]: value.value() ? typedJson(value.value()) : null } }))
+  const form = h('form', { onsubmit }, h('div', { class: 'toolbar' }, name.element, value.element, set), trouble)
   return Object.keys(user.attributes).length ? [shown, form] : [form]
 }
 
 function devices(user, mayChange, reload) {
   const rows = user.sessions.map((session) => {
     const trouble = h('div', {})
-    const out = act(
-      'signOut',
-      () => busy(out, trouble, async () => (await remove(`/users/${user.id}/sessions/${session.id}`), reload())),
-      { kind: 'small', label: actOn('signOutDevice', session.device ?? text('unknownDevice')) },
+    const out = actAbout('signOutDevice', session.device ?? text('unknownDevice'), () =>
+      busy(out, trouble, async () => (await remove(`/users/${user.id}/sessions/${session.id}`), reload())),
     )
-    out.textContent = text('signOutDevice')
     return [...cellsOf(session), ...(mayChange ? [[out, trouble]] : [])]
   })
   return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows).elements

@@ -3,7 +3,7 @@
 import { queryOf } from './api.js'
 import { h } from './dom.js'
 import { nameOf } from './names.js'
-import { act, field, words } from './parts.js'
+import { act, field, goTo, list, words } from './parts.js'
 import { text } from './texts.js'
 
 /**
@@ -13,17 +13,13 @@ import { text } from './texts.js'
  */
 export function filters(fields, section, { kept = {}, others = [] } = {}) {
   const [first, ...rest] = fields
-  const go = (values) => {
-    const target = `#/${section}${queryOf({ ...kept, ...values })}`
-    if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
-    else location.hash = target
-  }
+  const go = (values) => goTo(`#/${section}${queryOf({ ...kept, ...values })}`)
   const values = () => Object.fromEntries(fields.map((each) => [each.name, each.value()]))
   const chips = rest.map((each) => filter(each, () => go({ ...values(), [each.name]: '' })))
   const isUsed = fields.some((each) => each.value().length)
   const form = h(
     'form',
-    { class: 'filters', role: 'search' },
+    { class: 'filters', role: 'search', onsubmit: () => go(values()) },
     h('div', { class: 'search' }, first.element, h('kbd', { 'aria-hidden': 'true' }, '/'), h('button', {}, text('search'))),
     chips,
     isUsed && rest.length ? act('clearFilters', () => go({}), { kind: 'plain' }) : null,
@@ -31,10 +27,6 @@ export function filters(fields, section, { kept = {}, others = [] } = {}) {
   )
   first.element.querySelector('label').className = 'unseen'
   asPlaceholder(first)
-  form.addEventListener('submit', (event) => {
-    event.preventDefault()
-    go(values())
-  })
   for (const [place, each] of rest.entries()) {
     if (each.control instanceof HTMLSelectElement) each.control.addEventListener('change', () => go(values()))
     chips[place].addEventListener('toggle', () => chips[place].open && opened(chips[place], each.control))
@@ -111,17 +103,29 @@ export function nothingFits(section, query, ...tries) {
   ].filter(Boolean)
 }
 
-/** The row of a list that is loaded completely: a search field and other actions; and the filter of the search. */
-export function searchWithin(section, query, ...others) {
+/**
+ * A list that is loaded completely, below a search field and `others`, which act on it. Returns what loads it again.
+ * `how` is as for `list`, with the names of the columns' texts.
+ */
+export function searchedList(main, section, query, others, { columns, ask, ...how }) {
   const wanted = query.get('q') ?? ''
   const fits = (item) => JSON.stringify({ ...item, logo: null }).toLowerCase().includes(wanted.toLowerCase())
   const bar = filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted, placeholder: text(`search_${section}`) })], section, { others })
-  return {
-    bar,
-    among: (page) => {
-      bar.querySelector('.search').hidden = !wanted && !page.items.length
-      return { ...page, items: page.items.filter(fits) }
-    },
-    nothing: () => nothingFits(section, query),
+  const place = h('div', {})
+  const among = (page) => {
+    bar.querySelector('.search').hidden = !wanted && !page.items.length
+    return { ...page, items: page.items.filter(fits) }
   }
+  const reload = () =>
+    list({
+      place,
+      caption: text(section),
+      columns: columns.map(text),
+      nothing: () => nothingFits(section, query),
+      ask: async (cursor) => among(await ask(cursor)),
+      ...how,
+    })
+  main.append(bar, place)
+  reload()
+  return reload
 }

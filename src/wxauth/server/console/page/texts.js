@@ -194,7 +194,7 @@ useTexts({
   lastUsed: ['Last used', '最近使用'],
   signOutDevice: ['Sign out this device', '下线此设备'],
   signOutEverywhere: ['Sign out everywhere', '下线所有设备'],
-  sureSignOut: ['Every device of this person is signed out.', '该用户的所有设备都将退出登录。'],
+  sure_signOutEverywhere: ['Every device of this person is signed out.', '该用户的所有设备都将退出登录。'],
   consents: ['Consents', '同意记录'],
   document: ['Document', '文件'],
   version: ['Version', '版本'],

@@ -4,7 +4,7 @@ import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
 import { called, nameAndPlaceOf, shown } from './names.js'
-import { act, busy, field, list, tag, time, whole } from './parts.js'
+import { act, busy, field, list, optionsOf, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 
@@ -23,11 +23,7 @@ export function showUsers(main, { query }) {
       label: text('status'),
       type: 'select',
       value: query.get('status') ?? '',
-      options: [
-        ['', text('any')],
-        ['active', text('active')],
-        ['disabled', text('banned')],
-      ],
+      options: optionsOf({ '': 'any', active: 'active', disabled: 'banned' }),
     }),
     roleField({ name: 'role', label: text('role'), value: query.get('role') ?? '' }),
     appField({ name: 'app_id', label: text('app'), value: query.get('app_id') ?? '', none: text('any') }),

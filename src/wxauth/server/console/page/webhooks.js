@@ -2,8 +2,8 @@
 
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { act, busy, code, dialog, field, list, load, moment, part, showSecret, sure, tag, time, toast, whole, withChoices, words } from './parts.js'
-import { searchWithin } from './search.js'
+import { act, actAbout, busy, code, dialog, field, list, load, moment, optionsOf, part, showSecret, sureAbout, tag, time, toast, whole, withChoices, words } from './parts.js'
+import { searchedList } from './search.js'
 import { actOn, number, percent, text } from './texts.js'
 import { SENT_TYPES, withMeaning } from './event_sentences.js'
 
@@ -31,27 +31,20 @@ export async function webhooksAndTheirOldest() {
 }
 
 export function showWebhooks(main, { id, query }) {
-  const search = searchWithin('webhooks', query, act('add', () => ask(null, reload), { kind: 'primary' }))
-  const place = h('div', {})
-  const reload = () =>
-    list({
-      place,
-      caption: text('webhooks'),
-      nothing: search.nothing,
-      columns: ['clientName', 'types', 'state', 'succeeded', 'acts'].map(text),
-      ask: async (cursor) => search.among(await get('/webhooks', { cursor })),
-      open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
-      cells: (webhook) => [
-        [h('a', { class: 'title', href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name), h('code', {}, webhook.url)],
-        webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
-        webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
-        succeeded(webhook),
-        acts(webhook, reload),
-      ],
-    })
-  main.append(search.bar, place)
+  const add = act('add', () => ask(null, reload), { kind: 'primary' })
+  const reload = searchedList(main, 'webhooks', query, [add], {
+    columns: ['clientName', 'types', 'state', 'succeeded', 'acts'],
+    ask: (cursor) => get('/webhooks', { cursor }),
+    open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
+    cells: (webhook) => [
+      [h('a', { class: 'title', href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name), h('code', {}, webhook.url)],
+      webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
+      webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
+      succeeded(webhook),
+      acts(webhook, reload),
+    ],
+  })
   if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
-  reload()
 }
 
 /** How many of the newest deliveries that were tried have been accepted. */
@@ -88,45 +81,25 @@ function payload({ event_id, type }) {
 }
 
 function acts(webhook, reload) {
-  const of = (name) => actOn(name, webhook.name)
+  const { name } = webhook
   const told = h('div', { role: 'status' })
-  const test = act(
-    'test',
-    () =>
-      busy(test, told, async () => {
-        const { status, milliseconds, error } = await post(`${path(webhook)}/test`)
-        told.replaceChildren(
-          status === null || status === undefined
-            ? actOn('testFailed', error)
-            : `${text('testGave')} ${status}, ${milliseconds} ms`,
-        )
-      }),
-    { kind: 'small', label: of('test') },
+  const test = actAbout('test', name, () =>
+    busy(test, told, async () => {
+      const { status, milliseconds, error } = await post(`${path(webhook)}/test`)
+      const isAnswered = status !== null && status !== undefined
+      told.replaceChildren(isAnswered ? `${text('testGave')} ${status}, ${milliseconds} ms` : actOn('testFailed', error))
+    }),
   )
-  const turned = webhook.is_enabled ? 'disable' : 'enable'
-  const turn = act(
-    turned,
-    () => busy(turn, told, async () => (await patch(path(webhook), { is_enabled: !webhook.is_enabled }), reload())),
-    { kind: 'small', label: of(turned) },
+  const turn = actAbout(webhook.is_enabled ? 'disable' : 'enable', name, () =>
+    busy(turn, told, async () => (await patch(path(webhook), { is_enabled: !webhook.is_enabled }), reload())),
   )
   return [
     test,
     turn,
-    act('replay', () => replay(webhook), { kind: 'small', label: of('replay') }),
-    act('change', () => ask(webhook, reload), { kind: 'small', label: of('change') }),
-    act(
-      'newSecret',
-      () =>
-        sure(of('newSecret'), text('sureNewSecret'), 'newSecret', async () =>
-          showSecret(webhook.name, (await post(`${path(webhook)}/secret`)).secret),
-        ),
-      { kind: 'small', label: of('newSecret') },
-    ),
-    act(
-      'remove',
-      () => sure(of('remove'), text('sureRemoveWebhook'), 'remove', async () => (await remove(path(webhook)), reload())),
-      { kind: 'small danger', label: of('remove') },
-    ),
+    actAbout('replay', name, () => replay(webhook)),
+    actAbout('change', name, () => ask(webhook, reload)),
+    sureAbout('newSecret', name, 'sureNewSecret', async () => showSecret(name, (await post(`${path(webhook)}/secret`)).secret)),
+    sureAbout('remove', name, 'sureRemoveWebhook', async () => (await remove(path(webhook)), reload())),
     told,
   ]
 }
@@ -173,7 +146,7 @@ function deliveries(webhook) {
     name: 'state',
     label: text('state'),
     type: 'select',
-    options: [['', text('any')], ...['pending', 'delivered', 'failed'].map((each) => [each, text(`state_${each}`)])],
+    options: optionsOf({ '': 'any', pending: 'state_pending', delivered: 'state_delivered', failed: 'state_failed' }),
   })
   const show = () =>
     list({
@@ -183,14 +156,11 @@ function deliveries(webhook) {
       ask: (cursor) => get(`${path(webhook)}/deliveries`, { state: state.value(), limit: 50, cursor }),
       cells: (delivery) => {
         const told = h('div', { role: 'status' })
-        const again = act(
-          'replay',
-          () =>
-            busy(again, told, async () => {
-              await post(`${path(webhook)}/replay`, { event_id: delivery.event_id })
-              told.replaceChildren(text('done'))
-            }),
-          { kind: 'small', label: actOn('replay', delivery.event_id) },
+        const again = actAbout('replay', delivery.event_id, () =>
+          busy(again, told, async () => {
+            await post(`${path(webhook)}/replay`, { event_id: delivery.event_id })
+            told.replaceChildren(text('done'))
+          }),
         )
         return [
           time(delivery.at),

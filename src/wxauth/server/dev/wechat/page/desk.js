@@ -279,8 +279,7 @@ function showPage({ url, status }, page, ...more) {
 /** A form of a browser's page. The simulator posts it, with the browser's cookies. */
 function formOf(form, url) {
   const fields = [...form.querySelectorAll('input[name]')].map(({ name, type, value }) => h('input', { name, type, value }))
-  const onsubmit = (event) => {
-    event.preventDefault()
+  const onsubmit = () => {
     const values = Object.fromEntries(fields.map(({ name, value }) => [name, value]))
     return tap('openPage', () => browse(new URL(form.getAttribute('action'), url).href, values))
   }
