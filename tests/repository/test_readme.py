@@ -25,14 +25,7 @@ from wxauth.server.cli import main
 from wxauth.server.core.settings import PREFIX, Settings, settings_from
 from wxauth.server.dev.banner import welcome
 from wxauth.server.dev.run import HOME
-from wxauth.server.wechat.errcodes import (
-    CHECK_SESSION_KEY,
-    CODE2SESSION,
-    KNOWN_ERRCODES,
-    MINI_PROGRAM_CODE,
-    PHONE_NUMBER,
-    errcode_of,
-)
+from wxauth.server.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 
 FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
@@ -107,7 +100,7 @@ def test_the_tables_of_errors_have_every_failure_once(language: str) -> None:
 def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
     rows = table(DOCS / f"wechat{language}.md", "errcode")
     assert {int(errcode) for row in rows for errcode in re.findall(r"-?\b\d+\b", row[0])} <= KNOWN_ERRCODES
-    for api in (CODE2SESSION, PHONE_NUMBER, CHECK_SESSION_KEY, MINI_PROGRAM_CODE):
+    for api in (Api.CODE2SESSION, Api.PHONE_NUMBER, Api.CHECK_SESSION_KEY, Api.MINI_PROGRAM_CODE):
         for errcode in KNOWN_ERRCODES:
             failure = errcode_of(errcode, api=api).failure()
             code, wait = failure.code, failure.retry_after

@@ -15,7 +15,7 @@ from tests.world import Stage
 from wxauth.server.service.build import Waits
 from wxauth.server.web.answers import failures_of
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
-from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN_ERRCODES, PHONE_NUMBER, errcode_of
+from wxauth.server.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 
 CLASS_C = {
     40013: "WXAUTH_APP_ID",
@@ -32,7 +32,7 @@ CLASS_C = {
 }
 """Errcodes that only the operator can solve, each with a word of the remedy."""
 UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
-KNOWN = [errcode_of(number, api=CODE2SESSION) for number in sorted(KNOWN_ERRCODES)]
+KNOWN = [errcode_of(number, api=Api.CODE2SESSION) for number in sorted(KNOWN_ERRCODES)]
 BUSY = {"errcode": -1, "errmsg": "system error"}
 
 
@@ -67,15 +67,15 @@ async def test_every_errcode_of_wechats_pages_is_explained(stage: Stage, errcode
     before = len(stage.log_lines())
     stage.wechat.answers_errcode(errcode)
     answer = await stage.login.ask()
-    meaning = errcode_of(errcode, api=CODE2SESSION).meaning
+    meaning = errcode_of(errcode, api=Api.CODE2SESSION).meaning
     assert meaning is not None
     assert answer.json()["detail"] == f"WeChat answered errcode {errcode}: {meaning.en}"
     (line,) = (
         line for line in stage.log_lines()[before:] if line["event"] in ("wechat_misconfigured", "wechat_refused")
     )
     assert len(str(line["what_to_change"])) > 20
-    assert line["level"] == ("error" if errcode_of(errcode, api=CODE2SESSION).is_for_the_operator else "warning")
-    for api in (CODE2SESSION, PHONE_NUMBER):
+    assert line["level"] == ("error" if errcode_of(errcode, api=Api.CODE2SESSION).is_for_the_operator else "warning")
+    for api in (Api.CODE2SESSION, Api.PHONE_NUMBER):
         known = errcode_of(errcode, api=api)
         for title in (known.meaning, known.remedy):
             assert title is not None
@@ -84,17 +84,19 @@ async def test_every_errcode_of_wechats_pages_is_explained(stage: Stage, errcode
 
 @pytest.mark.parametrize("errcode", [40029, 40163, 40164])
 def test_a_documented_refusal_has_the_detail_of_a_real_one(errcode: int) -> None:
-    refusal = errcode_of(errcode, api=CODE2SESSION).failure()
+    refusal = errcode_of(errcode, api=Api.CODE2SESSION).failure()
     content = failures_of(type(refusal))[refusal.status]["content"]["application/problem+json"]
     assert content["examples"][refusal.code]["value"]["detail"] == refusal.detail
 
 
 def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> None:
     for errcode in (40003, 40029, 40163, 43104):
-        of_phone_codes, of_logins = (errcode_of(errcode, api=api).meaning for api in (PHONE_NUMBER, CODE2SESSION))
+        of_phone_codes, of_logins = (
+            errcode_of(errcode, api=api).meaning for api in (Api.PHONE_NUMBER, Api.CODE2SESSION)
+        )
         assert of_phone_codes is not None
         assert of_phone_codes != of_logins
-        assert of_phone_codes.en in errcode_of(errcode, api=PHONE_NUMBER).failure().detail
+        assert of_phone_codes.en in errcode_of(errcode, api=Api.PHONE_NUMBER).failure().detail
 
 
 async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_answer(stage: Stage) -> None:

@@ -15,6 +15,7 @@ from tests.world import until
 from wxauth.server.outbound.transport import MAX_CONNECTIONS
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.errcodes import Api
 
 SHORT = 1.0
 """Seconds of a deadline that must end the exchange."""
@@ -91,7 +92,7 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
     async with Upstream(answer_in_the_end) as upstream:
         client = await service_asking(upstream.url, wechat_timeout=2)
         wechat, app = service_asking.stage.services[WeChat], service_asking.stage.services.settings.apps[0]
-        another = partial(wechat.call, "another", app, "/x?js_code=another", read=lambda _: None)
+        another = partial(wechat.call, Api.CODE2SESSION, app, "js_code=another", read=lambda _: None)
         later = wechat.deadline(extra_time=60)
         others = [asyncio.create_task(another(deadline=later)) for _ in range(MAX_CONNECTIONS)]
         await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)

@@ -36,18 +36,7 @@ from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, WeChatHttp, exchange_api
-from wxauth.server.wechat.errcodes import (
-    CHECK_PICTURE,
-    CHECK_SESSION_KEY,
-    CHECK_TEXT,
-    DAILY_QUOTA,
-    MINI_PROGRAM_CODE,
-    PHONE_NUMBER,
-    RISK_RANK,
-    STABLE_TOKEN,
-    SYSTEM_BUSY,
-    errcode_of,
-)
+from wxauth.server.wechat.errcodes import DAILY_QUOTA, SYSTEM_BUSY, Api, errcode_of
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.texts import is_loopback
 
@@ -177,31 +166,31 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
     uses = [
         _Use(
             "phone",
-            PHONE_NUMBER,
+            Api.PHONE_NUMBER,
             lambda api: api.phone_number(app, _CODE, openid=openid),
             None if gives_phones else Text("nobody has given a phone number lately"),
         ),
         _Use(
             "session_keys",
-            CHECK_SESSION_KEY,
+            Api.CHECK_SESSION_KEY,
             lambda api: api.check_session_key(app, openid=_OPENID, session_key=_SESSION_KEY),
         ),
         _Use(
             "risk",
-            RISK_RANK,
+            Api.RISK_RANK,
             lambda api: api.risk_rank(app, openid=_OPENID, client_ip=_CLIENT_IP),
             _is_off("WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
         ),
         _Use(
             "nickname",
-            CHECK_TEXT,
+            Api.CHECK_TEXT,
             lambda api: api.check_text(app, openid=_OPENID, content=_TEXT),
             _is_off("WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
         ),
     ]
     if settings.avatar_check != "off":
         uses.append(
-            _Use("avatar", CHECK_PICTURE, lambda api: api.check_picture(app, openid=_OPENID, url=settings.issuer))
+            _Use("avatar", Api.CHECK_PICTURE, lambda api: api.check_picture(app, openid=_OPENID, url=settings.issuer))
         )
     return uses
 
@@ -236,7 +225,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         failure = await _failure(asked)
     if failure is None:
         return CheckResult(name, CheckLevel.OK, what)
-    result = _judge_failure(name, MINI_PROGRAM_CODE, failure, settings, observed)
+    result = _judge_failure(name, Api.MINI_PROGRAM_CODE, failure, settings, observed)
     if failure.errcode == DAILY_QUOTA:
         text = "{what}: asked too often just now, 5,000 a minute: run this again in a minute"
         return note(name, text, what=what)
@@ -264,7 +253,7 @@ def _judge_token(
     name = f"wechat {app.app_id} access_token"
     if failure is None:
         return good(name, "obtainable from this address")
-    result = _judge_failure(name, STABLE_TOKEN, failure, settings, observed)
+    result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
     why = Text("not to be had, for the same reason") if is_the_same else result.text
     text = "{why}; what else the app may ask is not known without one"
@@ -273,7 +262,7 @@ def _judge_token(
 
 def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
     name = f"wechat {app.app_id} {use.name}"
-    sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
+    sends_openid = use.api == Api.PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
         text = "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode {errcode})"
         result = bad(name, text, errcode=_WRONG_PARAMETER)

@@ -35,6 +35,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.errcodes import Api
 
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
 """How long a collector may take to accept spans. It may delay the service's end for as long."""
@@ -148,10 +149,10 @@ class _TracedWeChat(WeChat):
         super().__init__(http, **options)
         self._tracer = tracer
 
-    async def call(self, api: str, app: App, target: str, **options: Any) -> Any:
+    async def call(self, api: Api, app: App, query: str = "", **options: Any) -> Any:
         attributes = {"wxauth.app_id": app.app_id}
         with _span_within(self._tracer, lambda: f"WeChat {api}", attributes):
-            return await super().call(api, app, target, **options)
+            return await super().call(api, app, query, **options)
 
 
 def _describe_request(span: Span, scope: Scope, status: int) -> None:

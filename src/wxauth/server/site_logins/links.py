@@ -38,7 +38,7 @@ from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
 from wxauth.server.site_logins.scans import DIGITS, note_not_made
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import URL_LINK
+from wxauth.server.wechat.errcodes import Api
 from wxauth.texts import hash_of, new_secret
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
@@ -84,7 +84,7 @@ class UrlLinks:
             url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)
         except WeChatError as exc:
             self._not_before[app.app_id] = now + _PAUSE_AFTER_FAILURE
-            note_not_made("url_link_not_made", app, exc, api=URL_LINK)
+            note_not_made("url_link_not_made", app, exc, api=Api.URL_LINK)
             return None
         self._made[app.app_id] = _UrlLink(url, now)
         log.info("url_link_made", app_id=app.app_id)

@@ -71,7 +71,7 @@ from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth.server.web.bodies import ShownIp, body_like
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, errcode_of
+from wxauth.server.wechat.errcodes import Api, errcode_of
 from wxauth.server.wechat.received import CodePicture
 from wxauth.texts import hash_of, is_loopback
 
@@ -514,7 +514,7 @@ class ScanPictures:
         except RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
         except WeChatError as exc:
-            note_not_made("mini_program_code_not_made", app, exc, api=MINI_PROGRAM_CODE)
+            note_not_made("mini_program_code_not_made", app, exc, api=Api.MINI_PROGRAM_CODE)
         return None
 
     async def _link(self, scene: str) -> CodePicture:

@@ -18,14 +18,14 @@ from wxauth.server.core.trail import SYSTEM, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.users.user_rows import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import CHECK_PICTURE, CHECK_TEXT, RISK_RANK, errcode_label, errcode_of
+from wxauth.server.wechat.errcodes import Api, errcode_label, errcode_of
 
 OPINION_TIMEOUT_SECONDS: Final = 2.0
 """How long a request waits at most for an opinion that decides its outcome."""
 LOGGED_AGAIN_AFTER: Final = timedelta(minutes=1)
 """The time between two log lines about the same failure."""
 
-_APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT, "avatar": CHECK_PICTURE}
+_APIS: Final = {"risk": Api.RISK_RANK, "nickname": Api.CHECK_TEXT, "avatar": Api.CHECK_PICTURE}
 
 PolicyName = Literal["risk", "nickname", "avatar"]
 

@@ -16,42 +16,17 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import PICTURE, WeChat
-from wxauth.server.wechat.errcodes import (
-    CHECK_PICTURE,
-    CHECK_SESSION_KEY,
-    CHECK_TEXT,
-    CLEAR_QUOTA,
-    JS_TICKET,
-    MINI_PROGRAM_CODE,
-    PHONE_NUMBER,
-    QUOTA,
-    RESET_SESSION_KEY,
-    RID,
-    RISK_RANK,
-    SESSION_KEY_GONE,
-    URL_LINK,
-    WECHAT_TOKEN_REFUSED,
-)
+from wxauth.server.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
 from wxauth.server.wechat.received import CodePicture, is_id
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
-_PATHS: Final = {
-    PHONE_NUMBER: "/wxa/business/getuserphonenumber",
-    CHECK_SESSION_KEY: "/wxa/checksession",
-    RESET_SESSION_KEY: "/wxa/resetusersessionkey",
-    RISK_RANK: "/wxa/getuserriskrank",
-    CHECK_TEXT: "/wxa/msg_sec_check",
-    CHECK_PICTURE: "/wxa/media_check_async",
-    MINI_PROGRAM_CODE: "/wxa/getwxacodeunlimit",
-    URL_LINK: "/wxa/generate_urllink",
-    JS_TICKET: "/cgi-bin/ticket/getticket",
-    QUOTA: "/cgi-bin/openapi/quota/get",
-    RID: "/cgi-bin/openapi/rid/get",
-}
-PATHS_WITH_QUOTA: Final = tuple(path for api, path in _PATHS.items() if api not in (QUOTA, RID))
+_WITHOUT_QUOTA: Final = {Api.CODE2SESSION, Api.OAUTH_CODE, Api.STABLE_TOKEN, Api.CLEAR_QUOTA, Api.QUOTA, Api.RID}
+PATHS_WITH_QUOTA: Final = tuple(api.path for api in Api if api not in _WITHOUT_QUOTA)
 """The paths of the APIs that wxauth calls with a WeChat token."""
 QUOTA_NUMBERS: Final = ("daily_limit", "used", "remain")
-_REPORTED_BY_CALLERS: Final = frozenset({RISK_RANK, CHECK_TEXT, CHECK_PICTURE, MINI_PROGRAM_CODE, URL_LINK})
+_REPORTED_BY_CALLERS: Final = frozenset(
+    {Api.RISK_RANK, Api.CHECK_TEXT, Api.CHECK_PICTURE, Api.MINI_PROGRAM_CODE, Api.URL_LINK}
+)
 """The APIs whose errcodes the callers log."""
 _RISK_RANKS: Final = range(5)
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
@@ -103,12 +78,12 @@ class WeChatApi:
         Raises: InvalidCode (40029; 40003, 43104: another person's code), CodeUsed (40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
-        return await self._call(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
+        return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
         """Whether this is still the person's session_key, as base64 text. Raises: WeChatError."""
         try:
-            await self._get_signed(CHECK_SESSION_KEY, app, openid, session_key, read=lambda _: None)
+            await self._get_signed(Api.CHECK_SESSION_KEY, app, openid, session_key, read=lambda _: None)
         except SessionKeyExpired:
             return False
         return True
@@ -118,7 +93,7 @@ class WeChatApi:
 
         Raises: SessionKeyExpired (87007, 87009), if the old one was no longer valid; other WeChatError.
         """
-        text: str = await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
+        text: str = await self._get_signed(Api.RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
         return text.encode()
 
     async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
@@ -128,7 +103,7 @@ class WeChatApi:
             `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
-        return await self._call(RISK_RANK, app, body, read=_risk_rank)
+        return await self._call(Api.RISK_RANK, app, body, read=_risk_rank)
 
     async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
         """WeChat's verdict on a text in a person's profile.
@@ -138,7 +113,7 @@ class WeChatApi:
         body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
         if nickname is not None:
             body["nickname"] = nickname
-        return await self._call(CHECK_TEXT, app, body, read=_text_verdict)
+        return await self._call(Api.CHECK_TEXT, app, body, read=_text_verdict)
 
     async def check_picture(self, app: App, *, openid: str, url: str) -> str:
         """Have WeChat check a picture in a person's profile. Returns the trace_id that its message push will have.
@@ -146,7 +121,7 @@ class WeChatApi:
         Raises: WeChatBadResponse (with errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"media_url": url, "media_type": _PICTURE, "version": 2, "scene": _PROFILE, "openid": openid}
-        return await self._call(CHECK_PICTURE, app, body, read=_trace_id, secrets=[url])
+        return await self._call(Api.CHECK_PICTURE, app, body, read=_trace_id, secrets=[url])
 
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
@@ -159,7 +134,7 @@ class WeChatApi:
             this minute), other WeChatError.
         """
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
-        return await self._call(MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
+        return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
     async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
         """A URL Link that opens this page, in the mini-program's version `env`, for thirty days.
@@ -168,22 +143,24 @@ class WeChatApi:
             WeChatError.
         """
         body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
-        return await self._call(URL_LINK, app, body, read=_url_link)
+        return await self._call(Api.URL_LINK, app, body, read=_url_link)
 
     async def js_ticket(self, app: App) -> tuple[str, int]:
         """The ticket of the JS-SDK, and the seconds until it ends. Raises: WeChatError."""
-        return await self._call(JS_TICKET, app, None, "&type=jsapi", read=lambda answer: secret_in(answer, "ticket"))
+        return await self._call(
+            Api.JS_TICKET, app, None, "&type=jsapi", read=lambda answer: secret_in(answer, "ticket")
+        )
 
     async def quota(self, app: App, cgi_path: str) -> Mapping[str, int]:
         """How often the app may call an API in a day, by its path, with `QUOTA_NUMBERS`. Raises: WeChatError."""
-        return await self._call(QUOTA, app, {"cgi_path": cgi_path}, read=_quota)
+        return await self._call(Api.QUOTA, app, {"cgi_path": cgi_path}, read=_quota)
 
     async def request_of(self, app: App, rid: str) -> dict[str, Any]:
         """What WeChat remembers of a call, by the rid in its answer, for seven days. No secret is part of it.
 
         Raises: WeChatBadResponse (76003: another account's), other WeChatError.
         """
-        return await self._call(RID, app, {"rid": rid}, read=_request)
+        return await self._call(Api.RID, app, {"rid": rid}, read=_request)
 
     async def clear_quota(self, app: App) -> None:
         """Set all counts of today back to zero, at most ten times a month. No WeChat token is needed.
@@ -192,11 +169,10 @@ class WeChatApi:
         """
         secret = app.app_secret.get_secret_value()
         form = urlencode({"appid": app.app_id, "appsecret": secret}).encode()
-        path = "/cgi-bin/clear_quota/v2"
-        await self.wechat.call(CLEAR_QUOTA, app, path, body=form, read=lambda _: None)
+        await self.wechat.call(Api.CLEAR_QUOTA, app, body=form, read=lambda _: None)
 
     async def _get_signed(
-        self, api: str, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
+        self, api: Api, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
     ) -> T:
         signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
@@ -204,7 +180,7 @@ class WeChatApi:
 
     async def _call(
         self,
-        api: str,
+        api: Api,
         app: App,
         body: dict[str, Any] | None,
         query: str = "",
@@ -224,7 +200,7 @@ class WeChatApi:
             return await self.wechat.call(
                 api,
                 app,
-                f"{_PATHS[api]}?access_token={quote(value, safe='')}{query}",
+                f"access_token={quote(value, safe='')}{query}",
                 body=content,
                 read=read,
                 secrets=[*secrets, value],

@@ -28,16 +28,7 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App
 from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.transport import ANSWER, HttpTransport
-from wxauth.server.wechat.errcodes import (
-    CLEAR_QUOTA,
-    CODE2SESSION,
-    FAULTS_OF_WECHAT,
-    MINI_PROGRAM_CODE,
-    OAUTH_CODE,
-    SYSTEM_BUSY,
-    errcode_label,
-    errcode_of,
-)
+from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
 from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
@@ -63,7 +54,7 @@ CALLS: Final = Counter(
     "api",
     "outcome",
     "errcode",
-    first=[(CODE2SESSION, outcome, "") for outcome in ("ok", *(fault.code for fault in FAULTS_OF_WECHAT))],
+    first=[(Api.CODE2SESSION, outcome, "") for outcome in ("ok", *(fault.code for fault in FAULTS_OF_WECHAT))],
 )
 
 log = get_logger()
@@ -148,14 +139,14 @@ class _Call(NamedTuple):
         """
         path = host.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         extensions = {**host.extensions, "target": path + self.target, "deadline": self.deadline}
-        if self.api == MINI_PROGRAM_CODE:
+        if self.api == Api.MINI_PROGRAM_CODE:
             extensions["max_body"] = MAX_PICTURE
         if self.body is None:
             request = httpx.Request("GET", host.url, headers=host.headers, stream=host.stream, extensions=extensions)
             request.read()
             return request
         headers = host.headers.copy()
-        headers["Content-Type"] = _FORM if self.api == CLEAR_QUOTA else _JSON
+        headers["Content-Type"] = _FORM if self.api == Api.CLEAR_QUOTA else _JSON
         return httpx.Request("POST", host.url, headers=headers, content=self.body, extensions=extensions)
 
 
@@ -194,8 +185,8 @@ class WeChat:
             45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
             connection, 5xx), WeChatTimeout, WeChatBadResponse.
         """
-        target = _login_target(app, code)
-        return await self.call(exchange_api(app), app, target, read=partial(_identity, app), secrets=[code])
+        query = _login_query(app, code)
+        return await self.call(exchange_api(app), app, query, read=partial(_identity, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
         """Check with a made-up code whether WeChat accepts the app's id and secret.
@@ -204,16 +195,16 @@ class WeChat:
             WeChatBadResponse.
         """
         try:
-            target = _login_target(app, _MADE_UP_CODE)
-            await self.call(exchange_api(app), app, target, read=lambda _: None, reports_refusals=False)
+            query = _login_query(app, _MADE_UP_CODE)
+            await self.call(exchange_api(app), app, query, read=lambda _: None, reports_refusals=False)
         except (InvalidCode, CodeUsed, WeChatUserBlocked):
             return  # WeChat rejects the code, so it has accepted id and secret
 
     async def call(
         self,
-        api: str,
+        api: Api,
         app: App,
-        target: str,
+        query: str = "",
         *,
         body: bytes | None = None,
         read: Callable[[dict[str, Any]], T],
@@ -225,9 +216,9 @@ class WeChat:
         """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be made.
 
         Args:
-            api: The API's name, for logs and metrics.
+            api: The API.
             app: The app on whose behalf WeChat is called.
-            target: Path and query of the request, which contain secrets.
+            query: The query of the request, which contains secrets.
             body: What to send with POST, a form to CLEAR_QUOTA and JSON to the others; None for a GET.
             read: Extracts the result from the answer; a picture is under `PICTURE`. Raises: WeChatBadResponse.
             secrets: Parts of the request that must not be logged, besides the app's secret.
@@ -238,6 +229,7 @@ class WeChat:
         Raises: WeChatError.
         """
         try:
+            target = f"{api.path}?{query}" if query else api.path
             asked = _Call(api, target.encode(), body, deadline or self.deadline())
             answer = await self._answer_to(asked)
             errcode = answer.get("errcode", 0)
@@ -292,7 +284,7 @@ class WeChat:
             raise WeChatUnavailable(Text("WeChat answered with status {n}", n=response.status_code))
         if response.status_code != httpx.codes.OK:
             raise WeChatBadResponse(Text("WeChat answered with status {n}", n=response.status_code))
-        if asked.api == MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
+        if asked.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
             answer = read_json(body)  # whatever its Content-Type is
@@ -318,17 +310,17 @@ def _place_of(request: httpx.Request) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def exchange_api(app: App) -> str:
+def exchange_api(app: App) -> Api:
     """The API that exchanges the codes of this kind of app."""
-    return CODE2SESSION if app.is_mini_program else OAUTH_CODE
+    return Api.CODE2SESSION if app.is_mini_program else Api.OAUTH_CODE
 
 
-def _login_target(app: App, code: str) -> str:
-    """The target of the request that exchanges a code."""
-    path, name = ("jscode2session", "js_code") if app.is_mini_program else ("oauth2/access_token", "code")
+def _login_query(app: App, code: str) -> str:
+    """The query of the request that exchanges a code."""
+    name = "js_code" if app.is_mini_program else "code"
     secret = quote(app.app_secret.get_secret_value(), safe="")
     query = f"appid={quote(app.app_id)}&secret={secret}&{name}={quote(code, safe='')}"
-    return f"/sns/{path}?grant_type=authorization_code&{query}"
+    return f"grant_type=authorization_code&{query}"
 
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:

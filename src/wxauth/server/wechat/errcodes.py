@@ -9,8 +9,9 @@ Source: WeChat server API, the pages of the calls and the table of global return
 from collections.abc import Collection, Iterator
 from csv import reader
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from wxauth import errors
 from wxauth.errors import (
@@ -22,22 +23,35 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 
-CODE2SESSION: Final = "code2session"
-OAUTH_CODE: Final = "access_token"
-"""`/sns/oauth2/access_token`: exchanges the codes of apps that are not mini-programs."""
-STABLE_TOKEN: Final = "stable_token"  # noqa: S105 - the name of an API
-PHONE_NUMBER: Final = "getuserphonenumber"
-CHECK_SESSION_KEY: Final = "checksession"
-RESET_SESSION_KEY: Final = "resetusersessionkey"
-RISK_RANK: Final = "getuserriskrank"
-CHECK_TEXT: Final = "msg_sec_check"
-CHECK_PICTURE: Final = "media_check_async"
-MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
-URL_LINK: Final = "generate_urllink"
-QUOTA: Final = "quota_get"
-RID: Final = "rid_get"
-CLEAR_QUOTA: Final = "clear_quota"
-JS_TICKET: Final = "getticket"
+
+class Api(StrEnum):
+    """WeChat's APIs: the name of each, for logs and metrics, and its path."""
+
+    path: str
+
+    def __new__(cls, name: str, path: str) -> Self:
+        """The members are their names."""
+        api = str.__new__(cls, name)
+        api._value_, api.path = name, path
+        return api
+
+    CODE2SESSION = "code2session", "/sns/jscode2session"
+    OAUTH_CODE = "access_token", "/sns/oauth2/access_token"
+    """Exchanges the codes of apps that are not mini-programs."""
+    STABLE_TOKEN = "stable_token", "/cgi-bin/stable_token"
+    PHONE_NUMBER = "getuserphonenumber", "/wxa/business/getuserphonenumber"
+    CHECK_SESSION_KEY = "checksession", "/wxa/checksession"
+    RESET_SESSION_KEY = "resetusersessionkey", "/wxa/resetusersessionkey"
+    RISK_RANK = "getuserriskrank", "/wxa/getuserriskrank"
+    CHECK_TEXT = "msg_sec_check", "/wxa/msg_sec_check"
+    CHECK_PICTURE = "media_check_async", "/wxa/media_check_async"
+    MINI_PROGRAM_CODE = "getwxacodeunlimit", "/wxa/getwxacodeunlimit"
+    URL_LINK = "generate_urllink", "/wxa/generate_urllink"
+    JS_TICKET = "getticket", "/cgi-bin/ticket/getticket"
+    QUOTA = "quota_get", "/cgi-bin/openapi/quota/get"
+    RID = "rid_get", "/cgi-bin/openapi/rid/get"
+    CLEAR_QUOTA = "clear_quota", "/cgi-bin/clear_quota/v2"
+
 
 SYSTEM_BUSY: Final = -1
 """The only errcode after which WeChat asks to retry."""

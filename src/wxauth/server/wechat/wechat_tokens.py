@@ -25,7 +25,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
+from wxauth.server.wechat.errcodes import DAILY_QUOTA, Api
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
 """How long before a token expires WeChat gives out the next one: five minutes, less some seconds to be safe."""
@@ -207,11 +207,7 @@ class WeChatTokens:
             "force_refresh": force,
         }
         value, expires_in = await self.wechat.call(
-            STABLE_TOKEN,
-            app,
-            "/cgi-bin/stable_token",
-            body=to_json(body),
-            read=lambda answer: secret_in(answer, "access_token"),
+            Api.STABLE_TOKEN, app, body=to_json(body), read=lambda answer: secret_in(answer, "access_token")
         )
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)

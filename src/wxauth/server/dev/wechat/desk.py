@@ -33,7 +33,7 @@ from wxauth.server.dev.wechat.calls import Faults, Wires
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
 from wxauth.server.dev.wechat.controls import APPS, LATER_APP, Control, PersonName
 from wxauth.server.login_pages.pages import PAGES_FOLDER
-from wxauth.server.wechat import errcodes
+from wxauth.server.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 
 MOST_BROWSERS: Final = 50
 """How many browsers' cookies are kept; the oldest are dropped first."""
@@ -76,15 +76,15 @@ _IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[5] / "clients" / "miniprogram"
 _UNKNOWN: Final = 99999
 _ERRCODES: Final = {
-    errcodes.CODE2SESSION: (
+    Api.CODE2SESSION: (
         *(-1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243),
         *(41002, 41004, 41008, 48001, 50002, 89503, _UNKNOWN),
     ),
-    errcodes.PHONE_NUMBER: (
+    Api.PHONE_NUMBER: (
         *(-1, 40029, 40163, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 47001, 48001, 50002),
         *(89501, 40234, _UNKNOWN),
     ),
-    errcodes.STABLE_TOKEN: (
+    Api.STABLE_TOKEN: (
         *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNKNOWN),
     ),
 }
@@ -297,11 +297,11 @@ def known_faults() -> dict[str, list[dict[str, Any]]]:
     return {api: list(_known_faults(api)) for api in _ERRCODES}
 
 
-def _known_faults(api: str) -> Iterator[dict[str, Any]]:
+def _known_faults(api: Api) -> Iterator[dict[str, Any]]:
     for errcode in _ERRCODES[api]:
         # The service renews a refused WeChat token and calls again.
-        known = errcodes.errcode_of(errcode, api=api)
-        is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.WECHAT_TOKEN_REFUSED
+        known = errcode_of(errcode, api=api)
+        is_mended = api == Api.PHONE_NUMBER and errcode in WECHAT_TOKEN_REFUSED
         failure = None if is_mended else known.failure()
         yield _known({"errcode": errcode}, known.meaning or _IN_NO_LIST, failure)
     for fault, meaning, kind in _ON_THE_WAY:
