@@ -18,7 +18,8 @@ from tests.websites.test_links import browser_of, press
 from tests.world import Body, Client, scene_of
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import FaultRequest
-from wxauth.server.dev.wechat.simulator import DrawnCode, draw
+from wxauth.server.dev.wechat.simulator import draw
+from wxauth.server.wechat.received import CodePicture
 
 EMBEDDED = "cross-origin-resource-policy"
 
@@ -186,7 +187,7 @@ async def test_without_a_link_there_is_no_button_and_the_log_has_why(linked: Str
 # The simulator's codes.
 
 
-def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | DrawnCode:
+def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | CodePicture:
     token = simulator.access_tokens[APPS[0]["app_id"]].hand_out(force=False)["access_token"]
     content = wanted if isinstance(wanted, bytes) else json.dumps(wanted).encode()
     call, _ = simulator.call("getwxacodeunlimit", {"access_token": token}, content)
@@ -216,7 +217,7 @@ def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | Dra
 )
 def test_the_simulator_refuses_as_wechat_does(simulator: Simulator, body: Body | bytes, errcode: int | None) -> None:
     answer = drawn_by(simulator, body)
-    assert isinstance(answer, DrawnCode) if errcode is None else answer["errcode"] == errcode  # type: ignore[index]
+    assert isinstance(answer, CodePicture) if errcode is None else answer["errcode"] == errcode  # type: ignore[index]
 
 
 @pytest.mark.no_database
@@ -240,7 +241,7 @@ def test_the_simulators_code_is_as_wide_as_was_asked_for(
 ) -> None:
     wanted = {"scene": "a", "is_hyaline": is_hyaline, **({} if width is None else {"width": width})}
     answer = drawn_by(simulator, wanted)
-    assert isinstance(answer, DrawnCode)
+    assert isinstance(answer, CodePicture)
     assert Image.open(BytesIO(answer.content)).size == (drawn, drawn)
 
 
@@ -250,4 +251,4 @@ def test_before_the_first_release_only_an_unchecked_code_of_another_version_is_d
     for env in ("release", "trial", "develop"):
         for is_checked in (True, False):
             answer = drawn_by(simulator, {"scene": "a", "env_version": env, "check_path": is_checked})
-            assert isinstance(answer, DrawnCode) == (env != "release" and not is_checked), (env, is_checked)
+            assert isinstance(answer, CodePicture) == (env != "release" and not is_checked), (env, is_checked)

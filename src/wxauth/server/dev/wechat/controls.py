@@ -2,6 +2,7 @@
 
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -107,21 +108,18 @@ def _check_person(value: str) -> str:
     return value
 
 
-def _check_app_id(value: str) -> str:
-    if value not in SECRETS:
-        raise ValueError(f"must be {' or '.join(SECRETS)}")
-    return value
+def _one_of(known: Collection[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"must be {' or '.join(known)}")
+        return value
 
-
-def _check_api(value: str) -> str:
-    if value not in API_PATHS:
-        raise ValueError(f"must be {' or '.join(API_PATHS)}")
-    return value
+    return AfterValidator(check)
 
 
 PersonName = Annotated[str, AfterValidator(_check_person)]
-SimulatedAppId = Annotated[str, AfterValidator(_check_app_id)]
-Api = Annotated[str, AfterValidator(_check_api)]
+SimulatedAppId = Annotated[str, _one_of(SECRETS)]
+Api = Annotated[str, _one_of(API_PATHS)]
 
 
 class Control(BaseModel):

@@ -49,6 +49,7 @@ from wxauth.server.dev.wechat.issued import (
 )
 from wxauth.server.dev.wechat.payments import Payments
 from wxauth.server.dev.wechat.push import CHECKED, PushRequest, make_message, make_verdict
+from wxauth.server.wechat.received import CodePicture
 
 REMEMBERED_CALLS: Final = 1000
 PICTURES_A_MINUTE: Final = 5000
@@ -119,14 +120,6 @@ class Call:
         return self.query.get("appid"), self.query.get("secret")
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnCode:
-    """A picture with its content type."""
-
-    content: bytes
-    content_type: str
-
-
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
     """The content of the requested code. Raises: CallRefused."""
     scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
@@ -148,7 +141,7 @@ def width_of(values: Mapping[str, Any]) -> int:
     return min(max(width, _WIDTHS[0]), _WIDTHS[1]) if type(width) is int else _WIDTH
 
 
-def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> DrawnCode:
+def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> CodePicture:
     """Draw a code: a PNG if the background is transparent, otherwise a JPEG."""
     qr = segno.make_qr(code, error="m")
     drawn = BytesIO()
@@ -161,12 +154,12 @@ def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> Dra
         picture = Image.new("LA", dark.size)
         picture.putalpha(ImageOps.invert(dark))
         picture.save(output, "PNG")
-        return DrawnCode(output.getvalue(), "image/png")
+        return CodePicture(output.getvalue(), "image/png")
     dark.save(output, "JPEG", quality=90)
-    return DrawnCode(output.getvalue(), "image/jpeg")
+    return CodePicture(output.getvalue(), "image/jpeg")
 
 
-Answer = dict[str, Any] | DrawnCode
+Answer = dict[str, Any] | CodePicture
 
 
 class Simulator:

@@ -30,7 +30,8 @@ from wxauth.server.dev.wechat.controls import (
 from wxauth.server.dev.wechat.desk import DESK_PATH, WebViewRequest, WebViews, desk_routes
 from wxauth.server.dev.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
 from wxauth.server.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
-from wxauth.server.dev.wechat.simulator import DrawnCode, Simulator
+from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.server.wechat.received import CodePicture
 
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
@@ -169,8 +170,8 @@ def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Call
     return serve
 
 
-def _as_wechat_does(answer: dict[str, Any] | DrawnCode) -> Response:
-    if isinstance(answer, DrawnCode):
+def _as_wechat_does(answer: dict[str, Any] | CodePicture) -> Response:
+    if isinstance(answer, CodePicture):
         return Response(answer.content, media_type=answer.content_type)
     return Response(to_json(answer), media_type="text/plain")
 
