@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import asdict, field
 from datetime import timedelta
 from functools import partial
 from secrets import token_urlsafe
@@ -35,18 +35,18 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import PICTURES
 from wxauth.server.limits.turns import Places
 from wxauth.server.pictures.rows import (
+    NOTE_ANSWERED,
+    NOTE_ASKED,
     READ_AVATAR,
+    REPLACE_AVATAR,
     SWEEP_CHECKS,
     TAKE_CHECK,
     Avatar,
-    note_answered,
-    note_asked,
-    replace_avatar,
 )
 from wxauth.server.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.bodies import AVATARS_PATH
 from wxauth.server.users.policies import Policy
-from wxauth.server.users.user_rows import clear_fields, lock_user_of
+from wxauth.server.users.user_rows import clear_fields, lock_user_of, record_profile_change
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import PictureVerdict
 
@@ -84,7 +84,9 @@ class PictureChecks(Policy):
         if verdict.suggest is None:
             await self._drop(app_id, verdict)
             return
-        openid = await note_answered(self.database, verdict, app_id=app_id, now=self.clock())
+        answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
+        async with self.database.begin() as transaction:
+            openid = await transaction.value(NOTE_ANSWERED, app_id=app_id, **answer, now=self.clock())
         if openid is not None:
             await self._carry_out(app_id, openid, verdict.trace_id)
 
@@ -105,7 +107,10 @@ class PictureChecks(Policy):
         if trace_id is None:
             return
         try:
-            if await note_asked(self.database, user, trace_id=trace_id, avatar_id=avatar_id, now=self.clock()):
+            asked = {"app_id": user.app_id, "openid": user.openid, "trace_id": trace_id, "avatar_id": avatar_id}
+            async with self.database.begin() as transaction:
+                is_answered = await transaction.value(NOTE_ASKED, **asked, now=self.clock()) is not None
+            if is_answered:
                 await self._carry_out(user.app_id, user.openid, trace_id)
         except StorageUnavailable as exc:
             self.opinions.report_missing(self.name, user.app_id, exc.code, exc)
@@ -202,7 +207,13 @@ class Avatars:
             raise InvalidRequest.of("file", str(exc), title=title) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), *picture)
         url = self._base_url + _file_name(avatar)
-        changed = await replace_avatar(self.database, user, avatar, url=url, now=self.clock())
+        now, app_id = self.clock(), user.app_id
+        whose = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
+        # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
+        async with self.database.begin() as transaction:
+            changed = await transaction.row(REPLACE_AVATAR, **whose, url=url, **asdict(avatar), now=now)
+            if changed is not None:
+                await record_profile_change(transaction, user.id, ["avatar_url"], app_id=app_id, now=now)
         if changed is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])

@@ -1,16 +1,12 @@
 """The statements about pictures, and about their checks at WeChat."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import ORIGIN, USER_IN_SESSION, UserInSession
-from wxauth.server.users.user_rows import record_profile_change
-from wxauth.server.wechat.received import PictureVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +19,20 @@ class Avatar:
     content: bytes
 
 
-_REPLACE: Final = Statement[UserInSession](f"""
+REPLACE_AVATAR: Final = Statement[UserInSession](f"""
 WITH person AS (
     UPDATE users SET avatar_url = :url, avatar_url_from = {ORIGIN} WHERE id = :user_id AND status = 'active'
     RETURNING {USER_IN_SESSION}
 ), stored AS (
     INSERT INTO avatars (id, user_id, content_type, content, created_at)
-        SELECT :avatar_id, id, :content_type, :content, :now FROM person
+        SELECT :id, id, :content_type, :content, :now FROM person
     ON CONFLICT (user_id) DO UPDATE
        SET id = excluded.id, content_type = excluded.content_type, content = excluded.content,
            created_at = excluded.created_at
 )
 SELECT * FROM person
 """)
+"""Replace a user's picture. Returns the changed user; no row if the user is banned or erased."""
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
 """The picture of this id; None if there is none."""
 
@@ -51,18 +48,20 @@ class TakenCheck(SQLModel):
 
 # Either half may be stored first: WeChat's message may arrive before its answer to the call is stored. Each statement
 # returns what the other half has.
-_ASKED: Final = Statement[str | None]("""
+NOTE_ASKED: Final = Statement[str | None]("""
 INSERT INTO picture_checks (app_id, trace_id, openid, avatar_id, at)
     SELECT app_id, :trace_id::text, openid, :avatar_id::text, :now::timestamptz FROM identities
      WHERE app_id = :app_id AND openid = :openid FOR KEY SHARE
 ON CONFLICT (app_id, trace_id) DO UPDATE SET openid = excluded.openid, avatar_id = excluded.avatar_id
 RETURNING suggest
 """)
-_ANSWERED: Final = Statement[str | None]("""
+"""Remember what was asked. Returns the verdict: null if there is none; no row if the identity was just erased."""
+NOTE_ANSWERED: Final = Statement[str | None]("""
 INSERT INTO picture_checks (app_id, trace_id, suggest, label, at) VALUES (:app_id, :trace_id, :suggest, :label, :now)
 ON CONFLICT (app_id, trace_id) DO UPDATE SET suggest = excluded.suggest, label = excluded.label
 RETURNING openid
 """)
+"""Remember what WeChat answered. Returns whose picture it is, null if that is not known yet."""
 TAKE_CHECK: Final = Statement[TakenCheck]("""
 DELETE FROM picture_checks WHERE app_id = :app_id AND trace_id = :trace_id AND openid IS NOT NULL
 RETURNING suggest, label, EXISTS (SELECT FROM avatars WHERE id = avatar_id AND user_id = :user_id) AS is_shown
@@ -74,40 +73,3 @@ DELETE FROM picture_checks WHERE ctid = ANY (ARRAY(
 RETURNING CASE WHEN openid IS NULL THEN '' ELSE app_id END AS unanswered_of
 """)
 """Delete up to `size` checks that began before a time. Returns the app of each, or '' if nothing was asked."""
-
-
-async def replace_avatar(
-    database: Database, user: UserInSession, avatar: Avatar, *, url: str, now: datetime
-) -> UserInSession | None:
-    """Replace a user's picture. Returns the changed user; None if the user is banned or erased."""
-    # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
-    async with database.begin() as transaction:
-        changed = await transaction.row(
-            _REPLACE,
-            user_id=user.id,
-            url=url,
-            app_id=user.app_id,
-            openid=user.openid,
-            avatar_id=avatar.id,
-            content_type=avatar.content_type,
-            content=avatar.content,
-            now=now,
-        )
-        if changed is not None:
-            await record_profile_change(transaction, user.id, ["avatar_url"], app_id=user.app_id, now=now)
-    return changed
-
-
-async def note_asked(database: Database, user: UserInSession, *, trace_id: str, avatar_id: str, now: datetime) -> bool:
-    """Remember what was asked. Returns whether WeChat has answered; False if the identity has just been erased."""
-    identity = {"app_id": user.app_id, "openid": user.openid}
-    async with database.begin() as transaction:
-        suggest = await transaction.value(_ASKED, **identity, trace_id=trace_id, avatar_id=avatar_id, now=now)
-    return suggest is not None
-
-
-async def note_answered(database: Database, verdict: PictureVerdict, *, app_id: str, now: datetime) -> str | None:
-    """Remember what WeChat answered. Returns whose picture it is, an openid; None if it is not known yet."""
-    answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
-    async with database.begin() as transaction:
-        return await transaction.value(_ANSWERED, app_id=app_id, **answer, now=now)
