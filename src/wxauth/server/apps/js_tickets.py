@@ -7,10 +7,12 @@ each keeps a copy in memory.
 import asyncio
 import random
 import secrets
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha1
 from typing import Final
 
@@ -53,23 +55,22 @@ class JsTickets:
     sealer: Sealer
     wechat_api: WeChatApi
     jitter: Callable[[], float] = random.random
-    _kept: dict[str, Kept] = field(init=False, default_factory=dict)
+    _kept: dict[str, Kept] = field(init=False, default_factory=partial(defaultdict, Kept))
     _under_way: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
 
     async def sign(self, app: App, url: str) -> JsSignature:
         """The signature of a page. It waits for WeChat only if there is no ticket in force. Raises: WeChatError."""
         now, nonce = self.clock(), secrets.token_urlsafe(_NONCE_BYTES)
-        kept = self._kept.setdefault(app.app_id, Kept())
+        kept = self._kept[app.app_id]
         if now < kept.looked_at:  # the clock was set back
             kept.looked_at = kept.ends_at = kept.paused_until = NEVER
         if not kept.is_good(now):
             self._take(kept, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
+        renew = partial(self._renew, app, kept)
         if not kept.is_good(now):
-            await once(self._under_way, app.app_id, lambda: self._renew(app, kept))
+            await once(self._under_way, app.app_id, renew)
         elif now >= max(kept.renews_at, kept.paused_until):
-            _ = begun(
-                self._under_way, app.app_id, lambda: self._renew(app, kept)
-            )  # for later: this caller does not wait
+            _ = begun(self._under_way, app.app_id, renew)  # for later: this caller does not wait
         timestamp = int(now.timestamp())
         signed = f"jsapi_ticket={kept.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
         return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())

@@ -6,9 +6,11 @@ link, so it may have been sent to somebody: only the number shows that the brows
 
 import asyncio
 import hmac
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.errors import NotFound, WeChatError, WxAuthError
@@ -39,6 +41,7 @@ from wxauth.server.site_logins.scans import DIGITS, note_not_made
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import Api
+from wxauth.server.wechat.wechat_tokens import Kept
 from wxauth.texts import hash_of, new_secret
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
@@ -48,12 +51,6 @@ _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
 """How long pages have no button, and WeChat is not asked again, after it has made no link."""
 
 
-class _UrlLink(NamedTuple):
-    url: str
-    at: datetime
-    """When WeChat has made it."""
-
-
 @part
 class UrlLinks:
     """WeChat's URL Link of each app, which all its logins share. A process asks for one when a page first needs it."""
@@ -61,34 +58,26 @@ class UrlLinks:
     settings: Settings
     clock: Clock
     wechat_api: WeChatApi
-    _made: dict[str, _UrlLink] = field(default_factory=dict, init=False)
-    _being_made: dict[str, asyncio.Task[str | None]] = field(default_factory=dict, init=False)
-    _not_before: dict[str, datetime] = field(default_factory=dict, init=False)
-    """When WeChat may be asked again for an app's link."""
+    _kept: dict[str, Kept] = field(default_factory=partial(defaultdict, Kept), init=False)
+    _being_made: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
     async def of(self, app: App) -> str | None:
         """The link of an app; None if WeChat makes none."""
-        now, made = self.clock(), self._made.get(app.app_id)
-        if made is not None and now < made.at + URL_LINK_RENEWED_AFTER:
-            return made.url
-        new = None
-        if now >= self._not_before.get(app.app_id, now):
-            new = await once(self._being_made, app.app_id, lambda: self._make(app))
-        if new is None and made is not None and now < made.at + URL_LINK_LASTS:
-            return made.url
-        return new
+        now, kept = self.clock(), self._kept[app.app_id]
+        if now >= max(kept.renews_at, kept.paused_until):
+            await once(self._being_made, app.app_id, partial(self._make, app, kept))
+        return kept.value if kept.is_good(now) else None
 
-    async def _make(self, app: App) -> str | None:
+    async def _make(self, app: App, kept: Kept) -> None:
         now = self.clock()
         try:
             url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)
         except WeChatError as exc:
-            self._not_before[app.app_id] = now + _PAUSE_AFTER_FAILURE
+            kept.fail(exc, now=now, pause=_PAUSE_AFTER_FAILURE)
             note_not_made("url_link_not_made", app, exc, api=Api.URL_LINK)
-            return None
-        self._made[app.app_id] = _UrlLink(url, now)
-        log.info("url_link_made", app_id=app.app_id)
-        return url
+        else:
+            kept.value, kept.ends_at, kept.renews_at = url, now + URL_LINK_LASTS, now + URL_LINK_RENEWED_AFTER
+            log.info("url_link_made", app_id=app.app_id)
 
 
 @dataclass(frozen=True, slots=True)
