@@ -11,14 +11,13 @@ from collections.abc import AsyncIterator, Mapping
 from csv import reader
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from runpy import run_path
-from string import Template
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import Depends, FastAPI
+from jinja2 import Template
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -53,7 +52,7 @@ _FIGURES: Final = (
     (Title("Revenue", "销售额"), "¥9,364"),
     (Title("Visitors", "访客"), "1,702"),
 )
-_PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"))
+_PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"), autoescape=True, trim_blocks=True)
 _MOST_SESSIONS: Final = 1000
 PUSH_PATH: Final = "/wechat"
 """The path that receives forwarded messages."""
@@ -117,60 +116,25 @@ def page(
         was_told: Whether the session was ended by wxauth.
         error: Why the login has failed.
     """
-    texts = {name: escape(getattr(text, language)) for name, text in _TEXTS.items()}
-    tag, name_of_other = ("en", "English") if language == "zh" else ("zh-CN", "中文")
-    nav = [
-        f'<a href="{other.path}/">{escape(getattr(other.title, language))}</a>',
-        f'<a href="{site.path}/?lang={tag}" lang="{tag}">{name_of_other}</a>',
-    ]
-    if claims is None:
-        who = f'<p><a class="button" href="{site.path}/login">{texts["log_in"]}</a></p>'
-    else:
-        name = claims.get("name") or getattr(_TEXTS["nameless"], language)
-        who = f'<p class="who">{texts["logged_in"]} · {escape(name)}</p>'
-        nav.append(f'<a href="{site.path}/logout">{texts["log_out"]}</a>')
-    notice = texts["told"] if was_told else ""
-    if error is not None:
-        notice = f"{texts['not_logged_in']}: {escape(error)}"
-        who = f'<p><a class="button" href="{site.path}/">{texts["back"]}</a></p>'
-    steps = "".join(f"<li>{texts[step]}</li>" for step in ("step_1", "step_2", "step_3"))
-    parts = [
-        f"<h1>{texts['shop' if site is SHOP else 'admin']}</h1>",
-        f'<p class="notice" role="status">{notice}</p>' if notice else "",
-        who,
-        _goods(language) if site is SHOP else _figures(texts, language) if claims else f"<p>{texts['closed']}</p>",
-        f"<section><h2>{texts['steps']}</h2><ol>{steps}</ol></section>",
-    ]
-    if claims is not None:
-        shown = escape(to_json(claims, indent=2).decode())
-        parts.append(f"<details><summary>{texts['claims']}</summary><pre>{shown}</pre></details>")
-    html = _PAGE.substitute(
-        tag=TAGS[language],
-        title=escape(getattr(site.title, language)),
+
+    def said(title: Title) -> Any:
+        return getattr(title, language)
+
+    html = _PAGE.render(
+        site=site,
+        other=other,
         kind="shop" if site is SHOP else "admin",
-        nav=" ".join(nav),
-        main="\n".join(part for part in parts if part),
-        script="" if claims is None else '<script src="/site.js"></script>\n',
+        language=language,
+        said=said,
+        text={name: said(title) for name, title in _TEXTS.items()},
+        claims=claims,
+        shown_claims=to_json(claims, indent=2).decode(),
+        was_told=was_told,
+        error=error,
+        goods=_GOODS,
+        figures=_FIGURES,
     )
     return HTMLResponse(html, headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie"})
-
-
-def _goods(language: Language) -> str:
-    each = (
-        f'<li><b aria-hidden="true">{picture}</b>{escape(getattr(title, language))}<span>¥{price}</span></li>'
-        for picture, title, price in _GOODS
-    )
-    return f'<ul class="goods">{"".join(each)}</ul>'
-
-
-def _figures(texts: Mapping[str, str], language: Language) -> str:
-    figures = (f"<li>{escape(getattr(title, language))}<b>{figure}</b></li>" for title, figure in _FIGURES)
-    orders = (
-        f"<tr><td>{1042 - number}</td><td>{escape(getattr(title, language))}</td><td>¥{price}</td></tr>"
-        for number, (_, title, price) in enumerate(_GOODS)
-    )
-    head = "".join(f"<th>{texts[name]}</th>" for name in ("order", "item", "amount"))
-    return f'<ul class="figures">{"".join(figures)}</ul><table><tr>{head}</tr>{"".join(orders)}</table>'
 
 
 def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRoute | None = None) -> Starlette:

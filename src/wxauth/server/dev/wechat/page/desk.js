@@ -22,6 +22,8 @@ const MAKES_CODE = '/getwxacodeunlimit'
 const LINK = /^(weixin:\/\/dl\/business\/|https:\/\/wxaurl\.cn\/)/
 const BY_SCHEME = 1286 // WeChat's numbers for how a mini-program was opened
 const BY_URL_LINK = 1194
+const ENTRIES = [1047, 1011, 1048, 1049, 1012, 1013, BY_SCHEME, BY_URL_LINK, 1167, 1007, 1008]
+const BROWSERS = ['web_view', 'wechat', 'phone', 'computer']
 const HELD = 'stable_token' // requested by the service when it has none, or a refused one
 
 const $ = (id) => document.getElementById(id)
@@ -632,13 +634,10 @@ function start() {
   $('app').value = localStorage.getItem('desk/app') || setup.apps[0]
   if (!$('app').value) $('app').value = setup.apps[0]
   $('person').value = localStorage.getItem('desk/person') || 'alice'
-  $('api').append(
-    ...Object.keys(setup.faults).map((api) => {
-      const option = h('option', { value: api })
-      option.dataset.text = api
-      return option
-    }),
-  )
+  const option = (value, name) => h('option', { value, 'data-text': name })
+  $('api').append(...Object.keys(setup.faults).map((api) => option(api, api)))
+  $('entry').append(...ENTRIES.map((entry) => option(entry, `entry.${entry}`)))
+  $('browser').append(...BROWSERS.map((browser) => option(browser, `browser.${browser}`)))
 
   for (const button of document.querySelectorAll('[data-tap]'))
     button.addEventListener('click', () => tap(button.dataset.tap))
