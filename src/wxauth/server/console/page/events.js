@@ -41,7 +41,7 @@ export const unfold = () => (row) => {
 export function showEvents(main, { query }) {
   const fields = [
     field({ name: 'user_id', label: text('personId'), type: 'search', value: query.get('user_id') ?? '' }),
-    typesField(query.getAll('type')),
+    withChoices(field({ name: 'type', label: text('types'), value: query.getAll('type').join(', '), hint: text('typesHint'), read: words }), withMeaning(TYPES)),
     field({ name: 'actor', label: text('actor'), value: query.get('actor') ?? '', hint: text('actorHint') }),
     moment({ name: 'since', label: text('since'), value: query.get('since') }),
     moment({ name: 'until', label: text('until'), value: query.get('until') }),
@@ -100,13 +100,6 @@ export function showEvents(main, { query }) {
     clearTimeout(timer)
     timer = null
   }
-}
-
-function typesField(chosen) {
-  const types = field({ name: 'type', label: text('types'), value: chosen.join(', '), hint: text('typesHint') })
-  const typed = types.value
-  types.value = () => words(typed())
-  return withChoices(types, withMeaning(TYPES))
 }
 
 async function exportEvents(wanted, format) {
