@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_der_private_key
 from jose import jwk
 from pydantic import Field
 from pydantic_core import to_json
@@ -37,7 +36,7 @@ from wxauth.server.keys.models import (
 )
 from wxauth.server.keys.rows import HAS_SITES, PUBLIC_HALF, lock_keys, published_keys, store_keys
 from wxauth.tokens.claims import ALGORITHM
-from wxauth.tokens.keys import InvalidKey, PrivateKey, SigningKey, VerificationKey, base64url
+from wxauth.tokens.keys import PrivateKey, SigningKey, VerificationKey
 
 RSA_ALGORITHM: Final = "RS256"
 
@@ -57,41 +56,24 @@ class RsaKey(PrivateKey):
     """A key of RS256, with its public half."""
 
     __slots__ = ("verifier",)
+    alg = RSA_ALGORITHM
+    kind = rsa.RSAPrivateKey
 
     def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
-        signer: Any = jwk.construct(private_key, RSA_ALGORITHM)
-        numbers = private_key.public_key().public_numbers()
-        required = {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}
-        super().__init__(private_key, signer, alg=RSA_ALGORITHM, required=required)
-        self.verifier: Any = signer.public_key()
+        super().__init__(private_key)
+        self.verifier: Any = self.signer.public_key()
 
     @classmethod
     def generate(cls) -> Self:
         """Make a new key."""
         return cls(rsa.generate_private_key(_EXPONENT, _BITS))
 
-    @classmethod
-    def from_der(cls, der: bytes) -> Self:
-        """Load a private key from `to_der`, and from nowhere else: the key's numbers are not checked.
-
-        The check would block the event loop for 30 ms. The seal proves that the key is our own.
-        """
-        private_key = load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=True)
-        if not isinstance(private_key, rsa.RSAPrivateKey):
-            raise InvalidKey("not an RSA private key")
-        return cls(private_key)
-
-
-def _integer(number: int) -> str:
-    """An integer as in RFC 7518, section 6.3.1."""
-    return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")).decode()
-
 
 class _Kind(Generic[Key]):
     """The keys of one algorithm, as last read from the database."""
 
-    def __init__(self, alg: str, key_type: type[Key]) -> None:
-        self.alg = alg
+    def __init__(self, key_type: type[Key]) -> None:
+        self.alg = key_type.alg
         self.key_type = key_type
         self.stored: Keys = []
         """Those that can be unsealed."""
@@ -153,8 +135,8 @@ class KeyRing:
     _look: asyncio.Task[None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._of_access_tokens = _Kind(ALGORITHM, SigningKey)
-        self._of_id_tokens = _Kind(RSA_ALGORITHM, RsaKey)
+        self._of_access_tokens = _Kind(SigningKey)
+        self._of_id_tokens = _Kind(RsaKey)
         self._kinds: Sequence[_Kind[Any]] = (self._of_access_tokens, self._of_id_tokens)
 
     @property
