@@ -22,7 +22,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import RETIRES_AFTER, SIGNS_AFTER, StoredSigningKey, key_state
-from wxauth.server.keys.rows import published_keys, store_keys
+from wxauth.server.keys.rows import PUBLISHED, store_keys
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey, TokenIssuer
 
@@ -174,7 +174,7 @@ A_SECOND = timedelta(seconds=1)
 async def states(services: Services) -> dict[str, str]:
     """The state of each key in the database."""
     now = services.clock()
-    keys = await published_keys(services.database, now=now)
+    keys = await services.database.rows(PUBLISHED, now=now)
     return {key.kid: str(key_state(key, keys, now)) for key in keys}
 
 

@@ -37,7 +37,7 @@ from wxauth.server.checks.rows import (
     webhook_states,
 )
 from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
-from wxauth.server.clients.rows import all_clients
+from wxauth.server.clients.rows import ALL_CLIENTS
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
@@ -46,7 +46,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import Text
 from wxauth.server.keys.models import keys_for
-from wxauth.server.keys.rows import published_keys
+from wxauth.server.keys.rows import PUBLISHED
 from wxauth.server.login.login_rows import rehearse_login
 from wxauth.tokens.claims import ALGORITHM
 
@@ -147,7 +147,7 @@ async def _check_stored(
         text = "is refused by the database: {reason}; see the privileges and triggers of its tables"
         yield bad("login", text, reason=reason)
     sealer = Sealer(settings.secret_keys)
-    keys = found.signing_keys = keys_for(ALGORITHM, await published_keys(database, now=now))
+    keys = found.signing_keys = keys_for(ALGORITHM, await database.rows(PUBLISHED, now=now))
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
@@ -162,7 +162,7 @@ async def _check_stored(
     if settings.admin_page and not await has_administrators(database):
         text = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
         yield note("console", text)
-    found.sites = [client for client in await all_clients(database) if client.is_site]
+    found.sites = [client for client in await database.rows(ALL_CLIENTS) if client.is_site]
     found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 

@@ -43,7 +43,7 @@ from wxauth.server.clients.clients import (
     with_known_resources,
 )
 from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, OPTIONS, SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.rows import all_clients
+from wxauth.server.clients.rows import ALL_CLIENTS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
 from wxauth.server.core.terminal import Text, WrongValue, say, word
@@ -216,7 +216,7 @@ def secret_command(client_name: str, at_once: bool, as_json: bool) -> None:
 def list_command(as_json: bool) -> None:
     """Print every client, service or site, without its secret."""
     found: list[dict[str, Any]] = []
-    for client in with_database(lambda database, _: all_clients(database)):
+    for client in with_database(lambda database, _: database.rows(ALL_CLIENTS)):
         fields = client.model_dump(include={*Client.model_fields} - {"name"} if client.is_site else {"scopes"})
         found.append(
             {"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **fields}

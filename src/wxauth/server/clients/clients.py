@@ -174,7 +174,7 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
     """
     secret, secret_hash = (None, None) if client.is_public else _new_secret()
     if not await rows.store_client(database, client, secret_hash=secret_hash, by=by, now=now):
-        left = await rows.sessions_left(database, client.name)
+        left = await database.value(rows.SESSIONS_LEFT, name=client.name)
         raise NameTaken(NAME_TAKEN if left is None else f"{NAME_REMOVED}: {left} are left")
     return None if secret is None else Credentials(client.name, secret)
 
@@ -222,7 +222,7 @@ async def renew_secret(
     former_until = None if at_once else now + FORMER_SECRET_KEPT
     scopes = await rows.renew_secret(database, name, secret_hash=secret_hash, former_until=former_until, by=by, now=now)
     if scopes is None:
-        is_there = await rows.find_service(database, name) is not None
+        is_there = await database.row(rows.FIND_SERVICE, name=name) is not None
         raise InvalidRequest.of(*HAS_NO_SECRET) if is_there else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
 
@@ -234,7 +234,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
     """
     if (
         not await rows.remove_client(database, name, by=by, now=now)
-        and await rows.sessions_left(database, name) is None
+        and await database.value(rows.SESSIONS_LEFT, name=name) is None
     ):
         raise NotFound(NO_SUCH_CLIENT)
     with suppress(StorageUnavailable):  # it is removed, even if the page fails
@@ -243,7 +243,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
     """End the sessions of a removed client, if any are left. Yields how many are, before every ten pages."""
-    while (left := await rows.sessions_left(database, name)) is not None:
+    while (left := await database.value(rows.SESSIONS_LEFT, name=name)) is not None:
         yield left
         for _ in range(10):
             page = await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())

@@ -10,10 +10,9 @@ from pydantic.fields import FieldInfo
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import AppsDep
-from wxauth.server.clients import clients
+from wxauth.server.clients import clients, rows
 from wxauth.server.clients.clients import URI_RULE, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
-from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.bodies import Changes, Items, all_of, body_like
@@ -99,7 +98,7 @@ def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
 @router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
 async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
     """Every client (services and sites), without its secret."""
-    found, now = await all_clients(database), clock()
+    found, now = await database.rows(rows.ALL_CLIENTS), clock()
     return all_of(client_answer(client, now=now) for client in found)
 
 

@@ -61,7 +61,8 @@ DELETE FROM clients
    AND {" AND ".join(f"NOT EXISTS (SELECT FROM {own} WHERE client_id = :name)" for own in ("website_sessions", *_OWN))}
 RETURNING name
 """)
-_SESSIONS_LEFT: Final = Statement[int]("""
+# How many sessions of a removed client have not been ended yet; none if nothing is left of it.
+SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
@@ -86,12 +87,12 @@ def _but_logo(kind: type[Client]) -> list[LiteralString]:
 
 SERVICE: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(ServiceClient))
 """The columns of `ServiceClient`, for a statement's SELECT."""
-_FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
+FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
 # Without the logo, up to 44 KB, because each request for tokens reads the client.
 FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
 _FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
-_LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
-_ALL: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
+LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
+ALL_CLIENTS: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
 # Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
 # that open sessions meanwhile do not wait.
 LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
@@ -121,24 +122,9 @@ UPDATE clients SET {_all_but_the_name("given")}
 """)
 
 
-async def find_service(database: Database, name: str) -> ServiceClient | None:
-    """A client as a service, or None."""
-    return await database.row(_FIND_SERVICE, name=name)
-
-
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
     """The site of this name, without its logo, or None."""
     return await asked.row(_FIND_SITE, name=name)
-
-
-async def find_logo(database: Database, name: str) -> str | None:
-    """The logo of the site of this name; None if it has none."""
-    return await database.value(_LOGO, name=name)
-
-
-async def all_clients(database: Database) -> Sequence[AddedClient]:
-    """Every client, by name."""
-    return await database.rows(_ALL)
 
 
 async def store_client(
@@ -202,8 +188,3 @@ async def end_removed_page(
         rows += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
         is_last = max(rows) < size and await transaction.value(_FINISH, name=name) is not None
         return RemovedPage(name, sum(rows), is_last)
-
-
-async def sessions_left(database: Database, name: str) -> int | None:
-    """How many sessions of a removed client have not been ended yet; None if nothing is left of it."""
-    return await database.value(_SESSIONS_LEFT, name=name)

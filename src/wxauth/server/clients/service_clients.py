@@ -16,7 +16,7 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateL
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.rows import FIND_WITH_SECRETS, ClientWithSecrets, ServiceClient, find_service
+from wxauth.server.clients.rows import FIND_SERVICE, FIND_WITH_SECRETS, ClientWithSecrets, ServiceClient
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -181,7 +181,7 @@ async def authenticate(
     Raises: InvalidClient, ClientLacksScope.
     """
     name = credentials.client_id
-    found = await find_service(database, name) if is_client_name(name) else None
+    found = await database.row(FIND_SERVICE, name=name) if is_client_name(name) else None
     return check_client(credentials, found, needed, now=now)
 
 

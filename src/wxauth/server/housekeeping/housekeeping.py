@@ -25,7 +25,7 @@ from wxauth.server.housekeeping.rows import (
     lap_page,
     replace_old_sessions,
 )
-from wxauth.server.keys.rows import delete_retired_keys
+from wxauth.server.keys.rows import DELETE_RETIRED
 from wxauth.server.limits.rows import WINDOW, sweep_attempts
 from wxauth.server.login.record_rows import sweep_refusals
 from wxauth.server.login.records import Numbers
@@ -265,7 +265,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
-    for kid in await delete_retired_keys(database, now=now, longest_session=longest_session):
+    for kid in await database.values(DELETE_RETIRED, now=now, last_sessions_began_at=now - longest_session):
         log.info("signing_key_retired", kid=kid)
     await services[Numbers].merge_hours()
     await _page_by_page(

@@ -34,7 +34,7 @@ from wxauth.server.keys.models import (
     signing_key_of,
     without_key,
 )
-from wxauth.server.keys.rows import HAS_SITES, PUBLIC_HALF, lock_keys, published_keys, store_keys
+from wxauth.server.keys.rows import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
 from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.keys import PrivateKey, SigningKey, VerificationKey
 
@@ -251,7 +251,7 @@ class KeyRing:
         Raises: NoSuchKey, CannotOpen.
         """
         now = self.clock()
-        published = await published_keys(self.database, now=now)
+        published = await self.database.rows(PUBLISHED, now=now)
         alg = next((row.alg for row in published if row.kid == kid), None)
         if alg is None:
             raise NoSuchKey(kid)
@@ -263,7 +263,7 @@ class KeyRing:
             after = without_key(before, kid, lambda activates_at: self._sealed(alg, key, activates_at), now=now)
             await store_keys(transaction, before, after)
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
-            stored = keys_for(alg, await published_keys(transaction, now=now))
+            stored = keys_for(alg, await transaction.rows(PUBLISHED, now=now))
         kind.take(stored, self.sealer, now)
         return signing_key_of(stored, now)
 
@@ -287,7 +287,7 @@ class KeyRing:
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
         """Read the stored keys, and add another one to those of an algorithm for which `wants_another` returns True."""
         now = self.clock()
-        published = await published_keys(self.database, now=now)
+        published = await self.database.rows(PUBLISHED, now=now)
         for kind in self._kinds:
             stored = keys_for(kind.alg, published)
             if stored:
@@ -307,7 +307,7 @@ class KeyRing:
             if is_ours:
                 after = rotated(before, lambda activates_at: self._sealed(kind.alg, key, activates_at), now=now)
                 await store_keys(transaction, before, after)
-            stored = keys_for(kind.alg, await published_keys(transaction, now=now))
+            stored = keys_for(kind.alg, await transaction.rows(PUBLISHED, now=now))
             if is_ours and by is not None:  # automatic rotation is logged, not recorded in the trail
                 data = {"kid": stored[-1].kid}
                 await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
@@ -343,7 +343,7 @@ class KeyAnswer(TypedDict):
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
     """The keys of access tokens, and those of id_tokens: former ones, the signing key, the next one."""
-    published = await published_keys(database, now=now)
+    published = await database.rows(PUBLISHED, now=now)
     of_access_tokens, of_id_tokens = (keys_for(alg, published) for alg in (ALGORITHM, RSA_ALGORITHM))
     return _key_answers(of_access_tokens, now), _key_answers(of_id_tokens, now)
 

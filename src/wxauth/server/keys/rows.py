@@ -1,7 +1,7 @@
 """The stored signing keys, of access tokens and of id_tokens."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,7 +13,8 @@ _COLUMNS: Final = columns_of(StoredSigningKey)
 
 # Decides the race of replicas that start or rotate at once: the second waits, and then sees the first one's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
-_PUBLISHED: Final = Statement[StoredSigningKey](f"""
+# The oldest first.
+PUBLISHED: Final = Statement[StoredSigningKey](f"""
 SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
 """)
 _ADD: Final = Statement[Nothing](f"""
@@ -26,7 +27,9 @@ _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 _REPLACE: Final = Statement[UUID]("""
 UPDATE signing_keys SET private_key = :anew WHERE id = :id AND private_key = :former RETURNING id
 """)
-_DELETE_RETIRED: Final = Statement[str]("""
+# A key of id_tokens is kept for the longest session beyond that, because an id_token can end its website's session all
+# that time.
+DELETE_RETIRED: Final = Statement[str]("""
 DELETE FROM signing_keys
  WHERE retires_at <= CASE alg WHEN 'RS256' THEN :last_sessions_began_at::timestamptz ELSE :now::timestamptz END
 RETURNING kid
@@ -38,15 +41,10 @@ SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
 
 
-async def published_keys(asked: Database | Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
-    """The published keys, the oldest first."""
-    return await asked.rows(_PUBLISHED, now=now)
-
-
 async def lock_keys(transaction: Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
     """Lock the keys until the transaction ends. Returns the published keys, the oldest first."""
     await transaction.value(_LOCK)
-    return await published_keys(transaction, now=now)
+    return await transaction.rows(PUBLISHED, now=now)
 
 
 async def store_keys(
@@ -68,12 +66,3 @@ async def store_keys(
 async def replace_private_key(database: Database, key: StoredSigningKey, sealed_anew: bytes) -> bool:
     """Replace a key's sealed private half. Returns False if it has changed since it was read."""
     return await database.value(_REPLACE, id=key.id, former=key.private_key, anew=sealed_anew) is not None
-
-
-async def delete_retired_keys(database: Database, *, now: datetime, longest_session: timedelta) -> Sequence[str]:
-    """Delete the keys that are no longer published. Returns their kids.
-
-    A key of id_tokens is kept for `longest_session` beyond that, because an id_token can end its website's session all
-    that time.
-    """
-    return await database.values(_DELETE_RETIRED, now=now, last_sessions_began_at=now - longest_session)

@@ -13,7 +13,7 @@ from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavail
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
-from wxauth.server.clients.rows import find_logo
+from wxauth.server.clients.rows import LOGO
 from wxauth.server.login_pages.pages import DOOR, HINT, PAGES_FOLDER, VISIT_PAGES, PagesDep
 from wxauth.server.oauth.routes import SiteRequestsDep
 from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer
@@ -79,7 +79,7 @@ class LoginPages:
             return pages.elsewhere(asked, parameters)
         if browser.is_web_view and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return pages.web_view(asked, parameters)
-        asked.client.logo = await find_logo(self.database, asked.client.name)
+        asked.client.logo = await self.database.value(LOGO, name=asked.client.name)
         person = await self.continuing.person_for(asked, browser)
         known = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:

@@ -24,7 +24,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.server.events.webhook_rows import all_webhooks, new_webhook_secret, replace_secrets, write_webhook
-from wxauth.server.keys.rows import lock_keys, published_keys, replace_private_key, store_keys
+from wxauth.server.keys.rows import PUBLISHED, lock_keys, replace_private_key, store_keys
 from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, replace_answer
 from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
@@ -74,7 +74,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
     for app in await stored_apps(database):
         done.apps += await anew(SEALED_APPS, app, replace_app_secrets)
-    for key in await published_keys(database, now=now):
+    for key in await database.rows(PUBLISHED, now=now):
         done.signing_keys += await anew(SEALED_SIGNING_KEYS, key, replace_private_key)
     return done
 

@@ -202,13 +202,13 @@ async def lock_with_person(
     No login: it was deleted. No person: the user cannot log in, or the login has been taken away from the user.
     """
     person = await rows.lock_person(transaction, app_id=login.app_id, openid=login.openid)
-    locked = await rows.lock(transaction, login.id, now=now)
+    locked = await transaction.row(rows.LOCK, id=login.id, now=now)
     return locked, person if locked is not None and locked.openid is not None else None
 
 
 async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
     """Lock a page, to record a press of its button to WeChat. Raises: NotFound."""
-    locked = await rows.lock(transaction, page.id, now=now)
+    locked = await transaction.row(rows.LOCK, id=page.id, now=now)
     if locked is None or not locked.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)
     return locked

@@ -128,7 +128,7 @@ class Links:
             locked = await lock_open_page(transaction, page, now=now)
             former, number = await transaction.row(rows.LINK, page_id=locked.id), 1
             if former is not None:
-                number, former = next_press(former.presses), await rows.lock(transaction, former.id, now=now)
+                number, former = next_press(former.presses), await transaction.row(rows.LOCK, id=former.id, now=now)
             if former is not None:
                 await _end_link(transaction, former)
             shown = Device(locked.browser_ip, locked.browser_user_agent)
@@ -151,8 +151,8 @@ class Links:
             return TryAgain(seen, is_wrong=False)
         async with self.granting.turn(before), self.database.begin() as transaction:
             person = await rows.lock_person(transaction, app_id=before.app_id, openid=before.openid)
-            page = await rows.lock(transaction, seen.id, now=now)
-            link = await rows.lock(transaction, before.id, now=now)
+            page = await transaction.row(rows.LOCK, id=seen.id, now=now)
+            link = await transaction.row(rows.LOCK, id=before.id, now=now)
             if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
             if link is None or link.openid != before.openid or link.claimed_session_id is None:

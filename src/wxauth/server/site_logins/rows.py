@@ -126,8 +126,9 @@ LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
    AND l.pressed_on = :page_id AND l.door = '{part(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
-# Settles the race of two that decide: the second waits here, and then sees what the first has stored.
-_LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
+# None if it was deleted, as with its client. Settles the race of two that decide: the second waits here, and then
+# sees what the first has stored.
+LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
                 WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now)
            AS is_phone_in{_WITH_LOCKED_CLIENT} AND l.id = :id
@@ -219,11 +220,6 @@ async def save(transaction: Transaction, login: SiteLogin) -> None:
 async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
     """The login with this id, page or state of a browser, device code, or authorization code, as in `_FOUND_BY`."""
     return await database.row(_FOUND_BY[tuple(key)], **key)
-
-
-async def lock(transaction: Transaction, login_id: UUID, *, now: datetime) -> LockedLogin | None:
-    """Lock a login; None if it was deleted, as with its client."""
-    return await transaction.row(_LOCK, id=login_id, now=now)
 
 
 async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:

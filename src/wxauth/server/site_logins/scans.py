@@ -32,7 +32,7 @@ from wxauth.errors import (
 from wxauth.problems import Language
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import origin_of
-from wxauth.server.clients.rows import find_logo
+from wxauth.server.clients.rows import LOGO
 from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
@@ -291,7 +291,7 @@ class Scans:
             SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
         shown = None if resource is None else ResourceAnswer.of(resource, login.scope, language)
-        logo, sso_ttl = await find_logo(self.database, login.client_id), self._sso_ttl(login, door)
+        logo, sso_ttl = await self.database.value(LOGO, name=login.client_id), self._sso_ttl(login, door)
         return ClaimedAnswer.of(login, door, shown, logo=logo, same_network=same_network, sso_ttl=sso_ttl)
 
     def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> ScanForwarded | None:
@@ -386,7 +386,7 @@ class Scans:
         now = self.clock()
         async with self.database.begin() as transaction:
             person = await rows.lock_caller(transaction, caller, now=now)
-            login = await rows.lock(transaction, login_id, now=now)
+            login = await transaction.row(rows.LOCK, id=login_id, now=now)
             if person is None or login is None or not _is_held(login, caller, now=now):
                 raise ScanOver(_NOT_HELD)
             if login.stage != Stage.CLAIMED:  # the same verdict was stored before

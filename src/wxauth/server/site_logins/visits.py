@@ -206,7 +206,7 @@ class Visits:
         if found is None or found.wechat_code_hash is not None:
             return None
         async with self.database.begin() as transaction:
-            visit = await rows.lock(transaction, found.id, now=now)
+            visit = await transaction.row(rows.LOCK, id=found.id, now=now)
             if visit is None or visit.wechat_code_hash is not None or visit.expires_at <= now:
                 return None
             visit.stage, visit.wechat_code_hash = Stage.CLAIMED, code_hash
@@ -240,7 +240,7 @@ class Visits:
     async def _fail(self, visit: SiteLogin, outcome: VisitOutcome) -> None:
         """Store that nobody has logged in by a visit, and why."""
         async with self.database.begin() as transaction:
-            locked = await rows.lock(transaction, visit.id, now=self.clock())
+            locked = await transaction.row(rows.LOCK, id=visit.id, now=self.clock())
             if locked is not None and locked.outcome is None:
                 locked.stage, locked.outcome = Stage.REFUSED, outcome
                 await rows.save(transaction, locked)
@@ -262,7 +262,7 @@ class Visits:
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
             person = await rows.lock_person(transaction, **ids)
-            pending = None if person is None else await rows.lock(transaction, visit.id, now=now)
+            pending = None if person is None else await transaction.row(rows.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the person may not log in any more, or the site has been removed")
             if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given meanwhile
