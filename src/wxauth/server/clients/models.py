@@ -1,7 +1,6 @@
 """The model of a client, a service or a site of the operator's own, its table, and the scopes that it may have."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -213,57 +212,37 @@ class StoredClient(AddedClient, table=True):
     """Identifies this client in `deliveries`, even if a later one gets the same name."""
 
 
-@dataclass(frozen=True, slots=True)
-class SiteScope:
-    """A scope of OpenID Connect, or one of ours."""
-
-    name: str
-    claims: Mapping[str, Callable[[UserInSession, Client], object]] = field(default_factory=dict)
-    """The value of each claim; None leaves it out."""
-    is_default: bool = False
-    """Whether a site that is added without scopes has it."""
-
-
-SITE_SCOPES: Final = (
-    SiteScope(OPENID_SCOPE, is_default=True),
-    SiteScope(
-        "profile",
-        {
-            "name": lambda user, _: user.nickname,
-            "picture": lambda user, _: user.avatar_url,
-            "updated_at": lambda user, _: int((user.last_login_at or user.created_at).timestamp()),
-        },
-        is_default=True,
-    ),
-    SiteScope(
-        "phone",
-        {
-            "phone_number": lambda user, _: user.phone,
-            "phone_number_verified": lambda user, _: user.phone_verified,
-        },
-    ),
-    SiteScope(
-        "email",
-        {
-            "email": lambda user, client: client.email_domain and f"{user.id}@{client.email_domain}",
-            "email_verified": lambda _, client: None if client.email_domain is None else False,
-        },
-    ),
-    SiteScope("roles", {"roles": lambda user, _: user.roles or None}),
-    SiteScope("offline_access"),  # refresh tokens are issued without it, too
-)
-SITE_SCOPE_NAMES: Final = tuple(scope.name for scope in SITE_SCOPES)
-DEFAULT_SITE_SCOPES: Final = tuple(scope.name for scope in SITE_SCOPES if scope.is_default)
-CLAIMS: Final = tuple(claim for scope in SITE_SCOPES for claim in scope.claims)
+SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], object]]]] = {
+    OPENID_SCOPE: {},
+    "profile": {
+        "name": lambda user, _: user.nickname,
+        "picture": lambda user, _: user.avatar_url,
+        "updated_at": lambda user, _: int((user.last_login_at or user.created_at).timestamp()),
+    },
+    "phone": {
+        "phone_number": lambda user, _: user.phone,
+        "phone_number_verified": lambda user, _: user.phone_verified,
+    },
+    "email": {
+        "email": lambda user, client: client.email_domain and f"{user.id}@{client.email_domain}",
+        "email_verified": lambda _, client: None if client.email_domain is None else False,
+    },
+    "roles": {"roles": lambda user, _: user.roles or None},
+    "offline_access": {},  # refresh tokens are issued without it, too
+}
+"""The scopes of a site, and the value of each claim that they grant; None leaves it out."""
+SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)
+DEFAULT_SITE_SCOPES: Final = (OPENID_SCOPE, "profile")
+CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in claims)
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
     """The claims about a user that these scopes grant, and those that the site was added with."""
     values = {
         claim: value(user, client)
-        for scope in SITE_SCOPES
-        if scope.name in scopes
-        for claim, value in scope.claims.items()
+        for scope, claims in SITE_SCOPES.items()
+        if scope in scopes
+        for claim, value in claims.items()
     }
     granted = {claim: value for claim, value in values.items() if value is not None}
     template = client.claims_template

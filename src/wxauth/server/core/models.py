@@ -10,15 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import PlainSerializer
-from sqlalchemy import (
-    DDL,
-    CheckConstraint,
-    DateTime,
-    Index,
-    MetaData,
-    Text,
-    text,
-)
+from sqlalchemy import DDL, CheckConstraint, DateTime, ForeignKeyConstraint, Index, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import BYTEA, INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
@@ -44,6 +36,12 @@ def after_create(table: type[SQLModel], *statements: str) -> None:
     """Have statements run after the table's CREATE TABLE, such as triggers, which SQLAlchemy cannot express."""
     for statement in statements:
         listen(table.__table__, "after_create", DDL(statement.replace("%", "%%")))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
+def of_identity() -> ForeignKeyConstraint:
+    """The foreign key of a row that is an identity's: it goes with a merge, and is deleted with the identity."""
+    key = ["app_id", "openid"]
+    return ForeignKeyConstraint(key, [f"identities.{name}" for name in key], ondelete="CASCADE", onupdate="CASCADE")
 
 
 def all_tables() -> MetaData:

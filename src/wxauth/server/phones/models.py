@@ -2,17 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import (
-    CheckConstraint,
-    ForeignKeyConstraint,
-    Index,
-    Text,
-    text,
-)
+from sqlalchemy import CheckConstraint, Index, Text, text
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME
+from wxauth.server.core.models import TIME, of_identity
 
 
 class PhoneAnswer(SQLModel, table=True):
@@ -21,12 +15,7 @@ class PhoneAnswer(SQLModel, table=True):
     __tablename__ = "phone_answers"
     __table_args__ = (
         # Deleted together with the identity.
-        ForeignKeyConstraint(
-            ["app_id", "openid"],
-            ["identities.app_id", "identities.openid"],
-            onupdate="CASCADE",
-            ondelete="CASCADE",
-        ),
+        of_identity(),
         CheckConstraint("octet_length(code_hash) = 32", name="code_hash"),
         CheckConstraint("(sealed IS NULL) = (settled_at IS NOT NULL)", name="settled_at"),
         Index(None, "app_id", "openid"),

@@ -3,17 +3,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    ForeignKeyConstraint,
-    Index,
-    Text,
-    UniqueConstraint,
-)
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME, after_create
+from wxauth.server.core.models import TIME, after_create, of_identity
 
 
 class StoredAvatar(SQLModel, table=True):
@@ -41,12 +35,7 @@ class PictureCheck(SQLModel, table=True):
 
     __tablename__ = "picture_checks"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["app_id", "openid"],
-            ["identities.app_id", "identities.openid"],
-            onupdate="CASCADE",
-            ondelete="CASCADE",
-        ),
+        of_identity(),
         CheckConstraint("(openid IS NULL) = (avatar_id IS NULL)", name="asked"),
         CheckConstraint("(suggest IS NULL) = (label IS NULL)", name="answered"),
         CheckConstraint("openid IS NOT NULL OR suggest IS NOT NULL", name="halves"),

@@ -24,7 +24,7 @@ from sqlalchemy import CheckConstraint, Column, Computed, ForeignKeyConstraint, 
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME, after_create
+from wxauth.server.core.models import TIME, after_create, of_identity
 from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, MAX_WRONG_NUMBERS, SCAN_LASTS, WITH_GRANT, Door
 
 _WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
@@ -204,12 +204,7 @@ class StoredSiteLogin(SiteLoginFields, table=True):
     __tablename__ = "site_logins"
     __table_args__ = (
         ForeignKeyConstraint(["site"], ["clients.name"], ondelete="CASCADE"),
-        ForeignKeyConstraint(
-            ["app_id", "openid"],
-            ["identities.app_id", "identities.openid"],
-            ondelete="CASCADE",
-            onupdate="CASCADE",
-        ),
+        of_identity(),
         CheckConstraint("client_name IS NULL OR resource IS NOT NULL", name="client_name"),
         CheckConstraint(_one_of("stage", Stage), name="stage"),
         CheckConstraint(_one_of("door", WITH_GRANT), name="door"),
@@ -273,12 +268,7 @@ class BrowserLogin(SQLModel, table=True):
 
     __tablename__ = "browser_logins"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["app_id", "openid"],
-            ["identities.app_id", "identities.openid"],
-            ondelete="CASCADE",
-            onupdate="CASCADE",
-        ),
+        of_identity(),
         UniqueConstraint("cookie_hash"),
         CheckConstraint("octet_length(cookie_hash) = 32", name="cookie_hash"),
         Index(None, "app_id", "openid"),
