@@ -39,7 +39,6 @@ from wxauth.server.site_logins.authorize import (
 from wxauth.server.site_logins.doors import SCAN_LASTS, Door
 from wxauth.server.site_logins.granting import PageState
 from wxauth.server.site_logins.links import TryAgain
-from wxauth.server.site_logins.models import RequestFields
 from wxauth.server.site_logins.rows import ClientRemoved, SiteLogin
 from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.site_logins.visits import is_open_on_computers
@@ -50,6 +49,7 @@ from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
 from wxauth.texts import is_loopback
 
 SEE_OTHER: Final = 303
+_PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 PAGES_FOLDER: Final = Path(__file__).parent / "page"
 _POLICY: Final = (
@@ -182,8 +182,7 @@ class Pages:
                 if isinstance(failure, PressesUsedUp):
                     return self.message("used_up", status=failure.status)
                 page = self.message("limited" if isinstance(failure, RateLimited) else "away", status=failure.status)
-                if failure.retry_after is not None:
-                    page.headers["Retry-After"] = str(failure.retry_after)
+                page.headers.update(failure.headers())
                 return page
             case ClientRemoved():
                 return self._mistake(Mistake.CLIENT)
@@ -225,8 +224,7 @@ class Pages:
         """
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
             return None
-        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-        return RedirectResponse(f"{self.request.scope.get('root_path', '')}{path}?{text}", SEE_OTHER, headers=headers)
+        return RedirectResponse(f"{self.request.scope.get('root_path', '')}{path}?{text}", SEE_OTHER, _PRIVATE)
 
     def code(
         self,
@@ -242,15 +240,14 @@ class Pages:
         With `link_target`, a phone's page has first a button that opens WeChat, and the field for the number. `app` is
         the mini-program that opens; None if it is unknown.
         """
-        seconds, own_url = int(SCAN_LASTS.total_seconds()), self._own_url(started.secret)
+        own_url = self._own_url(started.secret)
         on_a_phone = "_on_a_phone" if self.is_on_a_phone else ""
         names = {state: f"{state}{on_a_phone}" for state in PageState}
         states = {state: self._text(name if name in TEXTS else state) for state, name in names.items()}
         return self._of_site(
             "code",
-            asked.client,
             asked,
-            own_url,
+            started.secret,
             parameters,
             script="page.js",
             data={
@@ -263,7 +260,7 @@ class Pages:
             is_phone=self.is_on_a_phone,
             by_computer=is_open_on_computers(asked.client),
             started=started,
-            seconds=seconds,
+            seconds=int(SCAN_LASTS.total_seconds()),
             waiting=states[PageState.WAITING],
             renew_url=_url(parameters),
             app=app,
@@ -271,30 +268,26 @@ class Pages:
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
         """The page after a number that is wrong, or that cannot be right yet: to type it, or to open WeChat again."""
-        page = again.page
         return self._of_site(
             "number",
-            page,
-            page,
-            self._own_url(page_id),
-            None,
-            form_action=_form_action_of_link(page.redirect_uri, target),
+            again.page,
+            page_id,
+            form_action=_form_action_of_link(again.page.redirect_uri, target),
             is_wrong=again.is_wrong,
             has_button=target is not None,
         )
 
     def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
         """The page with one button, which opens WeChat's page."""
-        return self._of_site("account", asked.client, asked, self._own_url(page_id), parameters)
+        return self._of_site("account", asked, page_id, parameters)
 
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """The page of a browser with a login: a button to continue to the site as the person it shows."""
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
             "person",
-            asked.client,
             asked,
-            self._own_url(page_id),
+            page_id,
             parameters,
             form_action=f"'self' {_redirect_source(asked.redirect_uri)}",
             name=(person.nickname or "").strip(),
@@ -328,15 +321,13 @@ class Pages:
         query = urlencode(sent, quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
-        return self._of_site(
-            "web-view", asked.client, asked, None, None, script="web-view.js", data=data, code_url=code_url
-        )
+        return self._of_site("web-view", asked, script="web-view.js", data=data, code_url=code_url)
 
     def elsewhere(self, asked: SiteRequest, parameters: Parameters) -> Response:
         """The page of a browser whose phone cannot scan it: it shows the address, to be opened elsewhere."""
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         address = f"{self.settings.issuer}{_url(sent)}"
-        return self._of_site("elsewhere", asked.client, asked, None, sent, script="copy.js", address=address)
+        return self._of_site("elsewhere", asked, parameters=sent, script="copy.js", address=address)
 
     def message(self, name: str, *, status: int = 200, **more: Any) -> Response:
         """A page with a message. The lines in `about`, if there are any, name its subject."""
@@ -363,30 +354,30 @@ class Pages:
     def _of_site(
         self,
         template: str,
-        site: Client | SiteLogin,
-        asked: RequestFields,
-        own_url: str | None,
-        parameters: Mapping[str, str] | None,
+        asked: SiteRequest | SiteLogin,
+        page_id: str | None = None,
+        parameters: Mapping[str, str] | None = None,
         **more: Any,
     ) -> Response:
         """A page on which a person logs in to a site. It names the site, and its origin.
 
-        On a loopback address, where any port is good, the origin has the port that was asked for. With `own_url`, there
+        On a loopback address, where any port is good, the origin has the port that was asked for. With `page_id`, there
         is a way back to the site; with `parameters`, the same page in the other language.
         """
-        uris, redirect_uri, resource = (
-            site.redirect_uris,
-            asked.redirect_uri,
-            resource_at(self.settings, asked.resource),
+        site, client_id = (
+            (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)
         )
-        host = None if asked.client_name is None else host_of(site.name if isinstance(site, Client) else site.client_id)
+        own_url = page_id and self._own_url(page_id)
+        uris, redirect_uri = site.redirect_uris, asked.redirect_uri
+        resource = resource_at(self.settings, asked.resource)
+        host = None if asked.client_name is None else host_of(client_id)
         is_local = is_loopback(urlsplit(redirect_uri).hostname)
         title = "log_in_to" if resource is None else "allow_local" if is_local else "allow"
         return self._page(
             template,
             self._text(title, title=host or site.title),
             client_title=site.title,
-            logo=site.logo if isinstance(site, Client) else None,
+            logo=None if isinstance(asked, SiteLogin) else asked.client.logo,
             host=host,
             is_local=is_local,
             resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),
@@ -413,10 +404,9 @@ class Pages:
         context = {"title": title, "tag": tag, "root": self.root, "text": self._text, "data": read, **more}
         html = _templates().get_template(f"{template}.html").render(context)
         headers = {
-            "Cache-Control": "no-store",
+            **_PRIVATE,
             "Content-Language": tag,
             "Content-Security-Policy": _POLICY.format(form_action=form_action, frame_ancestors=frame_ancestors),
-            "Referrer-Policy": "no-referrer",
             "Vary": "Accept-Language, User-Agent, Cookie",
         }
         if frame_ancestors == "'none'":
@@ -443,8 +433,7 @@ PagesDep = Annotated[Pages, Depends(Pages)]
 
 def redirect_to(url: str) -> Response:
     """Redirect the browser to a URL, without a referrer."""
-    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})
+    return Response(status_code=SEE_OTHER, headers={**_PRIVATE, "Location": url})
 
 
 def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
