@@ -47,6 +47,12 @@ class Parameters(dict[str, str]):
         self.repeated = {name for name in names if names.count(name) > 1}
         """The names of parameters that occur more than once, which is not allowed."""
 
+    def required(self, name: str) -> str:
+        """The value of a parameter. Raises: OAuthError, without one."""
+        if name not in self:
+            raise OAuthError("invalid_request", f"{name} is missing")
+        return self[name]
+
     def __repr__(self) -> str:
         return "Parameters()"  # some are secrets
 

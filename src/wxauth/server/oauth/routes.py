@@ -272,9 +272,7 @@ async def revoke(
 ) -> dict[str, Any]:
     """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
     client, form = await client_of(request, settings, database, clock)
-    if "token" not in form:
-        raise OAuthError("invalid_request", "token is missing")
-    await site_tokens.revoke(client, form["token"])
+    await site_tokens.revoke(client, form.required("token"))
     return {}
 
 

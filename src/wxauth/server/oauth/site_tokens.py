@@ -2,7 +2,6 @@
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,6 +14,7 @@ from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import OPENID_SCOPE, Client
 from wxauth.server.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
+from wxauth.server.clients.oauth_requests import Parameters
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -202,13 +202,11 @@ class SiteTokens:
     granting: Granting
     id_tokens: IdTokens
 
-    async def issue(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
+    async def issue(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
         if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
             raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
-        grant_type = form.get("grant_type")
-        if grant_type is None:
-            raise OAuthError("invalid_request", "grant_type is missing")
+        grant_type = form.required("grant_type")
         if grant_type == DEVICE_CODE:
             return await self._for_device_code(client, form)
         if grant_type == AUTHORIZATION_CODE:
@@ -217,20 +215,17 @@ class SiteTokens:
             return await self._for_refresh_token(client, form, ip=ip)
         raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANT_TYPES)}")
 
-    async def _for_device_code(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
+    async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         if not client.device:
             raise OAuthError("unauthorized_client", "the client was added without --device")
-        device_code = form.get("device_code")
-        if device_code is None:
-            raise OAuthError("invalid_request", "device_code is missing")
-        device = await rows.find(self.database, device_code_hash=hash_of(device_code))
+        device = await rows.find(self.database, device_code_hash=hash_of(form.required("device_code")))
         is_clients = device is not None and device.client_id == client.name
         outcome = await self._redeem(client, device if is_clients else None, form)
         if isinstance(outcome, NotGranted):
             raise OAuthError(*_OF_DEVICE[outcome])
         return outcome
 
-    async def _for_code(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
+    async def _for_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         """Exchange an authorization code.
 
         If a spent code is sent with the right redirect_uri and verifier, its session ends.
@@ -238,9 +233,7 @@ class SiteTokens:
         by_document = is_document(client.name)
         if not (client.redirect_uris or by_document):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
-        if "code" not in form:
-            raise OAuthError("invalid_request", "code is missing")
-        verifier = form.get("code_verifier")
+        code, verifier = form.required("code"), form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
         is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
         redirect_uri = form.get("redirect_uri", "")  # which may be registered no longer, unless a document had it
@@ -248,7 +241,7 @@ class SiteTokens:
             raise OAuthError("invalid_grant", "code_verifier or redirect_uri is missing, or not one of this client's")
         found = await login_of_code(
             self.database,
-            form["code"],
+            code,
             client_id=client.name,
             redirect_uri=redirect_uri,
             code_challenge=challenge,
@@ -262,9 +255,7 @@ class SiteTokens:
             )
         return outcome
 
-    async def _redeem(
-        self, client: Client, found: SiteLogin | None, form: Mapping[str, str]
-    ) -> dict[str, Any] | NotGranted:
+    async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotGranted:
         """The tokens for the login of a code, or why there are none."""
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
@@ -300,11 +291,9 @@ class SiteTokens:
             now=now,
         )
 
-    async def _for_refresh_token(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
+    async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
         """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
-        if "refresh_token" not in form:
-            raise OAuthError("invalid_request", "refresh_token is missing")
-        token = self.refresh_tokens.parse(form["refresh_token"])
+        token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token is not one of ours")
         await _ensure_keys(self.keys, self.issuer, self.clock())
@@ -340,7 +329,7 @@ class SiteTokens:
         )
 
     async def _rotate(
-        self, access: Access, token: RefreshToken, form: Mapping[str, str], *, ip: str | None
+        self, access: Access, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate a refresh token of a session for this resource, or for none."""
         requested = form["scope"].split() if "scope" in form else access.scopes

@@ -422,10 +422,7 @@ def _check(settings: Settings, client: Client, parameters: Parameters) -> tuple[
     for name, longest in MAX_ECHOED.items():
         if len(parameters.get(name, "")) > longest:
             raise OAuthError("invalid_request", f"{name} must have at most {longest} characters")
-    response_type = parameters.get("response_type")
-    if response_type is None:
-        raise OAuthError("invalid_request", "response_type is missing")
-    if response_type != RESPONSE_TYPE:
+    if parameters.required("response_type") != RESPONSE_TYPE:
         raise OAuthError("unsupported_response_type", "response_type is code")
     if parameters.get("response_mode", RESPONSE_MODES[0]) not in _response_modes(client):
         raise OAuthError("invalid_request", f"response_mode is {' or '.join(_response_modes(client))}")
