@@ -173,7 +173,12 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
     Raises: NameTaken.
     """
     secret, secret_hash = (None, None) if client.is_public else _new_secret()
-    if not await rows.store_client(database, client, secret_hash=secret_hash, by=by, now=now):
+    async with database.begin() as transaction:
+        added = await transaction.value(rows.ADD, client=client, secret_hash=secret_hash, now=now)
+        if added is not None:
+            data = {"name": client.name, "scopes": client.scopes}
+            await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
+    if added is None:
         left = await database.value(rows.SESSIONS_LEFT, name=client.name)
         raise NameTaken(NAME_TAKEN if left is None else f"{NAME_REMOVED}: {left} are left")
     return None if secret is None else Credentials(client.name, secret)
@@ -219,8 +224,11 @@ async def renew_secret(
     Raises: NotFound; InvalidRequest, if the client is public.
     """
     secret, secret_hash = _new_secret()
-    former_until = None if at_once else now + FORMER_SECRET_KEPT
-    scopes = await rows.renew_secret(database, name, secret_hash=secret_hash, former_until=former_until, by=by, now=now)
+    values = {"secret_hash": secret_hash, "former_until": None if at_once else now + FORMER_SECRET_KEPT}
+    async with database.begin() as transaction:
+        scopes = await transaction.value(rows.RENEW, name=name, **values)
+        if scopes is not None:
+            await record_event(transaction, EventType.CLIENT_SECRET_RENEWED, by=by, at=now, data={"name": name})
     if scopes is None:
         is_there = await database.row(rows.FIND_SERVICE, name=name) is not None
         raise InvalidRequest.of(*HAS_NO_SECRET) if is_there else NotFound(NO_SUCH_CLIENT)
@@ -232,10 +240,11 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 
     Raises: NotFound.
     """
-    if (
-        not await rows.remove_client(database, name, by=by, now=now)
-        and await database.value(rows.SESSIONS_LEFT, name=name) is None
-    ):
+    async with database.begin() as transaction:
+        removed = await transaction.value(rows.REMOVE, name=name, by=by.name)
+        if removed is not None:
+            await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
+    if removed is None and await database.value(rows.SESSIONS_LEFT, name=name) is None:
         raise NotFound(NO_SUCH_CLIENT)
     with suppress(StorageUnavailable):  # it is removed, even if the page fails
         await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)

@@ -1,6 +1,5 @@
 """The stored clients."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, LiteralString, NamedTuple
@@ -10,7 +9,7 @@ from sqlmodel import Field
 from wxauth.server.clients.models import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, part
-from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.trail import Actor
 from wxauth.server.sessions.rows import end_page_of_client
 
 
@@ -34,7 +33,7 @@ class ClientWithSecrets(AddedClient):
 
 
 # The lock waits for logins that are opening a session of this client, and later ones find no client.
-_REMOVE: Final = Statement[str]("""
+REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
 """)
@@ -67,7 +66,7 @@ SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
 # The present secret replaces the former one, of which there is at most one. A public client gets no secret.
-_RENEW: Final = Statement[list[str]]("""
+RENEW: Final = Statement[list[str]]("""
 UPDATE clients
    SET secret_hash = :secret_hash,
        former_secret_hash = CASE WHEN :former_until::timestamptz IS NOT NULL THEN secret_hash END,
@@ -112,7 +111,7 @@ def _all_but_the_name(given: LiteralString) -> LiteralString:
 
 
 # Of several concurrent requests for one name, one wins.
-_ADD: Final = Statement[str](f"{_ADDED_PART} ON CONFLICT DO NOTHING RETURNING name")
+ADD: Final = Statement[str](f"{_ADDED_PART} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
     f"{_ADDED_PART} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
 )
@@ -125,38 +124,6 @@ UPDATE clients SET {_all_but_the_name("given")}
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
     """The site of this name, without its logo, or None."""
     return await asked.row(_FIND_SITE, name=name)
-
-
-async def store_client(
-    database: Database, client: Client, *, secret_hash: bytes | None, by: Actor, now: datetime
-) -> bool:
-    """Store a new client. Returns False if its name is taken."""
-    async with database.begin() as transaction:
-        if await transaction.value(_ADD, client=client, secret_hash=secret_hash, now=now) is None:
-            return False
-        data = {"name": client.name, "scopes": client.scopes}
-        await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
-        return True
-
-
-async def renew_secret(
-    database: Database, name: str, *, secret_hash: bytes, former_until: datetime | None, by: Actor, now: datetime
-) -> Sequence[str] | None:
-    """Replace a client's secret. Returns its scopes, or None if no client of this name has a secret."""
-    async with database.begin() as transaction:
-        scopes = await transaction.value(_RENEW, name=name, secret_hash=secret_hash, former_until=former_until)
-        if scopes is not None:
-            await record_event(transaction, EventType.CLIENT_SECRET_RENEWED, by=by, at=now, data={"name": name})
-    return scopes
-
-
-async def remove_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Remove a client. Returns False if there is none. What was its own ends in pages: see `end_removed_page`."""
-    async with database.begin() as transaction:
-        if await transaction.value(_REMOVE, name=name, by=by.name) is None:
-            return False
-        await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
-        return True
 
 
 class RemovedPage(NamedTuple):
