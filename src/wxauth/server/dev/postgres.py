@@ -18,8 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -70,6 +70,7 @@ class PostgresUnavailable(TextError):
     """PostgreSQL is missing or does not start. The message explains what to do."""
 
 
+@dataclass
 class EmbeddedPostgres:
     """A PostgreSQL server that runs as long as the `with` block.
 
@@ -84,24 +85,19 @@ class EmbeddedPostgres:
         options: PostgreSQL's own settings, in place of the defaults in this module.
     """
 
-    def __init__(
-        self,
-        data: Path,
-        *,
-        lasting: bool = True,
-        lock_patience: float = LOCK_TIMEOUT_SECONDS,
-        programs: Path | None = None,
-        options: Mapping[str, str] | None = None,
-    ) -> None:
-        self._data = data.resolve()
-        self._given_programs = programs
-        self._options = options or {}
-        self._lock_patience = lock_patience
-        self._lasting = lasting
-        self._drop: dict[str, Any] = {}
-        self._descriptors: list[int] = []
-        self._run_folder: Path | None = None
-        self._supervisor: subprocess.Popen[bytes] | None = None
+    data: Path
+    _: KW_ONLY
+    lasting: bool = True
+    lock_patience: float = LOCK_TIMEOUT_SECONDS
+    programs: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    _drop: dict[str, Any] = field(init=False, default_factory=dict)
+    _descriptors: list[int] = field(init=False, default_factory=list)
+    _run_folder: Path | None = field(init=False, default=None)
+    _supervisor: subprocess.Popen[bytes] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.data = self.data.resolve()
 
     def __enter__(self) -> Self:
         """Start. Raises: PostgresUnavailable."""
@@ -115,9 +111,7 @@ class EmbeddedPostgres:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop."""
         self._stop()
 
@@ -131,13 +125,13 @@ class EmbeddedPostgres:
         return self._sibling_path(".log")
 
     def _start(self) -> None:
-        self._data.parent.mkdir(parents=True, exist_ok=True)
+        self.data.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         if os.geteuid() == 0:
-            self._drop = _unprivileged(self._data)
+            self._drop = _unprivileged(self.data)
         self._run_folder = self._make_run_folder()
         programs = self._programs()
-        if not (self._data / "PG_VERSION").exists():
+        if not (self.data / "PG_VERSION").exists():
             self._make_cluster(programs)
         self._start_server(programs)
         self._wait_until_ready()
@@ -145,14 +139,14 @@ class EmbeddedPostgres:
     def _take_lock(self) -> None:
         lock = os.open(self._sibling_path(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptors.append(lock)
-        deadline = time.monotonic() + self._lock_patience
+        deadline = time.monotonic() + self.lock_patience
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     text = "another 'wxauth dev' is using {folder}: stop it, or start this one in another folder"
-                    raise PostgresUnavailable(text, folder=self._data) from None
+                    raise PostgresUnavailable(text, folder=self.data) from None
                 time.sleep(0.02)
             else:
                 return
@@ -167,8 +161,8 @@ class EmbeddedPostgres:
 
     def _programs(self) -> Path:
         """The folder with `initdb` and `postgres`."""
-        if self._given_programs is not None:
-            return self._given_programs
+        if self.programs is not None:
+            return self.programs
         for name in _WHEELS:
             spec = importlib.util.find_spec(name)  # not imported: an import creates lock files
             if spec is not None and spec.submodule_search_locations:
@@ -211,7 +205,7 @@ class EmbeddedPostgres:
             raise PostgresUnavailable(
                 "initdb failed: {reason}", reason=made.stderr.decode(errors="replace").strip()[-800:]
             )
-        fresh.rename(self._data)
+        fresh.rename(self.data)
 
     def _start_server(self, programs: Path) -> None:
         options = {
@@ -224,14 +218,14 @@ class EmbeddedPostgres:
             "timezone": "UTC",
             "synchronous_commit": "off",
         }
-        if not self._lasting:
+        if not self.lasting:
             options |= {"fsync": "off", "full_page_writes": "off"}
-        options |= self._options
-        command = [str(programs / "postgres"), "-D", self._reachable_path(self._data)]
+        options |= self.options
+        command = [str(programs / "postgres"), "-D", self._reachable_path(self.data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         # We hold the lock, so this file is stale. Its process id may belong to another process by now, and PostgreSQL
         # would refuse to start.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
             [sys.executable, "-I", "-S", "-c", _SUPERVISOR, self.log, user, group, str(self._run_folder), *command],
@@ -250,7 +244,7 @@ class EmbeddedPostgres:
             if self._supervisor.poll() is not None:
                 log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
                 text = "PostgreSQL did not start; removing {folder} would begin anew. It said:\n{log}"
-                raise PostgresUnavailable(text, folder=self._data, log=log_tail)
+                raise PostgresUnavailable(text, folder=self.data, log=log_tail)
             if time.monotonic() > deadline:
                 text = "PostgreSQL did not start in {seconds:.0f} s; see {log}"
                 raise PostgresUnavailable(text, seconds=_START_TIMEOUT_SECONDS, log=self.log)
@@ -258,7 +252,7 @@ class EmbeddedPostgres:
 
     def _is_ready(self) -> bool:
         try:
-            lines = (self._data / "postmaster.pid").read_text("utf-8").splitlines()
+            lines = (self.data / "postmaster.pid").read_text("utf-8").splitlines()
         except OSError:
             return False
         status_line = 7
@@ -274,7 +268,7 @@ class EmbeddedPostgres:
             os.close(self._descriptors.pop())
 
     def _sibling_path(self, suffix: str) -> Path:
-        return self._data.with_name(self._data.name + suffix)
+        return self.data.with_name(self.data.name + suffix)
 
     def _change_owner(self, folder: Path) -> None:
         if self._drop:

@@ -229,7 +229,8 @@ def run(
                 home=HOME,
                 language=terminal_language(),
             )
-            _serve(OwnNamesOnly(_app(settings, simulated_url), names), listener, banner_text)
+            service = OwnNamesOnly(_app(settings, simulated_url), names)
+            _Server(uvicorn.Config(service, **uvicorn_options()), banner_text).run([listener])
     except (PostgresUnavailable, InvalidSettings, MigrationBlocked) as exc:
         raise DevFailed(exc.text) from None
     except UnknownRevision as exc:
@@ -390,10 +391,6 @@ class _Server(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         click.echo(self._welcome)
-
-
-def _serve(app: ASGIApp, listener: socket.socket, banner_text: str) -> None:
-    _Server(uvicorn.Config(app, **uvicorn_options()), banner_text).run([listener])
 
 
 @contextmanager

@@ -278,11 +278,7 @@ def desk_routes(
     return [
         Route(DESK_PATH.rstrip("/"), add_slash),
         Route(DESK_PATH, page),
-        Route(
-            DESK_PATH + "request",
-            phone_network(*servers),
-            methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
-        ),
+        Route(DESK_PATH + "request", phone_network(*servers), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(DESK_PATH + "setup", read_setup),
         Route(DESK_PATH + "wires/{revision:int}", read_wires),
         Route(DESK_PATH + "{name}", page),

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -54,6 +55,7 @@ class Order(BaseModel):
     attach: str = ""
 
 
+@dataclass
 class Payments:
     """The orders that people have paid, and WeChat's notices about them.
 
@@ -63,14 +65,11 @@ class Payments:
         clock: Seconds since the epoch.
     """
 
-    def __init__(
-        self, session_keys: IssuedSessionKeys, accounts: Mapping[str, Account], clock: Callable[[], int]
-    ) -> None:
-        self._session_keys = session_keys
-        self._accounts = accounts
-        self._clock = clock
-        self._notices: dict[tuple[str, str, str, str], dict[str, Any]] = {}
-        """By app, person, order and event."""
+    session_keys: IssuedSessionKeys
+    accounts: Mapping[str, Account]
+    clock: Callable[[], int]
+    _notices: dict[tuple[str, str, str, str], dict[str, Any]] = field(init=False, default_factory=dict)
+    """By app, person, order and event."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
         """The errCode of a payment on the phone and, if it succeeds, the notice to push."""
@@ -79,13 +78,13 @@ class Payments:
             order = Order.model_validate_json(request.sign_data)
         except ValidationError:
             return -15016, None
-        if not self._session_keys.is_signed(openid, request.signature, request.sign_data):
+        if not self.session_keys.is_signed(openid, request.signature, request.sign_data):
             return -15005, None
         if not is_hmac(request.pay_sig, APP_KEYS[order.env], f"requestVirtualPayment&{request.sign_data}"):
             return -15006, None
-        fields = _delivery_of(order, openid, now=self._clock())
+        fields = _delivery_of(order, openid, now=self.clock())
         key = (request.app_id, request.person, order.out_trade_no, DELIVER)
-        self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self._clock())
+        self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
         return 0, self._to_push(key)
 
     def notice(self, request: NoticeRequest) -> Notice:
@@ -96,13 +95,13 @@ class Payments:
             raise ValueError("outTradeNo: this person has paid no such order")
         key = (*order, request.event)
         if key not in self._notices:
-            fields = _refund_of(paid, now=self._clock())
-            self._notices[key] = make_event(REFUNDED, fields, app_id=request.app_id, now=self._clock())
+            fields = _refund_of(paid, now=self.clock())
+            self._notices[key] = make_event(REFUNDED, fields, app_id=request.app_id, now=self.clock())
         return self._to_push(key)
 
     def _to_push(self, key: tuple[str, str, str, str]) -> Notice:
         app_id, person, _, event = key
-        format = self._accounts[app_id].push_format
+        format = self.accounts[app_id].push_format
         return PushRequest(person=person, app_id=app_id, event=event, format=format), self._notices[key]
 
 

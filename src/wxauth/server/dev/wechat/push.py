@@ -8,7 +8,7 @@ import time
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha1
 from typing import Annotated, Any, Final, Literal
@@ -142,6 +142,7 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
     return b64encode(encryptor.update(plain + bytes([padding]) * padding) + encryptor.finalize()).decode()
 
 
+@dataclass
 class PushSender:
     """Sends messages to the service.
 
@@ -153,21 +154,12 @@ class PushSender:
         pause: Waits for so many seconds.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        *,
-        service_url: str,
-        transport: httpx.AsyncBaseTransport | None,
-        wires: Wires,
-        pause: Callable[[float], Awaitable[None]],
-    ) -> None:
-        self._clock = clock
-        self._service_url = service_url
-        self._transport = transport
-        self._wires = wires
-        self._pause = pause
-        self._under_way: set[asyncio.Task[None]] = set()
+    clock: Callable[[], float]
+    service_url: str
+    transport: httpx.AsyncBaseTransport | None
+    wires: Wires
+    pause: Callable[[float], Awaitable[None]]
+    _under_way: set[asyncio.Task[None]] = field(init=False, default_factory=set)
 
     async def send(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send a message, up to three times at once.
@@ -205,7 +197,7 @@ class PushSender:
         """Send a message until it is taken, or the pauses are used up."""
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
-                await self._pause(seconds)
+                await self.pause(seconds)
             if "RetryTimes" in message:
                 message = {**message, "RetryTimes": repetition}
             attempt = await self._attempt(request, message)
@@ -219,14 +211,14 @@ class PushSender:
         mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
         if mode == "aes" and "push_aes_key" not in app:
             raise ValueError("mode: this app has no push_aes_key")
-        timestamp, nonce = str(int(self._clock())), str(secrets.randbelow(2**31))
+        timestamp, nonce = str(int(self.clock())), str(secrets.randbelow(2**31))
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
-        url = httpx.URL(request.url or self._service_url + _PATH + request.app_id)
-        with self._wires.noted("weChatToService", "POST", url.path, {}, message) as outcome:
+        url = httpx.URL(request.url or self.service_url + _PATH + request.app_id)
+        with self.wires.noted("weChatToService", "POST", url.path, {}, message) as outcome:
             try:
                 async with (
                     asyncio.timeout(RECEIVER_TIMEOUT_SECONDS),
-                    httpx.AsyncClient(transport=self._transport, trust_env=False) as client,
+                    httpx.AsyncClient(transport=self.transport, trust_env=False) as client,
                 ):
                     headers = {"Content-Type": signed.content_type}
                     target = url.copy_merge_params(signed.query)
