@@ -209,9 +209,9 @@ async def test_the_wires_show_requests_without_their_secrets() -> None:
 
 @pytest.mark.parametrize("code", ["drop", "hang"])
 def test_a_missing_answer_is_not_shown_as_an_answer(code: str) -> None:
-    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2, verify=False) as wechat:
+    with serving(create_simulator()) as url, httpx.Client(base_url=url, verify=False) as wechat:
         with pytest.raises(httpx.TransportError):
-            wechat.get("/sns/jscode2session", params={"appid": APPS[0]["app_id"], "js_code": code})
+            wechat.get("/sns/jscode2session", params={"appid": APPS[0]["app_id"], "js_code": code}, timeout=0.2)
         until(lambda: wechat.get("/desk/wires/0").json()["calls"][0]["ms"] is not None)
         [call] = wechat.get("/desk/wires/0").json()["calls"]
         assert (call["status"], call["answer"]) == (None, None)
