@@ -28,7 +28,7 @@ def admin() -> None:
 @admin.command()
 @click.argument("user_id", type=click.UUID, required=False)
 @json_option
-def link_command(user_id: UUID | None, as_json: bool) -> None:
+def link_command(user_id: UUID | None) -> None:
     """Print a URL that logs an administrator or support staff in to the console, once, within ten minutes.
 
     Use it before anybody can scan, or while WeChat is unavailable. Without USER_ID, the URL is for the only
@@ -54,4 +54,4 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
     if not settings.admin_page:
         notes.append(say("The console must be enabled: WXAUTH_ADMIN_PAGE=true."))
     expires_at = link.expires_at.isoformat(timespec="seconds")
-    show({"url": url, "user_id": link.user_id, "expires_at": expires_at}, url, *notes, as_json=as_json)
+    show({"url": url, "user_id": link.user_id, "expires_at": expires_at}, url, *notes)

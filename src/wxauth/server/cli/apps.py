@@ -12,17 +12,17 @@ from wxauth.errors import WeChatBadResponse
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.cli.printing import (
-    Command,
     Failed,
     WrongCall,
     checked,
     confirm,
-    field_option,
     json_option,
     read_picture,
     show,
+    show_items,
     state_of,
     table,
+    takes,
     yes_option,
 )
 from wxauth.server.cli.resources import with_parts
@@ -30,7 +30,6 @@ from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.terminal import rule_of, say, word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.web.bodies import all_of
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
@@ -43,37 +42,28 @@ _HAS_NO_QUOTA: Final = frozenset({76021, 76022})
 """WeChat's errcodes for a path that it does not know or count."""
 
 
-def _app_options(command: Command) -> Command:
-    """Add the options that `add` and `set` share: those of the fields, which have their names, and others."""
-    shapes = AppFields.model_json_schema()["properties"]
-    for option in (
-        json_option,
-        click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
-        click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
-        click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
-        *(
-            field_option(name, shapes[name], option=f"--{name.replace('_', '-')}", clear="default")
-            for name in reversed(shapes)
-            if name not in {"kind", "logo", "js_hosts", *_LABELS}
+_ASKED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
+_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "logo": {
+        "metavar": "FILE",
+        "callback": checked(read_picture),
+        "help": f"{AppFields.model_fields['logo'].description} default: none.",
+    },
+    "push_token": {**_ASKED, "help": "Ask for Token of WeChat's message push settings too."},
+    "push_aes_key": {**_ASKED, "help": "Ask for EncodingAESKey too."},
+    "js_hosts": {
+        "option": "--js-host",
+        "multiple": True,
+        "metavar": "HOST",
+        "callback": lambda _context, _parameter, hosts: ([host for host in hosts if host] or "") if hosts else None,
+        "help": str(AppFields.model_fields["js_hosts"].description).replace(
+            "Null: none.", "Repeatable; an empty text: none."
         ),
-        click.option(
-            "--js-host",
-            "js_hosts",
-            multiple=True,
-            metavar="HOST",
-            callback=lambda _context, _parameter, hosts: ([host for host in hosts if host] or "") if hosts else None,
-            help=f"{shapes['js_hosts']['description'].removesuffix(' Null: none.')} Repeatable; an empty text: none.",
-        ),
-        click.option(
-            "--logo",
-            metavar="FILE",
-            callback=checked(read_picture),
-            help=f"{shapes['logo']['description']} default: none.",
-        ),
-        click.argument("app_id"),
-    ):
-        command = option(command)
-    return command
+    },
+}
+"""How the options of these fields differ from those that their types make."""
+_app_argument = click.argument("app_id")
+_no_check_option = click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid.")
 
 
 _with_parts = partial(with_parts, calls_wechat=True)
@@ -86,15 +76,13 @@ def apps() -> None:
 
 @apps.command()
 @json_option
-def list_command(as_json: bool) -> None:
+def list_command() -> None:
     """Print every app, without its secrets."""
 
     async def ask(parts: Parts) -> list[AppAnswer]:
         return [app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known) for known in parts[Apps].all()]
 
-    found = _with_parts(ask)
-    columns = table(found, "app_id source state sign_up push kind title", state=state_of, push=_push)
-    show(all_of(found), columns, as_json=as_json)
+    show_items(_with_parts(ask), "app_id source state sign_up push kind title", state=state_of, push=_push)
 
 
 def _push(app: AppAnswer) -> str | None:
@@ -102,21 +90,19 @@ def _push(app: AppAnswer) -> str | None:
 
 
 @apps.command()
-@_app_options
-@click.option(
-    "--kind",
-    type=click.Choice(["mini_program", "official_account", "website", "mobile_app"]),
-    help="Which kind of app it is at WeChat; a mini_program by default. It never changes.",
-)
+@_app_argument
+@takes(AppFields, clear="default", app_secret=None, **_FIELDS)
+@_no_check_option
+@json_option
 @click.option("--disabled", is_flag=True, help="Do not allow logins yet.")
-def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fields: Any) -> None:
+def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, Any]) -> None:
     """Add an app; running services have it within 15 seconds.
 
     The secrets are asked for, or read from standard input, one a line: AppSecret, then Token and EncodingAESKey if
     their options are given.
     """
-    given = {"app_id": app_id, "is_enabled": not disabled, **_given({**fields, "app_secret": True})}
-    request = _valid(AppRequest, given)
+    secrets = _asked({"app_secret": True, **given})
+    request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
     _show_app(
         lambda parts: parts[ManagedApps].add(
             request.app,
@@ -125,42 +111,48 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
             by=OPERATOR,
         ),
         say("added {name}", name=app_id),
-        as_json=as_json,
     )
     click.echo(say("Running services have it within 15 seconds."), err=True)
 
 
 @apps.command()
-@_app_options
-@click.option("--secret", "app_secret", is_flag=True, help="Ask for a new AppSecret.")
+@_app_argument
+@takes(
+    AppFields,
+    clear="default",
+    kind=None,
+    app_secret={**_ASKED, "option": "--secret", "help": "Ask for a new AppSecret."},
+    **_FIELDS,
+)
+@_no_check_option
+@json_option
 @click.option("--no-push", is_flag=True, help="Remove Token, EncodingAESKey and the URL to hand messages on to.")
 @click.option("--no-push-forward", is_flag=True, help="Do not hand messages on any more.")
 @click.option("--enable/--disable", "is_enabled", default=None, help="Whether people may log in; sessions stay open.")
 def set_command(
-    app_id: str, no_push: bool, no_push_forward: bool, no_check: bool, as_json: bool, **fields: Any
+    app_id: str, no_push: bool, no_push_forward: bool, is_enabled: bool | None, no_check: bool, given: dict[str, Any]
 ) -> None:
     """Change the given fields of an added app; running services have the change within 15 seconds.
 
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
-    if no_push and any(fields[name] for name in _OF_PUSH):
+    if no_push and not given.keys().isdisjoint(_OF_PUSH):
         raise WrongCall("--no-push excludes --push-token, --push-aes-key and --push-forward")
-    if no_push_forward and fields["push_forward"]:
+    if no_push_forward and "push_forward" in given:
         raise WrongCall("--no-push-forward excludes --push-forward")
     cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
-    given = _given(fields) | dict.fromkeys(cleared)
+    given |= dict.fromkeys(cleared) | ({} if is_enabled is None else {"is_enabled": is_enabled})
     if not given:
         raise WrongCall("at least one option must be given")
-    changes = _valid(AppChangeRequest, given).changes
+    changes = _valid(AppChangeRequest, given | _asked(given)).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
         say("changed {name}", name=app_id),
-        as_json=as_json,
     )
 
 
 @apps.command()
-@click.argument("app_id")
+@_app_argument
 def remove_command(app_id: str) -> None:
     """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
     _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
@@ -168,7 +160,7 @@ def remove_command(app_id: str) -> None:
 
 
 @apps.command()
-@click.argument("app_id")
+@_app_argument
 def force_token_command(app_id: str) -> None:
     """Replace an app's WeChat token at WeChat; the former token stops working everywhere.
 
@@ -183,10 +175,10 @@ def force_token_command(app_id: str) -> None:
 
 
 @apps.command()
-@click.argument("app_id")
+@_app_argument
 @click.argument("api", required=False)
 @json_option
-def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
+def quota_command(app_id: str, api: str | None) -> None:
     """Print how often an app may call WeChat today, and has called it.
 
     API is a path such as /wxa/business/getuserphonenumber; without it, those that wxauth calls, with - for any whose
@@ -213,16 +205,16 @@ def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
         {"cgi_path": path, **{name: (quota or {}).get(name) for name in QUOTA_NUMBERS}}
         for path, quota in _with_parts(ask)
     ]
-    show(items, table(items, " ".join(["cgi_path", *QUOTA_NUMBERS])), as_json=as_json)
+    show(items, table(items, " ".join(["cgi_path", *QUOTA_NUMBERS])))
 
 
 @apps.command("clear-quota")
-@click.argument("app_id")
+@_app_argument
 @yes_option
-def clear_quota_command(app_id: str, yes: bool) -> None:
+def clear_quota_command(app_id: str) -> None:
     """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
     question = "Clear the quota of {app_id}, one of ten times this month?"
-    confirm(lambda: say(question, app_id=app_id), yes=yes)
+    confirm(lambda: say(question, app_id=app_id))
 
     async def clear(parts: Parts) -> None:
         await parts[WeChatApi].clear_quota(_with_wechat_token(parts, app_id))
@@ -232,10 +224,10 @@ def clear_quota_command(app_id: str, yes: bool) -> None:
 
 
 @apps.command()
-@click.argument("app_id")
+@_app_argument
 @click.argument("rid")
 @json_option
-def rid_command(app_id: str, rid: str, as_json: bool) -> None:
+def rid_command(app_id: str, rid: str) -> None:
     """Print what WeChat remembers of a call, by the rid in its errmsg, for seven days. Secrets are left out."""
 
     async def ask(parts: Parts) -> dict[str, Any]:
@@ -243,7 +235,7 @@ def rid_command(app_id: str, rid: str, as_json: bool) -> None:
         return await wechat.request_of(_with_wechat_token(parts, app_id), rid)
 
     request = _with_parts(ask)
-    show(request, [(word(name), value) for name, value in request.items()], as_json=as_json)
+    show(request, [(word(name), value) for name, value in request.items()])
 
 
 def _with_wechat_token(parts: Parts, app_id: str) -> App:
@@ -253,10 +245,9 @@ def _with_wechat_token(parts: Parts, app_id: str) -> App:
     return app
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields given by the options. Secrets are prompted for: every user of the machine can see the command line."""
-    fields = {name: value for name, value in options.items() if name not in _LABELS and value is not None}
-    return fields | {name: _ask_for(label) for name, label in _LABELS.items() if options.get(name)}
+def _asked(given: Mapping[str, Any]) -> dict[str, str]:
+    """The secrets of these, which are prompted for: every user of the machine can see the command line."""
+    return {name: _ask_for(label) for name, label in _LABELS.items() if given.get(name)}
 
 
 def _ask_for(label: str) -> str:
@@ -280,8 +271,8 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
 
 
-def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: str, *, as_json: bool) -> None:
+def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: str) -> None:
     async def answered(parts: Parts) -> AppAnswer:
         return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await ask(parts))
 
-    show(_with_parts(answered), text, as_json=as_json)
+    show(_with_parts(answered), text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wxauth.server.cli.printing import Failed, confirm, json_option, show, table, to_the_second, yes_option
+from wxauth.server.cli.printing import Failed, confirm, json_option, show, show_items, to_the_second, yes_option
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
@@ -31,7 +31,7 @@ def keys() -> None:
 
 @keys.command()
 @json_option
-def list_command(as_json: bool) -> None:
+def list_command() -> None:
     """Print every published key: former, signing and next ones.
 
     ES256 keys sign access tokens, RS256 keys id_tokens.
@@ -46,32 +46,32 @@ def list_command(as_json: bool) -> None:
 
     found = with_database(ask)
     rows = [{name: text(value) for name, value in key.items()} for key in found]  # type: ignore[arg-type]
-    columns = table(
+    show_items(
         found,
         "kid alg state signs_from published_until",
+        as_json=all_of(rows),
         signs_from=lambda key: to_the_second(key["signs_from"]),
         published_until=lambda key: to_the_second(key["published_until"]),
     )
-    show(all_of(rows), columns, as_json=as_json)
 
 
 @keys.command()
 @json_option
-def rotate_command(as_json: bool) -> None:
+def rotate_command() -> None:
     """Publish a new key. It signs once every cache has had time to fetch it.
 
     If a key is waiting already, none is made. Where there are websites, the keys of id_tokens are rotated too.
     """
     key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
-    show(row, say("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)), as_json=as_json)
+    show(row, say("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
 
 
 # An id may begin with "-", even with "-h".
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
 @json_option
-def withdraw_command(kid: str, as_json: bool) -> None:
+def withdraw_command(kid: str) -> None:
     """Withdraw a stolen key at once: all tokens that it signed are refused.
 
     wxauth refuses them within seconds, guards within five minutes. Sessions stay open: the next refresh gives a token
@@ -87,7 +87,7 @@ def withdraw_command(kid: str, as_json: bool) -> None:
 
     signs = _with_key_ring(withdraw)
     text = say("{kid} is withdrawn; {other} signs now", kid=kid, other=signs.kid)
-    show({"kid": kid, "signing": signs.kid}, text, as_json=as_json)
+    show({"kid": kid, "signing": signs.kid}, text)
 
 
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
@@ -109,7 +109,7 @@ def new_command() -> None:
 
 @secret.command()
 @json_option
-def reseal_command(as_json: bool) -> None:
+def reseal_command() -> None:
     """Encrypt all stored secrets again with WXAUTH_SECRET_KEY.
 
     The former key must be in WXAUTH_SECRET_KEY_PREVIOUS. Run it when every replica has the new key. It may run beside
@@ -119,7 +119,7 @@ def reseal_command(as_json: bool) -> None:
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
-    show(asdict(done), say("encrypted again: {counts}", counts=_counts(done)), as_json=as_json)
+    show(asdict(done), say("encrypted again: {counts}", counts=_counts(done)))
     if done.not_opened:
         text = "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it"
         raise Failed(text, n=done.not_opened)
@@ -128,7 +128,7 @@ def reseal_command(as_json: bool) -> None:
 @secret.command()
 @yes_option
 @json_option
-def forget_command(yes: bool, as_json: bool) -> None:
+def forget_command() -> None:
     """Erase what no configured secret key decrypts, because the key is lost. Back up the database first.
 
     Everybody must log in again, which phones do by themselves; no user, identity or phone number is lost. Look for the
@@ -137,14 +137,14 @@ def forget_command(yes: bool, as_json: bool) -> None:
     from wxauth.server.service.resealing import forget
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    confirm(lambda: say("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?"), yes=yes)
+    confirm(lambda: say("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?"))
     done = with_database(lambda database, now: forget(database, sealer, now=now))
     lines = [say("given up: {counts}", counts=_counts(done))]
     if done.webhook_secrets:
         lines.append(say("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable"))
     if done.apps:
         lines.append(say("add these apps again: wxauth apps add APP_ID"))
-    show(asdict(done), "\n".join(lines), as_json=as_json)
+    show(asdict(done), "\n".join(lines))
 
 
 def _counts(done: "SealedCounts") -> str:

@@ -151,7 +151,6 @@ def import_command(
     app_id: str | None,
     mapped: tuple[dict[str, str], dict[str, dict[str, str]]],
     rejected_path: Path | None,
-    as_json: bool,
     **flags: Any,
 ) -> None:
     """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
@@ -248,7 +247,7 @@ def import_command(
     numbers = asdict(counts)
     incomplete = say(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
     blank = say(", blank: {n}", n=counts.blank) if counts.blank else ""
-    show(numbers, say(_COUNTS, **numbers) + incomplete + blank, as_json=as_json)
+    show(numbers, say(_COUNTS, **numbers) + incomplete + blank)
     if counts.refused:
         click.echo(say(_MEND, file=rejected_path) if rejected_path else say(_RUN_AGAIN), err=True)
     if options.dry_run:

@@ -4,12 +4,12 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import Title
@@ -25,10 +25,30 @@ from wxauth.server.core.terminal import (
     width,
     word,
 )
-from wxauth.server.web.bodies import Time, id_in_cursor
+from wxauth.server.web.bodies import Page, PageQuery, Time, id_in_cursor, items_of
 from wxauth.texts import clean_text
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+def _noted(name: str, text: str) -> Callable[["Command"], "Command"]:
+    """A switch that no command receives: what prints or asks reads it (`_is_given`)."""
+
+    def note(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        context.meta[name] = value
+
+    return click.option(name, is_flag=True, expose_value=False, callback=note, help=text)
+
+
+def _is_given(name: str) -> bool:
+    return bool(click.get_current_context().meta.get(name))
+
+
+json_option = _noted("--json", "Print JSON, for programs.")
+yes_option = _noted("--yes", "Do not ask for confirmation.")
+
+
+def prints_json() -> bool:
+    """Whether the answer is for a program: `--json` was given."""
+    return _is_given("--json")
 
 
 class Failed(click.ClickException):
@@ -63,16 +83,15 @@ _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 SHOWN_ONCE: Final = Text("Keep the secret, it is not shown again.")
 
 
-def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, as_json: bool) -> None:
+def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
     """Print an answer.
 
     Args:
-        answer: Printed as JSON, if `as_json`.
+        answer: Printed with `--json`.
         text: Printed otherwise: a line, or a table's rows.
         notes: Lines printed to standard error beside the text.
-        as_json: Whether `--json` was given.
     """
-    if as_json:
+    if prints_json():
         click.echo(to_json(answer))
         return
     if isinstance(text, str):
@@ -81,6 +100,15 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str, 
         print_table(text)
     for note in notes:
         click.echo(shown(note), err=True)
+
+
+def show_items(
+    found: Page[Any] | Iterable[Any], names: str, *, as_json: object = None, **shown: Callable[[Any], object]
+) -> None:
+    """Print a list or a page of one, with the columns of `table`. `as_json` is its JSON, if not that of its items."""
+    page = found if isinstance(found, Page) else Page(list(found), None)
+    notes = [say("There are more: --cursor {cursor}", cursor=page.next_cursor)] if page.next_cursor else []
+    show(as_json or items_of(page), table(page.items, names, **shown), *notes)
 
 
 def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) -> list[tuple[object, ...]]:
@@ -150,12 +178,13 @@ def to_the_second(time: datetime | None) -> str:
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
+def confirm(question: Callable[[], str]) -> None:
+    """Ask for confirmation on the terminal, unless `--yes` was given.
 
-def confirm(question: Callable[[], str], *, yes: bool) -> None:
-    """Ask for confirmation on the terminal, unless `yes`. Raises: click.UsageError without a terminal, click.Abort."""
-    if yes:
+    Raises: click.UsageError without a terminal, click.Abort.
+    """
+    if _is_given("--yes"):
         return
     if not sys.stdin.isatty():
         raise WrongCall("without a terminal, --yes must be given")
@@ -191,18 +220,8 @@ text_option = checked(stripped)
 time_option = checked(
     TypeAdapter(Time).validate_python, "must be a time with its offset, like 2026-11-27T18:00:00+08:00"
 )
+_once = checked(lambda values: [*dict.fromkeys(values)] or None)
 _cursor = checked(id_in_cursor, "must be the next_cursor of a page")
-
-
-def page_options(command: Command) -> Command:
-    """Add `--limit` and `--cursor`."""
-    command = click.option("--cursor", callback=_cursor, help="The next_cursor of the page before.")(command)
-    return click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)(command)
-
-
-def more(next_cursor: str | None) -> list[str]:
-    """The note below a page that is not the last."""
-    return [] if next_cursor is None else [say("There are more: --cursor {cursor}", cursor=next_cursor)]
 
 
 def why_not(file: object, exc: OSError) -> Title:
@@ -218,39 +237,89 @@ def read_picture(given: str) -> str:
         raise WrongValue("{name}: {rule}", name=given, rule=exc.text) from None
 
 
-def field_option(
-    name: str, shape: Mapping[str, Any], *, option: str, clear: str | None = None, **changed: Any
-) -> Callable[[Command], Command]:
-    """The option for a field of this JSON schema: a switch, a choice, a text, a list with commas, or JSON.
+def takes(
+    model: type[BaseModel], *, clear: str | None = None, **changed: Mapping[str, Any] | None
+) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Add the options of a model's fields: their types, choices and texts are those of its schema.
+
+    The command receives `given`, the values of the options that were given, by field.
 
     Args:
-        name: Of the field, and of the command's argument.
-        shape: The field's schema.
-        option: The option's own name.
-        clear: What clears the field, where an option can: its value is an empty text then.
-        changed: What differs from the option that the schema makes.
+        model: The body or the query of an operation.
+        clear: What clears a field, where an option can: its value is an empty text then. A switch has its opposite.
+        changed: How the options of some fields differ from what the schema makes; None for a field without an option.
     """
-    kinds = {each["type"]: each for each in shape.get("anyOf", (shape,))}
-    choices = kinds.get("string", {}).get("enum", ())
+    schema = model.model_json_schema()
+    options = {
+        name: _option_of(name, shape, schema, clear, changed.get(name) or {}, is_query=issubclass(model, PageQuery))
+        for name, shape in schema["properties"].items()
+        if changed.get(name, {}) is not None
+    }
+
+    def decorate(function: Callable[..., object]) -> Callable[..., object]:
+        @wraps(function)
+        def command(**values: Any) -> object:
+            given = {name: values.pop(name) for name in [*values] if name in options}  # as they were called
+            return function(given={name: it for name, it in given.items() if it is not None}, **values)
+
+        shown = sorted(options, key=lambda name: name in PageQuery.model_fields)
+        for name in shown[::-1]:
+            made = dict(options[name])
+            command = click.option(made.pop("option"), name, **made)(command)
+        return command
+
+    return decorate
+
+
+def _option_of(
+    name: str,
+    shape: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    clear: str | None,
+    changed: Mapping[str, Any],
+    *,
+    is_query: bool,
+) -> Mapping[str, Any]:
+    """The option for a field with this schema: a switch, a choice, a number, a text, a list with commas, or JSON."""
+    found = [schema["$defs"][it["$ref"][8:]] if "$ref" in it else it for it in shape.get("anyOf", (shape,))]
+    kinds = {it["type"]: it for it in found if "type" in it}
+    text, bounds, default = kinds.get("string", {}), kinds.get("integer", {}), shape.get("default")
+    choices = text.get("enum") or kinds.get("array", {}).get("items", {}).get("enum")
     words = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
-    metavars = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT", "boolean": None}
+    metavars = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
 
     def value(given: str) -> object:
+        if is_query:
+            return stripped(given) or None
         if given == clear:
             return ""
         if "array" in kinds:
             return [part.strip() for part in given.split(",") if part.strip()]
-        return given if "string" in kinds else from_json(given)
+        return given if text else from_json(given)
 
-    text = re.sub("[Nn]ull:", f"{clear}:" if clear else "by default", shape["description"]).replace("`", "")
     made: dict[str, Any] = {
-        "help": text + (" Repeatable." if changed.get("multiple") else ""),
-        "type": click.Choice([*choices, *([clear] if clear else [])]) if choices else None,
-        "metavar": next((word for part, word in words.items() if part in name), metavars[next(iter(kinds))]),
+        "option": f"--{name.replace('_', '-')}",
+        "help": re.sub("[Nn]ull:", f"{clear}:" if clear else "by default", shape.get("description", "")),
         "callback": checked(value, 'must be JSON, such as 2 or {"role": "authenticated"}, or default'),
     }
-    if choices:
-        del made["metavar"]
     if "boolean" in kinds:
         made |= {"is_flag": True, "default": None, "callback": None}
-    return click.option(option, name, **made | changed)
+    elif choices:
+        made["type"] = click.Choice([*map(str, choices), *([clear] if clear and default is None else [])])
+    elif default is not None and bounds:
+        made |= {"type": click.IntRange(bounds["minimum"], bounds["maximum"]), "default": default, "show_default": True}
+        made["callback"] = None
+    elif text.get("format") == "uuid":
+        made |= {"type": click.UUID, "callback": None}
+    elif text.get("format") == "date-time":
+        made |= {"callback": time_option, "metavar": "TIME"}
+    elif name == "cursor":
+        made["callback"] = _cursor
+    else:
+        made["metavar"] = next((it for part, it in words.items() if part in name), metavars[next(iter(kinds))])
+    if changed.get("multiple"):
+        made |= {"callback": _once, "help": f"{made['help']} Repeatable."}
+    made |= changed
+    if "boolean" in kinds and clear is not None and "/" not in made["option"]:
+        made["option"] += f"/--no-{made['option'][2:]}"
+    return made | {"help": made["help"].replace("`", "")}

@@ -17,7 +17,7 @@ from wxauth.server.core.terminal import Text, say, shown
 @click.command()
 @click.option("--to", "revision", default="head", show_default=True, help="An older revision reverts the later ones.")
 @yes_option
-def migrate(revision: str, yes: bool) -> None:
+def migrate(revision: str) -> None:
     """Migrate the database schema to this version.
 
     Replicas serve meanwhile. Several replicas may run it at once. It may be stopped and run again: each revision is
@@ -26,7 +26,7 @@ def migrate(revision: str, yes: bool) -> None:
     from wxauth.server.core.revisions import is_newer
 
     if revision == "base":
-        confirm(lambda: say("Erase all users and data for good?"), yes=yes)
+        confirm(lambda: say("Erase all users and data for good?"))
     with failures_printed():
         # That it waits, and for what.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
@@ -53,7 +53,7 @@ async def _migrate(url: str, revision: str) -> str | None:
 
 @click.command()
 @json_option
-def check(as_json: bool) -> None:
+def check() -> None:
     """Run the health checks. They cover settings, database, keys, issuer, clocks, and each app at WeChat.
 
     Nothing is changed; it may run beside the service or before the service starts. Each line is ok, BAD or a note: a
@@ -69,14 +69,13 @@ def check(as_json: bool) -> None:
     show(
         [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.text} for it in results],
         [(MARKS[it.level], it.name, shown(it.text)) for it in results],
-        as_json=as_json,
     )
     sys.exit(0 if all(it.ok for it in results) else 1)
 
 
 @click.command()
 @json_option
-def sweep(as_json: bool) -> None:
+def sweep() -> None:
     """Delete expired data now.
 
     Deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS ago, and
@@ -88,5 +87,4 @@ def sweep(as_json: bool) -> None:
     show(
         {"events": swept.events, "addresses": swept.addresses},
         say("events deleted: {events}, addresses truncated: {n}", events=swept.events, n=swept.addresses),
-        as_json=as_json,
     )

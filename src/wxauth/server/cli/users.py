@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import click
@@ -19,12 +19,12 @@ from wxauth.server.cli.printing import (
     confirm,
     header,
     json_option,
-    more,
-    page_options,
     printable,
+    prints_json,
     show,
+    show_items,
     stripped,
-    table,
+    takes,
     text_option,
     time_option,
     to_the_minute,
@@ -47,7 +47,7 @@ from wxauth.server.users.admin import (
     read_user,
 )
 from wxauth.server.users.attributes import check_patch, typed_attribute
-from wxauth.server.users.bodies import Reason, Role, UserDetailAnswer, users_answer
+from wxauth.server.users.bodies import Reason, Role, UserDetailAnswer, UsersQuery, users_answer
 from wxauth.server.users.search_rows import UserSearch, find_users
 
 if TYPE_CHECKING:
@@ -98,38 +98,16 @@ def users() -> None:
 
 
 @users.command()
-@click.option(
-    "--q",
-    callback=text_option,
-    help="A whole openid, unionid, external id or id, or a phone number; or a part of the nickname.",
-)
-@click.option("--status", type=click.Choice(["active", "disabled"]))
-@click.option("--role", callback=_role)
-@click.option("--app-id", callback=text_option, help="Only users who have an identity in this app.")
-@page_options
+@takes(UsersQuery, role={"callback": _role})
 @json_option
-def list_command(
-    q: str | None,
-    status: str | None,
-    role: str | None,
-    app_id: str | None,
-    limit: int,
-    cursor: UUID | None,
-    as_json: bool,
-) -> None:
+def list_command(given: dict[str, Any]) -> None:
     """Print users, the newest first. JSON is that of GET /v1/admin/users."""
+    query = UsersQuery.model_construct(**given)
     region = read_settings(PhoneSettings).phone_region
-    search = UserSearch(
-        text=q or None,
-        region=region,
-        status=UserStatus(status) if status else None,
-        role=role,
-        app_id=app_id or None,
-    )
-    page = with_database(lambda database, _: find_users(database, search, before=cursor, limit=limit))
+    search = UserSearch(text=query.q, region=region, status=query.status, role=query.role, app_id=query.app_id)
+    page = with_database(lambda database, _: find_users(database, search, before=query.cursor, limit=query.limit))
     columns = "id status roles last_login_at nickname"
-    rows = table(page.items, columns, nickname=lambda user: _called(user.id, user.nickname))
-    show(users_answer(page), rows, *more(page.next_cursor), as_json=as_json)
+    show_items(page, columns, as_json=users_answer(page), nickname=lambda user: _called(user.id, user.nickname))
 
 
 @users.command()
@@ -137,7 +115,7 @@ def list_command(
 @click.option("--check", is_flag=True, help="Check at WeChat whether each session key is valid; needs all settings.")
 @click.option("--export", is_flag=True, help="Print all that is stored of the person, as GET /v1/me/export answers.")
 @json_option
-def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> None:
+def show_command(user_id: UUID, check: bool, export: bool) -> None:
     """Print a user with all identities and open sessions. JSON is that of GET /v1/admin/users/{id}.
 
     With --check, JSON has `session_keys` too, as POST /v1/admin/users/{id}/session-keys/check answers.
@@ -148,7 +126,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
     user = _read_user(user_id)
     states = _key_states(user_id) if check else ()
     keys = {"session_keys": list(states)} if check else {}
-    show({**user, **keys}, _table(user, states), as_json=as_json)
+    show({**user, **keys}, _table(user, states))
     unchecked = sum(state.error not in (None, "session_key_expired") for state in states)
     if unchecked:
         raise Failed("{n} session keys could not be checked", n=unchecked)
@@ -301,7 +279,7 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
 @click.argument("from_id", metavar="FROM", type=click.UUID)
 @click.argument("into_id", metavar="INTO", type=click.UUID)
 @yes_option
-def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
+def merge_command(from_id: UUID, into_id: UUID) -> None:
     """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
 
     def question() -> str:
@@ -315,7 +293,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
         except NotFound:
             raise Failed("one of these users is not there") from None
 
-    confirm(question, yes=yes)
+    confirm(question)
     merged, user = with_database(merge)
     click.echo(
         say("{former} is {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=_names(user["roles"]))
@@ -342,9 +320,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
 @click.option("--no-external-id", is_flag=True, help="No external id moves.")
 @yes_option
 @json_option
-def split_command(
-    user_id: UUID, key: tuple[str, str], external_id: str | None, no_external_id: bool, yes: bool, as_json: bool
-) -> None:
+def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, no_external_id: bool) -> None:
     """Undo a wrong merge: make an identity of USER_ID a user of its own.
 
     If one merge added exactly these identities, the new user has the former id again. Name, picture, number, consents
@@ -362,15 +338,15 @@ def split_command(
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
-    confirm(lambda: say("Split {name} from {user_id}?", name=name, user_id=user_id), yes=yes)
+    confirm(lambda: say("Split {name} from {user_id}?", name=name, user_id=user_id))
     user, new_user = with_database(split_it)
     rows = [
         (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
         for who, each in ((word("user"), user), (word("new_user"), new_user))
     ]
     columns = header(" ", "id", "external_id", "identities")
-    show({"user": user, "new_user": new_user}, [columns, *rows], as_json=as_json)
-    for each in () if as_json else (user, new_user):
+    show({"user": user, "new_user": new_user}, [columns, *rows])
+    for each in () if prints_json() else (user, new_user):
         ban: EarlierBan | None = None
         if each["status"] == "disabled":
             ban = {"reason": each.get("reason"), "until": to_the_minute(each["until"]) if "until" in each else None}
@@ -380,11 +356,10 @@ def split_command(
 @users.command()
 @_user_argument
 @yes_option
-def erase_command(user_id: UUID, yes: bool) -> None:
+def erase_command(user_id: UUID) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
     confirm(
         lambda: say("Erase {user_id} ({name}) for good?", user_id=user_id, name=_name_of(user_id)),
-        yes=yes,
     )
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     click.echo(say("erased {user_id}", user_id=user_id))

@@ -29,7 +29,7 @@ from wxauth.server.core.claims import check_claims
 from wxauth.server.core.database import Database
 from wxauth.server.core.resources import Resource, as_compared, find_resource
 from wxauth.server.core.setting_types import AppKind, check_logo
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import ClientCommandSettings, Settings
 from wxauth.server.core.terminal import Text, WrongValue
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
@@ -94,6 +94,9 @@ _ON_LOOPBACK: Final = re.compile(
 )
 _URIS: Final = ("redirect_uris", "logout_uris")
 _OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
+
+
+AnyClientSettings = Settings | ClientCommandSettings
 
 
 class WrongClient(InvalidRequest):
@@ -167,6 +170,42 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
     return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
 
 
+async def register(
+    database: Database,
+    resolver: NameResolver,
+    settings: AnyClientSettings,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    by: Actor = OPERATOR,
+    now: datetime,
+) -> tuple[Client, Credentials | None]:
+    """Build a client, check what it refers to, and add it. Returns its credentials too; None for a public client.
+
+    Raises: WrongClient, NameTaken.
+    """
+    options = _with_known_resources(options, settings.resources)
+    client = build_client(name, options)
+    _refuse_reserved(client, await _check_others(database, resolver, settings, options))
+    return client, await add_client(database, client, by=by, now=now)
+
+
+async def revise(
+    database: Database,
+    resolver: NameResolver,
+    settings: AnyClientSettings,
+    name: str,
+    changes: Mapping[str, Any],
+    *,
+    by: Actor = OPERATOR,
+    now: datetime,
+) -> AddedClient:
+    """Check what these fields of a client refer to, and change them. Raises: NotFound, WrongClient."""
+    changes = _with_known_resources(changes, settings.resources)
+    reserved = await _check_others(database, resolver, settings, changes)
+    return await change_client(database, name, changes, reserved=reserved, by=by, now=now)
+
+
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
     """Add a client. Returns its credentials, which are not stored; None for a public client.
 
@@ -195,7 +234,7 @@ async def change_client(
 ) -> AddedClient:
     """Change some fields of a client. A site's sessions continue, with the scopes that the site still has.
 
-    Null, false or empty clears an optional field. `reserved` are names that no site may have: see `reserved_names`.
+    Null, false or empty clears an optional field. `reserved` are names that no site may have.
 
     Raises: NotFound, WrongClient.
     """
@@ -204,7 +243,7 @@ async def change_client(
         if client is None:
             raise NotFound(NO_SUCH_CLIENT)
         new = build_client(name, _merged(client, changes))
-        refuse_reserved(new, reserved)
+        _refuse_reserved(new, reserved)
         values = new.model_dump()
         if fields := [field for field, value in values.items() if value != getattr(client, field)]:
             client = client.model_copy(update=values)
@@ -280,12 +319,7 @@ def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
     return [scope for scope in Scope if scope in scopes]
 
 
-async def reserved_names(database: Database, audience: str, apps: Sequence[App] = ()) -> Sequence[str]:
-    """The names no site may have, because its tokens would be confused: the audience, these and all stored apps."""
-    return [audience, *(app.app_id for app in apps), *(app.app_id for app in await stored_apps(database))]
-
-
-def refuse_reserved(client: Client, reserved: Collection[str]) -> None:
+def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
     """Raises: WrongClient, if a site has one of these names."""
     if client.is_site and client.name in reserved:
         raise WrongClient(
@@ -293,23 +327,7 @@ def refuse_reserved(client: Client, reserved: Collection[str]) -> None:
         )
 
 
-def refers_to_apps(values: Mapping[str, Any]) -> bool:
-    """Whether these fields of a site refer to an app."""
-    return any(values.get(field) for field in _APPS)
-
-
-def refuse_wrong_apps(values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
-    """Raises: WrongClient, if a field of a site names an app of the wrong kind, or an unknown app.
-
-    Only an unknown mini-program is accepted, because it may be added later.
-    """
-    for field, (kind, rule) in _APPS.items():
-        app_id = values.get(field)
-        if app_id and kinds.get(app_id, "mini_program") != kind:
-            raise WrongClient(field, rule)
-
-
-def with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -> Mapping[str, Any]:
+def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -> Mapping[str, Any]:
     """These fields of a client, with each resource as the settings spell it. Raises: WrongClient, for another one."""
     if not values.get("resources"):
         return values
@@ -319,22 +337,39 @@ def with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -
     return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
 
 
-async def refuse_wrong_receiver(values: Mapping[str, Any], resolver: NameResolver) -> None:
-    """Raises: WrongClient, if logout tokens must not be sent to the `backchannel_logout_uri` in these fields."""
-    uri = values.get("backchannel_logout_uri")
-    if not uri:
-        return
-    if "#" in uri:
-        raise WrongClient("backchannel_logout_uri", "must be without a fragment")
-    try:
-        await check_url(uri, resolver=resolver)
-    except RefusedUrl as exc:
-        raise WrongClient("backchannel_logout_uri", exc.text) from None
+async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Mapping[str, AppKind]:
+    """The kinds of all apps, those of the settings and those that are stored, by id."""
+    stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await stored_apps(database)}
+    return stored | {app.app_id: app.kind for app in settings.apps}
+
+
+async def _check_others(
+    database: Database, resolver: NameResolver, settings: AnyClientSettings, values: Mapping[str, Any]
+) -> Collection[str]:
+    """Check what these fields refer to: apps of the right kind, and where logout tokens may be sent.
+
+    Only an unknown mini-program is accepted, because it may be added later. Returns the names that no site may have,
+    because its tokens would be confused: the audience's and those of all apps.
+
+    Raises: WrongClient.
+    """
+    kinds = await _kinds_of_apps(database, settings)
+    for field, (kind, rule) in _APPS.items():
+        if values.get(field) and kinds.get(values[field], "mini_program") != kind:
+            raise WrongClient(field, rule)
+    if uri := values.get("backchannel_logout_uri"):
+        if "#" in uri:
+            raise WrongClient("backchannel_logout_uri", "must be without a fragment")
+        try:
+            await check_url(uri, resolver=resolver)
+        except RefusedUrl as exc:
+            raise WrongClient("backchannel_logout_uri", exc.text) from None
+    return {settings.audience, *kinds}
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
     """The sites that have the name of the audience or an app, so that their tokens are confused."""
-    names = await reserved_names(database, settings.audience, settings.apps)
+    names = [settings.audience, *await _kinds_of_apps(database, settings)]
     return await database.values(rows.SITES_NAMED, names=names)
 
 

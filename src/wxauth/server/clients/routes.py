@@ -8,8 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, c
 from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
-from wxauth.server.apps.registry import Apps
-from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients import clients, rows
 from wxauth.server.clients.clients import URI_RULE, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
@@ -106,7 +104,6 @@ async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockD
 async def add_client(
     administrator: FreshAdministratorDep,
     settings: SettingsDep,
-    apps: AppsDep,
     name_resolver: NameResolverDep,
     database: DatabaseDep,
     clock: ClockDep,
@@ -117,13 +114,10 @@ async def add_client(
     With `redirect_uris` or `device`, the client is a site that logs users in. The secret is only in this answer: its
     hash is stored. A public client has no secret.
     """
-    now = clock()
-    given = clients.with_known_resources(body.model_dump(exclude={"name"}), settings.resources)
-    client = clients.build_client(body.name, given)
-    await _check_apps(apps, client.model_dump())
-    await clients.refuse_wrong_receiver(client.model_dump(), name_resolver)
-    clients.refuse_reserved(client, await clients.reserved_names(database, settings.audience, settings.apps))
-    credentials = await clients.add_client(database, client, by=administrator, now=now)
+    now, given = clock(), body.model_dump(exclude={"name"})
+    client, credentials = await clients.register(
+        database, name_resolver, settings, body.name, given, by=administrator, now=now
+    )
     secret = None if credentials is None else credentials.client_secret
     return NewClientAnswer(**client.model_dump(), created_at=now, client_id=client.name, client_secret=secret)
 
@@ -136,7 +130,6 @@ async def add_client(
 async def change_client(
     administrator: FreshAdministratorDep,
     settings: SettingsDep,
-    apps: AppsDep,
     name_resolver: NameResolverDep,
     database: DatabaseDep,
     clock: ClockDep,
@@ -148,18 +141,8 @@ async def change_client(
     A given list replaces the former list. `redirect_uris` or `device` turn a service into a site; a site remains a
     site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
     """
-    now = clock()
-    changes = clients.with_known_resources(body.model_dump(exclude_unset=True), settings.resources)
-    await _check_apps(apps, changes)
-    await clients.refuse_wrong_receiver(changes, name_resolver)
-    changed = await clients.change_client(
-        database,
-        name,
-        changes,
-        reserved=await clients.reserved_names(database, settings.audience, settings.apps),
-        by=administrator,
-        now=now,
-    )
+    now, changes = clock(), body.model_dump(exclude_unset=True)
+    changed = await clients.revise(database, name_resolver, settings, name, changes, by=administrator, now=now)
     return client_answer(changed, now=now)
 
 
@@ -187,10 +170,3 @@ async def renew_client_secret(
     at_once = body is not None and body.at_once
     credentials, scopes = await clients.renew_secret(database, name, at_once=at_once, by=administrator, now=clock())
     return ClientSecretAnswer(name=name, client_id=name, client_secret=credentials.client_secret, scopes=list(scopes))
-
-
-async def _check_apps(apps: Apps, values: Mapping[str, Any]) -> None:
-    """Check the kinds of the apps in these fields. Raises: WrongClient."""
-    if clients.refers_to_apps(values):
-        await apps.refresh()  # another replica may just have added the app
-        clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in apps.all()})

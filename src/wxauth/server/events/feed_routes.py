@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
-from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
+from wxauth.server.events.bodies import KnownType
 from wxauth.server.events.feed_rows import LAST_POSITION, Place, read_slice
 from wxauth.server.web.bodies import OrEmpty, Parameters, ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.dependencies import DatabaseDep
@@ -47,12 +47,6 @@ def place_in(cursor: str) -> Place:
     raise ValueError("Not a next_cursor of this feed")
 
 
-def _known_type(value: Any) -> Any:
-    if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
-        raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
-    return value
-
-
 def _without_empty(values: Any) -> Any:
     return [value for value in values if value != ""] if isinstance(values, list) else values
 
@@ -63,7 +57,6 @@ def _is_cursor(value: str) -> str:
     return value
 
 
-KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})]
 """A type of event that siblings receive."""
 
 

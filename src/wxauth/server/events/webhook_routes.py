@@ -1,95 +1,30 @@
 """`/v1/admin/webhooks`: the webhooks that receive siblings' events."""
 
-from typing import Annotated, Final, NotRequired, Self
-from uuid import UUID
+from typing import Annotated, Final
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, Field, StrictBool, StringConstraints, model_validator
-from typing_extensions import TypedDict
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
-from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.events.feed_routes import KnownType
-from wxauth.server.events.models import DeliveryRow, DeliveryState, WebhookAnswer
-from wxauth.server.events.sending import Answer
+from wxauth.server.events.bodies import (
+    DeliveriesQuery,
+    NewWebhook,
+    ReplayedAnswer,
+    ReplayRequest,
+    TrialAnswer,
+    WebhookChange,
+    trial_answer,
+)
+from wxauth.server.events.models import DeliveryRow, WebhookAnswer
 from wxauth.server.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
-from wxauth.server.outbound.urls import MAX_URL
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Changes, Items, OrEmpty, PageQuery, Time, all_of, body_like, items_of
+from wxauth.server.web.bodies import Items, all_of, items_of
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
-
-_EXAMPLE_NAME: Final = "orders"
-_EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
-
-_Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 _NONE: Final = NotFound(NO_SUCH_WEBHOOK)
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
 router = Router("admin")
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
-
-
-class NewWebhook(BaseModel):
-    """A webhook to add."""
-
-    model_config = body_like({"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]})
-
-    name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
-    url: _Url = Field(description="https, or http in a private network.")
-    types: list[KnownType] | None = Field(default=None, description="Default: all types.")
-
-
-class WebhookChange(Changes):
-    """Changes of a webhook. An absent or null field is unchanged."""
-
-    model_config = body_like({"is_enabled": True})
-
-    url: _Url | None = None
-    types: list[KnownType] | None = Field(default=None, description="Empty: all.")
-    is_enabled: StrictBool | None = Field(default=None, description="A webhook that answers 410 is disabled.")
-
-
-class ReplayRequest(BaseModel):
-    """What to deliver again: one event, or all events since a time."""
-
-    model_config = body_like({"since": "2026-11-20T08:00:00Z"})
-
-    event_id: UUID | None = None
-    since: Time | None = None
-
-    @model_validator(mode="after")
-    def _names_one(self) -> Self:
-        if (self.event_id is None) == (self.since is None):
-            raise ValueError("Must have event_id or since")
-        return self
-
-
-class DeliveriesQuery(PageQuery):
-    """Which deliveries to list."""
-
-    state: Annotated[DeliveryState | None, OrEmpty] = None
-
-
-class TrialAnswer(TypedDict):
-    """The outcome of a test message."""
-
-    status: Annotated[int | None, Field(examples=[204])]
-    milliseconds: NotRequired[Annotated[int, Field(examples=[12])]]
-    error: NotRequired[str]
-
-
-class ReplayedAnswer(BaseModel):
-    """How many events are delivered again."""
-
-    replayed: int = Field(examples=[12])
-
-
-def trial_answer(answer: Answer) -> TrialAnswer:
-    """The outcome of a test: a status, or the reason why there is none."""
-    if answer.status is None:
-        return {"status": None, "error": answer.error or "no answer"}
-    return {"status": answer.status, "milliseconds": answer.milliseconds}
 
 
 @router.get("/v1/admin/webhooks", summary=Title("List webhooks", "查看 Webhook"))
@@ -153,7 +88,7 @@ async def list_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
     """The deliveries of the last 30 days, sent and pending, the newest first."""
-    return items_of(await webhooks.deliveries_of(name, query.state, before=query.cursor, limit=query.limit))
+    return items_of(await webhooks.deliveries_of(name, query))
 
 
 @router.post("/v1/admin/webhooks/{name}/replay", summary=Title("Replay events", "重新投递事件"), failures=[_NONE])

@@ -15,6 +15,7 @@ from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
+from wxauth.server.events.bodies import DeliveriesQuery
 from wxauth.server.events.feed_rows import PlacedEvent
 from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
 from wxauth.server.events.sending import Answer
@@ -130,14 +131,12 @@ class Webhooks:
         }
         return await self.deliveries.send(webhook.id, webhook, event, now=now)
 
-    async def deliveries_of(
-        self, name: str, state: DeliveryState | None, *, before: UUID | None, limit: int
-    ) -> Page[DeliveryRow]:
-        """The newest deliveries of a webhook, older than `before`. Raises: NotFound."""
+    async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:
+        """The newest deliveries of a webhook. Raises: NotFound."""
         webhook = await self.read(name)
-        states = list(DeliveryState) if state is None else [state]
-        wanted = {"receiver_id": webhook.id, "states": states, "before": before, "limit": limit + 1}
-        return Page.of(await self.database.rows(webhook_rows.LIST_DELIVERIES, **wanted), limit)
+        states = list(DeliveryState) if query.state is None else [query.state]
+        wanted = {"receiver_id": webhook.id, "states": states, "before": query.cursor, "limit": query.limit + 1}
+        return Page.of(await self.database.rows(webhook_rows.LIST_DELIVERIES, **wanted), query.limit)
 
     async def replay(
         self,
