@@ -24,6 +24,7 @@ from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
 from tests.loops import UnhurriedLoop
 from tests.processes import catch_ignored_signals, use_memory
+from tests.receiver import Receiver, receiving
 from tests.world import (
     AddSibling,
     Admin,
@@ -198,7 +199,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncIterator[asyncpg.Connection]:
     """A connection to this test's database, to check what was stored."""
-    if database_url == shared_database.url:
+    if database_url in (shared_database.url, NOWHERE):
         yield shared_database.rows
         return
     connection = await asyncpg.connect(database_url)
@@ -427,6 +428,13 @@ def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSiblin
         return credentials
 
     return add
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """The server of a sibling, a site or a team, to which something is sent."""
+    async with receiving() as receiver:
+        yield receiver
 
 
 @pytest.fixture

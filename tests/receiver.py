@@ -17,6 +17,7 @@ class Receiver:
     """Records requests. Its answer is a status, `hang`, or the result of a function of the request."""
 
     url: str
+    requests: list[web.Request] = field(default_factory=list)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     """Returned one after the other; after the last one, `usual`."""
@@ -27,6 +28,7 @@ class Receiver:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.got.append((dict(request.headers), await request.read()))
+        self.requests.append(request)
         answer = self.answers.pop(0) if self.answers else self.usual
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -39,6 +41,10 @@ class Receiver:
             return web.Response(status=answer)
         finally:
             self.under_way -= 1
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [body for _, body in self.got]
 
     @property
     def ids(self) -> list[str]:

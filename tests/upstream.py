@@ -67,6 +67,16 @@ def in_pieces(*pieces: bytes, then: Behaviour | None = None) -> Behaviour:
     return behave
 
 
+def after(gate: asyncio.Event, then: Behaviour) -> Behaviour:
+    """This, once the test permits it."""
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await then(writer)
+
+    return behave
+
+
 async def hang(_: asyncio.StreamWriter) -> None:
     """No answer, while the connection stays open."""
     await asyncio.Event().wait()

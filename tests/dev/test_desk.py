@@ -1,6 +1,5 @@
 """The phone on the desk: the simulator's server behind its page."""
 
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.dev.running import Dev, running_dev
 from tests.processes import run, serving, until
 from tests.receiver import receiving
 from tests.sweeps import swept
+from tests.upstream import Upstream, answer
 from tests.world import Stage
 from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
@@ -220,16 +220,8 @@ def test_a_missing_answer_is_not_shown_as_an_answer(code: str) -> None:
 @pytest.mark.parametrize("seconds", [0, 0.3])
 @pytest.mark.process
 async def test_a_browser_on_the_desk_sends_a_callback_twice_if_configured(seconds: float) -> None:
-    came = []
-
-    async def come_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.append((await reader.readuntil(b"\r\n\r\n")).split()[1])
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(come_back, "127.0.0.1", 0) as site:
-        back = f"http://127.0.0.1:{site.sockets[0].getsockname()[1]}/v1/authorize/wechat"
+    async with Upstream(answer(b"ok", headers="Connection: close\r\n")) as site:
+        back = f"{site.url}/v1/authorize/wechat"
         with serving(create_simulator()) as url:
             async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
                 app_id = ACCOUNT["app_id"]
@@ -238,11 +230,11 @@ async def test_a_browser_on_the_desk_sends_a_callback_twice_if_configured(second
                 asked = {"appid": app_id, "redirect_uri": back, "response_type": "code", "scope": "snsapi_userinfo"}
                 page = f"{url}/connect/oauth2/authorize?{urlencode({**asked, 'state': 'a1'})}"
                 wanted = {"person": "张三", "url": page, "user_agent": "MicroMessenger", "browser": "wechat"}
-                answer = (await client.post("/desk/web-view", json=wanted)).json()
-    assert (answer["status"], answer["html"]) == (200, "ok")
-    assert len(came) == 2
-    assert came[0] == came[1]
-    assert came[0].startswith(b"/v1/authorize/wechat?code=")
+                shown = (await client.post("/desk/web-view", json=wanted)).json()
+    assert (shown["status"], shown["html"]) == (200, "ok")
+    first, second = site.requests
+    assert first == second
+    assert first.startswith("/v1/authorize/wechat?code=")
 
 
 @swept("url", ["http://example.com/", "https://127.0.0.1/", "file:///etc/hostname", "no URL", ""])

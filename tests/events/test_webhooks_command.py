@@ -1,25 +1,18 @@
 """`wxauth webhooks …`, as an operator and as a program call them."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import APP, Secrets, service_env
 from tests.processes import Command, make_command
-from tests.receiver import Receiver, receiving
+from tests.receiver import Receiver
 from tests.world import LogIn, Rows
 from wxauth.server.core.services import Services
 from wxauth.server.events.webhook_deliveries import Deliveries, place_events
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
 
 
 @pytest.fixture

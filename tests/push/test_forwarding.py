@@ -13,11 +13,10 @@ from aiohttp import web
 
 from tests.clock import PATIENCE
 from tests.database_proxy import Proxy
-from tests.listening import stop_listening
 from tests.loops import let_pass
 from tests.problems import problem_of
-from tests.processes import free_port
 from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Inbox, Way, assert_taken, every_way, message, signed
+from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, until
 from wxauth.errors import PushNotForwarded
@@ -41,34 +40,8 @@ TEXT = {"MsgType": "text", "Content": "退款！ <b>&", "FromUserName": "o-alice
 DELIVERED = b'{"ErrCode":0,"ErrMsg":"success"}'
 
 
-class Handler:
-    """A team's own handler, as any SDK has one."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/wechat"
-        self.got: list[web.BaseRequest] = []
-        self.bodies: list[bytes] = []
-        self.answer: Callable[[], Awaitable[web.StreamResponse]] = answering(DELIVERED)
-        self.released = asyncio.Event()
-        self.under_way = 0
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.bodies.append(await request.read())
-        self.got.append(request)
-        self.under_way += 1
-        try:
-            return await self.answer()
-        finally:
-            self.under_way -= 1
-
-    async def hang(self) -> web.StreamResponse:
-        await self.released.wait()
-        return web.Response(body=DELIVERED)
-
-
-def answering(body: bytes, status: int = 200, **headers: str) -> Callable[[], Awaitable[web.StreamResponse]]:
-    async def answer() -> web.StreamResponse:
+def answering(body: bytes, status: int = 200, **headers: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
         return web.Response(
             body=body, status=status, headers={name.replace("_", "-"): it for name, it in headers.items()}
         )
@@ -77,23 +50,17 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Callable[[], Aw
 
 
 @pytest.fixture
-async def handler() -> AsyncIterator[Handler]:
-    handler = Handler()
-    runner = web.ServerRunner(web.Server(handler.handle, access_log=None))
-    await runner.setup()
-    assert runner.server is not None
-    server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", handler.port)
-    yield handler
-    handler.released.set()
-    await stop_listening(server)
-    await runner.cleanup()
+def handler(receiver: Receiver) -> Receiver:
+    """A team's own handler, as any SDK has one."""
+    receiver.usual = answering(DELIVERED)
+    return receiver
 
 
 @dataclass(slots=True)
 class Relay(Inbox):
     """An inbox whose messages wxauth hands on to the team's handler."""
 
-    handler: Handler
+    handler: Receiver
     forwarded: Mapping[str, Any]
 
     async def push(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> httpx.Response:
@@ -104,6 +71,10 @@ class Relay(Inbox):
         """Push a message that the handler does not get, or does not take; WeChat sends it again."""
         return problem_of(await self.push(content, app), "push_not_forwarded", 503)
 
+    async def hang(self, _: web.Request) -> web.Response:
+        await self.handler.released.wait()
+        return web.Response(body=DELIVERED)
+
     async def counts(self) -> set[str]:
         lines = (await self.stage.client.get("/metrics")).text.splitlines()
         found = [line.removeprefix("wxauth_push_messages_total") for line in lines]
@@ -111,12 +82,12 @@ class Relay(Inbox):
 
 
 @pytest.fixture
-def relay(stage: Stage, handler: Handler, forwarded: Mapping[str, Any]) -> Relay:
+def relay(stage: Stage, handler: Receiver, forwarded: Mapping[str, Any]) -> Relay:
     return Relay(stage, handler, forwarded)
 
 
 @pytest.fixture
-def forwarded(handler: Handler, push_secrets: None) -> Mapping[str, Any]:
+def forwarded(handler: Receiver, push_secrets: None) -> Mapping[str, Any]:
     """The settings of a service whose apps hand on to the handler; those of the last one are ignored."""
     apps = [{**app, "push_forward": f"{handler.url}?own=1"} for app in (PLAIN, SEALED)]
     return {"apps": [*apps, OTHER]}
@@ -141,7 +112,7 @@ async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
     relay: Relay, way: Way, content: Body
 ) -> None:
     sent = signed(content, *way)
-    relay.handler.answer = answering(
+    relay.handler.usual = answering(
         b"<xml>\xff\x00</xml>", Content_Type="text/xml; charset=GBK", X_Own="1", Set_Cookie="a=b"
     )
     raw_query = f"{urlencode(sent.query)}&x=%7e+%2B%zz&&a"
@@ -154,8 +125,8 @@ async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
     assert answer.headers["content-type"] == "text/xml; charset=GBK"
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers.keys().isdisjoint(("x-own", "set-cookie", "server", "date"))
-    [got] = relay.handler.got
-    assert (got.method, got.raw_path) == ("POST", f"/wechat?own=1&{raw_query}")
+    [got] = relay.handler.requests
+    assert (got.method, got.raw_path) == ("POST", f"/hook?own=1&{raw_query}")
     assert relay.handler.bodies == [sent.body]
     headers = {name.lower(): value for name, value in got.headers.items()}
     assert headers.keys() == {
@@ -171,7 +142,7 @@ async def test_the_query_comes_after_the_urls_own(relay: Relay, own: str) -> Non
     sent = signed(PAID)
     assert (await relay.post(sent)).status_code == 200
     separator = "?" if "?" not in own else "" if own.endswith("?") else "&"
-    assert relay.handler.got[-1].raw_path == f"/wechat{own}{separator}{urlencode(sent.query)}"
+    assert relay.handler.requests[-1].raw_path == f"/hook{own}{separator}{urlencode(sent.query)}"
 
 
 async def test_the_content_type_is_wechats_and_nothing_else(relay: Relay) -> None:
@@ -182,14 +153,14 @@ async def test_the_content_type_is_wechats_and_nothing_else(relay: Relay) -> Non
 
     for type in (None, b"text/plain", b'a/b; x="\t\xe9"', b"application/json, text/xml"):
         assert (await ask(type)).status_code == 200
-        assert dict(relay.handler.got[-1].raw_headers).get(b"Content-Type") == type
+        assert dict(relay.handler.requests[-1].raw_headers).get(b"Content-Type") == type
     for smuggled in (b"text/xml\r\nX-Evil: 1", b"a\nb", b"a\x00b"):
         problem_of(await ask(smuggled), "push_not_forwarded", 503)
     assert len(relay.handler.got) == 4
 
 
 async def test_a_message_may_have_1_mib_and_its_answer_64_kib(relay: Relay) -> None:
-    relay.handler.answer = answering(b"x" * 64 * 1024)
+    relay.handler.usual = answering(b"x" * 64 * 1024)
     room = 1024 * 1024 - len(json.dumps({**TEXT, "Content": ""}, separators=(",", ":"), ensure_ascii=False).encode())
     sent = signed({**TEXT, "Content": "x" * room})
     assert len(sent.body) == 1024 * 1024
@@ -216,11 +187,11 @@ async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(relay: Relay,
     openid = await relay.openid(way.app)
     users: list[int] = []
 
-    async def look() -> web.StreamResponse:
+    async def look(_: web.Request) -> web.Response:
         users.append(await relay.stage.number("users"))
         return web.Response(body=DELIVERED)
 
-    relay.handler.answer = look
+    relay.handler.usual = look
     sent = signed(message(openid, LEFT, app=way.app), *way)
     assert (await relay.post(sent, way.app)).content == DELIVERED
     assert (users, relay.handler.bodies) == ([0], [sent.body])
@@ -230,10 +201,10 @@ async def test_a_withdrawal_is_carried_out_first_and_handed_on_too(relay: Relay,
 
 async def test_what_wxauth_did_is_not_done_twice_if_the_handler_wants_it_again(relay: Relay) -> None:
     openid = await relay.openid()
-    relay.handler.answer = answering(b"", status=500)
+    relay.handler.usual = answering(b"", status=500)
     content = message(openid)
     await relay.fail(content)
-    relay.handler.answer = answering(DELIVERED)
+    relay.handler.usual = answering(DELIVERED)
     assert (await relay.push(content)).content == DELIVERED
     assert await relay.stage.number(f"events WHERE {BESIDE_LOGINS}") == 1
     assert await relay.counts() == {count("withdrawal", "not_forwarded"), count("withdrawal", "forwarded")}
@@ -278,17 +249,17 @@ async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wai
     ids=[*map(str, (201, 204, 301, 302, 307, 400, 403, 404, 500, 502)), "redirect", "long", "compressed"],
 )
 async def test_any_other_answer_makes_wechat_send_again(relay: Relay, answer: Any) -> None:
-    relay.handler.answer = answer
+    relay.handler.usual = answer
     before = len(relay.handler.got)
     problem = await relay.fail(PAID, SEALED)
     assert len(relay.handler.got) == before + 1, "no redirect is followed, and nothing is tried again"
-    assert str(relay.handler.port) not in problem["detail"]
+    assert str(httpx.URL(relay.handler.url).port) not in problem["detail"]
     counted = count("payment", "not_forwarded", app=SEALED).rpartition(" ")[0]
     assert [line.rpartition(" ")[0] for line in await relay.counts()] == [counted]
 
 
 async def test_a_handler_has_four_seconds_from_the_requests_arrival(relay: Relay) -> None:
-    relay.handler.answer = relay.handler.hang
+    relay.handler.usual = relay.hang
     loop = asyncio.get_running_loop()
     sent = signed(PAID)
     asked = asyncio.create_task(relay.post(sent))
@@ -318,7 +289,7 @@ async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(
 @pytest.mark.slow
 async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_done(relay: Relay) -> None:
     openid = await relay.openid(SEALED)
-    relay.handler.answer = relay.handler.hang
+    relay.handler.usual = relay.hang
     waiting = [asyncio.create_task(relay.push(PAID, SEALED)) for _ in range(AT_ONCE)]
     await until(lambda: relay.handler.under_way == AT_ONCE)
     assert AT_ONCE == 64
@@ -340,10 +311,10 @@ async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdraw
     ]
     await relay.receive_with(apps=apps)
     people = [await relay.openid(SEALED, f"person{n}") for n in range(20)]
-    relay.handler.answer = relay.handler.hang
+    relay.handler.usual = relay.hang
     hanging = [asyncio.create_task(relay.push(PAID)) for _ in range(AT_ONCE + 20)]
     await until(lambda: relay.handler.under_way == AT_ONCE)
-    relay.handler.answer = answering(DELIVERED)
+    relay.handler.usual = answering(DELIVERED)
     loop = asyncio.get_running_loop()
     began = loop.time()
     answers = await asyncio.gather(
@@ -421,11 +392,11 @@ async def test_a_sealed_messages_query_is_worth_nothing_beside_another_body(rela
     assert await relay.stage.number("users") == 1
 
 
-async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Handler) -> None:
+async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Receiver) -> None:
     addresses = ["127.0.0.1"]
     resolver = NameResolver(lambda _: addresses)
     forwarding = PushForwarding(transport=ReceiverTransport(resolve=resolver.resolve))
-    app = App(**{**PLAIN, "push_forward": f"http://handler.test:{handler.port}/"})
+    app = App(**{**PLAIN, "push_forward": handler.url.replace("127.0.0.1", "handler.test")})
     request = PushRequest(b"a=1", None, is_forwarded=False, body=b"")
 
     async def hand_on() -> bytes:

@@ -5,7 +5,6 @@ processes and receivers that hang are in `tests/events/test_webhooks.py`: a toke
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -25,13 +24,6 @@ from wxauth.server.events.webhook_rows import Priority, due_receivers
 from wxauth.server.merging.merging_rows import erase_identities
 from wxauth.server.service.build import Waits
 from wxauth.server.users.standing_rows import lock_standing
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """The server of the shop."""
-    async with receiving() as receiver:
-        yield receiver
 
 
 @pytest.fixture

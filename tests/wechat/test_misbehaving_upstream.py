@@ -9,7 +9,7 @@ from tests.certificates import Authority
 from tests.fakes import APP
 from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
-from tests.upstream import Upstream, abort, answer, endless, hang
+from tests.upstream import Upstream, abort, after, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import until
 from wxauth.server.outbound.transport import MAX_CONNECTIONS
@@ -85,11 +85,7 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
 ) -> None:
     gate = asyncio.Event()
 
-    async def answer_in_the_end(writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await OK(writer)
-
-    async with Upstream(answer_in_the_end) as upstream:
+    async with Upstream(after(gate, OK)) as upstream:
         client = await service_asking(upstream.url, wechat_timeout=2)
         wechat, app = service_asking.stage.services[WeChat], service_asking.stage.services.settings.apps[0]
         another = partial(wechat.call, Api.CODE2SESSION, app, "js_code=another", read=lambda _: None)

@@ -18,7 +18,7 @@ from tests.clock import PATIENCE
 from tests.listening import Listening
 from tests.loops import let_pass, on_both_loops
 from tests.sweeps import swept
-from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
+from tests.upstream import Behaviour, Upstream, abort, after, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import IDENTITY, ask, ask_and_fail, deadline_in, transport
 from tests.world import until
 from wxauth.server.outbound.connection import MAX_OVERHEAD
@@ -27,16 +27,6 @@ from wxauth.server.wechat.client import WeChatHttp, body_of
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
-
-
-def after(gate: asyncio.Event) -> Behaviour:
-    """The answer, once the test permits it."""
-
-    async def behave(writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await OK(writer)
-
-    return behave
 
 
 secure_or_not = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
@@ -406,7 +396,7 @@ async def test_a_connection_without_use_is_closed_after_a_while() -> None:
 async def test_the_connection_used_last_is_used_next_and_surplus_connections_are_closed() -> None:
     gate = asyncio.Event()
 
-    async with Upstream(after(gate)) as upstream, transport() as way:
+    async with Upstream(after(gate, OK)) as upstream, transport() as way:
         asking = [asyncio.create_task(ask(way, upstream.url)) for _ in range(MAX_IDLE + 20)]
         await until(lambda: len(upstream.requests) == len(asking))
         gate.set()
@@ -423,7 +413,7 @@ async def test_the_connection_used_last_is_used_next_and_surplus_connections_are
 async def test_a_connection_in_use_when_all_are_closed_ends_with_its_request() -> None:
     gate = asyncio.Event()
 
-    async with Upstream(after(gate)) as upstream, transport() as way:
+    async with Upstream(after(gate, OK)) as upstream, transport() as way:
         asking = asyncio.create_task(ask(way, upstream.url))
         await until(lambda: upstream.requests)
         await way.aclose()
