@@ -9,14 +9,14 @@ import httpx
 import pytest
 
 from tests.conftest import NOWHERE, SETTINGS, shared_settings
-from tests.fakes import APP, Clock, Secrets
+from tests.fakes import APP, Secrets
 from tests.sweeps import swept
-from tests.world import LogLines
+from tests.world import LogLines, Stage
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
-from wxauth.server.dev.wechat import APPS, Api, Call, PhoneCodeRequest, Simulator, phone_number_of
+from wxauth.server.dev.wechat import APPS, Api, Call, PhoneCodeRequest, phone_number_of
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import TextVerdict, WeChatApi, session_key_signature
 from wxauth.server.wechat.client import WeChat
@@ -32,20 +32,17 @@ PHONE_API: Api = "getuserphonenumber"
 class Alice:
     """A person who has just logged in to the first app, and the service, which asks WeChat about her."""
 
-    services: Services
-    simulator: Simulator
-    clock: Clock
-    log_lines: LogLines
+    stage: Stage
     openid: str
     key: bytes
 
     @property
     def api(self) -> WeChatApi:
-        return self.services[WeChatApi]
+        return self.stage.services[WeChatApi]
 
     @property
     def app(self) -> App:
-        return self.services[Apps].find(FIRST)
+        return self.stage.services[Apps].find(FIRST)
 
     async def has(self, key: bytes) -> bool:
         """Whether this is her session key."""
@@ -53,14 +50,13 @@ class Alice:
 
     def asked(self, api: Api) -> Call:
         """The only call of this API."""
-        (call,) = self.simulator.calls_of(api)
+        (call,) = self.stage.simulator.calls_of(api)
         return call
 
 
 @pytest.fixture
-async def alice(services: Services, simulator: Simulator, clock: Clock, log_lines: LogLines) -> Alice:
-    openid, key = await log_in(services, "alice")
-    return Alice(services, simulator, clock, log_lines, openid, key)
+async def alice(stage: Stage) -> Alice:
+    return Alice(stage, *await log_in(stage.services, "alice"))
 
 
 async def log_in(services: Services, person: str) -> tuple[str, bytes]:
@@ -80,13 +76,13 @@ def test_the_signature_is_that_of_wechats_example() -> None:
 
 @pytest.mark.no_database
 async def test_a_phone_code_returns_wechats_data_about_the_number(alice: Alice) -> None:
-    code = alice.simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+    code = alice.stage.simulator.make_phone_code(PhoneCodeRequest(person="alice"))
     number = phone_number_of("alice")
     assert await alice.api.phone_number(alice.app, code, openid=alice.openid) == {
         "phoneNumber": number,
         "purePhoneNumber": number,
         "countryCode": "86",
-        "watermark": {"timestamp": int(alice.clock().timestamp()), "appid": FIRST},
+        "watermark": {"timestamp": int(alice.stage.clock().timestamp()), "appid": FIRST},
     }
     assert alice.asked(PHONE_API).json == {"code": code, "openid": alice.openid}
     assert alice.asked(PHONE_API).query.keys() == {"access_token"}
@@ -103,14 +99,14 @@ async def test_a_number_that_was_paid_for_is_returned_unchecked(info: dict[str, 
 @pytest.mark.no_database
 async def test_the_session_key_of_the_last_login_is_good_and_no_other(alice: Alice) -> None:
     assert await alice.has(alice.key)
-    _, later = await log_in(alice.services, "alice")
+    _, later = await log_in(alice.stage.services, "alice")
     assert not await alice.has(alice.key)
     assert await alice.has(later)
-    query = alice.simulator.calls_of("checksession")[-1].query
+    query = alice.stage.simulator.calls_of("checksession")[-1].query
     assert query["openid"] == alice.openid
     assert query["sig_method"] == "hmac_sha256"
     assert query["signature"] == session_key_signature(later)
-    assert not [line for line in alice.log_lines() if line["event"].startswith("wechat_")]
+    assert not [line for line in alice.stage.log_lines() if line["event"].startswith("wechat_")]
 
 
 @pytest.mark.no_database
@@ -127,7 +123,7 @@ async def test_a_session_key_is_reset(alice: Alice) -> None:
 
 @pytest.mark.no_database
 async def test_the_risk_of_a_person_is_returned(alice: Alice) -> None:
-    openid, _ = await log_in(alice.services, "risky-4")
+    openid, _ = await log_in(alice.stage.services, "risky-4")
     assert await alice.api.risk_rank(alice.app, openid=openid, client_ip="203.0.113.7") == 4
     asked = {"appid": FIRST, "openid": openid, "scene": 0, "client_ip": "203.0.113.7"}
     assert alice.asked("getuserriskrank").json == asked
@@ -152,7 +148,7 @@ async def test_a_text_is_judged(alice: Alice, content: str, nickname: str | None
 
 @pytest.mark.no_database
 async def test_wechat_gives_no_verdict_about_a_person_absent_for_two_hours(alice: Alice) -> None:
-    alice.clock.advance(hours=2)
+    alice.stage.clock.advance(hours=2)
     for ask in (
         alice.api.risk_rank(alice.app, openid=alice.openid, client_ip="203.0.113.7"),
         alice.api.check_text(alice.app, openid=alice.openid, content="alice"),
@@ -160,7 +156,7 @@ async def test_wechat_gives_no_verdict_about_a_person_absent_for_two_hours(alice
         with pytest.raises(WeChatError) as caught:
             await ask
         assert caught.value.errcode == 61010
-    assert not [line for line in alice.log_lines() if line["event"] == "wechat_refused"]
+    assert not [line for line in alice.stage.log_lines() if line["event"] == "wechat_refused"]
 
 
 # Failures of all of them.

@@ -10,17 +10,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes import Clock, Secrets
+from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogLines, MakeServices, Rows, add_client, until
+from tests.world import Rows, Stage, add_client, until
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APPS, Simulator
+from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.service.build import build_services
 from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
@@ -45,29 +45,22 @@ READS = "WHERE type = 'access_token.read'"
 class Tokens:
     """A service client that reads the first app's token, and the service, whose own calls require it."""
 
-    services: Services
-    client: Client
-    simulator: Simulator
-    clock: Clock
-    secrets: Secrets
-    log_lines: LogLines
-    make: MakeServices
-    """Returns another replica, with any settings by name."""
+    stage: Stage
     siblings: dict[str, Credentials] = field(default_factory=dict)
     adding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def asks(self) -> list[bool]:
         """How `stable_token` was asked: by force or not."""
-        return [call.json["force_refresh"] for call in self.simulator.calls_of("stable_token")]
+        return [call.json["force_refresh"] for call in self.stage.simulator.calls_of("stable_token")]
 
     async def ask(self, app_id: str = FIRST, *, name: str = "billing") -> httpx.Response:
         async with self.adding:
             if name not in self.siblings:
-                database, scopes = self.services.database, [Scope.WECHAT_TOKEN]
-                self.siblings[name] = await add_client(database, name, scopes=scopes, now=self.clock())
-                self.secrets.add(self.siblings[name].client_secret)
-        return await self.client.get(f"/v1/apps/{app_id}/access-token", auth=self.siblings[name])
+                database, scopes = self.stage.services.database, [Scope.WECHAT_TOKEN]
+                self.siblings[name] = await add_client(database, name, scopes=scopes, now=self.stage.clock())
+                self.stage.secrets.add(self.siblings[name].client_secret)
+        return await self.stage.client.get(f"/v1/apps/{app_id}/access-token", auth=self.siblings[name])
 
     async def read(self) -> str:
         """The token that the service client gets."""
@@ -75,11 +68,11 @@ class Tokens:
 
     async def own(self) -> WeChatToken:
         """The token for a call of the service's own."""
-        return await self.services[WeChatTokens].get(self.services[Apps].find(FIRST))
+        return await self.stage.services[WeChatTokens].get(self.stage.services[Apps].find(FIRST))
 
     async def rank(self, services: Services | None = None) -> int:
         """A call that requires a token, about a person who has just logged in."""
-        services = services or self.services
+        services = services or self.stage.services
         app = services[Apps].find(FIRST)
         openid = openid_of("risky-2", FIRST)
         return await services[WeChatApi].risk_rank(app, openid=openid, client_ip="203.0.113.7")
@@ -92,34 +85,25 @@ class Tokens:
     def check(self, token: str | WeChatToken) -> None:
         """Check that WeChat takes this token."""
         value = token if isinstance(token, str) else token.value.get_secret_value()
-        self.simulator.access_tokens[FIRST].check(value)
+        self.stage.simulator.access_tokens[FIRST].check(value)
 
     def kill(self) -> None:
-        self.simulator.access_tokens[FIRST].kill()
+        self.stage.simulator.access_tokens[FIRST].kill()
 
     async def log_in(self) -> None:
-        await self.client.post("/v1/login", json={"code": "risky-2"})
+        await self.stage.client.post("/v1/login", json={"code": "risky-2"})
 
 
 @pytest.fixture
-def tokens(
-    services: Services,
-    client: Client,
-    simulator: Simulator,
-    clock: Clock,
-    secrets: Secrets,
-    log_lines: LogLines,
-    make_services: MakeServices,
-) -> Tokens:
-    how = (simulator, clock, secrets, log_lines, make_services)
-    return Tokens(services, client, *how)
+def tokens(stage: Stage) -> Tokens:
+    return Tokens(stage)
 
 
 @pytest.fixture
 async def ranked(tokens: Tokens) -> Tokens:
     """After a login of the person who is ranked."""
     await tokens.log_in()
-    tokens.simulator.calls.clear()
+    tokens.stage.simulator.calls.clear()
     return tokens
 
 
@@ -131,8 +115,8 @@ async def test_a_service_client_gets_the_apps_access_token_by_stable_token(token
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == tokens.simulator.access_tokens[FIRST].hand_out(force=False)
-    (call,) = tokens.simulator.calls
+    assert answer.json() == tokens.stage.simulator.access_tokens[FIRST].hand_out(force=False)
+    (call,) = tokens.stage.simulator.calls
     app_secret = APPS[0]["app_secret"]
     body = {"grant_type": "client_credential", "appid": FIRST, "secret": app_secret, "force_refresh": False}
     assert (call.api, dict(call.query), call.json) == ("stable_token", {}, body)
@@ -142,10 +126,10 @@ async def test_a_service_client_gets_the_apps_access_token_by_stable_token(token
 async def test_the_trail_records_once_a_day_who_was_given_a_token(tokens: Tokens, rows: Rows) -> None:
     for name in ("billing", "billing", "shipping", "shipping"):
         await tokens.ask(name=name)
-        tokens.clock.advance(seconds=1)
-    tokens.clock.advance(seconds=LIFETIME)
+        tokens.stage.clock.advance(seconds=1)
+    tokens.stage.clock.advance(seconds=LIFETIME)
     await tokens.read()
-    tokens.clock.advance(days=1)
+    tokens.stage.clock.advance(days=1)
     await tokens.read()
     events = await rows.fetch(f"SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events {READS} ORDER BY at")
     assert [event["actor"] for event in events] == ["billing", "shipping", "billing"]
@@ -165,13 +149,13 @@ async def test_no_token_is_handed_out_unless_the_trail_records_it(tokens: Tokens
 
 async def test_token_reads_and_requests_to_wechat_are_counted(tokens: Tokens, rows: Rows) -> None:
     for errcode in (45009, 987654321):
-        tokens.simulator.fail("stable_token", errcode=errcode)
+        tokens.stage.simulator.fail("stable_token", errcode=errcode)
         await tokens.ask()
-        tokens.clock.advance(hours=1)
+        tokens.stage.clock.advance(hours=1)
     assert await rows.fetchval(f"SELECT count(*) FROM events {READS}") == 0
     await tokens.ask()
     await tokens.ask()
-    lines = (await tokens.client.get("/metrics")).text.splitlines()
+    lines = (await tokens.stage.client.get("/metrics")).text.splitlines()
     counted = [line for line in lines if line.startswith(("wxauth_access_token_reads_t", "wxauth_wechat_calls_t"))]
     assert {line for line in counted if not line.endswith(" 0.0")} == {
         f'wxauth_access_token_reads_total{{app_id="{FIRST}",outcome="ok"}} 2.0',
@@ -189,14 +173,14 @@ async def test_token_reads_and_requests_to_wechat_are_counted(tokens: Tokens, ro
 @pytest.mark.no_database
 async def test_a_token_is_asked_for_once_and_its_time_runs(tokens: Tokens) -> None:
     first = await tokens.own()
-    tokens.clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
+    tokens.stage.clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
     later = await tokens.own()
     assert (later.value, later.expires_in) == (first.value, RENEWAL_LEAD.total_seconds() + 1)
     assert tokens.asks == [False]
 
 
 async def test_simultaneous_callers_share_one_request_and_are_recorded_once(tokens: Tokens, rows: Rows) -> None:
-    tokens.simulator.fail("stable_token", slow=0.02)
+    tokens.stage.simulator.fail("stable_token", slow=0.02)
     assert len(set(await asyncio.gather(*(tokens.read() for _ in range(20))))) == 1
     assert tokens.asks == [False]
     assert await rows.fetchval(f"SELECT count(*) FROM events {READS}") == 1
@@ -205,7 +189,7 @@ async def test_simultaneous_callers_share_one_request_and_are_recorded_once(toke
 @pytest.mark.no_database
 async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(tokens: Tokens) -> None:
     former = await tokens.own()
-    tokens.clock.advance(seconds=LIFETIME - 200)
+    tokens.stage.clock.advance(seconds=LIFETIME - 200)
     last = renewed = await tokens.own()
     assert (last.value, last.expires_in) == (former.value, 200)
     while renewed.value == former.value:
@@ -218,15 +202,15 @@ async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(to
 
 async def test_a_renewal_that_fails_disturbs_nobody_before_the_end(tokens: Tokens) -> None:
     former = await tokens.read()
-    tokens.clock.advance(seconds=LIFETIME - 200)
-    tokens.simulator.fail("stable_token", errcode=45011, times=None)
+    tokens.stage.clock.advance(seconds=LIFETIME - 200)
+    tokens.stage.simulator.fail("stable_token", errcode=45011, times=None)
     for _ in range(3):
         assert await tokens.read() == former
     await until(lambda: len(tokens.asks) == 2)
-    tokens.clock.advance(seconds=60)
+    tokens.stage.clock.advance(seconds=60)
     await tokens.read()
     await until(lambda: len(tokens.asks) == 3)
-    tokens.clock.advance(seconds=140)
+    tokens.stage.clock.advance(seconds=140)
     problem_of(await tokens.ask(), "wechat_rate_limited", 429)
 
 
@@ -258,13 +242,13 @@ async def test_a_token_that_was_replaced_before_its_time_is_handed_out_no_longer
 ) -> None:
     former = await tokens.read()
     if killer == "operator":
-        await (await tokens.make())[SharedWeChatTokens].force(FIRST)
+        await (await tokens.stage.make_services())[SharedWeChatTokens].force(FIRST)
         assert tokens.asks[-1] is True
     elif killer == "somebody else":
-        tokens.simulator.access_tokens[FIRST].hand_out(force=True)
+        tokens.stage.simulator.access_tokens[FIRST].hand_out(force=True)
     else:
         tokens.kill()
-    tokens.clock.advance(seconds=60)
+    tokens.stage.clock.advance(seconds=60)
     renewed = await tokens.read()
     assert renewed != former
     tokens.check(renewed)
@@ -275,9 +259,9 @@ async def test_the_token_is_compared_with_wechats_at_most_once_a_minute_and_only
     for minute in range(5):
         for _ in range(4):
             await asyncio.gather(*(tokens.read() for _ in range(5)))
-            tokens.clock.advance(seconds=15)
+            tokens.stage.clock.advance(seconds=15)
         assert tokens.asks == [False] * (minute + 1)
-    tokens.clock.advance(minutes=30)
+    tokens.stage.clock.advance(minutes=30)
     await tokens.own()
     assert len(tokens.asks) == 5
     assert (await tokens.ask()).json()["expires_in"] == LIFETIME - 35 * 60
@@ -288,8 +272,8 @@ async def test_the_token_is_compared_with_wechats_at_most_once_a_minute_and_only
 async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(tokens: Tokens) -> None:
     former = await tokens.read()
     tokens.kill()
-    tokens.clock.advance(minutes=1)
-    tokens.simulator.fail("stable_token", slow=3 * LOOK_TIMEOUT_SECONDS)
+    tokens.stage.clock.advance(minutes=1)
+    tokens.stage.simulator.fail("stable_token", slow=3 * LOOK_TIMEOUT_SECONDS)
     started = asyncio.get_running_loop().time()
     assert set(await asyncio.gather(*(tokens.read() for _ in range(5)))) == {former}
     assert asyncio.get_running_loop().time() - started < 2.8 * LOOK_TIMEOUT_SECONDS
@@ -306,11 +290,11 @@ async def test_after_a_look_that_failed_wechat_is_left_alone_and_the_token_hande
     tokens: Tokens, fault: dict[str, Any], pause: int
 ) -> None:
     token = await tokens.read()
-    tokens.clock.advance(minutes=1)
-    tokens.simulator.fail("stable_token", **fault)
+    tokens.stage.clock.advance(minutes=1)
+    tokens.stage.simulator.fail("stable_token", **fault)
     for _ in range(10):
         assert (await tokens.read(), len(tokens.asks)) == (token, 2)
-        tokens.clock.advance(seconds=pause / 10)
+        tokens.stage.clock.advance(seconds=pause / 10)
     assert (await tokens.read(), len(tokens.asks)) == (token, 3)
 
 
@@ -319,26 +303,26 @@ async def test_after_a_look_that_failed_wechat_is_left_alone_and_the_token_hande
 
 @pytest.mark.no_database
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(tokens: Tokens) -> None:
-    times = (tokens.clock.now - number * timedelta(milliseconds=1) for number in count())
-    ours = WeChatTokens(wechat=tokens.services[WeChat], clock=lambda: next(times))
-    app = tokens.services[Apps].find(FIRST)
+    times = (tokens.stage.clock.now - number * timedelta(milliseconds=1) for number in count())
+    ours = WeChatTokens(wechat=tokens.stage.services[WeChat], clock=lambda: next(times))
+    app = tokens.stage.services[Apps].find(FIRST)
     refused = await ours.get(app)
     tokens.kill()
     tokens.check(await ours.renew(app, refused=refused))
 
 
 async def test_a_token_is_refused_in_vain_no_longer_because_the_clock_was_put_back(ranked: Tokens) -> None:
-    ranked.simulator.fail("getuserriskrank", errcode=40001)
+    ranked.stage.simulator.fail("getuserriskrank", errcode=40001)
     assert await ranked.rank() == 2
-    ranked.clock.advance(hours=-1)
+    ranked.stage.clock.advance(hours=-1)
     ranked.kill()
     assert await ranked.rank() == 2
 
 
 async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_back(tokens: Tokens) -> None:
     await tokens.read()
-    tokens.clock.advance(hours=-3)
-    tokens.simulator.fail("stable_token", status=503, times=None)
+    tokens.stage.clock.advance(hours=-3)
+    tokens.stage.simulator.fail("stable_token", status=503, times=None)
     assert (await tokens.ask()).json()["expires_in"] == LIFETIME
     assert (await tokens.own()).expires_in == LIFETIME
 
@@ -359,38 +343,38 @@ async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_b
 async def test_a_failure_answers_everybody_for_a_while(
     tokens: Tokens, fault: dict[str, Any], code: str, status: int, pause: int
 ) -> None:
-    tokens.simulator.fail("stable_token", **fault)
+    tokens.stage.simulator.fail("stable_token", **fault)
     answers = await asyncio.gather(*(tokens.ask() for _ in range(5)))
-    tokens.clock.advance(seconds=pause - 1)
+    tokens.stage.clock.advance(seconds=pause - 1)
     answers.append(await tokens.ask())
     for answer in answers:
         assert problem_of(answer, code, status).get("wechat_errcode") == fault.get("errcode")
     assert tokens.asks == [False]
     if "retry-after" in answers[0].headers:
         assert [int(answer.headers["retry-after"]) for answer in answers] == [pause] * 5 + [1]
-    tokens.clock.advance(seconds=1)
+    tokens.stage.clock.advance(seconds=1)
     assert (await tokens.ask()).status_code == 200
 
 
 async def test_a_spent_quota_comes_back_at_midnight_in_beijing(tokens: Tokens) -> None:
-    tokens.clock.now = datetime.fromisoformat("2026-11-20T23:50:00+08:00")
-    tokens.simulator.account(FIRST).daily_quota = {"stable_token": 0}
+    tokens.stage.clock.now = datetime.fromisoformat("2026-11-20T23:50:00+08:00")
+    tokens.stage.simulator.account(FIRST).daily_quota = {"stable_token": 0}
     assert (await tokens.ask()).headers["retry-after"] == "600"
-    tokens.clock.advance(minutes=10)
-    tokens.simulator.account(FIRST).daily_quota = {"stable_token": 1}
+    tokens.stage.clock.advance(minutes=10)
+    tokens.stage.simulator.account(FIRST).daily_quota = {"stable_token": 1}
     assert (await tokens.ask()).status_code == 200
 
 
 async def test_a_failure_of_one_app_does_not_affect_other_apps(tokens: Tokens) -> None:
-    tokens.simulator.fail("stable_token", app_id=FIRST, errcode=40243)
+    tokens.stage.simulator.fail("stable_token", app_id=FIRST, errcode=40243)
     assert [(await tokens.ask(app_id)).status_code for app_id in (FIRST, SECOND)] == [502, 200]
 
 
 @pytest.mark.parametrize(("errcode", "words"), [(40164, "IP whitelist"), (40001, "secret is wrong")])
 async def test_a_refused_token_is_logged_with_the_remedy(tokens: Tokens, errcode: int, words: str) -> None:
-    tokens.simulator.fail("stable_token", errcode=errcode)
+    tokens.stage.simulator.fail("stable_token", errcode=errcode)
     await tokens.ask()
-    (line,) = (line for line in tokens.log_lines() if line["level"] == "error")
+    (line,) = (line for line in tokens.stage.log_lines() if line["level"] == "error")
     assert (line["event"], line["api"], line["errcode"]) == ("wechat_misconfigured", "stable_token", errcode)
     assert words in str(line["what_to_change"])
     assert errcode != 40164 or "127.0.0.1" in str(line["errmsg"])
@@ -398,7 +382,7 @@ async def test_a_refused_token_is_logged_with_the_remedy(tokens: Tokens, errcode
 
 @pytest.mark.no_database
 async def test_a_caller_that_gives_up_does_not_cancel_the_shared_request(tokens: Tokens) -> None:
-    tokens.simulator.fail("stable_token", slow=0.05)
+    tokens.stage.simulator.fail("stable_token", slow=0.05)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await tokens.own()
@@ -434,9 +418,9 @@ async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_on
     for _ in range(2):
         await ranked.rank()
         ranked.kill()
-    ranked.simulator.calls.clear()
+    ranked.stage.simulator.calls.clear()
     assert await ranked.rank() == 2
-    assert [call.api for call in ranked.simulator.calls] == ["getuserriskrank", "stable_token", "getuserriskrank"]
+    assert [call.api for call in ranked.stage.simulator.calls] == ["getuserriskrank", "stable_token", "getuserriskrank"]
     assert ranked.asks == [False]
 
 
@@ -444,11 +428,11 @@ async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_on
 async def test_a_token_that_is_refused_and_yet_handed_out_again_is_logged_for_the_operator(
     ranked: Tokens, errcode: int
 ) -> None:
-    ranked.simulator.fail("getuserriskrank", errcode=errcode)
+    ranked.stage.simulator.fail("getuserriskrank", errcode=errcode)
     assert await ranked.rank() == 2
     assert ranked.asks == [False, False]
-    assert len(ranked.simulator.calls_of("getuserriskrank")) == 2
-    [logged] = [line for line in ranked.log_lines() if line["level"] == "error"]
+    assert len(ranked.stage.simulator.calls_of("getuserriskrank")) == 2
+    [logged] = [line for line in ranked.stage.log_lines() if line["level"] == "error"]
     assert (logged["event"], logged["app_id"]) == ("access_token_refused_for_good", FIRST)
     assert "wxauth apps force-token" in logged["what_to_change"]
 
@@ -457,27 +441,27 @@ async def test_a_token_that_is_refused_and_yet_handed_out_again_is_logged_for_th
 async def test_a_call_that_is_refused_for_good_is_sent_twice_and_never_forces_a_token(
     ranked: Tokens, errcode: int, code: str
 ) -> None:
-    ranked.simulator.fail("getuserriskrank", errcode=errcode, times=None)
+    ranked.stage.simulator.fail("getuserriskrank", errcode=errcode, times=None)
     for seconds in range(10):
         failure = await ranked.refuse_rank()
         assert (failure.code, failure.errcode) == (code, errcode)
-        assert len(ranked.simulator.calls_of("getuserriskrank")) == 2 * (seconds + 1)
-        ranked.clock.advance(seconds=1)
+        assert len(ranked.stage.simulator.calls_of("getuserriskrank")) == 2 * (seconds + 1)
+        ranked.stage.clock.advance(seconds=1)
     assert ranked.asks == [False, False]
 
 
 async def test_no_other_errcode_costs_a_token(ranked: Tokens) -> None:
     for number, errcode in enumerate((40164, 48001, 45009, 61010, -2), 1):
-        ranked.simulator.fail("getuserriskrank", errcode=errcode)
+        ranked.stage.simulator.fail("getuserriskrank", errcode=errcode)
         assert (await ranked.refuse_rank()).errcode == errcode
-        assert len(ranked.simulator.calls_of("getuserriskrank")) == number
+        assert len(ranked.stage.simulator.calls_of("getuserriskrank")) == number
         assert ranked.asks == [False]
 
 
 async def test_a_renewal_that_fails_is_the_failure_of_the_call(ranked: Tokens) -> None:
     await ranked.rank()
     ranked.kill()
-    ranked.simulator.account(FIRST).is_whitelisted = False
+    ranked.stage.simulator.account(FIRST).is_whitelisted = False
     for _ in range(3):
         assert (await ranked.refuse_rank()).errcode == 40164
     assert len(ranked.asks) == 2
@@ -485,7 +469,7 @@ async def test_a_renewal_that_fails_is_the_failure_of_the_call(ranked: Tokens) -
 
 async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(tokens: Tokens, rows: Rows) -> None:
     former = await tokens.own()
-    await tokens.services[SharedWeChatTokens].force(FIRST)
+    await tokens.stage.services[SharedWeChatTokens].force(FIRST)
     tokens.check(renewed := await tokens.own())
     assert renewed.value != former.value
     assert tokens.asks == [False, True]
@@ -496,9 +480,9 @@ async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(tokens: 
 
 @pytest.mark.slow
 async def test_the_whole_call_ends_at_its_deadline(ranked: Tokens) -> None:
-    services = await ranked.make(wechat_timeout=1.2)
-    ranked.simulator.fail("stable_token", slow=1)
-    ranked.simulator.fail("getuserriskrank", hang=True)
+    services = await ranked.stage.make_services(wechat_timeout=1.2)
+    ranked.stage.simulator.fail("stable_token", slow=1)
+    ranked.stage.simulator.fail("getuserriskrank", hang=True)
     started = asyncio.get_running_loop().time()
     with pytest.raises(WeChatError) as caught:
         await ranked.rank(services)
@@ -508,11 +492,11 @@ async def test_the_whole_call_ends_at_its_deadline(ranked: Tokens) -> None:
 
 @pytest.mark.slow
 async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(ranked: Tokens) -> None:
-    services = await ranked.make(wechat_timeout=2)
+    services = await ranked.stage.make_services(wechat_timeout=2)
     assert await ranked.rank(services) == 2
     ranked.kill()
-    ranked.simulator.fail("getuserriskrank", slow=1.5)
-    ranked.simulator.fail("stable_token", hang=True)
+    ranked.stage.simulator.fail("getuserriskrank", slow=1.5)
+    ranked.stage.simulator.fail("stable_token", hang=True)
     started = asyncio.get_running_loop().time()
     with pytest.raises(WeChatTimeout, match="no access token in time"):
         await ranked.rank(services)
@@ -521,20 +505,20 @@ async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(ranked: Tokens
 
 @pytest.mark.no_database
 async def test_ten_replicas_renewing_at_different_times_share_one_token(tokens: Tokens) -> None:
-    replicas = [await tokens.make() for _ in range(10)]
+    replicas = [await tokens.stage.make_services() for _ in range(10)]
 
     async def all_tokens() -> set[str]:
         found = await asyncio.gather(*(it[WeChatTokens].get(it[Apps].find(FIRST)) for it in replicas))
         return {token.value.get_secret_value() for token in found}
 
     (former,) = await all_tokens()
-    tokens.clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds())
+    tokens.stage.clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds())
     numbers = []
     for _ in range(6):
         await all_tokens()
         await asyncio.sleep(0.02)
         numbers.append(len(tokens.asks))
-        tokens.clock.advance(seconds=RENEWAL_SPREAD.total_seconds() / 5)
+        tokens.stage.clock.advance(seconds=RENEWAL_SPREAD.total_seconds() / 5)
     assert numbers[0] < numbers[-1] == 20
     (renewed,) = await all_tokens()
     assert renewed != former
