@@ -36,6 +36,8 @@ class Authority:
         own = own.add_extension(_SIGNS_CERTIFICATES, critical=True)
         self.file = folder / "authority.pem"
         self.file.write_bytes(own.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
+        self.key_file = folder / "authority.key"
+        self.key_file.write_bytes(_private(self._key))
 
     def trusted(self) -> ssl.SSLContext:
         """The TLS context of a client that trusts this authority."""
@@ -51,10 +53,7 @@ class Authority:
         builder = self._builder(x509.Name([]), key, days=days, has_key_ids=has_key_ids)
         builder = builder.add_extension(names, critical=True)
         path = self._folder / "server.pem"
-        path.write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            + builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
-        )
+        path.write_bytes(_private(key) + builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         return context
@@ -78,6 +77,10 @@ class Authority:
         return builder.add_extension(own.from_public_key(key.public_key()), critical=False).add_extension(
             signer.from_issuer_public_key(self._key.public_key()), critical=False
         )
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _general_names(hosts: Sequence[str]) -> list[x509.GeneralName]:

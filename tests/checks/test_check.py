@@ -5,7 +5,7 @@ import json
 import platform
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -13,16 +13,12 @@ from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -36,7 +32,7 @@ from tests.databases import claim
 from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
-from tests.receiver import Receiver, receiving
+from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
@@ -69,16 +65,6 @@ OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname
 APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
 
 Serve = Callable[..., Awaitable[str]]
-
-
-class Front:
-    """What answers at the issuer's URL; to be exchanged."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
 
 
 @dataclass(frozen=True)
@@ -399,9 +385,14 @@ async def test_one_signing_key_of_several_that_does_not_open_is_named(doctor: Do
 
 
 @contextmanager
-def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, Front]]:
-    front = Front(app)
-    with serving(front, lifespan="off", **options) as url:
+def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, SimpleNamespace]]:
+    """A server's URL, and what answers there; its `app` can be exchanged."""
+    front = SimpleNamespace(app=app)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await front.app(scope, receive, send)
+
+    with serving(answer, lifespan="off", **options) as url:
         yield url, front
 
 
@@ -421,13 +412,15 @@ class KeysAsRead:
         """There is none to come."""
 
 
-def with_header(app: ASGIApp, name: bytes, value: bytes) -> ASGIApp:
-    """As behind a proxy that sets this header."""
+def with_header(app: ASGIApp, name: bytes, value: Callable[[], str | None]) -> ASGIApp:
+    """As behind a proxy that sets this header, or removes it."""
 
     async def altered(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_altered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*(it for it in message["headers"] if it[0] != name), (name, value)]
+                message["headers"] = [it for it in message["headers"] if it[0] != name]
+                if (now := value()) is not None:
+                    message["headers"].append((name, now.encode("latin-1")))
             await send(message)
 
         await app(scope, receive, send_altered)
@@ -440,11 +433,10 @@ def serve(make_services: MakeServices) -> Iterator[Serve]:
     """A service that answers at the URL that its settings name."""
     with answering(PlainTextResponse()) as (url, front):
 
-        async def start(*header: bytes) -> str:
+        async def start(name: bytes = b"x-nothing", value: str | None = None) -> str:
             services = await make_services(issuer=url)
-            front.app = create_app(with_part(services, KeyRing, KeysAsRead(services[KeyRing])))
-            if header:
-                front.app = with_header(front.app, *header)
+            app = create_app(with_part(services, KeyRing, KeysAsRead(services[KeyRing])))
+            front.app = with_header(app, name, lambda: value)
             return url
 
         yield start
@@ -453,14 +445,9 @@ def serve(make_services: MakeServices) -> Iterator[Serve]:
 @pytest.fixture
 def certificate(tmp_path: Path) -> dict[str, str]:
     """One that nobody knows, as uvicorn takes it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    (tmp_path / "cert.pem").write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
+    (tmp_path / "unknown").mkdir()
+    unknown = Authority(tmp_path / "unknown")
+    return {"ssl_certfile": str(unknown.file), "ssl_keyfile": str(unknown.key_file)}
 
 
 async def test_the_issuer_answers_with_the_stored_keys(doctor: Doctor, serve: Serve) -> None:
@@ -489,13 +476,13 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
 @swept(
     ("header", "said"),
     [
-        ((b"x-request-id", b"1"), "twice the same X-Request-ID"),
-        ((b"age", b"7"), "with an Age"),
-        ((b"cache-control", b"max-age=600"), "without Cache-Control: no-store"),
+        ((b"x-request-id", "1"), "twice the same X-Request-ID"),
+        ((b"age", "7"), "with an Age"),
+        ((b"cache-control", "max-age=600"), "without Cache-Control: no-store"),
     ],
 )
 async def test_a_proxy_that_caches_is_reported(
-    doctor: Doctor, serve: Serve, header: tuple[bytes, bytes], said: str
+    doctor: Doctor, serve: Serve, header: tuple[bytes, str], said: str
 ) -> None:
     url = await serve(*header)
     await doctor.says("issuer", BAD, f"{url}/livez answers {said}", "one person's data", issuer=url)
@@ -638,7 +625,7 @@ async def test_a_wrong_clock_is_reported_by_comparison_with_database_and_wechat(
 
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
 async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(doctor: Doctor, date: str | None) -> None:
-    with _with_date(doctor.wechat, lambda: date) as url:
+    with with_date(doctor.wechat, lambda: date) as url:
         results = await doctor(wechat_base_url=url)
     assert "clock wechat" not in results
     assert_reported(results, of_app(), OK)
@@ -646,24 +633,13 @@ async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(doctor: Doc
 
 async def test_of_wechats_times_the_nearest_counts(doctor: Doctor) -> None:
     times = iter([utc_now() - timedelta(hours=1)])  # an answer that was kept somewhere
-    with _with_date(doctor.wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
+    with with_date(doctor.wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
         await doctor.says("clock wechat", OK, wechat_base_url=url)
 
 
-def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> AbstractContextManager[str]:
+def with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> AbstractContextManager[str]:
     """The simulator, with this header in its answers."""
-    simulator = create_simulator(wechat)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_date(message: Any) -> None:
-            value = date() if message["type"] == "http.response.start" else None
-            if value is not None:
-                message["headers"] = [*message["headers"], (b"date", value.encode("latin-1"))]
-            await send(message)
-
-        await simulator(scope, receive, send_with_date)
-
-    return serving(app, date_header=False)
+    return serving(with_header(create_simulator(wechat), b"date", date), date_header=False)
 
 
 # WeChat.
@@ -881,18 +857,12 @@ async def test_a_check_of_pictures_without_push_is_a_note(doctor: Doctor) -> Non
 # The handler of WeChat's messages.
 
 
-@pytest.fixture
-async def handler() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
-
-
 def handed_on(url: str) -> dict[str, Any]:
     return {"apps": [{**APPS[0], "push_forward": url}], "issuer": "https://wxauth.invalid"}
 
 
 async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_before(
-    doctor: Doctor, stage: Stage, handler: Receiver
+    doctor: Doctor, stage: Stage, receiver: Receiver
 ) -> None:
     stored: list[int] = []
     queries: list[dict[str, str]] = []
@@ -905,8 +875,8 @@ async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_be
         is_right = query["signature"] == push_signature(token, query["timestamp"], query["nonce"])
         return web.Response(text=query["echostr"] if is_right and request.method == "GET" else "no")
 
-    handler.usual = answer
-    results = await doctor(**handed_on(f"{handler.url}?own=1"))
+    receiver.usual = answer
+    results = await doctor(**handed_on(f"{receiver.url}?own=1"))
     assert_reported(results, of_app("push_forward"), OK, "answers WeChat's check")
     assert "ignored" not in results[of_app("push")].text.en
     assert (stored, queries[0]["own"]) == ([1], "1")
@@ -925,18 +895,18 @@ async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_be
     ],
 )
 async def test_a_handler_that_does_not_give_echostr_back_is_reported(
-    doctor: Doctor, handler: Receiver, answer: int | None, words: list[str]
+    doctor: Doctor, receiver: Receiver, answer: int | None, words: list[str]
 ) -> None:
-    handler.usual = answer
-    url = handler.url if answer else f"http://127.0.0.1:{free_port()}/"
+    receiver.usual = answer
+    url = receiver.url if answer else f"http://127.0.0.1:{free_port()}/"
     await doctor.says(of_app("push_forward"), BAD, *words, **handed_on(url))
 
 
-async def test_without_the_database_no_signature_leaves_the_house(doctor: Doctor, handler: Receiver) -> None:
+async def test_without_the_database_no_signature_leaves_the_house(doctor: Doctor, receiver: Receiver) -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
-    results = await doctor(**handed_on(handler.url), database_url=nowhere)
+    results = await doctor(**handed_on(receiver.url), database_url=nowhere)
     assert_reported(results, of_app("push_forward"), BAD, "not asked")
-    assert not handler.got
+    assert not receiver.got
 
 
 # Redis.
