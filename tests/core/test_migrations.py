@@ -153,19 +153,6 @@ async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty
             assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"
 
 
-@pytest.mark.slow
-async def test_the_next_version_migrates_what_this_one_has_made(empty: Empty) -> None:
-    assert not is_usable(await current_revision(empty.database))
-    await migrate(empty.database)
-    assert is_usable(await current_revision(empty.database))
-    this = await empty.schema()
-    assert await migrate(empty.database, scripts=empty.next_scripts) == "9002"
-    assert "users_shoe_size_idx" in repr((await empty.schema())["indexes"])
-    assert is_usable(await current_revision(empty.database)), "by replicas of this version, which serve meanwhile"
-    assert await migrate(empty.database, revision=REVISIONS[-1], scripts=empty.next_scripts) == REVISIONS[-1]
-    assert await empty.schema() == this
-
-
 async def migrate_behind_a_writer(empty: Empty, url: str, insert: str, **how: Any) -> None:
     """The migration to the last revision, during a transaction that it waits for, holds up nobody's `insert`."""
     logging_in = await asyncpg.connect(url)

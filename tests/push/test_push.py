@@ -460,22 +460,17 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
     assert inbox.stage.logged("promise_lost") == []
 
 
-async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(inbox: Inbox) -> None:
+@pytest.mark.parametrize("cut_short_by", ["a stop", "the database"])
+async def test_a_withdrawal_that_is_cut_short_is_logged_and_retried(inbox: Inbox, cut_short_by: str) -> None:
     await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
     push = signed(message(await inbox.openid(), LEFT))
     async with inbox.locked():
         await inbox.postpone(push)
-        await inbox.stage.rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
+        if cut_short_by == "a stop":
+            await inbox.stage.services[Background].aclose()
+        else:
+            await inbox.stage.rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
         await until(lambda: inbox.stage.logged("promise_put_off"))
-    await until(lambda: inbox.stage.rows.fetchval("SELECT count(*) = 0 FROM users"))
-
-
-async def test_a_withdrawal_that_a_stop_cuts_short_is_put_off(inbox: Inbox) -> None:
-    await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
-    push = signed(message(await inbox.openid(), LEFT))
-    async with inbox.locked():
-        await inbox.postpone(push)
-        await inbox.stage.services[Background].aclose()
         assert [line["withdrawn"] for line in inbox.stage.logged("promise_put_off")] == ["all"]
     await until(lambda: inbox.stage.rows.fetchval("SELECT count(*) = 0 FROM users"))
 

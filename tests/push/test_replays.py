@@ -142,20 +142,7 @@ async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
 # The database is away.
 
 
-async def test_a_postponed_withdrawal_is_carried_out_although_its_signature_has_expired(
-    inbox: Inbox, proxy: Proxy
-) -> None:
-    await inbox.cut_off(proxy, apps=[PLAIN])
-    push = signed(message(await inbox.openid(), LEFT))
-    for _ in range(3):
-        await inbox.postpone(push)
-    inbox.stage.clock.advance(minutes=30)
-    await proxy.accept()
-    await inbox.stage.services[Promises].drain()
-    assert await inbox.stage.number("users") == 0
-
-
-async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(inbox: Inbox, proxy: Proxy) -> None:
+async def test_a_postponed_withdrawal_outlasts_its_signature_and_cannot_be_replaced(inbox: Inbox, proxy: Proxy) -> None:
     await inbox.cut_off(proxy, apps=[PLAIN])
     alice, bob = [await inbox.openid(person=person) for person in ("alice", "bob")]
     caught, genuine = signed(TEXT), signed(message(bob, LEFT))

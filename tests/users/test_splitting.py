@@ -305,19 +305,6 @@ async def test_two_merged_users_leave_together_with_what_both_had(crowd: Crowd) 
     assert answer["new_user"]["former_ids"] == [id_of(there)]
 
 
-async def test_a_split_may_be_repeated_after_another_merge(crowd: Crowd) -> None:
-    alice, bob = await crowd.log_in("alice"), await crowd.log_in_with_all("bob", OTHER_APP)
-    await crowd.give(bob, phone=NUMBER, external_id="10023")
-    for _ in range(3):
-        await crowd.merge(bob, alice)
-        answer = await crowd.split(alice, bob)
-        assert answer["new_user"]["id"] == id_of(bob)
-        assert (shown(answer["user"]), shown(answer["new_user"])) == (NOTHING, ("Bob", NUMBER, False, "10023", 1))
-    await crowd.merge(alice, bob)
-    answer = await crowd.split(bob, alice)
-    assert (shown(answer["new_user"]), shown(answer["user"])) == (NOTHING, ("Bob", NUMBER, False, "10023", 1))
-
-
 async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(crowd: Crowd) -> None:
     alice, bob = await crowd.log_in("alice"), await crowd.log_in_with_all("bob", OTHER_APP)
     await crowd.give(bob, phone=NUMBER, external_id="10023")

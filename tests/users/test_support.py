@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, MakeServices, Stage, bearer, set_roles, until_locked
 from wxauth.server.console.links import NoAdministrator, make_link
 from wxauth.server.core.services import Services
@@ -74,8 +75,7 @@ async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not
     assert len(await root.events()) == events
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("roles", [[], ["editor"], ["support"], ["admin"]])
+@swept("roles", [[], ["editor"], ["support"], ["admin"]])
 async def test_support_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn, roles: list[str]) -> None:
     alice = (await login("alice"))["user"]["id"]
     for user_id in (alice, sue.id, root.id):

@@ -69,13 +69,6 @@ def ipv6(port: int) -> tuple[int, tuple[str, int]]:
 # Names and addresses.
 
 
-@on_both_loops
-async def test_a_refused_connect_is_no_connection(nobody: str) -> None:
-    async with transport() as way:
-        failure = await ask_and_fail(way, nobody, httpx.ConnectError)
-        assert str(failure) == "ConnectionRefusedError"
-
-
 @pytest.mark.parametrize("name", ["nobody", f"{'a' * 64}.invalid", "a..b"])
 @on_both_loops
 async def test_a_name_that_is_none_is_no_connection(name: str) -> None:
