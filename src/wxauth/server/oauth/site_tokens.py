@@ -405,14 +405,9 @@ class SiteTokens:
     async def revoke(self, client: Client, token: str) -> None:
         """End the session of a token, if the token belongs to this client."""
         refresh_token = self.refresh_tokens.parse(token)
-        if refresh_token is not None:
-            session_id = refresh_token.session_id
-        else:
-            found = await self._session_in(token)
-            if found is None:
-                return
-            session_id = found
-        await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
+        session_id = await self._session_in(token) if refresh_token is None else refresh_token.session_id
+        if session_id is not None:
+            await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
 
     async def _session_in(self, token: str) -> UUID | None:
         """The session of an access token for us or a resource; None if it is neither."""

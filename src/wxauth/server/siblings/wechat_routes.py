@@ -47,7 +47,7 @@ from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, body_like, read_body
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
-from wxauth.server.web.direct import VALIDATED_KEY, Router
+from wxauth.server.web.direct import Router
 from wxauth.texts import is_http_url
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
@@ -150,7 +150,7 @@ async def signer_of(
 ) -> Signer:
     """Authenticate the client, and read the keys with the same query. Counts a refusal by its code.
 
-    The body is checked after the client, as everywhere, though it is read before.
+    The body is checked after the client, as everywhere, though it is read before. The route reads it again.
 
     Raises: InvalidClient, ClientLacksScope, RateLimited, InvalidRequest.
     """
@@ -159,7 +159,7 @@ async def signer_of(
         credentials = basic_credentials(request)
         wanted = refusal = None
         try:
-            wanted = read_body(SignatureRequest, await _body_of(request))
+            wanted = read_body(SignatureRequest, await request.body())
         except InvalidRequest as exc:
             refusal = exc
         openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
@@ -171,19 +171,10 @@ async def signer_of(
         await limits.admit(name, ClientOperation.SIGN)
         if refusal is not None:
             raise refusal
-        request.scope[VALIDATED_KEY] = wanted
     except WxAuthError as exc:
         SIGNATURES.count(apps.label_of(app_id), exc.code)
         raise
     return Signer(name, keys)
-
-
-async def _body_of(request: Request) -> bytes:
-    """The body, mostly of one message: Starlette's stream would take a twentieth of a signature's time."""
-    message = await request.receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        return bytes(message.get("body", b""))
-    return b"".join([message.get("body", b""), await request.body()])
 
 
 SignerDep = Annotated[Signer, Depends(signer_of), FOR_COUNTED_CLIENT]

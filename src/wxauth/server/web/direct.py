@@ -47,8 +47,6 @@ _VARY = (b"vary", b"Authorization")
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 
 _FAILURE_KEY: Final = "wxauth.failure"
-VALIDATED_KEY: Final = "wxauth.validated"
-"""The key in the ASGI scope of a body that a dependency has validated before its endpoint gets it."""
 
 
 class DirectRoute(APIRoute):
@@ -359,9 +357,6 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
     validate = model.__pydantic_validator__.validate_json
 
     async def read(request: Request) -> BaseModel | None:
-        if VALIDATED_KEY in request.scope:
-            validated: BaseModel = request.scope[VALIDATED_KEY]
-            return validated
         body = await request.body()
         if may_be_empty and not body:
             return None
