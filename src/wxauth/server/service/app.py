@@ -62,8 +62,7 @@ from wxauth.server.push import routes as push_routes
 from wxauth.server.service import metrics, probes
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
-from wxauth.server.siblings import routes as sibling_routes
-from wxauth.server.siblings import wechat_routes
+from wxauth.server.siblings import token_routes, user_routes, wechat_routes
 from wxauth.server.site_logins import scan_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
@@ -102,7 +101,8 @@ _ROUTERS: Final = (
     oauth_routes.metadata_router,
     probes.router,
     metrics.router,
-    sibling_routes.router,
+    token_routes.router,
+    user_routes.router,
     wechat_routes.router,
     client_routes.router,
     feed_routes.router,

@@ -39,9 +39,9 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
 from wxauth.server.session_keys.routes import SessionKeysDep
 from wxauth.server.session_keys.rows import KeyOfLogin
-from wxauth.server.siblings.routes import ShortText
 from wxauth.server.siblings.rows import client_and_keys
 from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
+from wxauth.server.siblings.user_routes import ShortText
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES

@@ -1,0 +1,258 @@
+"""Routes for services that look users up, change their attributes, or ban them."""
+
+from collections.abc import Collection
+from typing import Annotated, Final, NotRequired, Self
+from uuid import UUID
+
+from fastapi import Depends
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+
+from wxauth.errors import ExternalIdTaken, InsufficientRole, NotFound, Title
+from wxauth.server.clients.models import Scope
+from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, lacking
+from wxauth.server.core.trail import Actor
+from wxauth.server.core.users import UserStatus
+from wxauth.server.siblings.rows import UserForSiblings, look_up
+from wxauth.server.users.admin import UserChange, change_user, end_sessions_of, set_external_id
+from wxauth.server.users.admin_routes import NO_SUCH_USER
+from wxauth.server.users.attributes import AttributesRequest
+from wxauth.server.users.bodies import (
+    DocumentVersion,
+    FormerExternalIds,
+    OperatorsFields,
+    Reason,
+    SharedFields,
+    shown_in,
+)
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.users.ids import ExternalId
+from wxauth.server.users.search_rows import IdentityJson
+from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownUserId, Time, body_like
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.web.direct import Router
+
+router = Router("siblings")
+
+LOOKED_UP_AT_ONCE: Final = 200
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
+"""An openid, an app id, an external id or a unionid."""
+_IS_STAFF: Final = InsufficientRole("this user is an administrator or other staff: this needs the role admin")
+
+
+class LookupOpenid(BaseModel):
+    """One openid in one app."""
+
+    app_id: ShortText
+    openid: ShortText
+
+
+class LookupRequest(BaseModel):
+    """Which users to look up."""
+
+    model_config = body_like({"ids": [EXAMPLE_USER_ID]})
+
+    ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    openids: list[LookupOpenid] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    external_ids: list[ShortText] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    unionids: list[ShortText] | None = Field(
+        default=None, max_length=LOOKED_UP_AT_ONCE, description="Only with the scope `unionids`."
+    )
+
+    @model_validator(mode="after")
+    def _has_allowed_number(self) -> Self:
+        # Unknown fields are ignored. Without this check, a misspelt name would look as if all these users had been
+        # erased.
+        asked = [self.ids, self.openids, self.external_ids, self.unionids]
+        if all(some is None for some in asked):
+            raise ValueError("Must have ids, openids, external_ids or unionids")
+        if sum(len(some or ()) for some in asked) > LOOKED_UP_AT_ONCE:
+            raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} of all kinds together")
+        return self
+
+
+class ExternalIdRequest(BaseModel):
+    """The id that a user has in your own system."""
+
+    model_config = body_like({"external_id": "10023"})
+
+    external_id: ExternalId | None = Field(description="Unique among users. null removes it.")
+
+
+class BanRequest(BaseModel):
+    """A ban. It replaces an earlier one."""
+
+    model_config = body_like({"reason": "paid with a stolen card", "until": "2026-11-27T18:00:00+08:00"})
+
+    reason: Reason | None = Field(default=None, description="For staff only.")
+    until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")
+
+
+class UserForSiblingsAnswer(SharedFields, OperatorsFields, FormerExternalIds):
+    """A user as siblings see them."""
+
+    id: Annotated[ShownUserId, Field(description="UUIDv7. It differs from the requested id if that one was merged.")]
+    former_ids: Annotated[
+        list[UUID],
+        Field(
+            description="The ids merged into this user, the first merge first.",
+            examples=[["01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"]],
+        ),
+    ]
+    consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
+    unionids: NotRequired[
+        Annotated[
+            list[str],
+            Field(
+                description="The unionids by which the user is found. Only with the scope `unionids`.",
+                examples=[["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"]],
+            ),
+        ]
+    ]
+    phone: NotRequired[
+        Annotated[str | None, Field(description="E.164. Only with the scope `phones`.", examples=["+8613800138000"])]
+    ]
+    phone_verified: NotRequired[
+        Annotated[
+            bool | None,
+            Field(
+                description="Whether the phone button verified the number; null without a number. Only with `phones`.",
+                examples=[True],
+            ),
+        ]
+    ]
+
+
+class LookupAnswer(BaseModel):
+    """The users found, each once, in the order of the request."""
+
+    items: list[UserForSiblingsAnswer]
+
+
+def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserForSiblingsAnswer:
+    """A user as a client with these scopes sees them."""
+    answer: UserForSiblingsAnswer = shown_in(UserForSiblingsAnswer, user)
+    answer["consents"] = [
+        {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
+    ]
+    if user.former_external_ids:
+        answer["former_external_ids"] = user.former_external_ids
+    if Scope.UNIONIDS in scopes:
+        answer["unionids"] = user.unionids
+    if Scope.PHONES in scopes:
+        answer["phone"] = user.phone
+        answer["phone_verified"] = user.phone_verified
+    return answer
+
+
+@router.get("/v1/users/{user_id}", summary=Title("Look up a user", "查询用户"), failures=[NO_SUCH_USER])
+async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: UUID) -> UserForSiblingsAnswer:
+    """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
+
+    For an id that was merged away the answer is the user that remains: its `id` differs, and its `former_ids` hold the
+    id asked for. An erased user is not found.
+    """
+    for user in await look_up(database, ids=[user_id]):
+        return user_for_siblings(user, client.scopes)
+    raise NotFound("there is no such user")
+
+
+@router.post("/v1/users/lookup", summary=Title("Look up many users", "批量查询用户"))
+async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: LookupRequest) -> LookupAnswer:
+    """Up to 200 users by id, openid or external id, for a client with the scope `users`; by unionid with `unionids`.
+
+    Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
+    ids, then unionids. Unknown ones are left out.
+    """
+    if body.unionids is not None and Scope.UNIONIDS not in client.scopes:
+        raise lacking(client, Scope.UNIONIDS)
+    openids: list[IdentityJson] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
+    users = await look_up(
+        database,
+        ids=body.ids or (),
+        openids=openids,
+        external_ids=body.external_ids or (),
+        unionids=body.unionids or (),
+    )
+    return LookupAnswer.model_construct(items=[user_for_siblings(user, client.scopes) for user in users])
+
+
+@router.patch(
+    "/v1/users/{user_id}/attributes",
+    summary=Title("Change a user's attributes", "修改用户属性"),
+    failures=[NO_SUCH_USER],
+)
+async def patch_attributes(
+    client: AttributesClientDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
+    user_id: UUID,
+    body: AttributesRequest,
+) -> None:
+    """Change attributes by a merge patch (RFC 7396), for a service client with the scope `attributes`.
+
+    Names that the patch does not have stay as they are, and null removes one. For an id that was merged away, the user
+    that remains is changed.
+    """
+    by = Actor(client.name, device.ip)
+    await change_user(database, user_id, UserChange(attributes=body.root), by=by, now=clock())
+
+
+@router.put(
+    "/v1/users/{user_id}/external-id",
+    summary=Title("Set a user's external id", "设置用户的 external_id"),
+    failures=[NO_SUCH_USER, ExternalIdTaken],
+)
+async def put_external_id(
+    client: AttributesClientDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
+    user_id: UUID,
+    body: ExternalIdRequest,
+) -> None:
+    """Set the id that a user has in your own system, or remove it, for a service client with the scope `attributes`.
+
+    Idempotent. Access tokens have it from the next refresh on. For an id that was merged away, the user that remains
+    is changed.
+    """
+    await set_external_id(database, user_id, body.external_id, by=Actor(client.name, device.ip), now=clock())
+
+
+async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
+    return Actor(f"client:{client.name}", device.ip)
+
+
+_Moderator = Annotated[Actor, Depends(_moderator)]
+
+
+@router.post("/v1/users/{user_id}/ban", summary=Title("Ban a user", "封禁用户"), failures=[NO_SUCH_USER, _IS_STAFF])
+async def ban_user(
+    moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: BanRequest | None = None
+) -> None:
+    """Ban a user, for a service client with the scope `moderate`. Every session ends at once.
+
+    Idempotent; another reason or end replaces the former one. For an id that was merged away, the user that remains is
+    banned. Staff cannot be banned.
+    """
+    ban = body or BanRequest()
+    change = UserChange(status=UserStatus.DISABLED, reason=ban.reason, until=ban.until)
+    await change_user(database, user_id, change, by=moderator, spares_staff=True, now=clock())
+
+
+@router.post("/v1/users/{user_id}/unban", summary=Title("Unban a user", "解除封禁"), failures=[NO_SUCH_USER, _IS_STAFF])
+async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
+    """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`. Idempotent."""
+    change = UserChange(status=UserStatus.ACTIVE)
+    await change_user(database, user_id, change, by=moderator, spares_staff=True, now=clock())
+
+
+@router.delete(
+    "/v1/users/{user_id}/sessions",
+    summary=Title("Sign a user out everywhere", "强制下线用户"),
+    failures=[NO_SUCH_USER, _IS_STAFF],
+)
+async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
+    """End every session of a user, for a service client with the scope `moderate`. The user may log in again."""
+    await end_sessions_of(database, user_id, by=moderator, spares_staff=True, now=clock())
