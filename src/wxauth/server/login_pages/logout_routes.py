@@ -14,7 +14,7 @@ from wxauth.server.clients.clients import is_client_name, is_registered
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.clients.oauth_requests import Parameters, form_parameters, text_parameters
+from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
 from wxauth.server.clients.rows import find_site
 from wxauth.server.login_pages.pages import CONFIRMED, PagesDep, redirect_to
 from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
@@ -49,7 +49,7 @@ class LoggingOut:
         """The answer to a request with these parameters, still encoded. Raises: RateLimited."""
         pages = self.pages
         try:
-            parameters = pages.parameters(text)
+            parameters = parse_parameters(text)
         except OAuthError:
             return pages.message("wrong_logout", status=400)
         if "id_token_hint" not in parameters and not parameters.repeated:
@@ -122,7 +122,7 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
     """
     text = request.url.query
     if request.method == "POST":
-        text = "&".join(part for part in (text, await pages.form()) if part)
+        text = "&".join(part for part in (text, pages.form) if part)
         if (redirect := pages.by_get(_PATH, text)) is not None:
             return redirect
     return await pages.answer(logging_out.answer(text))

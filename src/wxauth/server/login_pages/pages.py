@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 
 from fastapi import Depends
 from jinja2 import Environment, FileSystemLoader
@@ -19,11 +19,12 @@ from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, Parameters, parse_parameters
+from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, Parameters
 from wxauth.server.core.resources import host_of
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserFields
 from wxauth.server.login_pages.texts import TEXTS
+from wxauth.server.sessions.devices import Device
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     Browser,
@@ -77,6 +78,7 @@ _BROWSER: Final = "wxauth-browser"
 """The cookie that identifies a browser."""
 _LOGIN: Final = "wxauth-login"
 """The cookie of a browser's login."""
+_UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]+)")
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
@@ -116,12 +118,15 @@ def is_https(settings: Settings) -> bool:
 
 @dataclass(slots=True)
 class Pages:
-    """What the browser of a request gets: a page in its language, or the way on. It is a dependency, made of others."""
+    """What the browser of a request gets: a page in its language, or the way on."""
 
     request: Request
-    settings: SettingsDep
-    device: DeviceDep
+    settings: Settings
+    device: Device
+    form: str
+    """The form that the browser has posted, still encoded; empty without one."""
     language: Language = field(init=False)
+    """That of the request's `ui_locales`, which are in its query or form, or the one that the browser prefers."""
     root: str = field(init=False)
     """The path under which the service is reached."""
     is_in_wechat: bool = field(init=False)
@@ -138,7 +143,8 @@ class Pages:
         is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
         self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
-        self.language = language_of(self.request)
+        asked = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")
+        self.language = language_of(self.request, ui_locales=asked and unquote_plus(asked[1]))
         self.root = self.request.scope.get("root_path", "").rstrip("/")
 
     @property
@@ -149,16 +155,6 @@ class Pages:
         login = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, _LOGIN))
         known = cookie if _COOKIE.fullmatch(cookie) else ""
         return Browser(self.device.ip, self.device.user_agent, known, login or "", is_web_view=in_web_view)
-
-    async def form(self) -> str:
-        """The form that the browser has posted, still encoded."""
-        return (await self.request.body()).decode(errors="replace")
-
-    def parameters(self, text: str) -> Parameters:
-        """The parameters in a query or a form, which may name the language of the page. Raises: OAuthError."""
-        parameters = parse_parameters(text)
-        self.language = language_of(self.request, ui_locales=parameters.get("ui_locales"))
-        return parameters
 
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
         """The answer to a browser: a redirect, or a page. `gone` names the page for what no longer exists."""
@@ -335,7 +331,6 @@ class Pages:
 
     def instructions(self, name: str) -> Response:
         """A page with instructions, for anybody who opens its URL: `device` or `link`."""
-        self.language = language_of(self.request, ui_locales=self.request.query_params.get("ui_locales"))
         return self.message(name, other_language=self._in_other_language("", {}))
 
     def _unanswerable(self, refusal: Unanswerable) -> Response:
@@ -428,7 +423,13 @@ class Pages:
         return None if len(query) > LONGEST_REDIRECT else _Link(f"{path}?{query}", self._text("other_language"), tag)
 
 
-PagesDep = Annotated[Pages, Depends(Pages)]
+async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:
+    """The pages of a request. Raises: PayloadTooLarge."""
+    form = (await request.body()).decode(errors="replace") if request.method == "POST" else ""
+    return Pages(request, settings, device, form)
+
+
+PagesDep = Annotated[Pages, Depends(pages_of)]
 
 
 def redirect_to(url: str) -> Response:

@@ -71,7 +71,7 @@ class LoginPages:
     async def show(self, text: str) -> Onward | Response:
         """The answer to a request with these parameters, still encoded. Raises: as `FAILURES`."""
         pages, browser = self.pages, self.pages.browser
-        parameters = pages.parameters(text)
+        parameters = parse_parameters(text)
         asked = await self.site_requests.check(parameters, ip=browser.ip)
         if asked.is_silent:
             return await self.continuing.answer_silently(asked, browser)
@@ -140,8 +140,7 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
     """
     if request.method != "POST":
         return await pages.answer(login_pages.show(request.url.query))
-    form = await pages.form()
-    return pages.by_get(AUTHORIZE_PATH, form) or await pages.answer(login_pages.show(form))
+    return pages.by_get(AUTHORIZE_PATH, pages.form) or await pages.answer(login_pages.show(pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
@@ -175,13 +174,13 @@ async def continue_with_login(pages: PagesDep, continuing: ContinuingDep, reques
 
     If the browser's login is another person's now, or has ended, the request's page is shown again.
     """
-    return await pages.answer(continuing.go_on(request_id, pages.browser, await pages.form()))
+    return await pages.answer(continuing.go_on(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/another", method="POST")
 async def use_another_account(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
     """Redirect the browser to the request's ordinary page, where somebody else can log in."""
-    return await pages.answer(continuing.use_another(request_id, pages.browser, await pages.form()))
+    return await pages.answer(continuing.use_another(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat")
@@ -248,7 +247,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
     Before an approval, or without six digits, the page is shown again, and nothing is counted.
     """
     try:
-        form = parse_parameters(await pages.form())
+        form = parse_parameters(pages.form)
     except OAuthError:
         form = Parameters([])
 
