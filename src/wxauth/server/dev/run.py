@@ -30,7 +30,7 @@ from starlette.types import ASGIApp
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.checks.doctor import check_apps
 from wxauth.server.checks.result import CheckResult
-from wxauth.server.clients.clients import Credentials, ensure_own_client
+from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
@@ -42,7 +42,7 @@ from wxauth.server.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
-from wxauth.server.dev.sites import PUSH_PATH, SITES, add_shop, create_shop, create_site
+from wxauth.server.dev.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
 from wxauth.server.dev.wechat import (
     ACCOUNT,
     APPS,
@@ -334,7 +334,6 @@ def _in_thread(
 async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url: str | None) -> Credentials | None:
     """Migrate the database, and add the example sites and the agent. Returns the credentials of the shop's back end."""
     database = Database(settings.database_url.get_secret_value())
-    configured = {app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
     async with aclosing(database):
         try:
             await migrate(database)
@@ -346,22 +345,7 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
             raise UnknownRevision(_NOT_OURS, reason=reason)
         await check_stored_state(settings)
-        for each in SITES:
-            await ensure_own_client(
-                database,
-                each.name,
-                title=f"{each.title.zh} {each.title.en}",
-                logo=each.logo,
-                redirect_uris=[each.redirect_uri],
-                logout_uris=[each.logout_uri],
-                backchannel_logout_uri=site_url + each.backchannel_logout_path,
-                sso=True,
-                link=True,
-                account_app_id=ACCOUNT["app_id"] if ACCOUNT["app_id"] in configured else None,
-                website_app_id=WEBSITE["app_id"] if WEBSITE["app_id"] in configured else None,
-                scopes=each.scopes,
-                now=await database.time(),
-            )
+        await add_sites(database, site_url, settings, now=await database.time())
         if mcp_url is not None:
             await add_agent(database, mcp_url, now=await database.time())
         return await add_shop(database, now=await database.time()) if has_shop else None

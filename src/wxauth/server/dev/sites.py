@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from csv import reader
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from runpy import run_path
 from typing import Annotated, Any, Final
@@ -30,11 +31,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from wxauth.errors import NameTaken, Title
 from wxauth.guard import BearerGuard, Principal
 from wxauth.problems import Language
-from wxauth.server.clients.clients import Credentials, add_client, build_client, renew_secret
+from wxauth.server.clients.clients import Credentials, add_client, build_client, ensure_own_client, renew_secret
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
 from wxauth.server.core.setting_types import picture_url
-from wxauth.server.dev.wechat import APP_KEYS, APPS
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth.server.login_pages.pages import language_of
 
 TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
@@ -75,66 +77,11 @@ class Site:
     scopes: tuple[str, ...]
     logo: str | None = None
 
-    @property
-    def redirect_uri(self) -> str:
-        """Any port is allowed (RFC 8252, section 7.3)."""
-        return f"http://127.0.0.1{self.path}/callback"
-
-    @property
-    def logout_uri(self) -> str:
-        """Where the browser returns after a sign-out."""
-        return f"http://127.0.0.1{self.path}/"
-
-    @property
-    def backchannel_logout_path(self) -> str:
-        """The path that receives logout tokens of ended sessions."""
-        return f"{self.path}/backchannel-logout"
-
 
 _LOGO: Final = picture_url(_HERE.joinpath("shop.png").read_bytes())
 SHOP: Final = Site("wxauth-example", Title("Example Shop", "示例商城"), "", ("openid", "profile", "phone"), _LOGO)
 ADMIN: Final = Site("wxauth-example-admin", Title("Shop Admin", "商城后台"), "/admin", ("openid", "profile", "roles"))
 SITES: Final = (SHOP, ADMIN)
-
-
-def page(
-    site: Site,
-    other: Site,
-    language: Language,
-    claims: Mapping[str, Any] | None,
-    *,
-    was_told: bool = False,
-    error: str | None = None,
-) -> HTMLResponse:
-    """The home page of a site, with a link to the other one.
-
-    Args:
-        site: Whose page it is.
-        other: The other site.
-        language: The language of the page.
-        claims: Those of the id_token; None if nobody has logged in.
-        was_told: Whether the session was ended by wxauth.
-        error: Why the login has failed.
-    """
-
-    def said(title: Title) -> Any:
-        return getattr(title, language)
-
-    html = _PAGE.render(
-        site=site,
-        other=other,
-        kind="shop" if site is SHOP else "admin",
-        language=language,
-        said=said,
-        text={name: said(title) for name, title in _TEXTS.items()},
-        claims=claims,
-        shown_claims=to_json(claims, indent=2).decode(),
-        was_told=was_told,
-        error=error,
-        goods=_GOODS,
-        figures=_FIGURES,
-    )
-    return HTMLResponse(html, headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie"})
 
 
 def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRoute | None = None) -> Starlette:
@@ -147,12 +94,9 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRout
     async def file(request: Request) -> Response:
         return FileResponse(_HERE / request.url.path.removeprefix("/"))
 
-    own: list[BaseRoute] = [
-        *(Route(f"/{name}", file) for name in ("site.css", "site.js")),
-        Route(ADMIN.path, with_slash),
-    ]
-    own += [back_end] if back_end else []
-    return Starlette(routes=[*own, Mount(ADMIN.path, admin), Mount(SHOP.path, shop)])
+    own = [Route("/site.css", file), Route("/site.js", file), Route(ADMIN.path, with_slash)]
+    sites = [Mount(ADMIN.path, admin), Mount(SHOP.path, shop)]
+    return Starlette(routes=[*own, *([back_end] if back_end else []), *sites])
 
 
 def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> Starlette:
@@ -176,7 +120,22 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
     """The claims and the id_token of open sessions, by `sid`, the session's id in wxauth and in the cookie."""
 
     def shown(request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
-        return page(site, ADMIN if site is SHOP else SHOP, _language(request), claims, **notice)
+        """The home page. `claims` are those of the id_token, `notice` is an `error` or that the site `was_told`."""
+        said = attrgetter(_language(request))
+        html = _PAGE.render(
+            site=site,
+            other=ADMIN if site is SHOP else SHOP,
+            kind="shop" if site is SHOP else "admin",
+            language=_language(request),
+            said=said,
+            text={name: said(title) for name, title in _TEXTS.items()},
+            claims=claims,
+            shown_claims=to_json(claims, indent=2).decode(),
+            goods=_GOODS,
+            figures=_FIGURES,
+            **notice,
+        )
+        return HTMLResponse(html, headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie"})
 
     async def home(request: Request) -> Response:
         if "lang" in request.query_params:
@@ -255,6 +214,28 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
 
 def _language(request: Request) -> Language:
     return language_of(request, ui_locales=request.session.get("lang"))
+
+
+async def add_sites(database: Database, url: str, settings: Settings, *, now: datetime) -> None:
+    """Add both websites, which are at this URL, as clients."""
+    known = {app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
+    for site in SITES:
+        here = f"http://127.0.0.1{site.path}"  # any port is allowed (RFC 8252, section 7.3)
+        await ensure_own_client(
+            database,
+            site.name,
+            title=f"{site.title.zh} {site.title.en}",
+            logo=site.logo,
+            redirect_uris=[f"{here}/callback"],
+            logout_uris=[f"{here}/"],
+            backchannel_logout_uri=f"{url}{site.path}/backchannel-logout",
+            sso=True,
+            link=True,
+            account_app_id=ACCOUNT["app_id"] if ACCOUNT["app_id"] in known else None,
+            website_app_id=WEBSITE["app_id"] if WEBSITE["app_id"] in known else None,
+            scopes=site.scopes,
+            now=now,
+        )
 
 
 async def add_shop(database: Database, *, now: datetime) -> Credentials:

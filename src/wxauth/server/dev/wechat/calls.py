@@ -32,16 +32,11 @@ _IN_A_CODE: Final = re.compile(
 
 
 class Wires:
-    """The latest calls, with their answers.
+    """The latest calls, with their answers."""
 
-    Args:
-        clock: Seconds since the epoch.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._calls: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
-        self._revision = int(clock() * 1000)  # after a restart, higher than those that open pages know
+        self._revision = int(time() * 1000)  # after a restart, higher than those that open pages know
 
     def noting(self, endpoint: Handler) -> Handler:
         """An endpoint whose calls are recorded, when they begin and when they end."""
@@ -62,7 +57,7 @@ class Wires:
         """Record a call, during which the block runs. It sets `status` and `answer` of the result."""
         call = {
             "direction": direction,
-            "at": self._clock() * 1000,
+            "at": time() * 1000,
             "method": method,
             "path": path,
             "query": query,
