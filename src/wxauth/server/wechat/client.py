@@ -139,12 +139,12 @@ class _Call(NamedTuple):
         """
         path = host.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         extensions = {**host.extensions, "target": path + self.target, "deadline": self.deadline}
-        if self.api == Api.MINI_PROGRAM_CODE:
-            extensions["max_body"] = MAX_PICTURE
         if self.body is None:
             request = httpx.Request("GET", host.url, headers=host.headers, stream=host.stream, extensions=extensions)
             request.read()
             return request
+        if self.api == Api.MINI_PROGRAM_CODE:
+            extensions["max_body"] = MAX_PICTURE
         headers = host.headers.copy()
         headers["Content-Type"] = _FORM if self.api == Api.CLEAR_QUOTA else _JSON
         return httpx.Request("POST", host.url, headers=headers, content=self.body, extensions=extensions)
