@@ -38,7 +38,7 @@ from tests.upstream import FakeRedis, Upstream, abort, answer, hang
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.result import CheckLevel, CheckResult
-from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics, read_wal
+from wxauth.server.checks.rows import READ_WAL, PostgresServer, RoleRights, WalStatistics
 from wxauth.server.checks.surroundings import judge_python
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
@@ -291,7 +291,7 @@ def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved
 
 
 async def test_the_write_ahead_log_of_any_postgresql_is_measured(services: Services) -> None:
-    wal = await read_wal(services.database)
+    wal = await services.database.one(READ_WAL)
     assert 0 <= wal.page_bytes <= wal.bytes
     assert wal.compression in ("off", "on", "pglz", "lz4", "zstd")
     assert wal.checkpoint_timeout >= 30

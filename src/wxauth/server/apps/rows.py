@@ -12,7 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Reseal
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 
@@ -52,18 +52,10 @@ CHANGE_APP: Final = Statement[Nothing]("""
 UPDATE apps SET is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
 DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
-# Only if the secrets are still those that were read: secrets changed meanwhile are sealed with the current key already.
-_RESEAL: Final = Statement[str]("""
-UPDATE apps SET secrets = :anew WHERE app_id = :app_id AND secrets = :former RETURNING app_id
-""")
+reseal_app: Final = Reseal.of("apps", "secrets", key="app_id")
 IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 
 
 async def stored_apps(database: Database) -> Sequence[SealedApp]:
     """Every stored app, in the order in which they were added."""
     return await database.rows(_APPS)
-
-
-async def replace_app_secrets(database: Database, app: SealedApp, anew: bytes) -> bool:
-    """Replace an app's sealed secrets. Returns False if they have changed since they were read."""
-    return await database.value(_RESEAL, app_id=app.app_id, former=app.secrets, anew=anew) is not None

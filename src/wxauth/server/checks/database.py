@@ -19,27 +19,29 @@ from wxauth.server.checks.result import (
     note,
 )
 from wxauth.server.checks.rows import (
+    HAS_ADMINISTRATORS,
+    HAS_USERS,
+    READ_SERVER,
+    READ_UPKEEP,
+    READ_WAL,
+    SAMPLE,
+    SOME_USERS,
+    WEBHOOK_STATES,
     PostgresServer,
     RoleRights,
     Upkeep,
     WalStatistics,
     WebhookState,
     certificate_of,
-    has_administrators,
-    has_users,
     keeps_prepared,
     missing_limits,
     read_rights,
-    read_server,
-    read_upkeep,
-    read_wal,
-    some_users,
-    webhook_states,
 )
 from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.server.clients.rows import ALL_CLIENTS
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
+from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.server.core.sealing import Sealer
@@ -77,12 +79,12 @@ async def check_database(
     name = "database"
     try:
         async with database.answering():  # one deadline for all queries together
-            found_server = await read_server(database)
+            found_server = await database.one(READ_SERVER)
             yield judge_server(found_server)
             if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
                 return
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
-                advice = judge_wal(await read_wal(database))
+                advice = judge_wal(await database.one(READ_WAL))
                 if advice is not None:
                     yield advice
             if unlimited := await missing_limits(database):
@@ -96,7 +98,8 @@ async def check_database(
                 yield pooler
             name = "stored"
             now = clock()
-            for neglected in judge_upkeep(await read_upkeep(database, idle_since=now - LONG_IDLE)):
+            upkeep = await database.one(READ_UPKEEP, tables=[*all_tables().tables], idle_since=now - LONG_IDLE)
+            for neglected in judge_upkeep(upkeep):
                 yield neglected
             certificate = judge_certificate(await certificate_of(database), now=now)
             if certificate is not None:
@@ -151,19 +154,19 @@ async def _check_stored(
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
-    if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
+    if webhooks := await database.rows(WEBHOOK_STATES, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     found.apps = [known.app for known in apps.all() if known.is_enabled]
-    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):
+    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(HAS_USERS):
         text = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
         yield note("sign-up", text)
-    if settings.admin_page and not await has_administrators(database):
+    if settings.admin_page and not await database.value(HAS_ADMINISTRATORS):
         text = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
         yield note("console", text)
     found.sites = [client for client in await database.rows(ALL_CLIENTS) if client.is_site]
-    found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
+    found.users = {app.app_id: await database.one(SOME_USERS, app_id=app.app_id, size=SAMPLE) for app in found.apps}
 
 
 def judge_server(server: PostgresServer) -> CheckResult:

@@ -10,7 +10,7 @@ from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.issuer import check_issuer, check_resource
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, compare_with_wechat, good
-from wxauth.server.checks.rows import some_users
+from wxauth.server.checks.rows import SAMPLE, SOME_USERS
 from wxauth.server.checks.surroundings import (
     REDIS_PATIENCE_SECONDS,
     check_push_forward,
@@ -92,7 +92,7 @@ async def examine_app(
         aclosing(_transport(settings)) as transport,
     ):
         with suppress(StorageUnavailable):  # without the users, the report lacks the results that depend on them
-            found.users = {app.app_id: await some_users(database, app.app_id)}
+            found.users = {app.app_id: await database.one(SOME_USERS, app_id=app.app_id, size=SAMPLE)}
         check = check_app(app, settings, found, transport=transport, clock=clock)
         of_wechat = await _results_of(f"wechat {app.app_id}", check)
     return of_wechat + await _forward(app, settings, clock)

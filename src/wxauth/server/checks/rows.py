@@ -9,12 +9,11 @@ import asyncpg
 from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import STATEMENT_CACHE, Database, Row
+from wxauth.server.core.database import STATEMENT_CACHE, Database
 from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import STATEMENT_LOST, NotConnected, raise_if_unavailable
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR
-from wxauth.server.phones.rows import PENDING_ANSWERS, StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 
 _ECHO: Final = "SELECT $1::int"
@@ -61,7 +60,7 @@ class WalStatistics(SQLModel):
     """Seconds."""
 
 
-_WAL: Final = Statement[WalStatistics]("""
+READ_WAL: Final = Statement[WalStatistics]("""
 SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
        LEAST(wal_fpi * current_setting('block_size')::int, wal_bytes)::bigint AS page_bytes,
        current_setting('wal_compression') AS compression,
@@ -90,7 +89,7 @@ class Upkeep:
     """The processes of the server that have been idle in a transaction since the time in question."""
 
 
-_UPKEEP: Final = Statement[Upkeep]("""
+READ_UPKEEP: Final = Statement[Upkeep]("""
 WITH slots AS (
     SELECT slot_name::text AS name, COALESCE(pg_wal_lsn_diff(
                CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END, restart_lsn), 0)::bigint AS retained
@@ -166,7 +165,7 @@ class WebhookState:
     """Whether a delivery waits, and nothing has been delivered for `STUCK_AFTER`."""
 
 
-_SERVER: Final = Statement[PostgresServer]("""
+READ_SERVER: Final = Statement[PostgresServer]("""
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
        current_setting('transaction_isolation') AS isolation, version() AS engine,
@@ -190,26 +189,27 @@ SELECT quote_ident(current_user) AS role,
        (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
          WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner
 """)
-_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
+# Of the oldest and of the newest sessions.
+SOME_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)
         UNION
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
  WHERE session_key IS NOT NULL
 """)
-_HAS_USERS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM users) AS has_users")
-_HAS_ADMINISTRATORS: Final = Statement[bool](f"""
+HAS_USERS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM users) AS has_users")
+HAS_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE {IS_ADMINISTRATOR}) AS has_administrators
 """)
 # Reads identities in the order of their primary key. Openids are random, so that is a sample of old and new users.
-_USERS: Final = Statement[UserSample]("""
+SOME_USERS: Final = Statement[UserSample]("""
 SELECT count(*) AS users, count(unionid) AS with_unionid,
        EXISTS (SELECT FROM phone_answers WHERE app_id = :app_id) AS give_phones
   FROM (SELECT user_id FROM identities WHERE app_id = :app_id ORDER BY openid LIMIT :size) sample
   JOIN users ON users.id = user_id
 """)
 # A webhook is stuck if it has accepted nothing, and a delivery has waited, since before this time.
-_WEBHOOKS: Final = Statement[WebhookState]("""
+WEBHOOK_STATES: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((
            SELECT d.at < :stuck_since FROM deliveries d WHERE d.receiver_id = w.id AND d.state = 'pending'
@@ -269,57 +269,6 @@ async def keeps_prepared(database: Database) -> bool | None:
     return True
 
 
-async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequence[WebhookState]:
-    """The state of each webhook, by name."""
-    return await database.rows(_WEBHOOKS, stuck_since=stuck_since)
-
-
-async def read_server(database: Database) -> PostgresServer:
-    """The server behind the connection."""
-    return await _only_row(database, _SERVER)
-
-
-async def read_wal(database: Database) -> WalStatistics:
-    """The server's write-ahead log."""
-    return await _only_row(database, _WAL)
-
-
-async def read_upkeep(database: Database, *, idle_since: datetime) -> Upkeep:
-    """The state of the server's upkeep."""
-    return await _only_row(database, _UPKEEP, tables=[*all_tables().tables], idle_since=idle_since)
-
-
 async def read_rights(database: Database) -> RoleRights:
     """The privileges of our role."""
-    return await _only_row(database, _RIGHTS, tables=[*all_tables().tables, "alembic_version"])
-
-
-async def some_session_keys(database: Database) -> Sequence[SealedSessionKey]:
-    """The session_keys of the oldest and of the newest sessions."""
-    return await database.rows(_SESSION_KEYS, size=SAMPLE)
-
-
-async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:
-    """The oldest phone answers whose number is not bound yet."""
-    return await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)
-
-
-async def has_users(database: Database) -> bool:
-    """Whether there is any user."""
-    return bool(await database.value(_HAS_USERS))
-
-
-async def has_administrators(database: Database) -> bool:
-    """Whether there is an administrator."""
-    return bool(await database.value(_HAS_ADMINISTRATORS))
-
-
-async def some_users(database: Database, app_id: str) -> UserSample:
-    """Statistics of a sample of an app's users."""
-    return await _only_row(database, _USERS, app_id=app_id, size=SAMPLE)
-
-
-async def _only_row(database: Database, statement: Statement[Row], **values: object) -> Row:
-    row = await database.row(statement, **values)
-    assert row is not None
-    return row
+    return await database.one(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])

@@ -7,7 +7,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.checks.result import CheckResult, bad, good, note
-from wxauth.server.checks.rows import some_phone_answers, some_session_keys
+from wxauth.server.checks.rows import SAMPLE, SOME_SESSION_KEYS
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (
     WRONG_SECRET_KEY,
@@ -22,7 +22,7 @@ from wxauth.server.core.sealing import (
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.webhook_rows import all_webhooks
 from wxauth.server.keys.models import StoredSigningKey, has_next, signing_key_of
-from wxauth.server.phones.rows import StoredAnswer
+from wxauth.server.phones.rows import PENDING_ANSWERS, StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 
 Row = TypeVar("Row")
@@ -90,13 +90,11 @@ class SealedCounts:
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
     """Some values of each kind, except signing keys, which are few and all checked."""
+    keys = await database.rows(SOME_SESSION_KEYS, size=SAMPLE)
+    answers = await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)
     values = [
-        *(value for key in await some_session_keys(database) for value in SEALED_SESSION_KEYS.values(key)),
-        *(
-            value
-            for answer in await some_phone_answers(database, now=now)
-            for value in SEALED_PHONE_ANSWERS.values(answer)
-        ),
+        *(value for key in keys for value in SEALED_SESSION_KEYS.values(key)),
+        *(value for answer in answers for value in SEALED_PHONE_ANSWERS.values(answer)),
         *(value for webhook in await all_webhooks(database) for value in SEALED_WEBHOOKS.values(webhook)),
         *(value for app in await stored_apps(database) for value in SEALED_APPS.values(app)),
     ]

@@ -198,6 +198,11 @@ class _Reader(ABC):
         records = await self._answer(statement.text, statement.arguments(values))
         return statement.read(records)[0] if records else None
 
+    async def one(self, statement: Statement[Row], /, **values: object) -> Row:
+        """The only row of a statement that always returns one."""
+        (row,) = await self.rows(statement, **values)
+        return row
+
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
         """All rows."""
         return statement.read(await self._answer(statement.text, statement.arguments(values)))
@@ -284,8 +289,7 @@ class Database(_Reader):
 
     async def time(self) -> datetime:
         """The database's own time. Raises: StorageUnavailable."""
-        now = await self.value(_TIME)
-        assert now is not None
+        (now,) = await self.values(_TIME)
         return now
 
     def answering(self) -> AbstractAsyncContextManager[object]:
@@ -533,6 +537,32 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         """Delete at most `size` rows, the oldest first. Returns how many."""
         async with database.begin(plans_anew=True) as transaction:
             return await transaction.run(self.statement, before=before, size=size)
+
+
+@dataclass(frozen=True, slots=True)
+class Reseal:
+    """Replaces the sealed values in some columns of a row, unless one of them has changed since it was read."""
+
+    key: str
+    columns: Sequence[str]
+    statement: Statement[bool]
+
+    @classmethod
+    def of(cls, table: LiteralString, *columns: LiteralString, key: LiteralString) -> Self:
+        """Of the rows of a table with this key."""
+        anew = ", ".join(f"{name} = :{name}_anew" for name in columns)
+        same = " AND ".join(f"{name} IS NOT DISTINCT FROM :{name}" for name in columns)
+        return cls(
+            key,
+            columns,
+            Statement[bool](f"UPDATE {table} SET {anew} WHERE {key} = :{key} AND {same} RETURNING true AS is_replaced"),
+        )
+
+    async def __call__(self, database: Database, row: object, *anew: bytes | None) -> bool:
+        """Replace them by these. Returns whether they were replaced."""
+        read = {name: getattr(row, name) for name in (self.key, *self.columns)}
+        values = {f"{name}_anew": value for name, value in zip(self.columns, anew, strict=True)}
+        return await database.value(self.statement, **read, **values) is not None
 
 
 def _now() -> float:

@@ -111,10 +111,9 @@ def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> 
 async def refusal_of_engine(database: Database) -> Title | None:
     """Why the database is none for wxauth. Raises: StorageUnavailable."""
     try:
-        found = await database.row(_ENGINE)
+        found = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
         return Text("is not PostgreSQL ({reason}): docs/database.md names databases that do", reason=reason_of(exc))
-    assert found is not None
     return why_unfit(*found)
 
 

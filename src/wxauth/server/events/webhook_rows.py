@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database, Reseal, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.events.feed_rows import EventToSend, PlacedEvent
@@ -250,12 +250,7 @@ WITH RECURSIVE known (id) AS (
 DELETE FROM deliveries USING swept
  WHERE deliveries.receiver_id = swept.receiver_id AND deliveries.event_id = swept.event_id
 """)
-# Changes nothing if somebody has renewed the secrets since they were read.
-_RESEAL: Final = Statement[UUID]("""
-UPDATE webhooks SET secret = :secret_anew, former_secret = :former_secret_anew
- WHERE id = :id AND secret = :secret AND former_secret IS NOT DISTINCT FROM :former_secret
-RETURNING id
-""")
+reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id")
 
 
 class Priority(IntEnum):
@@ -376,19 +371,6 @@ async def sweep_deliveries(database: Database, *, before: datetime, size: int) -
     """Delete some deliveries settled before a time, or of removed webhooks, and return how many."""
     async with database.begin(plans_anew=True) as transaction:
         return await transaction.run(_SWEEP, before=before, size=size)
-
-
-async def replace_secrets(database: Database, webhook: Webhook, secret: bytes, former: bytes | None) -> bool:
-    """Replace a webhook's sealed secrets, unless they have changed since. Returns whether they were replaced."""
-    replaced = await database.value(
-        _RESEAL,
-        id=webhook.id,
-        secret=webhook.secret,
-        former_secret=webhook.former_secret,
-        secret_anew=secret,
-        former_secret_anew=former,
-    )
-    return replaced is not None
 
 
 def new_webhook_secret() -> bytes:

@@ -220,6 +220,4 @@ async def replace_old_sessions(
 
 async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
     """The metrics that are read from the database."""
-    row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
-    assert row is not None
-    return row
+    return await database.one(_STATISTICS, sweeps=sweeps, now=now)

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Reseal, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.keys.models import StoredSigningKey
 
@@ -24,9 +23,7 @@ _DATE: Final = Statement[Nothing]("""
 UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
-_REPLACE: Final = Statement[UUID]("""
-UPDATE signing_keys SET private_key = :anew WHERE id = :id AND private_key = :former RETURNING id
-""")
+reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
 # A key of id_tokens is kept for the longest session beyond that, because an id_token can end its website's session all
 # that time.
 DELETE_RETIRED: Final = Statement[str]("""
@@ -61,8 +58,3 @@ async def store_keys(
             await transaction.run(_DATE, id=key.id, **dates)
     for deleted in known:
         await transaction.run(_DELETE, id=deleted)
-
-
-async def replace_private_key(database: Database, key: StoredSigningKey, sealed_anew: bytes) -> bool:
-    """Replace a key's sealed private half. Returns False if it has changed since it was read."""
-    return await database.value(_REPLACE, id=key.id, former=key.private_key, anew=sealed_anew) is not None

@@ -63,8 +63,7 @@ class Rate:
 
         Raises: RateLimited.
         """
-        row = await asked.row(_TAKE, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
-        assert row is not None
+        row = await asked.one(_TAKE, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
         if not row.is_granted:
             since = row.since_before or now
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))

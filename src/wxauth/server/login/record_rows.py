@@ -236,8 +236,7 @@ SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART},
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
     """The totals, and the counts of all processes for each of these days at that offset."""
-    totals = await database.row(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_LOGINS_READ)
-    assert totals is not None
+    totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_LOGINS_READ)
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))
 

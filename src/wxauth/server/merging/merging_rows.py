@@ -223,9 +223,7 @@ UPDATE users
 
 async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
     """The users of an identity and of a unionid."""
-    people: People | None = await asked.row(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
-    assert people is not None
-    return people
+    return await asked.one(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
 
 
 async def merge_users(

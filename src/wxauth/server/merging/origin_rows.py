@@ -97,9 +97,7 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 async def facts_of(transaction: Transaction, user_id: UUID) -> Facts:
     """The facts about a locked user."""
-    found = await transaction.row(_FACTS, user_id=user_id)
-    assert found is not None
-    return found
+    return await transaction.one(_FACTS, user_id=user_id)
 
 
 async def record_moved(transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import Database, Sweep, Transaction
+from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
 from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
@@ -144,9 +144,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
 """)
-_REPLACE: Final = Statement[bytes](
-    "UPDATE phone_answers SET sealed = :anew WHERE code_hash = :code_hash AND sealed = :former RETURNING code_hash"
-)
+reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
 _DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
@@ -221,9 +219,7 @@ async def bind_phone(
                 )
                 if losers:
                     await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
-            user = await transaction.row(_USER, user_id=user_id, **identity)
-            assert user is not None
-            return user
+            return await transaction.one(_USER, user_id=user_id, **identity)
     raise StorageUnavailable("too many changes of this number at once")
 
 
@@ -265,9 +261,7 @@ async def link_phone(
         if refusal is not None or await transaction.value(USER_OF, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
         await _settle(transaction, answer, now=now)
-        user = await transaction.row(_USER, user_id=holder_id, **identity)
-        assert user is not None
-        return user, merged
+        return await transaction.one(_USER, user_id=holder_id, **identity), merged
 
 
 async def answers_sealed_otherwise(
@@ -275,12 +269,6 @@ async def answers_sealed_otherwise(
 ) -> Sequence[StoredAnswer]:
     """The next answers whose sealed value does not begin with the prefix."""
     return await database.rows(_SEALED_OTHERWISE, after=after, prefix=prefix, size=size)
-
-
-async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) -> bool:
-    """Replace an answer's sealed value, if it has not changed since it was read. Returns whether it was replaced."""
-    replaced = await database.value(_REPLACE, code_hash=answer.code_hash, former=answer.sealed, anew=anew)
-    return replaced is not None
 
 
 async def delete_answer(database: Database, answer: StoredAnswer) -> bool:

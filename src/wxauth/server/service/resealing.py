@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from wxauth.server.apps.rows import DELETE_APP, replace_app_secrets, stored_apps
+from wxauth.server.apps.rows import DELETE_APP, reseal_app, stored_apps
 from wxauth.server.checks.sealed import (
     SEALED_APPS,
     SEALED_PHONE_ANSWERS,
@@ -20,12 +20,12 @@ from wxauth.server.checks.sealed import (
     SealedCounts,
     SealedKind,
 )
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Reseal
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
-from wxauth.server.events.webhook_rows import all_webhooks, new_webhook_secret, replace_secrets, write_webhook
-from wxauth.server.keys.rows import PUBLISHED, lock_keys, replace_private_key, store_keys
-from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, replace_answer
+from wxauth.server.events.webhook_rows import all_webhooks, new_webhook_secret, reseal_webhook, write_webhook
+from wxauth.server.keys.rows import PUBLISHED, lock_keys, reseal_key, store_keys
+from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, reseal_answer
 from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
 
@@ -52,7 +52,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     """
     done = Resealed()
 
-    async def anew(kind: SealedKind[Row], row: Row, replace: Callable[..., Awaitable[bool]]) -> bool:
+    async def anew(kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
         """Replace the sealed values of a row. Whether it was replaced."""
         if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in kind.values(row)):
             return False
@@ -68,14 +68,14 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
         return len(opened), replaced
 
     async for answer in _phone_answers(database, sealer, page_size):
-        done.phone_answers += await anew(SEALED_PHONE_ANSWERS, answer, replace_answer)
+        done.phone_answers += await anew(SEALED_PHONE_ANSWERS, answer, reseal_answer)
     for webhook in await all_webhooks(database):
-        done.webhook_secrets += await anew(SEALED_WEBHOOKS, webhook, replace_secrets)
+        done.webhook_secrets += await anew(SEALED_WEBHOOKS, webhook, reseal_webhook)
     done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
     for app in await stored_apps(database):
-        done.apps += await anew(SEALED_APPS, app, replace_app_secrets)
+        done.apps += await anew(SEALED_APPS, app, reseal_app)
     for key in await database.rows(PUBLISHED, now=now):
-        done.signing_keys += await anew(SEALED_SIGNING_KEYS, key, replace_private_key)
+        done.signing_keys += await anew(SEALED_SIGNING_KEYS, key, reseal_key)
     return done
 
 
@@ -101,7 +101,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
             # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
             await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
             secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
-            done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
+            done.webhook_secrets += await reseal_webhook(database, webhook, secret, None)
     for app in await stored_apps(database):
         if not SEALED_APPS.opens(sealer, app):
             async with database.begin() as transaction:
