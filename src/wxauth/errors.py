@@ -49,6 +49,7 @@ class WxAuthError(Exception):
     code: ClassVar[str]
     status: int
     title: ClassVar[Title]
+    detail: str = ""
     retry_after: int | None = None
     """Seconds, sent as `Retry-After`."""
     user_id: UUID | None = None
@@ -65,11 +66,15 @@ class WxAuthError(Exception):
         if status is not None:
             cls.status = status
 
-    def __init__(self, detail: str = "", *, title: Title | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    def __init__(
+        self, detail: str | None = None, *, title: Title | None = None, retry_after: int | None = None
+    ) -> None:
+        self.detail = self.detail if detail is None else detail
+        super().__init__(self.detail)
         if title is not None:
             self.title = title  # type: ignore[misc]  # this error's own, in place of the class's
+        if retry_after is not None:
+            self.retry_after = retry_after
 
     def headers(self) -> dict[str, str]:
         """The header fields of the answer."""
@@ -172,10 +177,8 @@ class WeChatError(WxAuthError):
     """An error from WeChat, or no usable answer."""
 
     def __init__(self, detail: str, *, errcode: int | None = None, retry_after: int | None = None) -> None:
-        super().__init__(detail)
+        super().__init__(detail, retry_after=retry_after)
         self.errcode = errcode
-        if retry_after is not None:
-            self.retry_after = retry_after
 
     def members(self) -> Mapping[str, Any]:
         """`wechat_errcode`, if WeChat gave one."""
@@ -301,71 +304,61 @@ class InsufficientScope(BearerError, code="insufficient_scope", status=403):
         self.scope = scope
 
 
-# Refresh tokens.
+# Refresh tokens that cannot be exchanged: the person must log in again.
 
 
-class SessionError(WxAuthError):
-    """The refresh token cannot be exchanged. The person must log in again."""
-
-    status = 400
-
-
-class InvalidRefreshToken(SessionError, code="invalid_refresh_token"):
+class InvalidRefreshToken(WxAuthError, code="invalid_refresh_token", status=400):
     """The refresh token is not one of ours, or its user has been erased."""
 
     title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
 
 
-class RefreshTokenExpired(SessionError, code="refresh_token_expired"):
+class RefreshTokenExpired(WxAuthError, code="refresh_token_expired", status=400):
     """The session was idle for too long, or has reached its maximum age."""
 
     title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
 
 
-class RefreshTokenReused(SessionError, code="refresh_token_reused"):
+class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
     """The refresh token has been rotated already, so somebody else may have it. The session has been ended."""
 
     title = Title("You have been logged out to keep your account safe.", "为保护账号安全，已退出登录，请重新登录。")
 
 
-class SessionRevoked(SessionError, code="session_revoked"):
+class SessionRevoked(WxAuthError, code="session_revoked", status=400):
     """The session has been ended."""
 
     title = Title("You have been logged out, please log in again.", "您已退出登录，请重新登录。")
 
 
-class SessionReplaced(SessionError, code="session_replaced"):
+class SessionReplaced(WxAuthError, code="session_replaced", status=400):
     """A newer login replaced the session, because the app limits the sessions of a person."""
 
     title = Title("You have logged in on another device.", "您的账号已在其他设备登录。")
 
 
-# Codes that are scanned.
+# Scanned codes with which this person cannot log in.
 
 
-class ScanRefused(WxAuthError):
-    """The person cannot log in with this code."""
-
-
-class ScanOver(ScanRefused, code="scan_over", status=404):
+class ScanOver(WxAuthError, code="scan_over", status=404):
     """The code is unknown, expired or already decided, or another scan has taken it over."""
 
     title = Title("This code is no longer good, please get a new one.", "二维码已失效，请在网页上刷新。")
 
 
-class ScanForwarded(ScanRefused, code="scan_forwarded", status=403):
+class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The code was not scanned with the camera: it was read from a picture or a chat, or typed."""
 
     title = Title("Scan with the camera, never a code sent to you.", "请用相机直接扫码，勿扫他人发来的码。")
 
 
-class ScanTooFar(ScanRefused, code="scan_too_far", status=403):
+class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
     """Phone and browser must be in the same network, and it is not certain that they are."""
 
     title = Title("Join the network of the computer, then scan again.", "请连接电脑所在的网络后再扫码。")
 
 
-class ScanTaken(ScanRefused, code="scan_taken", status=409):
+class ScanTaken(WxAuthError, code="scan_taken", status=409):
     """Somebody else has scanned the code first."""
 
     title = Title("Somebody else has scanned this code.", "该二维码已被他人扫描。")
@@ -426,10 +419,7 @@ class RateLimited(WxAuthError, code="rate_limited", status=429):
     """Too many requests of one kind from one address, client or user."""
 
     title = Title("Too many attempts, please try again later.", "操作过于频繁，请稍后再试。")
-
-    def __init__(self, detail: str, *, retry_after: int = 60) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
+    retry_after = 60
 
 
 class AccountDisabled(WxAuthError, code="account_disabled", status=403):
@@ -472,11 +462,7 @@ class LoginTooOld(WxAuthError, code="login_too_old", status=403):
     """The change has lasting effect and requires a session that was opened recently."""
 
     title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
-
-    def __init__(
-        self, detail: str = "the session must have been opened within the last ADMIN_FRESH_LOGIN seconds: log in again"
-    ) -> None:
-        super().__init__(detail)
+    detail = "the session must have been opened within the last ADMIN_FRESH_LOGIN seconds: log in again"
 
 
 class WrongPerson(WxAuthError, code="wrong_person", status=403):
