@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.claims import ClaimsTemplate, compile_claims
+from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.models import TIME
 from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 
@@ -132,7 +132,7 @@ class Client(SQLModel):
     @property
     def claims_template(self) -> ClaimsTemplate | None:
         """Its claims, compiled; None if it has none."""
-        return compile_claims(self.claims) if self.claims else None
+        return ClaimsTemplate(self.claims) if self.claims else None
 
     @property
     def is_site(self) -> bool:

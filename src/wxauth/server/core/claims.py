@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic_core import to_json
 
@@ -57,18 +57,18 @@ def check_claims(template: Template) -> None:
         raise WrongValue("must be at most {n} bytes", n=MAX_TEMPLATE)
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise WrongValue("must have at most {n} lists and objects", n=MAX_CONTAINERS)
-    compile_claims(template)
+    _compiled(template)
 
 
 class ClaimsTemplate:
-    """A compiled template of claims."""
+    """A template of claims, compiled."""
 
-    def __init__(self, fills: Mapping[str, Fill]) -> None:
-        self._fills = tuple(fills.items())
+    def __init__(self, template: Template) -> None:
+        self._fill = _compiled(template)
 
     def filled(self, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
         """The claims for a user's token; none if they are too much for one, so that no guard refuses it."""
-        claims = {name: value for name, fill in self._fills if (value := fill(user, sees_roles)) is not None}
+        claims = cast(dict[str, object], self._fill(user, sees_roles))
         text = to_json(claims)
         if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):
             log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
@@ -76,12 +76,8 @@ class ClaimsTemplate:
         return claims
 
 
-def compile_claims(template: Template) -> ClaimsTemplate:
-    """Compile a template. Raises: ValueError, for a fact that is not known."""
-    return ClaimsTemplate({name: _compiled(value) for name, value in template.items()})
-
-
 def _compiled(value: object) -> Fill:
+    """Raises: ValueError, for a fact that is not known."""
     match value:
         case str() if value.startswith("$$"):
             return _constant(value[1:])

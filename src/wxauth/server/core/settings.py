@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wxauth.errors import Title
-from wxauth.server.core.claims import ClaimsTemplate, compile_claims
+from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.env_file import EnvLine, read_env_file
 from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.setting_types import (
@@ -188,7 +188,7 @@ class App(AppFields):
     @cached_property
     def claims_template(self) -> ClaimsTemplate | None:
         """Its own claims, compiled; None if it has none."""
-        return compile_claims(self.claims) if self.claims else None
+        return ClaimsTemplate(self.claims) if self.claims else None
 
     @property
     def is_mini_program(self) -> bool:
@@ -407,7 +407,7 @@ class Settings(DatabaseSettings):
     @cached_property
     def claims_template(self) -> ClaimsTemplate | None:
         """The claims of logins to apps without claims of their own, compiled; None if there are none."""
-        return compile_claims(self.claims) if self.claims else None
+        return ClaimsTemplate(self.claims) if self.claims else None
 
     def is_logged(self, session_id: UUID) -> bool:
         """Whether the log has the logins and refreshes of this session: all of it, or nothing."""

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import Future
 from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
@@ -55,28 +55,16 @@ class NameResolver:
 
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
         async with self._slots:
-            found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
+            found = Future[Sequence[str]]()
+            found.set_running_or_notify_cancel()  # the service may end meanwhile, which cancels only who waits
             Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
-            return await found
+            return await asyncio.wrap_future(found)
 
-    def _ask(self, host: str, found: asyncio.Future[Sequence[str]]) -> None:
-        addresses: Sequence[str] = ()
-        failure: Exception | None = None
+    def _ask(self, host: str, found: Future[Sequence[str]]) -> None:
         try:
-            addresses = self._look_up(host)
+            found.set_result(self._look_up(host))
         except Exception as exc:
-            failure = exc
-
-        def settle() -> None:
-            if found.done():  # cancelled, because the service has ended
-                return
-            if failure is None:
-                found.set_result(addresses)
-            else:
-                found.set_exception(failure)
-
-        with suppress(RuntimeError):  # the loop has ended
-            found.get_loop().call_soon_threadsafe(settle)
+            found.set_exception(exc)
 
 
 class RefusedUrl(WrongValue):

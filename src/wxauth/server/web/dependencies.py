@@ -1,7 +1,6 @@
 """The parts of the service as FastAPI's dependencies.
 
-Those of core have a dependency here, those of other rooms one made by `provide`. A test may replace any of them:
-`app.dependency_overrides[database] = ...`, `app.dependency_overrides[provide(KeyRing)] = ...`.
+`provide` makes one. A test may replace any of them: `app.dependency_overrides[provide(KeyRing)] = ...`.
 """
 
 import inspect
@@ -62,30 +61,10 @@ def provide(kind: type[Part]) -> Callable[[Services], Awaitable[Part]]:
     return part
 
 
-async def settings(services: ServicesDep) -> Settings:
-    """The settings."""
-    return services.settings
-
-
-async def clock(services: ServicesDep) -> Clock:
-    """The clock."""
-    return services.clock
-
-
-async def database(services: ServicesDep) -> Database:
-    """The database."""
-    return services.database
-
-
-async def verifier(services: ServicesDep) -> Verifier:
-    """The verifier of access tokens."""
-    return services.verifier
-
-
-SettingsDep = Annotated[Settings, Depends(settings)]
-ClockDep = Annotated[Clock, Depends(clock)]
-DatabaseDep = Annotated[Database, Depends(database)]
-VerifierDep = Annotated[Verifier, Depends(verifier)]
+SettingsDep = Annotated[Settings, Depends(provide(Settings))]
+ClockDep = Annotated[Clock, Depends(provide(Clock))]
+DatabaseDep = Annotated[Database, Depends(provide(Database))]
+VerifierDep = Annotated[Verifier, Depends(provide(Verifier))]
 
 
 class Argument(NamedTuple):
