@@ -157,25 +157,24 @@ def _refuse_unit(value: object) -> object:
     return value
 
 
-def _check_url(value: str) -> str:
+def _check_url(value: str) -> None:
     if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
         raise WrongValue("must be a URL like https://host or https://host/path, without user, query or fragment")
     if value.endswith("/"):
         raise WrongValue("must be a URL without a trailing slash")
-    return value
 
 
-def _check_secure_url(value: str) -> str:
-    if not is_secure(_check_url(value)):
+def _check_secure_url(value: str) -> None:
+    _check_url(value)
+    if not is_secure(value):
         raise WrongValue("must be https, unless the host is loopback")
-    return value
 
 
-def _check_issuer(value: str) -> str:
-    path = urlsplit(_check_secure_url(value)).path
+def _check_issuer(value: str) -> None:
+    _check_secure_url(value)
+    path = urlsplit(value).path
     if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
         raise WrongValue("must have a path without percent-encoding, and none of the service's own (/v1, /docs)")
-    return value
 
 
 def _check_proxy_url(value: SecretStr) -> None:
@@ -188,13 +187,12 @@ def _check_redis_url(value: SecretStr) -> None:
     _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), like)
 
 
-def _check_events_kept(value: int) -> int:
+def _check_events_kept(value: int) -> None:
     if 0 < value < _SHORTEST_TRAIL:
         raise WrongValue("must be {n} or more, or 0 to keep it forever", n=_SHORTEST_TRAIL)
-    return value
 
 
-def _check_hook_url(value: str) -> str:
+def _check_hook_url(value: str) -> None:
     if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
         raise WrongValue("must be a URL like https://host/path, without user and fragment; http in a private network")
     parts = urlsplit(value)
@@ -202,7 +200,6 @@ def _check_hook_url(value: str) -> str:
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
         raise WrongValue("must have a public or private address; with http, a private one")
-    return value
 
 
 def is_below(url: str, issuer: str) -> bool:
@@ -270,23 +267,23 @@ def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(str, networks))
 
 
-def _check_origin(value: str) -> str:
-    if value != "*" and urlsplit(_check_url(value)).path:
+def _check_origin(value: str) -> None:
+    if value == "*":
+        return
+    _check_url(value)
+    if urlsplit(value).path:
         raise WrongValue("must be origins like https://admin.example.com, separated by commas")
-    return value
 
 
-def _check_root_files(values: tuple[str, ...]) -> tuple[str, ...]:
+def _check_root_files(values: tuple[str, ...]) -> None:
     names = [value.partition(":")[0] for value in values]
     if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
         raise WrongValue("must have each name once, and no path of the service's own such as docs")
-    return values
 
 
-def _check_secrets_folder(value: Path) -> Path:
+def _check_secrets_folder(value: Path) -> None:
     if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
         raise WrongValue("must be a readable folder")
-    return value
 
 
 def _ignore_service_link(value: object) -> object:
@@ -326,7 +323,7 @@ OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" e
 AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
 Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
 Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
-TrailDays = Annotated[Days, AfterValidator(_check_events_kept)]
+TrailDays = Annotated[Days, _checked(_check_events_kept)]
 
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 AppSecret = Annotated[
@@ -345,16 +342,16 @@ PushAesKey = Annotated[
 ]
 SecretKey = Annotated[SecretStr, _checked(secret_key_bytes)]
 
-Url = Annotated[str, AfterValidator(_check_url)]
-SecureUrl = Annotated[str, AfterValidator(_check_secure_url)]
+Url = Annotated[str, _checked(_check_url)]
+SecureUrl = Annotated[str, _checked(_check_secure_url)]
 Audience = Annotated[str, Field(min_length=1)]
-Issuer = Annotated[str, AfterValidator(_check_issuer)]
+Issuer = Annotated[str, _checked(_check_issuer)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 ProxyUrl = Annotated[SecretStr, _checked(_check_proxy_url)]
 RedisUrl = Annotated[SecretStr, _checked(_check_redis_url)]
 Networks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_networks)]
 ExemptNetworks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_exempt)]
-WebOrigin = Annotated[str, AfterValidator(_check_origin)]
+WebOrigin = Annotated[str, _checked(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
@@ -362,7 +359,7 @@ AppTitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
 Logo = Annotated[str, AfterValidator(check_logo)]
-HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
+HookUrl = Annotated[str, _checked(_check_hook_url)]
 WebhookSecret = Annotated[SecretStr, _checked(webhook_secret_bytes)]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 Claims = Annotated[dict[str, Any], _checked(check_claims)]
@@ -386,7 +383,7 @@ PagePath = Annotated[
         "must be a page like pages/scan/scan, without a leading slash and without a query",
     ),
 ]
-SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
+SecretsFolder = Annotated[Path, _checked(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
 # The name that WeChat's console gives the file, and its content.
 DomainFile = Annotated[
@@ -426,4 +423,4 @@ def _is_host(host: str) -> bool:
 
 HostName = Annotated[str, _checked(_check_host)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
-RootFiles = Annotated[tuple[DomainFile, ...], CommaList, AfterValidator(_check_root_files)]
+RootFiles = Annotated[tuple[DomainFile, ...], CommaList, _checked(_check_root_files)]

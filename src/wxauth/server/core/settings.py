@@ -22,63 +22,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wxauth.errors import Title
+from wxauth.server.core import setting_types as types
 from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.env_file import EnvLine, read_env_file
 from wxauth.server.core.resources import Resource, check_distinct
-from wxauth.server.core.setting_types import (
-    SECRETS_DIR,
-    SERVICE_LINK,
-    AnySeconds,
-    AppId,
-    AppKind,
-    AppList,
-    AppSecret,
-    AppTitle,
-    Audience,
-    Claims,
-    CommaList,
-    ContactUri,
-    DatabaseUrl,
-    Days,
-    Documents,
-    DomainFile,
-    ExemptNetworks,
-    HookUrl,
-    HostName,
-    Issuer,
-    JsHosts,
-    JsonClaims,
-    Logo,
-    Lower,
-    MaxSessions,
-    Networks,
-    OrNone,
-    PagePath,
-    PhonePolicy,
-    Policy,
-    Port,
-    ProxyUrl,
-    PushAesKey,
-    PushToken,
-    RateText,
-    RedisUrl,
-    Region,
-    Resources,
-    RootFiles,
-    Seconds,
-    SecretKey,
-    SecretsFolder,
-    SecureUrl,
-    SignUp,
-    SignUpRoles,
-    TrailDays,
-    UnionidPolicy,
-    Url,
-    WebhookSecret,
-    WebOrigin,
-    is_below,
-    secret_key_bytes,
-)
 from wxauth.server.core.terminal import Text, TextError, WrongValue, joined, os_reason, rule_of
 
 PREFIX: Final = "WXAUTH_"
@@ -111,54 +58,56 @@ class AppFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. Cannot be changed later.")
-    title: OrNone[AppTitle] = Field(
+    kind: types.AppKind = Field(
+        default="mini_program", description="The kind of app at WeChat. Cannot be changed later."
+    )
+    title: types.OrNone[types.AppTitle] = Field(
         default=None, description="The name that administrators see, and people on the login pages."
     )
-    logo: OrNone[Logo] = Field(
+    logo: types.OrNone[types.Logo] = Field(
         default=None,
         description="Its picture on the login pages: a `data:` URL of a PNG, JPEG or WebP (32 KiB, 1024 × 1024).",
     )
-    unionid: OrNone[UnionidPolicy] = Field(
+    unionid: types.OrNone[types.UnionidPolicy] = Field(
         default=None,
         description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
         "`mini_program`, `required` for any other kind.",
     )
-    app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
-    push_token: OrNone[PushToken] = Field(
+    app_secret: types.AppSecret = Field(description="The AppSecret from WeChat's console.")
+    push_token: types.OrNone[types.PushToken] = Field(
         default=None,
         description="The Token from WeChat's message push settings. Without one, no messages are accepted.",
     )
-    push_aes_key: OrNone[PushAesKey] = Field(
+    push_aes_key: types.OrNone[types.PushAesKey] = Field(
         default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
     )
-    push_forward: OrNone[HookUrl] = Field(
+    push_forward: types.OrNone[types.HookUrl] = Field(
         default=None,
         description="The URL to which each message is handed on, as WeChat sent it: `https`, or `http` in a private "
         "network. Null: messages that do not concern wxauth are ignored.",
         examples=["https://shop.example.com/wechat"],
     )
-    sign_up: OrNone[SignUp] = Field(
+    sign_up: types.OrNone[types.SignUp] = Field(
         default=None, description="Whether new users may sign up. Null: as in `WXAUTH_SIGN_UP`."
     )
-    sign_up_roles: OrNone[SignUpRoles] = Field(
+    sign_up_roles: types.OrNone[types.SignUpRoles] = Field(
         default=None,
         description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
         examples=[["member"]],
     )
-    claims: OrNone[Claims] = Field(
+    claims: types.OrNone[types.Claims] = Field(
         default=None,
         description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
         "Null: as in `WXAUTH_CLAIMS`.",
         examples=[{"role": "authenticated"}],
     )
-    js_hosts: OrNone[JsHosts] = Field(
+    js_hosts: types.OrNone[types.JsHosts] = Field(
         default=None,
         description="The hosts whose pages are signed for the JS-SDK, as in WeChat's console; of an "
         "`official_account`. Null: none.",
         examples=[["shop.example.com"]],
     )
-    max_sessions: OrNone[MaxSessions] = Field(
+    max_sessions: types.OrNone[types.MaxSessions] = Field(
         default=None,
         description="How many sessions one person may have in it: a login ends the oldest beyond that at once. Null: "
         "the newest hundred are kept.",
@@ -169,11 +118,11 @@ class AppFields(BaseModel):
 class App(AppFields):
     """An app of WeChat's: a mini-program, a service account, a website or a mobile app."""
 
-    app_id: AppId
+    app_id: types.AppId
 
     @field_validator("push_token")
     @classmethod
-    def _no_push_without_messages(cls, token: PushToken | None, info: ValidationInfo) -> PushToken | None:
+    def _no_push_without_messages(cls, token: types.PushToken | None, info: ValidationInfo) -> types.PushToken | None:
         if token is not None and info.data.get("kind") in ("website", "mobile_app"):
             raise WrongValue("must be left out: WeChat pushes no messages to a website or a mobile_app")
         return token
@@ -201,7 +150,7 @@ class App(AppFields):
         return self.kind in ("mini_program", "official_account")
 
     @property
-    def unionid_in_force(self) -> UnionidPolicy:
+    def unionid_in_force(self) -> types.UnionidPolicy:
         """Whether a newcomer must have a unionid."""
         return self.unionid or ("optional" if self.is_mini_program else "required")
 
@@ -228,14 +177,14 @@ class DatabaseSettings(BaseSettings):
         enable_decoding=False,
     )
 
-    database_url: DatabaseUrl
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
-    log_format: Annotated[Literal["json", "console"], Lower] = Field(
+    database_url: types.DatabaseUrl
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], types.Lower] = "info"
+    log_format: Annotated[Literal["json", "console"], types.Lower] = Field(
         default_factory=lambda: "console" if sys.stdout.isatty() else "json"
     )
     log_addresses: bool = False
     log_sample: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    secrets_dir: SecretsFolder = SECRETS_DIR
+    secrets_dir: types.SecretsFolder = types.SECRETS_DIR
 
     @field_validator("log_sample")
     @classmethod
@@ -248,105 +197,105 @@ class DatabaseSettings(BaseSettings):
 class PhoneSettings(DatabaseSettings):
     """The settings of `wxauth users list`."""
 
-    phone_region: Region = "CN"
+    phone_region: types.Region = "CN"
 
 
 class ConsoleSettings(DatabaseSettings):
     """The settings of `wxauth admin link`."""
 
-    issuer: Issuer = _DEFAULT_ISSUER
+    issuer: types.Issuer = _DEFAULT_ISSUER
     admin_page: bool = False
 
 
 class ClientCommandSettings(DatabaseSettings):
     """The settings of `wxauth clients add` and `set`."""
 
-    audience: Audience = _DEFAULT_AUDIENCE
-    apps: Annotated[tuple[App, ...], AppList] = ()
-    resources: Resources = ()
+    audience: types.Audience = _DEFAULT_AUDIENCE
+    apps: Annotated[tuple[App, ...], types.AppList] = ()
+    resources: types.Resources = ()
 
 
 class Settings(DatabaseSettings):
     """All settings of the service, in the order of `docs/settings.md`, which describes them."""
 
-    app_id: OrNone[AppId] = None
-    app_secret: OrNone[AppSecret] = None
-    apps: Annotated[tuple[App, ...], AppList] = Field((), validate_default=True)
+    app_id: types.OrNone[types.AppId] = None
+    app_secret: types.OrNone[types.AppSecret] = None
+    apps: Annotated[tuple[App, ...], types.AppList] = Field((), validate_default=True)
 
-    secret_key: SecretKey
-    secret_key_previous: Annotated[tuple[SecretKey, ...], CommaList] = ()
+    secret_key: types.SecretKey
+    secret_key_previous: Annotated[tuple[types.SecretKey, ...], types.CommaList] = ()
 
-    issuer: Issuer = _DEFAULT_ISSUER
-    audience: Audience = _DEFAULT_AUDIENCE
-    access_token_ttl: Annotated[Seconds, Field(le=86400)] = 900
-    refresh_token_ttl: Seconds = 2592000
-    session_max_age: Seconds = 31536000
-    refresh_reuse_grace: AnySeconds = 60
-    signing_key_max_age: Annotated[Seconds, Field(ge=3600)] = 7776000
+    issuer: types.Issuer = _DEFAULT_ISSUER
+    audience: types.Audience = _DEFAULT_AUDIENCE
+    access_token_ttl: Annotated[types.Seconds, Field(le=86400)] = 900
+    refresh_token_ttl: types.Seconds = 2592000
+    session_max_age: types.Seconds = 31536000
+    refresh_reuse_grace: types.AnySeconds = 60
+    signing_key_max_age: Annotated[types.Seconds, Field(ge=3600)] = 7776000
 
-    wechat_base_url: SecureUrl = WECHAT_URL
-    wechat_fallback_url: OrNone[SecureUrl] = Field(None, validate_default=True)
-    wechat_open_url: SecureUrl = WECHAT_OPEN_URL
+    wechat_base_url: types.SecureUrl = WECHAT_URL
+    wechat_fallback_url: types.OrNone[types.SecureUrl] = Field(None, validate_default=True)
+    wechat_open_url: types.SecureUrl = WECHAT_OPEN_URL
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
-    wechat_proxy: OrNone[ProxyUrl] = None
+    wechat_proxy: types.OrNone[types.ProxyUrl] = None
 
-    phone_policy: PhonePolicy = "move"
-    link_phone_days: Annotated[Days, Field(ge=1)] = 60
+    phone_policy: types.PhonePolicy = "move"
+    link_phone_days: Annotated[types.Days, Field(ge=1)] = 60
     phone_check_openid: bool = True
-    phone_region: Region = "CN"
-    risk_policy: Policy = "off"
-    nickname_check: Policy = "off"
-    avatar_check: Policy = "off"
-    sign_up: SignUp = "open"
-    sign_up_roles: Annotated[SignUpRoles, CommaList] = ()
-    sign_up_hook_url: OrNone[HookUrl] = None
-    sign_up_hook_secret: Annotated[OrNone[WebhookSecret], Field(validate_default=True)] = None
+    phone_region: types.Region = "CN"
+    risk_policy: types.Policy = "off"
+    nickname_check: types.Policy = "off"
+    avatar_check: types.Policy = "off"
+    sign_up: types.SignUp = "open"
+    sign_up_roles: Annotated[types.SignUpRoles, types.CommaList] = ()
+    sign_up_hook_url: types.OrNone[types.HookUrl] = None
+    sign_up_hook_secret: Annotated[types.OrNone[types.WebhookSecret], Field(validate_default=True)] = None
     sign_up_hook_timeout: Annotated[float, Field(gt=0, le=10)] = 2.0
-    sign_up_hook_failure: Annotated[Literal["refuse", "allow"], Lower] = "refuse"
-    claims: Annotated[Claims, JsonClaims] = {}
-    consents: Annotated[dict[str, str], Documents] = {}
+    sign_up_hook_failure: Annotated[Literal["refuse", "allow"], types.Lower] = "refuse"
+    claims: Annotated[types.Claims, types.JsonClaims] = {}
+    consents: Annotated[dict[str, str], types.Documents] = {}
 
-    events_kept_days: TrailDays = 0
-    addresses_kept_days: Days = 0
-    erasure_grace_days: Annotated[Days, Field(le=15)] = 0
-    ended_sessions_kept_days: Annotated[Days, Field(ge=1)] = 30
+    events_kept_days: types.TrailDays = 0
+    addresses_kept_days: types.Days = 0
+    erasure_grace_days: Annotated[types.Days, Field(le=15)] = 0
+    ended_sessions_kept_days: Annotated[types.Days, Field(ge=1)] = 30
 
-    scan_page: PagePath = "pages/scan/scan"
-    site_page: PagePath = "pages/authorize/authorize"
-    scan_env: Annotated[Literal["release", "trial", "develop"], Lower] = "release"
-    scan_code: Annotated[Literal["wxacode", "link"], Lower] = "wxacode"
-    scan_entry: Annotated[Literal["camera", "any"], Lower] = "camera"
-    scan_link: Annotated[Literal["off", "scheme", "url"], Lower] = "off"
-    scan_rate_limit: RateText = "60/minute"
-    scan_client_limit: RateText = "600/minute"
-    scan_picture_limit: RateText = "3000/minute"
+    scan_page: types.PagePath = "pages/scan/scan"
+    site_page: types.PagePath = "pages/authorize/authorize"
+    scan_env: Annotated[Literal["release", "trial", "develop"], types.Lower] = "release"
+    scan_code: Annotated[Literal["wxacode", "link"], types.Lower] = "wxacode"
+    scan_entry: Annotated[Literal["camera", "any"], types.Lower] = "camera"
+    scan_link: Annotated[Literal["off", "scheme", "url"], types.Lower] = "off"
+    scan_rate_limit: types.RateText = "60/minute"
+    scan_client_limit: types.RateText = "600/minute"
+    scan_picture_limit: types.RateText = "3000/minute"
     scan_admin_anywhere: bool = False
-    web_session_ttl: Seconds = 43200
-    web_session_max_age: Seconds = 2592000
-    sso_ttl: AnySeconds = 28800
-    resources: Resources = ()
-    client_documents: Annotated[tuple[HostName, ...], CommaList] = ()
-    link_check_file: OrNone[DomainFile] = None
-    check_files: RootFiles = ()
+    web_session_ttl: types.Seconds = 43200
+    web_session_max_age: types.Seconds = 2592000
+    sso_ttl: types.AnySeconds = 28800
+    resources: types.Resources = ()
+    client_documents: Annotated[tuple[types.HostName, ...], types.CommaList] = ()
+    link_check_file: types.OrNone[types.DomainFile] = None
+    check_files: types.RootFiles = ()
 
-    redis_url: OrNone[RedisUrl] = None
-    login_rate_limit: RateText = "600/minute"
-    client_rate_limit: RateText = ""
-    rate_limit_exempt: ExemptNetworks = ()
+    redis_url: types.OrNone[types.RedisUrl] = None
+    login_rate_limit: types.RateText = "600/minute"
+    client_rate_limit: types.RateText = ""
+    rate_limit_exempt: types.ExemptNetworks = ()
 
-    trusted_proxies: Networks = ("127.0.0.1",)
-    cors_origins: Annotated[tuple[WebOrigin, ...], CommaList] = ()
-    otlp_url: OrNone[Url] = None
+    trusted_proxies: types.Networks = ("127.0.0.1",)
+    cors_origins: Annotated[tuple[types.WebOrigin, ...], types.CommaList] = ()
+    otlp_url: types.OrNone[types.Url] = None
 
     admin_page: bool = False
     staff_reads: bool = True
-    admin_fresh_login: AnySeconds = 3600
+    admin_fresh_login: types.AnySeconds = 3600
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    port: Port = 8000
+    port: types.Port = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
 
-    security_contact: OrNone[ContactUri] = None
+    security_contact: types.OrNone[types.ContactUri] = None
 
     @field_validator("apps")
     @classmethod
@@ -366,7 +315,7 @@ class Settings(DatabaseSettings):
     @classmethod
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
-            if app.push_forward is not None and is_below(app.push_forward, issuer):
+            if app.push_forward is not None and types.is_below(app.push_forward, issuer):
                 text = "push_forward of {app_id} in WXAUTH_APPS must not be a URL of wxauth itself"
                 raise WrongValue(text, app_id=app.app_id)
         return issuer
@@ -398,7 +347,7 @@ class Settings(DatabaseSettings):
     @property
     def secret_keys(self) -> list[bytes]:
         """The current secret key, then the previous ones."""
-        return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
+        return [types.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
     def access_token_lifetime(self, *, session_lifetime: int) -> int:
         """The lifetime of an access token in seconds: at least 1, and otherwise no longer than its session."""
@@ -440,7 +389,7 @@ _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
 
 
 def load_settings(
-    kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR
+    kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = types.SECRETS_DIR
 ) -> AnySettings:
     """Read settings from the environment, a `.env` file, and files named after them. The first that sets a value wins.
 
@@ -535,7 +484,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    return bool(_SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and SERVICE_LINK.match(value)))
+    return bool(_SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)))
 
 
 def _problem(error: Mapping[str, Any]) -> Title:
