@@ -10,7 +10,6 @@ from typing import Any, Final, cast, get_args
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -67,7 +66,7 @@ from wxauth.server.site_logins import scan_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.web.answers import Problem
-from wxauth.server.web.bodies import invalid_request, json_form
+from wxauth.server.web.bodies import json_form
 from wxauth.server.web.direct import DirectRoutes, Shortcut
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge
@@ -186,11 +185,8 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=None if services is None else partial(_lifespan, services),
     )
-    api.add_exception_handler(WxAuthError, _answer_failure)
-    api.add_exception_handler(HTTPException, _answer_http_exception)
-    api.add_exception_handler(RequestValidationError, _answer_invalid)
-    api.add_exception_handler(ClientDisconnect, _answer_disconnect)
-    api.add_exception_handler(Exception, _answer_fault)
+    for kind in (WxAuthError, HTTPException, ClientDisconnect, Exception):
+        api.add_exception_handler(kind, _answer_failure)
     api.router.routes.extend(_ROUTES)  # not `include_router`: each request would be matched against one more router
     add_docs(api)
     add_console(api)
@@ -272,17 +268,10 @@ async def _read_what_is_stored(services: Services) -> None:
     await services[KeyRing].try_refresh()
     await services[Apps].try_refresh()
     await services[ConsoleSessions].add_as_site()
-    await _log_missing_limits(services)
-
-
-async def _log_missing_limits(services: Services) -> None:
     with suppress(StorageUnavailable):
         if limits := await missing_limits(services.database):
-            log.error(
-                "database_without_limits",
-                consequence="one locked row can hold up every login",
-                what_to_change="; ".join(limits),
-            )
+            text = "one locked row can hold up every login"
+            log.error("database_without_limits", consequence=text, what_to_change="; ".join(limits))
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
@@ -317,38 +306,26 @@ _ROUTES: Final = tuple(_routes())
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
 
 
-async def _answer_failure(request: Request, error: Exception) -> Response:
-    request.scope[PROBLEM_KEY] = error
-    return problem_response(cast(WxAuthError, error), request.scope)
+async def _answer_failure(request: Request, exc: Exception) -> Response:
+    request.scope[PROBLEM_KEY] = error = _error_of(request, exc)
+    return problem_response(error, request.scope)
 
 
-async def _answer_http_exception(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)
-    if isinstance(exc.__cause__, WxAuthError):  # raised by `receive`, and wrapped by FastAPI as an unreadable body
-        return await _answer_failure(request, exc.__cause__)
-    error: WxAuthError
-    match exc.status_code:
-        case 404:
-            error = NotFound("there is nothing at this path" + _path_meant(request))
-        case 405:
+def _error_of(request: Request, exc: Exception) -> WxAuthError:
+    match exc:
+        case WxAuthError():
+            return exc
+        case HTTPException(status_code=404):
+            return NotFound("there is nothing at this path" + _path_meant(request))
+        case HTTPException(status_code=405):
             allow = _allowed_methods(request)
-            error = MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(request)}", allow=allow)
+            return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(request)}", allow=allow)
+        case HTTPException():
+            return InvalidRequest("the request could not be read", status=exc.status_code)
+        case ClientDisconnect():
+            return InvalidRequest("the client left before its body was read", status=400)
         case _:
-            error = InvalidRequest("the request could not be read", status=exc.status_code)
-    return await _answer_failure(request, error)
-
-
-async def _answer_disconnect(request: Request, _: Exception) -> Response:
-    return await _answer_failure(request, InvalidRequest("the client left before its body was read", status=400))
-
-
-async def _answer_fault(request: Request, _: Exception) -> Response:
-    return await _answer_failure(request, InternalError("the log has more under this request_id"))
-
-
-async def _answer_invalid(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, RequestValidationError)
-    return await _answer_failure(request, invalid_request(exc.errors()))
+            return InternalError("the log has more under this request_id")
 
 
 def _routes_at(request: Request, path: str) -> Iterator[Route]:

@@ -4,6 +4,7 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -172,17 +173,15 @@ def timed_cursor(at: datetime, row_id: UUID) -> str:
 
 
 def _place_in(cursor: str) -> tuple[datetime, UUID]:
-    raw = urlsafe_b64decode(cursor)
-    return _FIRST_TIME + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
+    with suppress(OverflowError):
+        if _TIMED_CURSOR.fullmatch(cursor):
+            raw = urlsafe_b64decode(cursor)
+            return _FIRST_TIME + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
+    raise ValueError("Not a next_cursor of this list")
 
 
 def _is_timed_cursor(cursor: str) -> str:
-    try:
-        if not _TIMED_CURSOR.fullmatch(cursor):
-            raise ValueError
-        _place_in(cursor)
-    except (ValueError, OverflowError):
-        raise ValueError("Not a next_cursor of this list") from None
+    _place_in(cursor)
     return cursor
 
 
@@ -384,8 +383,6 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
 
 
 def _field(location: tuple[str | int, ...]) -> str:
-    if location[:1] in (("body",), ("query",), ("path",), ("header",)):
-        location = location[1:]
     return ".".join(part for part in location if isinstance(part, str)).encode(errors="replace").decode() or "body"
 
 

@@ -270,7 +270,7 @@ def check_query_names(connection: HTTPConnection) -> None:
     known: Sequence[str] = connection.scope["route"].query_names
     if unknown := sorted(connection.query_params.keys() - set(known)):
         message = f"Must be one of {', '.join(known)}" if known else "Must be absent: there are no parameters"
-        raise invalid_request({"loc": ("query", name), "msg": message, "type": "unknown"} for name in unknown)
+        raise invalid_request({"loc": (name,), "msg": message, "type": "unknown"} for name in unknown)
 
 
 async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
@@ -305,7 +305,7 @@ def _path_argument(name: str, hint: Any) -> Argument:
         try:
             return validate(text)
         except ValidationError as exc:
-            raise invalid_request([{**error, "loc": ("path", name)} for error in errors_of(exc)]) from None
+            raise invalid_request([{**error, "loc": (name,)} for error in errors_of(exc)]) from None
 
     async def read(request: Request) -> Any:
         return validated(request.path_params[name])
