@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
@@ -28,7 +28,6 @@ from wxauth.server.web.answers import Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.texts import hash_of
 
-_SECOND: Final = timedelta(seconds=1)
 _NO_HASH: Final = bytes(sha256().digest_size)
 _SECRET_CHARACTERS: Final = 43
 """The length of a client's secret in base64url."""
@@ -96,37 +95,22 @@ class ClientLimits:
     """Counts each client's requests. `make` returns a limiter, shared by all processes, for a rate and a name."""
 
     def __init__(self, settings: Settings, clock: Clock, make: Callable[[str, str], RateLimiter]) -> None:
-        self._clock = clock
         self._limiters = {
-            kind: make(settings.client_rate_limit, f"client-{kind}")
+            kind: RateLimiter(f"{IN_A_SECOND[kind]}/second", what=f"client-{kind}", clock=clock)
+            if kind in IN_A_SECOND
+            else make(settings.client_rate_limit, f"client-{kind}")
             for kind in ClientOperation
-            if kind not in IN_A_SECOND
         }
-        self._seconds: dict[tuple[str, ClientOperation], tuple[datetime, int]] = {}
-        """The beginning of each client's last second, and how many requests it had in it."""
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
         """Count a request of a client, whose name has been proved. Raises: RateLimited."""
         try:
-            if operation in IN_A_SECOND:
-                self._admit_here(client, operation)
-            else:
-                await self._limiters[operation].admit(client)
+            await self._limiters[operation].admit(client)
         except RateLimited:
             log.info("rate_limited", what=f"client-{operation}", client=client)
             REQUESTS.count(client, operation, RateLimited.code)
             raise
         REQUESTS.count(client, operation, "ok")
-
-    def _admit_here(self, client: str, operation: ClientOperation) -> None:
-        # A signature costs little more than `GET /v1/me`. A window of `limits` would be a tenth of that.
-        now = self._clock()
-        began, number = self._seconds.get((client, operation), (now, 0))
-        if not timedelta() <= now - began < _SECOND:
-            began, number = now, 0
-        if number >= IN_A_SECOND[operation]:
-            raise RateLimited(f"rate limit exceeded: client-{operation}", retry_after=1)
-        self._seconds[client, operation] = began, number + 1
 
 
 NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
