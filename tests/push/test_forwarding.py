@@ -408,7 +408,7 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Rece
         addresses[:] = [address]
         with pytest.raises(PushNotForwarded, match="address refused"):
             await hand_on()
-    await forwarding.aclose()
+    await forwarding.transport.aclose()
 
 
 # Without it.

@@ -19,7 +19,6 @@ from wxauth.server.core.terminal import Text
 from wxauth.server.limits.redis import redis_reason, redis_storage
 from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.push.forwarding import PushRequest, send_on
 from wxauth.server.push.receiving import ANSWER_SECONDS
 from wxauth.server.push.rows import claim_signature
@@ -42,7 +41,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
     request = PushRequest(urlencode(query).encode(), None, is_forwarded=False, body=b"")
     async with (
         aclosing(Database(settings.database_url.get_secret_value())) as database,
-        aclosing(ReceiverTransport(resolve=NameResolver().resolve)) as transport,
+        aclosing(ReceiverTransport()) as transport,
     ):
         try:
             await claim_signature(database, signature, now=now)
@@ -71,10 +70,10 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
     """If the settings have a hook, send it a message of the type `test`, which is about nobody."""
-    hook = SignUpHook(settings=settings, transport=ReceiverTransport(resolve=NameResolver().resolve), clock=clock)
-    if not hook.is_on:
-        return
-    async with aclosing(hook):
+    async with aclosing(ReceiverTransport()) as transport:
+        hook = SignUpHook(settings=settings, transport=transport, clock=clock)
+        if not hook.is_on:
+            return
         try:
             await hook.ask({"type": "test"}, now=clock())
             yield good("sign_up_hook", "answers")

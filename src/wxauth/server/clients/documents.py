@@ -153,10 +153,9 @@ class ClientDocuments:
         return self._kept.get(client_id, kept).usable(now)
 
     async def aclose(self) -> None:
-        """Cancel the requests in progress, and close the connections."""
+        """Cancel the requests in progress."""
         for task in list(self._under_way.values()):
             task.cancel()
-        await self.transport.aclose()
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
         """Count a document that has not been good yet. Raises: RateLimited."""

@@ -171,7 +171,6 @@ class Deliveries:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_SECONDS)
         await cancel(self._tasks)
-        await self.transport.aclose()
 
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:
         """Start to deliver one more of a receiver's deliveries at a time, if the limits allow it."""

@@ -159,10 +159,6 @@ class SignUpHook:
             raise HookFailed("its answer was no JSON object with a boolean 'allow'")
         return answer
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.transport.aclose()
-
     def _note_failure(self, failure: HookFailed) -> None:
         if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
             self._failures = 0

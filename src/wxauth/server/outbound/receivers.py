@@ -16,6 +16,7 @@ from wxauth.server.core.addresses import Scheme, is_refused
 from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import Origin, Proxy, Refused, SocketAddress
 from wxauth.server.outbound.transport import HttpTransport
+from wxauth.server.outbound.urls import NameResolver
 
 CONNECT_TIMEOUT_SECONDS: Final = 8.0
 KEEPALIVE_SECONDS: Final = 4.0
@@ -40,12 +41,12 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
     Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
 
     Args:
-        resolve: Returns the addresses of a name.
+        resolve: Returns the addresses of a name. By default, a `NameResolver` of its own.
         tls: The certificates to trust. By default, those of this machine.
     """
 
-    def __init__(self, *, resolve: Resolve, tls: ssl.SSLContext | None = None) -> None:
-        self._resolve = resolve
+    def __init__(self, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._resolve = resolve or NameResolver().resolve
         self._http = HttpTransport(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             tls=tls,

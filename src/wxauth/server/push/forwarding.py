@@ -75,13 +75,7 @@ class PushForwarding:
                 async with places, asyncio.timeout_at(deadline):
                     return await send_on(self.transport, app, request)
         except TimeoutError:
-            raise PushNotForwarded(
-                Text("{name}: {rule}", name="push_forward", rule=Text("no answer in time"))
-            ) from None
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.transport.aclose()
+            raise _not_forwarded(Text("no answer in time")) from None
 
 
 async def send_on(
@@ -105,12 +99,14 @@ async def send_on(
     try:
         response = await transport.handle_async_request(forwarded)
     except httpx.RequestError as exc:
-        raise PushNotForwarded(Text("{name}: {rule}", name="push_forward", rule=exc.args[0])) from None
+        raise _not_forwarded(exc.args[0]) from None
     answer: HttpAnswer = response.extensions[ANSWER]
     if answer.status != _OK:
-        raise PushNotForwarded(
-            Text("{name}: {rule}", name="push_forward", rule=Text("its status was {n}", n=answer.status))
-        )
+        raise _not_forwarded(Text("its status was {n}", n=answer.status))
     if answer.is_encoded:
-        raise PushNotForwarded(Text("{name}: {rule}", name="push_forward", rule=Text("its answer was compressed")))
+        raise _not_forwarded(Text("its answer was compressed"))
     return PushAnswer(answer.body, answer.content_type)
+
+
+def _not_forwarded(reason: str) -> PushNotForwarded:
+    return PushNotForwarded(Text("{name}: {rule}", name="push_forward", rule=reason))

@@ -35,17 +35,14 @@ from wxauth.server.limits.turns import Turns
 from wxauth.server.login import records
 from wxauth.server.login.entering import LoginLimiter
 from wxauth.server.login.records import Numbers, Refusals
-from wxauth.server.login.sign_up_hook import SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.push import receiving
-from wxauth.server.push.forwarding import PushForwarding
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.metrics import PrometheusMetrics
-from wxauth.server.service.probes import Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits
@@ -165,17 +162,15 @@ def build_services(
     make(ClientLimits, make=partial(make_limiter, RateLimiter))
     make(Turns, patience=waits.turns)
     phones = make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
-    receivers = ReceiverTransport(resolve=name_resolver.resolve)
+    receivers = parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=name_resolver.resolve)
     deliveries = make(
         Deliveries,
-        logouts=make(BackchannelLogouts, transport=receivers, patience=waits.backchannel_logouts),
-        transport=receivers,
+        logouts=make(BackchannelLogouts, patience=waits.backchannel_logouts),
         patience=waits.webhooks,
         pause=waits.deliveries,
     )
     documents = make(
         ClientDocuments,
-        transport=ReceiverTransport(resolve=name_resolver.resolve),
         of_address=make_limiter(RateLimiter, NEW_OF_AN_ADDRESS, "client-document"),
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
     )
@@ -183,10 +178,7 @@ def build_services(
     numbers = make(Numbers, store_pause=waits.numbers_store)
     refusals = make(Refusals, store_pause=waits.refusals_store)
     staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
-    sign_up_hook = make(SignUpHook, transport=ReceiverTransport(resolve=name_resolver.resolve))
-    forwarding = make(PushForwarding, transport=ReceiverTransport(resolve=name_resolver.resolve))
     make(PushedMessages, patience=waits.pushed_messages)
-    make(Readiness)
     return Services(
         settings=settings,
         clock=clock,
@@ -197,10 +189,10 @@ def build_services(
         closing=[
             [avatars],  # first: no request is left that waits for its picture
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
-            [background, phones, deliveries, forwarding, sign_up_hook, documents],
+            [background, phones, deliveries, documents],
             [promises],  # after those, which may have put off more
             [wechat_tokens, js_tickets],  # before the connections of its requests
-            [wechat, wechat_api],  # after all that call WeChat
+            [wechat, wechat_api, receivers],  # after all that use them
             [numbers, refusals, staff_reads],  # together, because each waits some seconds, too
             limiters,  # anywhere: only connections to Redis
             [database],  # after all that store something at the end
