@@ -64,7 +64,11 @@ Address = Annotated[object | None, PlainSerializer(shown_address, return_type=st
 class SharedEvent(SQLModel):
     """An event, without the address: what other services get."""
 
-    id: UUID = Field(primary_key=True, schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]})
+    id: UUID = Field(
+        primary_key=True,
+        description="UUIDv7; the `webhook-id` too.",
+        schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
+    )
     type: str = Field(sa_type=Text, schema_extra={"examples": ["session.ended"]})
     at: datetime = Field(sa_type=TIME)
     user_id: UUID | None = Field(

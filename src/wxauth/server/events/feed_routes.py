@@ -2,20 +2,19 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, BaseModel, Field
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.service_clients import EventsClientDep
+from wxauth.server.core.models import SharedEvent
 from wxauth.server.events.bodies import KnownType
 from wxauth.server.events.feed_rows import LAST_POSITION, Place, read_slice
-from wxauth.server.web.bodies import OrEmpty, Parameters, ShownAppId, ShownEventId, ShownUserId
+from wxauth.server.web.bodies import OrEmpty, Parameters
 from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -47,10 +46,6 @@ def place_in(cursor: str) -> Place:
     raise ValueError("Not a next_cursor of this feed")
 
 
-def _without_empty(values: Any) -> Any:
-    return [value for value in values if value != ""] if isinstance(values, list) else values
-
-
 def _is_cursor(value: str) -> str:
     if value != NOW:
         place_in(value)
@@ -67,9 +62,7 @@ class FeedQuery(Parameters):
         default=None,
         description="The `next_cursor` of the previous answer. `now`: only future events. Default: all events.",
     )
-    type: Annotated[list[KnownType], BeforeValidator(_without_empty)] = Field(
-        default=[], description="Repeat it for several types. Default: all types."
-    )
+    type: list[KnownType] = Field(default=[], description="Repeat it for several types. Default: all types.")
     limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), OrEmpty] = 100
 
     @property
@@ -78,24 +71,10 @@ class FeedQuery(Parameters):
         return None if self.after in (None, NOW) else place_in(self.after)
 
 
-class SiblingsEventAnswer(TypedDict):
-    """An event. It contains only ids: look up the user for names and numbers."""
-
-    id: Annotated[ShownEventId, Field(description="UUIDv7; the `webhook-id` too.")]
-    type: Annotated[str, Field(examples=["user.merged"])]
-    at: datetime
-    user_id: Annotated[ShownUserId | None, Field(description="The user to whom it happened.")]
-    app_id: ShownAppId | None
-    actor: Annotated[
-        str, Field(description="The id of the user who did it, or `system`, `operator`, `wechat`.", examples=["system"])
-    ]
-    data: Annotated[dict[str, Any], Field(examples=[{"former_id": "01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"}])]
-
-
 class FeedAnswer(BaseModel):
-    """Some events, the oldest first."""
+    """Some events, the oldest first. They contain only ids: look up the user for names and numbers."""
 
-    items: list[SiblingsEventAnswer]
+    items: list[SharedEvent]
     next_cursor: str = Field(
         description="`after` of the next request. Keep it even if `items` is empty.",
         examples=[cursor_of(Place(2, UUID("01933c62-14e0-7b11-8f3a-5d2c7e9a4b60")))],

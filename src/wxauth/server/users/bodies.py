@@ -88,10 +88,6 @@ Reason = Annotated[
 """The reason for a ban, for staff only. An empty one becomes None."""
 
 
-def _without_empty(values: Any) -> Any:
-    return [value for value in values if value != ""] if isinstance(values, list) else values
-
-
 class UserChangeRequest(Changes):
     """Changes of a user. An absent field is unchanged, and so is a null one, except for the last three."""
 
@@ -146,7 +142,7 @@ class EventsQuery(HistoryQuery):
         description="Who did it: the id of a user, the name of a service client (`client:NAME` for what it does to "
         "users by the scope `moderate`), `system`, `operator` or `wechat`.",
     )
-    type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
+    type: list[Annotated[str, StringConstraints(pattern=TEXT)]] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
 

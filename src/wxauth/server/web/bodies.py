@@ -108,7 +108,6 @@ ShownSessionId = Annotated[UUID, Field(examples=[EXAMPLE_SESSION_ID])]
 ShownIp = Annotated[str, Field(examples=["203.0.113.7"])]
 ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
-ShownEventId = Annotated[UUID, Field(examples=["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"])]
 """The fields of answers, with examples that always show the same people, apps and sessions."""
 
 NextCursor = Annotated[
@@ -223,7 +222,7 @@ class Parameters(BaseModel):
     def _empty_is_absent(cls, value: Any) -> Any:
         if value == "":
             raise PydanticUseDefault
-        return value
+        return [each for each in value if each != ""] if isinstance(value, list) else value
 
 
 class PageQuery(Parameters):
@@ -280,12 +279,12 @@ class Lenient(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_body(model: type[Model], body: bytes, context: Mapping[Any, Any] | None = None) -> Model:
+def read_body(model: type[Model], body: bytes) -> Model:
     """Validate a body of JSON. Raises: InvalidRequest."""
     try:
-        return model.model_validate_json(body, context=context)
+        return model.model_validate_json(body)
     except ValidationError as exc:
-        return read_anyway(model, body, errors_of(exc), context)
+        return read_anyway(model, body, errors_of(exc))
 
 
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
