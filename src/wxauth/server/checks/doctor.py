@@ -82,9 +82,7 @@ async def examine(
     return [*results, *redis, *sign_up_hook, *issuer, *(result for app in apps for result in app), judge_python()]
 
 
-async def examine_app(
-    settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now
-) -> list[CheckResult]:
+async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
     """Check one app of `apps` at WeChat. Of the database, only the app's users are read."""
     found = Findings(apps=apps)
     async with (
@@ -93,15 +91,15 @@ async def examine_app(
     ):
         with suppress(StorageUnavailable):  # without the users, the report lacks the results that depend on them
             found.users = {app.app_id: await database.one(SOME_USERS, app_id=app.app_id, size=SAMPLE)}
-        check = check_app(app, settings, found, transport=transport, clock=clock)
+        check = check_app(app, settings, found, transport=transport, clock=utc_now)
         of_wechat = await _results_of(f"wechat {app.app_id}", check)
-    return of_wechat + await _forward(app, settings, clock)
+    return of_wechat + await _forward(app, settings, utc_now)
 
 
-async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[CheckResult]:
+async def check_apps(settings: Settings) -> list[CheckResult]:
     """Check only WeChat's side of each app, without the database."""
     async with aclosing(_transport(settings)) as transport:
-        apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, clock))
+        apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, utc_now))
     return [result for app in apps for result in app]
 
 

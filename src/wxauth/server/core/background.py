@@ -133,14 +133,14 @@ class Gathering(ABC):
     Args:
         database: Where it is stored.
         clock: The time.
-        store_pause: Seconds between two stores.
     """
 
     failed: ClassVar[str]
     """The event that is logged once per database outage, and for each other error."""
+    store_pause: ClassVar[float]
+    """Seconds between two stores."""
     database: Database
     clock: Clock
-    store_pause: float
     _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     async def store(self) -> None:

@@ -40,6 +40,7 @@ _SECRETS = re.compile(
 _VALUES = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
+_MOST_NAMES: Final = 1000
 _LONGEST: Final = 8192
 """Characters of a text that are searched for secrets. The rest is cut off."""
 _DATA_EXCEPTION: Final = "22"
@@ -115,8 +116,7 @@ def lines_of(exc: BaseException) -> list[str]:
 class OncePerDay:
     """Limits a log line to one per name, UTC day and process. The names are limited, too: strangers choose them."""
 
-    def __init__(self, most: int = 1000) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._day: date | None = None
         self._names: set[Hashable] = set()
 
@@ -125,7 +125,7 @@ class OncePerDay:
         if self._day != today:
             self._day = today
             self._names.clear()
-        if name in self._names or len(self._names) >= self._most:
+        if name in self._names or len(self._names) >= _MOST_NAMES:
             return False
         self._names.add(name)
         return True

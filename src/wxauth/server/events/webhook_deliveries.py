@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from random import Random, SystemRandom
+from random import SystemRandom
 from typing import Any, Final
 from uuid import UUID
 
@@ -74,6 +74,7 @@ RESUMED_AT_ONCE: Final = 1000
 SHUTDOWN_SECONDS: Final = 3.0
 """Seconds that running attempts get at shutdown."""
 
+_random: Final = SystemRandom()
 _GONE: Final = 410
 _SETTLE_PAUSE_SECONDS: Final = 0.5
 
@@ -102,8 +103,6 @@ class Deliveries:
         logouts: Sends logout tokens.
         transport: Sends to the receivers.
         patience: Seconds to wait for a receiver's response.
-        pause: Seconds between two checks for due deliveries.
-        random: Varies the pauses.
     """
 
     database: Database
@@ -112,8 +111,6 @@ class Deliveries:
     logouts: BackchannelLogouts
     transport: httpx.AsyncBaseTransport
     patience: float = RECEIVER_TIMEOUT_SECONDS
-    pause: float = CHECK_PAUSE_SECONDS
-    random: Random = field(default_factory=SystemRandom)
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
@@ -130,7 +127,7 @@ class Deliveries:
 
         async def wait_and_begin() -> None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.pause):
+                async with asyncio.timeout(CHECK_PAUSE_SECONDS):
                     await self._awakened.wait()
             self._awakened.clear()
             await self.begin_due()
@@ -244,7 +241,7 @@ class Deliveries:
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
         if attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
-        pause = RETRY_SCHEDULE[attempts - 1] * (1 + self.random.uniform(-SPREAD, SPREAD))
+        pause = RETRY_SCHEDULE[attempts - 1] * (1 + _random.uniform(-SPREAD, SPREAD))
         retry_after = _pause_in(answer.retry_after, now=now)
         if retry_after is not None:
             pause = max(pause, min(retry_after, LONGEST_RETRY_AFTER))

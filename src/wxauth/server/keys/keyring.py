@@ -118,14 +118,12 @@ class KeyRing:
         sealer: Seals the private keys.
         clock: The time.
         max_age: The age at which a signing key is rotated.
-        refresh_pause: Seconds between two reads of the stored keys.
     """
 
     database: Database
     sealer: Sealer
     clock: Clock
     max_age: timedelta
-    refresh_pause: float = REFRESH_PAUSE_SECONDS
     needs_id_tokens: bool = False
     """Whether there are keys of id_tokens even without a site that was added."""
     _looks_for_sites: int = field(init=False, default=0)
@@ -230,7 +228,7 @@ class KeyRing:
                 troubles.note(exc)
 
     def _is_pausing(self) -> bool:
-        return self._failed_at is not None and self.clock() - self._failed_at < timedelta(seconds=self.refresh_pause)
+        return self._failed_at is not None and self.clock() - self._failed_at < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
         """Add keys that sign as soon as every cache has had time to fetch them, unless there are next ones already.
@@ -270,7 +268,7 @@ class KeyRing:
     async def keep_fresh(self) -> None:
         """Refresh forever, despite outages."""
         while True:
-            await asyncio.sleep(self.refresh_pause if self.is_ready else RETRY_PAUSE_SECONDS)
+            await asyncio.sleep(REFRESH_PAUSE_SECONDS if self.is_ready else RETRY_PAUSE_SECONDS)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
@@ -366,9 +364,7 @@ def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> 
     return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 
-def key_ring_of(
-    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = REFRESH_PAUSE_SECONDS
-) -> KeyRing:
+def key_ring_of(settings: Settings, database: Database, clock: Clock) -> KeyRing:
     """The keys that sign access tokens and id_tokens."""
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
     return KeyRing(
@@ -376,6 +372,5 @@ def key_ring_of(
         sealer=sealer,
         clock=clock,
         max_age=max_age,
-        refresh_pause=refresh_pause,
         needs_id_tokens=bool(settings.client_documents),
     )

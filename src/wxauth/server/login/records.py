@@ -62,7 +62,7 @@ class Numbers(Gathering):
     """The counts of one process."""
 
     failed = "numbers_not_stored"
-    store_pause: float = NUMBERS_STORE_SECONDS
+    store_pause = NUMBERS_STORE_SECONDS
     _logins: Counter[datetime] = field(init=False, default_factory=Counter)
     _new_users: Counter[datetime] = field(init=False, default_factory=Counter)
     _unstored: set[datetime] = field(init=False, default_factory=set)
@@ -139,7 +139,7 @@ class Refusals(Gathering):
     """The refused logins of one process."""
 
     failed = "refusals_not_stored"
-    store_pause: float = REFUSALS_STORE_SECONDS
+    store_pause = REFUSALS_STORE_SECONDS
     _waiting: dict[UUID, Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new ones, and those whose count has grown since."""
     _second: int = field(init=False, default=0)

@@ -74,7 +74,6 @@ class PushedMessages:
         picture_checks: Carries out verdicts on pictures.
         forwarding: Hands messages on.
         patience: Seconds that a response waits for the database.
-        answer_within: Seconds from a request's arrival in which its message may be forwarded.
         kept_in_memory: Seconds for which a failed withdrawal is retried.
     """
 
@@ -86,7 +85,6 @@ class PushedMessages:
     picture_checks: PictureChecks
     forwarding: PushForwarding
     patience: float = STORAGE_TIMEOUT_SECONDS
-    answer_within: float = ANSWER_SECONDS
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     _long_ones: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, LONG_ONES_AT_ONCE))
     _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
@@ -117,7 +115,7 @@ class PushedMessages:
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
         """
-        deadline = asyncio.get_running_loop().time() + self.answer_within
+        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
         handling = _Handling()
         try:
             app = self._app_with_push(app_id)

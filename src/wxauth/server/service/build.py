@@ -26,13 +26,11 @@ from wxauth.server.events import logout_tokens, webhook_deliveries
 from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
-from wxauth.server.keys import keyring
 from wxauth.server.keys.issuer import Issuer, ResourceVerifier
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
-from wxauth.server.login import records
 from wxauth.server.login.entering import LoginLimiter
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.outbound.receivers import ReceiverTransport
@@ -47,8 +45,7 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits
 from wxauth.server.site_logins.secrets import UserCodes
-from wxauth.server.users import staff_rows
-from wxauth.server.users.policies import OPINION_TIMEOUT_SECONDS, Opinions
+from wxauth.server.users.policies import Opinions
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.wechat import client
 from wxauth.server.wechat.api import WeChatApi
@@ -65,16 +62,10 @@ class Waits:
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
     backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
     background_farewell: float = background.FINISH_SECONDS
-    deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
-    keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS
-    numbers_store: float = records.NUMBERS_STORE_SECONDS
-    opinions: float = OPINION_TIMEOUT_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
-    refusals_store: float = records.REFUSALS_STORE_SECONDS
-    staff_reads_store: float = staff_rows.STORE_PAUSE_SECONDS
     turns: float = turns.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
@@ -115,7 +106,7 @@ def build_services(
     tracing = tracing or make_tracing(settings)
     database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys = key_ring_of(settings, database, clock, refresh_pause=waits.keys_refresh)
+    keys = key_ring_of(settings, database, clock)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     parts = Parts({Settings: settings, Clock: clock, Database: database, Sealer: sealer, KeyRing: keys})
     parts[Tracing] = tracing
@@ -150,7 +141,7 @@ def build_services(
     # Separate connections, so that an API that hangs cannot exhaust those that logins need.
     wechat_api = make(WeChatApi, wechat=make_wechat())
     js_tickets = make(JsTickets)
-    make(Opinions, find_app=apps.find, label_of=apps.label_of, longest_wait=waits.opinions)
+    make(Opinions, find_app=apps.find, label_of=apps.label_of)
     name_resolver = make(NameResolver)
     make(Issuer)
     verifier = make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=keys)
@@ -167,7 +158,6 @@ def build_services(
         Deliveries,
         logouts=make(BackchannelLogouts, patience=waits.backchannel_logouts),
         patience=waits.webhooks,
-        pause=waits.deliveries,
     )
     documents = make(
         ClientDocuments,
@@ -175,9 +165,9 @@ def build_services(
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
     )
     avatars = make(Avatars)
-    numbers = make(Numbers, store_pause=waits.numbers_store)
-    refusals = make(Refusals, store_pause=waits.refusals_store)
-    staff_reads = make(StaffReads, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
+    numbers = make(Numbers)
+    refusals = make(Refusals)
+    staff_reads = make(StaffReads, is_on=settings.staff_reads)
     make(PushedMessages, patience=waits.pushed_messages)
     return Services(
         settings=settings,

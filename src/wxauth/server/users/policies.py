@@ -51,14 +51,12 @@ class Opinions:
     Args:
         find_app: Returns the app with this id. Raises: UnknownApp.
         label_of: What metrics call an app.
-        longest_wait: The longest time in seconds that a request waits for an answer.
     """
 
     wechat_api: WeChatApi
     clock: Clock
     find_app: Callable[[str], App]
     label_of: Callable[[str], str]
-    longest_wait: float = OPINION_TIMEOUT_SECONDS
     _logged_at: dict[tuple[str, ...], datetime] = field(init=False, default_factory=dict)
 
     async def ask(
@@ -75,7 +73,7 @@ class Opinions:
         """
         failure: WxAuthError
         try:
-            async with asyncio.timeout(None if patience is None else min(patience, self.longest_wait)):
+            async with asyncio.timeout(None if patience is None else min(patience, OPINION_TIMEOUT_SECONDS)):
                 app = self.find_app(app_id)
                 return await question(self.wechat_api, app) if app.is_mini_program else None
         except TimeoutError:

@@ -65,7 +65,7 @@ class StaffReads(Gathering):
 
     failed = "staff_reads_not_stored"
     is_on: bool
-    store_pause: float = STORE_PAUSE_SECONDS
+    store_pause = STORE_PAUSE_SECONDS
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
     _taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
     _counted: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
