@@ -20,7 +20,7 @@ from wxauth.server.core.sealing import (
     webhook_secret_context,
 )
 from wxauth.server.events.models import Webhook
-from wxauth.server.events.webhook_rows import all_webhooks
+from wxauth.server.events.webhook_rows import ALL_WEBHOOKS
 from wxauth.server.keys.models import StoredSigningKey, has_next, signing_key_of
 from wxauth.server.phones.rows import PENDING_ANSWERS, StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
@@ -95,7 +95,7 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
     values = [
         *(value for key in keys for value in SEALED_SESSION_KEYS.values(key)),
         *(value for answer in answers for value in SEALED_PHONE_ANSWERS.values(answer)),
-        *(value for webhook in await all_webhooks(database) for value in SEALED_WEBHOOKS.values(webhook)),
+        *(value for webhook in await database.rows(ALL_WEBHOOKS) for value in SEALED_WEBHOOKS.values(webhook)),
         *(value for app in await stored_apps(database) for value in SEALED_APPS.values(app)),
     ]
     return [(sealed, context) for sealed, context in values if sealed is not None]

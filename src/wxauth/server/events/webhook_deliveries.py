@@ -35,13 +35,13 @@ from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.models import DeliveryState, Webhook
 from wxauth.server.events.sending import Answer, send
 from wxauth.server.events.webhook_rows import (
+    RESUME_DELIVERIES,
     DeliveryOutcome,
     LeasedDelivery,
     Priority,
     due_receivers,
     lease_delivery,
     queue_deliveries,
-    resume_deliveries,
     settle_delivery,
     write_webhook,
 )
@@ -225,10 +225,12 @@ class Deliveries:
 
     async def _resume(self, webhook_id: UUID) -> None:
         """Make the retries of a webhook that works again due now. If this is cut short, the rest keep their times."""
-        now = self.clock()
-        while await resume_deliveries(self.database, webhook_id, now=now, size=RESUMED_AT_ONCE) == RESUMED_AT_ONCE:
+        wanted = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
+        number = RESUMED_AT_ONCE
+        while number == RESUMED_AT_ONCE:
+            async with self.database.begin(plans_anew=True) as transaction:
+                number = await transaction.run(RESUME_DELIVERIES, **wanted)
             self.wake()
-        self.wake()
 
     async def _try(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         webhook_id, attempts = delivery.receiver_id, delivery.attempts

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Reseal, Transaction
+from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.events.feed_rows import EventToSend, PlacedEvent
@@ -48,7 +48,7 @@ class _Subscription(SQLModel):
     types: list[str]
 
 
-_ALL: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
+ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
 FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")
 _ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
@@ -211,9 +211,10 @@ RETURNING webhooks.id
 _FORGET: Final = Statement[Nothing](
     "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
 )
-# The try does not count, or an event that its receiver refuses among others that it takes would fail for good too soon.
+# For deliveries that have failed twice or more. The try does not count, or an event that its receiver refuses among
+# others that it takes would fail for good too soon.
 # Second tries are left alone: they follow within seconds, and would become first ones, which hold back others.
-_RESUME: Final = Statement[Nothing]("""
+RESUME_DELIVERIES: Final = Statement[Nothing]("""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
        SELECT event_id FROM deliveries
@@ -229,8 +230,9 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-# The oldest deliveries of each webhook and state, by the index. For a removed webhook, all of them.
-_SWEEP: Final = Statement[Nothing]("""
+# The oldest settled deliveries of each webhook and state, by the index. For a removed webhook, all of them.
+sweep_deliveries: Final = Sweep(
+    Statement[Nothing]("""
 WITH RECURSIVE known (id) AS (
     (SELECT receiver_id FROM deliveries ORDER BY receiver_id LIMIT 1)
      UNION ALL
@@ -250,6 +252,7 @@ WITH RECURSIVE known (id) AS (
 DELETE FROM deliveries USING swept
  WHERE deliveries.receiver_id = swept.receiver_id AND deliveries.event_id = swept.event_id
 """)
+)
 reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id")
 
 
@@ -281,11 +284,6 @@ class DeliveryOutcome:
     status: int | None = None
     error: str | None = None
     next_at: datetime | None = None
-
-
-async def all_webhooks(database: Database) -> Sequence[Webhook]:
-    """Every webhook, by name."""
-    return await database.rows(_ALL)
 
 
 async def write_webhook(
@@ -359,18 +357,6 @@ async def settle_delivery(
             await transaction.run(_FORGET, **leased)
             return False
         return await transaction.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
-
-
-async def resume_deliveries(database: Database, webhook_id: UUID, *, now: datetime, size: int) -> int:
-    """Make some of a webhook's deliveries that have failed twice or more due now, and return how many."""
-    async with database.begin(plans_anew=True) as transaction:
-        return await transaction.run(_RESUME, receiver_id=webhook_id, now=now, size=size)
-
-
-async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
-    """Delete some deliveries settled before a time, or of removed webhooks, and return how many."""
-    async with database.begin(plans_anew=True) as transaction:
-        return await transaction.run(_SWEEP, before=before, size=size)
 
 
 def new_webhook_secret() -> bytes:

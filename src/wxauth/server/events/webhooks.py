@@ -66,7 +66,7 @@ class Webhooks:
 
     async def all(self) -> Sequence[Webhook]:
         """Every webhook, by name."""
-        return await webhook_rows.all_webhooks(self.database)
+        return await self.database.rows(webhook_rows.ALL_WEBHOOKS)
 
     async def read(self, name: str) -> Webhook:
         """The webhook of this name. Raises: NotFound."""

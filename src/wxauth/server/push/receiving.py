@@ -20,7 +20,7 @@ from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.merging.merging_rows import IS_JOINED, erase_identities
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
-from wxauth.server.push.rows import claim_signature, remember_message
+from wxauth.server.push.rows import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
 from wxauth.server.users.erasure_rows import erase_user
 from wxauth.server.users.user_rows import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
 from wxauth.server.wechat.received import (
@@ -215,7 +215,7 @@ class PushedMessages:
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
             # sent.
-            if not await remember_message(transaction, withdrawal.mark, now=now):
+            if await transaction.value(REMEMBER_MESSAGE, digest=withdrawal.mark, until=now + MESSAGES_KEPT) is None:
                 log.info("push_repeated", app_id=app_id)
                 return
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)

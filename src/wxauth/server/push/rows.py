@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
 from wxauth.errors import InvalidSignature
-from wxauth.server.core.database import Database, Sweep, Transaction
+from wxauth.server.core.database import Database, Sweep
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Statement
 from wxauth.server.wechat.received import PushSignature
@@ -46,8 +46,9 @@ INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :conten
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until
 RETURNING content IS NOT DISTINCT FROM :content AS is_same_message
 """)
-# Settles the race of one message delivered twice at once: the second waits until the first has committed.
-_REMEMBER: Final = Statement[bytes]("""
+# In the transaction that carries the message out. Settles the race of one message delivered twice at once: the second
+# waits until the first has committed, and gets no row.
+REMEMBER_MESSAGE: Final = Statement[bytes]("""
 INSERT INTO push_messages (digest, kept_until) VALUES (:digest, :until)
 ON CONFLICT (digest) DO NOTHING
 RETURNING digest
@@ -60,8 +61,3 @@ async def claim_signature(database: Database, signature: PushSignature, *, now: 
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
         raise InvalidSignature("this timestamp and nonce were used for another message, or for the check of the URL")
-
-
-async def remember_message(transaction: Transaction, digest: bytes, *, now: datetime) -> bool:
-    """Remember a message, in the transaction that carries it out, and return whether it is new."""
-    return await transaction.value(_REMEMBER, digest=digest, until=now + MESSAGES_KEPT) is not None

@@ -23,7 +23,7 @@ from wxauth.server.checks.sealed import (
 from wxauth.server.core.database import Database, Reseal
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
-from wxauth.server.events.webhook_rows import all_webhooks, new_webhook_secret, reseal_webhook, write_webhook
+from wxauth.server.events.webhook_rows import ALL_WEBHOOKS, new_webhook_secret, reseal_webhook, write_webhook
 from wxauth.server.keys.rows import PUBLISHED, lock_keys, reseal_key, store_keys
 from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, reseal_answer
 from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
@@ -69,7 +69,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 
     async for answer in _phone_answers(database, sealer, page_size):
         done.phone_answers += await anew(SEALED_PHONE_ANSWERS, answer, reseal_answer)
-    for webhook in await all_webhooks(database):
+    for webhook in await database.rows(ALL_WEBHOOKS):
         done.webhook_secrets += await anew(SEALED_WEBHOOKS, webhook, reseal_webhook)
     done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
     for app in await stored_apps(database):
@@ -96,7 +96,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
         if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
             done.phone_answers += await delete_answer(database, answer)
     done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
-    for webhook in await all_webhooks(database):
+    for webhook in await database.rows(ALL_WEBHOOKS):
         if not SEALED_WEBHOOKS.opens(sealer, webhook):
             # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
             await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
