@@ -1,0 +1,72 @@
+"""The answers to failures: ours, those of routing, and what no route has caught."""
+
+from collections.abc import Iterator
+from typing import cast, get_args
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
+from wxauth.problems import problem_response
+from wxauth.server.web.bodies import json_form
+from wxauth.server.web.edge import PROBLEM_KEY
+
+
+def add_failures(app: FastAPI) -> None:
+    """Answer all failures of an app."""
+    for kind in (WxAuthError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _answer_failure)
+
+
+async def _answer_failure(request: Request, exc: Exception) -> Response:
+    request.scope[PROBLEM_KEY] = error = _error_of(request, exc)
+    return problem_response(error, request.scope)
+
+
+def _error_of(request: Request, exc: Exception) -> WxAuthError:
+    match exc:
+        case WxAuthError():
+            return exc
+        case HTTPException(status_code=404):
+            return NotFound("there is nothing at this path" + _path_meant(request))
+        case HTTPException(status_code=405):
+            allow = _allowed_methods(request)
+            return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(request)}", allow=allow)
+        case HTTPException():
+            return InvalidRequest("the request could not be read", status=exc.status_code)
+        case ClientDisconnect():
+            return InvalidRequest("the client left before its body was read", status=400)
+        case _:
+            return InternalError("the log has more under this request_id")
+
+
+def _routes_at(request: Request, path: str) -> Iterator[Route]:
+    for route in cast(FastAPI, request.app).router.routes:
+        if isinstance(route, Route) and route.matches({**request.scope, "path": path})[0] is not Match.NONE:
+            yield route
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    routes = _routes_at(request, request.scope["path"])
+    return sorted({method for route in routes for method in route.methods or ()})
+
+
+def _body_meant(request: Request) -> str:
+    """The body of a path that takes nothing but one, of which a caller has sent the values elsewhere."""
+    match list(_routes_at(request, request.scope["path"])):
+        case [APIRoute(body_field=field)] if field is not None:
+            kind = field.field_info.annotation
+            return f", with {json_form((get_args(kind) or (kind,))[0])} as JSON"
+    return ""
+
+
+def _path_meant(request: Request) -> str:
+    """The path of ours that a path with slashes at its end, or several in a row, was to be."""
+    path = request.scope["path"]
+    plain = "/" + "/".join(part for part in path.split("/") if part)
+    route = next(_routes_at(request, plain), None) if plain != path else None
+    return f": write {route.path}, with single slashes and none at the end" if route else ""
