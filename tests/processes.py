@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -253,14 +254,22 @@ _ports = chain.from_iterable(repeat([*PORTS[os.getpid() % len(PORTS) :], *PORTS[
 
 @cache
 def _ports_given() -> int:
-    """A file in which a locked byte marks a port as given away. The lock ends with its process."""
-    return os.open(
-        f"{tempfile.gettempdir()}/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    """A file in which a locked byte marks a port as given away. The lock ends with its process.
+
+    Not in the folder for temporary files, which is another one where a second run finds too little memory.
+    """
+    return os.open(f"/tmp/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def is_served(port: int) -> bool:
+    """Whether somebody listens on the port."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
+        return True
+    return False
 
 
 def is_free(port: int) -> bool:
-    """Whether the port can be listened on."""
+    """Whether the port can be listened on. Not for waiting until a program listens, which then might be unable to."""
     try:
         listen("127.0.0.1", port).close()
     except OSError:

@@ -33,6 +33,7 @@ from tests.processes import (
     environment,
     free_port,
     is_free,
+    is_served,
     run,
     serving,
     until,
@@ -546,7 +547,7 @@ def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> No
         process = subprocess.Popen([WXAUTH, "serve"], cwd=folder, env=env, stdout=full, stderr=subprocess.DEVNULL)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=False, timeout=PATIENCE) as client:
-            until(lambda: not is_free(port))  # where it waits for the service
+            until(lambda: is_served(port))  # where it waits for the service
             for _ in range(2):
                 assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
     finally:
