@@ -11,7 +11,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER
 from wxauth.server.session_keys.rows import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
-from wxauth.server.users.search_rows import IdentityJson, UserWithIdentities
+from wxauth.server.users.search_rows import UserWithIdentities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,9 @@ class UserForSiblings(UserWithIdentities):
     unionids: list[str]
 
 
-# A user named twice, by any id or openid, is returned once, at the first position. Each app_id pairs with an openid.
-_LOOK_UP: Final = Statement[UserForSiblings](f"""
+# In the order of the parameters. A user named twice is returned once, at the first position. An id or external id that
+# was merged away finds the remaining user. Each app_id pairs with an openid.
+LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
       FROM unnest(:ids::uuid[]) WITH ORDINALITY a (id, place) LEFT JOIN former_users f ON f.id = a.id
@@ -49,7 +50,8 @@ WITH asked AS (
       LEFT JOIN users u ON u.external_id = a.external_id
       LEFT JOIN former_external_ids f ON f.external_id = a.external_id
      UNION ALL
-    SELECT n.user_id, :others + a.place
+    SELECT n.user_id,
+           cardinality(:ids::uuid[]) + cardinality(:app_ids::text[]) + cardinality(:external_ids::text[]) + a.place
       FROM unnest(:unionids::text[]) WITH ORDINALITY a (unionid, place) JOIN unionids n ON n.unionid = a.unionid
 ), wanted AS (
     SELECT user_id, min(place) AS place FROM asked GROUP BY user_id
@@ -92,26 +94,3 @@ async def client_and_keys(
         if row.openid is not None and row.user_id is not None and row.status is not None
     ]
     return found[0] if found else None, keys
-
-
-async def look_up(
-    database: Database,
-    *,
-    ids: Sequence[UUID] = (),
-    openids: Sequence[IdentityJson] = (),
-    external_ids: Sequence[str] = (),
-    unionids: Sequence[str] = (),
-) -> Sequence[UserForSiblings]:
-    """The users found, in the order of the arguments.
-
-    An id or external id that was merged away finds the remaining user.
-    """
-    return await database.rows(
-        _LOOK_UP,
-        ids=list(ids),
-        app_ids=[each["app_id"] for each in openids],
-        openids=[each["openid"] for each in openids],
-        external_ids=list(external_ids),
-        unionids=list(unionids),
-        others=len(ids) + len(openids) + len(external_ids),
-    )

@@ -1,6 +1,6 @@
 """Routes for services that look users up, change their attributes, or ban them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Final, NotRequired, Self
 from uuid import UUID
 
@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from wxauth.errors import ExternalIdTaken, InsufficientRole, NotFound, Title
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, lacking
+from wxauth.server.core.database import Database
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserStatus
-from wxauth.server.siblings.rows import UserForSiblings, look_up
+from wxauth.server.siblings.rows import LOOK_UP, UserForSiblings
 from wxauth.server.users.admin import UserChange, change_user, end_sessions_of, set_external_id
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
@@ -26,7 +27,6 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.users.ids import ExternalId
-from wxauth.server.users.search_rows import IdentityJson
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownUserId, Time, body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
@@ -152,7 +152,7 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
     For an id that was merged away the answer is the user that remains: its `id` differs, and its `former_ids` hold the
     id asked for. An erased user is not found.
     """
-    for user in await look_up(database, ids=[user_id]):
+    for user in await _users(database, LookupRequest(ids=[user_id])):
         return user_for_siblings(user, client.scopes)
     raise NotFound("there is no such user")
 
@@ -166,15 +166,19 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
     """
     if body.unionids is not None and Scope.UNIONIDS not in client.scopes:
         raise lacking(client, Scope.UNIONIDS)
-    openids: list[IdentityJson] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
-    users = await look_up(
-        database,
-        ids=body.ids or (),
-        openids=openids,
-        external_ids=body.external_ids or (),
-        unionids=body.unionids or (),
-    )
+    users = await _users(database, body)
     return LookupAnswer.model_construct(items=[user_for_siblings(user, client.scopes) for user in users])
+
+
+async def _users(database: Database, asked: LookupRequest) -> Sequence[UserForSiblings]:
+    return await database.rows(
+        LOOK_UP,
+        ids=asked.ids or [],
+        app_ids=[each.app_id for each in asked.openids or ()],
+        openids=[each.openid for each in asked.openids or ()],
+        external_ids=asked.external_ids or [],
+        unionids=asked.unionids or [],
+    )
 
 
 @router.patch(
