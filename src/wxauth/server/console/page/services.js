@@ -16,7 +16,7 @@ const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to
 export function showServices(main, { query }) {
   const add = act('add', () => chooseKind(reload), { kind: 'primary' })
   const reload = searchedList(main, 'services', query, [add], {
-    columns: ['clientName', 'scopes', 'redirectUris', 'acts'],
+    columns: ['name', 'scopes', 'redirectUris', 'acts'],
     ask: (cursor) => get('/clients', { cursor }),
     open: (client) => (isOurs(client) ? null : () => ask(client, reload, isSite(client))),
     cells: (client) => [
@@ -104,8 +104,8 @@ function ask(client, reload, ofSite) {
     lines('logout_uris', 'logoutUris', 'onePerLine'),
     line('backchannel_logout_uri', 'backchannelLogoutUri'),
     app('app_id', 'app', 'defaultApp', 'mini_program'),
-    app('account_app_id', 'accountApp', 'noApp', 'official_account'),
-    app('website_app_id', 'websiteApp', 'noApp', 'website'),
+    app('account_app_id', 'accountApp', 'none', 'official_account'),
+    app('website_app_id', 'websiteApp', 'none', 'website'),
     line('email_domain', 'emailDomain'),
     field({ name: 'id_token_alg', label: text('idTokenAlg'), type: 'select', value: known.id_token_alg === 'ES256' ? 'ES256' : '', options: [['', 'RS256'], ['ES256', 'ES256']] }),
     field({ name: 'pkce', label: text('pkce'), type: 'select', value: known.pkce === 'optional' ? 'optional' : '', options: optionsOf({ '': 'required', optional: 'optional' }) }),
@@ -117,7 +117,7 @@ function ask(client, reload, ofSite) {
   ]
   const more = { members: further, element: h('details', { open: Boolean(client) }, h('summary', {}, text('furtherFields')), h('div', { class: 'stack' }, further.map((each) => each.element))) }
   const fields = [
-    client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
+    client ? null : field({ name: 'name', label: text('name'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
     ...(ofSite ? [...shown, more] : [ticks({ name: 'scopes', label: text('scopes'), value: known.scopes, known: SERVICE_SCOPES }), resources]),
   ].filter(Boolean)
   dialog({

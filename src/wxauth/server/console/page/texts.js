@@ -339,8 +339,6 @@ useTexts({
   accountApp: ['Service account, for the login in WeChat’s browser', '服务号（微信内网页登录）'],
   websiteApp: ['Website app, for the login with WeChat on a computer', '网站应用（电脑端微信登录）'],
   defaultApp: ['the default app', '默认小程序'],
-  noApp: ['none', '无'],
-  clientName: ['Name', '名称'],
   clientTitle: ['Title', '标题'],
   scopes: ['Scopes', '权限范围'],
   serviceScopes: ['What its back end may call', '其后端可调用的接口'],

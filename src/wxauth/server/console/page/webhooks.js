@@ -33,7 +33,7 @@ export async function webhooksAndTheirOldest() {
 export function showWebhooks(main, { id, query }) {
   const add = act('add', () => ask(null, reload), { kind: 'primary' })
   const reload = searchedList(main, 'webhooks', query, [add], {
-    columns: ['clientName', 'types', 'state', 'succeeded', 'acts'],
+    columns: ['name', 'types', 'state', 'succeeded', 'acts'],
     ask: (cursor) => get('/webhooks', { cursor }),
     open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
     cells: (webhook) => [
@@ -106,7 +106,7 @@ function acts(webhook, reload) {
 
 function ask(webhook, reload) {
   const fields = [
-    webhook ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
+    webhook ? null : field({ name: 'name', label: text('name'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
     field({ name: 'url', label: text('url'), type: 'url', value: webhook?.url ?? '', required: true }),
     withChoices(
       field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint') }),
