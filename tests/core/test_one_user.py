@@ -51,7 +51,7 @@ BY_NAME: dict[str, Any] = {
     "app_id": "wx",
     "ip": "127.0.0.1",
 }
-OF_ALL = {"moving.rows._ALL", "login.record_rows._BY.None", "users.listed_login_rows._OF_ALL"}
+OF_ALL = {"moving.rows._ALL", "login.record_rows._BY.None", "users.history_rows._OF_ALL"}
 """These filter by a user only if another condition already says which index to read."""
 
 READ = """

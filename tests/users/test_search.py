@@ -12,8 +12,7 @@ from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users.bodies import users_answer
-from wxauth.server.users.search_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch, _search, find_users
-from wxauth.server.web.bodies import id_in_cursor
+from wxauth.server.users.search_rows import _WHOM_IT_NAMES, WINDOWS, UsersQuery, _search, find_users
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -52,7 +51,7 @@ async def test_two_chinese_characters_are_found_among_many_users_at_once(stage: 
     await some_users(stage.rows, sum(WINDOWS) + 1_000)
     await stage.rows.execute("UPDATE users SET nickname = '王小明' WHERE id = (SELECT min(id::text)::uuid FROM users)")
     for text, found in (("小明", ["王小明"]), ("王小", ["王小明"]), ("王小明", ["王小明"]), ("明小", []), ("王明", [])):
-        page = await find_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
+        page = await find_users(database, UsersQuery(q=text), region="CN", seconds=-1)
         assert ([user.nickname for user in page.items], page.is_incomplete) == (found, False)
 
 
@@ -134,11 +133,12 @@ async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_sea
     stage: Stage, database: Database
 ) -> None:
     await some_users(stage.rows, 2_500)
-    search = UserSearch(text="rare_", status=UserStatus.ACTIVE)
-    first = await find_users(database, search, before=None, limit=50, seconds=-1)
+    search = UsersQuery(q="rare_", status=UserStatus.ACTIVE)
+    first = await find_users(database, search, region="CN", seconds=-1)
     assert users_answer(first) == {"items": [], "next_cursor": first.next_cursor, "incomplete_results": True}
     assert first.next_cursor is not None
-    then = await find_users(database, search, before=id_in_cursor(first.next_cursor), limit=50)
+    search = UsersQuery(q="rare_", status=UserStatus.ACTIVE, cursor=first.next_cursor)
+    then = await find_users(database, search, region="CN")
     assert [user.nickname for user in then.items] == ["A Rare_% one"]
     assert users_answer(then).keys() == {"items", "next_cursor"}
     assert then.next_cursor is None
@@ -149,11 +149,11 @@ async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_sea
 async def test_a_rare_nickname_is_looked_up_in_an_index(database: Database, rows: asyncpg.Connection) -> None:
     await some_users(rows, sum(WINDOWS) + 1_000)
     for text in ("rare_%", "RARE_", "_%"):
-        page = await find_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
+        page = await find_users(database, UsersQuery(q=text), region="CN", seconds=-1)
         assert [user.nickname for user in page.items] == ["A Rare_% one"]
         assert not page.is_incomplete
-    for unbounded in (UserSearch(text="%"), UserSearch(text="rare_%", status=UserStatus.ACTIVE)):
-        assert (await find_users(database, unbounded, before=None, limit=50, seconds=-1)).is_incomplete
+    for unbounded in (UsersQuery(q="%"), UsersQuery(q="rare_%", status=UserStatus.ACTIVE)):
+        assert (await find_users(database, unbounded, region="CN", seconds=-1)).is_incomplete
 
 
 @pytest.mark.own_database
@@ -179,9 +179,9 @@ def read_from(table: str, node: dict[str, Any]) -> list[int]:
 
 async def test_of_a_common_nickname_a_page_is_full_at_once(database: Database, rows: asyncpg.Connection) -> None:
     await some_users(rows, 60)
-    page = await find_users(database, UserSearch(text="rare"), before=None, limit=50)
+    page = await find_users(database, UsersQuery(q="rare"), region="CN")
     assert len(page.items) == 50
     assert page.next_cursor is not None
-    rest = await find_users(database, UserSearch(text="rare"), before=id_in_cursor(page.next_cursor), limit=50)
+    rest = await find_users(database, UsersQuery(q="rare", cursor=page.next_cursor), region="CN")
     assert len(rest.items) == 10
     assert rest.next_cursor is None

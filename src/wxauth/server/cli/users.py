@@ -35,7 +35,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.terminal import WrongValue, say, word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import MAX_ROLES, EarlierBan, UserStatus
+from wxauth.server.core.users import MAX_ROLES, EarlierBan, Role, UserStatus
 from wxauth.server.merging.merging import Merged, merge_by_operator, split
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
@@ -47,8 +47,8 @@ from wxauth.server.users.admin import (
     read_user,
 )
 from wxauth.server.users.attributes import check_patch, typed_attribute
-from wxauth.server.users.bodies import Reason, Role, UserDetailAnswer, UsersQuery, users_answer
-from wxauth.server.users.search_rows import UserSearch, find_users
+from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
+from wxauth.server.users.search_rows import UsersQuery, find_users
 
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -104,8 +104,7 @@ def list_command(given: dict[str, Any]) -> None:
     """Print users, the newest first. JSON is that of GET /v1/admin/users."""
     query = UsersQuery.model_construct(**given)
     region = read_settings(PhoneSettings).phone_region
-    search = UserSearch(text=query.q, region=region, status=query.status, role=query.role, app_id=query.app_id)
-    page = with_database(lambda database, _: find_users(database, search, before=query.cursor, limit=query.limit))
+    page = with_database(lambda database, _: find_users(database, query, region=region))
     columns = "id status roles last_login_at nickname"
     show_items(page, columns, as_json=users_answer(page), nickname=lambda user: _called(user.id, user.nickname))
 

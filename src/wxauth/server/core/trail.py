@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final, LiteralString, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
-from wxauth.server.core.clock import id_range, new_id
+from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.models import BY_ANOTHER, EventFields
-from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
+from wxauth.server.core.statements import Nothing, Statement, part
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,46 +132,6 @@ REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
 """SQL: whether an event reports an erasure itself. It keeps the address of whoever erased the user."""
-# An erased user's events are cleared in batches. Until then, their data must be hidden.
-_IS_ABOUT_ERASED: Final = f"""
-(EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {REPORTS_ERASURE} IS NOT TRUE)"""
-_IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
-_EVENTS: Final = f"""
-SELECT events.id, events.type, events.at, events.actor, events.user_id, events.app_id,
-       CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
-       CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
-  FROM events"""
-# Compares ids instead of times: an id begins with the event's time, and is in the index.
-_NEWEST: Final = "events.id >= :since AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
-_OF_ALL: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
-_OF_TYPES: Final = Statement[EventFields](f"""
-SELECT found.* FROM unnest(:types::text[]) AS kind
- CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
- ORDER BY found.id DESC LIMIT :limit
-""")
-"""Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
-_NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
-
-
-def _of_user(user_id: LiteralString) -> LiteralString:
-    return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':since', before=':before')}"
-
-
-_OF_USER: Final = Statement[EventFields](f"""
-{_of_user(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
-   AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
-""")
-# What the actor did to others, of each type; and what they did to themselves. Rows are compared as in `one_and_id`.
-_OF_ACTOR: Final = Statement[EventFields](f"""
-(SELECT found.* FROM unnest(:types::text[]) AS kind
-  CROSS JOIN LATERAL (
-     {_EVENTS} WHERE (events.actor, events.type, events.id) >= (:actor, kind, :since)
-        AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND {BY_ANOTHER}
-      ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
- UNION ALL
-({_of_user(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})
- ORDER BY id DESC LIMIT :limit
-""")
 
 
 def event(
@@ -223,42 +182,6 @@ async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id
     """Record, at most once a UTC day over all processes, that somebody uses an app in this way."""
     event_id = _id_of_day(kind, by.name, app_id, now=now)
     await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
-
-
-async def find_events(
-    database: Database,
-    *,
-    types: Sequence[str],
-    user_id: UUID | None,
-    actor: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    before: UUID | None,
-    limit: int,
-) -> Sequence[EventFields]:
-    """The newest events before the id `before` that match all that is not None or empty.
-
-    `actor` is the name of an `Actor`. Data and addresses of erased users are left out.
-    """
-    lowest, end = id_range(since, until, before)
-    newest = {"since": lowest, "before": end, "limit": limit}
-    types = list(dict.fromkeys(types))
-    if user_id is not None:
-        return await database.rows(_OF_USER, user_id=user_id, actor=actor, types=types, **newest)
-    if actor is not None:
-        by_actor = {"actor": actor, "actor_id": _id_in(actor), "types": types or list(EventType)}
-        return await database.rows(_OF_ACTOR, **by_actor, **newest)
-    if types:
-        return await database.rows(_OF_TYPES, types=types, **newest)
-    return await database.rows(_OF_ALL, **newest)
-
-
-def _id_in(actor: str) -> UUID | None:
-    """The id of an actor who is a user."""
-    try:
-        return UUID(actor)
-    except ValueError:
-        return None
 
 
 def _id_of_day(*names: str, now: datetime) -> UUID:

@@ -3,9 +3,10 @@
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal, LiteralString
+from typing import Annotated, Any, Final, Literal, LiteralString
 from uuid import UUID
 
+from pydantic import StringConstraints
 from sqlalchemy import Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
@@ -15,6 +16,7 @@ from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import columns_of, part
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
+Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 MAX_ROLES: Final = 32
 STAFF_ROLES: Final = frozenset({"admin", "support"})
 """The roles that allow access to other people's data. Only an administrator or a command can assign them."""

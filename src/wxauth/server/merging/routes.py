@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, Title
@@ -13,7 +13,7 @@ from wxauth.server.users import admin
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.bodies import UserDetailAnswer
 from wxauth.server.users.callers import FreshAdministratorDep
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, TEXT, ShownNickname, ShownUserId, body_like
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, ShownNickname, ShownUserId, StoredText, body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -50,11 +50,9 @@ class SplitRequest(BaseModel):
 
     model_config = body_like({"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID})
 
-    app_id: Annotated[str, StringConstraints(pattern=TEXT)]
-    openid: Annotated[str, StringConstraints(pattern=TEXT)] = Field(
-        description="The user's other identities with its unionid move too."
-    )
-    external_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+    app_id: StoredText
+    openid: StoredText = Field(description="The user's other identities with its unionid move too.")
+    external_id: StoredText | None = Field(
         default=None,
         description="A current or former external_id of the user that moves too; null: none moves. Default: those that"
         " were merged with these identities. Required if their origin is unknown.",

@@ -5,37 +5,34 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited, Title
 from wxauth.server.core.models import EventFields
-from wxauth.server.core.trail import find_events
 from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.bodies import (
-    EventsQuery,
-    HistoryQuery,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
-    UsersQuery,
     users_answer,
 )
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
-from wxauth.server.users.listed_login_rows import GLIMPSES, Glimpse, ListedLogin, find_logins
+from wxauth.server.users.history_rows import (
+    GLIMPSES,
+    EventsQuery,
+    Glimpse,
+    ListedLogin,
+    LoginsQuery,
+    find_events,
+    find_logins,
+)
 from wxauth.server.users.phone_numbers import masked, with_masked_phone
-from wxauth.server.users.search_rows import UserSearch, find_users, id_in
+from wxauth.server.users.search_rows import UsersQuery, find_users, id_in, term_of
 from wxauth.server.users.staff_rows import Read, StaffReads
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.bodies import (
-    TEXT,
-    Items,
-    Network,
-    OrEmpty,
-    Page,
-    items_of,
-)
+from wxauth.server.web.bodies import Items, items_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 
@@ -62,15 +59,9 @@ async def list_users(
 
     The role `support` sees phone numbers masked, and may search for whole ones.
     """
-    search = UserSearch(
-        text=query.q or None,
-        region=settings.phone_region,
-        status=query.status,
-        role=query.role,
-        app_id=query.app_id,
-    )
-    page = await find_users(database, search, before=query.cursor, limit=query.limit)
-    reads.note_search(staff.actor, term=search.term, found=len(page.items))
+    region = settings.phone_region
+    page = await find_users(database, query, region=region)
+    reads.note_search(staff.actor, term=term_of(query.q, region=region), found=len(page.items))
     if not staff.is_administrator:
         page = replace(page, items=list(map(with_masked_phone, page.items)))
     return users_answer(page)
@@ -180,11 +171,7 @@ async def list_events(
 ) -> Items[EventFields]:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     await reads.store()
-    filters = {**query.filters, "actor": query.actor.lower() if query.actor else None}
-    found = await find_events(
-        database, types=filters.pop("type"), **filters, before=query.cursor, limit=query.limit + 1
-    )
-    page = Page.of(found, query.limit)
+    page = await find_events(database, query)
     for user_id in {query.user_id, id_in(query.actor or "")}:
         if user_id is not None and page.items:
             reads.note_read(staff.actor, Read.EVENTS, user_id)
@@ -196,15 +183,6 @@ def _answer_for(staff: Staff, user: UserDetailAnswer) -> UserDetailAnswer:
     if user["phone"] is not None and not staff.is_administrator:
         user["phone"] = masked(user["phone"])
     return user
-
-
-class LoginsQuery(HistoryQuery):
-    """Which logins to list."""
-
-    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(default=None, description="The app.")
-    network: Annotated[Network | None, OrEmpty] = Field(
-        default=None, description="Only from this network (CIDR) or address, such as `203.0.113.0/24`."
-    )
 
 
 class NamesQuery(BaseModel):
@@ -237,7 +215,7 @@ async def list_logins(
 
     Refused logins are listed by `GET /v1/admin/refusals`.
     """
-    page = await find_logins(database, **query.filters, before=query.cursor, limit=query.limit)
+    page = await find_logins(database, query)
     if query.user_id is not None and page.items:
         reads.note_read(staff.actor, Read.LOGINS, query.user_id)
     return LoginsAnswer.model_construct(

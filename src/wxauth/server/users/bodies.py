@@ -22,8 +22,7 @@ from typing_extensions import TypedDict
 from wxauth.errors import NICKNAME_REFUSED
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import MAX_ROLES, ROLE, EarlierBan, UserFields, UserInSession, UserStatus
+from wxauth.server.core.users import MAX_ROLES, EarlierBan, Role, UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.rows import OpenSession, PastSession
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_rows import ConsentRow, missing_from
@@ -37,7 +36,6 @@ from wxauth.server.web.bodies import (
     OnlyNull,
     OrEmpty,
     Page,
-    PageQuery,
     ShownAppId,
     ShownNickname,
     ShownOpenid,
@@ -56,7 +54,6 @@ from wxauth.texts import clean_text
 TITLE: Final = re.compile(
     r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
 )
-_ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
 # An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
 # WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
 _HTTPS_URL: Final = re.compile(
@@ -68,7 +65,6 @@ _HTTPS_URL: Final = re.compile(
 AVATARS_PATH: Final = "/v1/avatars/"
 MAX_CONSENTS: Final = 100
 """The largest page of consents, and the default."""
-Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 
 
 def _folded(roles: list[str]) -> list[str]:
@@ -109,45 +105,6 @@ class UserChangeRequest(Changes):
     nickname: OnlyNull = Field(default=None, description="null clears a name that must not stay.")
     avatar_url: OnlyNull = Field(default=None, description="null clears a picture that must not stay.")
     erase_at: OnlyNull = Field(default=None, description="null keeps a user who has asked to be erased.")
-
-
-class UsersQuery(PageQuery):
-    """Which users to list."""
-
-    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
-        default=None,
-        description="A complete openid, unionid, external id or user id, or a phone number as people write it; "
-        "or part of a nickname. What has the form of a number, openid, unionid or user id is only looked up whole.",
-    )
-    status: Annotated[UserStatus | None, OrEmpty] = None
-    role: Annotated[Role | None, OrEmpty] = None
-    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="Users with an identity in this app."
-    )
-
-
-class HistoryQuery(PageQuery):
-    """Which events, logins or refused logins to list."""
-
-    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned, if known.")
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
-    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
-
-
-class EventsQuery(HistoryQuery):
-    """Which events to list."""
-
-    actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
-        default=None,
-        description="Who did it: the id of a user, the name of a service client (`client:NAME` for what it does to "
-        "users by the scope `moderate`), `system`, `operator` or `wechat`.",
-    )
-    type: list[Annotated[str, StringConstraints(pattern=TEXT)]] = Field(
-        default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
-    )
-
-
-ShownDevice = Annotated[str, Field(examples=["iOS 17.1, WeChat 8.0.44"])]
 
 
 class SessionsQuery(TimedPageQuery):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -11,16 +10,29 @@ from time import monotonic
 from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
 from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, EarlierBan, UserFields, UserStatus
+from wxauth.server.core.users import USER, EarlierBan, Role, UserFields, UserStatus
 from wxauth.server.users.phone_numbers import is_number, possible_numbers
 from wxauth.server.users.standing_rows import ADMIN
-from wxauth.server.web.bodies import Page, RowWithId, cursor_at
+from wxauth.server.web.bodies import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
+
+
+class UsersQuery(PageQuery):
+    """Which users to list."""
+
+    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
+        default=None,
+        description="A complete openid, unionid, external id or user id, or a phone number as people write it; "
+        "or part of a nickname. What has the form of a number, openid, unionid or user id is only looked up whole.",
+    )
+    status: Annotated[UserStatus | None, OrEmpty] = None
+    role: Annotated[Role | None, OrEmpty] = None
+    app_id: StoredText | None = Field(default=None, description="Users with an identity in this app.")
 
 
 class IdentityJson(TypedDict):
@@ -59,25 +71,6 @@ class Term(StrEnum):
     def is_exact(self) -> bool:
         """Whether only the whole value can match."""
         return self not in (Term.TEXT, Term.NONE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserSearch:
-    """Criteria for users. One that is None does not apply."""
-
-    text: str | None = None
-    """A complete openid, unionid, external id, phone number or id; or else, unless the text can only be such a value,
-    part of a nickname, in any case."""
-    region: str = "CN"
-    """Where phone numbers without a country code belong."""
-    status: UserStatus | None = None
-    role: str | None = None
-    app_id: str | None = None
-
-    @property
-    def term(self) -> Term:
-        """The kind of the text."""
-        return term_of(self.text, region=self.region)
 
 
 WINDOWS: Final = (1_000, 100_000)
@@ -140,40 +133,38 @@ _WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
 
 
 async def find_users(
-    database: Database,
-    search: UserSearch,
-    *,
-    before: UUID | None,
-    limit: int,
-    seconds: float = SEARCH_SECONDS,
+    database: Database, query: UsersQuery, *, region: str, seconds: float = SEARCH_SECONDS
 ) -> Page[ListedUser]:
-    """A page of the users that match, the newest first, before the id `before`, with their identities.
+    """A page of the users that match, the newest first, with their identities.
+
+    Phone numbers without a country code belong to the region.
 
     Whether the text is an id or part of a nickname is decided without the other criteria and the cursor, so that all
     pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
     full or `seconds` have passed: then the page has what was found until then.
     """
-    filters: dict[str, object] = {"status": search.status, "role": search.role, "app_id": search.app_id}
+    filters: dict[str, object] = {"status": query.status, "role": query.role, "app_id": query.app_id}
     filters = {name: value for name, value in filters.items() if value is not None}
-    part = None
-    if search.text is not None:
-        phones = possible_numbers(search.text, region=search.region)
-        named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=phones, id=id_in(search.text))
-        if search.term.is_exact and not named:
+    part = query.q or None
+    if part is not None:
+        phones = possible_numbers(part, region=region)
+        named = await database.values(_WHOM_IT_NAMES, text=part, phones=phones, id=id_in(part))
+        if term_of(part, region=region).is_exact and not named:
             return Page((), None)
-        part = None if named else search.text
+        part = None if named else part
         filters |= {"named": named} if named else {"part": part}
 
     async def among(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
-        statement = _search(frozenset(filters), is_admin=search.role == ADMIN)
+        statement = _search(frozenset(filters), is_admin=query.role == ADMIN)
         return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
 
     async def with_rare_part(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
         rare = {"rare_part": part, "before": before, "floor": floor, "limit": limit}
         return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
 
-    if "named" in filters or search.role == ADMIN:  # found through an index
-        return Page.of(await among(before or LAST_ID, FIRST_ID, limit + 1), limit)
+    before = query.cursor or LAST_ID
+    if "named" in filters or query.role == ADMIN:  # found through an index
+        return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
     # Text that has not filled a page of 100,000 users is rare in nicknames: then the index finds the rest.
     is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
     return await search_in_windows(
@@ -181,8 +172,8 @@ async def find_users(
         _FLOOR,
         among,
         rest=with_rare_part if is_indexed else None,
-        before=before or LAST_ID,
-        limit=limit,
+        before=before,
+        limit=query.limit,
         windows=WINDOWS,
         seconds=seconds,
     )

@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     RootModel,
+    StringConstraints,
     ValidationError,
     WithJsonSchema,
     field_validator,
@@ -40,6 +41,7 @@ _LONGEST_FIELD: Final = 64
 """Characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
+StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
 _NO_HALF: Final = "Must be without halves of characters, such as \\ud83d"
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
@@ -232,11 +234,6 @@ class PageQuery(Parameters):
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
         default=None, description="The `next_cursor` of the previous page."
     )
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        """What the rows of the list must have."""
-        return {name: value for name, value in self if name not in PageQuery.model_fields}
 
 
 class TimedPageQuery(PageQuery):
