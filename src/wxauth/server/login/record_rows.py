@@ -6,7 +6,6 @@ from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
 import pydantic
-from pydantic import StringConstraints
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -18,28 +17,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.addresses import TRUNCATED, IpNetwork
-from wxauth.server.core.clock import first_id_at, id_range
+from wxauth.server.core.addresses import TRUNCATED
+from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.database import Database, Sweep
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
-from wxauth.server.users.bodies import HistoryQuery
-from wxauth.server.web.bodies import TEXT, Network, OrEmpty, Page
+from wxauth.server.users.history_rows import HistoryQuery
+from wxauth.server.web.bodies import Network, OrEmpty, Page, StoredText
 
 Day = date  # whose name is a field's
 MAX_REQUEST_ID: Final = 64
 """Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
 SUMS: Final = UUID(int=0)
 """The process id in the merged row of an old hour."""
-_TYPES: Final[Mapping[LiteralString, LiteralString]] = {
-    "request_id": "text",
-    "user_id": "uuid",
-    "app_id": "text",
-    "code": "text",
-}
-_NETWORKS: Final = "networks"
-_WITH_IDS: Final = ("user_id", "app_id", "code", "network")
-"""The columns that an index has together with the id."""
 _SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
 """Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
 
@@ -181,7 +171,6 @@ SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
 """Store refused logins, except those of users who no longer exist."""
-_BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 
@@ -244,81 +233,70 @@ async def overview_of(database: Database, *, first: date, last: date, utc_offset
 class RefusalSearch(HistoryQuery):
     """Which refused logins to list."""
 
-    request_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
-        default=None, description="The request id that the phone shows."
-    )
-    code: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
+    request_id: StoredText | None = pydantic.Field(default=None, description="The request id that the phone shows.")
+    code: StoredText | None = pydantic.Field(
         default=None, description="The code of the problem, such as `account_disabled`."
     )
-    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = pydantic.Field(
-        default=None, description="The app in which the login was refused."
-    )
+    app_id: StoredText | None = pydantic.Field(default=None, description="The app in which the login was refused.")
     network: Annotated[Network | None, OrEmpty] = pydantic.Field(
         default=None,
         description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
     )
 
 
-def _finding(by: LiteralString | None) -> Statement[Refusal]:
-    """The search that uses the index on this column. The other columns are filtered.
+_IS: Final[Mapping[LiteralString, LiteralString]] = {
+    "request_id": "refusals.request_id = :request_id::text",
+    "user_id": "refusals.user_id = :user_id::uuid",
+    "network": "refusals.network BETWEEN :network::inet AND host(broadcast(:network::inet))::inet",
+    "code": "refusals.code = :code::text",
+    "app_id": "refusals.app_id = :app_id::text",
+}
+"""SQL for each filter."""
 
-    The entries of `networks`, which are several, are found through the index and then sorted.
-    """
-    fits = " AND ".join(
-        f"refusals.{name} = :{name}" if name == by else f"(:{name}::{kind} IS NULL OR refusals.{name} = :{name})"
-        for name, kind in _TYPES.items()
-        if name != by or name == "request_id"
-    )
-    value, bounds, order = f":{by or ''}", "id >= :first AND id < :before", "id DESC"
-    if by == "network":  # one, so that its index also sorts
-        value = ":first_network::inet"
-        fits += " AND :last_network::inet IS NOT NULL"
-    else:
-        fits += f" AND {_BOUNDED if by == _NETWORKS else f'(:first_network::inet IS NULL OR {_BOUNDED})'}"
-    if by in _WITH_IDS:
-        bounds = one_and_id(f"refusals.{by}", value, after=":first", before=":before")
+
+def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
+    """The search by the index on this column, which also sorts if it has the id. The other columns are filtered."""
+    bounds, order = "id >= :lowest AND id < :before", "id DESC"
+    if by is not None and sorts:
+        bounds = one_and_id(f"refusals.{by}", f":{by}", after=":lowest", before=":before")
         bounds, order = f"refusals.{by} IS NOT NULL AND {bounds}", f"refusals.{by} DESC, id DESC"
+    elif by is not None:
+        bounds = f"{_IS[by]} AND {bounds}"
+    others = " AND ".join(f"({is_so} OR :{name} IS NULL)" for name, is_so in _IS.items() if name != by)
     return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
- WHERE {fits} AND {bounds}
+ WHERE {bounds} AND {others}
    AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
  ORDER BY {order} LIMIT :limit
 """)
 
 
-_BY: Final = {by: _finding(by) for by in ("request_id", "user_id", "network", _NETWORKS, "code", "app_id", None)}
+_NETWORKS: Final = "networks"
+"""A network that contains several stored ones."""
+_BY: Final[Mapping[str | None, Statement[Refusal]]] = {
+    "request_id": _finding("request_id"),
+    **{name: _finding(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},
+    _NETWORKS: _finding("network"),
+    None: _finding(None),
+}
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
     """A page of the refusals that match a search, newest first."""
     network = None if search.network is None else TRUNCATED.widened(search.network)
-    first, end = id_range(search.since, search.until, search.cursor)
-    found = await database.rows(
-        _BY[_rarest(search, network)],
-        request_id=None if search.request_id is None else search.request_id[:MAX_REQUEST_ID],
-        user_id=search.user_id,
-        app_id=search.app_id,
-        code=search.code,
-        first_network=None if network is None else str(network),
-        last_network=None if network is None else str(network.broadcast_address),
-        first=first,
-        before=end,
-        limit=search.limit + 1,
-    )
-    return Page.of(found, search.limit)
-
-
-def _rarest(search: RefusalSearch, network: IpNetwork | None) -> LiteralString | None:
-    """The given column with the fewest rows."""
-    if search.request_id is not None:
-        return "request_id"
-    if search.user_id is not None:
-        return "user_id"
-    if network is not None and network.prefixlen == TRUNCATED.length_of(network):
-        return "network"
-    if network is not None and network.prefixlen >= _SEARCHED_BY_NETWORK[network.version]:
-        return _NETWORKS
-    if search.code is not None:
-        return "code"
-    return None if search.app_id is None else "app_id"
+    given = {
+        "request_id": search.request_id and search.request_id[:MAX_REQUEST_ID],
+        "user_id": search.user_id,
+        "network": network and str(network),
+        "code": search.code,
+        "app_id": search.app_id,
+    }
+    # By the given column with the fewest rows.
+    by: str | None = next((name for name, value in given.items() if value is not None and name != "network"), None)
+    if network is not None and by not in ("request_id", "user_id"):
+        if network.prefixlen == TRUNCATED.length_of(network):
+            by = "network"
+        elif network.prefixlen >= _SEARCHED_BY_NETWORK[network.version]:
+            by = _NETWORKS
+    return Page.of(await database.rows(_BY[by], **given, **search.bounds), search.limit)
