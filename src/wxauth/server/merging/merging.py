@@ -35,7 +35,7 @@ from wxauth.server.merging.merging_rows import (
     split_user,
 )
 from wxauth.server.merging.origin_rows import Facts, Parting, Side, facts_of, record_moved
-from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions_of_identities
+from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
@@ -379,7 +379,8 @@ async def _split(
     user_id = parting.user_id
     new_user_id = parting.id_of_merge or new_id(now)
     lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
-    await end_sessions_of_identities(transaction, user_id, parting.keys, by=by, now=now)
+    reason = EndReason.ADMINISTRATOR
+    await end_sessions(transaction, user_id, reason=reason, by=by, now=now, identities=parting.keys)
     await split_user(
         transaction,
         parting,

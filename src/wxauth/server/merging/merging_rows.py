@@ -11,7 +11,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED, EarlierBan
 from wxauth.server.merging.origin_rows import FIELDS, Parting, Side, record_moved
-from wxauth.server.sessions.rows import EndReason, end_erased_sessions, record_ended
+from wxauth.server.sessions.rows import EndReason, end_sessions, keys_of
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.user_rows import clear_fields
@@ -284,7 +284,7 @@ async def split_user(
     the former ids that leave. The user loses the fields in `lost`.
     """
     former_ids = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
-    keys = {"app_ids": [app_id for app_id, _ in parting.keys], "openids": [openid for _, openid in parting.keys]}
+    keys = keys_of(parting.keys)
     ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
     its_ids = [new_user_id, *former_ids]
     oldest = parting.leaving[0]
@@ -321,18 +321,14 @@ async def split_consents(transaction: Transaction, parting: Parting, *, new_user
     await transaction.run(_NOTE_CONSENTS, user_id=parting.user_id, new_user_id=new_user_id)
 
 
-async def erase_leaving(
-    transaction: Transaction, parting: Parting, *, lost: Collection[str], now: datetime
-) -> Sequence[UUID]:
+async def _erase_leaving(transaction: Transaction, parting: Parting, *, lost: Collection[str]) -> None:
     """Erase the leaving identities of a locked user, with their sessions, and the facts known to be theirs.
 
-    The user loses the fields in `lost`. Returns the sessions that were open.
+    The user loses the fields in `lost`.
     """
-    user_id, leaving_ids = parting.user_id, parting.leaving_ids
-    keys = {"app_ids": [app_id for app_id, _ in parting.keys], "openids": [openid for _, openid in parting.keys]}
+    user_id, leaving_ids, keys = parting.user_id, parting.leaving_ids, keys_of(parting.keys)
     unionid = parting.leaving[0].unionid
     gone = [each.external_id for each in parting.external_ids if parting.side_of(each.origin) is Side.LEAVES]
-    session_ids = await end_erased_sessions(transaction, user_id, parting.keys, now=now)
     await _move_external_ids_away(transaction, parting, gone)
     await transaction.run(_GIVE_UP_UNIONID, user_id=user_id, unionid=unionid, its_ids=leaving_ids, **keys)
     await transaction.run(_ERASE_IDENTITIES, **keys)
@@ -340,7 +336,6 @@ async def erase_leaving(
     await transaction.run(_DELETE_UNIONIDS, user_id=user_id, unionid=unionid, its_ids=leaving_ids)
     await transaction.run(_DELETE_CONSENTS, **_leaving_consents(parting, parting.merges))
     await transaction.run(_NOTE_CONSENTS, user_id=user_id, new_user_id=user_id)
-    return session_ids
 
 
 async def erase_identities(
@@ -358,9 +353,9 @@ async def erase_identities(
     if parting is None or parting.is_whole:
         return False
     lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
-    session_ids = await erase_leaving(transaction, parting, lost=lost, now=now)
+    await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now, identities=parting.keys)
+    await _erase_leaving(transaction, parting, lost=lost)
     await erase_person_data(transaction, parting.leaving_ids)
-    await record_ended(transaction, user_id, session_ids, reason=EndReason.ERASED, by=by, now=now)
     removed = EventType.IDENTITY_REMOVED
     for left_app_id in sorted(parting.apps_of_leaving):
         await record_event(transaction, removed, by=by, at=now, user_id=user_id, app_id=left_app_id)

@@ -1,11 +1,10 @@
 """The stored sessions: the user of a session, a user's sessions, and how sessions end."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from itertools import chain
-from typing import Annotated, Any, Final, LiteralString
+from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -29,7 +28,7 @@ CONSOLE: Final = "wxauth-admin"
 """The client_id of the console, a website of our own. No other client can have this name."""
 _ATTEMPTS: Final = 5
 _ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""In place of the keys of some identities: those of all."""
+"""In place of `keys_of` some identities: those of all."""
 
 
 class EndReason(StrEnum):
@@ -240,35 +239,36 @@ DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (
            SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND revoked_at IS NULL))
        FOR UPDATE SKIP LOCKED))
 """)
+
+
+def _is_of_these(row: LiteralString) -> LiteralString:
+    return f"""(:app_ids::text[] IS NULL
+            OR ({row}.app_id, {row}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
+
+
 # Takes the identity from the logins to sites of users, or of these identities of theirs, that no session has been
 # opened for: nobody redeems them any more. The users are locked, as whenever a login is approved or redeemed. The rows
 # are locked in the order of their ids, so that a page precedes the presses on it.
-_END_LOGINS_TO_SITES: Final = Statement[Nothing]("""
+_END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
      WHERE i.user_id = ANY (:user_ids::uuid[]) AND l.session_id IS NULL
-       AND (:app_ids::text[] IS NULL
-            OR (i.app_id, i.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+       AND {_is_of_these("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
 # A login that a phone has only claimed, or denied, is nobody's yet. An erasure takes the browser from it all the same.
-_CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing]("""
+_CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM sessions s JOIN site_logins l ON l.claimed_session_id = s.id
-     WHERE s.user_id = :user_id AND l.openid IS NULL
-       AND (:app_ids::text[] IS NULL
-            OR (s.app_id, s.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+     WHERE s.user_id = ANY (:user_ids::uuid[]) AND l.openid IS NULL AND {_is_of_these("s")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
-_END_BROWSER_LOGINS: Final = Statement[Nothing]("""
+_END_BROWSER_LOGINS: Final = Statement[Nothing](f"""
 DELETE FROM browser_logins USING identities i
  WHERE i.user_id = ANY (:user_ids::uuid[]) AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
-""")
-_END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
-DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
- WHERE browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
+   AND {_is_of_these("i")}
 """)
 LAST_OF_PAGE: Final = Statement[LastRow](
     "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
@@ -286,10 +286,9 @@ RETURNING id, user_id, expires_at > :now AS was_open
 
 
 _END_ONE: Final = _ending("SELECT :session_id::uuid")
-_END_OF_USERS: Final = _ending("""
+_END_OF_USERS: Final = _ending(f"""
     SELECT id FROM sessions
-     WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :kept_id
-       AND (:app_ids::text[] IS NULL OR (app_id, openid) IN (SELECT * FROM unnest(:app_ids, :openids::text[])))""")
+     WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :kept_id AND {_is_of_these("sessions")}""")
 _END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
@@ -400,20 +399,25 @@ async def end_sessions(
     by: Actor,
     now: datetime,
     kept: UUID | None = None,
+    identities: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """End all sessions of locked users except `kept`, and record those that were open.
+    """End all sessions of locked users except `kept`, or those of some identities, and record those that were open.
 
     What the users have granted to sites ends, too, unless a session has been opened for it, whichever session approved.
-    So do the logins of their browsers.
+    So do the logins of their browsers. Sessions of somebody who is erased end before they are deleted, so that their
+    sites learn of it as of every other end.
     """
-    await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ANY)
-    await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids)
-    await _end(transaction, _END_OF_USERS, user_ids=user_ids, kept_id=kept, **_ANY, reason=reason, by=by, now=now)
+    which = {"user_ids": user_ids, **(_ANY if identities is None else keys_of(identities))}
+    await transaction.run(_END_LOGINS_TO_SITES, **which)
+    await transaction.run(_END_BROWSER_LOGINS, **which)
+    if reason is EndReason.ERASED:
+        await transaction.run(_CLEAR_CLAIMED_LOGINS, **which)
+    await _end(transaction, _END_OF_USERS, {**which, "kept_id": kept}, reason=reason, by=by, now=now)
 
 
 async def end_console_sessions(transaction: Transaction, *user_ids: UUID, by: Actor, now: datetime) -> None:
     """End users' console sessions, because they have lost a role that gives access to the console."""
-    await _end(transaction, _END_CONSOLES, user_ids=user_ids, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    await _end(transaction, _END_CONSOLES, {"user_ids": user_ids}, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
 async def end_session_of(
@@ -425,7 +429,7 @@ async def end_session_of(
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
-    ended = await _end(transaction, _END_ONE, session_id=session_id, reason=reason, by=by, now=now)
+    ended = await _end(transaction, _END_ONE, {"session_id": session_id}, reason=reason, by=by, now=now)
     if reason is EndReason.ADMINISTRATOR and any(row.was_open for row in ended):
         await transaction.run(_END_BROWSER_LOGIN_OF_SESSION, session_id=session_id)
     return True
@@ -436,7 +440,7 @@ async def end_sessions_of_browser_login(
 ) -> None:
     """End the websites' sessions that the login of a locked user's browser has opened."""
     which = {"browser_login_id": browser_login_id, "user_id": user_id}
-    await _end(transaction, _END_OF_BROWSER_LOGIN, **which, reason=EndReason.SIGNED_OUT, by=by, now=now)
+    await _end(transaction, _END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
 
 
 async def end_sessions_beyond(
@@ -447,7 +451,7 @@ async def end_sessions_beyond(
     The website is that of the session `session_id`, which has just been opened.
     """
     which = {"session_id": session_id, "browser_login_id": browser_login_id, "at_most": at_most}
-    await _end(transaction, _END_BEYOND, **which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
+    await _end(transaction, _END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
 
 
 async def replace_oldest_sessions(
@@ -462,9 +466,7 @@ async def replace_oldest_sessions(
 ) -> None:
     """End a locked user's oldest open sessions of an identity: `at_most` remain, with the one just opened."""
     which = {"user_id": user_id, "app_id": app_id, "openid": openid, "opened": opened, "at_most": at_most}
-    ended = await transaction.rows(_END_OLDEST, **which, reason=EndReason.REPLACED, now=now)
-    ids = [session.id for session in ended]
-    await record_ended(transaction, user_id, ids, reason=EndReason.REPLACED, by=SYSTEM, app_id=app_id, now=now)
+    await _end(transaction, _END_OLDEST, which, reason=EndReason.REPLACED, by=SYSTEM, app_id=app_id, now=now)
 
 
 async def end_replaced_sessions(
@@ -477,7 +479,7 @@ async def end_replaced_sessions(
     beyond = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
     locked = await transaction.values(_LOCK_USERS, session_ids=beyond)
     which = {"session_ids": beyond, "user_ids": locked}
-    return len(await _end(transaction, _END_THESE, **which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
+    return len(await _end(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
@@ -488,7 +490,7 @@ async def end_page_of_client(transaction: Transaction, name: str, *, size: int, 
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
     locked = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
     which = {"session_ids": page, "user_ids": locked}
-    await _end(transaction, _END_THESE, **which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    await _end(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     return await transaction.run(_FORGET_ENDED, client_id=name, session_ids=page)
 
 
@@ -504,81 +506,40 @@ async def end_logins_in_browsers(
     is_merged = reason is EndReason.MERGED
     if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ANY)
-    await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids)
+    await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ANY)
     which = {"user_ids": user_ids, "spares_console": not is_merged}
-    await _end(transaction, _END_OF_WEBSITES, **which, reason=reason, by=by, now=now)
+    await _end(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
 
 
-async def end_sessions_of_identities(
-    transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]], *, by: Actor, now: datetime
-) -> None:
-    """End what these identities (app_id, openid) of a locked user, which are about to be split off, have opened.
-
-    These are their sessions, what they have approved for sites, and the logins of browsers.
-    """
-    keys, reason = _keys_of(identities), EndReason.ADMINISTRATOR
-    await transaction.run(_END_LOGINS_TO_SITES, user_ids=[user_id], **keys)
-    await transaction.run(_END_BROWSER_LOGINS_OF_IDENTITIES, **keys)
-    await _end(transaction, _END_OF_USERS, user_ids=[user_id], kept_id=None, **keys, reason=reason, by=by, now=now)
-
-
-async def end_erased_sessions(
-    transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]] | None = None, *, now: datetime
-) -> Sequence[UUID]:
-    """End the open sessions of a locked user, or of these identities of the user, before they are deleted.
-
-    Returns their ids. They end first, so that their sites learn of it as of every other end.
-    """
-    keys = _ANY if identities is None else _keys_of(identities)
-    await transaction.run(_END_LOGINS_TO_SITES, user_ids=[user_id], **keys)
-    await transaction.run(_CLEAR_CLAIMED_LOGINS, user_id=user_id, **keys)
-    ended = await transaction.rows(
-        _END_OF_USERS, user_ids=[user_id], kept_id=None, **keys, reason=EndReason.ERASED, now=now
-    )
-    return [session.id for session in ended if session.was_open]
-
-
-def _keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
+def keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
+    """Identities as parameters of a statement: parallel arrays."""
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
 
 async def _end(
     transaction: Transaction,
     statement: Statement[EndedSession],
-    *,
-    reason: EndReason,
-    by: Actor,
-    now: datetime,
-    **which: object,
-) -> Sequence[EndedSession]:
-    """End sessions, and record the ends of those that were open, for each user separately. Returns all of them."""
-    ended = await transaction.rows(statement, **which, reason=reason, now=now)
-    ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
-    for row in ended:
-        if row.was_open:
-            ids[row.user_id].append(row.id)
-    ends = (_ends(user_id, session_ids, reason=reason, by=by, at=now) for user_id, session_ids in ids.items())
-    await record_events(transaction, list(chain.from_iterable(ends)))
-    return ended
-
-
-async def record_ended(
-    transaction: Transaction,
-    user_id: UUID,
-    session_ids: Sequence[UUID],
+    which: Mapping[str, object],
     *,
     reason: EndReason,
     by: Actor,
     app_id: str | None = None,
     now: datetime,
-) -> None:
-    """Record that these sessions of a user have ended, the oldest first, with up to a thousand sessions per event."""
-    ends = _ends(user_id, session_ids, reason=reason, by=by, at=now, app_id=app_id)
-    await record_events(transaction, list(ends))
+) -> Sequence[EndedSession]:
+    """End sessions, and record the ends of those that were open, for each user separately. Returns all of them.
 
-
-def _ends(user_id: UUID, session_ids: Iterable[UUID], *, reason: EndReason, **fields: Any) -> Iterator[dict[str, Any]]:
-    ids = sorted(session_ids)  # PostgreSQL returns updated rows in any order
-    for start in range(0, len(ids), SESSIONS_IN_AN_EVENT):
-        data = {"session_ids": ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
-        yield event(EventType.SESSION_ENDED, user_id=user_id, data=data, **fields)
+    An event has the ids of up to a thousand sessions, the oldest first.
+    """
+    ended = await transaction.rows(statement, **which, reason=reason, now=now)
+    ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
+    for row in ended:
+        if row.was_open:
+            ids[row.user_id].append(row.id)
+    events = []
+    for user_id, session_ids in ids.items():
+        session_ids.sort()  # PostgreSQL returns updated rows in any order
+        for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
+            data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
+            events.append(event(EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, app_id=app_id, data=data))
+    await record_events(transaction, events)
+    return ended

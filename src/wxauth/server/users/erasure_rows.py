@@ -17,7 +17,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
-from wxauth.server.sessions.rows import START, EndReason, end_erased_sessions, end_sessions, record_ended
+from wxauth.server.sessions.rows import START, EndReason, end_sessions
 from wxauth.server.users.standing_rows import Standing, lock_standing
 from wxauth.server.users.user_rows import FORMER_IDS
 
@@ -168,10 +168,9 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     if by.name == str(user_id):
         by = Actor(by.name)
     former = await transaction.values(FORMER_IDS, user_id=user_id)
-    sessions = await end_erased_sessions(transaction, user_id, now=now)
+    await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE, user_id=user_id)
     await erase_person_data(transaction, [user_id, *former])
-    await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
 
