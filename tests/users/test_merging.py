@@ -345,7 +345,7 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
     done = await users("merge", carol, bob, "--yes")
     assert done.stdout.splitlines() == [
         f"{carol} is {bob}, roles: editor",
-        f"{carol}: Carol, roles: -, banned until 2099-01-02T00:00:00+00:00: cheats",
+        f"{carol}: Carol, roles: -, banned until 2099-01-02T00:00+00:00: cheats",
         f"{bob}: -, roles: editor",
     ]
 

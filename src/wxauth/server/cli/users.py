@@ -35,7 +35,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.terminal import WrongValue, say, word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import MAX_ROLES, EarlierBan, Role, UserStatus
+from wxauth.server.core.users import MAX_ROLES, Role, UserStatus
 from wxauth.server.merging.merging import Merged, merge_by_operator, split
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
@@ -49,6 +49,7 @@ from wxauth.server.users.admin import (
 from wxauth.server.users.attributes import check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
 from wxauth.server.users.search_rows import UsersQuery, find_users
+from wxauth.server.users.standing_rows import Ban
 
 if TYPE_CHECKING:
     from wxauth.server.session_keys.session_keys import SessionKeyState
@@ -346,9 +347,7 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, 
     columns = header(" ", "id", "external_id", "identities")
     show({"user": user, "new_user": new_user}, [columns, *rows])
     for each in () if prints_json() else (user, new_user):
-        ban: EarlierBan | None = None
-        if each["status"] == "disabled":
-            ban = {"reason": each.get("reason"), "until": to_the_minute(each["until"]) if "until" in each else None}
+        ban = Ban(each.get("reason"), each.get("until")) if each["status"] == "disabled" else None
         _echo_standing(each["id"], each["nickname"], each["roles"], ban)
 
 
@@ -364,13 +363,13 @@ def erase_command(user_id: UUID) -> None:
     click.echo(say("erased {user_id}", user_id=user_id))
 
 
-def _echo_standing(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: EarlierBan | None) -> None:
+def _echo_standing(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
     """Print whose a name, roles and a ban are, if there are any."""
     if nickname or roles or ban:
         name, banned = printable(nickname), ""
         if ban:
-            until = say(" until {time}", time=ban["until"]) if ban["until"] else ""
-            banned = say(", banned{until}: {reason}", until=until, reason=printable(ban["reason"]))
+            until = say(" until {time}", time=to_the_minute(ban.until)) if ban.until else ""
+            banned = say(", banned{until}: {reason}", until=until, reason=printable(ban.reason))
         click.echo(say("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=_names(roles)) + banned)
 
 

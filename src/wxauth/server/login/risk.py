@@ -18,11 +18,12 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.core.users import UserInSession, UserStatus
+from wxauth.server.core.users import UserInSession
 from wxauth.server.users.policies import Policy
 from wxauth.server.users.standing_rows import (
     IS_BANNED,
     NOTE_JUDGED,
+    Ban,
     Standing,
     change_standings,
     lock_standing,
@@ -154,7 +155,7 @@ class Risk(Policy):
                 return False
             (settled,) = await change_standings(
                 transaction,
-                [(user_id, before, Standing(UserStatus.DISABLED, before.roles))],
+                [(user_id, before, Standing(before.roles, Ban()))],
                 by=SYSTEM,
                 now=now,
                 app_id=user.app_id,

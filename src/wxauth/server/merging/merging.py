@@ -22,7 +22,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.terminal import Text
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
+from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES
 from wxauth.server.merging.merging_rows import (
     ARE_SPLIT,
     HAVE_BOTH_EXTERNAL_IDS,
@@ -155,7 +155,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
             roles = _roles_of_both(before, former)
             if is_banned and source is MergeSource.UNIONID:  # no administrator has given this user these roles
                 roles = tuple(role for role in roles if role not in STAFF_ROLES)
-            bans = [standing.ban for standing in (before, former) if standing.ban is not None] if is_banned else []
+            bans = filter(None, (before.ban, former.ban)) if is_banned else ()
             after = replace(before.under(bans, now=now), roles=roles)
     becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
     await end_logins_in_browsers(
@@ -176,7 +176,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     if formers_attributes and source is not MergeSource.PHONE:
         await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)
     # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
-    is_formers_ban = after.is_banned and after.ban_reason == former.ban_reason != before.ban_reason
+    reason, formers_reason, reason_before = (each.ban and each.ban.reason for each in (after, former, before))
+    is_formers_ban = after.is_banned and reason == formers_reason != reason_before
     (settled,) = await change_standings(
         transaction, [(pair.into, before, after)], by=by, now=now, notes_reason=not is_formers_ban
     )
@@ -391,7 +392,7 @@ async def _split(
     )
     await split_consents(transaction, parting, new_user_id=new_user_id)
     leaving, before = parting.bans_on(Side.LEAVES), parting.facts.standing
-    new, after = Standing(UserStatus.ACTIVE, ()), before
+    new, after = Standing(()), before
     if parting.facts.has_earlier_ban:
         after = before.under(parting.bans_on(Side.STAYS, Side.UNKNOWN).values(), now=now)
     await record_event(

@@ -9,11 +9,12 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGED, EarlierBan
+from wxauth.server.core.users import MERGED
 from wxauth.server.merging.origin_rows import FIELDS, Parting, Side, record_moved
 from wxauth.server.sessions.rows import EndReason, end_sessions, keys_of
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.erasure_rows import erase_person_data
+from wxauth.server.users.standing_rows import Ban
 from wxauth.server.users.user_rows import clear_fields
 
 
@@ -245,7 +246,7 @@ async def merge_users(
     return app_ids
 
 
-async def note_bans(transaction: Transaction, user_id: UUID, bans: Mapping[str, EarlierBan]) -> None:
+async def note_bans(transaction: Transaction, user_id: UUID, bans: Mapping[str, Ban]) -> None:
     """Note whose bans those of a merged user were, by ids."""
     if bans:
         await transaction.run(_NOTE_BANS, user_id=user_id, bans=bans)
@@ -380,9 +381,8 @@ async def _give_up_fields(transaction: Transaction, parting: Parting, lost: Coll
     await clear_fields(transaction, parting.user_id, lost)
     staying, ban = parting.bans_on(Side.STAYS, Side.UNKNOWN), parting.facts.standing.ban
     is_reason_lost = parting.facts.has_earlier_ban and ban not in staying.values()
-    await transaction.run(
-        _GIVE_UP_PROOF_AND_REASON, user_id=parting.user_id, is_reason_lost=is_reason_lost, bans=staying
-    )
+    lost_and_left = {"is_reason_lost": is_reason_lost, "bans": staying}
+    await transaction.run(_GIVE_UP_PROOF_AND_REASON, user_id=parting.user_id, **lost_and_left)
 
 
 def _divided(parting: Parting, external_ids: Collection[str]) -> tuple[_Names, _Names]:

@@ -18,8 +18,8 @@ from sqlmodel import SQLModel
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGED, PROFILE, EarlierBan, Origins, UserFields, UserStatus
-from wxauth.server.users.standing_rows import Standing
+from wxauth.server.core.users import MERGED, PROFILE, EarlierBan, Origins, UserFields
+from wxauth.server.users.standing_rows import Ban, LockedUser, Standing
 
 
 class OwnedIdentity(SQLModel):
@@ -35,30 +35,31 @@ class OwnedIdentity(SQLModel):
     phone_proved_at: datetime | None
 
 
-class Facts(UserFields, Origins):
+class Facts(UserFields, LockedUser, Origins):
     """What can move to another user besides identities, with the origin of what a merge may have filled."""
 
-    ban_reason: str | None
-    banned_until: datetime | None
     earlier_bans: dict[str, EarlierBan] | None
 
     @property
     def standing(self) -> Standing:
-        """The status and the roles of the user."""
-        return Standing(UserStatus(self.status), tuple(self.roles), self.ban_reason, self.banned_until)
+        """The ban and the roles of the user."""
+        return Standing.of(self)
+
+    @property
+    def bans_before_merges(self) -> dict[str, Ban]:
+        """The bans from before merges, by the ids of whose they were."""
+        return {key: Ban.of(earlier) for key, earlier in (self.earlier_bans or {}).items()}
 
     @property
     def has_earlier_ban(self) -> bool:
         """Whether the present ban was given before the last merge."""
-        return self.standing.ban in (self.earlier_bans or {}).values()
+        return self.standing.ban in self.bans_before_merges.values()
 
     @property
-    def bans(self) -> dict[str, EarlierBan]:
+    def bans(self) -> dict[str, Ban]:
         """The bans that a merge records: those from before earlier ones, and the present one, if it was given since."""
-        bans, ban = dict(self.earlier_bans or {}), self.standing.ban
-        if ban is not None and not self.has_earlier_ban:
-            bans[str(self.id)] = ban
-        return bans
+        ban = self.standing.ban
+        return self.bans_before_merges | ({} if ban is None or self.has_earlier_ban else {str(self.id): ban})
 
 
 class KnownExternalId(SQLModel):
@@ -180,10 +181,11 @@ class Parting:
         """Whether one of the staying identities has proved the user's present number."""
         return bool(self._proofs(is_leaving=False))
 
-    def bans_on(self, *sides: Side) -> dict[str, EarlierBan]:
+    def bans_on(self, *sides: Side) -> dict[str, Ban]:
         """The bans from before merges that belong to one of these sides, by ids."""
-        origins = {key: None if key == str(self.user_id) else UUID(key) for key in self.facts.earlier_bans or {}}
-        return {key: ban for key, ban in (self.facts.earlier_bans or {}).items() if self.side_of(origins[key]) in sides}
+        bans = self.facts.bans_before_merges
+        origins = {key: None if key == str(self.user_id) else UUID(key) for key in bans}
+        return {key: ban for key, ban in bans.items() if self.side_of(origins[key]) in sides}
 
     def fields_on(self, *sides: Side) -> Sequence[str]:
         """The fields of the user, except empty ones, that belong to one of these sides."""

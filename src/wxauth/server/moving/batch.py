@@ -438,10 +438,8 @@ class Batch:
         for former_id, user_id in self.made.former_ids.items():
             yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # the actor is unknown
         for user in new:
-            if Standing.of(user).is_banned:
-                ban = {"reason": user.ban_reason, "until": user.banned_until}
-                data = {name: value for name, value in ban.items() if value is not None}
-                yield row(EventType.USER_BANNED, user_id=user.id, data=data)
+            if (ban := Standing.of(user).ban) is not None:
+                yield row(EventType.USER_BANNED, user_id=user.id, data=ban.data)
             if user.phone is not None:
                 yield row(EventType.PHONE_BOUND, user_id=user.id)
             if user.erase_at is not None:

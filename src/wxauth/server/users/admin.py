@@ -36,6 +36,7 @@ from wxauth.server.users.erasure_rows import cancel_leaving
 from wxauth.server.users.search_rows import USER_BY_ID, ListedUser
 from wxauth.server.users.standing_rows import (
     ADMIN,
+    Ban,
     Standing,
     UserIsGone,
     change_standings,
@@ -91,15 +92,15 @@ class UserChange:
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
             raise TooManyRoles
-        status = self.status or before.status
-        reason, until = self.reason, self.until
-        if status is UserStatus.ACTIVE:
-            if given := [name for name, value in (("reason", reason), ("until", until)) if value is not None]:
-                errors = [FieldError(name, "Must be given with a ban: this user is not banned") for name in given]
-                raise InvalidRequest("a reason and an end are a ban's", errors=errors)
-        elif self.status is None:
-            reason, until = reason or before.ban_reason, until or before.banned_until
-        return replace(before, status=status, roles=roles, ban_reason=reason, banned_until=until)
+        ban = Ban(self.reason, self.until)
+        if self.status is None and before.ban is not None:
+            return replace(before, roles=roles, ban=Ban(ban.reason or before.ban.reason, ban.until or before.ban.until))
+        if self.status is UserStatus.DISABLED:
+            return replace(before, roles=roles, ban=ban)
+        if ban.data:
+            errors = [FieldError(name, "Must be given with a ban: this user is not banned") for name in ban.data]
+            raise InvalidRequest("a reason and an end are a ban's", errors=errors)
+        return replace(before, roles=roles, ban=None)
 
     @property
     def may_end_an_administrator(self) -> bool:

@@ -207,8 +207,8 @@ async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
 
 def check_may_enter(user_id: UUID, standing: Standing) -> None:
     """Check that a user is neither banned nor leaving. Raises: AccountDisabled, AccountLeaving."""
-    if standing.is_banned:
-        raise AccountDisabled(until=standing.banned_until, user_id=user_id)
+    if standing.ban is not None:
+        raise AccountDisabled(until=standing.ban.until, user_id=user_id)
     if standing.erase_at is not None:
         raise AccountLeaving(standing.erase_at, user_id=user_id)
 

@@ -18,7 +18,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
-from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan, UserStatus
+from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
 
 
@@ -55,11 +55,10 @@ SELECT {_COLUMNS}
    FOR UPDATE SKIP LOCKED
 """)
 _SET: Final = Statement[Nothing]("""
-UPDATE users SET status = given.status, roles = given.roles, ban_reason = given.ban_reason,
-                 banned_until = given.banned_until,
-                 earlier_bans = CASE WHEN users.status = 'active' OR given.status = 'disabled' THEN users.earlier_bans
-                                END
-  FROM jsonb_populate_recordset(NULL::users, :standings) AS given
+UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' END, roles = given.roles,
+                 ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz,
+                 earlier_bans = CASE WHEN status = 'active' OR ban IS NOT NULL THEN earlier_bans END
+  FROM jsonb_to_recordset(:standings) AS given (id uuid, roles text[], ban jsonb)
  WHERE users.id = given.id
 """)
 NOTE_JUDGED: Final = Statement[Nothing](
@@ -83,43 +82,49 @@ class UserIsGone(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A user's status and roles."""
+class Ban:
+    """Why a user may not log in, and for how long."""
 
-    status: UserStatus
+    reason: str | None = None
+    """For staff only: never sent to the user, nor to other services."""
+    until: datetime | None = None
+    """When it ends by itself; None for a ban without an end."""
+
+    @classmethod
+    def of(cls, earlier: EarlierBan) -> Self:
+        """The ban that a merge has recorded."""
+        return cls(earlier["reason"], datetime.fromisoformat(earlier["until"]) if earlier["until"] else None)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data of its event."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A user's roles, and ban."""
+
     roles: tuple[str, ...]
-    ban_reason: str | None = None
-    """The reason for the ban, for staff only: never sent to the user, nor to other services."""
-    banned_until: datetime | None = None
-    """When the ban ends by itself; None for a ban without an end."""
+    ban: Ban | None = None
     erase_at: datetime | None = None
     """When the user is erased, at the user's request. Only `users/erasure_rows.py` changes that."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
         """The standing of a locked user."""
-        return cls(UserStatus(row.status), tuple(row.roles), row.ban_reason, row.banned_until, row.erase_at)
+        ban = Ban(row.ban_reason, row.banned_until) if row.status == "disabled" else None
+        return cls(tuple(row.roles), ban, row.erase_at)
 
-    @property
-    def ban(self) -> EarlierBan | None:
-        """The ban, as a merge records it."""
-        if not self.is_banned:
-            return None
-        return {"reason": self.ban_reason, "until": self.banned_until.isoformat() if self.banned_until else None}
-
-    def under(self, bans: Iterable[EarlierBan], *, now: datetime) -> "Standing":
+    def under(self, bans: Iterable[Ban], *, now: datetime) -> "Standing":
         """This standing with the longest of those bans that have not ended; active without one."""
-        ends = [(ban["reason"], datetime.fromisoformat(ban["until"]) if ban["until"] else None) for ban in bans]
-        lasting = [ban for ban in ends if ban[1] is None or ban[1] > now]
-        if not lasting:
-            return replace(self, status=UserStatus.ACTIVE, ban_reason=None, banned_until=None)
-        reason, until = max(lasting, key=lambda ban: (ban[1] is None, ban[1]))
-        return replace(self, status=UserStatus.DISABLED, ban_reason=reason, banned_until=until)
+        lasting = [ban for ban in bans if ban.until is None or ban.until > now]
+        return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
 
     @property
     def is_banned(self) -> bool:
         """Whether the user may not log in."""
-        return self.status is UserStatus.DISABLED
+        return self.ban is not None
 
     @property
     def is_leaving(self) -> bool:
@@ -236,16 +241,15 @@ async def change_standings(
     promoted: list[UUID] = []
     for user_id, before, after in changes:
         kinds: dict[EventType, Mapping[str, Any] | None] = {}
-        if after.is_banned and _ban_of(after) != _ban_of(before):
-            noted = {"reason": after.ban_reason if notes_reason else None, "until": after.banned_until}
-            noted = {name: value for name, value in noted.items() if value is not None}
-            kinds[EventType.USER_BANNED] = {**noted, **(why or {})}
-        elif after.status is not before.status:
+        if after.ban is None and before.is_banned:
             kinds[EventType.USER_UNBANNED] = why
+        elif after.ban is not None and after.ban != before.ban:
+            ban = after.ban if notes_reason else replace(after.ban, reason=None)
+            kinds[EventType.USER_BANNED] = {**ban.data, **(why or {})}
         if set(after.roles) != set(before.roles):
             kinds[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
         if kinds:
-            standings.append({"id": user_id, **asdict(after)})
+            standings.append({"id": user_id, "roles": after.roles, "ban": after.ban})
         events += [
             event(kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data) for kind, data in kinds.items()
         ]
@@ -274,12 +278,8 @@ async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has passed. Returns how many."""
     async with database.begin(plans_anew=True) as transaction:
         standings = [(row.id, Standing.of(row)) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)]
-        lifted = [(user_id, before, Standing(UserStatus.ACTIVE, before.roles)) for user_id, before in standings]
+        lifted = [(user_id, before, Standing(before.roles)) for user_id, before in standings]
         settled = await change_standings(transaction, lifted, by=SYSTEM, now=now)
     for one in settled:
         one.report()
     return len(settled)
-
-
-def _ban_of(standing: Standing) -> tuple[UserStatus, str | None, datetime | None]:
-    return standing.status, standing.ban_reason, standing.banned_until
