@@ -5,12 +5,11 @@ A batch is one transaction. An import that was killed can be run again, with the
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from operator import attrgetter
 from tempfile import gettempdir
 from types import GenericAlias
 from typing import Any, Final, NamedTuple, cast, get_args, get_type_hints
@@ -171,25 +170,9 @@ async def import_users(
     parts = {**services.parts, ZoneInfo: options.time_zone}
     with closing(MadeOnDisk()) as kept:
         while batch := list(islice(numbered, BATCH)):
-            refusals: list[ImportRefusal] = []
-            readable: list[tuple[int, Line]] = []
-            skipped: dict[int, Sequence[Fault]] = {}
-            for number, text, _ in batch:
-                if text is None:
-                    counts.add(LineOutcome.BLANK)
-                    continue
-                line = [text] if isinstance(text, Fault) else Line.read(text, parts)
-                if options.skips_bad_fields and isinstance(text, bytes) and not isinstance(line, Line):
-                    fields = {fault.field for fault in line}
-                    if fields <= SKIPPABLE:
-                        skipped[number] = line
-                        line = Line.read(without(text, fields), parts)
-                if isinstance(line, Line):
-                    counts.odd_openids += len(line.openid) != USUAL_OPENID
-                    readable.append((number, line))
-                else:
-                    refusals.append(ImportRefusal(number, line))
-            outcomes: list[LineOutcome | ImportRefusal] = []
+            read = [(each, *_read(each, parts, options)) for each in batch]
+            readable = [(each.number, line) for each, line, _ in read if line is not None]
+            outcomes: list[LineOutcome | LineRefused] = []
             size, pauses = BATCH, iter(_PAUSES)
             while left := readable[len(outcomes) :]:
                 try:
@@ -201,25 +184,39 @@ async def import_users(
                     waiting(exc, seconds)
                     await pause(seconds)
                     size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
-            for outcome in outcomes:
-                if isinstance(outcome, ImportRefusal):
-                    refusals.append(outcome._replace(faults=[*skipped.pop(outcome.number, ()), *outcome.faults]))
-                else:
-                    counts.add(outcome)
-            for _ in refusals:
-                counts.add(LineOutcome.REFUSED)
-            counts.incomplete += len(skipped)
-            refusals += [ImportRefusal(number, faults, is_of_fields=True) for number, faults in skipped.items()]
-            raw = {line.number: line.raw for line in batch}
-            for refusal in sorted(refusals, key=attrgetter("number")):
-                refuse(refusal._replace(raw=raw[refusal.number]))
+            stored = iter(outcomes)
+            for (number, _, raw), line, faults in read:
+                outcome = next(stored) if line is not None else LineRefused(()) if faults else LineOutcome.BLANK
+                if isinstance(outcome, LineRefused):
+                    counts.add(LineOutcome.REFUSED)
+                    refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others, raw=raw))
+                    continue
+                counts.add(outcome)
+                if faults:
+                    counts.incomplete += 1
+                    refuse(ImportRefusal(number, faults, is_of_fields=True, raw=raw))
+            counts.odd_openids += sum(len(line.openid) != USUAL_OPENID for _, line in readable)
             progress(counts)
     return counts
 
 
+def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> tuple[Line | None, Sequence[Fault]]:
+    """The line, None if it cannot be read, and why; of a line without its bad fields, the faults of these."""
+    if not isinstance(given.text, bytes):
+        return None, () if given.text is None else [given.text]
+    line = Line.read(given.text, parts)
+    if isinstance(line, Line):
+        return line, ()
+    fields = {fault.field for fault in line}
+    if not options.skips_bad_fields or not fields <= SKIPPABLE:
+        return None, line
+    whole = Line.read(without(given.text, fields), parts)
+    return (whole, line) if isinstance(whole, Line) else (None, whole)
+
+
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
-) -> list[LineOutcome | ImportRefusal]:
+) -> list[LineOutcome | LineRefused]:
     """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
     wanted = _wanted(line for _, line in lines)
     conflict: BaseException | None = None
@@ -281,11 +278,11 @@ async def _find(
     return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)
 
 
-def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | ImportRefusal:
+def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused:
     try:
         return batch.take(number, line)
     except LineRefused as exc:
-        return ImportRefusal(number, exc.faults, exc.others)
+        return exc
 
 
 def _wanted(lines: Iterable[Line]) -> Wanted:

@@ -14,6 +14,7 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, row_of
 from wxauth.server.core.users import IS_ADMINISTRATOR, MERGED, UserFields
+from wxauth.server.sessions.rows import keys_of
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.standing_rows import LockedUser
 
@@ -253,11 +254,7 @@ class Made:
 
 async def find(transaction: Transaction, wanted: Wanted) -> Found:
     """Find what is stored under the names and ids of a batch."""
-    identities = await transaction.rows(
-        _IDENTITIES,
-        app_ids=[app_id for app_id, _ in wanted.identities],
-        openids=[openid for _, openid in wanted.identities],
-    )
+    identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
     ids = await transaction.values(_IDS, ids=wanted.ids) if wanted.ids else ()
     missing = list(set(wanted.ids).difference(ids))
     former_ids = await transaction.rows(_FORMER_IDS, ids=missing) if missing else ()
@@ -265,9 +262,8 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
     in_apps, names = [app_id for app_id, _ in wanted.unionids], [unionid for _, unionid in wanted.unionids]
     unionids = await transaction.rows(_UNIONIDS, unionids=names) if names else ()
     openids = await transaction.rows(_OPENIDS, app_ids=in_apps, unionids=names) if names else ()
-    external_ids = (
-        await transaction.rows(_EXTERNAL_IDS, external_ids=wanted.external_ids) if wanted.external_ids else ()
-    )
+    theirs = wanted.external_ids
+    external_ids = await transaction.rows(_EXTERNAL_IDS, external_ids=theirs) if theirs else ()
     verified: dict[str, list[UUID]] = {}
     for phone, user_id in await transaction.rows(_VERIFIED, phones=wanted.phones) if wanted.phones else ():
         verified.setdefault(phone, []).append(user_id)
