@@ -31,7 +31,6 @@ from wxauth.server.merging.merging_rows import (
     merge_users,
     note_bans,
     people_of,
-    split_consents,
     split_user,
 )
 from wxauth.server.merging.origin_rows import Facts, Parting, Side, facts_of, record_moved
@@ -379,18 +378,9 @@ async def _split(
     """Carry out a split. Returns the id of the new user, and what has become of bans."""
     user_id = parting.user_id
     new_user_id = parting.id_of_merge or new_id(now)
-    lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
     reason = EndReason.ADMINISTRATOR
     await end_sessions(transaction, user_id, reason=reason, by=by, now=now, identities=parting.keys)
-    await split_user(
-        transaction,
-        parting,
-        new_user_id=new_user_id,
-        fields=parting.fields_on(Side.LEAVES),
-        lost=lost,
-        external_ids=external_ids,
-    )
-    await split_consents(transaction, parting, new_user_id=new_user_id)
+    await split_user(transaction, parting, new_user_id=new_user_id, external_ids=external_ids)
     leaving, before = parting.bans_on(Side.LEAVES), parting.facts.standing
     new, after = Standing(()), before
     if parting.facts.has_earlier_ban:

@@ -15,7 +15,7 @@ from wxauth.server.sessions.rows import EndReason, end_sessions, keys_of
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.standing_rows import Ban
-from wxauth.server.users.user_rows import clear_fields
+from wxauth.server.users.user_rows import CLEAR_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +100,24 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
 """Whether the user was joined from several WeChat accounts: by a phone number, an operator, or an import."""
-# The caller has locked the user. The statements below run in this order, so that unique values are removed before they
-# are set elsewhere.
 _FREE_EXTERNAL_IDS: Final = Statement[Nothing]("DELETE FROM former_external_ids WHERE user_id = :user_id")
-_SET_EXTERNAL_ID: Final = Statement[Nothing](
-    "UPDATE users SET external_id = :external_id, external_id_from = :origin WHERE id = :user_id"
-)
-# External_ids and origins are parallel arrays, as are app_ids and openids below.
-_ADD_FORMER_EXTERNAL_IDS: Final = Statement[Nothing]("""
-INSERT INTO former_external_ids (external_id, user_id, came_from)
-SELECT external_id, :user_id, came_from
-  FROM unnest(:external_ids::text[], :origins::uuid[]) AS given (external_id, came_from)
+# External ids and their origins are parallel arrays, the present one first, as are app_ids and openids below.
+_KEEP_EXTERNAL_ID: Final = Statement[Nothing]("""
+UPDATE users SET external_id = (:staying::text[])[1], external_id_from = (:staying_from::uuid[])[1] WHERE id = :user_id
 """)
+
+
+def _former_external_ids_part(user_id: LiteralString, names: LiteralString) -> LiteralString:
+    return f"""
+INSERT INTO former_external_ids (external_id, user_id, came_from)
+SELECT external_id, {user_id}, came_from
+  FROM unnest(:{names}::text[], :{names}_from::uuid[]) WITH ORDINALITY AS given (external_id, came_from, place)
+ WHERE place > 1
+"""
+
+
+_KEEP_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](_former_external_ids_part(":user_id", "staying"))
+_GIVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](_former_external_ids_part(":new_user_id", "moving"))
 # The user gets the unionid of the newest identity that stays.
 _GIVE_UP_UNIONID: Final = Statement[Nothing]("""
 UPDATE users
@@ -125,13 +131,13 @@ UPDATE users
                               WHERE user_id = :user_id AND came_from = ANY (:its_ids::uuid[])))
 """)
 _MOVE_AVATAR: Final = Statement[Nothing]("""
-UPDATE avatars SET user_id = :new_user_id WHERE user_id = :user_id AND 'avatar_url' = ANY (:fields::text[])
+UPDATE avatars SET user_id = :new_user_id WHERE user_id = :user_id AND 'avatar_url' = ANY (:moved::text[])
 """)
 # Proofs of a number that stays with the user end.
 _SPLIT_IDENTITIES: Final = Statement[Nothing]("""
 UPDATE identities
    SET user_id = :new_user_id, came_from = CASE WHEN came_from = ANY (:former_ids::uuid[]) THEN came_from END,
-       phone_proved_at = CASE WHEN 'phone' = ANY (:fields::text[]) THEN phone_proved_at END
+       phone_proved_at = CASE WHEN 'phone' = ANY (:moved::text[]) THEN phone_proved_at END
   FROM unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (i.app_id, i.openid)
 """)
@@ -170,17 +176,68 @@ DELETE FROM unionids
 """)
 # Rows under a leaving id. Under an id of unknown origin, only those in the apps of the leaving identities.
 _LEAVING_PART: Final = """(user_id = ANY (:leaving::uuid[])
-        OR user_id = ANY (:unknown::uuid[]) AND app_id = ANY (:app_ids::text[]))"""
+        OR user_id = ANY (:unknown::uuid[]) AND app_id = ANY (:apps_of_leaving::text[]))"""
 _MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")
-_DELETE_UNKNOWN_CONSENTS: Final = Statement[Nothing](
-    "DELETE FROM consents WHERE user_id = ANY (:ids::uuid[]) AND (app_id = ANY (:app_ids::text[])) IS NOT TRUE"
-)
+_DELETE_UNKNOWN_CONSENTS: Final = Statement[Nothing]("""
+DELETE FROM consents
+ WHERE user_id = ANY (:unknown::uuid[]) AND (app_id = ANY (:apps_of_staying::text[])) IS NOT TRUE
+""")
 _DELETE_CONSENTS: Final = Statement[Nothing](f"DELETE FROM consents WHERE {_LEAVING_PART}")
 _NOTE_CONSENTS: Final = Statement[Nothing](
     f"UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id IN (:user_id, :new_user_id)"
 )
-_Names = Sequence[tuple[str, UUID | None]]
-"""External ids with their origins. The first is the present one."""
+
+
+def _field_part(name: LiteralString) -> LiteralString:
+    return f"""CASE WHEN '{name}' = ANY (:moved::text[]) THEN {name} END,
+       CASE WHEN '{name}' = ANY (:moved::text[]) AND {name}_from = ANY (:former_ids::uuid[]) THEN {name}_from END"""
+
+
+_ADD: Final = Statement[Nothing](f"""
+INSERT INTO users (id, unionid, created_at, last_login_at, unjudged_since, phone_verified_at,
+                   external_id, external_id_from, {", ".join(f"{name}, {name}_from" for name in FIELDS)})
+SELECT :new_user_id, :unionid, :created_at, last_login_at, unjudged_since,
+       CASE WHEN 'phone' = ANY (:moved::text[])
+            THEN COALESCE((SELECT max(phone_proved_at) FROM identities
+                            WHERE (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[]))),
+                          phone_verified_at) END,
+       (:moving::text[])[1], (:moving_from::uuid[])[1], {", ".join(_field_part(name) for name in FIELDS)}
+  FROM users WHERE id = :user_id
+""")
+
+
+# The caller has locked the user. Unique values are removed before they are set elsewhere. The proofs of a number that
+# the user loses end by a trigger, after the identities have left.
+_SPLIT: Final = (
+    _FREE_EXTERNAL_IDS,
+    _KEEP_EXTERNAL_ID,
+    _KEEP_FORMER_EXTERNAL_IDS,
+    _GIVE_UP_UNIONID,
+    _ADD,
+    _GIVE_FORMER_EXTERNAL_IDS,
+    _MOVE_AVATAR,
+    _SPLIT_IDENTITIES,
+    CLEAR_FIELDS,
+    _GIVE_UP_PROOF_AND_REASON,
+    _SPLIT_UNIONIDS,
+    _TAKE_BACK,
+    _MOVE_FORMER_IDS,
+    _MOVE_CONSENTS,
+    _DELETE_UNKNOWN_CONSENTS,
+    _NOTE_CONSENTS,
+)
+_ERASE: Final = (
+    _FREE_EXTERNAL_IDS,
+    _KEEP_EXTERNAL_ID,
+    _KEEP_FORMER_EXTERNAL_IDS,
+    _GIVE_UP_UNIONID,
+    _ERASE_IDENTITIES,
+    CLEAR_FIELDS,
+    _GIVE_UP_PROOF_AND_REASON,
+    _DELETE_UNIONIDS,
+    _DELETE_CONSENTS,
+    _NOTE_CONSENTS,
+)
 
 
 def _origin_part(name: LiteralString) -> LiteralString:
@@ -252,91 +309,19 @@ async def note_bans(transaction: Transaction, user_id: UUID, bans: Mapping[str, 
         await transaction.run(_NOTE_BANS, user_id=user_id, bans=bans)
 
 
-def _field_part(name: LiteralString) -> LiteralString:
-    return f"""CASE WHEN '{name}' = ANY (:fields::text[]) THEN {name} END,
-       CASE WHEN '{name}' = ANY (:fields::text[]) AND {name}_from = ANY (:former_ids::uuid[]) THEN {name}_from END"""
-
-
-_ADD: Final = Statement[Nothing](f"""
-INSERT INTO users (id, unionid, created_at, last_login_at, unjudged_since, phone_verified_at,
-                   {", ".join(f"{name}, {name}_from" for name in FIELDS)})
-SELECT :new_user_id, :unionid, :created_at, last_login_at, unjudged_since,
-       CASE WHEN 'phone' = ANY (:fields::text[])
-            THEN COALESCE((SELECT max(phone_proved_at) FROM identities
-                            WHERE (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[]))),
-                          phone_verified_at) END,
-       {", ".join(_field_part(name) for name in FIELDS)}
-  FROM users WHERE id = :user_id
-""")
-
-
 async def split_user(
-    transaction: Transaction,
-    parting: Parting,
-    *,
-    new_user_id: UUID,
-    fields: Collection[str],
-    lost: Collection[str],
-    external_ids: Collection[str],
+    transaction: Transaction, parting: Parting, *, new_user_id: UUID, external_ids: Collection[str]
 ) -> None:
     """Move the leaving identities of a locked user, which include all with their unionid, to a new user.
 
-    The new user's id is a former id of the user, or a new one. The new user gets these `fields` and external ids, and
-    the former ids that leave. The user loses the fields in `lost`.
+    The new user's id is a former id of the user, or a new one. The new user gets these external ids, the fields and
+    former ids that leave, and their consents. Fields of unknown origin are lost. If the id under which consents are
+    stored does not show who gave them, the app does; if both have an identity there, they are deleted.
     """
-    former_ids = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
-    keys = keys_of(parting.keys)
-    ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
-    its_ids = [new_user_id, *former_ids]
-    oldest = parting.leaving[0]
-    unionid, created_at = oldest.unionid, oldest.created_at
-    if parting.external_ids:
-        await _move_external_ids_away(transaction, parting, external_ids)
-    await transaction.run(_GIVE_UP_UNIONID, user_id=parting.user_id, unionid=unionid, its_ids=its_ids, **keys)
-    await transaction.run(
-        _ADD, **ids, **keys, unionid=unionid, created_at=created_at, fields=fields, former_ids=former_ids
-    )
-    await _set_external_ids(
-        transaction,
-        new_user_id,
-        [(name, origin if origin in former_ids else None) for name, origin in _divided(parting, external_ids)[0]],
-    )
-    await transaction.run(_MOVE_AVATAR, **ids, fields=fields)
-    await transaction.run(_SPLIT_IDENTITIES, new_user_id=new_user_id, former_ids=former_ids, fields=fields, **keys)
-    await _give_up_fields(transaction, parting, lost)
-    await transaction.run(_SPLIT_UNIONIDS, **ids, unionid=unionid, former_ids=former_ids, its_ids=its_ids)
-    await transaction.run(_TAKE_BACK, new_user_id=new_user_id)
-    await transaction.run(_MOVE_FORMER_IDS, new_user_id=new_user_id, former_ids=former_ids)
-
-
-async def split_consents(transaction: Transaction, parting: Parting, *, new_user_id: UUID) -> None:
-    """Give each of the two users of a split the consents of their own.
-
-    If the id under which they are stored does not show who gave them, the app does. If both have an identity there,
-    they are deleted. Those under an id that leaves have moved with it.
-    """
+    # Consents under an id that leaves move with it.
     kept = [former_id for former_id in parting.merges if former_id not in (new_user_id, *parting.leaving_ids)]
-    leaving = _leaving_consents(parting, kept)
-    await transaction.run(_MOVE_CONSENTS, new_user_id=new_user_id, **leaving)
-    await transaction.run(_DELETE_UNKNOWN_CONSENTS, ids=leaving["unknown"], app_ids=list(parting.apps_of_staying))
-    await transaction.run(_NOTE_CONSENTS, user_id=parting.user_id, new_user_id=new_user_id)
-
-
-async def _erase_leaving(transaction: Transaction, parting: Parting, *, lost: Collection[str]) -> None:
-    """Erase the leaving identities of a locked user, with their sessions, and the facts known to be theirs.
-
-    The user loses the fields in `lost`.
-    """
-    user_id, leaving_ids, keys = parting.user_id, parting.leaving_ids, keys_of(parting.keys)
-    unionid = parting.leaving[0].unionid
-    gone = [each.external_id for each in parting.external_ids if parting.side_of(each.origin) is Side.LEAVES]
-    await _move_external_ids_away(transaction, parting, gone)
-    await transaction.run(_GIVE_UP_UNIONID, user_id=user_id, unionid=unionid, its_ids=leaving_ids, **keys)
-    await transaction.run(_ERASE_IDENTITIES, **keys)
-    await _give_up_fields(transaction, parting, lost)
-    await transaction.run(_DELETE_UNIONIDS, user_id=user_id, unionid=unionid, its_ids=leaving_ids)
-    await transaction.run(_DELETE_CONSENTS, **_leaving_consents(parting, parting.merges))
-    await transaction.run(_NOTE_CONSENTS, user_id=user_id, new_user_id=user_id)
+    lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
+    await _take_away(transaction, parting, _SPLIT, new_user_id, external_ids=external_ids, lost=lost, givers=kept)
 
 
 async def erase_identities(
@@ -355,7 +340,8 @@ async def erase_identities(
         return False
     lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now, identities=parting.keys)
-    await _erase_leaving(transaction, parting, lost=lost)
+    gone = [each.external_id for each in parting.external_ids if parting.side_of(each.origin) is Side.LEAVES]
+    await _take_away(transaction, parting, _ERASE, user_id, external_ids=gone, lost=lost, givers=parting.merges)
     await erase_person_data(transaction, parting.leaving_ids)
     removed = EventType.IDENTITY_REMOVED
     for left_app_id in sorted(parting.apps_of_leaving):
@@ -364,45 +350,47 @@ async def erase_identities(
     return True
 
 
-def _leaving_consents(parting: Parting, former_ids: Iterable[UUID]) -> dict[str, list[Any]]:
-    """The arguments of `_LEAVING_PART`: those of the user's ids whose consents leave, and those whose are not known."""
-    sides = {stored_id: parting.side_of(stored_id) for stored_id in former_ids} | {
-        parting.user_id: parting.side_of(None)
-    }
-    return {
-        "leaving": [stored_id for stored_id, side in sides.items() if side is Side.LEAVES],
-        "unknown": [stored_id for stored_id, side in sides.items() if side is Side.UNKNOWN],
-        "app_ids": list(parting.apps_of_leaving),
-    }
+async def _take_away(
+    transaction: Transaction,
+    parting: Parting,
+    statements: Sequence[Statement[object]],
+    new_user_id: UUID,
+    *,
+    external_ids: Collection[str],
+    lost: Collection[str],
+    givers: Iterable[UUID],
+) -> None:
+    """Run statements about what leaves a user. They take what they name.
 
-
-async def _give_up_fields(transaction: Transaction, parting: Parting, lost: Collection[str]) -> None:
-    """After the identities have left: a trigger ends the proofs of a number that the user loses."""
-    await clear_fields(transaction, parting.user_id, lost)
-    staying, ban = parting.bans_on(Side.STAYS, Side.UNKNOWN), parting.facts.standing.ban
-    is_reason_lost = parting.facts.has_earlier_ban and ban not in staying.values()
-    lost_and_left = {"is_reason_lost": is_reason_lost, "bans": staying}
-    await transaction.run(_GIVE_UP_PROOF_AND_REASON, user_id=parting.user_id, **lost_and_left)
-
-
-def _divided(parting: Parting, external_ids: Collection[str]) -> tuple[_Names, _Names]:
-    """The external ids that move, and those that stay."""
+    The user loses these external ids, and the fields in `lost`. `givers` are the former ids whose consents may leave.
+    """
+    former_ids = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
     known = [(each.external_id, each.origin) for each in parting.external_ids]
     moving = [each for each in known if each[0] in external_ids]
     moving.sort(key=lambda each: each[1] != parting.id_of_merge)
-    return moving, [each for each in known if each not in moving]
-
-
-async def _move_external_ids_away(transaction: Transaction, parting: Parting, external_ids: Collection[str]) -> None:
-    """Leave the user only the external ids that stay."""
-    if external_ids:
-        await transaction.run(_FREE_EXTERNAL_IDS, user_id=parting.user_id)
-        await _set_external_ids(transaction, parting.user_id, _divided(parting, external_ids)[1])
-
-
-async def _set_external_ids(transaction: Transaction, user_id: UUID, names: _Names) -> None:
-    present, origin = names[0] if names else (None, None)
-    await transaction.run(_SET_EXTERNAL_ID, user_id=user_id, external_id=present, origin=origin)
-    former = names[1:]
-    external_ids, origins = [name for name, _ in former], [origin for _, origin in former]
-    await transaction.run(_ADD_FORMER_EXTERNAL_IDS, user_id=user_id, external_ids=external_ids, origins=origins)
+    staying = [each for each in known if each not in moving]
+    sides = {giver: parting.side_of(giver) for giver in givers} | {parting.user_id: parting.side_of(None)}
+    bans = parting.bans_on(Side.STAYS, Side.UNKNOWN)
+    values: dict[str, Any] = {
+        "user_id": parting.user_id,
+        "new_user_id": new_user_id,
+        **keys_of(parting.keys),
+        "unionid": parting.leaving[0].unionid,
+        "created_at": parting.leaving[0].created_at,
+        "former_ids": former_ids,
+        "its_ids": [new_user_id, *former_ids],
+        "moved": parting.fields_on(Side.LEAVES),
+        "fields": list(lost),
+        "moving": [name for name, _ in moving],
+        "moving_from": [origin if origin in former_ids else None for _, origin in moving],
+        "staying": [name for name, _ in staying],
+        "staying_from": [origin for _, origin in staying],
+        "leaving": [giver for giver, side in sides.items() if side is Side.LEAVES],
+        "unknown": [giver for giver, side in sides.items() if side is Side.UNKNOWN],
+        "apps_of_leaving": list(parting.apps_of_leaving),
+        "apps_of_staying": list(parting.apps_of_staying),
+        "bans": bans,
+        "is_reason_lost": parting.facts.has_earlier_ban and parting.facts.standing.ban not in bans.values(),
+    }
+    for statement in statements:
+        await transaction.run(statement, **{name: values[name] for name in statement.names})

@@ -80,7 +80,7 @@ def _cleared_part(name: LiteralString, column: LiteralString) -> LiteralString:
     return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
 
 
-_CLEAR: Final = Statement[list[str]](f"""
+CLEAR_FIELDS: Final = Statement[list[str]](f"""
 WITH before AS (
     SELECT * FROM users WHERE id = :user_id
 )
@@ -91,6 +91,7 @@ UPDATE users SET {", ".join(_cleared_part(name, name) for name in MERGED)},
 RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGED)}], NULL)
 """)
+"""Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
 
 
 def _changed_part(name: LiteralString) -> LiteralString:
@@ -111,7 +112,7 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
     """Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
-    return await transaction.value(_CLEAR, user_id=user_id, fields=list(fields)) or ()
+    return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
 async def remove_phone(
