@@ -41,7 +41,7 @@ from tests.world import (
 )
 from wxauth.server.core.background import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, create_simulator, phone_number_of
-from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_sweeping, sweep
+from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
 from wxauth.server.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
     UNDER_WAY,
@@ -932,7 +932,7 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(stage:
 
     if comes == "before":
         await disconnect_half_way()
-    house = asyncio.create_task(keep_sweeping(stage.services, Pace(1, 3600.0), check_pause=0.05))
+    house = asyncio.create_task(keep_house(stage.services, Pace(1, 3600.0), check_pause=0.05))
     # One is swept; an hour until the next.
     await until(lambda: stage.rows.fetchval("SELECT count(*) = 3 FROM sessions"))
     if comes == "meanwhile":

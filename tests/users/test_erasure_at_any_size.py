@@ -8,7 +8,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.moving.mover import Mover
 from tests.world import Admin, Body, Client, Stage, bearer, leave, until
-from wxauth.server.housekeeping.housekeeping import keep_erasing, sweep, sweep_now
+from wxauth.server.housekeeping.housekeeping import keep_house, sweep, sweep_now
 from wxauth.server.users.erasure_rows import MAX_ROWS_ERASED_WITH_USER
 
 MANY = 30_000
@@ -108,7 +108,7 @@ async def test_an_interrupted_erasure_is_continued_by_another_worker(stage: Stag
     await until(lambda: stage.rows.fetchval(f"SELECT count(*) < $1 FROM {ADDRESSES}", left))  # it is in its pause then
     stopped.cancel()
     assert await stage.number(ADDRESSES) > 0
-    keeping = asyncio.create_task(keep_erasing(await stage.make_services(), check_pause=0.01))
+    keeping = asyncio.create_task(keep_house(await stage.make_services(), check_pause=0.01))
     await until(lambda: stage.rows.fetchval(f"SELECT count(*) = 0 FROM {ADDRESSES}"))
     keeping.cancel()
 

@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running
 from tests.websites.browsers import House, refused
 from tests.world import Admin, bearer, until, until_locked
-from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, keep_erasing, sweep
+from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
 
 PAGES = 20
 # $1 how many people with a session of the shop's each  $2 now
@@ -139,7 +139,7 @@ async def test_a_removal_that_is_killed_is_continued_by_any_number_of_replicas(
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
     assert await house.stage.number(OPEN) > 0
     keeping = [
-        asyncio.create_task(keep_erasing(services, check_pause=0.01))
+        asyncio.create_task(keep_house(services, check_pause=0.01))
         for services in (house.stage.services, await house.stage.make_services())
     ]
     await until(partial(house.stage.rows.fetchval, "SELECT count(*) = 0 FROM clients WHERE name = 'shop'"))

@@ -36,7 +36,7 @@ from wxauth.server.push.rows import sweep_messages
 from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.server.site_logins.granting import proved_after
 from wxauth.server.site_logins.rows import sweep_browser_logins, sweep_site_logins
-from wxauth.server.users.erasure_rows import ARE_WAITING, erase_next_due, erase_next_page, erase_rest
+from wxauth.server.users.erasure_rows import erase_next_due, erase_next_page, erase_rest
 from wxauth.server.users.standing_rows import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
@@ -69,6 +69,7 @@ BANS_PER_TRANSACTION: Final = 100
 """How many bans one transaction lifts."""
 SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
 """Seconds between two checks for sites' requests that are over. Anybody who opens an authorize page stores one."""
+_FAILED: Final = "sweep_failed"
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
 ROWS_PER_SECOND: Final = 3000
@@ -101,41 +102,20 @@ class Swept:
     """How many addresses were truncated to their networks."""
 
 
-async def keep_sweeping(
-    services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS
-) -> None:
-    """Sweep forever, through outages. All workers try; a lock in the database admits one at a time to sessions.
+async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
+    """Do all chores forever, through outages. All workers try; a lock in the database admits one at a time to sessions.
 
     A sweep of sessions may take hours. The other chores do not wait for it.
     """
     await asyncio.gather(
         *(
-            keep_doing(partial(chore, services, pace), pause=min(check_pause, its_pause), failed="sweep_failed")
-            for chore, its_pause in (*_CHORES, (sweep_aged, CHECK_PAUSE_SECONDS))
+            keep_doing(partial(chore, services, pace), pause=min(check_pause, its_pause), failed=failed)
+            for chore, its_pause, failed in (*_CHORES, *_OTHER_CHORES)
         )
     )
 
 
-async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE_SECONDS) -> None:
-    """Erase what remains of erased users, and end what remains of removed clients, forever, through outages."""
-
-    async def erase() -> None:
-        await end_removed_clients(services, USUAL_PACE)
-        if await services.database.value(ARE_WAITING, user_ids=None):
-            await erase_remains(services, USUAL_PACE)
-
-    await asyncio.sleep(check_pause)
-    await keep_doing(erase, pause=check_pause, failed="erasure_delayed")
-
-
-async def keep_replacing_sessions(services: Services) -> None:
-    """Keep only each identity's newest sessions, forever, through outages."""
-    pause = REPLACED_EVERY.total_seconds()
-    await asyncio.sleep(pause)
-    await keep_doing(partial(replace_sessions, services), pause=pause, failed="sessions_not_replaced")
-
-
-async def replace_sessions(services: Services) -> None:
+async def replace_sessions(services: Services, _: Pace = USUAL_PACE) -> None:
     """End the oldest open sessions, and delete the oldest ended ones, beyond the limits per identity.
 
     Only identities with a recent login are checked.
@@ -160,9 +140,7 @@ async def replace_sessions(services: Services) -> None:
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
     """Do every chore that is due, once."""
     pace = Pace(page_size, pause)
-    await erase_remains(services, pace)
-    await end_removed_clients(services, pace)
-    for chore, _ in _CHORES:
+    for chore, *_ in _CHORES:
         await chore(services, pace)
     return await sweep_aged(services, pace)
 
@@ -321,10 +299,16 @@ def _clocks_agree(services: Services) -> bool:
 
 
 _CHORES: Final = (
-    (sweep_other_rows, CHECK_PAUSE_SECONDS),
-    (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS),
-    (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
-    (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS),
-    (sweep_sessions, CHECK_PAUSE_SECONDS),
+    (erase_remains, ERASE_PAUSE_SECONDS, "erasure_delayed"),
+    (end_removed_clients, ERASE_PAUSE_SECONDS, "erasure_delayed"),
+    (sweep_other_rows, CHECK_PAUSE_SECONDS, _FAILED),
+    (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS, _FAILED),
+    (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS, _FAILED),
+    (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS, _FAILED),
+    (sweep_sessions, CHECK_PAUSE_SECONDS, _FAILED),
 )
-"""Every chore except `sweep_aged`, which returns its counts, and the seconds between two checks for due work."""
+"""The chores of a sweep, with the seconds between two checks for due work, and the log line of a failure."""
+_OTHER_CHORES: Final = (
+    (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # which returns its counts to a sweep
+    (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),
+)

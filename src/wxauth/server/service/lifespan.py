@@ -17,7 +17,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import DatabaseUrlRefused
 from wxauth.server.core.services import Services
 from wxauth.server.events.webhook_deliveries import Deliveries, keep_placing
-from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
+from wxauth.server.housekeeping.housekeeping import keep_house
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.service import probes
@@ -68,9 +68,7 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
         services[Numbers].keep_storing(),
         services[Refusals].keep_storing(),
         services[StaffReads].keep_storing(),
-        keep_sweeping(services),
-        keep_erasing(services),
-        keep_replacing_sessions(services),
+        keep_house(services),
         keep_placing(services),
         services[Deliveries].keep_delivering(),
     ]
