@@ -40,8 +40,8 @@ from wxauth.server.sessions.refresh_rows import (
     RefreshRefusal,
     RefreshRefused,
     RefreshTokens,
-    app_session_lifetimes,
     rotate_refresh_token,
+    session_lifetimes,
 )
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.bodies import (
@@ -182,7 +182,7 @@ class Logins:
             raise WrongAppKind(f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which")
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
-        refresh_expires_in = app_session_lifetimes(self.settings).unrefreshed
+        refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.entering.exchange_code(app, body.code)
         now, nickname = self.clock(), body.nickname or None
         login, database_ms = await self.entering.record_identity(
@@ -252,7 +252,7 @@ class Logins:
             token,
             ip=device.ip,
             user_agent=device.user_agent,
-            lifetimes=app_session_lifetimes(self.settings),
+            lifetimes=session_lifetimes(self.settings),
             now=now,
         )
         if isinstance(outcome, RefreshRefused):
@@ -375,6 +375,6 @@ def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> W
             return SessionRevoked("the session has been ended")
         case RefreshRefusal.EXPIRED:
             return RefreshTokenExpired("the session has not been used for too long")
-        case RefreshRefusal.REUSED:
+        case _:
             log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
             return RefreshTokenReused("the refresh token had been used before: the session has been ended")

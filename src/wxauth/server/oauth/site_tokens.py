@@ -32,7 +32,7 @@ from wxauth.server.sessions.refresh_rows import (
     RefreshTokens,
     RotatedSessionOfWebsite,
     rotate_refresh_token_of_website,
-    website_session_lifetimes,
+    session_lifetimes,
 )
 from wxauth.server.sessions.rows import OPENED_AT, EndReason, end_session, end_session_of, end_sessions_beyond
 from wxauth.server.site_logins import rows
@@ -57,7 +57,7 @@ REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()
-_WHY: Final = {
+_WHY: Final[dict[str, str]] = {
     RefreshRefusal.UNKNOWN: "there is no such session of this client",
     RefreshRefusal.DISABLED: "the user has been disabled",
     RefreshRefusal.REVOKED: "the session has been ended",
@@ -263,9 +263,8 @@ class SiteTokens:
             return NotGranted.UNKNOWN
         access, session_id = Access.granted(self.settings, client, found.resource, form), new_id(now)
         title = None if access.resource is None else access.resource.title
-        ends_at = now + timedelta(
-            seconds=website_session_lifetimes(self.settings, is_for_resource=access.resource is not None).unrefreshed
-        )
+        lifetimes = session_lifetimes(self.settings, is_of_website=access.resource is None)
+        ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.granting.turn(found), self.database.begin() as transaction:
             granted = await redeem(
                 transaction, found, session_id=session_id, resource_title=title, expires_at=ends_at, now=now
@@ -299,15 +298,15 @@ class SiteTokens:
         await _ensure_keys(self.keys, self.issuer, self.clock())
         access = Access.asked(self.settings, client, form) if "resource" in form else Access(client)
         outcome = await self._rotate(access, token, form, ip=ip)
-        if isinstance(outcome, RefreshRefused) and outcome.why is RefreshRefusal.OTHER_RESOURCE:
+        if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
             access = Access.granted(self.settings, client, outcome.resource, form)
             outcome = await self._rotate(access, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused):
-            if outcome.why is RefreshRefusal.REUSED:
+            if outcome.why == RefreshRefusal.REUSED:
                 log.warning(
                     "refresh_token_reused", session_id=token.session_id, consequence="the session has been ended"
                 )
-            if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
+            if outcome.why == RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise OAuthError("invalid_grant", _WHY[outcome.why])
         now, requested = self.clock(), form.get("scope", outcome.scope).split()
@@ -343,7 +342,7 @@ class SiteTokens:
             scopes=requested,
             demanded=requested if "scope" in form else (),
             ip=ip,
-            lifetimes=website_session_lifetimes(self.settings, is_for_resource=access.resource is not None),
+            lifetimes=session_lifetimes(self.settings, is_of_website=access.resource is None),
             now=self.clock(),
         )
 

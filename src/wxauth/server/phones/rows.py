@@ -57,15 +57,6 @@ class _AnswerAndUser(UserInSession):
     asked_at: datetime
 
 
-class _Circumstances(SQLModel):
-    identity_created_at: datetime
-    is_withdrawn: bool
-    may_log_in: bool
-    has_another: bool
-    held_since: datetime | None
-    """When another user last verified the number."""
-
-
 class _FormerHolder(SQLModel):
     id: UUID
     had_verified: bool
@@ -90,16 +81,22 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 
 # Settles the race of two users who get one number at once: the second waits here, and then sees the first.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
-_CIRCUMSTANCES: Final = Statement[_Circumstances](f"""
-SELECT i.created_at AS identity_created_at, {MAY_LOG_IN} AS may_log_in,
-       EXISTS (SELECT FROM events
-                WHERE events.user_id = users.id AND at > :asked_at
-                  AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
-                       OR type = 'user.phone_removed' AND actor <> 'system')) AS is_withdrawn,
-       EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
-                WHERE user_id = users.id AND settled_at > :asked_at) AS has_another,
-       (SELECT max(other.phone_verified_at) FROM users other WHERE other.phone = :phone AND other.id <> users.id)
-           AS held_since
+# Why a locked user must not get an answer's number; null if there is no reason. No row: the identity is not theirs now.
+_REFUSAL: Final = Statement[tuple[str | None]](f"""
+SELECT CASE
+       WHEN i.created_at > :asked_at THEN 'erased'
+       WHEN EXISTS (SELECT FROM events
+                     WHERE events.user_id = users.id AND at > :asked_at
+                       AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
+                            OR type = 'user.phone_removed' AND actor <> 'system')) THEN 'withdrawn'
+       WHEN NOT ({MAY_LOG_IN}) THEN 'cannot_log_in'
+       WHEN :yields_to_newer AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
+                                          WHERE user_id = users.id AND settled_at > :asked_at) THEN 'outdated'
+       WHEN :policy <> 'share'
+            AND EXISTS (SELECT FROM users other
+                         WHERE other.phone = :phone AND other.id <> users.id AND other.phone_verified_at IS NOT NULL
+                           AND (:policy <> 'move' OR other.phone_verified_at > :asked_at)) THEN 'taken'
+       END
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
@@ -308,27 +305,18 @@ async def _refusal(
 ) -> PhoneRefusal | None:
     """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
     found = await transaction.row(
-        _CIRCUMSTANCES,
+        _REFUSAL,
         user_id=user_id,
         app_id=answer.app_id,
         openid=answer.openid,
         phone=phone,
         asked_at=answer.asked_at,
+        policy=policy,
+        yields_to_newer=yields_to_newer,
     )
     if found is None:
         return PhoneRefusal.CANNOT_LOG_IN
-    if found.identity_created_at > answer.asked_at:
-        return PhoneRefusal.ERASED
-    if found.is_withdrawn:
-        return PhoneRefusal.WITHDRAWN
-    if not found.may_log_in:
-        return PhoneRefusal.CANNOT_LOG_IN
-    if yields_to_newer and found.has_another:
-        return PhoneRefusal.OUTDATED
-    held_since = found.held_since
-    if held_since is None or policy == "share" or (policy == "move" and held_since <= answer.asked_at):
-        return None
-    return PhoneRefusal.TAKEN
+    return None if found[0] is None else PhoneRefusal(found[0])
 
 
 async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:

@@ -10,15 +10,13 @@ from enum import StrEnum
 from typing import ClassVar, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlmodel import SQLModel
-
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import derive_key
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import SYSTEM, Actor
-from wxauth.server.core.users import USER, UserInSession, UserStatus
+from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.sessions.rows import NO_ADDRESS, EndReason, end_session
 
 _ID_BYTES = 16
@@ -107,14 +105,13 @@ class RefreshRefusal(StrEnum):
 class RefreshRefused:
     """The result of a refused refresh."""
 
-    why: RefreshRefusal
+    why: str
+    """A `RefreshRefusal`."""
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
     app_id: str | None = None
-    """The session's app, for `REPLACED`."""
     resource: str | None = None
-    """The session's resource, for `OTHER_RESOURCE`."""
 
 
 # The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
@@ -142,19 +139,6 @@ class RotatedSessionOfWebsite(RotatedSession):
     scope: str
     authenticated_at: datetime
     authenticated_by: str
-
-
-class _SessionNotRotated(SQLModel):
-    user_id: UUID
-    status: str
-    banned_until: datetime | None
-    revoked_at: datetime | None
-    revoked_reason: str | None
-    app_id: str
-    is_expired: bool
-    is_in_scope: bool
-    resource: str | None
-    is_for_it: bool
 
 
 _NEW_PLACE_PART: Final = f""",
@@ -196,33 +180,31 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     )
 )
 
-_WHY_NOT: Final = Statement[_SessionNotRotated](f"""
-SELECT users.id AS user_id, status, banned_until, revoked_at, revoked_reason, s.app_id,
-       LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now AS is_expired,
-       s.client_id IS NULL OR ({_IS_IN_SCOPE}) AS is_in_scope, s.resource, {_IS_FOR_IT} AS is_for_it
-  FROM sessions s JOIN users ON users.id = s.user_id
- WHERE s.id = :session_id AND s.client_id IS NOT DISTINCT FROM :client_id
+# Sessions for a resource live longer, so that the resource is asked for before the age. There is no row if a use would
+# succeed now, because a merge has just ended or a ban was lifted.
+_WHY_NOT: Final = Statement[RefreshRefused](f"""
+SELECT * FROM (
+    SELECT CASE WHEN s.id IS NULL THEN 'unknown'
+                WHEN status = 'disabled' THEN 'disabled'
+                WHEN revoked_reason = 'replaced' THEN 'replaced'
+                WHEN revoked_at IS NOT NULL THEN 'revoked'
+                WHEN NOT ({_IS_FOR_IT}) THEN 'other_resource'
+                WHEN LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now THEN 'expired'
+                WHEN s.client_id IS NOT NULL AND NOT ({_IS_IN_SCOPE}) THEN 'out_of_scope' END AS why,
+           users.id AS user_id, banned_until, s.app_id, s.resource
+      FROM (VALUES (:session_id::uuid)) AS asked (id)
+      LEFT JOIN (sessions s JOIN users ON users.id = s.user_id)
+                ON s.id = asked.id AND s.client_id IS NOT DISTINCT FROM :client_id) AS refused
+ WHERE why IS NOT NULL
 """)
 
 
-def app_session_lifetimes(settings: Settings) -> Lifetimes:
-    """The lifetimes of a session in an app."""
-    return Lifetimes(
-        unused=settings.refresh_token_ttl,
-        at_most=settings.session_max_age,
-        reuse_grace=settings.refresh_reuse_grace,
-    )
-
-
-def website_session_lifetimes(settings: Settings, *, is_for_resource: bool = False) -> Lifetimes:
-    """The lifetimes of a website's session; of one for a resource, those of an app's."""
-    if is_for_resource:
-        return app_session_lifetimes(settings)
-    return Lifetimes(
-        unused=settings.web_session_ttl,
-        at_most=settings.web_session_max_age,
-        reuse_grace=settings.refresh_reuse_grace,
-    )
+def session_lifetimes(settings: Settings, *, is_of_website: bool = False) -> Lifetimes:
+    """The lifetimes of a session in an app, or for a resource; or of a website's."""
+    unused, at_most = settings.refresh_token_ttl, settings.session_max_age
+    if is_of_website:
+        unused, at_most = settings.web_session_ttl, settings.web_session_max_age
+    return Lifetimes(unused=unused, at_most=at_most, reuse_grace=settings.refresh_reuse_grace)
 
 
 async def rotate_refresh_token(
@@ -287,8 +269,8 @@ async def _rotate(
             return RefreshRefused(RefreshRefusal.REUSED, row.id)
         if row is not None:
             return row
-        refusal = await _why_not(
-            database,
+        refusal = await database.row(
+            _WHY_NOT,
             session_id=token.session_id,
             client_id=own_values.get("client_id"),
             resource=own_values.get("resource"),
@@ -300,21 +282,3 @@ async def _rotate(
         if refusal is not None:
             return refusal
     raise StorageUnavailable("too many changes to this session at once")
-
-
-async def _why_not(database: Database, **values: object) -> RefreshRefused | None:
-    """Why a use was refused; None if it would succeed now, because a merge has just ended or a ban was lifted."""
-    row = await database.row(_WHY_NOT, **values)
-    if row is None:
-        return RefreshRefused(RefreshRefusal.UNKNOWN)
-    if row.status == UserStatus.DISABLED:
-        return RefreshRefused(RefreshRefusal.DISABLED, row.user_id, row.banned_until)
-    if row.revoked_reason == EndReason.REPLACED:
-        return RefreshRefused(RefreshRefusal.REPLACED, row.user_id, app_id=row.app_id)
-    if row.revoked_at is not None:
-        return RefreshRefused(RefreshRefusal.REVOKED, row.user_id)
-    if not row.is_for_it:  # first: sessions for a resource live longer
-        return RefreshRefused(RefreshRefusal.OTHER_RESOURCE, row.user_id, resource=row.resource)
-    if row.is_expired:
-        return RefreshRefused(RefreshRefusal.EXPIRED, row.user_id)
-    return None if row.is_in_scope else RefreshRefused(RefreshRefusal.OUT_OF_SCOPE, row.user_id)
