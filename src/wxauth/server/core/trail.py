@@ -20,6 +20,8 @@ class Actor:
     name: str
     """The id of a user, the name of a service client, or one of the three names below."""
     ip: str | None = None
+    spares_staff: bool = False
+    """Whether staff are beyond their reach."""
 
 
 SYSTEM: Final = Actor("system")

@@ -356,7 +356,7 @@ async def split(
 
     Raises: NotFound, SplitRefused.
     """
-    async with locked_remaining(database, user_id) as (transaction, remaining_id, standing):
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, standing):
         if standing.is_leaving:
             raise SplitRefused(Text("the user is leaving: cancel that first"))
         parting = await Parting.of(transaction, remaining_id, (app_id, openid))

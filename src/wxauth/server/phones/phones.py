@@ -314,13 +314,11 @@ async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> N
         log.info("phone_removed", user_id=user_id)
 
 
-async def remove_phone_of(
-    database: Database, user_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
-) -> None:
+async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Remove a user's number. Idempotent. A former id means the user that remains.
 
     Raises: NotFound, InsufficientRole.
     """
-    async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _):
         await remove_phone(transaction, remaining_id, by=by, now=now)
     log.info("phone_removed", user_id=remaining_id, actor=by.name)

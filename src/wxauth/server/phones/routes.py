@@ -107,4 +107,4 @@ async def read_phone_of_user(
 )
 async def remove_phone_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Remove a user's phone number. Idempotent. The user may verify it again with the phone button."""
-    await remove_phone_of(database, user_id, by=staff.actor, spares_staff=not staff.is_administrator, now=clock())
+    await remove_phone_of(database, user_id, by=staff.actor, now=clock())

@@ -225,7 +225,7 @@ async def put_external_id(
 
 
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
-    return Actor(f"client:{client.name}", device.ip)
+    return Actor(f"client:{client.name}", device.ip, spares_staff=True)
 
 
 _Moderator = Annotated[Actor, Depends(_moderator)]
@@ -242,14 +242,14 @@ async def ban_user(
     """
     ban = body or BanRequest()
     change = UserChange(status=UserStatus.DISABLED, reason=ban.reason, until=ban.until)
-    await change_user(database, user_id, change, by=moderator, spares_staff=True, now=clock())
+    await change_user(database, user_id, change, by=moderator, now=clock())
 
 
 @router.post("/v1/users/{user_id}/unban", summary=Title("Unban a user", "解除封禁"), failures=[NO_SUCH_USER, _IS_STAFF])
 async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`. Idempotent."""
     change = UserChange(status=UserStatus.ACTIVE)
-    await change_user(database, user_id, change, by=moderator, spares_staff=True, now=clock())
+    await change_user(database, user_id, change, by=moderator, now=clock())
 
 
 @router.delete(
@@ -259,4 +259,4 @@ async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockD
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user, for a service client with the scope `moderate`. The user may log in again."""
-    await end_sessions_of(database, user_id, by=moderator, spares_staff=True, now=clock())
+    await end_sessions_of(database, user_id, by=moderator, now=clock())

@@ -148,7 +148,6 @@ async def change_user(
     change: UserChange,
     *,
     by: Actor,
-    spares_staff: bool = False,
     may_add_roles: bool = True,
     now: datetime,
 ) -> bool:
@@ -156,20 +155,15 @@ async def change_user(
 
     A former id means the user that remains. Returns False if nothing was to change.
 
-    Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed. With `spares_staff`, users who
-    are staff cannot be changed.
+    Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed.
 
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TooManyRoles.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", "Must be in the future")
 
-    locked = locked_remaining(
-        database,
-        user_id,
-        spares_staff=spares_staff,
-        may_end_an_administrator=change.may_end_an_administrator and not spares_staff,
-    )
+    may_end_an_administrator = change.may_end_an_administrator and not by.spares_staff
+    locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=may_end_an_administrator)
     async with locked as (transaction, remaining_id, before):
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
@@ -199,7 +193,7 @@ async def set_external_id(
     Raises: NotFound, ExternalIdTaken.
     """
     try:
-        async with locked_remaining(database, user_id) as (transaction, remaining_id, _):
+        async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _):
             if not await transaction.value(SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
                 return
             if await transaction.value(IS_FORMER_EXTERNAL_ID, external_id=external_id):
@@ -212,29 +206,23 @@ async def set_external_id(
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin."""
-    locked = locked_remaining(database, user_id, may_end_an_administrator=True)
+    locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _):
         await erasure_rows.erase_user(transaction, remaining_id, by=by, now=now)
     log.info("user_erased", user_id=remaining_id, actor=by.name)
 
 
 async def end_sessions_of(
-    database: Database,
-    user_id: UUID,
-    session_id: UUID | None = None,
-    *,
-    by: Actor,
-    spares_staff: bool = False,
-    now: datetime,
+    database: Database, user_id: UUID, session_id: UUID | None = None, *, by: Actor, now: datetime
 ) -> None:
-    """End all sessions of a user, or one of them. Idempotent. With `spares_staff`, those of staff cannot be ended.
+    """End all sessions of a user, or one of them. Idempotent.
 
     A former id means the user that remains.
 
     Raises: NotFound, InsufficientRole.
     """
     reason = EndReason.ADMINISTRATOR
-    async with locked_remaining(database, user_id, spares_staff=spares_staff) as (transaction, remaining_id, _):
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _):
         if session_id is None:
             await end_sessions(transaction, remaining_id, reason=reason, by=by, now=now)
         elif not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
@@ -245,12 +233,12 @@ async def end_sessions_of(
 
 @asynccontextmanager
 async def locked_remaining(
-    database: Database, user_id: UUID, *, spares_staff: bool = False, may_end_an_administrator: bool = False
+    database: Database, user_id: UUID, *, by: Actor, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, Standing]]:
     """A transaction in which the user of a present or former id is locked, with id and standing: see `locked_user`.
 
-    If a merge or a split has just given the id to another user, that one is locked instead. With
-    `spares_staff`, users who are staff are refused.
+    If a merge or a split has just given the id to another user, that one is locked instead. Users who are staff are
+    refused if the actor must spare them.
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """
@@ -260,7 +248,7 @@ async def locked_remaining(
         try:
             async with locked as (transaction, standing):
                 if await transaction.value(CURRENT_USER, user_id=user_id) == remaining_id:
-                    if spares_staff and standing.is_staff:
+                    if by.spares_staff and standing.is_staff:
                         raise InsufficientRole(
                             "this user is an administrator or other staff: this needs the role admin"
                         )

@@ -113,15 +113,7 @@ async def change_user(
         is_given = name in body.model_fields_set and (name == "erase_at" or getattr(body, name) is not None)
         if is_given and not staff.is_administrator:
             raise InsufficientRole(f"{name}: this needs the role admin")
-    changes = await admin.change_user(
-        database,
-        user_id,
-        change,
-        by=staff.actor,
-        spares_staff=not staff.is_administrator,
-        may_add_roles=is_fresh,
-        now=now,
-    )
+    changes = await admin.change_user(database, user_id, change, by=staff.actor, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
     if not changes:  # otherwise, the change itself is in the trail
         reads.note_read(staff.actor, Read.USER, user["id"])
@@ -148,8 +140,7 @@ async def erase_user(
 )
 async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user. The user may log in again."""
-    spares_staff = not staff.is_administrator
-    await admin.end_sessions_of(database, user_id, by=staff.actor, spares_staff=spares_staff, now=clock())
+    await admin.end_sessions_of(database, user_id, by=staff.actor, now=clock())
 
 
 @router.delete(
@@ -161,8 +152,7 @@ async def end_session_of_user(
     staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, session_id: UUID
 ) -> None:
     """End one session of a user. Idempotent."""
-    spares_staff = not staff.is_administrator
-    await admin.end_sessions_of(database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=clock())
+    await admin.end_sessions_of(database, user_id, session_id, by=staff.actor, now=clock())
 
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))

@@ -181,7 +181,11 @@ class Staff:
     """A member of staff, with the address of the request."""
 
     actor: Actor
-    is_administrator: bool
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether they may do all that staff can."""
+        return not self.actor.spares_staff
 
 
 async def staff_of(
@@ -199,7 +203,7 @@ async def staff_of(
     if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this needs the role admin, or for a part of it support")
     check_query_names(connection)
-    return Staff(Actor(str(user.id), device.ip), ADMIN in user.roles)
+    return Staff(Actor(str(user.id), device.ip, spares_staff=ADMIN not in user.roles))
 
 
 StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
