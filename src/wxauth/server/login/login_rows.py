@@ -19,11 +19,11 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS, is_refusal, reason_of
 from wxauth.server.core.statements import Nothing, Statement, part
-from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import link_unionid
 from wxauth.server.merging.merging_rows import ARE_SPLIT, People, people_of
-from wxauth.server.sessions.rows import replace_oldest_sessions
+from wxauth.server.sessions.rows import END_OLDEST, EndReason, end_by
 from wxauth.server.users.erasure_rows import stay
 from wxauth.server.users.user_rows import change_profile_of
 
@@ -368,15 +368,9 @@ async def _enter(
     if may_enter and login.expires_in is not None:
         await _run(transaction, _OPEN, login, ids, user_id=user.id, now=now)
         if login.max_sessions is not None:
-            await replace_oldest_sessions(
-                transaction,
-                user.id,
-                app_id=login.app_id,
-                openid=login.openid,
-                opened=ids.session,
-                at_most=login.max_sessions,
-                now=now,
-            )
+            own = {"user_id": user.id, "app_id": login.app_id, "openid": login.openid}
+            which, reason = {**own, "opened": ids.session, "at_most": login.max_sessions}, EndReason.REPLACED
+            await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=now)
     return entered
 
 

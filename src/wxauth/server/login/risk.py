@@ -122,7 +122,7 @@ class Risk(Policy):
         async def ask(wechat_api: WeChatApi, app: App) -> int:
             return await wechat_api.risk_rank(app, openid=user.openid, client_ip=ip)
 
-        rank = await self._ask(user, ask, patience=patience)
+        rank = await self.opinions.ask(self.name, user.app_id, ask, patience=patience)
         if rank is not None:
             self._count(user.app_id, is_flagged=rank > 0, is_blocked=rank == BLOCKED_RANK and self.blocks)
         return rank

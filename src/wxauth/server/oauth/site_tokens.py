@@ -34,7 +34,7 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token_of_website,
     session_lifetimes,
 )
-from wxauth.server.sessions.rows import OPENED_AT, EndReason, end_session, end_session_of, end_sessions_beyond
+from wxauth.server.sessions.rows import END_BEYOND, OPENED_AT, EndReason, end_by, end_session, end_session_of
 from wxauth.server.site_logins import rows
 from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
 from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
@@ -151,13 +151,9 @@ async def redeem(
         now=now,
     )
     if login.browser_login_id is not None:
-        await end_sessions_beyond(
-            transaction,
-            session_id,
-            browser_login_id=login.browser_login_id,
-            at_most=SESSIONS_OF_BROWSER_LOGIN,
-            now=now,
-        )
+        of_browser = {"browser_login_id": login.browser_login_id, "at_most": SESSIONS_OF_BROWSER_LOGIN}
+        which = {"session_id": session_id, **of_browser}
+        await end_by(transaction, END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
     return Granted(login, person)
 
 

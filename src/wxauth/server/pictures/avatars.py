@@ -103,7 +103,7 @@ class PictureChecks(Policy):
         async def ask(wechat_api: WeChatApi, app: App) -> str:
             return await wechat_api.check_picture(app, openid=user.openid, url=url)
 
-        trace_id = await self._ask(user, ask)
+        trace_id = await self.opinions.ask(self.name, user.app_id, ask)
         if trace_id is None:
             return
         try:

@@ -289,27 +289,30 @@ _END_ONE: Final = _ending("SELECT :session_id::uuid")
 _END_OF_USERS: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :kept_id AND {_is_of_these("sessions")}""")
-_END_CONSOLES: Final = _ending(
+END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
+"""End users' sessions of the console."""
 _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
        AND NOT (:spares_console AND client_id = '{CONSOLE}')""")
-_END_OF_BROWSER_LOGIN: Final = _ending("""
+END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
-# The sessions of one website that one browser's login has opened, beyond the newest ones.
-_END_BEYOND: Final = _ending("""
+"""End the websites' sessions that the login of a user's browser has opened."""
+END_BEYOND: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
        AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
      ORDER BY s.id DESC OFFSET :at_most""")
-_END_OLDEST: Final = _ending("""
+"""End those of one website, that of `session_id`, beyond the newest ones."""
+END_OLDEST: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
      ORDER BY user_id DESC, id DESC OFFSET :at_most - 1""")
+"""End the oldest open sessions of an identity: `at_most` remain, with the one just opened."""
 _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
@@ -412,12 +415,7 @@ async def end_sessions(
     await transaction.run(_END_BROWSER_LOGINS, **which)
     if reason is EndReason.ERASED:
         await transaction.run(_CLEAR_CLAIMED_LOGINS, **which)
-    await _end(transaction, _END_OF_USERS, {**which, "kept_id": kept}, reason=reason, by=by, now=now)
-
-
-async def end_console_sessions(transaction: Transaction, *user_ids: UUID, by: Actor, now: datetime) -> None:
-    """End users' console sessions, because they have lost a role that gives access to the console."""
-    await _end(transaction, _END_CONSOLES, {"user_ids": user_ids}, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    await end_by(transaction, _END_OF_USERS, {**which, "kept_id": kept}, reason=reason, by=by, now=now)
 
 
 async def end_session_of(
@@ -429,44 +427,10 @@ async def end_session_of(
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
-    ended = await _end(transaction, _END_ONE, {"session_id": session_id}, reason=reason, by=by, now=now)
+    ended = await end_by(transaction, _END_ONE, {"session_id": session_id}, reason=reason, by=by, now=now)
     if reason is EndReason.ADMINISTRATOR and any(row.was_open for row in ended):
         await transaction.run(_END_BROWSER_LOGIN_OF_SESSION, session_id=session_id)
     return True
-
-
-async def end_sessions_of_browser_login(
-    transaction: Transaction, browser_login_id: UUID, *, user_id: UUID, by: Actor, now: datetime
-) -> None:
-    """End the websites' sessions that the login of a locked user's browser has opened."""
-    which = {"browser_login_id": browser_login_id, "user_id": user_id}
-    await _end(transaction, _END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
-
-
-async def end_sessions_beyond(
-    transaction: Transaction, session_id: UUID, *, browser_login_id: UUID, at_most: int, now: datetime
-) -> None:
-    """End a locked user's oldest open sessions of a website by one browser's login, so that `at_most` are left.
-
-    The website is that of the session `session_id`, which has just been opened.
-    """
-    which = {"session_id": session_id, "browser_login_id": browser_login_id, "at_most": at_most}
-    await _end(transaction, _END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
-
-
-async def replace_oldest_sessions(
-    transaction: Transaction,
-    user_id: UUID,
-    *,
-    app_id: str,
-    openid: str,
-    opened: UUID,
-    at_most: int,
-    now: datetime,
-) -> None:
-    """End a locked user's oldest open sessions of an identity: `at_most` remain, with the one just opened."""
-    which = {"user_id": user_id, "app_id": app_id, "openid": openid, "opened": opened, "at_most": at_most}
-    await _end(transaction, _END_OLDEST, which, reason=EndReason.REPLACED, by=SYSTEM, app_id=app_id, now=now)
 
 
 async def end_replaced_sessions(
@@ -479,7 +443,7 @@ async def end_replaced_sessions(
     beyond = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
     locked = await transaction.values(_LOCK_USERS, session_ids=beyond)
     which = {"session_ids": beyond, "user_ids": locked}
-    return len(await _end(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
+    return len(await end_by(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
@@ -490,7 +454,7 @@ async def end_page_of_client(transaction: Transaction, name: str, *, size: int, 
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
     locked = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
     which = {"session_ids": page, "user_ids": locked}
-    await _end(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    await end_by(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     return await transaction.run(_FORGET_ENDED, client_id=name, session_ids=page)
 
 
@@ -508,7 +472,7 @@ async def end_logins_in_browsers(
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ANY)
     await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ANY)
     which = {"user_ids": user_ids, "spares_console": not is_merged}
-    await _end(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
+    await end_by(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
 
 
 def keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
@@ -516,7 +480,7 @@ def keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
 
-async def _end(
+async def end_by(
     transaction: Transaction,
     statement: Statement[EndedSession],
     which: Mapping[str, object],
@@ -526,7 +490,7 @@ async def _end(
     app_id: str | None = None,
     now: datetime,
 ) -> Sequence[EndedSession]:
-    """End sessions, and record the ends of those that were open, for each user separately. Returns all of them.
+    """End sessions of locked users, and record the ends of those that were open, for each user separately. Returns all.
 
     An event has the ids of up to a thousand sessions, the oldest first.
     """

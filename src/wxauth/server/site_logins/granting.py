@@ -20,7 +20,7 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.rows import end_sessions_of_browser_login
+from wxauth.server.sessions.rows import END_OF_BROWSER_LOGIN, EndReason, end_by
 from wxauth.server.site_logins import rows
 from wxauth.server.site_logins.authorize import (
     Browser,
@@ -178,9 +178,8 @@ class Granting:
             if person is None or person.id == other_than or of not in (None, person.id):
                 return
             await transaction.run(rows.DELETE_BROWSER_LOGIN, id=person.login_id)
-            await end_sessions_of_browser_login(
-                transaction, person.login_id, user_id=person.id, by=Actor(str(person.id)), now=now
-            )
+            which, by = {"browser_login_id": person.login_id, "user_id": person.id}, Actor(str(person.id))
+            await end_by(transaction, END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
         log.info("browser_login_ended", user_id=person.id)
 
 

@@ -89,7 +89,7 @@ class Nicknames(Policy):
                     raise
                 return TextVerdict("risky", _OTHER)
 
-        verdict = await self._ask(user, check, patience=patience)
+        verdict = await self.opinions.ask(self.name, user.app_id, check, patience=patience)
         if verdict is not None:
             is_blocked = verdict.suggest == "risky" and self.blocks
             self._count(user.app_id, is_flagged=verdict.suggest != "pass", is_blocked=is_blocked)

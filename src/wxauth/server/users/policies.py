@@ -126,15 +126,6 @@ class Policy:
         self.blocks = choice == "block"
         """Whether WeChat's answer decides. Otherwise it is only noted."""
 
-    async def _ask(
-        self,
-        user: UserInSession,
-        question: Callable[[WeChatApi, App], Awaitable[T]],
-        *,
-        patience: float | None = None,
-    ) -> T | None:
-        return await self.opinions.ask(self.name, user.app_id, question, patience=patience)
-
     def _count(self, app_id: str, *, is_flagged: bool, is_blocked: bool) -> None:
         self.opinions.count(self.name, app_id, "blocked" if is_blocked else "flagged" if is_flagged else "pass")
 

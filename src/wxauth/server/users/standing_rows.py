@@ -19,7 +19,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan
-from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_logins_in_browsers, end_sessions
+from wxauth.server.sessions.rows import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
 
 
 class LockedUser(SQLModel):
@@ -266,10 +266,10 @@ async def change_standings(
     await record_events(transaction, events)
     if banned:
         await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
+    reason = EndReason.ADMINISTRATOR
     if demoted:
-        await end_console_sessions(transaction, *demoted, by=by, now=now)
+        await end_by(transaction, END_CONSOLES, {"user_ids": demoted}, reason=reason, by=by, now=now)
     if promoted:
-        reason = EndReason.ADMINISTRATOR
         await end_logins_in_browsers(transaction, *promoted, becomes_staff=True, reason=reason, by=by, now=now)
     return settled
 
