@@ -1,6 +1,5 @@
 """The app: all routes, in their order, and the middleware around them."""
 
-from collections.abc import Iterable, Iterator
 from copy import copy
 from datetime import timedelta
 from functools import partial
@@ -8,10 +7,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from wxauth import __version__
@@ -47,7 +45,7 @@ from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import token_routes, user_routes, wechat_routes
 from wxauth.server.site_logins import scan_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
-from wxauth.server.web.direct import DirectRoutes, Shortcut
+from wxauth.server.web.direct import DirectRoute, DirectRoutes, Shortcut
 from wxauth.server.web.docs import add_docs, openapi_of
 from wxauth.server.web.edge import Edge
 from wxauth.server.web.failures import add_failures
@@ -202,21 +200,14 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     services[Refusals].note(error, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
 
 
-def _head_routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
-    # FastAPI answers HEAD only if it is declared. The HTTP protocol omits the body.
-    for route in routes:
-        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
-            head = copy(route)
-            head.methods, head.include_in_schema = {"HEAD"}, False
-            yield head
+def _head_of(route: DirectRoute) -> DirectRoute:
+    """The route for HEAD, which FastAPI answers only if it is declared. The HTTP protocol omits the body."""
+    head = copy(route)
+    head.methods, head.include_in_schema = {"HEAD"}, False
+    return head
 
 
-def _routes() -> Iterator[BaseRoute]:
-    routes = [route for router in _ROUTERS for route in router.routes]
-    yield from routes
-    yield from _head_routes(routes)
-
-
+_DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
 # The same for every app. Those that an app adds follow them, so they hide none of these.
-_ROUTES: Final = tuple(_routes())
+_ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])

@@ -63,13 +63,11 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any], first: Sequence[str]
     """
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
-        components = schema.setdefault("components", {})
-        components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema(
-            ref_template="#/components/schemas/{model}"
-        )
-        components["schemas"].pop("HTTPValidationError", None)
-        components["schemas"].pop("ValidationError", None)
-        components["securitySchemes"] = {
+        models = schema["components"]["schemas"]
+        models["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name in ("HTTPValidationError", "ValidationError"):
+            models.pop(name, None)
+        schema["components"]["securitySchemes"] = {
             BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
             **schemes,
         }
