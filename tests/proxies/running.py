@@ -6,13 +6,12 @@ import pwd
 import shutil
 import socket
 import sys
+from asyncio import StreamReader, StreamWriter, wait_for
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email import message_from_bytes
 from hashlib import sha256
 from pathlib import Path
-from socketserver import StreamRequestHandler, ThreadingTCPServer
-from threading import Thread
 from urllib.parse import parse_qs
 
 from starlette.responses import Response
@@ -20,11 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.utils import accept_key
 
+from tests.listening import Listening
 from tests.processes import Running, free_port, until
 from tests.programs import needs
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = ROOT / "deploy/proxies"
+SILENCE = 0.5
+"""Seconds that end a connection to a service that switches."""
 
 NGINX_CONF = """\
 user {user};
@@ -158,37 +160,22 @@ def headers_of(scope: Scope) -> list[list[str]]:
     return [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in scope["headers"]]
 
 
-class Switching(ThreadingTCPServer):
+class Switching(Listening):
     """A service that switches to any requested protocol, and records each byte that arrives."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+        super().__init__(self._record)
         self.received: list[bytearray] = []
         """By connection."""
-        self.open: set[StreamRequestHandler] = set()
-        """Connections that have not been closed yet."""
 
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.socket.getsockname()[1]}"
-
-
-class _Connection(StreamRequestHandler):
-    server: Switching
-    timeout = 0.5  # seconds of silence that end the connection
-
-    def handle(self) -> None:
+    async def _record(self, reader: StreamReader, writer: StreamWriter) -> None:
         received = bytearray()
-        self.server.received.append(received)
-        self.server.open.add(self)
-        with suppress(ConnectionError, TimeoutError):
-            for line in self.rfile:
+        self.received.append(received)
+        with suppress(TimeoutError):
+            while line := await wait_for(reader.readline(), SILENCE):
                 received += line
                 if received.count(b"\r\n\r\n") == 1 and line == b"\r\n":
-                    self.wfile.write(_answer(bytes(received)))
-        self.server.open.remove(self)
+                    writer.write(_answer(bytes(received)))
 
 
 def _answer(head: bytes) -> bytes:
@@ -198,15 +185,3 @@ def _answer(head: bytes) -> bytes:
     accepted = accept_key(given.get("Sec-WebSocket-Key", ""))  # HAProxy checks it
     fields = f"Connection: Upgrade\r\nUpgrade: {given['Upgrade']}\r\nSec-WebSocket-Accept: {accepted}"
     return f"HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n\r\n".encode()
-
-
-@contextmanager
-def switching() -> Iterator[Switching]:
-    with Switching() as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()

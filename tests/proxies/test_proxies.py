@@ -24,11 +24,11 @@ from starlette.types import Scope
 from tests.conftest import SETTINGS
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.processes import PATIENCE, free_port, serving, until
-from tests.proxies.running import Recorder, echo, haproxy_with, headers_of, running, switching
+from tests.processes import PATIENCE, free_port, serving
+from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
-from tests.world import bearer, set_roles
+from tests.world import bearer, set_roles, until
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -491,8 +491,8 @@ async def test_a_method_that_is_none_of_a_services_is_refused(proxy: Proxy) -> N
 
 
 async def test_only_an_upgrade_to_websocket_passes_the_proxy(proxy: Proxy) -> None:
-    with switching() as behind, Sweep() as sweep:
-        async with proxy.another(service=behind.address) as before:
+    async with Switching() as behind, proxy.another(service=behind.address) as before:
+        with Sweep() as sweep:
             for upgrade, path in product(UPGRADES, ("/public/a", "/orders")):
                 with sweep.case(path, repr(upgrade)):
                     behind.received.clear()
@@ -507,14 +507,13 @@ async def test_only_an_upgrade_to_websocket_passes_the_proxy(proxy: Proxy) -> No
 
 async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(proxy: Proxy) -> None:
     marks = {case: uuid4().hex for case in product(WITH_A_BODY, ("/public/a", "/orders"))}
-    with switching() as behind:
-        async with proxy.another(service=behind.address) as before:
-            for ((method, body), path), mark in marks.items():
-                # Caddy may still connect for a request when its client is gone.
-                head = f"{method} {path}?{mark} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}"
-                upgrade = f"{HANDSHAKE}\r\nConnection: Upgrade\r\nUpgrade: websocket"
-                await status_of(before, f"{head}\r\n{upgrade}\r\n{body}")
-            until(lambda: not behind.open)
+    async with Switching() as behind, proxy.another(service=behind.address) as before:
+        for ((method, body), path), mark in marks.items():
+            # Caddy may still connect for a request when its client is gone.
+            head = f"{method} {path}?{mark} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}"
+            upgrade = f"{HANDSHAKE}\r\nConnection: Upgrade\r\nUpgrade: websocket"
+            await status_of(before, f"{head}\r\n{upgrade}\r\n{body}")
+        await until(lambda: not behind.open_connections)
     with Sweep() as sweep:
         for ((method, body), path), mark in marks.items():
             with sweep.case(method, path, repr(body)):
