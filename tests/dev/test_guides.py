@@ -105,7 +105,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         (folder / "command").write_text(forked)
         (folder / "command").chmod(0o700)
         reader = Reader(dev, folder, {"COMMAND": str(folder / "command"), "ISSUER": dev.url})
-        reader = Reader(dev, folder, {"COMMAND": str(folder / "command"), "ISSUER": dev.url})
         whose = {"person": "alice", "phone": "13800138000"}
         phone_code = reader.post(f"{dev.wechat_url}/phone-codes", **whose).json()["code"]
         root, alice = reader.log_in("root", nickname="Root"), reader.log_in("alice", phone_code=phone_code)

@@ -178,38 +178,6 @@ def test_the_command_says_what_it_lacks_where_only_the_guard_is_installed(slim: 
     assert done.stderr.startswith('click is not installed: pip install "wxauth[server]"')
 
 
-@pytest.mark.wheel
-def test_the_guard_needs_no_framework(slim: Path, tmp_path: Path) -> None:
-    (tmp_path / "tried.py").write_text(
-        """
-import asyncio, httpx
-from wxauth.guard import BearerMiddleware, BearerWSGIMiddleware
-from wxauth.testing import TestIssuer
-
-def by_wsgi(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [environ["wxauth.user"].openid.encode()]
-
-async def by_asgi(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": scope["user"].openid.encode()})
-
-async def main():
-    issuer = TestIssuer()
-    guarded = BearerWSGIMiddleware(by_wsgi, issuer.guard()), BearerMiddleware(by_asgi, issuer.guard())
-    with httpx.Client(transport=httpx.WSGITransport(guarded[0]), base_url="http://orders") as client:
-        answers = [client.get("/", headers=headers) for headers in (issuer.headers(openid="o-1"), {})]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded[1]), base_url="http://orders") as client:
-        answers += [await client.get("/", headers=headers) for headers in (issuer.headers(openid="o-1"), {})]
-    for answer in answers:
-        print(answer.status_code, answer.json()["code"] if answer.is_error else answer.text)
-
-asyncio.run(main())
-"""
-    )
-    assert run(slim, "-W", "error", "tried.py", cwd=tmp_path) == "200 o-1\n401 missing_token\n" * 2
-
-
 GUARD_MODULES = {"wxauth.errors", "wxauth.texts", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
 
 

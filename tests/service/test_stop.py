@@ -1,17 +1,14 @@
 """`wxauth serve` stops without the loss of a request by a proxy in front of several replicas."""
 
 import asyncio
-import itertools
 import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import httpx
 import pytest
@@ -208,30 +205,16 @@ def is_quiet(connection: socket.socket) -> bool:
     return not select.select([connection], [], [], 0.2)[0]
 
 
-# Processes
-
-
-@dataclass
-class Replicas:
-    """Starts `wxauth serve` on one database."""
-
-    folder: Path
-    settings: dict[str, str]
-
-    def start(self, port: int, **changed: str) -> Running:
-        env = self.settings | {"WXAUTH_PORT": str(port)} | {f"WXAUTH_{name}": value for name, value in changed.items()}
-        return Running(WXAUTH, "serve", cwd=self.folder, env=env)
-
-
-@pytest.fixture
-def replicas(tmp_path: Path, database_url: str) -> Replicas:
-    return Replicas(tmp_path, service_env(database_url, wechat_base_url="http://127.0.0.1:1"))
-
-
 @pytest.mark.process
-def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_request(replicas: Replicas) -> None:
+def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_request(
+    tmp_path: Path, database_url: str
+) -> None:
     port = free_port()
-    with replicas.start(port) as command, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    env = service_env(database_url, wechat_base_url="http://127.0.0.1:1", port=port)
+    with (
+        Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
         command.wait_for('"started"')
         assert client.get("/readyz").status_code == 200
         slow = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -250,89 +233,3 @@ def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_reque
         last = read_all(slow)
         assert (last.startswith(b"HTTP/1.1 204"), b"connection: close" in last) == (True, True)
         assert command.process.wait(PATIENCE) == 0
-
-
-LEFT_ALONE_FOR = 4.0
-"""Seconds; a replica takes two of them to leave."""
-
-
-class Balancer:
-    """Sends requests to two replicas in turn, as a proxy does that keeps connections alive and sends nothing twice.
-
-    To a replica that says that it leaves it opens no other connection for a while: what comes in the very moment in
-    which a listener is closed is reset by the kernel.
-    """
-
-    def __init__(self, ports: list[int]) -> None:
-        self._ports = ports
-        self._idle: dict[int, list[socket.socket]] = {port: [] for port in ports}
-        self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(8)]
-        self._left_alone_until = dict.fromkeys(ports, 0.0)
-        self.outcomes: list[str] = []
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
-        for connection in itertools.chain(*self._idle.values()):
-            connection.close()
-
-    def more(self) -> None:
-        """Wait until some more have been sent."""
-        wanted = len(self.outcomes) + 200
-        until(lambda: len(self.outcomes) >= wanted)
-
-    def _send(self, turn: int) -> None:
-        while not self._is_over.wait(0.01):  # faster would prove no more
-            turn += 1
-            port, connection = self._connection(turn)
-            try:
-                connection.sendall(LOGOUT)
-                answer = connection.recv(65536).decode()
-            except OSError as exc:
-                answer = f"lost: {type(exc).__name__}"
-            self.outcomes.append(answer.partition("\r\n")[0] or "lost: closed")
-            if "connection: close" in answer or not answer.startswith("HTTP"):
-                connection.close()
-                self._left_alone_until[port] = time.monotonic() + LEFT_ALONE_FOR
-            else:
-                self._idle[port].append(connection)
-
-    def _connection(self, turn: int) -> tuple[int, socket.socket]:
-        while True:
-            port = self._ports[turn % 2]
-            while self._idle[port]:
-                connection = self._idle[port].pop()
-                if not select.select([connection], [], [], 0)[0]:
-                    return port, connection
-                connection.close()  # the replica has done so
-            if time.monotonic() < self._left_alone_until[port]:
-                turn += 1
-                time.sleep(0.001)
-                continue
-            with suppress(ConnectionError):
-                return port, socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-            turn += 1  # refused: the other one, then
-
-
-@pytest.mark.process
-def test_restarts_of_one_replica_of_two_lose_no_request(replicas: Replicas) -> None:
-    ports = [free_port(), free_port()]
-    with ExitStack() as stack:
-        running = [stack.enter_context(replicas.start(port)) for port in ports]
-        for command in running:
-            command.wait_for('"started"')
-        with Balancer(ports) as balancer:
-            for _ in range(2):
-                balancer.more()
-                assert running[0].end(signal.SIGTERM) == 0
-                running[0] = stack.enter_context(replicas.start(ports[0]))
-                running[0].wait_for('"started"')
-            balancer.more()
-    assert set(balancer.outcomes) == {"HTTP/1.1 204 No Content"}

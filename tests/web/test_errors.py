@@ -9,7 +9,6 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from tests.docs import DOCS
 from tests.fakes import APP, SECRET_KEY, Secrets
 from tests.problems import kinds_of, problem_of
 from tests.sweeps import Sweep, swept
@@ -19,15 +18,6 @@ from wxauth.server.service.app import create_app
 
 MAX_BODY = 64 * 1024
 WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44(0x18002c2d)"
-
-
-@pytest.mark.parametrize(("guide", "chapter"), [("http.md", "## Errors"), ("http.zh-CN.md", "## 错误")])
-def test_each_code_is_one_class_with_the_status_of_the_guide(guide: str, chapter: str) -> None:
-    tables = (DOCS / guide).read_text(encoding="utf-8").partition(chapter)[2]
-    shown = re.findall(r"`(\w+)`(?: \(|（)(\d{3})", tables)
-    kinds = [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)]
-    assert {(kind.code, str(kind.status)) for kind in kinds} == set(shown)
-    assert len(kinds) == len(shown)
 
 
 @swept("kind", [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)])
