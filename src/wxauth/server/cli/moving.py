@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any, Final, get_args
@@ -53,23 +53,6 @@ _MEND: Final = "the refused lines are in {file}: correct them there, and import 
 _MOST_CELLS: Final = 30
 _LONGEST_CELL: Final = 40
 
-_FLAGS: Final = {
-    "--dry-run": ("dry_run", "Check each line and report the result, but store nothing."),
-    "--overwrite": ("overwrite", "Replace stored names, pictures and numbers with those of the file."),
-    "--roles": ("takes_roles", "Change the roles of users who exist already."),
-    "--status": ("takes_status", "Ban and unban users who exist already."),
-    "--attributes": ("takes_attributes", "Change the attributes of users who exist already, as a merge patch."),
-    "--allow-admin": ("allow_admin", "Accept lines with the role admin, or that unban an administrator."),
-    "--restore": ("restore", "Accept lines whose user_id is that of an erased user."),
-    "--join": ("joins", "Accept lines that contradict the user whom only their external_id names."),
-    "--skip-bad-fields": (
-        "skips_bad_fields",
-        "Import lines without a bad name, picture, number, time, attribute or ban reason.",
-    ),
-    "--quiet-events": ("quiet_events", "Write no events of what the file adds."),
-}
-"""The options that are a field of `Options`, each with its name and help."""
-
 
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Our names of fields by those of the file, and by field our values by those of the file."""
@@ -112,9 +95,12 @@ def _opened(path: str) -> IO[bytes]:
     return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
 
 
-def _flags(command: Command) -> Command:
-    for option, (name, text) in reversed(_FLAGS.items()):
-        command = click.option(option, name, is_flag=True, help=text)(command)
+def _switches(command: Command) -> Command:
+    for each in reversed(fields(Options)):
+        if each.metadata:
+            command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(
+                command
+            )
     return command
 
 
@@ -141,7 +127,7 @@ def _flags(command: Command) -> Command:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A new file for the lines that are refused, as they are in FILE.",
 )
-@_flags
+@_switches
 @json_option
 def import_command(
     file: IO[bytes],
@@ -151,7 +137,7 @@ def import_command(
     app_id: str | None,
     mapped: tuple[dict[str, str], dict[str, dict[str, str]]],
     rejected_path: Path | None,
-    **flags: Any,
+    **switches: Any,
 ) -> None:
     """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
 
@@ -159,7 +145,7 @@ def import_command(
     the connection to the database is lost, it is tried again for ten minutes. Refusals are printed in Chinese if the
     locale is. Exit status 1 if a line was refused.
     """
-    options = Options(**flags)
+    options = Options(**switches)
     is_watched = sys.stderr.isatty()
     clear = "\r\x1b[K" if is_watched else ""
     cost: Counter[str] = Counter()

@@ -3,7 +3,7 @@
 import json
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -85,28 +85,29 @@ class LineOutcome(StrEnum):
     BLANK = "blank"
 
 
+def _switch(option: str, text: str) -> Any:
+    return field(default=False, metadata={"option": option, "help": text})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of an import."""
+    """The options of an import. Each switch has the name and the help that the command shows."""
 
-    overwrite: bool = False
-    """The file replaces stored users' names, pictures and numbers."""
-    takes_roles: bool = False
-    """The file changes the roles of stored users."""
-    takes_status: bool = False
-    """The file bans and unbans stored users."""
-    takes_attributes: bool = False
-    """The file changes the attributes of stored users."""
-    allow_admin: bool = False
-    restore: bool = False
-    """Erased users are restored."""
-    joins: bool = False
-    """An external_id joins identities even if they contradict each other."""
-    skips_bad_fields: bool = False
-    """Bad values of some fields count as null."""
-    quiet_events: bool = False
-    """What the file adds to new or stored users is not recorded as events, but the standing of stored users is."""
-    dry_run: bool = False
+    dry_run: bool = _switch("--dry-run", "Check each line and report the result, but store nothing.")
+    overwrite: bool = _switch("--overwrite", "Replace stored names, pictures and numbers with those of the file.")
+    takes_roles: bool = _switch("--roles", "Change the roles of users who exist already.")
+    takes_status: bool = _switch("--status", "Ban and unban users who exist already.")
+    takes_attributes: bool = _switch(
+        "--attributes", "Change the attributes of users who exist already, as a merge patch."
+    )
+    allow_admin: bool = _switch("--allow-admin", "Accept lines with the role admin, or that unban an administrator.")
+    restore: bool = _switch("--restore", "Accept lines whose user_id is that of an erased user.")
+    joins: bool = _switch("--join", "Accept lines that contradict the user whom only their external_id names.")
+    skips_bad_fields: bool = _switch(
+        "--skip-bad-fields", "Import lines without a bad name, picture, number, time, attribute or ban reason."
+    )
+    quiet_events: bool = _switch("--quiet-events", "Write no events of what the file adds.")
+    """The standing of stored users is recorded even so."""
     time_zone: ZoneInfo | None = None
     """That of the times without an offset; None: these are refused."""
 
