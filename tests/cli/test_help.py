@@ -5,10 +5,16 @@ from collections.abc import Iterator
 import click
 import pytest
 from click.testing import CliRunner
+from pydantic import BaseModel
 
 from tests.sweeps import Sweep
+from wxauth.server.apps.bodies import AppChangeRequest, AppRequest
 from wxauth.server.cli import main
 from wxauth.server.cli.users import users
+from wxauth.server.clients.routes import ClientChangeRequest, ClientRequest
+from wxauth.server.events.bodies import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange
+from wxauth.server.login.record_rows import RefusalSearch
+from wxauth.server.users.search_rows import UsersQuery
 
 pytestmark = pytest.mark.no_database
 
@@ -33,6 +39,32 @@ def test_help_explains_each_command() -> None:
                 usage, explanation, *_ = done.output.split("\n\n")
                 assert usage.startswith("Usage: ")
                 assert explanation.startswith("  ")
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        ("clients add", ClientRequest),
+        ("clients set", ClientChangeRequest),
+        ("apps add", AppRequest),
+        ("apps set", AppChangeRequest),
+        ("webhooks add", NewWebhook),
+        ("webhooks set", WebhookChange),
+        ("webhooks replay", ReplayRequest),
+        ("webhooks deliveries", DeliveriesQuery),
+        ("users list", UsersQuery),
+        ("refusals", RefusalSearch),
+    ],
+)
+def test_a_command_takes_each_field_of_its_operation(words: str, body: type[BaseModel]) -> None:
+    command: click.Command | None = main
+    for name in words.split():
+        assert isinstance(command, click.Group)
+        _, command, _ = command.resolve_command(click.Context(command), [name])
+    assert command
+    taken = {{"no_check": "check_", "disabled": "is_enabled"}.get(it.name or "", it.name) for it in command.params}
+    fixed = {"kind", "is_public"} if words.endswith("set") else {"name", "app_secret"}
+    assert body.model_fields.keys() - fixed <= taken
 
 
 @pytest.mark.parametrize("group", [main, users], ids=["wxauth", "users"])
