@@ -155,7 +155,8 @@ async def test_a_unionid_finds_users_for_a_client_with_the_scope_alone(stage: St
     bob = (await stage.login("bob"))["user"]
     alice = (await stage.login("alice", unionid="union-alice"))["user"]
     await stage.rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ('union-before', $1)", alice["id"])
-    found = await shop.find(unionids=["nobody", "union-before", "union-alice"], ids=[bob["id"]])
+    await stage.rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1", bob["id"])
+    found = await shop.find(unionids=["union-before", "nobody", "union-alice"], external_ids=["nobody", "10023"])
     assert [(user["id"], user["unionids"]) for user in found] == [
         (bob["id"], []),
         (alice["id"], ["union-alice", "union-before"]),
