@@ -211,9 +211,9 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
 
     Raises: NameTaken.
     """
-    secret, secret_hash = (None, None) if client.is_public else _new_secret()
+    secret = None if client.is_public else new_secret()
     async with database.begin() as transaction:
-        added = await transaction.value(rows.ADD, client=client, secret_hash=secret_hash, now=now)
+        added = await transaction.value(rows.ADD, client=client, secret_hash=secret and hash_of(secret), now=now)
         if added is not None:
             data = {"name": client.name, "scopes": client.scopes}
             await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
@@ -262,8 +262,8 @@ async def renew_secret(
 
     Raises: NotFound; InvalidRequest, if the client is public.
     """
-    secret, secret_hash = _new_secret()
-    values = {"secret_hash": secret_hash, "former_until": None if at_once else now + FORMER_SECRET_KEPT}
+    secret = new_secret()
+    values = {"secret_hash": hash_of(secret), "former_until": None if at_once else now + FORMER_SECRET_KEPT}
     async with database.begin() as transaction:
         scopes = await transaction.value(rows.RENEW, name=name, **values)
         if scopes is not None:
@@ -422,11 +422,6 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
         raise WrongClient("redirect_uris", "must not be empty without the device grant: a site remains a site")
     return after
-
-
-def _new_secret() -> tuple[str, bytes]:
-    secret = new_secret()
-    return secret, hash_of(secret)
 
 
 def check_uri(uri: str) -> str:
