@@ -112,18 +112,13 @@ class KeyRing:
     """The keys that sign access tokens and, where there are websites, id_tokens. Each rotates by itself.
 
     It is the `KeySource` of our own routes' verifier.
-
-    Args:
-        database: Where the keys are stored.
-        sealer: Seals the private keys.
-        clock: The time.
-        max_age: The age at which a signing key is rotated.
     """
 
     database: Database
     sealer: Sealer
     clock: Clock
     max_age: timedelta
+    """The age at which a signing key is rotated."""
     needs_id_tokens: bool = False
     """Whether there are keys of id_tokens even without a site that was added."""
     _looks_for_sites: int = field(init=False, default=0)
