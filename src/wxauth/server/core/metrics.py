@@ -4,6 +4,7 @@ Labels have few values: none identifies a user, and none is text that a caller c
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -105,18 +106,13 @@ class Gauge(_Metric[prometheus_client.Gauge]):
         self[labels].set(number)
 
 
+@dataclass(slots=True, eq=False)
 class CountedBlock:
-    """Counts how a block ends: as `outcome`, or as the failure that it raises.
+    """Counts how a block ends: as `outcome`, or as the failure that it raises."""
 
-    Args:
-        count: Called with the outcome, or the failure's code, and with the failure if it is one of ours.
-    """
-
-    __slots__ = ("_count", "outcome")
-
-    def __init__(self, count: Callable[[str, WxAuthError | None], None]) -> None:
-        self._count = count
-        self.outcome = "ok"
+    count: Callable[[str, WxAuthError | None], None]
+    """Called with the outcome, or the failure's code, and with the failure if it is one of ours."""
+    outcome: str = "ok"
 
     def __enter__(self) -> Self:
         return self
@@ -125,24 +121,20 @@ class CountedBlock:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if exc is None:
-            self._count(self.outcome, None)
+            self.count(self.outcome, None)
         elif isinstance(exc, WxAuthError):
-            self._count(exc.code, exc)
+            self.count(exc.code, exc)
         else:
-            self._count(InternalError.code, None)
+            self.count(InternalError.code, None)
 
 
+@dataclass(slots=True, eq=False)
 class Stopwatch:
-    """Times a block, even if it fails.
+    """Times a block, even if it fails. `observe` gets the seconds."""
 
-    Args:
-        observe: Called with the seconds.
-    """
-
-    __slots__ = ("_observe", "_started", "milliseconds")
-
-    def __init__(self, observe: Callable[[float], object]) -> None:
-        self._observe = observe
+    observe: Callable[[float], object]
+    milliseconds: float = field(init=False)
+    _started: float = field(init=False)
 
     def __enter__(self) -> Self:
         self._started = perf_counter()
@@ -151,4 +143,4 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None:
         seconds = perf_counter() - self._started
         self.milliseconds = round(seconds * 1000, 1)
-        self._observe(seconds)
+        self.observe(seconds)

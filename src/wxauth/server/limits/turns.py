@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -25,27 +25,24 @@ RETRY_AFTER: Final = 3
 Who = TypeVar("Who", bound=Hashable)
 
 
+@dataclass(eq=False, kw_only=True)
 class Places(Generic[Who]):
-    """Counts work in progress.
+    """Counts work in progress."""
 
-    Args:
-        of_one: The limit for one person.
-        in_all: The limit in total; None for no limit.
-        detail: The `detail` of a refusal, for the developer.
-    """
-
-    def __init__(self, *, of_one: int, in_all: int | None = None, detail: str) -> None:
-        self._of_one = of_one
-        self._in_all = in_all
-        self._detail = detail
-        self._taken = Counter[Who]()
+    of_one: int
+    """The limit for one person."""
+    in_all: int | None = None
+    """The limit in total; None for no limit."""
+    detail: str
+    """The `detail` of a refusal, for the developer."""
+    _taken: Counter[Who] = field(init=False, default_factory=Counter)
 
     @contextmanager
     def place(self, who: Who) -> Iterator[None]:
         """Hold a place during the block. Raises: RateLimited."""
-        is_full = self._in_all is not None and self._taken.total() >= self._in_all
-        if is_full or self._taken[who] >= self._of_one:
-            raise RateLimited(self._detail, retry_after=RETRY_AFTER)
+        is_full = self.in_all is not None and self._taken.total() >= self.in_all
+        if is_full or self._taken[who] >= self.of_one:
+            raise RateLimited(self.detail, retry_after=RETRY_AFTER)
         self.take(who)
         try:
             yield
@@ -74,12 +71,10 @@ PATIENCE_SECONDS: Final = 5.0
 _DETAIL: Final = "this person has too many requests under way"
 
 
+@dataclass(slots=True, eq=False)
 class _Line:
-    __slots__ = ("present", "turns")
-
-    def __init__(self, at_once: int) -> None:
-        self.present = 0
-        self.turns = asyncio.Semaphore(at_once)
+    turns: asyncio.Semaphore
+    present: int = 0
 
 
 @part
@@ -111,7 +106,7 @@ class Turns:
     @asynccontextmanager
     async def turn(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
         """Hold a turn of the line with this name during the block. Raises: RateLimited."""
-        line = self._lines.setdefault(name, _Line(at_once))
+        line = self._lines.setdefault(name, _Line(asyncio.Semaphore(at_once)))
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)
         line.present += 1

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -76,6 +76,7 @@ class _Worker:
     checks_of_leaving: int = 0
 
 
+@dataclass(eq=False)
 class Workers:
     """Keeps a number of workers running until SIGTERM or SIGINT. SIGHUP replaces them one by one.
 
@@ -88,28 +89,19 @@ class Workers:
         max_checks_of_leaving: How many checks a worker may take to end before it is killed.
     """
 
-    def __init__(
-        self,
-        number: int,
-        listener: socket.socket,
-        *,
-        work: Work,
-        renew: Callable[[], Work],
-        max_silent_checks: int = MAX_SILENT_CHECKS,
-        max_checks_of_leaving: int = MAX_CHECKS_OF_LEAVING,
-    ) -> None:
-        self._number = number
-        self._listener = listener
-        self._work = work
-        self._renew = renew
-        self._max_silent_checks = max_silent_checks
-        self._max_checks_of_leaving = max_checks_of_leaving
-        self._former_work: Work | None = None
-        self._workers: list[_Worker] = []
-        self._has_served = False
-        self._is_leaving = False
-        self._status = 0
-        self._starts_again_at = 0.0
+    number: int
+    listener: socket.socket
+    _: KW_ONLY
+    work: Work
+    renew: Callable[[], Work]
+    max_silent_checks: int = MAX_SILENT_CHECKS
+    max_checks_of_leaving: int = MAX_CHECKS_OF_LEAVING
+    _former_work: Work | None = field(init=False, default=None)
+    _workers: list[_Worker] = field(init=False, default_factory=list)
+    _has_served: bool = field(init=False, default=False)
+    _is_leaving: bool = field(init=False, default=False)
+    _status: int = field(init=False, default=0)
+    _starts_again_at: float = field(init=False, default=0.0)
 
     def run(self) -> int:
         """Run until all workers have ended, and return the exit status."""
@@ -141,21 +133,21 @@ class Workers:
 
     def _reload(self) -> None:
         try:
-            work = self._renew()
+            work = self.renew()
         except InvalidSettings as exc:
             log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
             return
         except Exception:
             log.exception("reload_failed", consequence="the workers go on as they are")
             return
-        log.info("reloading", workers=self._number)
-        self._former_work = self._former_work or self._work
-        self._work = work
+        log.info("reloading", workers=self.number)
+        self._former_work = self._former_work or self.work
+        self.work = work
 
     def _leave(self, number: int) -> None:
         if not self._is_leaving:
             self._is_leaving = True
-            self._listener.close()  # else clients could connect, and would never be answered
+            self.listener.close()  # else clients could connect, and would never be answered
         for worker in self._workers:
             self._dismiss(worker, number)
 
@@ -168,7 +160,7 @@ class Workers:
         worker.silence = 0
         if _READY in messages and not worker.is_ready:
             worker.is_ready = self._has_served = True
-            if worker.work is self._work:
+            if worker.work is self.work:
                 self._former_work = None  # the new work has started well, so it will not be reverted
         if not messages:
             self._reap(worker)
@@ -183,12 +175,12 @@ class Workers:
                 log.warning("worker_ended", pid=worker.pid, status=status)
             return
         log.warning("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
-        if worker.is_ready or worker.work is not self._work:  # the end of an outdated worker does not count
+        if worker.is_ready or worker.work is not self.work:  # the end of an outdated worker does not count
             return
         self._starts_again_at = time.monotonic() + _CHECK_SECONDS
         if self._former_work is not None:
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
-            self._work, self._former_work = self._former_work, None
+            self.work, self._former_work = self._former_work, None
         elif status == STARTUP_FAILURE and not self._has_served:  # every other worker would fail, too
             self._status = status
             self._leave(signal.SIGTERM)
@@ -198,7 +190,7 @@ class Workers:
         for worker in self._workers:
             worker.silence += 1
             worker.checks_of_leaving += worker.is_leaving
-            if worker.silence > self._max_silent_checks or worker.checks_of_leaving > self._max_checks_of_leaving:
+            if worker.silence > self.max_silent_checks or worker.checks_of_leaving > self.max_checks_of_leaving:
                 log.error("worker_hangs", pid=worker.pid, is_leaving=worker.is_leaving, consequence="it is killed")
                 os.kill(worker.pid, signal.SIGKILL)
 
@@ -207,17 +199,17 @@ class Workers:
         if self._is_leaving:
             return
         at_work = [worker for worker in self._workers if not worker.is_leaving]
-        outdated = [worker for worker in at_work if worker.work is not self._work]
-        if len(at_work) < self._number:
+        outdated = [worker for worker in at_work if worker.work is not self.work]
+        if len(at_work) < self.number:
             if time.monotonic() >= self._starts_again_at:
-                for _ in range(self._number - len(at_work)):
+                for _ in range(self.number - len(at_work)):
                     self._start()
         elif (
             outdated
             and all(worker.is_ready for worker in at_work if worker not in outdated)
             and self._workers == at_work
         ):
-            if len(at_work) > self._number:
+            if len(at_work) > self.number:
                 self._dismiss(min(outdated, key=lambda worker: worker.is_ready), SUPERSEDED)
             else:
                 self._start()
@@ -232,7 +224,7 @@ class Workers:
             self._become_worker(readable, writable)
         os.close(writable)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        worker = _Worker(pid, readable, self._work)
+        worker = _Worker(pid, readable, self.work)
         self._workers.append(worker)
         self._selector.register(readable, selectors.EVENT_READ, worker)
 
@@ -246,7 +238,7 @@ class Workers:
                 os.close(descriptor)
             os.set_blocking(writable, False)
             _reset_signals()
-            self._work(Heartbeat(writable))
+            self.work(Heartbeat(writable))
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -99,54 +99,34 @@ class ServerConnections(ServerState):
         """Whether each connection is to be closed after its next answer."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Exchange:
-    """Passes a request to the app in parts, and writes the app's answer.
+    """Passes a request to the app in parts, and writes the app's answer."""
 
-    Args:
-        keeps_alive: Whether the client may send another request on the connection.
-        expects_continue: Whether the client waits for `100 Continue` before it sends the body.
-    """
+    _connection: "HttpProtocol"
+    scope: Scope
+    keeps_alive: bool = field(kw_only=True)
+    """Whether the client may send another request on the connection."""
+    expects_continue: bool = field(kw_only=True)
+    """Whether the client waits for `100 Continue` before it sends the body."""
 
-    __slots__ = (
-        "_body_left",
-        "_connection",
-        "_expects_continue",
-        "_failure",
-        "_has_sent_all",
-        "_head",
-        "_is_chunked",
-        "_is_gone",
-        "_is_whole",
-        "_is_written",
-        "_parts",
-        "_sends_body",
-        "_waiter",
-        "is_answered",
-        "keeps_alive",
-        "scope",
-        "unread",
-    )
+    _parts: list[bytes] = field(init=False, default_factory=list)
+    unread: int = field(init=False, default=0)
+    """Bytes of the body that the app has not received yet."""
+    _is_whole: bool = field(init=False, default=False)
+    _has_sent_all: bool = field(init=False, default=False)
+    _failure: InvalidRequest | None = field(init=False, default=None)
+    _is_gone: bool = field(init=False, default=False)
+    _waiter: asyncio.Future[None] | None = field(init=False, default=None)
 
-    def __init__(self, connection: "HttpProtocol", scope: Scope, *, keeps_alive: bool, expects_continue: bool) -> None:
-        self._connection = connection
-        self.scope = scope
-        self.keeps_alive = keeps_alive
-        self._expects_continue = expects_continue
-
-        self._parts: list[bytes] = []
-        self.unread = 0
-        """Bytes of the body that the app has not received yet."""
-        self._is_whole = self._has_sent_all = False
-        self._failure: InvalidRequest | None = None
-        self._is_gone = False
-        self._waiter: asyncio.Future[None] | None = None
-
-        self._head: bytes | None = None
-        """The head of the answer, which is written together with the first part of its body."""
-        self._is_written = self.is_answered = False
-        self._sends_body = self._is_chunked = False
-        self._body_left: int | None = None
-        """Bytes of the answer's body not sent yet, according to its content-length."""
+    _head: bytes | None = field(init=False, default=None)
+    """The head of the answer, which is written together with the first part of its body."""
+    _is_written: bool = field(init=False, default=False)
+    is_answered: bool = field(init=False, default=False)
+    _sends_body: bool = field(init=False, default=False)
+    _is_chunked: bool = field(init=False, default=False)
+    _body_left: int | None = field(init=False, default=None)
+    """Bytes of the answer's body not sent yet, according to its content-length."""
 
     async def run(self, app: ASGIApp) -> None:
         """Run the app on this request."""
@@ -169,8 +149,8 @@ class Exchange:
 
         Raises: InvalidRequest, if the rest of the body is invalid or does not arrive in time.
         """
-        if self._expects_continue and not self._parts and not self._is_whole:
-            self._expects_continue = False
+        if self.expects_continue and not self._parts and not self._is_whole:
+            self.expects_continue = False
             self._connection.write(_CONTINUE)
         while not (self._parts or self._failure or self.is_answered or self._is_gone):
             if self._is_whole and not self._has_sent_all:
@@ -233,7 +213,7 @@ class Exchange:
             self._waiter.set_result(None)
 
     def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        if self._expects_continue and not self._is_whole:
+        if self.expects_continue and not self._is_whole:
             self.keeps_alive = False  # without `100 Continue`, the client may next send the body or another request
         if self._connection.is_leaving:
             self.keeps_alive = False
