@@ -358,9 +358,16 @@ async def make_services(
         await services.aclose()
 
 
+def marked(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
+    """The values that the marks of this name give a test; the nearest counts."""
+    marks = [*request.node.iter_markers(name)]
+    return {key: value for mark in reversed(marks) for key, value in mark.kwargs.items()}
+
+
 @pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services()
+async def services(request: pytest.FixtureRequest, make_services: MakeServices) -> Services:
+    """The parts of a replica, with the settings of `pytest.mark.settings`."""
+    return await make_services(**marked(request, "settings"))
 
 
 @pytest.fixture

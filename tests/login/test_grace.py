@@ -19,7 +19,6 @@ from tests.world import (
     Body,
     Client,
     LogIn,
-    MakeServices,
     Rows,
     Stage,
     add_client,
@@ -29,7 +28,6 @@ from tests.world import (
     set_roles,
 )
 from wxauth.server.core.sealing import phone_answer_context
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.housekeeping import sweep_now
@@ -40,9 +38,7 @@ LATER = "2026-11-27T08:00:00Z"
 """When somebody is erased who has left at the beginning of a test."""
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(erasure_grace_days=DAYS)
+pytestmark = pytest.mark.settings(erasure_grace_days=DAYS)
 
 
 @pytest.fixture

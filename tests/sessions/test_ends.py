@@ -6,18 +6,13 @@ import pytest
 from jose import jwt
 
 from tests.problems import problem_of
-from tests.world import AddSibling, Body, MakeServices, Stage, bearer, leave, until_locked
-from wxauth.server.core.services import Services
-
-pytestmark = pytest.mark.oldest_postgres
+from tests.world import AddSibling, Body, Stage, bearer, leave, until_locked
 
 TTL = 900
 MAX_AGE = 3600
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(access_token_ttl=TTL, session_max_age=MAX_AGE)
+pytestmark = [pytest.mark.oldest_postgres, pytest.mark.settings(access_token_ttl=TTL, session_max_age=MAX_AGE)]
 
 
 def life_of(answer: Body) -> int:

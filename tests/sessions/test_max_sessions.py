@@ -7,15 +7,14 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Body, MakeServices, Stage, bearer
-from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings
 
 UNION = "union-alice"
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(apps=[{**APP, "max_sessions": 1}, {**OTHER_APP, "max_sessions": 2}], login_rate_limit="")
+pytestmark = pytest.mark.settings(
+    apps=[{**APP, "max_sessions": 1}, {**OTHER_APP, "max_sessions": 2}], login_rate_limit=""
+)
 
 
 async def is_open(stage: Stage, session: Body) -> bool:

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.conftest import marked
 from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
 from tests.websites.browsers import BYE, Browser, House
 from tests.world import CALLBACK, AddSite, Client, GetPhone, LogIn, MakeClient, Phone, Site
@@ -74,9 +75,9 @@ def browser(make_client: MakeClient, services: Services) -> Browser:
 
 
 @pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    """A confidential site with all grants."""
-    return await add_site(device=True, logout_uris=[BYE])
+async def shop(request: pytest.FixtureRequest, add_site: AddSite) -> Site:
+    """A confidential site with all grants, or with the options of `pytest.mark.shop`."""
+    return await add_site(**(marked(request, "shop") or {"device": True, "logout_uris": [BYE]}))
 
 
 @pytest.fixture

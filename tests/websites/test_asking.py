@@ -9,23 +9,18 @@ from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, sent
 from tests.websites.test_links import IN_WECHAT, SAFARI, approved, browser_of
 from tests.websites.test_resources import FILES, MCP, RESOURCES
-from tests.world import EDGE, AddSite, Body, MakeServices, Site, bearer, body_of, make_admin
-from wxauth.server.core.services import Services
+from tests.world import EDGE, Body, bearer, body_of, make_admin
 
 WEB_VIEW = f"{IN_WECHAT} miniProgram/wx0123"
 WECHAT_ON_A_COMPUTER = f"{EDGE} MicroMessenger/7.0 WindowsWechat/WMPF"
 ORDERS = [{"name": "orders:read", "title": "查看您的订单"}, {"name": "orders:write", "title": "替您下单、退单"}]
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(resources=RESOURCES, scan_link="scheme")
-
-
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    accounts = {"account_app_id": "wxaccount", "website_app_id": "wxwebsite"}
-    return await add_site(device=True, sso=True, link=True, resources=[MCP], **accounts)
+ACCOUNTS = {"account_app_id": "wxaccount", "website_app_id": "wxwebsite"}
+pytestmark = [
+    pytest.mark.settings(resources=RESOURCES, scan_link="scheme"),
+    pytest.mark.shop(device=True, sso=True, link=True, resources=[MCP], **ACCOUNTS),
+]
 
 
 @pytest.mark.requirement("wxauth-phone")

@@ -14,7 +14,7 @@ from jose import jwt
 from tests.fakes import Secrets
 from tests.receiver import Receiver, receiving
 from tests.websites.browsers import House
-from tests.world import AddSite, Admin, Body, LogIn, MakeServices, Phone, Site, bearer, until, until_locked
+from tests.world import AddSite, Admin, Body, LogIn, Phone, Site, bearer, until, until_locked
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM
@@ -25,10 +25,7 @@ from wxauth.server.merging.merging_rows import erase_identities
 from wxauth.server.service.build import Waits
 from wxauth.server.users.standing_rows import lock_standing
 
-
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(waits=Waits(backchannel_logouts=1))
+pytestmark = pytest.mark.settings(waits=Waits(backchannel_logouts=1))
 
 
 @pytest.fixture

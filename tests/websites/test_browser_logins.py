@@ -106,16 +106,14 @@ class Pair(House):
         return await self.browser.client.post("/v1/end_session", data=asked)
 
 
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    uri = "http://127.0.0.1/logout"
-    return await add_site(sso=True, logout_uris=[BYE], device=True, backchannel_logout_uri=uri)
+LOGOUT = "http://127.0.0.1/logout"
+pytestmark = pytest.mark.shop(sso=True, logout_uris=[BYE], device=True, backchannel_logout_uri=LOGOUT)
 
 
 @pytest.fixture
 async def desk(add_site: AddSite) -> Site:
-    uri = "http://127.0.0.1/logout"
-    return await add_site("admin", title="Admin", redirect_uris=[ADMIN_CALLBACK], sso=True, backchannel_logout_uri=uri)
+    uris = {"redirect_uris": [ADMIN_CALLBACK], "backchannel_logout_uri": LOGOUT}
+    return await add_site("admin", title="Admin", sso=True, **uris)
 
 
 @pytest.fixture

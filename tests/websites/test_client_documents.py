@@ -66,9 +66,7 @@ class Host(httpx.AsyncBaseTransport):
         return httpx.Response(status, extensions={ANSWER: answered})
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(resources=RESOURCES, client_documents=HOST, scan_link="scheme", claims={"tier": "x"})
+pytestmark = pytest.mark.settings(resources=RESOURCES, client_documents=HOST, scan_link="scheme", claims={"tier": "x"})
 
 
 @pytest.fixture

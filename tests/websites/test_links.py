@@ -14,13 +14,10 @@ from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, Tab, sent
 from tests.world import (
     CAMERA,
-    AddSite,
     Body,
     Client,
     MakeClient,
-    MakeServices,
     Phone,
-    Site,
     body_of,
     make_admin,
     set_roles,
@@ -34,14 +31,7 @@ DESKTOP = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/1
 BY_SCHEME = 1286
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(scan_link="scheme")
-
-
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    return await add_site(link=True)
+pytestmark = [pytest.mark.settings(scan_link="scheme"), pytest.mark.shop(link=True)]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.websites.browsers import House, Tab, hidden_fields, sent
 from tests.websites.street import IN_WECHAT
 from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
-from tests.world import AddSite, Client, Site
+from tests.world import Client
 from wxauth.server.apps.registry import Apps, ManagedApps
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR
@@ -26,9 +26,7 @@ from wxauth.server.core.trail import OPERATOR
 BACK = {"en": "Back to Example Shop", "zh": "返回 Example Shop"}
 
 
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    return await add_site(account_app_id="wx1234567890abcdef", link=True)
+pytestmark = pytest.mark.shop(account_app_id="wx1234567890abcdef", link=True)
 
 
 def link(page: httpx.Response | Tab, text: str) -> str:

@@ -10,14 +10,10 @@ from tests.fakes import START
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.websites.browsers import BYE, House, id_claims
-from tests.world import AddSite, Phone, Site, Stage, add_client
+from tests.world import Phone, Stage, add_client
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
-
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    """A back end that knows wxauth by its issuer."""
-    return await add_site(phone_id_token=True, logout_uris=[BYE])
+pytestmark = pytest.mark.shop(phone_id_token=True, logout_uris=[BYE])
 
 
 async def token_of(house: House, **fields: Any) -> str:

@@ -10,10 +10,9 @@ from jose.jwt import get_unverified_claims
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import House, refused, sent
-from tests.world import AddSite, Body, MakeServices, Site, add_client, bearer, body_of, make_admin, set_roles
+from tests.world import Body, Site, add_client, bearer, body_of, make_admin, set_roles
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.server.core.resources import OWN_SCOPES
-from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.users.callers import ADMIN_SCOPE
 
@@ -24,14 +23,10 @@ RESOURCES = [
 ]
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(resources=RESOURCES, refresh_token_ttl=600, web_session_ttl=300)
-
-
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    return await add_site(device=True, resources=[MCP], scopes=["openid", "profile", "roles", "introspect"])
+pytestmark = [
+    pytest.mark.settings(resources=RESOURCES, refresh_token_ttl=600, web_session_ttl=300),
+    pytest.mark.shop(device=True, resources=[MCP], scopes=["openid", "profile", "roles", "introspect"]),
+]
 
 
 async def asked(house: House, **parameters: Any) -> Body:

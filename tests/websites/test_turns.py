@@ -12,17 +12,14 @@ import pytest
 from tests.websites import test_links
 from tests.websites.browsers import BYE, House, hidden_fields
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
-from tests.world import AddSite, MakeServices, Site, until_locked
-from wxauth.server.core.services import Services
+from tests.world import AddSite, Site, until_locked
 from wxauth.server.limits.turns import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
 Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
 Prepare = Callable[[House], Awaitable[Ask]]
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(scan_link="scheme")
+pytestmark = pytest.mark.settings(scan_link="scheme")
 
 
 @pytest.fixture

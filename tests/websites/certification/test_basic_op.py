@@ -10,7 +10,7 @@ from jose import jwt
 
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, VERIFIER, WITHOUT_PKCE, House, Tab, refused, sent
-from tests.world import CALLBACK, NUMBER, AddSite, Body, Site
+from tests.world import CALLBACK, NUMBER, Body
 
 EMAIL = {"email": "{id}@wx.invalid", "email_verified": False}
 OF_PHONE = {"phone_number": NUMBER, "phone_number_verified": True}
@@ -19,10 +19,8 @@ EVERYTHING = {**NAMED, **EMAIL, **OF_PHONE}
 CLAIMS = json.dumps({"userinfo": {"name": {"essential": True}}}, indent=2)
 
 
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    scopes = ["openid", "profile", "email", "phone", "offline_access"]
-    return await add_site(sso=True, pkce="optional", scopes=scopes, email_domain="wx.invalid")
+SCOPES = ["openid", "profile", "email", "phone", "offline_access"]
+pytestmark = pytest.mark.shop(sso=True, pkce="optional", scopes=SCOPES, email_domain="wx.invalid")
 
 
 @pytest.fixture

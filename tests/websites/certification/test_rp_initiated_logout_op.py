@@ -7,14 +7,12 @@ from jose import jwt
 
 from tests.sweeps import Sweep
 from tests.websites.browsers import BYE, Browser, House, hidden_fields, refused, sent
-from tests.world import AddSite, Body, Site
+from tests.world import Body
 
 END = "/v1/end_session"
 
 
-@pytest.fixture
-async def shop(add_site: AddSite) -> Site:
-    return await add_site(sso=True, pkce="optional", logout_uris=[BYE, f"{BYE}?from=wxauth"])
+pytestmark = pytest.mark.shop(sso=True, pkce="optional", logout_uris=[BYE, f"{BYE}?from=wxauth"])
 
 
 @pytest.fixture
