@@ -97,14 +97,6 @@ async def test_a_websites_token_names_its_mini_program_and_its_scopes(guard: Bea
     assert user.scope == {"a", "b\u2003c\n"}
 
 
-async def test_the_token_of_a_documents_client_says_who_and_nothing_of_an_app(
-    guard: BearerGuard, issuer: FakeIssuer
-) -> None:
-    user = await guard.verify(Forger(issuer.token(), issuer.key).by_document(scope="orders:read orders:write"))
-    assert (user.id, user.session_id, user.app_id, user.openid) == (USER_ID, SESSION_ID, "", "")
-    assert user.scope == frozenset({"orders:read", "orders:write"})
-
-
 def test_keys_are_read_at_one_place() -> None:
     with pytest.raises(ValueError, match="internal_url"):
         BearerGuard(ISSUER, internal_url="http://wxauth:8000", keys=RemoteKeys(ISSUER))
@@ -175,13 +167,6 @@ async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(sibling: S
     await sibling.get(headers=headers)
     await sibling.get(headers=bearer(Forger(issuer.token(), issuer.key).with_header(kid="unknown")))
     problem_of(await sibling.get(headers=headers), "invalid_token", 401)
-
-
-@swept("scheme", ["Basic", "DPoP", "Token", "BearerBearer", ""])
-async def test_a_token_by_another_scheme_is_no_token(sibling: Sibling, scheme: str) -> None:
-    answer = await sibling.get(headers={"Authorization": f"{scheme} {sibling.issuer.token()}"})
-    problem_of(answer, "missing_token", 401)
-    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 async def test_a_token_is_read_only_from_the_header(sibling: Sibling) -> None:

@@ -70,17 +70,6 @@ def sibling(issuer: FakeIssuer, timer: Timer) -> Sibling:
 # Reading.
 
 
-async def test_keys_are_read_again_in_the_background_after_their_max_age(sibling: Sibling) -> None:
-    await sibling.find()
-    gate = sibling.issuer.gated()
-    sibling.timer.seconds += 300
-    assert all([await sibling.find() for _ in range(20)])  # none of them waits
-    await gate.reached()
-    gate.opened.set()
-    await sibling.settled()
-    assert sibling.issuer.fetches == (2, 2)
-
-
 @pytest.mark.parametrize(
     ("cache_control", "age", "seconds"),
     [
@@ -152,12 +141,6 @@ async def test_a_loop_that_ended_amid_a_fetch_does_no_harm(sibling: Sibling) -> 
 
 
 # In threads, without an event loop.
-
-
-def test_a_thread_needs_no_event_loop(sibling: Sibling) -> None:
-    assert sibling.find_sync() is sibling.find_sync()
-    assert sibling.find_sync("unknown") is None
-    assert sibling.issuer.fetches == (2, 2)
 
 
 def test_threads_that_want_a_new_key_while_it_is_read_are_not_told_that_it_is_unknown(sibling: Sibling) -> None:
@@ -299,16 +282,6 @@ async def test_in_an_outage_the_issuer_is_asked_after_ten_seconds_and_then_ever_
     assert await sibling.find(new.kid, after=60)
 
 
-async def test_in_an_outage_a_pause_delays_only_the_first_request(sibling: Sibling) -> None:
-    await sibling.find()
-    sibling.issuer.fails()
-    assert await sibling.find(after=3600)
-    assert sibling.issuer.metadata.call_count == 2
-    assert all([await sibling.find() for _ in range(20)])
-    await sibling.settled()
-    assert sibling.issuer.metadata.call_count == 2
-
-
 async def test_without_any_key_the_issuer_is_asked_after_a_second_and_then_more_rarely(sibling: Sibling) -> None:
     sibling.issuer.fails()
     asked_at = []
@@ -341,22 +314,6 @@ async def test_an_unknown_key_is_looked_for_at_once_and_then_every_ten_seconds(s
     assert sibling.issuer.fetches == (3, 3)
 
 
-async def test_an_unknown_key_is_looked_for_as_soon_as_the_keys_are_due(sibling: Sibling) -> None:
-    sibling.issuer.headers = {"Cache-Control": "max-age=1"}
-    await sibling.find()
-    await sibling.find("unknown")
-    new = sibling.issuer.add_key()
-    assert await sibling.find(new.kid, after=1)
-
-
-async def test_a_new_key_is_found_by_all_who_ask_for_it_at_once(sibling: Sibling) -> None:
-    await sibling.find()
-    new = sibling.issuer.add_key()
-    found = await asyncio.gather(*(sibling.find(new.kid) for _ in range(200)))
-    assert all(found)
-    assert sibling.issuer.fetches == (2, 2)
-
-
 @pytest.mark.parametrize("pause", [0, 3600])
 async def test_an_unknown_key_is_looked_for_once_and_does_not_delay_a_known_key(sibling: Sibling, pause: int) -> None:
     await sibling.find()
@@ -377,13 +334,6 @@ async def test_an_unknown_key_in_an_outage_leaves_the_known_key_fresh(sibling: S
     for _ in range(29):  # nearly to their max-age
         assert await sibling.look(after=10)
     assert sibling.issuer.metadata.call_count == 2
-
-
-async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(sibling: Sibling) -> None:
-    await sibling.find()
-    sibling.issuer.keys = [SigningKey.generate().public_jwk]
-    await sibling.look(after=300)
-    assert await sibling.find() is None
 
 
 async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_the_new_set_is_read(sibling: Sibling) -> None:
@@ -465,13 +415,6 @@ async def test_two_usable_keys_with_the_same_kid_are_both_refused(sibling: Sibli
 async def test_a_key_of_another_kind_may_share_a_kid(sibling: Sibling) -> None:
     sibling.issuer.keys.append(sibling.issuer.key.public_jwk | {"use": "enc"})
     assert await sibling.find()
-
-
-async def test_a_set_may_have_very_many_keys(sibling: Sibling) -> None:
-    sibling.issuer.keys = [sibling.issuer.key.public_jwk | {"kid": f"key-{number}"} for number in range(1000)]
-    assert await sibling.find("key-0")
-    assert await sibling.find("key-999")
-    assert sibling.issuer.fetches == (1, 1)
 
 
 async def test_a_keys_private_part_is_not_kept(sibling: Sibling) -> None:
@@ -686,14 +629,6 @@ async def test_no_compressed_answer_is_requested(sibling: Sibling) -> None:
     await sibling.find()
     for route in (sibling.issuer.metadata, sibling.issuer.jwks):
         assert route.calls.last.request.headers["accept-encoding"] == "identity"
-
-
-async def test_an_issuer_may_have_a_path(respx_mock: respx.MockRouter) -> None:
-    key = SigningKey.generate()
-    metadata = {"issuer": f"{ISSUER}/wx/auth", "jwks_uri": "https://keys.test/set"}
-    respx_mock.get(f"{ISSUER}/wx/auth{METADATA_PATH}").respond(json=metadata)
-    respx_mock.get("https://keys.test/set").respond(json={"keys": [key.public_jwk]})
-    assert await RemoteKeys(f"{ISSUER}/wx/auth", ssl_context=BELIEVES_NOBODY).find(key.kid)
 
 
 # A real server that misbehaves.

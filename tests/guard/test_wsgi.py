@@ -60,10 +60,6 @@ def ask(
     return httpx.Response(int(head[0].split(" ")[0]), headers=head[1], content=body, request=request)
 
 
-def test_a_good_token_puts_its_user_into_the_environ(guard: BearerGuard, issuer: FakeIssuer) -> None:
-    assert ask(guard, headers=bearer(issuer.token()).items()).text == "openid-alice"
-
-
 async def test_a_refusal_is_that_of_the_asgi_middleware_to_the_letter(guard: BearerGuard, issuer: FakeIssuer) -> None:
     token = issuer.token()
     requests: dict[str, list[tuple[str, str]]] = {
@@ -85,14 +81,9 @@ async def test_a_refusal_is_that_of_the_asgi_middleware_to_the_letter(guard: Bea
                 expected, answer = await asgi.get("/", headers=sent), ask(guard, headers=sent, roles="clerk")
                 assert (answer.status_code, answer.content) == (expected.status_code, expected.content)
                 assert dict(answer.headers) == dict(expected.headers)
-
-
-@pytest.mark.parametrize(("held", "status"), [([], 403), (["clerk"], 403), (["clerk", "auditor"], 200)])
-def test_a_token_must_have_every_required_role(
-    guard: BearerGuard, issuer: FakeIssuer, held: list[str], status: int
-) -> None:
-    headers = bearer(issuer.token(*held)).items()
-    assert ask(guard, headers=headers, roles=["auditor", "clerk"]).status_code == status
+    with_role = bearer(issuer.token("clerk")).items()
+    assert ask(guard, headers=with_role, roles="clerk").text == "openid-alice"
+    assert ask(guard, headers=with_role, roles=["auditor", "clerk"]).status_code == 403
 
 
 @pytest.mark.parametrize(
