@@ -2,32 +2,24 @@
 
 import asyncio
 import json
-import random
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-import respx
 
 from tests.fakes import SECRET_KEY, Clock
-from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.keys.conftest import WxAuth, kid_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
-from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
+from wxauth.server.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER
 from wxauth.server.service.resealing import Resealed, reseal
 from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import START
-from wxauth.tokens.keys import KeySource, TokenIssuer, VerificationKey, verification_keys
-from wxauth.tokens.verifier import Verifier
 
 pytestmark = pytest.mark.no_signing_key
 
@@ -90,135 +82,6 @@ async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(stag
         await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
         assert await stage.number("signing_keys") == 2
     assert len({replica[KeyRing].jwks for replica in replicas}) == 1
-
-
-class Replica:
-    """A replica with its own clock, which reads the stored keys as late as it may."""
-
-    def __init__(self, services: Services, *, ahead: float, reads_at: float, access_token_ttl: int) -> None:
-        self.services = services
-        self.ahead = timedelta(seconds=ahead)
-        self.reads_at = reads_at
-        self.ttl = access_token_ttl
-
-    async def read_keys(self, clock: Clock) -> None:
-        if clock.now.timestamp() % SEEN_WITHIN == self.reads_at:
-            with self._own(clock):
-                await self.services[KeyRing].refresh()
-
-    async def rotate(self, clock: Clock) -> str:
-        with self._own(clock):
-            return (await self.services[KeyRing].rotate()).kid
-
-    @contextmanager
-    def _own(self, clock: Clock) -> Iterator[None]:
-        clock.now += self.ahead
-        yield
-        clock.now -= self.ahead
-
-    def sign(self, now: datetime) -> str:
-        now += self.ahead
-        return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
-            self.services[KeyRing].signing_key(now),
-            user_id=USER_ID,
-            session_id=SESSION_ID,
-            app_id="wxtest",
-            openid="openid-alice",
-            roles=(),
-            now=int(now.timestamp()),
-            expires_in=self.ttl,
-        )
-
-
-class Cache:
-    """The key set of one replica, as a verifier caches it until it expires."""
-
-    def __init__(self, replica: Replica, clock: Clock, *, kept_for: float, next_read: datetime) -> None:
-        self._replica = replica
-        self._clock = clock
-        self._kept_for = timedelta(seconds=kept_for)
-        self._next_read = next_read
-        self._read()
-
-    async def find(self, kid: str) -> VerificationKey | None:
-        if self._next_read <= self._clock.now:
-            self._next_read = self._clock.now + self._kept_for
-            self._read()
-        return self._keys.get(kid)
-
-    def _read(self) -> None:
-        self._keys = verification_keys(json.loads(self._replica.services[KeyRing].jwks)["keys"])
-
-
-@pytest.fixture
-def router() -> Iterator[respx.MockRouter]:
-    with respx.mock(assert_all_called=False) as router:
-        yield router
-
-
-@pytest.mark.slow
-async def test_no_token_is_refused_during_a_rotation(stage: Stage, router: respx.MockRouter) -> None:
-    replicas = [
-        Replica(await stage.make_services(), ahead=ahead, reads_at=reads_at, access_token_ttl=ttl)
-        for ahead, reads_at, ttl in ((0, 0, 900), (15, 5, LONGEST_TOKEN_TTL), (-15, 10, LONGEST_TOKEN_TTL), (-15, 0, 1))
-    ]
-    clocks_ahead = (0, 15, -15, -15, 0, 15, -15, *(0, 15, -15, -15) * 4)
-    chance = random.Random(1)
-
-    def answer(_: httpx.Request) -> httpx.Response:
-        jwks = chance.choice(replicas).services[KeyRing].jwks
-        return httpx.Response(200, content=jwks, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
-
-    start = stage.clock.now + timedelta(hours=1)
-    router.get(ISSUER + METADATA_PATH).respond(json={"issuer": ISSUER, "jwks_uri": ISSUER + JWKS})
-    router.get(ISSUER + JWKS).mock(side_effect=answer)
-    key_sources: list[KeySource] = [
-        *(replica.services[KeyRing] for replica in replicas),
-        *(RemoteKeys(ISSUER, timer=lambda: stage.clock.now.timestamp(), ssl_context=BELIEVES_NOBODY) for _ in range(3)),
-        *(
-            Cache(replica, stage.clock, kept_for=kept_for, next_read=start + timedelta(seconds=seconds))
-            for replica in replicas
-            for kept_for, seconds in ((5, 0), (JWKS_MAX_AGE, 0), (JWKS_MAX_AGE, 5), (JWKS_MAX_AGE, 10))
-        ),
-    ]
-    verifiers = [Verifier(issuer=ISSUER, audience="wxauth", keys=keys) for keys in key_sources]
-    newest: dict[tuple[Replica, str], tuple[str, datetime]] = {}
-    rotated = None
-    for seconds in moments():
-        stage.clock.now = start + timedelta(seconds=seconds)
-        if seconds == 0:
-            rotated = await replicas[3].rotate(stage.clock)
-        for replica in replicas:
-            await replica.read_keys(stage.clock)
-            token = replica.sign(stage.clock.now)
-            expires_at = stage.clock.now + replica.ahead + timedelta(seconds=replica.ttl)
-            newest[replica, kid_of({"access_token": token})] = token, expires_at
-        for token, expires_at in newest.values():
-            for verifier, ahead in zip(verifiers, clocks_ahead, strict=True):
-                if stage.clock.now + timedelta(seconds=ahead) < expires_at + timedelta(seconds=CLOCKS_APART):
-                    await verifier.verify(token, now=stage.clock.now.timestamp() + ahead)
-        await settled()
-    assert rotated is not None
-    assert {kid for _, kid in newest} > {rotated}
-    assert await kids(replicas[0].services) == [rotated]
-
-
-async def settled() -> None:
-    """Wait for the fetches in the background."""
-    reading = [task for task in asyncio.all_tasks() if task.get_name() == f"read the keys of {ISSUER}"]
-    if reading:
-        await asyncio.wait(reading)
-
-
-def moments() -> list[int]:
-    """Seconds after the rotation: close together around each change, far apart between."""
-    signs, retires = (int(at.total_seconds()) for at in (SIGNS_AFTER, SIGNS_AFTER + RETIRES_AFTER))
-    near = 10 * SEEN_WITHIN
-    return [
-        *range(-60, signs + near, 5),
-        *range(signs + near, retires - near, 1800),
-        *range(retires - near, retires + near, 5),
-    ]
 
 
 # The commands.
@@ -290,21 +153,6 @@ async def test_after_a_reseal_the_former_secret_key_can_go(stage: Stage, wxauth:
     again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
     kinds = ("signing_keys", "session_keys", "phone_answers", "webhook_secrets", "apps", "not_opened")
     assert again == dict.fromkeys(kinds, 0)
-
-
-@pytest.mark.process
-async def test_a_reseal_reports_values_that_do_not_open_and_seals_the_rest(stage: Stage, wxauth: WxAuth) -> None:
-    await stage.login("alice")
-    lost = (await stage.login("bob"))["session_id"]
-    await stage.rows.execute("UPDATE sessions SET session_key = '\\x0102' WHERE id = $1", lost)
-    status, output, errors = await wxauth(
-        "secret", "reseal", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY, WXAUTH_SECRET_KEY_PREVIOUS=SECRET_KEY
-    )
-    assert (status, output) == (
-        1,
-        "encrypted again: 1 signing keys, 1 session keys, 0 phone answers, 0 webhook secrets, 0 apps\n",
-    )
-    assert errors.startswith("WXAUTH_SECRET_KEY_PREVIOUS: 1 stored value")
 
 
 @pytest.mark.slow
