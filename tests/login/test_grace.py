@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic_core import to_json
 
 from tests.fakes import APP, OTHER_APP
 from tests.pictures.test_picture_checks import push_verdict, trace_ids, upload
@@ -16,6 +15,7 @@ from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
 from tests.world import (
     NUMBER,
+    Admin,
     Body,
     Client,
     LogIn,
@@ -23,15 +23,12 @@ from tests.world import (
     Stage,
     add_client,
     leave,
-    make_admin,
     make_support,
     set_roles,
 )
-from wxauth.server.core.sealing import phone_answer_context
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.housekeeping import sweep_now
-from wxauth.server.phones.phones import Phones
 
 DAYS = 7
 LATER = "2026-11-27T08:00:00Z"
@@ -130,8 +127,7 @@ async def test_a_login_with_stay_and_housekeeping_at_once_end_in_one_of_both(sta
     assert await stage.number("users WHERE erase_at IS NULL") == 1
 
 
-async def test_a_ban_counts_first_and_a_stay_lifts_none(stage: Stage, alice: Body) -> None:
-    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+async def test_a_ban_counts_first_and_a_stay_lifts_none(stage: Stage, alice: Body, root: Admin) -> None:
     await root.change(alice["user"]["id"], status="disabled")
     problem_of(await stage.login.ask("alice", stay=True), "account_disabled", 403)
     user = await root.change(alice["user"]["id"], status="active")
@@ -140,8 +136,7 @@ async def test_a_ban_counts_first_and_a_stay_lifts_none(stage: Stage, alice: Bod
 
 
 @pytest.mark.oldest_postgres
-async def test_a_later_ban_outlasts_the_erasure(stage: Stage, alice: Body) -> None:
-    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+async def test_a_later_ban_outlasts_the_erasure(stage: Stage, alice: Body, root: Admin) -> None:
     user_id = alice["user"]["id"]
     banned = await root.change(user_id, status="disabled", until="2026-12-20T08:00:00Z")
     assert (banned["status"], banned["erase_at"]) == ("disabled", LATER)
@@ -175,8 +170,7 @@ async def test_a_late_unionid_merges_nobody_who_is_leaving(stage: Stage, who: st
     assert await stage.number("events WHERE type = 'user.stayed'") == 1
 
 
-async def test_administrators_see_it_and_cancel_it(stage: Stage, alice: Body) -> None:
-    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+async def test_administrators_see_it_and_cancel_it(stage: Stage, alice: Body, root: Admin) -> None:
     path = f"/users/{alice['user']['id']}"
     assert (await root.read(path))["erase_at"] == LATER
     assert [user["erase_at"] for user in (await root.read("/users"))["items"]] == [None, LATER]
@@ -196,8 +190,7 @@ async def test_support_does_not_cancel_it(stage: Stage, alice: Body) -> None:
     assert (await stored(stage.rows, alice))["erase_at"] is not None
 
 
-async def test_nobody_who_is_leaving_is_merged_or_split(stage: Stage) -> None:
-    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+async def test_nobody_who_is_leaving_is_merged_or_split(stage: Stage, root: Admin) -> None:
     alice, bob = await stage.login("alice", unionid="union-alice"), await stage.login("bob")
     await stage.login("alice", app=OTHER_APP, unionid="union-alice")
     assert (await leave(stage.client, alice)).status_code == 202
@@ -276,21 +269,6 @@ async def test_nobody_becomes_them_by_their_number(stage: Stage, policy: str) ->
     problem_of(await stage.bind(bob, stage.phone_code("bob")), "phone_taken", 409)
     assert await stage.number("users") == 2
     assert (await stored(stage.rows, alice))["phone"] == NUMBER
-
-
-@pytest.mark.usefixtures("simulated")
-async def test_a_number_that_wechat_answers_late_is_not_bound_to_them(stage: Stage) -> None:
-    stage = await stage.replica(**GRACE)
-    alice = await stage.login("alice")
-    code_hash, app_id = bytes(32), alice["user"]["app_id"]
-    info = {"purePhoneNumber": NUMBER[3:], "countryCode": "86", "watermark": {"appid": app_id}}
-    sealed = stage.services.sealer.seal(to_json(info), context=phone_answer_context(code_hash))
-    answer = (code_hash, app_id, alice["user"]["openid"], sealed, stage.clock())
-    await stage.rows.execute("INSERT INTO phone_answers VALUES ($1, $2, $3, $4, $5)", *answer)  # as a crash leaves it
-    assert (await leave(stage.client, alice)).status_code == 202
-    stage.clock.advance(minutes=2)
-    await stage.services[Phones].bind_pending(size=10)
-    assert (await stored(stage.rows, alice))["phone"] is None
 
 
 @pytest.mark.usefixtures("simulated")

@@ -2,24 +2,18 @@
 
 import asyncio
 import json
-import signal
-import time
-from asyncio import to_thread
 from functools import partial
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import service_env
 from tests.loops import let_pass
 from tests.metrics import scrape
 from tests.problems import problem_of
-from tests.processes import WXAUTH, Running, free_port, serving
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, bearer, make_admin, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
-from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
+from wxauth.server.dev.wechat import APPS, Api
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
@@ -264,15 +258,6 @@ async def test_a_phone_code_of_who_is_blocked_is_not_spent(blocking: Stage) -> N
 
 
 @pytest.mark.slow
-async def test_first_logins_at_several_replicas_at_once_are_all_blocked(stage: Stage) -> None:
-    replicas = [await stage.replica(risk_policy="block") for _ in range(3)]
-    replicas[0].simulator.fail(RISK, slow=0.5, times=None)
-    answers = await asyncio.gather(*(stage.login.ask("risky-4") for stage in replicas for _ in range(2)))
-    for answer in answers:
-        assert (answer.status_code, answer.json()["code"]) in [(403, "wechat_user_blocked"), (403, "account_disabled")]
-
-
-@pytest.mark.slow
 async def test_a_replica_without_a_verdict_checks_for_another_replicas(stage: Stage) -> None:
     one, other = [await stage.replica(risk_policy="block", wechat_timeout=2) for _ in range(2)]
     one.simulator.fail(RISK, hang=True)  # whoever asks first
@@ -300,25 +285,6 @@ async def test_wechat_is_asked_until_it_gives_a_verdict_and_never_again(stage: S
         assert (await stage.login.ask("risky-2")).status_code == 200
         await stage.services[Background].drain()
         assert len(stage.asked(RISK)) == number
-
-
-async def test_several_logins_at_once_flag_a_user_once(stage: Stage) -> None:
-    stage = await stage.replica(risk_policy="flag")
-    stage.simulator.fail(RISK, slow=0.3)
-    await asyncio.gather(*(stage.login.ask("risky-2") for _ in range(5)))
-    await stage.services[Background].drain()
-    assert len(stage.asked(RISK)) == 1
-    assert await stage.number("events WHERE type = 'risk.flagged'") == 1
-
-
-@pytest.mark.slow
-async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(stage: Stage) -> None:
-    killed, other = [await stage.replica(risk_policy="block") for _ in range(2)]
-    killed.simulator.fail(RISK, hang=True)
-    login = await asking(killed)
-    await killed.services[Background].aclose()
-    await asyncio.gather(login, return_exceptions=True)
-    problem_of(await other.login.ask("risky-4"), "wechat_user_blocked", 403)
 
 
 @pytest.mark.parametrize(
@@ -511,16 +477,6 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
     assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("api", ["stable_token", RISK])
-async def test_a_login_waits_for_a_risk_no_longer_than_its_time(stage: Stage, api: Api) -> None:
-    stage = await stage.replica(risk_policy="block", wechat_timeout=SHORT)
-    stage.simulator.fail(api, hang=True)
-    async with asyncio.timeout(OPINION_TIMEOUT_SECONDS):
-        assert (await stage.login("risky-4"))["user"]["status"] == "active"
-    assert await checks_of(stage) == {("risk", "wechat_timeout", ""): 1}
-
-
 async def test_a_login_waits_two_seconds_at_most(stage: Stage) -> None:
     stage = await stage.replica(risk_policy="block", nickname_check="block", wechat_timeout=60)
     for api in (RISK, TEXT):
@@ -589,21 +545,11 @@ async def test_background_checks_are_limited(stage: Stage) -> None:
     assert line["pieces"] == MAX_TASKS
 
 
-@pytest.mark.process
-async def test_a_service_that_is_stopped_leaves_what_hangs(
-    database_url: str, simulator: Simulator, tmp_path: Path
-) -> None:
-    simulator.fail(RISK, hang=True, times=None)
-    port = str(free_port())
-    with serving(create_simulator(simulator)) as wechat_url:
-        env = service_env(database_url, wechat_base_url=wechat_url, wechat_timeout=60, risk_policy="flag", port=port)
-        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as running:
-            await to_thread(running.wait_for, '"started"')
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False) as client:
-                assert (await client.post("/v1/login", json={"code": "risky-4"})).status_code == 200
-            await until(lambda: bool(simulator.calls_of(RISK)))
-            started = time.monotonic()
-            assert await to_thread(running.end, signal.SIGTERM) == 0
-            assert time.monotonic() - started < SOON
-            assert '"stopped"' in running.output
-            assert '"background_work_left"' in running.output
+async def test_a_service_that_ends_leaves_what_hangs(stage: Stage) -> None:
+    stage = await stage.replica(risk_policy="flag", wechat_timeout=60)
+    stage.simulator.fail(RISK, hang=True)
+    await stage.login("risky-4")
+    await until(lambda: stage.asked(RISK))
+    async with asyncio.timeout(SOON):
+        await stage.services.aclose()
+    assert [line["pieces"] for line in stage.logged("background_work_left")] == [1]
