@@ -3,8 +3,6 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -16,10 +14,10 @@ import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import SECRET_KEY, Secrets, service_env
+from tests.fakes import SECRET_KEY, service_env
 from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, kill_session, make_command, run, serving
+from tests.processes import PATIENCE, make_command, run
 from tests.sweeps import swept
 from tests.world import (
     BESIDE_LOGINS,
@@ -28,19 +26,17 @@ from tests.world import (
     Body,
     MakeClient,
     MakeServices,
-    Rows,
     Stage,
     bearer,
     body_of,
     leave,
-    make_admin,
     set_roles,
     until,
     until_locked,
     with_part,
 )
 from wxauth.server.core.background import RETRY_PAUSE_SECONDS
-from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, create_simulator, phone_number_of
+from wxauth.server.dev.wechat import APPS, Api
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
 from wxauth.server.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
@@ -152,7 +148,9 @@ async def test_a_number_is_bound_in_the_app_of_the_session(stage: Stage) -> None
     alice = await stage.login(app_id=app_id)
     answer = await stage.bind(alice, stage.phone_code(app_id=app_id))
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
-    problem_of(await stage.bind(alice, stage.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
+    problem_of(await stage.bind(alice, stage.phone_code()), "wechat_misconfigured", 502)  # the other app's
+    [line] = [line for line in stage.log_lines() if line["level"] == "error"]
+    assert (line["errcode"], "phone code" in line["what_to_change"]) == (40013, True)
 
 
 async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(stage: Stage) -> None:
@@ -195,14 +193,6 @@ async def test_a_code_of_another_person_is_refused_without_waiting_for_another_p
         answer = await stage.bind(bob, stage.phone_code("alice"))
     assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 43104
     assert (await stage.user(bob))["phone"] is None
-
-
-async def test_a_code_of_another_app_is_logged_for_the_operator(stage: Stage) -> None:
-    alice = await stage.login()
-    await stage.bind(alice, stage.phone_code(app_id=APPS[1]["app_id"]))
-    [line] = [line for line in stage.log_lines() if line["level"] == "error"]
-    assert line["errcode"] == 40013
-    assert "phone code" in line["what_to_change"]
 
 
 async def test_the_openid_goes_along_unless_it_is_switched_off(stage: Stage) -> None:
@@ -495,38 +485,6 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(stage: Stage)
 # Nothing that was paid for is lost.
 
 
-@pytest.mark.process
-async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
-    stage: Stage, database_url: str, tmp_path: Path, secrets: Secrets
-) -> None:
-    code = stage.simulator.make_phone_code(PhoneCodeRequest(person="alice"))
-
-    @asynccontextmanager
-    async def served(wechat_url: str) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
-        port = str(free_port())
-        env = service_env(database_url, wechat_base_url=wechat_url, port=port)
-        url = f"http://127.0.0.1:{port}"
-        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as running:
-            await asyncio.to_thread(running.wait_for, '"started"')
-            async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, verify=False) as client:
-                yield running, client
-
-    with serving(create_simulator(stage.simulator)) as wechat_url:
-        async with served(wechat_url) as (running, client), stage.rows.transaction():
-            alice = (await client.post("/v1/login", json={"code": "alice"})).json()
-            await stage.rows.execute("SELECT FROM users FOR UPDATE")
-            binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
-            await until_pending(stage)  # and it waits for the lock
-            kill_session(running.process.pid)
-            with pytest.raises(httpx.TransportError):
-                await binding
-        assert await stage.rows.fetchval("SELECT phone FROM users") is None
-        async with served(wechat_url) as (_, client):
-            answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice))
-            assert answer.json()["phone"] == "+86" + secrets.add_unlogged(phone_number_of("alice"))
-    assert len(stage.asked(API)) == 1
-
-
 @dataclass(frozen=True, slots=True)
 class Outage:
     """The database was cut off when WeChat had answered Alice's code."""
@@ -618,20 +576,6 @@ async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(outag
     problem_of(await outage.stage.bind(outage.alice, "x"), "invalid_token", 401)
     await outage.stage.services.aclose()
     assert await outage.stage.number("phone_answers") == 0
-
-
-async def test_a_login_in_such_an_outage_is_a_login_all_the_same(stage: Stage, proxy: Proxy) -> None:
-    stage = await stage.replica(database_url=proxy.url)
-    stage.simulator.fail(API, slow=0.3)
-    code = stage.phone_code()
-    login = asyncio.create_task(stage.login(phone_code=code))
-    await until(lambda: stage.asked(API))
-    await proxy.refuse()
-    alice = await login
-    assert (alice["phone_error"], alice["user"]["phone"]) == ("storage_unavailable", None)
-    await proxy.accept()
-    assert (await stage.bind(alice, code)).json()["phone"] == NUMBER
-    assert len(stage.asked(API)) == 1
 
 
 async def test_without_a_database_no_code_is_spent(stage: Stage, proxy: Proxy) -> None:
@@ -767,14 +711,6 @@ async def test_answers_are_swept_when_they_have_been_kept_for_their_time(stage: 
     assert (await stage.user(alice))["phone"] == NUMBER
 
 
-async def test_an_erased_users_answers_are_gone(stage: Stage) -> None:
-    await stage.login("alice", phone_code=stage.phone_code("alice"))
-    bob = await stage.login("bob", phone_code=stage.phone_code("bob"))
-    assert (await leave(stage.client, bob)).status_code == 204
-    assert await stage.number(PENDING) == 0
-    assert await stage.number("phone_answers") == 1
-
-
 async def test_a_stored_answer_reveals_nothing_without_the_secret_key(stage: Stage) -> None:
     alice, code = await stage.login(), stage.phone_code()
     await leave_half_way(stage, alice, code)
@@ -802,7 +738,7 @@ async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
         "apps": 0,
         "not_opened": 1,
     }
-    assert done.returncode == 1
+    assert (done.returncode, done.stderr.partition(" value")[0]) == (1, "WXAUTH_SECRET_KEY_PREVIOUS: 1 stored")
     replica = await stage.replica(secret_key=OTHER_SECRET_KEY)
     assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER
     problem_of(await replica.bind(bob, codes[1]), "invalid_code", 400)
@@ -818,11 +754,6 @@ REMOVALS = "type = 'user.phone_removed'"
 async def alice(stage: Stage) -> Body:
     """Alice, with a number."""
     return await stage.login("alice", phone_code=stage.phone_code(), nickname="Alice")
-
-
-@pytest.fixture
-async def root(stage: Stage, rows: Rows) -> Admin:
-    return await make_admin(stage.client, rows, await stage.login("root"))
 
 
 async def test_people_remove_their_own_number(stage: Stage, alice: Body) -> None:
@@ -841,13 +772,6 @@ async def test_null_removes_the_number_and_the_answer_shows_it(stage: Stage, ali
     assert (answer.json()["phone"], answer.json()["phone_verified"], answer.json()["nickname"]) == (None, None, "Al")
     assert (await stage.change(alice, method=method, phone=None)).status_code == 200
     assert len(await events_of(stage, REMOVALS)) == 1
-
-
-@swept("value", [NUMBER, "", 0, False, [], {}])
-async def test_a_number_cannot_be_set_by_hand(stage: Stage, alice: Body, value: Any) -> None:
-    answer = await stage.change(alice, phone=value, nickname="Al")
-    assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "phone"
-    assert (await stage.user(alice))["nickname"] == "Alice"
 
 
 async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(stage: Stage, alice: Body) -> None:
