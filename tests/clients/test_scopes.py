@@ -2,14 +2,12 @@
 
 import pytest
 
-from tests.fakes import APP, Secrets
+from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.world import AddSibling, Client, Stage, add_client
 from wxauth.server.clients import clients
-from wxauth.server.clients.clients import Credentials, change_client, renew_secret
+from wxauth.server.clients.clients import Credentials, renew_secret
 from wxauth.server.clients.models import Scope
-
-READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
 
 
 @pytest.fixture
@@ -21,15 +19,6 @@ async def orders(add_sibling: AddSibling) -> Credentials:
 async def status_of(client: Client, credentials: Credentials) -> int:
     answer = await client.post("/v1/introspect", data={"token": "none"}, auth=credentials)
     return answer.status_code
-
-
-async def test_without_the_scope_a_client_is_refused(stage: Stage, orders: Credentials) -> None:
-    problem_of(await stage.client.get(READ_TOKEN, auth=orders), "insufficient_scope", 403)
-    await change_client(stage.services.database, "orders", {"scopes": ["users"]}, now=stage.clock())
-    answer = await stage.client.post("/v1/introspect", data={"token": "none"}, auth=orders)
-    problem = problem_of(answer, "insufficient_scope", 403)
-    whole = "wxauth clients set orders --scope introspect --scope users"
-    assert problem["detail"] == f"this needs the scope introspect: {whole}"
 
 
 async def test_a_client_from_before_scopes_keeps_its_rights(stage: Stage) -> None:
@@ -46,12 +35,6 @@ async def test_a_client_has_at_most_one_former_secret(stage: Stage, orders: Cred
         secrets.add(credentials.client_secret)
         renewed.append(credentials)
     assert [await status_of(stage.client, each) for each in (orders, *renewed)] == [401, 200, 200]
-
-
-async def test_an_empty_secret_is_refused_for_a_client_without_a_former_secret(
-    stage: Stage, orders: Credentials
-) -> None:
-    assert await status_of(stage.client, Credentials("orders", "")) == 401
 
 
 # `CLIENT_RATE_LIMIT`: one client's requests are limited and counted, and take nothing from the others.

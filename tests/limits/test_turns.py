@@ -38,18 +38,6 @@ def change_name(client: Client, person: Body, times: int) -> Answers:
     return [asyncio.create_task(ask()) for _ in range(times)]
 
 
-async def test_forty_connections_of_one_person_leave_transactions_for_others(stage: Stage) -> None:
-    alice, bob = await stage.login("alice"), await stage.login("bob")
-    async with row_locked(stage.rows, alice):
-        waiting = change_name(stage.client, alice, 40)
-        await until_locked(stage.rows, AT_ONCE)
-        answer = await stage.client.patch("/v1/me", json={"nickname": "Bob"}, headers=bearer(bob))
-        assert answer.status_code == 200
-        assert await stage.number("pg_locks WHERE NOT granted") == AT_ONCE
-        assert not any(task.done() for task in waiting)
-    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
-
-
 @pytest.mark.usefixtures("simulated")
 async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_for_others(stage: Stage) -> None:
     alice, bob = await stage.login("alice"), await stage.login("bob")

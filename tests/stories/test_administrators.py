@@ -1,7 +1,6 @@
 """What administrators manage besides users: keys, sessions, checks and the trail; and which need a fresh login."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -94,29 +93,6 @@ async def test_without_a_limit_any_login_will_do(stage: Stage, root: Admin) -> N
 # Keys.
 
 
-async def test_a_key_is_rotated_a_stolen_one_withdrawn_and_the_trail_names_the_actor(stage: Stage, root: Admin) -> None:
-    alice = await stage.login("alice")
-    [key] = (await root.read("/keys"))["items"]
-    assert key.keys() == {"kid", "alg", "state", "signs_from", "published_until"}
-    assert (key["alg"], key["state"], key["published_until"]) == ("ES256", "signing", None)
-    rotated = (await root.ask("POST", "/keys/rotate")).json()
-    assert rotated["kid"] != key["kid"]
-    assert (await root.ask("POST", "/keys/rotate")).json() == rotated  # it waits already
-    former, waiting = (await root.read("/keys"))["items"]
-    assert (former["state"], waiting["state"], waiting["signs_from"]) == ("signing", "next", rotated["signs_from"])
-    [event] = await root.events(type="signing_key.rotated")
-    assert (event["actor"], event["data"]) == (root.id, {"kid": rotated["kid"]})
-
-    withdrawn = (await root.ask("POST", f"/keys/{key['kid']}/withdraw")).json()
-    assert withdrawn == {"kid": key["kid"], "signing": rotated["kid"]}
-    problem_of(await stage.me(alice), "invalid_token", 401)
-    again = Admin(root.client, await stage.login("root"))
-    assert [it["kid"] for it in (await again.read("/keys"))["items"]] == [rotated["kid"]]
-    problem_of(await again.ask("POST", f"/keys/{key['kid']}/withdraw"), "not_found", 404)
-    made = (await again.ask("POST", f"/keys/{rotated['kid']}/withdraw")).json()["signing"]  # none was waiting
-    assert [it["kid"] for it in (await Admin(root.client, await stage.login("root")).read("/keys"))["items"]] == [made]
-
-
 # One session.
 
 
@@ -136,29 +112,6 @@ async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(
 
 
 # The trail.
-
-
-async def test_the_trail_is_asked_for_several_types_and_from_one_time_to_another(stage: Stage, root: Admin) -> None:
-    user_id = (await stage.login("alice"))["user"]["id"]
-    changes: list[dict[str, Any]] = [{"status": "disabled"}, {"status": "active"}, {"roles": ["editor"]}]
-    for change in changes:
-        await root.change(user_id, **change)
-    events = await root.events(user_id=user_id)
-    kinds = [event["type"] for event in events]
-    two = [event["type"] for event in await root.events(user_id=user_id, type=[kinds[0], kinds[-1]])]
-    assert two == [kind for kind in kinds if kind in (kinds[0], kinds[-1])]
-    assert len(two) < len(kinds)
-    assert await root.events(user_id=user_id, type="") == events
-    made_at = int(events[0]["id"].replace("-", "")[:12], 16) / 1000  # of its UUIDv7
-    before, then, after = [datetime.fromtimestamp(made_at + seconds, UTC).isoformat() for seconds in (-1, 0, 1)]
-    for times, found in (
-        ({"since": before, "until": after}, events),
-        ({"since": then}, events),
-        ({"since": after}, []),
-        ({"until": then}, []),
-    ):
-        assert await root.events(user_id=user_id, **times) == found, times
-    problem_of(await root.ask("GET", "/events", params={"since": "yesterday"}), "invalid_request", 422)
 
 
 # The checks.

@@ -47,13 +47,6 @@ async def test_the_second_account_enters_an_app_where_the_first_has_an_identity(
     assert await identities(stage.rows, OTHER_APP) == [("openid-b2-home", HOME), ("openid-b2-work", WORK)]
 
 
-async def test_the_account_that_remained_enters_the_app_of_the_other_one(stage: Stage, root: Admin) -> None:
-    home = await stage.login("home", unionid=HOME, app=OTHER_APP)
-    work = await stage.login("work", unionid=WORK)
-    await root.merge(work["user"]["id"], into=home["user"]["id"])
-    assert ids([await stage.login("home", unionid=HOME), await stage.login("work", unionid=WORK)]) == ids([home])
-
-
 async def test_a_second_user_of_the_account_is_merged_at_its_next_login(stage: Stage, root: Admin) -> None:
     second = await stage.login("home")
     work = await join(stage, root)
