@@ -5,13 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import APP, OTHER_APP
-from tests.problems import problem_of
-from tests.world import Body, Stage, bearer, leave
+from tests.fakes import OTHER_APP
+from tests.world import Body, Stage, bearer
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
-UNIONID, OTHER_UNIONID = "o6_bmasdasdsad6_2sgVt7hMZOPfL", "o6_bmasdasdsad6_2sgVt7hMZOPfM"
-MANY = 12_000
 OPEN = "sessions WHERE revoked_at IS NULL"
 COPIES = """
     INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
@@ -42,13 +39,6 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage) -> No
     assert first["session_id"] != newest["session_id"]
     told = "SELECT actor, user_id::text, data ->> 'reason' FROM events WHERE type = 'session.ended'"
     assert await stage.rows.fetch(told) == [("system", newest["user"]["id"], "replaced")]
-
-
-async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(stage: Stage) -> None:
-    old = await stage.login("alice")
-    await open_more(stage, old, 100, ids_begin_with="ffffffff")
-    await replace_sessions(stage.services)
-    problem_of(await stage.refresh(old), "session_revoked", 400)
 
 
 async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(stage: Stage) -> None:
@@ -87,33 +77,6 @@ async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_
     await replace_sessions(stage.services)
     assert await stage.number("sessions") == SESSIONS
     assert await stage.number(OPEN) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.own_database
-@pytest.mark.parametrize("end", ["merge", "erasure"])
-async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends_quickly(
-    stage: Stage, end: str
-) -> None:
-    there, alice = await stage.login(app=OTHER_APP, unionid=UNIONID), await stage.login(unionid=UNIONID)
-    assert alice["user"]["id"] == there["user"]["id"]
-    await open_more(stage, alice, MANY)
-    ended = "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text LIKE '019a0000-%'"
-    await stage.rows.execute(ended)
-    await replace_sessions(stage.services)
-
-    kept = await stage.rows.fetch("SELECT id::text FROM sessions WHERE app_id = $1 ORDER BY id", APP["app_id"])
-    assert len(kept) == SESSIONS
-    assert kept[0]["id"] == f"019a0000-0000-7000-8000-{MANY - SESSIONS + 2:012x}"
-    assert await stage.number(f"{OPEN} AND app_id = '{APP['app_id']}'") == 1
-    assert await stage.number(f"{OPEN} AND app_id = '{OTHER_APP['app_id']}'") == 1
-
-    carol = await stage.login("carol", app=OTHER_APP, unionid=OTHER_UNIONID)
-    if end == "merge":
-        assert (await stage.login(unionid=OTHER_UNIONID))["user"]["id"] == carol["user"]["id"]
-    else:
-        assert (await leave(stage.client, alice)).status_code == 204
-    assert await stage.number("users") == 1
 
 
 async def listed(stage: Stage, tokens: Body, **query: Any) -> Body:

@@ -96,12 +96,6 @@ async def test_a_forged_token_is_refused_without_a_query(offline_client: Client)
         problem_of(answer, "invalid_refresh_token", 400)
 
 
-async def test_a_banned_user_is_refused(stage: Stage) -> None:
-    token = (await stage.login())["refresh_token"]
-    await stage.rows.execute("UPDATE users SET status = 'disabled'")
-    problem_of(await stage.refresh(token), "account_disabled", 403)
-
-
 async def test_a_token_survives_the_rotation_of_the_secret_key(stage: Stage) -> None:
     token = (await stage.login())["refresh_token"]
     former = base64.b64encode(bytes(range(32))).decode()

@@ -11,16 +11,14 @@ from urllib.parse import parse_qs
 import pytest
 from jose import jwt
 
-from tests.fakes import Secrets
-from tests.receiver import Receiver, receiving
+from tests.receiver import Receiver
 from tests.websites.browsers import House
-from tests.world import AddSite, Admin, Body, LogIn, Phone, Site, bearer, until, until_locked
+from tests.world import AddSite, Admin, Body, Phone, Site, bearer, until, until_locked
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
-from wxauth.server.events.webhook_deliveries import Deliveries, place_events
-from wxauth.server.events.webhook_rows import Priority, due_receivers
+from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.merging.merging_rows import erase_identities
 from wxauth.server.service.build import Waits
 from wxauth.server.users.standing_rows import lock_standing
@@ -121,13 +119,6 @@ async def test_a_logout_token_says_whose_session_has_ended(informed: Informed, a
 # Which ends.
 
 
-async def test_a_session_over_by_time_is_not_reported_by_a_later_ban(informed: Informed, login: LogIn) -> None:
-    informed.stage.clock.advance(days=400)
-    informed.root.answer = await login("root")
-    await informed.be_banned()
-    assert await informed.waiting() == 0
-
-
 async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(informed: Informed) -> None:
     bob, services = await informed.get_phone("bob"), informed.stage.services
     assert (await informed.root.merge(bob.user_id, into=informed.phone.user_id)).status_code == 200
@@ -142,12 +133,6 @@ async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(inform
         assert await erase_identities(transaction, row["user_id"], **account, by=SYSTEM, now=informed.stage.clock())
     await informed.deliver()
     assert informed.told() == [bobs]
-
-
-async def test_sites_without_a_uri_and_phones_cost_no_row(informed: Informed) -> None:
-    await informed.change(backchannel_logout_uri=None)
-    await informed.be_banned()
-    assert await informed.waiting() == 0
 
 
 async def test_an_erased_persons_id_stays_in_no_table(informed: Informed) -> None:
@@ -230,23 +215,6 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
     assert len(informed.told()) == 1 + 3 * own
 
 
-async def test_webhooks_that_hang_delay_no_logout_token(informed: Informed, secrets: Secrets) -> None:
-    services = informed.stage.services
-    async with receiving() as hanging:
-        hanging.usual = "hang"
-        for name in ("orders", "mails", "points"):
-            added = await informed.root.ask("POST", "/webhooks", json={"name": name, "url": hanging.url, "types": []})
-            secrets.add_unlogged(added.json()["secret"])
-        await informed.be_banned()
-        await place_events(services)
-        begun = [priority for _, priority in await due_receivers(services.database, now=informed.stage.clock())]
-        assert begun[0] is Priority.BAN_LOGOUT
-        await services[Deliveries].begin_due()
-        await until(lambda: informed.receiver.got)
-        hanging.released.set()
-        await services[Deliveries].drain()
-
-
 @pytest.mark.own_database
 async def test_a_logout_is_in_the_transaction_that_ends_the_session(informed: Informed) -> None:
     async with informed.stage.rows.transaction():
@@ -267,31 +235,3 @@ async def test_a_site_that_is_removed_or_gives_up_its_uri_gets_no_token(informed
         await informed.change(backchannel_logout_uri=None)
     await informed.deliver()
     assert (informed.receiver.got, await informed.waiting()) == ([], 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("url", ["https://169.254.169.254/", "http://100.100.100.200/", "https://localhost.invalid/"])
-async def test_an_address_that_is_not_allowed_is_never_asked(informed: Informed, url: str) -> None:
-    await informed.stage.rows.execute("UPDATE clients SET backchannel_logout_uri = $1", url)
-    await informed.be_banned()
-    await informed.deliver()
-    (line,) = informed.stage.logged("backchannel_logout_not_sent")
-    assert (line["status"], line["reason"]) in [(None, "address refused"), (None, "host not found")]
-    assert await informed.waiting() == 1
-
-
-@pytest.mark.slow
-async def test_twenty_sites_learn_of_a_ban_within_two_seconds(informed: Informed) -> None:
-    named = [informed.alice]
-    for number in range(19):
-        uri = f"{informed.receiver.url}/{number}"
-        site = await informed.add_site(f"site{number}", device=True, backchannel_logout_uri=uri)
-        named.append(ids_in(await informed.device_tokens(site=site)))
-    keeping = asyncio.create_task(informed.stage.services[Deliveries].keep_delivering())
-    await informed.be_banned()
-    async with asyncio.timeout(2):
-        await until(lambda: len(informed.receiver.got) == 20)
-    keeping.cancel()
-    await informed.stage.services[Deliveries].drain()
-    assert sorted(informed.told()) == sorted(named)
-    assert await informed.waiting() == 0

@@ -21,7 +21,7 @@ from tests.upstream import Behaviour, Upstream, answer, endless, hang, raw
 from tests.websites.browsers import House, Tab, refused, sent
 from tests.websites.test_asking import ORDERS
 from tests.websites.test_resources import MCP, RESOURCES
-from tests.world import AddSite, Body, MakeServices, Site, add_client, bearer, body_of, until
+from tests.world import Body, MakeServices, Site, add_client, bearer, body_of, until
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, replace_sessions
@@ -187,12 +187,6 @@ async def test_a_program_on_loopback_is_said_to_be_local_at_any_port(house: Hous
     ):
         page = await house.browser.open(**{**ASKING, "redirect_uri": wrong})
         assert page.status_code == 400, wrong
-
-
-async def test_a_link_of_the_phones_browser_leads_to_the_mini_program(house: House, agent: Site) -> None:
-    phones = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Version/18.5 Mobile Safari/604.1"
-    page = await house.browser.open(**ASKING, headers={"User-Agent": phones})
-    assert "/link" in page.text
 
 
 async def refused_page(house: House, client_id: str = AGENT, *, shows: str = HOST) -> str:
@@ -520,11 +514,3 @@ async def test_there_are_keys_of_id_tokens_without_any_site(make_services: MakeS
     services = await make_services(resources=RESOURCES, client_documents=HOST)
     keys: Callable[..., Any] = services.parts[type(services.verifier._keys)].id_token_key
     assert (await keys("RS256", services.clock())).kid
-
-
-async def test_the_sessions_of_an_agent_end_with_a_merge_and_a_ban(
-    house: House, agent: Site, add_site: AddSite
-) -> None:
-    tokens = await asked(house, agent)
-    await house.ban()
-    refused(await agent.refresh(tokens), "invalid_grant")

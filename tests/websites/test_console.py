@@ -228,18 +228,6 @@ def tokens_of(phone: Phone, services: Services) -> Body:
     return {**phone.tokens, "access_token": token}
 
 
-async def test_logins_to_websites_and_to_the_console_are_counted(office: Office) -> None:
-    async def logins() -> int:
-        return (await office.root.read("/numbers", days=1))["days"][0]["logins"]
-
-    before = await logins()
-    await office.opened()
-    tokens = await office.tokens()
-    await office.extend()
-    await office.shop.refresh(tokens)
-    assert await logins() == before + 2
-
-
 # The site that it is.
 
 

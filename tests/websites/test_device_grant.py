@@ -127,15 +127,6 @@ async def test_of_polls_at_once_all_but_one_are_too_early(house: House) -> None:
     refused(await house.shop.poll(started), "authorization_pending")
 
 
-async def test_a_refusal_is_access_denied(house: House) -> None:
-    started, scan_id = await house.claimed()
-    for _ in range(2):
-        assert (await house.phone.decide(scan_id, "deny")).status_code == 204
-    problem_of(await house.phone.decide(scan_id, "approve"), "scan_over", 404)
-    refused(await house.shop.poll(started), "access_denied")
-    problem_of(await house.phone.scan(started), "scan_over", 404)
-
-
 async def test_repeating_a_verdict_changes_nothing(house: House) -> None:
     started, scan_id = await house.claimed(browser_ip=OFFICE)
     for _ in range(2):

@@ -11,28 +11,15 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, keys_at, refused
 from tests.world import Admin, Body, Client, bearer, until_locked
-from wxauth.guard import BearerGuard
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.resealing import reseal
-
-
-async def test_a_guard_finds_the_mini_program_in_a_websites_token(house: House) -> None:
-    await house.change(scopes=["openid", "roles"])
-    keys, phones = house.stage.services[KeyRing], house.phone.tokens
-    guard = BearerGuard("https://auth.test", keys=keys, clock=lambda: house.stage.clock().timestamp())
-    user = await guard.verify((await house.device_tokens())["access_token"])
-    assert (str(user.id), user.app_id, user.openid) == (house.phone.user_id, APP["app_id"], phones["user"]["openid"])
-    assert user.scope == {"openid", "roles"}
-    own = await guard.verify(phones["access_token"])
-    assert (own.app_id, own.scope) == (APP["app_id"], frozenset())
 
 
 @pytest.mark.no_database

@@ -1,18 +1,15 @@
 """The removal of a site with many open sessions: it is refused at once, and its sessions end page by page."""
 
 import asyncio
-import signal
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
-from tests.processes import WXAUTH, Running
 from tests.websites.browsers import House, refused
-from tests.world import Admin, bearer, until, until_locked
+from tests.world import Admin, bearer, until
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
 
 PAGES = 20
@@ -89,7 +86,11 @@ async def test_a_removal_waits_for_nobody_and_locks_no_more_than_a_page_of_peopl
         await until(partial(house.stage.rows.fetchval, f"SELECT count(*) = 1 FROM {OPEN}"))
         assert not await house.is_in(tokens)
     await sweeping
-    await sweep(house.stage.services, pause=0)
+    replicas = (house.stage.services, await house.stage.make_services())
+    keeping = [asyncio.create_task(keep_house(each, check_pause=0.01)) for each in replicas]
+    await until(partial(house.stage.rows.fetchval, "SELECT count(*) = 0 FROM clients WHERE name = 'shop'"))
+    for task in keeping:
+        task.cancel()
     await assert_all_have_ended_once(house)
 
 
@@ -111,38 +112,3 @@ async def test_a_removed_site_whose_people_are_locked_delays_no_other(house: Hou
             assert (await root.ask("DELETE", f"/clients/{name}")).status_code == 204
         await sweep(house.stage.services, pause=0)
         assert await house.stage.rows.fetch("SELECT name FROM clients WHERE removed_by IS NOT NULL") == [("a",)]
-
-
-async def test_while_a_page_hangs_all_but_its_people_are_free(house: House, root: Admin) -> None:
-    await add_crowd(house, 2)
-    async with house.stage.rows.transaction():
-        await house.stage.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
-        removing = asyncio.create_task(root.ask("DELETE", "/clients/shop"))
-        await until_locked(house.stage.rows)
-        free = await house.stage.rows.fetch("SELECT FROM users FOR UPDATE SKIP LOCKED")
-        assert len(free) == await house.stage.number("users") - PAGE_SIZE
-        assert (await house.phone.ask("GET")).status_code == 200
-    assert (await removing).status_code == 204
-
-
-@pytest.mark.process
-async def test_a_removal_that_is_killed_is_continued_by_any_number_of_replicas(
-    house: House, database_url: str, tmp_path: Path
-) -> None:
-    await add_crowd(house, 5)
-    env = {"WXAUTH_DATABASE_URL": database_url}
-    with Running(WXAUTH, "clients", "remove", "shop", cwd=tmp_path, env=env) as command:
-        command.wait_for(f"removed shop\n{4 * PAGE_SIZE} sessions left\n")
-        async with house.stage.rows.transaction():
-            await house.stage.rows.execute("LOCK TABLE site_logins IN EXCLUSIVE MODE")
-            await until_locked(house.stage.rows)
-            assert command.end(signal.SIGKILL) == -signal.SIGKILL
-    assert await house.stage.number(OPEN) > 0
-    keeping = [
-        asyncio.create_task(keep_house(services, check_pause=0.01))
-        for services in (house.stage.services, await house.stage.make_services())
-    ]
-    await until(partial(house.stage.rows.fetchval, "SELECT count(*) = 0 FROM clients WHERE name = 'shop'"))
-    for task in keeping:
-        task.cancel()
-    await assert_all_have_ended_once(house)

@@ -6,7 +6,7 @@ import pytest
 from jose import jwt
 
 from tests.sweeps import Sweep
-from tests.websites.browsers import BYE, Browser, House, hidden_fields, refused, sent
+from tests.websites.browsers import BYE, Browser, House, hidden_fields, sent
 from tests.world import Body
 
 END = "/v1/end_session"
@@ -24,17 +24,6 @@ async def is_logged_in(browser: Browser) -> bool:
     reported = sent(await browser.open(prompt="none"))
     assert reported.get("error") in (None, "login_required")
     return "code" in reported
-
-
-@pytest.mark.parametrize(("method", "place"), [("GET", "params"), ("POST", "data")])
-async def test_oidcc_rp_initiated_logout(house: House, tokens: Body, method: str, place: str) -> None:
-    assert await is_logged_in(house.browser)
-    asked = {"id_token_hint": tokens["id_token"], "post_logout_redirect_uri": BYE, "state": "s-2"}
-    options: Any = {place: asked}
-    answer = await house.browser.client.request(method, END, **options)
-    assert sent(answer, BYE) == {"state": "s-2"}
-    assert not await is_logged_in(house.browser)
-    refused(await house.shop.refresh(tokens), "invalid_grant")
 
 
 async def test_oidcc_rp_initiated_logout_goes_only_where_it_may(house: House) -> None:

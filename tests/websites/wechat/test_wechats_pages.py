@@ -20,14 +20,12 @@ from tests.websites.street import (
     PAGE,
     Street,
     Visitor,
-    by_the_mini_program,
     found_in,
 )
-from tests.websites.test_web_view import WEB_VIEW, opened_by
-from tests.world import EDGE, Admin, LogIn, Phone, set_roles, until, until_locked
+from tests.world import EDGE, Admin, set_roles, until, until_locked
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
-from wxauth.server.dev.wechat.controls import CodeRequest, openid_of, unionid_of
+from wxauth.server.dev.wechat.controls import CodeRequest
 from wxauth.server.dev.wechat.controls import Visitor as Visit
 
 ON_A_COMPUTER_IN_WECHAT = EDGE + " MicroMessenger/7.0.20.1781(0x6700143B) NetType/WIFI WindowsWechat Language/zh_CN"
@@ -61,48 +59,6 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(street: Street, door: 
     assert event["ip"] is not None
     assert f'wxauth_doors_total{{door="{door}",outcome="logged_in"}} 1.0' in await street.metrics()
     assert (await street.shop.refresh(tokens)).status_code == 200
-
-
-@pytest.mark.slow
-async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(street: Street) -> None:
-    async def in_an_app(person: str, app_id: str) -> str:
-        return (await LogIn(street.stage.client)(person, app_id=app_id))["user"]["id"]
-
-    async def in_web_view(person: str, app_id: str) -> str:
-        phone = Phone(street.stage.client, await LogIn(street.stage.client)(person, app_id=app_id), lambda: person)
-        _, query = opened_by(await street.visitor(WEB_VIEW).show())
-        return await street.person_of(await by_the_mini_program(street, phone, **query))
-
-    async def in_wechat(person: str, _: str) -> str:
-        return await street.person_of(await street.visitor("account", person).log_in())
-
-    async def on_a_computer(person: str, _: str) -> str:
-        return await street.person_of(await street.visitor("website", person).log_in())
-
-    doors = (
-        (in_an_app, MINI, "mini_program"),
-        (in_web_view, APPS[1]["app_id"], "mini_program"),  # another one, so that the web-view may be first too
-        (in_wechat, PAGE, "official_account"),
-        (on_a_computer, COMPUTER, "website"),
-        (in_an_app, MOBILE_APP["app_id"], "mobile_app"),
-    )
-    orders = [doors[number:] + doors[:number] for number in range(len(doors))]  # each before and after each other one
-    users_before, _ = await street.people()
-    with Sweep() as cases:
-        for number, order in enumerate(orders):
-            with cases.case(*(f"{door.__name__}({kind})" for door, _, kind in order)):
-                person, users = f"person-{number}", set()
-                for door, app_id, _ in order:
-                    users.add(await door(person, app_id))
-                    street.stage.clock.advance(seconds=20)
-                phone = Phone(street.stage.client, await LogIn(street.stage.client)(person, app_id=MINI))
-                assert (users, (await phone.ask("GET")).json()["unionid"]) == ({phone.user_id}, unionid_of(person))
-                identities = (await phone.ask("GET", "/identities")).json()["items"]
-                assert [(it["app_id"], it["kind"], it["openid"]) for it in identities] == [
-                    (app_id, kind, openid_of(person, app_id)) for _, app_id, kind in order
-                ]
-    assert (await street.people())[0] == users_before + len(orders)
-    assert await street.stage.number("unionids") == users_before + len(orders)
 
 
 async def test_wechats_page_is_asked_with_its_parameters_in_its_order(street: Street) -> None:
@@ -437,15 +393,6 @@ async def test_who_is_banned_or_leaving_is_refused_at_the_door_and_before_the_to
         assert await street.stage.number("users WHERE (erase_at IS NULL) = $1", erase_at is None) == 1
         await street.stage.rows.execute("UPDATE users SET status = 'active', erase_at = NULL")
     await street.tokens_for(await street.visitor(door).log_in())
-
-
-async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(street: Street) -> None:
-    location = await street.visitor().log_in()
-    await street.erase()
-    refused(await street.redeem(said(location)["code"]), "invalid_grant")
-    assert await street.people() == (0, 0)
-    assert await street.stage.number("site_logins WHERE openid IS NOT NULL") == 0
-    assert await street.stage.number("site_logins WHERE state_hash IS NOT NULL AND browser_ip IS NOT NULL") == 0
 
 
 async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_relayed(street: Street) -> None:
