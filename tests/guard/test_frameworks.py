@@ -196,32 +196,10 @@ async def test_the_example_guards_its_routes(framework: str) -> None:
                 with sweep.case("no role"):
                     answer = await client.delete("/orders/7", headers=bearer(token))
                     problem_of(answer, "insufficient_role", 403)
+                    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
                 with sweep.case("the role"):
                     answer = await client.delete("/orders/7", headers=issuer.headers(roles=["clerk"]))
                     assert answer.status_code == 204
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_the_example_may_guard_a_resource(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def of_resource(name: str, example: Callable[[str], str] = example) -> str:
-        needs = 'audience="https://mcp.test/mcp", scopes=["orders:read"]).requires("orders:write")'
-        return example(name).replace('issuer="http://127.0.0.1:8000")', f'issuer="http://127.0.0.1:8000", {needs}')
-
-    monkeypatch.setattr(sys.modules[__name__], "example", of_resource)
-    issuer = TestIssuer(issuer="http://127.0.0.1:8000", audience="https://mcp.test/mcp")
-    metadata = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
-    async with FRAMEWORKS[framework]() as (shown, client):
-        with issuer.trusted_by(shown["guard"]):
-            assert (await client.get("/orders")).headers["www-authenticate"] == f"Bearer {metadata}"
-            narrow, wide = [
-                await client.get("/orders", headers=issuer.headers(scope=scope, client_id="https://agent.test/a.json"))
-                for scope in ("orders:read", "orders:read orders:write")
-            ]
-            problem_of(narrow, "insufficient_scope", 403)
-            needed = 'Bearer error="insufficient_scope", scope="orders:read orders:write"'
-            assert narrow.headers["www-authenticate"] == f"{needed}, {metadata}"
-            assert wide.json()["openid"] == ""
 
 
 def test_an_example_fits_on_a_screen() -> None:
