@@ -267,7 +267,7 @@ function showPage({ url, status }, page, ...more) {
   )
   const links = [...page.querySelectorAll('body a[href]')].map((link) => {
     const target = new URL(link.getAttribute('href'), url).href
-    return h('button', { type: 'button', class: 'small', onclick: () => tap('openPage', () => browse(target)) }, link.textContent)
+    return small('openPage', () => browse(target), link.textContent)
   })
   $('web-page').replaceChildren(
     h('p', {}, h('small', {}, `${status} ${url.split('?')[0]}`)),
@@ -349,6 +349,9 @@ async function tap(name, action = TAPS[name]) {
   await poll()
 }
 
+/** A small button for an action. */
+const small = (name, act, said = text(name)) => h('button', { type: 'button', class: 'small', onclick: () => tap(name, act) }, said)
+
 // Showing the state.
 
 let toastTimer
@@ -406,12 +409,7 @@ function showDevices(sessions) {
         : h('button', { type: 'button', onclick: () => revoke(id) }, text('signOut')),
     ),
   )
-  const others = h(
-    'button',
-    { type: 'button', class: 'small', onclick: () => tap('signOutOthers') },
-    text('signOutOthers'),
-  )
-  showSheet(h('ul', { class: 'devices' }, items), ...(items.length > 1 ? [others] : []))
+  showSheet(h('ul', { class: 'devices' }, items), ...(items.length > 1 ? [small('signOutOthers')] : []))
 }
 
 /** The question to the person, with "refuse" as easy to reach as "log in", and the number to type, if there is one. */
@@ -472,7 +470,7 @@ async function showOrder(number, { goodsPrice }, event = DELIVERED) {
   const notify = (name, wanted) => {
     const whose = { person: person(), app_id: appId(), outTradeNo: number }
     const act = () => simulated('/notices', { ...whose, event: wanted }).then(() => showOrder(number, { goodsPrice }, wanted))
-    return h('button', { type: 'button', class: 'small', onclick: () => tap(name, act) }, text(name))
+    return small(name, act)
   }
   const state = h('strong')
   const acts = h('div', { class: 'buttons' }, notify('notifyAgain', DELIVERED), notify('refund', REFUNDED))
@@ -624,6 +622,17 @@ async function greet() {
 
 // Starting the page.
 
+/** The buttons of an element. Its `data-taps` name their actions, each with its text if that has another name. */
+function showTaps(place) {
+  const { about, taps } = place.dataset
+  const described = about && `about-${about}`
+  const buttons = taps.split(' ').map((each) => {
+    const [name, said = name] = each.split(':')
+    return h('button', { type: 'button', 'data-tap': name, 'data-text': said, 'aria-describedby': described })
+  })
+  place.append(...(about ? [h('span', { id: described, 'data-text': about })] : []), ...buttons)
+}
+
 function start() {
   $('service').textContent = service
   $('address').value = `${setup.site_url}/`
@@ -639,6 +648,7 @@ function start() {
   $('entry').append(...ENTRIES.map((entry) => option(entry, `entry.${entry}`)))
   $('browser').append(...BROWSERS.map((browser) => option(browser, `browser.${browser}`)))
 
+  for (const place of document.querySelectorAll('[data-taps]')) showTaps(place)
   for (const button of document.querySelectorAll('[data-tap]'))
     button.addEventListener('click', () => tap(button.dataset.tap))
   for (const button of document.querySelectorAll('[data-shift]'))
@@ -674,7 +684,7 @@ function start() {
     poll()
   })
   $('agent').hidden = !setup.agent
-  $('failing').hidden = !setup.shop_url.startsWith(setup.site_url) // another shop fails by itself
+  document.querySelector('[data-tap=buyFailing]').hidden = !setup.shop_url.startsWith(setup.site_url) // another shop fails by itself
   new BroadcastChannel('agent').onmessage = ({ data }) => tap('connected', () => agent.finish(data))
   $('choose').addEventListener('click', () => $('file').click())
   $('file').addEventListener('change', async () => {
