@@ -14,15 +14,13 @@ PEERS = (*_GO, "express")
 
 _SOURCES = ROOT / "benchmarks/services"
 _EXPRESS = _SOURCES / "express"
-_GOPATH = [path for path in (*os.environ.get("GOPATH", "").split(os.pathsep), "/usr/share/gocode") if path]
-"""The last is where Debian installs Go packages."""
-_PGX = "src/github.com/jackc/pgx"
+_GO_PEER = _SOURCES / "go"
 
 
 def missing(name: str) -> str | None:
-    """The command that installs what this machine lacks for a service; None if nothing is missing."""
-    if name in _GO and not (shutil.which("go") and any(Path(path, _PGX).is_dir() for path in _GOPATH)):
-        return "apt-get install golang golang-github-jackc-pgx-v4-dev"
+    """What this machine lacks for a service, or the command that installs it; None if nothing is missing."""
+    if name in _GO and not shutil.which("go"):
+        return "Go, as new as benchmarks/services/go/go.mod says"
     if name == "express" and not (shutil.which("node") and shutil.which("npm")):
         return "apt-get install nodejs npm"
     return None
@@ -32,8 +30,7 @@ def command_of(name: str, folder: Path) -> Sequence[str]:
     """Build a service, and return the command that runs it."""
     if name in _GO:
         binary = folder / f"{name}-peer"
-        env = {**os.environ, "GO111MODULE": "off", "GOPATH": os.pathsep.join(_GOPATH), "GOFLAGS": ""}
-        _run("go", "build", "-o", str(binary), *map(str, sorted(_SOURCES.glob("go/*.go"))), env=env)
+        _run("go", "build", "-C", str(_GO_PEER), "-o", str(binary), env={**os.environ, "GOFLAGS": ""})
         return [str(binary)]
     _run("npm", "ci", "--prefix", str(_EXPRESS), "--loglevel=error", env=dict(os.environ))
     return [shutil.which("node") or "node", str(_EXPRESS / "app.js")]
@@ -43,7 +40,8 @@ def versions() -> dict[str, str]:
     """The versions of the tools of those peers that can run here."""
     told = {}
     if missing("go") is None:
-        told["go"] = f"{_run('go', 'env', 'GOVERSION', env=dict(os.environ))}, pgx 4"
+        pgx = (_GO_PEER / "go.mod").read_text().partition("pgx/v5 v")[2].split()[0]
+        told["go"] = f"{_run('go', 'env', '-C', str(_GO_PEER), 'GOVERSION', env=dict(os.environ))}, pgx {pgx}"
     if missing("express") is None:
         packages = json.loads((_EXPRESS / "package-lock.json").read_text())["packages"]
         names = json.loads((_EXPRESS / "package.json").read_text())["dependencies"]

@@ -20,7 +20,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v4/pgxpool"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -149,7 +149,7 @@ func bearer(r *http.Request) string {
 	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 }
 
-func (s *service) sign(said interface{}) (string, error) {
+func (s *service) sign(said any) (string, error) {
 	payload, err := json.Marshal(said)
 	if err != nil {
 		return "", err
@@ -167,7 +167,7 @@ func (s *service) sign(said interface{}) (string, error) {
 }
 
 // verify checks the signature, and reads the claims.
-func (s *service) verify(token string, said interface{}) error {
+func (s *service) verify(token string, said any) error {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 || parts[0] != jwtHeader {
 		return errInvalid
@@ -210,7 +210,7 @@ func only(method string, handler http.HandlerFunc) http.HandlerFunc {
 }
 
 func main() {
-	pool, err := pgxpool.Connect(context.Background(), os.Getenv("DATABASE_URL"))
+	pool, err := pgxpool.New(context.Background(), os.Getenv("DATABASE_URL"))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -22,8 +22,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgconn"
-	"github.com/jackc/pgx/v4"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
@@ -139,8 +139,8 @@ type wholeUser struct {
 	OpenID      string    `json:"openid"`
 }
 
-func (u *wholeUser) fields() []interface{} {
-	return []interface{}{
+func (u *wholeUser) fields() []any {
+	return []any{
 		&u.ID, &u.UnionID, &u.Nickname, &u.AvatarURL, &u.Phone, &u.Roles, &u.Status, &u.CreatedAt, &u.LastLoginAt,
 	}
 }
@@ -215,7 +215,7 @@ func (s *whole) logIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sessionID := newID(now)
-	session := []interface{}{sessionID, s.appID, wechat.OpenID, sealed, ip, r.UserAgent(), now, float64(refreshTTL)}
+	session := []any{sessionID, s.appID, wechat.OpenID, sealed, ip, r.UserAgent(), now, float64(refreshTTL)}
 	found, isNew, err := s.enter(r.Context(), session, wechat.UnionID, now)
 	if err != nil {
 		log.Print(err)
@@ -238,7 +238,7 @@ func (s *whole) logIn(w http.ResponseWriter, r *http.Request) {
 		SessionID: uuidText(sessionID), IsNew: isNew,
 		WeChatMS: milliseconds(exchanged.Sub(now)), DatabaseMS: milliseconds(stored.Sub(exchanged)),
 	})
-	writeJSON(w, map[string]interface{}{
+	writeJSON(w, map[string]any{
 		"access_token": access, "token_type": "Bearer", "expires_in": ttl,
 		"refresh_token": s.refreshToken(sessionID, 0), "refresh_expires_in": refreshTTL,
 		"session_id": uuidText(sessionID), "is_new_user": isNew, "user": found,
@@ -247,7 +247,7 @@ func (s *whole) logIn(w http.ResponseWriter, r *http.Request) {
 
 // enter finds or creates the user, and opens the session. Of two first logins at once, one finds the other's identity.
 func (s *whole) enter(
-	ctx context.Context, session []interface{}, unionID string, now time.Time,
+	ctx context.Context, session []any, unionID string, now time.Time,
 ) (found *wholeUser, isNew bool, err error) {
 	for attempt := 0; attempt < 5; attempt++ {
 		found = &wholeUser{}
