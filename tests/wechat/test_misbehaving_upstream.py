@@ -134,3 +134,4 @@ async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_ho
     (line,) = service_asking.stage.logged("wechat_not_connected")
     assert line["reason"] == "no way through the proxy: the connection was closed without an answer"
     assert (line["host"], line["next_host"]) == (f"127.0.0.1:{upstream.port}", "localhost:1")
+    assert "wxauth check" in line["what_to_change"]

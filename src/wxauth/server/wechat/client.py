@@ -299,8 +299,8 @@ class WeChat:
             return await self.http.send(asked.to(self._base), stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
-            hosts = {"host": _place_of(self._base), "next_host": _place_of(self._fallback)}
-            log.warning("wechat_not_connected", reason=str(exc), **hosts)
+            fields = {"reason": str(exc), "host": _place_of(self._base), "next_host": _place_of(self._fallback)}
+            log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
         return await self.http.send(asked.to(self._fallback), stream=True)
 
 
