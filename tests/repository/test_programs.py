@@ -9,16 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.programs import needs
 from tests.repository.project import in_a_clone
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = (
-    *("tests/node", "tests/packing", "tests/deploy", "clients/node", "examples/express", "examples/uni-app"),
-    *("examples/mcp/node", "benchmarks/services/express"),
-)
-FOLDERS = [ROOT / name for name in PACKAGES]
+DEPENDABOT = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+RENEWED = {update["package-ecosystem"]: update.get("directories", []) for update in DEPENDABOT}
+FOLDERS = [ROOT / name.removeprefix("/") for name in RENEWED["npm"]]
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -42,6 +41,13 @@ def test_packages_of_npms_run_nothing_when_they_are_installed(folder: Path) -> N
 def test_only_the_guard_for_node_may_be_published() -> None:
     packages = {folder: json.loads((folder / "package.json").read_text()) for folder in FOLDERS}
     assert [folder for folder, package in packages.items() if not package.get("private")] == [ROOT / "clients/node"]
+
+
+@in_a_clone
+def test_dependabot_renews_the_packages_of_every_folder() -> None:
+    for ecosystem, file in (("npm", "package-lock.json"), ("gomod", "go.mod"), ("maven", "pom.xml")):
+        listed = subprocess.run(["git", "ls-files", f"**/{file}"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert RENEWED[ecosystem] == [f"/{Path(name).parent}" for name in listed.stdout.splitlines()]
 
 
 def test_a_clone_copies_what_another_has_installed_until_the_lock_is_another(tmp_path: Path) -> None:
