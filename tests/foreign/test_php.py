@@ -10,11 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.clock import PATIENCE
 from tests.docs import ROOT, block
 from tests.foreign.conftest import Issuer, Publisher, listening
-from tests.processes import Running, free_port
+from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.processes import free_port
 from tests.programs import needs
+from tests.sweeps import Sweep
 from tests.world import bearer
 
 pytestmark = pytest.mark.process
@@ -26,9 +27,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(ROOT / "examples/php", tmp_path_factory.mktemp("php"), dirs_exist_ok=True))
 
 
-def served(site: Path, issuer_url: str, credentials: str, script: str) -> AbstractContextManager[httpx.Client]:
+def served(
+    site: Path, issuer_url: str, credentials: str, script: str, **more: str
+) -> AbstractContextManager[httpx.Client]:
     address = f"127.0.0.1:{free_port()}"
-    env = {"WXAUTH_ISSUER": issuer_url, "WXAUTH_CLIENT": credentials}
+    env = {"WXAUTH_ISSUER": issuer_url, "WXAUTH_CLIENT": credentials, **more}
     return listening(needs("php"), "-S", address, script, says="started", cwd=site, url=f"http://{address}", **env)
 
 
@@ -102,7 +105,40 @@ def test_a_frameworks_middleware_is_guarded_and_tested_without_wxauth(site: Path
         assert code_of(orders.get("/orders", headers=bearer("mallory"))) == (401, "invalid_token")
 
 
-# The keys of the recipe that verifies tokens itself.
+# The recipe that verifies tokens itself: its claims, with php-jwt replaced, which checks signature and times; its keys.
+
+
+CLAIMS = """<?php
+namespace Firebase\\JWT {
+    class JWT
+    {
+        public static int $leeway;
+
+        public static function decode(string $token, array $keys, ?\\stdClass &$header): \\stdClass
+        {
+            $read = fn (string $part) => json_decode(base64_decode(strtr($part, '-_', '+/')));
+            [$header, $claims] = array_map($read, explode('.', $token));
+            return $claims;
+        }
+    }
+}
+namespace {
+    require 'wxauth_claims.php';
+    set_exception_handler(fn ($met) => http_response_code($met instanceof UnexpectedValueException ? 401 : 500));
+    wxauth_claims(substr($_SERVER['HTTP_AUTHORIZATION'], 7), getenv('WXAUTH_ISSUER'), []);
+}
+"""
+
+
+def test_php_refuses_tokens_whose_form_type_or_claims_are_others(site: Path, issuer: Issuer) -> None:
+    own = ("alg ES", "no ", "typ", "an id_token", "crit", "iss", "aud", "signature", "two", "five")
+    refused = {name: REFUSED[name] for name in REFUSED if name.startswith(own)}
+    (site / "claims.php").write_text(CLAIMS)
+    with served(site, issuer.url, "", "claims.php") as orders, Sweep() as sweep:
+        for name, forgery in {**ACCEPTED, **refused}.items():
+            with sweep.case(name):
+                answer = orders.get("/", headers=bearer(issuer.forge(forgery)))
+                assert answer.status_code == (401 if name in refused else 200), answer.text
 
 
 SERVICE = """<?php
@@ -123,17 +159,8 @@ def kept(tmp_path: Path) -> Path:
 def service(site: Path, publisher: Publisher, kept: Path) -> Iterator[Callable[[str], int]]:
     """Status of the answer to a token with this key; the service has four processes."""
     (site / "service.php").write_text(SERVICE)
-    address = f"127.0.0.1:{free_port()}"
-    env = {
-        "WXAUTH_ISSUER": publisher.url,
-        "KEYS": str(kept),
-        "PHP_CLI_SERVER_WORKERS": "4",
-    }
-    with Running(needs("php"), "-S", address, "service.php", cwd=site, env=env) as process:
-        process.wait_for("started")
-        limits = httpx.Limits(max_keepalive_connections=0)
-        with httpx.Client(base_url=f"http://{address}", trust_env=False, limits=limits, timeout=PATIENCE) as client:
-            yield lambda kid: client.get("/", params={"kid": kid}).status_code
+    with served(site, publisher.url, "", "service.php", KEYS=str(kept), PHP_CLI_SERVER_WORKERS="4") as client:
+        yield lambda kid: client.get("/", params={"kid": kid}).status_code
 
 
 def made_older(kept: Path, seconds: int) -> None:
