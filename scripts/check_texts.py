@@ -17,6 +17,8 @@ IN_ENGLISH_ALONE = [DOCS / "architecture.md", DOCS / "development.md"]
 """For those who change the code, whose names and comments are English."""
 LONGEST_README = 150
 """Lines that are read in five minutes."""
+SHOWN = r"""(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"|[^<>{}]+(?=</button>)|(?<=\|\| ')[^']+(?='\}\})"""
+"""What people read in code: titles, reasons, and the words on buttons."""
 
 
 def shape(text: str) -> dict[str, list[Any]]:
@@ -26,10 +28,7 @@ def shape(text: str) -> dict[str, list[Any]]:
     code = [*re.findall(r"^ {4}scripts.*$", prose, re.MULTILINE), *blocks]
     return {
         "headings": re.findall(r"^#+ ", prose, re.MULTILINE),
-        "code": [
-            re.sub(r'(?m)(^| +)(#|//) .*|(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"', "", block)
-            for block in code
-        ],
+        "code": [re.sub(rf"(?m)(^| +)(#|//) .*|{SHOWN}", "", block) for block in code],
         "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
         "rows": [re.findall("`.*?`", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
         "links": [re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\(((?!README)[^)]+)\)", prose)],
