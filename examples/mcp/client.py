@@ -90,7 +90,7 @@ def provider(url: str, client_id: str, client_secret: str | None, browser: Brows
 
 async def call(tool: str, arguments: dict[str, object]) -> None:
     url = os.environ.get("RESOURCE", "http://127.0.0.1:8005/mcp")
-    browser = Browser(int(os.environ.get("CALLBACK_PORT", "8006")))
+    browser = Browser(int(os.environ.get("CALLBACK_PORT", "8012")))
     auth = provider(url, os.environ["CLIENT_ID"], os.environ.get("CLIENT_SECRET"), browser)
     async with (
         httpx2.AsyncClient(auth=auth, timeout=30) as http,

@@ -1,6 +1,6 @@
 <?php
 
-// php -S 127.0.0.1:8009 fake_wxauth.php, and WXAUTH_ISSUER=http://127.0.0.1:8009 for the service: alice is a user, carol is staff.
+// php -S 127.0.0.1:8013 fake_wxauth.php, and WXAUTH_ISSUER=http://127.0.0.1:8013 for the service: alice is a user, carol is staff.
 $token = $_POST['token'] ?? '';
 $roles = ['alice' => [], 'carol' => ['staff']];
 $user = ['active' => true, 'aud' => 'wxauth', 'sub' => '01900000-0000-7000-8000-000000000001', 'openid' => "openid-$token"];

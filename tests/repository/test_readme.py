@@ -31,6 +31,12 @@ FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchm
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
 
 
+LISTENS = re.compile(
+    r"""(?:--port[ "',]+|-S 127\.0\.0\.1:|\.listen\(|PORT["')}]*(?:, | = | \?\? |:-|:=|:)["']?)(\d{4})"""
+)
+"""How an example or a page says on which port a service listens."""
+
+
 def example_settings() -> dict[str, tuple[bool, str]]:
     """Of `.env.example`: each name without its prefix, whether it is commented out, and its value."""
     lines = re.findall(rf"^(# )?{PREFIX}(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
@@ -250,3 +256,15 @@ def test_the_guarded_service_shown_can_be_run() -> None:
     }
     exec(code_blocks(ROOT / "README.md", "python")[0], around)
     assert list(app.openapi()["paths"]) == ["/orders"]
+
+
+def test_the_examples_listen_on_the_ports_that_their_table_names() -> None:
+    page = ROOT / "examples/README.md"
+    shown = [(port, link) for port, what, _ in table(page, "port") for link in re.findall(r"\]\((.+?)\)", what)]
+    named = {(port, os.path.normpath(page.parent / link)) for port, link in shown}
+    files = [file for folder in ("examples", "clients/node", "docs") for file in (ROOT / folder).rglob("*")]
+    read = [file for file in files if file.is_file() and not {"node_modules", "target"} & {*file.parts}]
+    found = {(port, str(file)) for file in read for port in LISTENS.findall(file.read_text(errors="ignore"))}
+    assert {port for port, _ in found} == {port for port, _ in named}
+    for port, link in named:
+        assert any(at == port and file.startswith(link) for at, file in found), f"{link} does not listen on {port}"

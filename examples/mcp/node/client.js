@@ -7,7 +7,7 @@ import { UnauthorizedError } from '@modelcontextprotocol/sdk/client/auth.js'
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 
-const { RESOURCE = 'http://127.0.0.1:8005/mcp', CLIENT_ID, CLIENT_SECRET, CALLBACK_PORT = '8006' } = process.env
+const { RESOURCE = 'http://127.0.0.1:8005/mcp', CLIENT_ID, CLIENT_SECRET, CALLBACK_PORT = '8012' } = process.env
 const [, , tool, args = '{}'] = process.argv
 const isByDocument = CLIENT_ID.startsWith('https://')
 const registered = { client_id: CLIENT_ID, ...(CLIENT_SECRET ? { client_secret: CLIENT_SECRET } : {}) }
