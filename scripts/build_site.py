@@ -43,8 +43,12 @@ _COLOURS: Final = """\
   --md-accent-fg-color: #6cc998;
   --md-typeset-a-color: #6cc998;
 }
+.md-option {
+  display: none;
+}
 """
-"""Our green, as on the console: the theme's has a contrast of 2.8 on white, and readers need 4.5 (WCAG 2.2, 1.4.3)."""
+"""Our green, as on the console: the theme's has a contrast of 2.8 on white, and readers need 4.5 (WCAG 2.2, 1.4.3).
+The theme's switch of colours, which the system sets here, could be reached by Tab, and was not seen."""
 
 
 def write_source(language: str, folder: Path, *, source: str | None = None) -> None:

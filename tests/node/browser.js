@@ -1,5 +1,7 @@
 // Chromium for tests: its pages, and their errors.
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { chromium } from 'playwright-core'
 
 const FLAGS = [
@@ -10,6 +12,14 @@ const FLAGS = [
 
 /** Milliseconds for what takes a fraction of one second on an idle machine. */
 export const PATIENCE = 60_000
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+
+/** A computer's window, and a phone's. */
+export const SIZES = [
+  { width: 1280, height: 720 },
+  { width: 375, height: 667 },
+]
 
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })
 
@@ -115,5 +125,20 @@ export async function eventually(holds) {
       if (Date.now() > deadline) throw failure
       await new Promise((resolve) => setTimeout(resolve, 50))
     }
+  }
+}
+
+/** What axe finds on the page; `options` are those of `axe.run`. */
+export async function violationsOn(page, options) {
+  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(AXE)
+  return await page.evaluate(async (options) => (await window.axe.run({ resultTypes: ['violations'], preload: false, ...options })).violations, options)
+}
+
+/** Fail if one of them is serious, at one of these sizes. */
+export async function assertNoBarriers(page, { sizes = SIZES, ...options } = {}) {
+  for (const size of sizes) {
+    await page.setViewportSize(size)
+    const serious = (await violationsOn(page, options)).filter(({ impact }) => ['serious', 'critical'].includes(impact))
+    assert.deepEqual(serious.map(({ id, nodes }) => [page.url(), size.width, id, nodes[0].html]), [])
   }
 }

@@ -12,7 +12,7 @@ import pytest
 from scripts.build_site import ROOT, ZENSICAL, page, settings
 from tests.clock import PATIENCE
 from tests.docs import DOCS
-from tests.programs import NODE_PATIENCE
+from tests.programs import NODE_PATIENCE, needs, run_node_tests
 
 ELSEWHERE: Final = re.compile(
     r'<(?:script|img|iframe)[^>]* src="?https?:[^>]*>|<link[^>]* rel="?stylesheet"?[^>]* href="?https?:'
@@ -41,6 +41,14 @@ def test_the_site_has_every_guide_in_both_languages_and_a_search(site: Path) -> 
 @pytest.mark.foreign
 def test_the_site_names_its_security_contact(site: Path) -> None:
     assert "Contact: mailto:security@example.com\n" in (site / ".well-known/security.txt").read_text()
+
+
+@pytest.mark.foreign
+@pytest.mark.browser
+@pytest.mark.node
+def test_the_site_has_no_barriers(site: Path) -> None:
+    env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE": str(site)}
+    run_node_tests("site/site.test.js", env)
 
 
 @pytest.mark.foreign

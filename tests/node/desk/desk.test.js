@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { Complaints, Pages, eventually, walkByTab } from '../browser.js'
+import { Complaints, Pages, assertNoBarriers, eventually, walkByTab } from '../browser.js'
 
 const { DESK_URL, SERVICE_URL } = process.env
 const DESK = new URL(DESK_URL).origin
@@ -81,6 +81,13 @@ test('the page is walked through by Tab alone, there and back', async () => {
   await logIn()
   await walkByTab(page)
 })
+
+for (const colorScheme of ['light', 'dark'])
+  test(`nothing on the page is a barrier, on a computer and on a phone: ${colorScheme}`, async () => {
+    await open({ colorScheme })
+    await logIn()
+    await assertNoBarriers(page)
+  })
 
 test('what was sent before the page knew anything of the service is shown too', async () => {
   let letGo

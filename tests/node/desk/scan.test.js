@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, test } from 'node:test'
-import { Complaints, PATIENCE, launch } from '../browser.js'
+import { Complaints, PATIENCE, assertNoBarriers, launch } from '../browser.js'
 
 const { DESK_URL, SERVICE_URL, SITE_URL, SCREENSHOTS } = process.env
 const complaints = new Complaints(new URL(DESK_URL).origin, SERVICE_URL, SITE_URL)
@@ -119,6 +119,7 @@ for (const [name, options, goOn, told, leave] of [
         .locator('html')
         .evaluate((root) => ({ width: root.scrollWidth, inner: root.clientWidth }))
       assert.ok(width <= inner, `${width} of ${inner}`)
+      await assertNoBarriers(page, { sizes: [page.viewportSize()] })
     }
     await picture(shop, `shop-${name}`)
     await picture(admin, `admin-${name}`)

@@ -1,41 +1,33 @@
 // The pages for people who log in to a site, in a real browser beside a running `wxauth dev`: every state of them.
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { after, before, test } from 'node:test'
-import { Complaints, PATIENCE, launch } from '../browser.js'
+import { Complaints, PATIENCE, SIZES, launch, violationsOn } from '../browser.js'
 import { IPHONE, LANGUAGES, OPENED, addSites, authorizeUrl, be, openCode, openPage, phoneOf, sceneOf, walk } from './walk.js'
 
 const { SERVICE_URL } = process.env
-const SIZES = [
-  { width: 1280, height: 720 },
-  { width: 375, height: 667 },
-]
 /** The rules of axe about languages, and that nothing lacks a name. */
 const OF_TEXTS = ['html-has-lang', 'html-lang-valid', 'valid-lang', 'button-name', 'document-title', 'label', 'link-name', 'summary-name']
 /** How each state is looked at: in which colours and size, by which of axe's rules. Undefined: by all. */
 const LOOKS = {
   en: [
-    ['light', SIZES[1]],
+    ...SIZES.map((size) => ['light', size]),
     ['dark', SIZES[0], ['color-contrast']], // all but the colours is the same
   ],
   'zh-CN': SIZES.map((size) => ['light', size, OF_TEXTS]), // all but the texts is
 }
 const complaints = new Complaints(SERVICE_URL)
 let browser
-let axe
 before(async () => {
-  axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
   browser = await launch()
   await addSites()
 })
 after(() => browser.close())
 
 /** What is wrong with the page in its current size and colours. */
-const faultsOf = (page, rules) =>
-  page.evaluate(async (rules) => {
-    const { violations } = await window.axe.run({ runOnly: rules, resultTypes: ['violations'], preload: false })
-    const faults = violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`)
+async function faultsOf(page, rules) {
+  const violations = await violationsOn(page, { runOnly: rules })
+  const others = await page.evaluate(() => {
+    const faults = []
     const { scrollWidth, clientWidth } = document.documentElement
     if (scrollWidth > clientWidth) faults.push(`${scrollWidth} px wide`)
     for (const each of document.querySelectorAll('a, button, summary, input:not([type=hidden])')) {
@@ -43,7 +35,9 @@ const faultsOf = (page, rules) =>
       if (each.checkVisibility({ visibilityProperty: true }) && (height < 44 || width < 24)) faults.push(`${width} × ${height}: ${each.textContent || each.name}`)
     }
     return faults
-  }, rules)
+  })
+  return [...violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), ...others]
+}
 
 /** The elements that the tabulator key reaches without a visible mark of it. */
 async function unmarked(page) {
@@ -67,7 +61,6 @@ for (const lang of Object.keys(LANGUAGES))
     await walk(page, lang, async (name) => {
       states += 1
       const faults = []
-      await page.evaluate(axe)
       for (const [colorScheme, size, rules] of LOOKS[lang]) {
         await page.emulateMedia({ colorScheme })
         await page.setViewportSize(size)
