@@ -17,6 +17,14 @@ from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserStatus
 from wxauth.server.moving.lines import ATTRIBUTES, Fault, Line
 from wxauth.server.moving.rows import (
+    ADD_CONSENTS,
+    ADD_FORMER_EXTERNAL_IDS,
+    ADD_FORMER_IDS,
+    ADD_IDENTITIES,
+    ADD_UNIONIDS,
+    ADD_USERS,
+    CHANGE_IDENTITIES,
+    CHANGE_USERS,
     ConsentsNoted,
     Found,
     GivenFields,
@@ -24,6 +32,7 @@ from wxauth.server.moving.rows import (
     IdentityKey,
     Made,
     UserToImport,
+    Written,
     store,
 )
 from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
@@ -197,25 +206,26 @@ class Batch:
         made, before = self.made, self._users_before
         changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
         new = [user for user_id, user in made.users.items() if user_id not in before]
-        noted = await store(
-            transaction,
-            new_users=new,
-            changed_users=[user for _, user in changed],
-            unionids=[{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
-            new_identities=_rows_of(made.identities, self._found.identities, is_new=True),
-            changed_identities=_rows_of(made.identities, self._found.identities, is_new=False),
-            former_ids=[
+        written: Written = {
+            ADD_USERS: new,
+            CHANGE_USERS: [user for _, user in changed],
+            ADD_UNIONIDS: [{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
+            ADD_IDENTITIES: _rows_of(made.identities, self._found.identities, is_new=True),
+            CHANGE_IDENTITIES: _rows_of(made.identities, self._found.identities, is_new=False),
+            ADD_FORMER_IDS: [
                 # A microsecond apart in the order of the file, because an export sorts former ids by `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
             ],
-            former_external_ids=[
+            ADD_FORMER_EXTERNAL_IDS: [
                 {"external_id": external_id, "user_id": user_id}
                 for external_id, user_id in made.external_ids.items()
                 if external_id != self._users[user_id].external_id
             ],
-            consents=self._new_consents,
-        )
+            ADD_CONSENTS: self._new_consents,
+        }
+        givers = list({consent["user_id"] for consent in self._new_consents})
+        noted = await store(transaction, written, givers=givers)
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events(new, changed, noted)))
         standings = [(user.id, Standing.of(former), Standing.of(user)) for former, user in changed]

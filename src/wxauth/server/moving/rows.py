@@ -33,6 +33,8 @@ class UserToImport(UserFields, LockedUser):
         return row_of(cls, {**dict.fromkeys(cls.model_fields), **given})
 
 
+Written = Mapping[Statement[Nothing], Sequence[object]]
+"""The rows of each statement."""
 ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
 """A user with their present consents, document → version, before and after the batch."""
 
@@ -107,27 +109,27 @@ def _origin_part(name: LiteralString) -> LiteralString:
        {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
 
 
-_ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
-_CHANGE_USERS: Final = Statement[Nothing](f"""
+ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
+CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users
    SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
        {", ".join(_origin_part(name) for name in MERGED)}
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
 """)
-_ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at")
-_ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
-_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
-_ADD_CONSENTS: Final = _adding(
+ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at")
+ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
+ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
+ADD_CONSENTS: Final = _adding(
     "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
 )
 # A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
-_ADD_UNIONIDS: Final = Statement[Nothing]("""
+ADD_UNIONIDS: Final = Statement[Nothing]("""
 INSERT INTO unionids (unionid, user_id)
 SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, :rows) AS given
  WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
 """)
-_CHANGE_IDENTITIES: Final = Statement[Nothing]("""
+CHANGE_IDENTITIES: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
@@ -138,9 +140,6 @@ WITH noted AS (
 )
 SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
 """)
-Rows = Sequence[Mapping[str, Any]]
-
-
 IdentityKey = tuple[str, str]
 """App_id and openid."""
 ConsentKey = tuple[str, str, datetime]
@@ -309,32 +308,14 @@ async def with_users(
     )
 
 
-async def store(
-    transaction: Transaction,
-    *,
-    new_users: Sequence[UserToImport],
-    changed_users: Sequence[UserToImport],
-    unionids: Rows,
-    new_identities: Rows,
-    changed_identities: Rows,
-    former_ids: Rows,
-    former_external_ids: Rows,
-    consents: Rows,
-) -> Sequence[ConsentsNoted]:
-    """Write a batch, and return whose consents it concerns. Raises: one of `CONFLICTS`."""
-    for statement, rows in (
-        (_ADD_USERS, new_users),
-        (_CHANGE_USERS, changed_users),
-        (_ADD_UNIONIDS, unionids),
-        (_ADD_IDENTITIES, new_identities),
-        (_CHANGE_IDENTITIES, changed_identities),
-        (_ADD_FORMER_IDS, former_ids),
-        (_ADD_FORMER_EXTERNAL_IDS, former_external_ids),
-        (_ADD_CONSENTS, consents),
-    ):
+async def store(transaction: Transaction, written: Written, *, givers: Sequence[UUID]) -> Sequence[ConsentsNoted]:
+    """Write the rows of each statement, in this order, and return the consents of those who have given some.
+
+    Raises: one of `CONFLICTS`.
+    """
+    for statement, rows in written.items():
         if rows:
             await transaction.run(statement, rows=rows)
-    givers = list({consent["user_id"] for consent in consents})
     return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
 
 
