@@ -8,14 +8,9 @@ from typing import Final
 from wxauth.errors import (
     AccountDisabled,
     AccountLeaving,
-    CodeUsed,
-    InvalidCode,
-    RateLimited,
     SignUpClosed,
     SnapshotUser,
-    UnknownApp,
     WeChatMisconfigured,
-    WeChatUserBlocked,
     WrongPerson,
 )
 from wxauth.server.apps.registry import Apps
@@ -34,7 +29,7 @@ from wxauth.server.login.sign_up_hook import SignUpHook
 from wxauth.server.session_keys.rows import KEEP_KEY
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import Caller
-from wxauth.server.web.answers import WECHAT_FAILURES, Failure
+from wxauth.server.web.answers import CODE_FAILURES, Failure
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
@@ -50,15 +45,7 @@ DATABASE_SECONDS: Final = Histogram(
     "Duration of storing a login in the database.",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
-PROOF_FAILURES: Final[Sequence[Failure]] = (
-    InvalidCode,
-    CodeUsed,
-    UnknownApp,
-    RateLimited,
-    WeChatUserBlocked,
-    WrongPerson,
-    *WECHAT_FAILURES,
-)
+PROOF_FAILURES: Final[Sequence[Failure]] = (*CODE_FAILURES, WrongPerson)
 """The failures of a request with the proof that the person is present."""
 
 log = get_logger()

@@ -12,8 +12,6 @@ from starlette.responses import Response
 from wxauth.errors import (
     AccountDisabled,
     AccountLeaving,
-    CodeUsed,
-    InvalidCode,
     InvalidRefreshToken,
     LastAdmin,
     RateLimited,
@@ -27,8 +25,6 @@ from wxauth.errors import (
     SnapshotUser,
     StorageUnavailable,
     Title,
-    UnknownApp,
-    WeChatUserBlocked,
     WrongAppKind,
 )
 from wxauth.server.apps.registry import Apps
@@ -41,7 +37,7 @@ from wxauth.server.login.login import LoginCode, LoginRequest, Logins, TokenAnsw
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
 from wxauth.server.users.erasure_rows import erase_user, leave_later
-from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES, example_of
+from wxauth.server.web.answers import BEARER, CODE_FAILURES, GUARDED, example_of
 from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
@@ -138,10 +134,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
     LOGIN,
     summary=Title("Log in with a wx.login code", "用 wx.login 的 code 登录"),
     failures=[
-        UnknownApp,
-        InvalidCode,
-        CodeUsed,
-        WeChatUserBlocked,
+        *CODE_FAILURES,
         SignUpClosed,
         SignUpRefused,
         SignUpUnavailable,
@@ -149,8 +142,6 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
         WrongAppKind,
         AccountDisabled,
         AccountLeaving,
-        RateLimited,
-        *WECHAT_FAILURES,
         StorageUnavailable,
     ],
 )

@@ -7,16 +7,7 @@ from fastapi import Depends
 from pydantic import AliasChoices, BaseModel, Field
 from typing_extensions import TypedDict
 
-from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
-    PhoneTaken,
-    RateLimited,
-    Title,
-    UnknownApp,
-    WeChatUserBlocked,
-    WrongAppKind,
-)
+from wxauth.errors import PhoneTaken, Title, WrongAppKind
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones, remove_phone_of
 from wxauth.server.users.admin import read_listed_user
@@ -24,7 +15,7 @@ from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, StaffDep
 from wxauth.server.users.staff_rows import Read
-from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.answers import CODE_FAILURES
 from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
@@ -50,16 +41,7 @@ class PhoneRequest(BaseModel):
 @router.post(
     "/v1/me/phone",
     summary=Title("Bind my phone number", "绑定我的手机号"),
-    failures=[
-        UnknownApp,
-        WrongAppKind,
-        InvalidCode,
-        CodeUsed,
-        PhoneTaken,
-        WeChatUserBlocked,
-        RateLimited,
-        *WECHAT_FAILURES,
-    ],
+    failures=[*CODE_FAILURES, WrongAppKind, PhoneTaken],
 )
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: SettingsDep, phones: PhonesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.

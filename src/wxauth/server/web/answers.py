@@ -17,13 +17,16 @@ from wxauth.errors import (
     InvalidToken,
     KeysUnavailable,
     MissingToken,
+    RateLimited,
     StorageUnavailable,
     TokenExpired,
+    UnknownApp,
     WeChatBadResponse,
     WeChatMisconfigured,
     WeChatRateLimited,
     WeChatTimeout,
     WeChatUnavailable,
+    WeChatUserBlocked,
     WxAuthError,
 )
 from wxauth.guard import BearerGuard
@@ -65,6 +68,15 @@ WECHAT_FAILURES: Final[Sequence[Failure]] = (
     WeChatTimeout,
 )
 """The failures of every operation that calls WeChat."""
+CODE_FAILURES: Final[Sequence[Failure]] = (
+    UnknownApp,
+    InvalidCode,
+    CodeUsed,
+    WeChatUserBlocked,
+    RateLimited,
+    *WECHAT_FAILURES,
+)
+"""The failures of every operation that takes a code of WeChat's."""
 
 _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
