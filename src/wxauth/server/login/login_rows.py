@@ -214,6 +214,12 @@ class Login:
     """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
 
     @property
+    def profile(self) -> dict[str, str]:
+        """The nickname and picture that the request gives."""
+        given = {"nickname": self.nickname, "avatar_url": self.avatar_url}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The identity, and its unionid."""
         return {"app_id": self.app_id, "openid": self.openid, "unionid": self.unionid}
@@ -363,7 +369,8 @@ async def _enter(
         await transaction.run(_NAME_IDENTITY, **login.identity)
     may_enter = user.status == "active" and user.erase_at is None
     if may_enter:
-        await _change_profile(transaction, user, login, now=now)
+        with suppress(RateLimited):  # who changes the profile too often logs in without
+            await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
     entered = await _run(transaction, _RECORD, login, ids, user_id=user.id, now=now)
     if may_enter and login.expires_in is not None:
         await _run(transaction, _OPEN, login, ids, user_id=user.id, now=now)
@@ -372,14 +379,6 @@ async def _enter(
             which, reason = {**own, "opened": ids.session, "at_most": login.max_sessions}, EndReason.REPLACED
             await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=now)
     return entered
-
-
-async def _change_profile(transaction: Transaction, user: EnteredUser, login: Login, *, now: datetime) -> None:
-    """Store the nickname and picture of the request, unless the user changes them too often, which fails no login."""
-    given = {"nickname": login.nickname, "avatar_url": login.avatar_url}
-    changes = {name: value for name, value in given.items() if value is not None}
-    with suppress(RateLimited):
-        await change_profile_of(transaction, user, changes, ip=login.ip, now=now)
 
 
 async def _unionid_conflict(asked: Database | Transaction, login: Login, people: People) -> _UnionidConflict | None:
@@ -400,8 +399,7 @@ def _without_unionid(login: Login, conflict: _UnionidConflict) -> Login:
 
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
-    given = {"nickname": login.nickname, "avatar_url": login.avatar_url}
-    ignored_fields = [name for name, value in given.items() if value not in (None, getattr(user, name))]
+    ignored_fields = [name for name, value in login.profile.items() if value != getattr(user, name)]
     return LoggedIn(
         session_id=ids.session,
         is_new=user.id == ids.new_user,

@@ -51,6 +51,11 @@ class StoredAnswer:
     asked_at: datetime
     """When WeChat was asked. Anything the person does after this time takes precedence over the answer."""
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Whose answer it is, as parameters of a statement."""
+        return {"app_id": self.app_id, "openid": self.openid}
+
 
 class _AnswerAndUser(UserInSession):
     sealed: bytes | None
@@ -190,7 +195,6 @@ async def bind_phone(
         now: The time.
     """
     verified_until = answer.asked_at if policy == "move" else None
-    identity = {"app_id": answer.app_id, "openid": answer.openid}
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
             user_id, losers = await _lock_user_and_losers(transaction, answer, phone, verified_until=verified_until)
@@ -210,13 +214,15 @@ async def bind_phone(
                 continue  # a merge or a split has just given the number to a user who is not locked here
             if await _settle(transaction, answer, now=now):
                 by = Actor(str(user_id))
-                await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at, **identity)
+                await transaction.run(
+                    _BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at, **answer.identity
+                )
                 await record_event(
                     transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id
                 )
                 if losers:
                     await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
-            return await transaction.one(_USER, user_id=user_id, **identity)
+            return await transaction.one(_USER, user_id=user_id, **answer.identity)
     raise StorageUnavailable("too many changes of this number at once")
 
 
@@ -234,10 +240,9 @@ async def link_phone(
     The holder's own proof is not renewed: the carrier may have given the number to somebody else, and then the next
     owner would be merged, too.
     """
-    identity = {"app_id": answer.app_id, "openid": answer.openid}
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
-        user_id = await transaction.value(USER_OF, **identity)
+        user_id = await transaction.value(USER_OF, **answer.identity)
         holders = await transaction.values(_HOLDERS, phone=phone, user_id=user_id)
         if user_id is None or len(holders) != 1:
             return None
@@ -255,10 +260,10 @@ async def link_phone(
             return None
         # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False)
-        if refusal is not None or await transaction.value(USER_OF, **identity) != holder_id:
+        if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
         await _settle(transaction, answer, now=now)
-        return await transaction.one(_USER, user_id=holder_id, **identity), merged
+        return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
 
 
 async def answers_sealed_otherwise(
@@ -280,9 +285,9 @@ async def _lock_user_and_losers(
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     if losers:  # all at once, because users are always locked in the order of ids
-        owner_id = await transaction.value(USER_OF, app_id=answer.app_id, openid=answer.openid)
+        owner_id = await transaction.value(USER_OF, **answer.identity)
         await lock_standings(transaction, [*losers, *([] if owner_id is None else [owner_id])])
-    return await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid), losers
+    return await lock_user_of(transaction, **answer.identity), losers
 
 
 async def _take_over(
@@ -307,8 +312,7 @@ async def _refusal(
     found = await transaction.row(
         _REFUSAL,
         user_id=user_id,
-        app_id=answer.app_id,
-        openid=answer.openid,
+        **answer.identity,
         phone=phone,
         asked_at=answer.asked_at,
         policy=policy,
@@ -321,8 +325,7 @@ async def _refusal(
 
 async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
     """Settle an answer whose user is locked, and record the proof of the number. False if that was done before."""
-    identity = {"app_id": answer.app_id, "openid": answer.openid}
     is_first = await transaction.value(_SETTLE, code_hash=answer.code_hash, now=now) is not None
     if is_first:
-        await transaction.run(_PROVE, **identity, proved_at=answer.asked_at)
+        await transaction.run(_PROVE, **answer.identity, proved_at=answer.asked_at)
     return is_first

@@ -215,19 +215,13 @@ _END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING website_sessions w
  WHERE w.session_id = :session_id AND browser_logins.id = w.browser_login_id
 """)
+_USERS_OF_SESSIONS_PART: Final = """
+SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))"""
 # In the order of ids, as for each event about a user.
-_LOCK_USERS: Final = Statement[UUID]("""
-SELECT id FROM users
- WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
- ORDER BY id FOR NO KEY UPDATE
-""")
+_LOCK_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_PART} ORDER BY id FOR NO KEY UPDATE")
 # The users that no other transaction has locked: a page of a removed website's sessions waits for none, so that others
 # wait at most for one page. Merges and splits end such sessions, and do not move them.
-_LOCK_FREE_USERS: Final = Statement[UUID]("""
-SELECT id FROM users
- WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))
-   FOR NO KEY UPDATE SKIP LOCKED
-""")
+_LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_PART} FOR NO KEY UPDATE SKIP LOCKED")
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
 )
