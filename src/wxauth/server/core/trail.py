@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 from uuid import UUID
+
+from typing_extensions import TypedDict
 
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
@@ -136,18 +138,18 @@ REPORTS_ERASURE: Final = """
 """SQL: whether an event reports an erasure itself. It keeps the address of whoever erased the user."""
 
 
-def event(
-    kind: EventType,
-    *,
-    by: Actor,
-    at: datetime,
-    user_id: UUID | None = None,
-    app_id: str | None = None,
-    data: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+class About(TypedDict, total=False):
+    """What an event is about, and its data."""
+
+    user_id: UUID | None
+    app_id: str | None
+    data: Mapping[str, Any] | None
+
+
+def event(kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]) -> dict[str, Any]:
     """An event as a row of the trail, not recorded yet."""
-    row = {"id": new_id(at), "type": kind.value, "at": at, "actor": by.name, "user_id": user_id, "app_id": app_id}
-    return {**row, "ip": by.ip, "data": data or {}}
+    row = {"id": new_id(at), "type": kind.value, "at": at, "actor": by.name, "ip": by.ip}
+    return {**row, "user_id": about.get("user_id"), "app_id": about.get("app_id"), "data": about.get("data") or {}}
 
 
 def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,21 +159,14 @@ def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def record_event(
-    transaction: Transaction,
-    kind: EventType,
-    *,
-    by: Actor,
-    at: datetime,
-    user_id: UUID | None = None,
-    app_id: str | None = None,
-    data: Mapping[str, Any] | None = None,
+    transaction: Transaction, kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]
 ) -> None:
     """Record an event in the transaction of the change itself, which has locked the user, if it is about one.
 
     If the user's newest event has a later time, for example because two replicas' clocks differ, this one gets a time
     and an id just after it: for each user, the trail has the order of the commits.
     """
-    await transaction.run(_RECORD, **event(kind, by=by, at=at, user_id=user_id, app_id=app_id, data=data))
+    await transaction.run(_RECORD, **event(kind, by=by, at=at, **about))
 
 
 async def record_events(transaction: Transaction, events: Sequence[Mapping[str, Any]]) -> None:
