@@ -74,7 +74,8 @@ class Background:
         """Start work that must outlive its request. It is never refused. To await the task, use asyncio.shield."""
         task = asyncio.create_task(work, name=name)
         self._started.add(task)
-        task.add_done_callback(self._drop)
+        task.add_done_callback(self._started.discard)
+        task.add_done_callback(_retrieve)
         return task
 
     async def drain(self) -> None:
@@ -92,11 +93,6 @@ class Background:
         await cancel(left)
         if left:
             log.warning("background_work_left", pieces=len(left), reason="the service has ended")
-
-    def _drop(self, task: asyncio.Task[Any]) -> None:
-        self._started.discard(task)
-        if not task.cancelled():
-            task.exception()  # or asyncio logs an exception that was never retrieved
 
     async def _do(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         try:
@@ -249,8 +245,7 @@ class Promises:
         """Try one last round, for at most `LAST_ROUND_SECONDS`. Promises that still fail are lost."""
         self._is_closing = True
         if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+            await cancel([self._keeping])
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_ROUND_SECONDS):
                 await self._keep_all()
@@ -307,14 +302,14 @@ def begun(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> asyncio.Task[Made]:
     """The task that makes it, which is started if there is none."""
-
-    def end(done: asyncio.Task[Made]) -> None:
-        del under_way[key]
-        if not done.cancelled():
-            done.exception()  # or asyncio logs an exception that was never retrieved
-
     making = under_way.get(key)
     if making is None:
         making = under_way[key] = asyncio.create_task(make())
-        making.add_done_callback(end)
+        making.add_done_callback(lambda _: under_way.pop(key))
+        making.add_done_callback(_retrieve)
     return making
+
+
+def _retrieve(done: asyncio.Task[Any]) -> None:
+    if not done.cancelled():
+        done.exception()  # or asyncio logs an exception that was never retrieved

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
@@ -30,27 +31,24 @@ def addresses_of(host: str) -> Sequence[str]:
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
+@dataclass(eq=False)
 class NameResolver:
     """Resolves names, each in a thread of its own.
 
     uvloop's own resolver looks up only two names at once in the whole process, so two webhooks with dead name servers
     would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives up, no
     matter how many callers ask for it. The threads do not delay the end of the process.
-
-    Args:
-        look_up: Asks the system.
-        patience: Seconds that a caller waits for a name.
     """
 
-    def __init__(self, look_up: LookUp = addresses_of, *, patience: float = RESOLVE_TIMEOUT_SECONDS) -> None:
-        self._look_up = look_up
-        self._patience = patience
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_NAMES)
-        self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
+    look_up: LookUp = addresses_of
+    patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
+    """Seconds that a caller waits for a name."""
+    _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
+    _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
 
     async def resolve(self, host: str) -> Sequence[str]:
         """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
-        async with asyncio.timeout(self._patience):
+        async with asyncio.timeout(self.patience):
             return await once(self._under_way, host, lambda: self._resolve_in_thread(host))
 
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
@@ -62,7 +60,7 @@ class NameResolver:
 
     def _ask(self, host: str, found: Future[Sequence[str]]) -> None:
         try:
-            found.set_result(self._look_up(host))
+            found.set_result(self.look_up(host))
         except Exception as exc:
             found.set_exception(exc)
 

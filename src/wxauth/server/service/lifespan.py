@@ -12,6 +12,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks.rows import missing_limits
 from wxauth.server.console.sessions import ConsoleSessions
+from wxauth.server.core.background import cancel
 from wxauth.server.core.clock import DatabaseClock, correct_clock, keep_time
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import DatabaseUrlRefused
@@ -50,8 +51,7 @@ async def lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        await cancel([keeping])
         await services.aclose()
         log.info("stopped")
 
