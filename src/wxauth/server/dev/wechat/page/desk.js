@@ -478,6 +478,7 @@ async function showOrder(number, { goodsPrice }, event = DELIVERED) {
   for (let i = 0; i < ORDER_TRIES && state.isConnected; i++) {
     const asked = Date.now() - 1
     const { data } = await auth.request({ url: `${setup.shop_url}/orders/${number}` })
+    if (!state.isConnected) return // the next notice has been asked for meanwhile, and is shown by its own turn
     const isRefunded = data.is_refunded ?? (isRefund && !data.is_paid)
     const isTold = isRefunded || (data.is_paid && !isRefund)
     state.textContent = text(isRefunded ? 'refunded' : isTold ? 'paid' : isRefund ? 'refundUnknown' : 'paidUnknown')
