@@ -104,7 +104,7 @@ async def test_an_erased_user_is_not_found_by_any_id(orders: Orders) -> None:
     assert await orders.find(ids=[former, holder]) == []
 
 
-async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(orders: Orders) -> None:
+async def test_many_are_answered_once_in_the_order_of_asking_ids_openids_external_ids(orders: Orders) -> None:
     people = {name: (await orders.stage.login(name))["user"] for name in ("alice", "bob", "carol", "dave", "erin")}
     openids = [
         {name: people[person][name] for name in ("app_id", "openid")} for person in ("dave", "alice", "carol", "dave")
@@ -112,18 +112,12 @@ async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
     of_another_app = {"app_id": OTHER_APP["app_id"], "openid": people["erin"]["openid"]}
     openids = [{"app_id": APP["app_id"], "openid": "nobody"}, *openids, of_another_app]
     ids = [people["bob"]["id"], str(uuid4()), people["alice"]["id"], people["bob"]["id"].upper()]
-    found = await orders.find(openids=openids, ids=ids)
-    assert [user["id"] for user in found] == [people[person]["id"] for person in ("bob", "alice", "dave", "carol")]
-
-
-async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(orders: Orders) -> None:
-    alice, bob = [(await orders.stage.login(name))["user"] for name in ("alice", "bob")]
-    await orders.stage.rows.execute(
-        "UPDATE users SET external_id = '10023', consents = '{\"privacy\": \"2\"}' WHERE id = $1", alice["id"]
-    )
-    found = await orders.find(external_ids=["nobody", "10023"], ids=[bob["id"]])
-    assert [user["id"] for user in found] == [bob["id"], alice["id"]]
-    assert (found[1]["external_id"], found[1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
+    change = "UPDATE users SET external_id = '10023', consents = '{\"privacy\": \"2\"}' WHERE id = $1"
+    await orders.stage.rows.execute(change, people["erin"]["id"])
+    found = await orders.find(external_ids=["nobody", "10023"], openids=openids, ids=ids)
+    in_order = ("bob", "alice", "dave", "carol", "erin")
+    assert [user["id"] for user in found] == [people[person]["id"] for person in in_order]
+    assert (found[-1]["external_id"], found[-1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
 
 
 async def test_two_hundred_at_once_are_answered(orders: Orders) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -71,49 +71,36 @@ class Asker:
         assert answer.headers["cache-control"] == "no-store"
         return answer.json()
 
+    async def passes(self) -> bool:
+        """Whether alice's token is good, asked in both ways, which agree."""
+        verified, told = await self.verify(), await self.introspect()
+        if not told["active"]:
+            problem_of(verified, "invalid_token", 401)
+            assert told == {"active": False}
+        return verified.status_code == 200
+
 
 @pytest.fixture
 async def asker(stage: Stage, add_sibling: AddSibling) -> Asker:
     return Asker(stage, await add_sibling("billing"), await stage.login("alice"))
 
 
-Passes = Callable[[], Coroutine[Any, Any, bool]]
-
-
-@pytest.fixture(params=["verify", "introspect"])
-def passes(request: pytest.FixtureRequest, asker: Asker) -> Passes:
-    """Whether alice's token is good, asked in either way."""
-
-    async def by_verify() -> bool:
-        answer = await asker.verify()
-        if answer.status_code != 200:
-            problem_of(answer, "invalid_token", 401)
-        return answer.status_code == 200
-
-    async def by_introspect() -> bool:
-        answer = await asker.introspect()
-        assert answer["active"] or answer == {"active": False}
-        return answer["active"]
-
-    return {"verify": by_verify, "introspect": by_introspect}[request.param]
-
-
 # Both.
 
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
-async def test_a_token_ends_at_once_with_its_session_or_user(passes: Passes, rows: Rows, ending: str) -> None:
-    assert await passes()
+async def test_a_token_ends_at_once_with_its_session_or_user(asker: Asker, rows: Rows, ending: str) -> None:
+    assert await asker.passes()
     await rows.execute(ending)
-    assert not await passes()
+    assert not await asker.passes()
 
 
-async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(passes: Passes, rows: Rows) -> None:
+async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(asker: Asker, rows: Rows) -> None:
     async with rows.transaction():
         await rows.execute(ENDINGS["revoked"])
         await rows.execute(ENDINGS["banned"])
-        assert await passes()
-    assert not await passes()
+        assert await asker.passes()
+    assert not await asker.passes()
 
 
 @pytest.mark.slow
