@@ -235,3 +235,13 @@ async def test_a_site_that_is_removed_or_gives_up_its_uri_gets_no_token(informed
         await informed.change(backchannel_logout_uri=None)
     await informed.deliver()
     assert (informed.receiver.got, await informed.waiting()) == ([], 0)
+
+
+async def test_a_site_learns_of_a_ban_within_two_seconds(informed: Informed) -> None:
+    keeping = asyncio.create_task(informed.stage.services[Deliveries].keep_delivering())
+    await informed.be_banned()
+    async with asyncio.timeout(2):
+        await until(lambda: informed.receiver.got)
+    keeping.cancel()
+    await informed.stage.services[Deliveries].drain()
+    assert informed.told() == [informed.alice]
