@@ -1,7 +1,13 @@
 """A sealed value opens only with its key, in its context, and unaltered."""
 
+from contextlib import aclosing
+from types import SimpleNamespace
+
 import pytest
 
+from tests.world import Rows
+from wxauth.server.apps.rows import reseal_app
+from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer, derive_key
 
 KEY, FORMER_KEY = (bytes([n]) * 32 for n in range(2))
@@ -48,3 +54,11 @@ def test_errors_and_reprs_show_no_secret(sealer: Sealer) -> None:
         sealer.open(sealed, context=b"")
     shown = repr(sealer) + repr(failure.value)
     assert not any(repr(secret)[2:-1] in shown or secret.hex() in shown for secret in (KEY, derive_key(KEY, "seal")))
+
+
+async def test_a_sealed_value_that_has_changed_since_it_was_read_is_not_replaced(database_url: str, rows: Rows) -> None:
+    await rows.execute("INSERT INTO apps (app_id, fields, secrets, created_at) VALUES ('wx1', '{}', 'now', now())")
+    async with aclosing(Database(database_url)) as database:
+        for read, is_replaced in ((b"then", False), (b"now", True)):
+            assert await reseal_app(database, SimpleNamespace(app_id="wx1", secrets=read), b"anew") is is_replaced
+            assert await rows.fetchval("SELECT secrets = 'anew' FROM apps") is is_replaced
