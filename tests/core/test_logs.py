@@ -102,7 +102,7 @@ async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: Rows,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("asyncpg.exceptions.CheckViolationError: ")
-    assert "/wxauth/server/clients/rows.py:" in done.stderr
+    assert "/wxauth/server/clients/clients.py:" in done.stderr
     assert "billing-of-alice" not in done.stdout + done.stderr
 
 
