@@ -24,7 +24,7 @@ from tests.world import Admin, Body, Rows, Stage, set_roles, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import secret_key_bytes
-from wxauth.server.dev.wechat import APPS, LATER_APP, create_simulator
+from wxauth.server.dev.wechat import APPS, LATER_APP, MOBILE_APP, create_simulator
 from wxauth.server.service.build import Waits
 from wxauth.server.service.resealing import reseal
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -475,6 +475,16 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert [tuple(event) for event in events] == [
         (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 9, "app.removed")
     ]
+
+
+@pytest.mark.process
+async def test_an_operator_adds_a_mobile_app_and_lists_it(apps: Command) -> None:
+    kind = ("--kind", "mobile_app", "--unionid", "optional", "--no-check", "--json")
+    added = json.loads((await apps("add", "wxmobile", *kind, given=MOBILE_APP["app_secret"])).stdout)
+    assert (added["kind"], added["unionid"]) == ("mobile_app", "optional")
+    assert json.loads((await apps("set", "wxmobile", "--unionid", "default", "--json")).stdout)["unionid"] == "required"
+    listed = await apps("list", WXAUTH_APPS=json.dumps([APP]))
+    assert [line.split()[5] for line in listed.stdout.splitlines()] == ["KIND", "mini_program", "mobile_app"]
 
 
 @pytest.mark.process

@@ -1,16 +1,13 @@
 """Kinds of apps: mobile apps log in, browsers' codes do not, and one person is one user by whichever door they come."""
 
 import asyncio
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes import Clock, service_env
+from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.processes import run
-from tests.world import Admin, LogIn, Rows, Stage, bearer, make_admin
+from tests.world import Admin, LogIn, Stage, bearer, make_admin
 from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, Simulator
 from wxauth.server.service.app import create_api
@@ -293,24 +290,6 @@ async def test_the_kind_of_an_app_never_changes(root: Admin) -> None:
 async def test_a_mobile_app_has_no_push(root: Admin) -> None:
     answer = await root.ask("POST", "/apps", json={**MOBILE_APP, "push_token": "devPushToken", "check": False})
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["push_token"]
-
-
-@pytest.mark.process
-async def test_an_operator_adds_a_mobile_app_by_command(database_url: str, tmp_path: Path, rows: Rows) -> None:
-    env = service_env(database_url)
-    given = tmp_path / "secret"
-    given.write_text(MOBILE_APP["app_secret"])
-    add = ["apps", "add", MOBILE, "--kind", "mobile_app", "--unionid", "optional", "--no-check", "--json"]
-    with given.open("rb") as file:
-        done = await asyncio.to_thread(run, *add, cwd=tmp_path, env=env, stdin=file.fileno())
-    assert done.returncode == 0, done.stderr
-    assert (json.loads(done.stdout)["kind"], json.loads(done.stdout)["unionid"]) == ("mobile_app", "optional")
-    changed = await asyncio.to_thread(
-        run, "apps", "set", MOBILE, "--unionid", "default", "--json", cwd=tmp_path, env=env
-    )
-    assert json.loads(changed.stdout)["unionid"] == "required"
-    listed = await asyncio.to_thread(run, "apps", "list", cwd=tmp_path, env=env)
-    assert [line.split()[5] for line in listed.stdout.splitlines()] == ["KIND", *["mini_program"] * 2, "mobile_app"]
 
 
 # Files with which WeChat checks a domain.
