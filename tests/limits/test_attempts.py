@@ -121,6 +121,10 @@ async def test_after_twenty_new_names_wechat_is_asked_about_none_for_an_hour(
     assert (await stage.change(alice, nickname=f"Alice {MAX_ATTEMPTS - 1}")).status_code == 200, (
         "WeChat is not asked about it"
     )
+    again = await stage.login(nickname="Mallory")
+    assert again["ignored"] == {"nickname": "rate_limited"}
+    assert again["user"]["nickname"] == f"Alice {MAX_ATTEMPTS - 1}"
+    assert [line["reason"] for line in stage.logged("login_without_nickname")] == ["rate_limited"]
     await stage.services[Background].drain()
     assert len(stage.asked(TEXT)) == MAX_ATTEMPTS
     clock.now += WINDOW
