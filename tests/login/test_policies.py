@@ -178,12 +178,20 @@ async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_ban
     assert len(blocking.asked(RISK)) == 2, "of root and of them, once each"
 
 
-@pytest.mark.parametrize(("person", "outcome"), [("risky-4", "wechat_user_blocked"), ("alice", None)])
-async def test_several_logins_at_once_share_one_verdict(blocking: Stage, person: str, outcome: str | None) -> None:
-    blocking.simulator.fail(RISK, slow=0.3)
-    answers = await asyncio.gather(*(blocking.login.ask(person) for _ in range(5)))
+@pytest.mark.parametrize(
+    ("policy", "person", "outcome"),
+    [("block", "risky-4", "wechat_user_blocked"), ("block", "alice", None), ("flag", "risky-2", None)],
+)
+async def test_several_logins_at_once_share_one_verdict(
+    stage: Stage, policy: str, person: str, outcome: str | None
+) -> None:
+    stage = await stage.replica(risk_policy=policy)
+    stage.simulator.fail(RISK, slow=0.3)
+    answers = await asyncio.gather(*(stage.login.ask(person) for _ in range(5)))
+    await stage.services[Background].drain()
     assert {answer.json().get("code") for answer in answers} == {outcome}
-    assert len(blocking.asked(RISK)) == 1
+    assert len(stage.asked(RISK)) == 1
+    assert await stage.number("events WHERE type = 'risk.flagged'") == (policy == "flag")
 
 
 @pytest.mark.slow
