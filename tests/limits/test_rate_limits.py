@@ -60,6 +60,13 @@ async def test_no_more_windows_are_kept_than_there_may_be() -> None:
     assert len(windows.storage) == len(windows.expirations) <= 5
 
 
+async def test_a_clock_that_is_set_back_and_not_just_corrected_begins_the_windows_anew() -> None:
+    times = iter((3600.0, 3599.5, 0.0))
+    windows = WindowStorage(lambda: next(times))
+    assert [await windows.incr("address", expiry=1) for _ in range(3)] == [1, 2, 1]
+    assert windows.expirations == {"address": 1.0}
+
+
 @pytest.mark.redis
 async def test_processes_that_share_a_redis_count_together(limiters: Limiters, redis_url: str) -> None:
     replicas = [limiters("100/hour", redis_url, patience=10) for _ in range(2)]

@@ -153,6 +153,9 @@ class WindowStorage(MemoryStorage):
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Count, and drop the windows that have ended."""
         now = self._now()
+        if self.expirations and next(reversed(self.expirations.values())) > now + 2 * expiry:
+            self.expirations.clear()  # the clock was set back by a whole window, not just corrected
+            self.storage.clear()
         while self.expirations:
             first, end = next(iter(self.expirations.items()))
             if end > now and len(self.expirations) < self._at_most:
