@@ -31,16 +31,8 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins import rows
-from wxauth.server.site_logins.doors import (
-    LINK_REQUEST_LASTS,
-    OUTCOME_KEPT,
-    SCAN_LASTS,
-    SCANS,
-    VISIT_LASTS,
-    Door,
-    ScanOutcome,
-)
+from wxauth.server.site_logins import doors, rows
+from wxauth.server.site_logins.doors import Door, ScanOutcome
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
 from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
 from wxauth.server.site_logins.targets import Access, for_resource
@@ -235,8 +227,8 @@ class SiteRequests:
             asked,
             client.name,
             browser,
-            lasts=SCAN_LASTS,
-            kept=OUTCOME_KEPT,
+            lasts=doors.SCAN_LASTS,
+            kept=doors.OUTCOME_KEPT,
             now=now,
             device_code_hash=hash_of(device_code),
         )
@@ -247,7 +239,7 @@ class SiteRequests:
 
         Raises: RateLimited, ClientRemoved.
         """
-        lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
+        lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
         login, page_id = _page(asked, browser, lasts=lasts, now=self.clock())
         return await self._add_with_code(login, page_id)
@@ -266,7 +258,7 @@ class SiteRequests:
             await self.scan_limits.pages.admit_address(browser.ip)
         else:  # whose neighbours behind one address must not use up its pages
             await self.scan_limits.pages.admit(str(browser_login_id))
-        login, page_id = _page(asked, browser, lasts=VISIT_LASTS, now=self.clock())
+        login, page_id = _page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
         await rows.add(self.database, login)
         return page_id
@@ -278,7 +270,7 @@ class SiteRequests:
             user_code, login.user_code_hash = self.user_codes.new()
             login.scene_hash = hash_of(scene)
             if await rows.add(self.database, login):
-                SCANS.count(ScanOutcome.STARTED)
+                doors.SCANS.count(ScanOutcome.STARTED)
                 return StartedScan(scene, user_code, secret)
         raise StorageUnavailable("no user code is free")
 

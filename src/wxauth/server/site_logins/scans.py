@@ -48,21 +48,9 @@ from wxauth.server.limits.rows import USER_CODES
 from wxauth.server.login.entering import Proofs
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import USER_OF_SESSION
-from wxauth.server.site_logins import rows
+from wxauth.server.site_logins import doors, rows
 from wxauth.server.site_logins.authorize import ScanLimits, is_web_view
-from wxauth.server.site_logins.doors import (
-    AMR,
-    CLAIM_LASTS,
-    DOORS,
-    MAKES_BROWSER_LOGIN,
-    NUMBER_LASTS,
-    OUTCOME_KEPT,
-    SCAN_LASTS,
-    SCANS,
-    Door,
-    DoorOutcome,
-    ScanOutcome,
-)
+from wxauth.server.site_logins.doors import Door, DoorOutcome, ScanOutcome
 from wxauth.server.site_logins.granting import approve
 from wxauth.server.site_logins.models import OPEN, Stage
 from wxauth.server.site_logins.rows import ShownCode, SiteLogin
@@ -278,7 +266,7 @@ class Scans:
                     login.door = Door.TYPED if is_typed else Door.SCAN
                 login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
                 # From now on it is kept for longer than if nobody had answered it.
-                login.kept_until = max(login.kept_until, login.scan_ends_at + OUTCOME_KEPT)
+                login.kept_until = max(login.kept_until, login.scan_ends_at + doors.OUTCOME_KEPT)
                 await rows.save(transaction, login)
         if is_typed:
             await USER_CODES.uncount_user(self.database, caller.user)
@@ -288,7 +276,7 @@ class Scans:
             raise refusal
         door, same_network = login.taken_door, _same_network(login, ip)
         if door is not Door.LINK:
-            SCANS.count(ScanOutcome.CLAIMED)
+            doors.SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
         shown = None if resource is None else ResourceAnswer.of(resource, login.scope, language)
         logo, sso_ttl = await self.database.value(LOGO, name=login.client_id), self._sso_ttl(login, door)
@@ -333,7 +321,7 @@ class Scans:
 
     def _sso_ttl(self, login: SiteLogin, door: Door) -> int | None:
         is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
-        return (self.settings.sso_ttl or None) if is_shared and door in MAKES_BROWSER_LOGIN else None
+        return (self.settings.sso_ttl or None) if is_shared and door in doors.MAKES_BROWSER_LOGIN else None
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
         """Approve what this session has claimed, proved by a new `wx.login`. Idempotent.
@@ -400,10 +388,10 @@ class Scans:
                     raise refusal
                 until = login.scan_ends_at
                 if door is Door.LINK:
-                    until, number = now + NUMBER_LASTS, f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
+                    until, number = now + doors.NUMBER_LASTS, f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
                     login.number = self.sealer.seal(number.encode(), context=link_number_context(login_id))
                     login.login_code_hash = hash_of(login_code)
-                approve(login, person, authenticated_at=now, authenticated_by=AMR[door], until=until)
+                approve(login, person, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
                 await record_event(
                     transaction,
                     EventType.SCAN_APPROVED,
@@ -416,9 +404,9 @@ class Scans:
             await rows.save(transaction, login)
         is_approved = verdict is Stage.APPROVED
         if door is not Door.LINK:
-            SCANS.count(ScanOutcome.APPROVED if is_approved else ScanOutcome.DENIED)
+            doors.SCANS.count(ScanOutcome.APPROVED if is_approved else ScanOutcome.DENIED)
         if not is_approved:
-            DOORS.count(door, DoorOutcome.REFUSED)
+            doors.DOORS.count(door, DoorOutcome.REFUSED)
         what = f"{'link' if door is Door.LINK else 'scan'}_{'approved' if is_approved else 'denied'}"
         log.info(what, scan_id=login_id, client_id=login.client_id, user_id=person.id)
         return login
@@ -439,7 +427,7 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
 
 async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
     holder_id, since = login.claimed_session_id, login.claimed_at
-    if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
+    if holder_id is not None and since is not None and since > now - doors.CLAIM_LASTS:
         holder = await transaction.value(USER_OF_SESSION, session_id=holder_id)
         if holder not in (None, user_id):
             return ScanTaken("another user has claimed it")
@@ -455,7 +443,9 @@ def scene_in(url: str, *, issuer: str) -> str | None:
 
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
-    is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > SCAN_LASTS.total_seconds()
+    is_old = (
+        opening.scancode_time is not None and now.timestamp() - opening.scancode_time > doors.SCAN_LASTS.total_seconds()
+    )
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
 
 
@@ -485,7 +475,7 @@ class ScanPictures:
         scan = None
         if SCENE.fullmatch(scene):
             now = self.clock()
-            since = now - SCAN_LASTS
+            since = now - doors.SCAN_LASTS
             scan = await self.database.row(rows.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now)
         if scan is None:
             raise NotFound("there is no open scan of this scene")
