@@ -19,7 +19,7 @@ from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, FORM, VERIFIER, WITHOUT_PKCE, Browser, House, Tab, keys_at, refused, sent
-from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, body_of
+from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, body_of, with_part
 from wxauth.server.clients.clients import renew_secret
 from wxauth.server.core.database import Database
 from wxauth.server.keys.keyring import KeyRing
@@ -251,7 +251,7 @@ async def test_an_unreachable_database_is_logged_with_its_address(house: House) 
     place = f"127.0.0.1:{free_port()}"
     away = Database(f"postgresql://wxauth:password-of-it@{place}/wxauth")
     house.stage.services[SiteRequests].database = away
-    client = house.stage.make_client(replace(house.stage.services, database=away))
+    client = house.stage.make_client(with_part(house.stage.services, Database, away))
     page = await Browser(client).open()
     assert (page.status_code, "busy" in page.text) == (503, True)
     answer = await client.post("/v1/token", data={"grant_type": "refresh_token"}, auth=("shop", "x"))
