@@ -24,15 +24,14 @@ from wxauth.server.cli.printing import (
 )
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.clients.clients import (
+    ClientChanges,
     Credentials,
     WrongClient,
     build_client,
     check_name,
     end_sessions_left,
-    register,
     remove_client,
     renew_secret,
-    revise,
 )
 from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
 from wxauth.server.clients.rows import ALL_CLIENTS
@@ -138,7 +137,7 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
     async def add(database: Database, now: datetime) -> tuple[Client, Credentials | None]:
         async for _ in end_sessions_left(database, client_name):
             pass  # a removed client's, which keep the name until then
-        return await register(database, NameResolver(), settings, client_name, given, now=now)
+        return await ClientChanges(database, NameResolver(), settings).add(client_name, given, now=now)
 
     client, credentials = _with_clients(add)
     _show(client_name, credentials, client.scopes)
@@ -162,7 +161,7 @@ def set_command(client_name: str, given: dict[str, Any]) -> None:
     }
     settings = read_settings(ClientCommandSettings)
     changed = _with_clients(
-        lambda database, now: revise(database, NameResolver(), settings, client_name, changes, now=now)
+        lambda database, now: ClientChanges(database, NameResolver(), settings).change(client_name, changes, now=now)
     )
     rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in changes if name != "logo")]
     print_table((word(name), value) for name, value in rows)

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit
@@ -170,40 +171,54 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
     return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
 
 
-async def register(
-    database: Database,
-    resolver: NameResolver,
-    settings: AnyClientSettings,
-    name: str,
-    options: Mapping[str, Any],
-    *,
-    by: Actor = OPERATOR,
-    now: datetime,
-) -> tuple[Client, Credentials | None]:
-    """Build a client, check what it refers to, and add it. Returns its credentials too; None for a public client.
+@dataclass(frozen=True, slots=True)
+class ClientChanges:
+    """Adds and changes clients, and checks what their fields refer to."""
 
-    Raises: WrongClient, NameTaken.
-    """
-    options = _with_known_resources(options, settings.resources)
-    client = build_client(name, options)
-    _refuse_reserved(client, await _check_others(database, resolver, settings, options))
-    return client, await add_client(database, client, by=by, now=now)
+    database: Database
+    resolver: NameResolver
+    settings: AnyClientSettings
 
+    async def add(
+        self, name: str, options: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
+    ) -> tuple[Client, Credentials | None]:
+        """Build a client, and add it. Returns its credentials too; None for a public client.
 
-async def revise(
-    database: Database,
-    resolver: NameResolver,
-    settings: AnyClientSettings,
-    name: str,
-    changes: Mapping[str, Any],
-    *,
-    by: Actor = OPERATOR,
-    now: datetime,
-) -> AddedClient:
-    """Check what these fields of a client refer to, and change them. Raises: NotFound, WrongClient."""
-    changes = _with_known_resources(changes, settings.resources)
-    reserved = await _check_others(database, resolver, settings, changes)
-    return await change_client(database, name, changes, reserved=reserved, by=by, now=now)
+        Raises: WrongClient, NameTaken.
+        """
+        options = _with_known_resources(options, self.settings.resources)
+        client = build_client(name, options)
+        _refuse_reserved(client, await self._check(options))
+        return client, await add_client(self.database, client, by=by, now=now)
+
+    async def change(
+        self, name: str, changes: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
+    ) -> AddedClient:
+        """Change these fields of a client. Raises: NotFound, WrongClient."""
+        changes = _with_known_resources(changes, self.settings.resources)
+        reserved = await self._check(changes)
+        return await change_client(self.database, name, changes, reserved=reserved, by=by, now=now)
+
+    async def _check(self, values: Mapping[str, Any]) -> Collection[str]:
+        """Check what these fields refer to: apps of the right kind, and where logout tokens may be sent.
+
+        Only an unknown mini-program is accepted, because it may be added later. Returns the names that no site may
+        have, because its tokens would be confused: the audience's and those of all apps.
+
+        Raises: WrongClient.
+        """
+        kinds = await _kinds_of_apps(self.database, self.settings)
+        for field, (kind, rule) in _APPS.items():
+            if values.get(field) and kinds.get(values[field], "mini_program") != kind:
+                raise WrongClient(field, rule)
+        if uri := values.get("backchannel_logout_uri"):
+            if "#" in uri:
+                raise WrongClient("backchannel_logout_uri", "must be without a fragment")
+            try:
+                await check_url(uri, resolver=self.resolver)
+            except RefusedUrl as exc:
+                raise WrongClient("backchannel_logout_uri", exc.text) from None
+        return {self.settings.audience, *kinds}
 
 
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
@@ -341,30 +356,6 @@ async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Map
     """The kinds of all apps, those of the settings and those that are stored, by id."""
     stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await stored_apps(database)}
     return stored | {app.app_id: app.kind for app in settings.apps}
-
-
-async def _check_others(
-    database: Database, resolver: NameResolver, settings: AnyClientSettings, values: Mapping[str, Any]
-) -> Collection[str]:
-    """Check what these fields refer to: apps of the right kind, and where logout tokens may be sent.
-
-    Only an unknown mini-program is accepted, because it may be added later. Returns the names that no site may have,
-    because its tokens would be confused: the audience's and those of all apps.
-
-    Raises: WrongClient.
-    """
-    kinds = await _kinds_of_apps(database, settings)
-    for field, (kind, rule) in _APPS.items():
-        if values.get(field) and kinds.get(values[field], "mini_program") != kind:
-            raise WrongClient(field, rule)
-    if uri := values.get("backchannel_logout_uri"):
-        if "#" in uri:
-            raise WrongClient("backchannel_logout_uri", "must be without a fragment")
-        try:
-            await check_url(uri, resolver=resolver)
-        except RefusedUrl as exc:
-            raise WrongClient("backchannel_logout_uri", exc.text) from None
-    return {settings.audience, *kinds}
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 
+from fastapi import Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model
 from pydantic.fields import FieldInfo
 
@@ -93,6 +94,15 @@ def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     return ClientAnswer(**client.model_dump() | ended)
 
 
+async def _client_changes(
+    database: DatabaseDep, resolver: NameResolverDep, settings: SettingsDep
+) -> clients.ClientChanges:
+    return clients.ClientChanges(database, resolver, settings)
+
+
+ClientChangesDep = Annotated[clients.ClientChanges, Depends(_client_changes)]
+
+
 @router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
 async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
     """Every client (services and sites), without its secret."""
@@ -102,12 +112,7 @@ async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockD
 
 @router.post("/v1/admin/clients", summary=Title("Add a client", "添加客户端"), failures=[_WRONG_URI, NameTaken])
 async def add_client(
-    administrator: FreshAdministratorDep,
-    settings: SettingsDep,
-    name_resolver: NameResolverDep,
-    database: DatabaseDep,
-    clock: ClockDep,
-    body: ClientRequest,
+    administrator: FreshAdministratorDep, changes: ClientChangesDep, clock: ClockDep, body: ClientRequest
 ) -> NewClientAnswer:
     """A service authenticates with HTTP Basic.
 
@@ -115,9 +120,7 @@ async def add_client(
     hash is stored. A public client has no secret.
     """
     now, given = clock(), body.model_dump(exclude={"name"})
-    client, credentials = await clients.register(
-        database, name_resolver, settings, body.name, given, by=administrator, now=now
-    )
+    client, credentials = await changes.add(body.name, given, by=administrator, now=now)
     secret = None if credentials is None else credentials.client_secret
     return NewClientAnswer(**client.model_dump(), created_at=now, client_id=client.name, client_secret=secret)
 
@@ -129,9 +132,7 @@ async def add_client(
 )
 async def change_client(
     administrator: FreshAdministratorDep,
-    settings: SettingsDep,
-    name_resolver: NameResolverDep,
-    database: DatabaseDep,
+    changes: ClientChangesDep,
     clock: ClockDep,
     name: ClientName,
     body: ClientChangeRequest,
@@ -141,8 +142,8 @@ async def change_client(
     A given list replaces the former list. `redirect_uris` or `device` turn a service into a site; a site remains a
     site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
     """
-    now, changes = clock(), body.model_dump(exclude_unset=True)
-    changed = await clients.revise(database, name_resolver, settings, name, changes, by=administrator, now=now)
+    now = clock()
+    changed = await changes.change(name, body.model_dump(exclude_unset=True), by=administrator, now=now)
     return client_answer(changed, now=now)
 
 
