@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -369,6 +370,14 @@ async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
             if await holds if isawaitable(holds) else holds:
                 return
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def locked(rows: asyncpg.Connection, user_id: str | None = None) -> AsyncIterator[None]:
+    """While another transaction holds this user, or all users."""
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users WHERE $1::uuid IS NULL OR id = $1 FOR UPDATE", user_id)
+        yield
 
 
 async def until_locked(rows: asyncpg.Connection, number: int = 1) -> None:

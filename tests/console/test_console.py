@@ -31,6 +31,7 @@ from tests.world import (
     MakeServices,
     Stage,
     bearer,
+    locked,
     make_admin,
     set_roles,
     until_locked,
@@ -174,8 +175,7 @@ async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administra
     console: Console,
 ) -> None:
     secret, rows = await console.link(), console.stage.rows
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users FOR UPDATE")
+    async with locked(rows):
         opening = asyncio.create_task(console.post(secret))
         await until_locked(rows)
         await rows.execute("""

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.world import Admin, MakeServices, Rows, Stage, bearer, leave, set_roles, until, until_locked
+from tests.world import Admin, MakeServices, Rows, Stage, bearer, leave, locked, set_roles, until, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -238,8 +238,7 @@ async def test_a_database_without_room_for_connections_is_unavailable(
 @pytest.mark.slow
 async def test_slow_statements_are_given_up_and_leave_nothing_behind(stage: Stage) -> None:
     await stage.login.ask("alice")
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+    async with locked(stage.rows):
         async with asyncio.timeout(HANGING):
             answers = await asyncio.gather(
                 *(stage.login.ask("alice") for _ in range(CONNECTIONS)), stage.login.ask("bob")
@@ -257,8 +256,7 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(stage: Stag
 async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_long(stage: Stage) -> None:
     alice = (await stage.login.ask("alice")).json()
     bob = (await stage.login.ask("bob")).json()
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice["user"]["id"])
+    async with locked(stage.rows, alice["user"]["id"]):
         waiting = [asyncio.create_task(leave(stage.client, alice)) for _ in range(TRANSACTIONS)]
         await until_locked(stage.rows)
         async with asyncio.timeout(HURRIED.lock + 1.0):
@@ -271,8 +269,7 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
 async def test_requests_that_are_dropped_half_way_take_no_connection_along(make_stage: MakeStage) -> None:
     stage = await make_stage(deadlines=PATIENT)
     await stage.login.ask("alice")
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+    async with locked(stage.rows):
         for _ in range(2):
             requests = [asyncio.create_task(stage.login.ask("alice")) for _ in range(CONNECTIONS)]
             await until_locked(stage.rows)

@@ -1,8 +1,7 @@
 """For each user, feed, webhooks and trail have the order in which the changes were committed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.fakes import OTHER_APP
-from tests.world import AddSibling, Admin, Body, Rows, Stage, bearer, until_locked
+from tests.world import AddSibling, Admin, Body, Rows, Stage, bearer, locked, until_locked
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.webhook_deliveries import place_events
@@ -45,16 +44,9 @@ class History:
     async def types(self, user_id: str) -> list[str]:
         return [event["type"] for event in await self.of(user_id)]
 
-    @asynccontextmanager
-    async def locked(self, user_id: str) -> AsyncIterator[None]:
-        """While another transaction holds the user."""
-        async with self.stage.rows.transaction():
-            await self.stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
-            yield
-
     async def one_after_the_other(self, user_id: str, first: Ask, second: Ask) -> None:
         """Both wait for the user, and the clock of the replica that carries out the first one is ahead."""
-        async with self.locked(user_id):
+        async with locked(self.stage.rows, user_id):
             self.stage.clock.advance(seconds=2)
             both = [asyncio.ensure_future(first())]
             await until_locked(self.stage.rows)
@@ -117,7 +109,7 @@ async def test_a_reused_refresh_token_ends_the_session_after_the_change_that_was
 async def test_a_logout_during_a_merge_ends_the_session_of_the_user_that_remains(history: History) -> None:
     alice, other = await history.stage.login("alice"), await history.stage.login("alice", app=OTHER_APP)
     user_id, former_id = alice["user"]["id"], other["user"]["id"]
-    async with history.locked(former_id):
+    async with locked(history.stage.rows, former_id):
         merging = asyncio.create_task(history.root.merge(former_id, into=user_id))
         await until_locked(history.stage.rows)
         leaving = asyncio.create_task(history.stage.client.post("/v1/logout", headers=bearer(other)))

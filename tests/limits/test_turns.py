@@ -11,7 +11,7 @@ from fastapi.dependencies.models import Dependant
 
 from tests.clock import PATIENCE
 from tests.problems import problem_of
-from tests.world import Body, Client, Rows, Stage, bearer, until_locked
+from tests.world import Body, Client, Stage, bearer, locked, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
@@ -19,14 +19,6 @@ from wxauth.server.users.callers import caller_in_turn_of, caller_who_ends_of
 from wxauth.server.web.direct import DirectRoute
 
 Answers = list[asyncio.Task[httpx.Response]]
-
-
-@asynccontextmanager
-async def row_locked(rows: Rows, person: Body) -> AsyncIterator[None]:
-    """The row of a user is locked, so that their changes wait."""
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", person["user"]["id"])
-        yield
 
 
 def sign_out_elsewhere(client: Client, person: Body, times: int) -> Answers:
@@ -43,7 +35,7 @@ async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_fo
     alice, bob = await stage.login("alice"), await stage.login("bob")
     other_device = await stage.login("alice")
     codes = [stage.phone_code() for _ in range(3)]
-    async with row_locked(stage.rows, alice):
+    async with locked(stage.rows, alice["user"]["id"]):
         waiting = [
             *change_name(stage.client, alice, 3),
             *change_name(stage.client, other_device, 3),
@@ -61,7 +53,7 @@ async def test_changes_ends_and_phone_codes_of_one_person_leave_a_transaction_fo
 
 async def test_a_request_beyond_those_that_wait_is_refused(stage: Stage) -> None:
     alice = await stage.login("alice")
-    async with row_locked(stage.rows, alice):
+    async with locked(stage.rows, alice["user"]["id"]):
         waiting = change_name(stage.client, alice, MAX_PRESENT)
         await until_locked(stage.rows, AT_ONCE)
         refused = await stage.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
@@ -75,7 +67,7 @@ async def test_a_request_beyond_those_that_wait_is_refused(stage: Stage) -> None
 
 async def test_a_stolen_token_that_fills_its_lines_does_not_keep_its_owner_from_ending_it(stage: Stage) -> None:
     alice = await stage.login("alice")
-    async with row_locked(stage.rows, alice):
+    async with locked(stage.rows, alice["user"]["id"]):
         waiting = [
             *change_name(stage.client, alice, MAX_PRESENT),
             *sign_out_elsewhere(stage.client, alice, MAX_PRESENT),
@@ -91,7 +83,7 @@ async def test_a_stolen_token_that_fills_its_lines_does_not_keep_its_owner_from_
 async def test_a_request_does_not_wait_for_its_turn_for_ever(stage: Stage) -> None:
     alice = await stage.login("alice")
     client = await stage.make(waits=Waits(turns=0))
-    async with row_locked(stage.rows, alice):
+    async with locked(stage.rows, alice["user"]["id"]):
         waiting = sign_out_elsewhere(client, alice, 1)
         await until_locked(stage.rows, 1)
         problem_of(await client.delete("/v1/me/sessions", headers=bearer(alice)), "rate_limited", 429)
@@ -163,7 +155,7 @@ async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(sta
 
 async def test_64_requests_of_one_session_leave_turns_to_the_others_of_its_person(stage: Stage) -> None:
     stolen, own = await stage.login("alice"), await stage.login("alice")
-    async with asyncio.timeout(PATIENCE), row_locked(stage.rows, own):
+    async with asyncio.timeout(PATIENCE), locked(stage.rows, own["user"]["id"]):
         waiting = change_name(stage.client, stolen, MAX_PRESENT)
         await until_locked(stage.rows, AT_ONCE)
         [mine] = change_name(stage.client, own, 1)

@@ -45,6 +45,7 @@ from tests.world import (
     add_client,
     bearer,
     leave,
+    locked,
     set_roles,
     until,
 )
@@ -581,8 +582,7 @@ async def test_a_batch_that_runs_out_of_time_is_halved(mover: Mover) -> None:
 
 async def test_administrators_are_locked_only_where_one_ends(mover: Mover, root: Admin) -> None:
     await mover.import_lines(ALICE, BOB)
-    async with mover.stage.rows.transaction():
-        await mover.stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", root.id)
+    async with locked(mover.stage.rows, root.id):
         assert await mover.import_lines({**ALICE, "status": "disabled"}, takes_status=True) == (0, 1, 0, 0)
     line = {**ALICE, "openid": "openid-a1-root", "roles": []}
     assert await mover.import_lines(line, BOB, takes_roles=True) == (0, 0, 1, 1)

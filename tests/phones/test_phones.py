@@ -30,6 +30,7 @@ from tests.world import (
     bearer,
     body_of,
     leave,
+    locked,
     set_roles,
     until,
     until_locked,
@@ -395,8 +396,7 @@ async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_sto
 
 async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(stage: Stage) -> None:
     alice, code, replica = await stage.login(), stage.phone_code(), await stage.replica()
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+    async with locked(stage.rows):
         first = asyncio.create_task(stage.bind(alice, code))
         await until_pending(stage)
         second = asyncio.create_task(replica.bind(alice, code))
@@ -607,8 +607,7 @@ async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(stage: St
 async def leave_half_way(stage: Stage, login: Body, code: str) -> None:
     """Let WeChat answer a code, and leave its number unbound."""
     before = await stage.number(PENDING)
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
+    async with locked(stage.rows, login["user"]["id"]):
         binding = asyncio.create_task(stage.bind(login, code))
         await until_pending(stage, before + 1)
         binding.cancel()

@@ -1,8 +1,7 @@
 """Messages that WeChat pushes, and how they are sent."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, NamedTuple
@@ -114,13 +113,6 @@ class Inbox:
     async def postpone(self, push: SignedPush) -> None:
         """Push a message for which the database does not answer in time."""
         problem_of(await self.post(push), "storage_unavailable", 503)
-
-    @asynccontextmanager
-    async def locked(self) -> AsyncIterator[None]:
-        """While another transaction holds all users."""
-        async with self.stage.rows.transaction():
-            await self.stage.rows.execute("SELECT FROM users FOR UPDATE")
-            yield
 
     async def verify_url(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
         query = {**push.query, "echostr": ECHO}

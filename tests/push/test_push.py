@@ -32,7 +32,7 @@ from tests.push.messages import (
     unread,
 )
 from tests.sweeps import Sweep, swept
-from tests.world import BESIDE_LOGINS, MakeServices, bearer, set_roles, until, until_locked
+from tests.world import BESIDE_LOGINS, MakeServices, bearer, locked, set_roles, until, until_locked
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import SignedPush, encrypt, push_signature
@@ -438,7 +438,7 @@ async def test_a_sealed_message_must_contain_a_message(inbox: Inbox) -> None:
 async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(inbox: Inbox) -> None:
     await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
     push = signed(message(await inbox.openid()))
-    async with inbox.locked():
+    async with locked(inbox.stage.rows):
         async with asyncio.timeout(HARDLY_MORE):
             await inbox.postpone(push)
     assert_taken(await inbox.post(push))
@@ -464,7 +464,7 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
 async def test_a_withdrawal_that_is_cut_short_is_logged_and_retried(inbox: Inbox, cut_short_by: str) -> None:
     await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
     push = signed(message(await inbox.openid(), LEFT))
-    async with inbox.locked():
+    async with locked(inbox.stage.rows):
         await inbox.postpone(push)
         if cut_short_by == "a stop":
             await inbox.stage.services[Background].aclose()
@@ -488,8 +488,7 @@ async def test_a_withdrawal_while_the_identity_moves_erases_the_data_of_its_new_
     alice, bob = (await inbox.log_in())["user"], (await inbox.log_in(person="bob"))["user"]
     await inbox.stage.rows.execute("UPDATE users SET nickname = 'set'")
     other = await asyncpg.connect(database_url)
-    async with other.transaction():
-        await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", alice["id"])
+    async with locked(other, alice["id"]):
         withdrawing = asyncio.create_task(inbox.post(signed(message(alice["openid"]))))
         await until_locked(inbox.stage.rows)
         moved = "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.world import Stage, until_locked
+from tests.world import Stage, locked, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -42,8 +42,7 @@ async def alice(stage: Stage) -> str:
 async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
     stage: Stage, alice: str, kind: str
 ) -> None:
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+    async with locked(stage.rows):
         entering = asyncio.create_task(stage.login(**KINDS[kind]))
         await until_locked(stage.rows)
         add = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"
@@ -62,8 +61,7 @@ async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
 async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
     stage: Stage, alice: str, kind: str
 ) -> None:
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users FOR UPDATE")
+    async with locked(stage.rows):
         entering = asyncio.create_task(stage.login(**KINDS[kind]))
         await until_locked(stage.rows)
         await stage.rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)

@@ -10,7 +10,7 @@ from tests.moving.mover import Mover
 from tests.problems import problem_of
 from tests.processes import Command
 from tests.sweeps import swept
-from tests.world import Admin, Body, LogIn, Stage, bearer, until_locked
+from tests.world import Admin, Body, LogIn, Stage, bearer, locked, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
 
@@ -155,8 +155,7 @@ async def test_a_ban_that_is_renewed_while_it_is_lifted_stays(stage: Stage, root
     await root.change(alice, status="disabled", until=in_utc(stage.clock() + SHORT))
     stage.clock.now += SHORT
     later = in_utc(stage.clock() + SHORT)
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice)
+    async with locked(stage.rows, alice):
         changing = asyncio.create_task(root.change(alice, status="disabled", until=later))
         await until_locked(stage.rows)
         await lift(stage.services)  # skips the locked row, and the administrator's word is next

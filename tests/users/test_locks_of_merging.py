@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.fakes import OTHER_APP
-from tests.world import BESIDE_LOGINS, Admin, Body, LogIn, Stage, leave, make_admin, set_roles, until_locked
+from tests.world import BESIDE_LOGINS, Admin, Body, LogIn, Stage, leave, locked, make_admin, set_roles, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -22,8 +22,7 @@ async def two_users(login: LogIn) -> Ids:
 @pytest.mark.parametrize("is_gone", [True, False])
 async def test_a_merge_notices_an_earlier_merge_of_the_same_user(stage: Stage, two_users: Ids, is_gone: bool) -> None:
     former, holder = two_users
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", former)
+    async with locked(stage.rows, former):
         linking = asyncio.create_task(stage.login(unionid=UNION))
         await until_locked(stage.rows)
         await stage.rows.execute(
@@ -73,8 +72,7 @@ async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
 ) -> None:
     alice = await stage.login()
     other = await make_admin(stage.client, stage.rows, await stage.login("other-root"))
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", other.id)
+    async with locked(stage.rows, other.id):
         assert (await root.ask(method, f"/users/{alice['user']['id']}", **body)).status_code in (200, 204)
 
 

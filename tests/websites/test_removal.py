@@ -9,7 +9,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.websites.browsers import House, refused
-from tests.world import Admin, bearer, until
+from tests.world import Admin, bearer, locked, until
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
 
 PAGES = 20
@@ -106,8 +106,7 @@ async def test_a_removed_site_whose_people_are_locked_delays_no_other(house: Hou
             house.phone.user_id,
         ),
     )
-    async with house.stage.rows.transaction():
-        await house.stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", house.phone.user_id)
+    async with locked(house.stage.rows, house.phone.user_id):
         for name in ("a", "shop"):
             assert (await root.ask("DELETE", f"/clients/{name}")).status_code == 204
         await sweep(house.stage.services, pause=0)

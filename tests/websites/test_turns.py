@@ -12,7 +12,7 @@ import pytest
 from tests.websites import test_links
 from tests.websites.browsers import BYE, House, hidden_fields
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
-from tests.world import AddSite, Site, until_locked
+from tests.world import AddSite, Site, locked, until_locked
 from wxauth.server.limits.turns import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
 Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
@@ -104,8 +104,7 @@ ANSWERS: dict[Prepare, tuple[int, dict[int, int]]] = {
 @pytest.mark.parametrize("prepare", ANSWERS)
 async def test_forty_requests_of_one_person_leave_transactions_for_others(house: House, prepare: Prepare) -> None:
     bob, ask, (at_once, statuses) = await house.get_phone("bob"), await prepare(house), ANSWERS[prepare]
-    async with house.stage.rows.transaction():
-        await house.stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
+    async with locked(house.stage.rows, house.phone.user_id):
         waiting = [create_task(ask()) for _ in range(40)]
         await until_locked(house.stage.rows, at_once)
         async with timeout(2):
@@ -120,8 +119,7 @@ async def test_forty_requests_of_one_person_leave_transactions_for_others(house:
 @pytest.mark.parametrize("prepare", [the_page_after_an_approval, a_sites_sign_out])
 async def test_a_request_beyond_those_that_wait_gets_a_page(house: House, prepare: Prepare) -> None:
     ask = await prepare(house)
-    async with house.stage.rows.transaction():
-        await house.stage.rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", house.phone.user_id)
+    async with locked(house.stage.rows, house.phone.user_id):
         waiting = [create_task(ask()) for _ in range(MAX_PRESENT)]
         await until_locked(house.stage.rows, ANSWERS[prepare][0])
         refused = await ask()

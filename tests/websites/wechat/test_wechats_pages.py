@@ -22,7 +22,7 @@ from tests.websites.street import (
     Visitor,
     found_in,
 )
-from tests.world import EDGE, Admin, set_roles, until, until_locked
+from tests.world import EDGE, Admin, locked, set_roles, until, until_locked
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
 from wxauth.server.dev.wechat.controls import CodeRequest
@@ -421,8 +421,7 @@ async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(st
 
 async def test_who_becomes_staff_during_a_visit_by_a_website_app_is_refused(street: Street) -> None:
     await street.visitor("website").log_in()
-    async with street.stage.rows.transaction():
-        await street.stage.rows.execute("SELECT FROM users FOR UPDATE")
+    async with locked(street.stage.rows):
         visit = asyncio.create_task(street.visitor("website").log_in())
         await until_locked(street.stage.rows)
         await set_roles(street.stage.rows, "support")
