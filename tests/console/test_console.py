@@ -39,13 +39,9 @@ from tests.world import (
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.server.console.links import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.console.routes import CONSOLE_PAGE
-from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 
-
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(admin_page=True)
+pytestmark = pytest.mark.settings(admin_page=True)
 
 
 @dataclass(slots=True)

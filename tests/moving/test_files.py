@@ -21,8 +21,7 @@ from tests.fakes import APP, OTHER_APP, service_env
 from tests.moving.mover import Mover
 from tests.processes import WXAUTH, environment
 from tests.sweeps import swept
-from tests.world import Body, MakeServices, Stage
-from wxauth.server.core.services import Services
+from tests.world import Body, Stage
 from wxauth.server.moving.files import CsvLines, Form, JsonLines, WrongFile
 
 OPENID = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
@@ -30,9 +29,7 @@ ALICE: Body = {"app_id": APP["app_id"], "openid": OPENID}
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(apps=[APP, OTHER_APP])
+pytestmark = pytest.mark.settings(apps=[APP, OTHER_APP])
 
 
 @pytest.fixture

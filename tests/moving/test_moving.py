@@ -39,7 +39,6 @@ from tests.world import (
     AddSibling,
     Admin,
     Body,
-    MakeServices,
     Rows,
     Stage,
     add_client,
@@ -52,7 +51,6 @@ from tests.world import (
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import DEADLINES
-from wxauth.server.core.services import Services
 from wxauth.server.core.terminal import Text
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
@@ -89,9 +87,7 @@ STORED_NOTHING = "nothing was stored: run it without --dry-run"
 GUIDE = Path(__file__).parents[2] / "docs/moving-in.md"
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(apps=[APP, OTHER_APP, THIRD_APP])
+pytestmark = pytest.mark.settings(apps=[APP, OTHER_APP, THIRD_APP])
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, NUMBER, Admin, Body, MakeServices, Stage
+from tests.world import NOBODY, NUMBER, Admin, Body, Stage
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.services import Services
 from wxauth.server.users.phone_numbers import masked
 from wxauth.server.users.search_rows import Term, term_of
 from wxauth.server.users.staff_rows import PLACES, StaffReads
@@ -18,9 +17,7 @@ from wxauth.server.users.staff_rows import PLACES, StaffReads
 MASKED = "+86138****8000"
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(staff_reads=True)
+pytestmark = pytest.mark.settings(staff_reads=True)
 
 
 @pytest.fixture

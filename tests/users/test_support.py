@@ -9,14 +9,10 @@ import pytest
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Admin, Body, LogIn, MakeServices, Stage, bearer, set_roles, until_locked
+from tests.world import Admin, Body, LogIn, Stage, bearer, set_roles, until_locked
 from wxauth.server.console.links import NoAdministrator, make_link
-from wxauth.server.core.services import Services
 
-
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(admin_page=True, access_token_ttl=86400)
+pytestmark = pytest.mark.settings(admin_page=True, access_token_ttl=86400)
 
 
 @pytest.mark.oldest_postgres
