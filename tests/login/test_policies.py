@@ -319,14 +319,6 @@ async def test_a_newcomer_who_is_merged_while_wechat_is_asked_is_judged_as_the_u
     assert [tuple(row) for row in told] == [(event, alice["user"]["id"])]
 
 
-async def test_a_user_from_before_the_policy_is_not_checked(stage: Stage) -> None:
-    former = await stage.replica()
-    assert (await former.login.ask("risky-4")).status_code == 200
-    stage = await stage.replica(risk_policy="block")
-    assert (await stage.login.ask("risky-4")).status_code == 200
-    assert len(stage.asked(RISK)) == 0
-
-
 @pytest.mark.slow
 async def test_while_the_policy_is_off_nobody_is_asked_about(stage: Stage) -> None:
     stage = await stage.replica(risk_policy="block", wechat_timeout=SHORT)

@@ -29,14 +29,6 @@ async def test_an_access_token_ends_with_its_session(stage: Stage, left: float, 
     assert life_of((await stage.refresh(answer)).json()) == life
 
 
-async def test_a_session_that_had_expired_ends_without_an_event(stage: Stage) -> None:
-    await stage.login()
-    stage.clock.advance(seconds=MAX_AGE)
-    assert (await stage.client.delete("/v1/me/sessions", headers=bearer(await stage.login()))).status_code == 204
-    assert await stage.number("sessions WHERE revoked_at IS NOT NULL") == 1
-    assert await stage.number("events WHERE type = 'session.ended'") == 0
-
-
 async def test_a_login_token_ends_with_a_short_session(stage: Stage) -> None:
     short = await stage.replica(access_token_ttl=TTL, refresh_token_ttl=60)
     assert life_of(await short.login()) == 60

@@ -69,11 +69,3 @@ async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
     assert ((await entering)["user"]["id"] == alice) is joins
     assert await stage.number(HOMELESS) == 0
     assert await stage.number(f"sessions WHERE app_id = '{APP_ID}'") == 1
-
-
-@pytest.mark.slow
-async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(stage: Stage, alice: str) -> None:
-    await stage.rows.execute("DELETE FROM identities WHERE app_id = $1", OTHER_APP_ID)
-    answers = [await stage.login(nickname=f"Alice {n}") for n in range(70)]
-    assert {answer["user"]["id"] for answer in answers} == {alice}
-    assert answers[-1]["user"]["nickname"] != "Alice 69"

@@ -47,14 +47,6 @@ async def test_the_second_account_enters_an_app_where_the_first_has_an_identity(
     assert await identities(stage.rows, OTHER_APP) == [("openid-b2-home", HOME), ("openid-b2-work", WORK)]
 
 
-async def test_a_second_user_of_the_account_is_merged_at_its_next_login(stage: Stage, root: Admin) -> None:
-    second = await stage.login("home")
-    work = await join(stage, root)
-    assert ids([second]) != ids([work])
-    assert ids([await stage.login("home", unionid=HOME)]) == ids([work])
-    assert await stage.number("users WHERE roles = '{}'") == 1
-
-
 @pytest.mark.parametrize("was_there_before", [False, True])
 async def test_the_second_account_enters_an_app_where_the_first_came_without_a_unionid(
     stage: Stage, root: Admin, was_there_before: bool
