@@ -1,7 +1,6 @@
 """Real processes: commands as an operator runs them, and whether they leave anything behind."""
 
 import asyncio
-import fcntl
 import os
 import shutil
 import signal
@@ -12,8 +11,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
-from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -237,28 +234,17 @@ def _stat(pid: int) -> list[str]:
 
 
 def free_port() -> int:
-    """A free port that no other test run is given while this process lives."""
-    for _ in PORTS:
-        port = next(_ports)
-        with suppress(BlockingIOError):
-            fcntl.lockf(_ports_given(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-            if is_free(port):
-                return port
-    raise RuntimeError("every port is taken")
+    """A port that nobody else is given while this process lives: neither a test run nor a connection.
 
-
-PORTS = range(15_000, 30_000)
-"""Below the ports that the system assigns to connections, which could take one in between."""
-_ports = chain.from_iterable(repeat([*PORTS[os.getpid() % len(PORTS) :], *PORTS[: os.getpid() % len(PORTS)]]))
-
-
-@cache
-def _ports_given() -> int:
-    """A file in which a locked byte marks a port as given away. The lock ends with its process.
-
-    Not in the folder for temporary files, which is another one where a second run finds too little memory.
+    Linux lets a program listen beside a socket that is only bound, if both allow it, as every server does.
     """
-    return os.open(f"/tmp/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port = int(holder.getsockname()[1])
+        if sys.platform == "linux":
+            holder.detach()  # open until this process ends
+    return port
 
 
 def is_served(port: int) -> bool:
