@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -328,14 +329,21 @@ def transport(
     return WeChatBySimulator(simulator, secrets) if is_simulated else wechat.transport
 
 
+def marked(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
+    """The values that the marks of this name give a test; the nearest counts."""
+    marks = [*request.node.iter_markers(name)]
+    return {key: value for mark in reversed(marks) for key, value in mark.kwargs.items()}
+
+
 @pytest.fixture
 async def make_services(
+    request: pytest.FixtureRequest,
     make_settings: Callable[..., Settings],
     transport: httpx.AsyncBaseTransport,
     clock: Clock,
     shared_database: SharedDatabase,
 ) -> AsyncIterator[MakeServices]:
-    """Additional replicas of the service on the same database, with any settings by name, and how long parts wait."""
+    """Replicas of the service on one database, with the settings of `pytest.mark.settings`, and others by name."""
     made: list[Services] = []
 
     async def make(
@@ -353,21 +361,15 @@ async def make_services(
             await services[Apps].refresh()
         return services
 
-    yield make
+    yield partial(make, **marked(request, "settings"))
     for services in made:
         await services.aclose()
 
 
-def marked(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
-    """The values that the marks of this name give a test; the nearest counts."""
-    marks = [*request.node.iter_markers(name)]
-    return {key: value for mark in reversed(marks) for key, value in mark.kwargs.items()}
-
-
 @pytest.fixture
-async def services(request: pytest.FixtureRequest, make_services: MakeServices) -> Services:
-    """The parts of a replica, with the settings of `pytest.mark.settings`."""
-    return await make_services(**marked(request, "settings"))
+async def services(make_services: MakeServices) -> Services:
+    """The parts of a replica."""
+    return await make_services()
 
 
 @pytest.fixture

@@ -13,11 +13,14 @@ from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, S
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Waits
 
-pytestmark = pytest.mark.usefixtures("simulated")
-
-MINI, OTHER_MINI = (app["app_id"] for app in APPS)
+MINI = APPS[0]["app_id"]
 MOBILE, PAGE, SITE = (app["app_id"] for app in (MOBILE_APP, ACCOUNT, WEBSITE))
 ALL = (*APPS, ACCOUNT, WEBSITE, MOBILE_APP)
+
+pytestmark = [
+    pytest.mark.usefixtures("simulated"),
+    pytest.mark.settings(apps=ALL, waits=Waits(wechat_busy=(0, 0))),
+]
 
 
 class TellingSimulator(Simulator):
@@ -37,11 +40,6 @@ def simulator(clock: Clock) -> TellingSimulator:
     simulator = TellingSimulator(lambda: clock().timestamp())
     simulator.tokens = []
     return simulator
-
-
-@pytest.fixture
-async def stage(stage: Stage) -> Stage:
-    return await stage.replica(apps=ALL, waits=Waits(wechat_busy=(0, 0)))
 
 
 async def people(stage: Stage) -> int:
@@ -230,7 +228,7 @@ async def test_a_users_session_keys_are_those_of_mini_programs(stage: Stage) -> 
 async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(
     stage: Stage,
 ) -> None:
-    stage = await stage.replica(apps=ALL, risk_policy="block", nickname_check="block")
+    stage = await stage.replica(risk_policy="block", nickname_check="block")
     named = await stage.login("risky-4", app_id=MOBILE, nickname="risky")
     assert named["user"]["nickname"] == "risky"  # WeChat judges names for mini-programs alone
     await stage.login("risky-4", app_id=MOBILE)

@@ -93,7 +93,7 @@ def console(stage: Stage, root: Admin) -> Console:
 async def test_without_admin_page_the_console_has_no_paths(
     make_services: MakeServices, make_client: MakeClient, path: str
 ) -> None:
-    client = make_client(await make_services())
+    client = make_client(await make_services(admin_page=False))
     method = "PUT" if path == SESSION else "GET"
     problem_of(await client.request(method, path, headers=ASKED_BY_THE_PAGE), "not_found", 404)
 
@@ -118,7 +118,7 @@ async def test_the_console_below_a_path_stays_below_the_path(console: Console) -
         ("https://auth.test", f"{COOKIE}=wxc_", "Path=/;"),  # which the prefix requires
         ("http://127.0.0.1:8000", "wxauth-console=wxc_", "Path=/auth/admin/"),
     ):
-        console.stage = await console.stage.replica(admin_page=True, issuer=f"{issuer}/auth")
+        console.stage = await console.stage.replica(issuer=f"{issuer}/auth")
         assert (await console.stage.client.get("/auth/admin")).headers["location"] == "/auth/admin/"
         set_cookie = (await console.post(await console.link(), "/auth/admin/session")).headers["set-cookie"]
         assert (set_cookie.startswith(cookie), path in set_cookie) == (True, True)
@@ -212,7 +212,7 @@ async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at
 async def test_a_console_session_and_its_access_token_end_after_an_hour_without_use(
     console: Console, clock: Clock
 ) -> None:
-    console.stage = await console.stage.replica(admin_page=True, access_token_ttl=86400)
+    console.stage = await console.stage.replica(access_token_ttl=86400)
     session = await console.opened()
     assert session["expires_in"] == 3600
     clock.advance(minutes=59)
@@ -326,7 +326,7 @@ async def test_another_site_cannot_use_the_consoles_session(console: Console) ->
 async def test_an_origin_allowed_by_cors_may_not_use_the_consoles_session(
     make_services: MakeServices, make_client: MakeClient
 ) -> None:
-    client = make_client(await make_services(admin_page=True, cors_origins="https://friend.test"))
+    client = make_client(await make_services(cors_origins="https://friend.test"))
     preflight = {
         "Origin": "https://friend.test",
         "Access-Control-Request-Method": "DELETE",

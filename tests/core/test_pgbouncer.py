@@ -16,9 +16,8 @@ import pytest
 
 from tests.fakes import service_env
 from tests.problems import problem_of
-from tests.processes import Running, free_port, run, until
+from tests.processes import Running, free_port, is_served, run, until
 from tests.programs import needs
-from tests.proxies.running import answers
 from tests.world import LogIn, MakeClient, MakeServices, Stage, bearer, leave
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings
@@ -61,7 +60,7 @@ def pgbouncer(database_url: str, *, pool_size: int) -> Iterator[str]:
         configuration.write_text(shown + forgets)
         user = NOBODY if os.geteuid() == 0 else None
         with Running(program, str(configuration), cwd=Path(folder), user=user) as pooler:
-            until(lambda: answers(port) or pooler.process.poll() is not None)
+            until(lambda: is_served(port) or pooler.process.poll() is not None)
             assert pooler.process.poll() is None, pooler.output
             yield f"postgresql://wxauth@127.0.0.1:{port}{parts.path}"
 

@@ -14,8 +14,8 @@ import pytest
 from tests.certificates import Authority
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.docs import ROOT, code_blocks
-from tests.processes import PATIENCE, free_port, until
-from tests.proxies.running import answers, nginx_with
+from tests.processes import PATIENCE, free_port, is_served, until
+from tests.proxies.running import nginx_with
 from tests.world import bearer
 
 pytestmark = pytest.mark.proxy
@@ -56,7 +56,7 @@ def nginx_before(upstreams: Sequence[str], tmp_path: Path) -> Iterator[Front]:
         "/var/log/wxauth/access.log": f"{tmp_path}/access.log",
     }
     with nginx_with(TEXT, tmp_path, addresses) as command:
-        until(lambda: answers(own) or command.process.poll() is not None)
+        until(lambda: is_served(own) or command.process.poll() is not None)
         assert command.process.poll() is None, command.output
         yield Front(f"https://127.0.0.1:{own}", authority.trusted())
 

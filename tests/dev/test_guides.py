@@ -23,9 +23,8 @@ from tests.conftest import NOWHERE, SETTINGS
 from tests.dev.running import Dev, running_dev
 from tests.docs import ROOT, block
 from tests.forked import stand_in
-from tests.processes import Running, environment, free_port, until
+from tests.processes import Running, environment, free_port, is_served, until
 from tests.programs import needs, needs_node, output_of
-from tests.proxies.running import answers
 from tests.world import bearer
 from wxauth.guard import Principal
 from wxauth.server.core.settings import Settings, settings_from
@@ -277,7 +276,7 @@ def test_a_service_that_is_started_as_shown_is_guarded(
         (folder / "node_modules").symlink_to(ROOT / "examples/express/node_modules")
     command = re.sub("80(?:02|03|10)", port, block(page, start))
     with Running("sh", "-c", command, cwd=folder, env={"WXAUTH_ISSUER": reader.dev.url, "PORT": port}) as service:
-        until(lambda: answers(int(port)) or service.process.poll() is not None)
+        until(lambda: is_served(int(port)) or service.process.poll() is not None)
         text = "".join(block(*each) for each in tries).replace("curl -i", "command curl -si")
         printed = reader.types_text(re.sub("127.0.0.1:80(?:02|03|10)", f"127.0.0.1:{port}", text))
     assert re.findall(r"HTTP/1.1 (\d+) ", printed) == statuses.split(), printed + service.output
@@ -290,7 +289,7 @@ def test_a_face_that_wechat_recognises_becomes_an_age_band_and_nothing_else(read
     given |= {"WECHAT_BASE_URL": wechat_url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = block("docs/real-name.md", "uvicorn").replace("8008", port).replace("wx1a2b3c4d5e6f7a8b", APP)
     with Running("sh", "-c", command, cwd=reader.folder, env=given) as service:
-        until(lambda: answers(int(port)) or service.process.poll() is not None)
+        until(lambda: is_served(int(port)) or service.process.poll() is not None)
         for years, band in ((10, "0-13"), (15, "14-17"), (30, "18+")):
             ivan = reader.log_in(f"ivan{years}")
             ask = partial(httpx.post, headers=bearer(ivan), trust_env=False)
@@ -372,7 +371,7 @@ async def orders_of(customers: set[str]) -> list[str]:
         ("docs/moving-in.md", "user.external_id", "GET /orders", ["{id}", "10023"]),
     ],
 )
-async def test_a_route_shown_for_a_back_end_answers(page: str, words: str, asked: str, answer: Any) -> None:
+async def test_a_route_shown_for_a_back_end_is_served(page: str, words: str, asked: str, answer: Any) -> None:
     issuer = TestIssuer()
     token = issuer.token(claims={"external_id": "10023"})
     user = issuer.guard().verify_sync(token)

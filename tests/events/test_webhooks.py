@@ -21,7 +21,7 @@ from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
 from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, raw
-from tests.world import Admin, Body, MakeServices, Stage, bearer, leave, set_roles, until
+from tests.world import Admin, Body, Stage, bearer, leave, set_roles, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.sealing import Sealer
@@ -124,17 +124,8 @@ def real_time(clock: Clock) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
 
 
-SOON_GIVEN_UP = pytest.mark.parametrize("services_waits", [Waits(webhooks=1.5)], ids=[""])
-
-
-@pytest.fixture
-def services_waits() -> Waits:
-    return Waits(webhooks=5)
-
-
-@pytest.fixture
-async def services(make_services: MakeServices, services_waits: Waits) -> Services:
-    return await make_services(waits=services_waits)
+pytestmark = pytest.mark.settings(waits=Waits(webhooks=5))
+given_up_soon = pytest.mark.settings(waits=Waits(webhooks=1.5))
 
 
 async def deliver(services: Services) -> None:
@@ -343,7 +334,7 @@ async def test_retry_after_puts_a_try_off_and_never_forward(root: WebhookAdmin) 
 
 
 @pytest.mark.slow
-@SOON_GIVEN_UP
+@given_up_soon
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [(hang, "no answer in 1.5 s"), (abort, "connection lost"), (raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "answer is not HTTP")],
@@ -626,7 +617,7 @@ async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root:
 
 
 @pytest.mark.slow
-@SOON_GIVEN_UP
+@given_up_soon
 @pytest.mark.usefixtures("real_time")
 async def test_a_test_message_returns_its_outcome(root: WebhookAdmin) -> None:
     secret = (await root.add())["secret"]

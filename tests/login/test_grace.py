@@ -237,9 +237,6 @@ async def test_leaving_and_a_login_at_once_leave_no_open_session(stage: Stage) -
 # What comes by another way meanwhile.
 
 
-GRACE = {"erasure_grace_days": 7}
-
-
 async def gone(stage: Stage, person: str = "alice", **fields: Any) -> Body:
     """Somebody who has logged in, and has left."""
     login = await stage.login(person, **fields)
@@ -251,7 +248,6 @@ async def gone(stage: Stage, person: str = "alice", **fields: Any) -> Body:
 
 @pytest.mark.usefixtures("simulated")
 async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(stage: Stage) -> None:
-    stage = await stage.replica(**GRACE)
     alice = await gone(stage, phone_code=stage.phone_code())
     bob = await stage.login("bob", phone_code=stage.phone_code("bob"))
     assert bob["user"]["phone"] == NUMBER
@@ -263,7 +259,7 @@ async def test_whoever_proves_their_number_has_it_and_they_go_on_leaving(stage: 
 @pytest.mark.parametrize("policy", ["link", "refuse"])
 @pytest.mark.usefixtures("simulated")
 async def test_nobody_becomes_them_by_their_number(stage: Stage, policy: str) -> None:
-    stage = await stage.replica(phone_policy=policy, **GRACE)
+    stage = await stage.replica(phone_policy=policy)
     alice = await gone(stage, phone_code=stage.phone_code())
     bob = await stage.login("bob")
     problem_of(await stage.bind(bob, stage.phone_code("bob")), "phone_taken", 409)
@@ -273,7 +269,6 @@ async def test_nobody_becomes_them_by_their_number(stage: Stage, policy: str) ->
 
 @pytest.mark.usefixtures("simulated")
 async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(stage: Stage) -> None:
-    stage = await stage.replica(**GRACE)
     alice = await gone(stage)
     for _ in range(2):
         is_refused = await stage.login.ask("alice", app=APPS[1])
@@ -287,7 +282,7 @@ async def test_no_other_app_of_theirs_lets_them_in_as_somebody_new(stage: Stage)
 async def test_a_hook_gives_nobody_their_external_id(stage: Stage) -> None:
     async with receiving() as hook:
         hook.usual = saying(allow=True, external_id="10023")
-        stage = await stage.replica(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET, **GRACE)
+        stage = await stage.replica(sign_up_hook_url=hook.url, sign_up_hook_secret=SECRET)
         alice = await gone(stage)
         assert (await stored(stage.rows, alice))["external_id"] == "10023"
         assert (await stage.login("bob"))["user"]["external_id"] is None
@@ -295,7 +290,7 @@ async def test_a_hook_gives_nobody_their_external_id(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("simulated")
 async def test_a_verdict_about_their_picture_keeps_nobody(stage: Stage) -> None:
-    stage = await stage.replica(avatar_check="block", **GRACE)
+    stage = await stage.replica(avatar_check="block")
     alice = await stage.login("alice")
     await upload(stage, alice)
     [trace_id] = await trace_ids(stage)
@@ -309,7 +304,6 @@ async def test_a_verdict_about_their_picture_keeps_nobody(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("simulated")
 async def test_of_two_who_leave_and_prove_one_number_at_once_none_comes_back(stage: Stage) -> None:
-    stage = await stage.replica(**GRACE)
     alice, bob = await stage.login("alice"), await stage.login("bob")
     codes = [stage.phone_code(), stage.phone_code("bob")]
     answers = await gather(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from functools import partial
 
 import httpx
 import pytest
@@ -11,15 +10,13 @@ from tests.database_proxy import Proxy
 from tests.loops import let_pass
 from tests.metrics import scrape
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, bearer, make_admin, set_roles, until
+from tests.world import BESIDE_LOGINS, Body, Stage, bearer, make_admin, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
 from wxauth.server.users.policies import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
-
-pytestmark = pytest.mark.usefixtures("simulated")
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK: Api = "getuserriskrank"
@@ -33,6 +30,8 @@ HURRIED = Waits(
 )
 """The waits of production, divided by `HASTE`; but not those for WeChat, whose answers most tests are about."""
 
+pytestmark = [pytest.mark.usefixtures("simulated"), pytest.mark.settings(waits=HURRIED)]
+
 # Failures of WeChat to give a verdict, as faults of the simulator and as labels of the metric.
 SILENCES = [
     ({"errcode": 48001}, "wechat_misconfigured", "48001"),
@@ -44,12 +43,6 @@ SILENCES = [
 ]
 each_silence = pytest.mark.parametrize(("fault", "outcome", "errcode"), SILENCES)
 flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
-
-
-@pytest.fixture
-def make_services(make_services: MakeServices) -> MakeServices:
-    """Replicas with the shortened waits, or with others by name."""
-    return partial(make_services, waits=HURRIED)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 from base64 import b64encode
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,7 +24,6 @@ from tests.world import (
     Admin,
     Body,
     MakeClient,
-    MakeServices,
     Stage,
     bearer,
     body_of,
@@ -50,8 +48,6 @@ from wxauth.server.phones.phones import (
 from wxauth.server.service.build import WAITS, Waits
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 
-pytestmark = pytest.mark.usefixtures("simulated")
-
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
@@ -70,11 +66,7 @@ HURRIED = Waits(
 )
 """The waits of production, divided by `HASTE`."""
 
-
-@pytest.fixture
-def make_services(make_services: MakeServices) -> MakeServices:
-    """Replicas with the shortened waits, or with others by name."""
-    return partial(make_services, waits=HURRIED)
+pytestmark = [pytest.mark.usefixtures("simulated"), pytest.mark.settings(waits=HURRIED)]
 
 
 async def asking(stage: Stage, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:

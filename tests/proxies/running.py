@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import sys
 from asyncio import StreamReader, StreamWriter, wait_for
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.utils import accept_key
 
 from tests.listening import Listening
-from tests.processes import Running, free_port, until
+from tests.processes import Running, free_port, is_served, until
 from tests.programs import needs
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +53,7 @@ def running(name: str, folder: Path, *, wxauth: str, service: str) -> Iterator[s
     port = free_port()
     start: Callable[..., Running] = {"nginx": _nginx, "caddy": _caddy, "haproxy": _haproxy}[name]
     with start(folder, address=f"127.0.0.1:{port}", wxauth=wxauth, service=service) as command:
-        until(lambda: answers(port) or command.process.poll() is not None)
+        until(lambda: is_served(port) or command.process.poll() is not None)
         assert command.process.poll() is None, command.output
         yield f"http://127.0.0.1:{port}"
 
@@ -99,13 +98,8 @@ def haproxy_with(lua: str, folder: Path, *, service: str) -> Iterator[str]:
     file, port = folder / "wxauth.lua", free_port()
     file.write_text(lua)
     with _haproxy(folder, address=f"127.0.0.1:{port}", wxauth="127.0.0.1:1", service=service, lua=file):
-        until(lambda: answers(port))
+        until(lambda: is_served(port))
         yield f"http://127.0.0.1:{port}"
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Recorder:

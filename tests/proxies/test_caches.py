@@ -11,8 +11,8 @@ import pytest
 
 from tests.fakes import Clock
 from tests.headers import bearer
-from tests.processes import free_port, serving, until
-from tests.proxies.running import answers, nginx_with
+from tests.processes import free_port, is_served, serving, until
+from tests.proxies.running import nginx_with
 from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.checks.result import CheckLevel, Findings
 from wxauth.server.core.settings import Settings
@@ -50,7 +50,7 @@ def cached(make_settings: Callable[..., Settings], clock: Clock, tmp_path: Path)
         text = AS_1PANEL.replace("{folder}", str(tmp_path))
         addresses = {"127.0.0.1:8080": f"127.0.0.1:{port}", "127.0.0.1:8000": url.removeprefix("http://")}
         nginx = stack.enter_context(nginx_with(text, tmp_path, addresses))
-        until(lambda: answers(port) or nginx.process.poll() is not None)
+        until(lambda: is_served(port) or nginx.process.poll() is not None)
         assert nginx.process.poll() is None, nginx.output
         yield stack.enter_context(httpx.Client(base_url=issuer, trust_env=False))
 

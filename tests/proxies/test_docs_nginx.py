@@ -12,8 +12,8 @@ import pytest
 
 from tests.docs import ROOT, code_blocks
 from tests.fakes import Clock
-from tests.processes import free_port, serving, until
-from tests.proxies.running import Recorder, answers, echo, nginx_with
+from tests.processes import free_port, is_served, serving, until
+from tests.proxies.running import Recorder, echo, nginx_with
 from tests.world import bearer
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, create_simulator
@@ -40,7 +40,7 @@ def site(text: str, folder: Path, *, wxauth: str, service: str) -> Iterator[http
     port = free_port()
     addresses = {"127.0.0.1:8080": f"127.0.0.1:{port}", "127.0.0.1:8000": wxauth, "127.0.0.1:9000": service}
     with nginx_with(text, folder, addresses) as nginx:
-        until(lambda: answers(port) or nginx.process.poll() is not None)
+        until(lambda: is_served(port) or nginx.process.poll() is not None)
         assert nginx.process.poll() is None, nginx.output
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
             yield client

@@ -10,9 +10,8 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, until
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_served, until
 from tests.programs import needs
-from tests.proxies.running import answers
 from tests.world import bearer
 
 pytestmark = [pytest.mark.proxy, pytest.mark.process]
@@ -41,7 +40,7 @@ def running_site(wxauth: str, folder: Path) -> Iterator[httpx.Client]:
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
     ):
         nginx.wait_for(f"http://127.0.0.1:{port}")
-        until(lambda: answers(port))
+        until(lambda: is_served(port))
         try:
             yield client
         finally:

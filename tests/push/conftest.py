@@ -7,7 +7,7 @@ from tests.push.messages import PLAIN, SEALED, Inbox
 from tests.world import Stage
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def push_secrets(secrets: Secrets) -> None:
     for secret in (PLAIN["push_token"], SEALED["push_token"], SEALED["push_aes_key"]):
         secrets.add(secret)

@@ -87,7 +87,7 @@ def relay(stage: Stage, handler: Receiver, forwarded: Mapping[str, Any]) -> Rela
 
 
 @pytest.fixture
-def forwarded(handler: Receiver, push_secrets: None) -> Mapping[str, Any]:
+def forwarded(handler: Receiver) -> Mapping[str, Any]:
     """The settings of a service whose apps hand on to the handler; those of the last one are ignored."""
     apps = [{**app, "push_forward": f"{handler.url}?own=1"} for app in (PLAIN, SEALED)]
     return {"apps": [*apps, OTHER]}

@@ -32,9 +32,8 @@ from tests.push.messages import (
     unread,
 )
 from tests.sweeps import Sweep, swept
-from tests.world import BESIDE_LOGINS, MakeServices, bearer, locked, set_roles, until, until_locked
+from tests.world import BESIDE_LOGINS, bearer, locked, set_roles, until, until_locked
 from wxauth.server.core.background import Background, Promises
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import SignedPush, encrypt, push_signature
 from wxauth.server.push.receiving import PushedMessages
 
@@ -65,9 +64,7 @@ HARDLY_MORE = 1.8
 """Seconds for an answer, where the database has a quarter of a second."""
 
 
-@pytest.fixture
-async def services(make_services: MakeServices, push_secrets: None) -> Services:
-    return await make_services(apps=[PLAIN, SEALED, WITHOUT_PUSH, EXAMPLE])
+pytestmark = pytest.mark.settings(apps=[PLAIN, SEALED, WITHOUT_PUSH, EXAMPLE])
 
 
 # The check of the URL.

@@ -40,9 +40,7 @@ def forged(caught: SignedPush, openid: str) -> SignedPush:
     return SignedPush(caught.query, signed(message(openid, LEFT)).body, "application/json")
 
 
-@pytest.fixture
-async def services(make_services: MakeServices, push_secrets: None) -> Services:
-    return await make_services(apps=[PLAIN, SEALED])
+pytestmark = pytest.mark.settings(apps=[PLAIN, SEALED])
 
 
 @pytest.mark.parametrize("content", [TEXT, {"MsgType": "event", "Event": "debug_demo"}, message("nobody", LEFT), None])

@@ -30,7 +30,7 @@ async def test_an_access_token_ends_with_its_session(stage: Stage, left: float, 
 
 
 async def test_a_login_token_ends_with_a_short_session(stage: Stage) -> None:
-    short = await stage.replica(access_token_ttl=TTL, refresh_token_ttl=60)
+    short = await stage.replica(refresh_token_ttl=60)
     assert life_of(await short.login()) == 60
 
 

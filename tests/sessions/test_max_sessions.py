@@ -68,7 +68,7 @@ async def test_an_expired_session_does_not_count(stage: Stage) -> None:
 
 
 async def test_a_smaller_number_counts_from_the_next_login(stage: Stage) -> None:
-    unlimited = await stage.replica(apps=[APP, OTHER_APP], login_rate_limit="")
+    unlimited = await stage.replica(apps=[APP, OTHER_APP])
     before = []
     for _ in range(3):
         before.append(await unlimited.login("alice"))

@@ -151,7 +151,7 @@ async def test_a_read_beyond_the_places_of_its_reader_is_refused(
 
 
 async def test_reads_in_an_outage_are_stored_after_it(stage: Stage, root: Admin, proxy: Proxy) -> None:
-    services = await stage.make_services(staff_reads=True, database_url=proxy.url)
+    services = await stage.make_services(database_url=proxy.url)
     admin = Admin(stage.make_client(services), root.answer)
     await admin.read("/users")
     await proxy.refuse()

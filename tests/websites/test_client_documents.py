@@ -284,7 +284,7 @@ async def test_a_host_that_misbehaves_is_refused_in_time(
     authority = Authority(tmp_path)
     async with Upstream(behave or hang, tls=authority.server("127.0.0.1")) as upstream:
         place = f"127.0.0.1:{upstream.port}" if behave else "169.254.169.254"
-        services = await house.stage.make_services(resources=RESOURCES, client_documents=place)
+        services = await house.stage.make_services(client_documents=place)
         documents = services[ClientDocuments]
         documents.patience = 0.5
         documents.transport = ReceiverTransport(resolve=NameResolver().resolve, tls=authority.trusted())
@@ -305,7 +305,7 @@ async def test_a_real_document_is_read_over_tls(house: House, tmp_path: Path) ->
     ) as it:
         place = f"127.0.0.1:{it.port}"
         document["client_id"] = f"https://{place}/a"
-        services = await house.stage.make_services(resources=RESOURCES, client_documents=place)
+        services = await house.stage.make_services(client_documents=place)
         services[ClientDocuments].transport = ReceiverTransport(resolve=NameResolver().resolve, tls=authority.trusted())
         client = house.stage.make_client(services)
         asking = {**ASKING, "client_id": document["client_id"], "scope": "", "response_type": "code"}
@@ -412,7 +412,7 @@ async def test_a_stranger_who_wastes_new_documents_shuts_nobody_else_out(
 
 async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Host) -> None:
     await asked(house, agent)
-    replica = await house.stage.make_services(resources=RESOURCES, client_documents=HOST)  # which has not seen it yet
+    replica = await house.stage.make_services()  # which has not seen it yet
     replica[ClientDocuments].transport = host
     for network in range(4):
         async with at(replica, f"203.0.113.{network}") as stranger:
@@ -462,8 +462,8 @@ async def test_a_host_that_leaves_the_list_has_no_clients_any_more(house: House,
     tokens, tab = await asked(house, agent), await house.browser.show(**ASKING)
     await tab.decided_by(house.phone)
     code = sent(await tab.go_on(), to=BACK)["code"]
-    for more in ({"client_documents": "chatgpt.test"}, {"client_documents": ()}):
-        at = Site(await house.stage.make(resources=RESOURCES, **more), AGENT, None)
+    for hosts in ("chatgpt.test", ()):
+        at = Site(await house.stage.make(client_documents=hosts), AGENT, None)
         refused(await at.refresh(tokens), "invalid_client", 401)
         refused(await house.redeem(code, at, redirect_uri=BACK), "invalid_client", 401)
         refused(await at.post("/v1/revoke", token=tokens["access_token"]), "invalid_client", 401)
@@ -491,7 +491,7 @@ PATHS = ("/v1/token", "/v1/revoke", "/.well-known/openid-configuration", "/.well
 
 
 async def test_every_origin_may_ask_where_documents_are_allowed(house: House, host: Host) -> None:
-    without = await house.stage.make(resources=RESOURCES)
+    without = await house.stage.make(client_documents=())
     preflight = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
     for path in PATHS:
         for client, is_admitted in ((house.stage.client, True), (without, False)):
@@ -511,6 +511,6 @@ async def test_every_origin_may_ask_where_documents_are_allowed(house: House, ho
 
 @pytest.mark.no_signing_key
 async def test_there_are_keys_of_id_tokens_without_any_site(make_services: MakeServices) -> None:
-    services = await make_services(resources=RESOURCES, client_documents=HOST)
+    services = await make_services()
     keys: Callable[..., Any] = services.parts[type(services.verifier._keys)].id_token_key
     assert (await keys("RS256", services.clock())).kid

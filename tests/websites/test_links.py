@@ -134,11 +134,11 @@ async def test_other_browsers_and_sites_have_no_button_nor_any_while_the_setting
     for user_agent in (IN_WECHAT, IN_WECOM, DESKTOP):
         assert "/link" not in (await house.browser.open(headers={"User-Agent": user_agent})).text
     await house.add_site("plain")
-    off = browser_of(await house.stage.make())
+    off = browser_of(await house.stage.make(scan_link="off"))
     for tab in (await house.browser.show(client_id="plain"), await off.show()):
         assert "/link" not in tab.html
         assert (await press(tab)).status_code == 404
-    trial = browser_of(await house.stage.make(scan_link="scheme", scan_env="trial"))
+    trial = browser_of(await house.stage.make(scan_env="trial"))
     assert (await press(await trial.show())).headers["location"].endswith("&env_version=trial")
 
 
@@ -203,7 +203,7 @@ async def test_a_refusal_takes_the_browser_back(house: House, tab: Tab) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ["any", "camera"])
 async def test_a_link_is_opened_outside_wechat_alone_and_a_picture_by_no_link(house: House, entry: str) -> None:
-    client = await house.stage.make(scan_link="scheme", scan_entry=entry)
+    client = await house.stage.make(scan_entry=entry)
     browser, house.phone.client = browser_of(client), client
     for forwarded in (
         {"entry_scene": 1167},

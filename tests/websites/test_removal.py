@@ -79,8 +79,7 @@ async def test_a_removed_site_is_refused_at_once_and_its_sessions_end_in_pages(
 async def test_a_removal_waits_for_nobody_and_locks_no_more_than_a_page_of_people(house: House, root: Admin) -> None:
     await add_crowd(house, 2)
     tokens = await house.tokens()
-    async with house.stage.rows.transaction():  # as by an import
-        await house.stage.rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", house.phone.user_id)
+    async with locked(house.stage.rows, house.phone.user_id):  # as by an import
         assert (await root.ask("DELETE", "/clients/shop")).status_code == 204
         sweeping = asyncio.create_task(sweep(house.stage.services, pause=0.01))
         await until(partial(house.stage.rows.fetchval, f"SELECT count(*) = 1 FROM {OPEN}"))
