@@ -371,7 +371,7 @@ async def orders_of(customers: set[str]) -> list[str]:
         ("docs/moving-in.md", "user.external_id", "GET /orders", ["{id}", "10023"]),
     ],
 )
-async def test_a_route_shown_for_a_back_end_is_served(page: str, words: str, asked: str, answer: Any) -> None:
+async def test_a_route_shown_for_a_back_end_answers(page: str, words: str, asked: str, answer: Any) -> None:
     issuer = TestIssuer()
     token = issuer.token(claims={"external_id": "10023"})
     user = issuer.guard().verify_sync(token)
