@@ -529,6 +529,23 @@ async def test_a_number_does_not_go_with_who_has_proved_another_one_last(phone: 
     assert [answer[name]["phone"] for name in ("user", "new_user")] == [NUMBER, None]
 
 
+@pytest.mark.parametrize("is_erased", [False, True])
+async def test_a_former_external_id_replaces_no_removed_one_when_another_person_leaves(
+    phone: MiniPrograms, is_erased: bool
+) -> None:
+    root, carol = await phone.root(), await phone.enter("carol")
+    await phone.enter()
+    there = await phone.enter(app_id=SECOND, has_unionid=True)
+    await phone.stage.rows.execute("UPDATE users SET external_id = id")
+    await phone.enter(has_unionid=True)
+    await phone.stage.rows.execute("UPDATE users SET external_id = NULL")
+    assert (await root.merge(carol["user"]["id"], into=there["user"]["id"])).status_code == 200
+    await (phone.stage.push_about(carol, LEFT) if is_erased else split(root, there, carol))
+    user = await root.read(f"/users/{there['user']['id']}")
+    left = len(user["identities"]), user["external_id"], len(user.get("former_external_ids", []))
+    assert left == (2, None, 1)
+
+
 async def test_a_number_does_not_merge_split_users_again(phone: MiniPrograms) -> None:
     alice = await phone.enter_with_number()
     phone.stage.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number

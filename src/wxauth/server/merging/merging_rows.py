@@ -365,10 +365,12 @@ async def _take_away(
     The user loses these external ids, and the fields in `lost`. `givers` are the former ids whose consents may leave.
     """
     former_ids = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
-    known = [(each.external_id, each.origin) for each in parting.external_ids]
+    known: list[tuple[str | None, UUID | None]] = [(each.external_id, each.origin) for each in parting.external_ids]
     moving = [each for each in known if each[0] in external_ids]
     moving.sort(key=lambda each: each[1] != parting.id_of_merge)
     staying = [each for each in known if each not in moving]
+    if parting.facts.external_id is None:
+        staying.insert(0, (None, None))  # a former id does not replace a removed one
     sides = {giver: parting.side_of(giver) for giver in givers} | {parting.user_id: parting.side_of(None)}
     bans = parting.bans_on(Side.STAYS, Side.UNKNOWN)
     values: dict[str, Any] = {
