@@ -350,7 +350,7 @@ async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(roo
     await root.add()
     services = (await root.beside(database_url=proxy.url)).stage.services
     settings = services.settings.model_copy(update={"apps": []})
-    unread = Apps(database=services.database, sealer=services.sealer, settings=settings)
+    unread = Apps(database=services.database, sealer=services[Sealer], settings=settings)
     await proxy.refuse()
     await unread.try_refresh()
     with pytest.raises(Exception, match="have not been read"):
@@ -395,7 +395,7 @@ async def test_a_reseal_covers_the_apps(root: Office) -> None:
     assert other.stage.services[Apps].unopened == []
     assert (await other.log_in()).status_code == 200
     with pytest.raises(CannotOpen):
-        root.stage.services.sealer.open(await root.stage.rows.fetchval("SELECT secrets FROM apps"), context=b"any")
+        root.stage.services[Sealer].open(await root.stage.rows.fetchval("SELECT secrets FROM apps"), context=b"any")
     assert (await reseal(root.stage.services.database, Sealer(keys), now=root.stage.services.clock())).apps == 0
 
 

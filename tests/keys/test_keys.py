@@ -17,7 +17,7 @@ from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer, until_locked
 from wxauth.server.checks.doctor import examine
-from wxauth.server.core.sealing import CannotOpen
+from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
@@ -45,7 +45,7 @@ async def add_key(services: Services, *, activates_in: float = 0) -> str:
         alg="ES256",
         kid=key.kid,
         public_jwk=key.public_jwk,
-        private_key=services.sealer.seal(key.to_der(), context=b"signing_keys\0" + key.kid.encode()),
+        private_key=services[Sealer].seal(key.to_der(), context=b"signing_keys\0" + key.kid.encode()),
         created_at=now,
         activates_at=now + timedelta(seconds=activates_in),
         retires_at=None,

@@ -149,7 +149,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(stage: Stage, wxauth:
     )
     services = await stage.make_services(secret_key=OTHER_SECRET_KEY)
     assert await services[KeyRing].find(kid_of(alice))
-    assert await session_keys(stage.rows, services.sealer) == stored
+    assert await session_keys(stage.rows, services[Sealer]) == stored
     again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
     kinds = ("signing_keys", "session_keys", "phone_answers", "webhook_secrets", "apps", "not_opened")
     assert again == dict.fromkeys(kinds, 0)

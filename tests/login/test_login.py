@@ -14,7 +14,7 @@ from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Client, LogIn, LogLines, Stage
-from wxauth.server.core.sealing import CannotOpen, session_key_context
+from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.server.login.login import TokenAnswer
 from wxauth.server.users.bodies import UserAnswer
 
@@ -295,9 +295,9 @@ async def test_the_session_key_is_stored_sealed(stage: Stage) -> None:
     user = (await stage.client.post("/v1/login", json={"code": code})).json()["user"]
     sealed = await stage.rows.fetchval("SELECT session_key FROM sessions")
     assert expected not in sealed
-    assert stage.services.sealer.open(sealed, context=session_key_context(user["app_id"], user["openid"])) == expected
+    assert stage.services[Sealer].open(sealed, context=session_key_context(user["app_id"], user["openid"])) == expected
     with pytest.raises(CannotOpen):
-        stage.services.sealer.open(sealed, context=session_key_context(OTHER_APP["app_id"], user["openid"]))
+        stage.services[Sealer].open(sealed, context=session_key_context(OTHER_APP["app_id"], user["openid"]))
 
 
 @pytest.mark.parametrize(("refresh_token_ttl", "session_max_age"), [(60, 3600), (3600, 60)])

@@ -4,6 +4,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.world import NUMBER, Stage
+from wxauth.tokens.verifier import Verifier
 
 
 async def test_an_external_id_is_in_the_user_and_in_the_access_token(stage: Stage) -> None:
@@ -15,7 +16,7 @@ async def test_an_external_id_is_in_the_user_and_in_the_access_token(stage: Stag
         assert user["external_id"] == "10023"
     for answer in (alice, refreshed):
         assert get_unverified_claims(answer["access_token"])["external_id"] == "10023"
-        principal = await stage.services.verifier.verify(answer["access_token"], now=stage.clock().timestamp())
+        principal = await stage.services[Verifier].verify(answer["access_token"], now=stage.clock().timestamp())
         assert principal.external_id == "10023"
 
 
@@ -23,7 +24,7 @@ async def test_a_token_without_an_external_id_has_no_such_claim(stage: Stage) ->
     bob = await stage.login("bob")
     assert bob["user"]["external_id"] is None
     assert "external_id" not in get_unverified_claims(bob["access_token"])
-    principal = await stage.services.verifier.verify(bob["access_token"], now=stage.clock().timestamp())
+    principal = await stage.services[Verifier].verify(bob["access_token"], now=stage.clock().timestamp())
     assert principal.external_id is None
 
 

@@ -16,7 +16,7 @@ from tests.fakes import WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import Command, run, serving
 from tests.world import Admin, Body, Stage, bearer, leave, make_admin
-from wxauth.server.core.sealing import session_key_context
+from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.web.bodies import Items
@@ -244,7 +244,7 @@ async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
     alice = await keys.stage.login()
 
     async def reseal() -> None:
-        context, sealer = session_key_context(APP_ID, alice["user"]["openid"]), keys.stage.services.sealer
+        context, sealer = session_key_context(APP_ID, alice["user"]["openid"]), keys.stage.services[Sealer]
         anew = sealer.seal(sealer.open(await keys.stored(alice) or b"", context=context), context=context)
         await keys.stage.rows.execute("UPDATE sessions SET session_key = $1 WHERE id = $2", anew, alice["session_id"])
 

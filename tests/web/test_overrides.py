@@ -15,6 +15,7 @@ from wxauth.server.service.app import create_api, surround
 from wxauth.server.users.callers import verified
 from wxauth.server.web.dependencies import provide
 from wxauth.tokens.claims import Principal
+from wxauth.tokens.verifier import Verifier
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ async def front(request: pytest.FixtureRequest, api: FastAPI, services: Services
 
 
 async def principal_in(answer: dict[str, str], services: Services) -> Principal:
-    return await services.verifier.verify(answer["access_token"], now=services.clock().timestamp())
+    return await services[Verifier].verify(answer["access_token"], now=services.clock().timestamp())
 
 
 async def test_a_route_takes_the_user_that_stands_in_for_the_verified_one(

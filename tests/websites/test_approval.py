@@ -16,7 +16,7 @@ from tests.websites.browsers import House, refused, wechat_thinking
 from tests.world import LogIn, Phone
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.database import CONNECTIONS
-from wxauth.server.core.sealing import session_key_context
+from wxauth.server.core.sealing import Sealer, session_key_context
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ async def test_the_new_session_key_replaces_the_sessions_and_that_of_the_newest_
     assert (await house.phone.decide(scan_id, code=code)).status_code == 204
     context = session_key_context(APP["app_id"], house.phone.tokens["user"]["openid"])
     keys = [row[0] for row in await house.stage.rows.fetch("SELECT session_key FROM sessions WHERE client_id IS NULL")]
-    assert [house.stage.services.sealer.open(sealed, context=context) for sealed in keys] == [session_key] * 2
+    assert [house.stage.services[Sealer].open(sealed, context=context) for sealed in keys] == [session_key] * 2
 
 
 async def test_the_code_is_of_the_app_in_which_the_session_was_opened(house: House) -> None:

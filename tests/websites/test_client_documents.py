@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from runpy import run_path
@@ -25,6 +24,7 @@ from tests.world import Body, MakeServices, Site, add_client, bearer, body_of, u
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, replace_sessions
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.transport import ANSWER
@@ -512,5 +512,4 @@ async def test_every_origin_may_ask_where_documents_are_allowed(house: House, ho
 @pytest.mark.no_signing_key
 async def test_there_are_keys_of_id_tokens_without_any_site(make_services: MakeServices) -> None:
     services = await make_services()
-    keys: Callable[..., Any] = services.parts[type(services.verifier._keys)].id_token_key
-    assert (await keys("RS256", services.clock())).kid
+    assert (await services[KeyRing].id_token_key("RS256", services.clock())).kid

@@ -12,9 +12,7 @@ from typing import Any, Final, Protocol, TypeVar, dataclass_transform
 
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.tokens.verifier import Verifier
 
 Part = TypeVar("Part")
 
@@ -65,8 +63,6 @@ class Services:
     settings: Settings
     clock: Clock
     database: Database
-    sealer: Sealer
-    verifier: Verifier
     parts: Parts
     """These and the parts of the rooms above core, by their types."""
     closing: Sequence[Collection[Closable]]

@@ -105,11 +105,10 @@ def build_services(
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
     database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=waits.database)
-    sealer = Sealer(settings.secret_keys)
     keys = key_ring_of(settings, database, clock)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    parts = Parts({Settings: settings, Clock: clock, Database: database, Sealer: sealer, KeyRing: keys})
-    parts[Tracing] = tracing
+    parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing, KeyRing: keys})
+    parts[Sealer] = Sealer(settings.secret_keys)
     make = parts.make
     apps = make(Apps, refresh_pause=waits.apps_refresh, hint=unknown_app_hint)
     make(PrometheusMetrics, sweeps=sweep_names(settings))
@@ -144,7 +143,7 @@ def build_services(
     make(Opinions, find_app=apps.find, label_of=apps.label_of)
     name_resolver = make(NameResolver)
     make(Issuer)
-    verifier = make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=keys)
+    make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=keys)
     make(ResourceVerifier)
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         make(kind, secret_keys=settings.secret_keys)
@@ -173,8 +172,6 @@ def build_services(
         settings=settings,
         clock=clock,
         database=database,
-        sealer=sealer,
-        verifier=verifier,
         parts=parts,
         closing=[
             [avatars],  # first: no request is left that waits for its picture
