@@ -81,7 +81,7 @@ class IdTokens:
         claims |= {"amr": [authenticated_by], **claims_of(user, client, scopes)}
         if nonce is not None:
             claims["nonce"] = nonce
-        header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": "JWT"}
+        header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
         return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
     async def read(self, token: str) -> IdTokenHint | None:

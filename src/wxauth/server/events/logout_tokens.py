@@ -107,5 +107,5 @@ def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now:
         "sid": str(delivery.event_id),
         "events": {LOGOUT_EVENT: {}},
     }
-    header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
+    header = {"alg": key.alg, "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
     return sign(key.signer, base64url(to_json(header)), to_json(claims))

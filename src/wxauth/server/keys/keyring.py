@@ -253,7 +253,7 @@ class KeyRing:
         key = await asyncio.to_thread(kind.key_type.generate)
         async with self.database.begin() as transaction:
             before = keys_for(alg, await lock_keys(transaction, now=now))
-            after = without_key(before, kid, lambda activates_at: self._sealed(alg, key, activates_at), now=now)
+            after = without_key(before, kid, lambda activates_at: self._sealed(key, activates_at), now=now)
             await store_keys(transaction, before, after)
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
             stored = keys_for(alg, await transaction.rows(PUBLISHED, now=now))
@@ -298,7 +298,7 @@ class KeyRing:
             before = keys_for(kind.alg, await lock_keys(transaction, now=now))
             is_ours = wants_another(before, now)  # otherwise another worker has added it
             if is_ours:
-                after = rotated(before, lambda activates_at: self._sealed(kind.alg, key, activates_at), now=now)
+                after = rotated(before, lambda activates_at: self._sealed(key, activates_at), now=now)
                 await store_keys(transaction, before, after)
             stored = keys_for(kind.alg, await transaction.rows(PUBLISHED, now=now))
             if is_ours and by is not None:  # automatic rotation is logged, not recorded in the trail
@@ -310,11 +310,11 @@ class KeyRing:
             signs = "access tokens" if kind is self._of_access_tokens else "id_tokens"
             log.info(event, kid=stored[-1].kid, alg=kind.alg, signs=signs, signs_from=stored[-1].activates_at)
 
-    def _sealed(self, alg: str, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
+    def _sealed(self, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
         now = self.clock()
         return StoredSigningKey(
             id=new_id(now),
-            alg=alg,
+            alg=key.alg,
             kid=key.kid,
             public_jwk=key.public_jwk,
             private_key=self.sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
