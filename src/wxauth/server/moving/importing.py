@@ -51,12 +51,12 @@ class ImportRefusal(NamedTuple):
 
     number: int
     faults: Sequence[Fault]
+    raw: bytes
+    """The line as it is in the file."""
     others: Sequence[int] = ()
     """The earlier lines that it contradicts."""
     is_of_fields: bool = False
     """Whether only the fields of these faults are refused: the line is imported without them."""
-    raw: bytes = b""
-    """The line as it is in the file."""
 
 
 @dataclass(slots=True)
@@ -189,12 +189,12 @@ async def import_users(
                 outcome = next(stored) if line is not None else LineRefused(()) if faults else LineOutcome.BLANK
                 if isinstance(outcome, LineRefused):
                     counts.add(LineOutcome.REFUSED)
-                    refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others, raw=raw))
+                    refuse(ImportRefusal(number, [*faults, *outcome.faults], raw, outcome.others))
                     continue
                 counts.add(outcome)
                 if faults:
                     counts.incomplete += 1
-                    refuse(ImportRefusal(number, faults, is_of_fields=True, raw=raw))
+                    refuse(ImportRefusal(number, faults, raw, is_of_fields=True))
             counts.odd_openids += sum(len(line.openid) != USUAL_OPENID for _, line in readable)
             progress(counts)
     return counts
