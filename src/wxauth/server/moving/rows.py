@@ -90,7 +90,7 @@ SELECT known.user_id, document, version, given_at
   JOIN consents ON consents.user_id = known.id
 """)
 # In each of the statements below, the keys of `rows` are the names of the table's columns.
-# `_NOTE_CONSENTS` sets users.consents; `settle` sets the standing of stored users.
+# `_NOTE_CONSENTS` sets users.consents; `change_standings` sets the standing of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
 

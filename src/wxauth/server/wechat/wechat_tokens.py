@@ -67,7 +67,7 @@ class Kept:
     value: str = field(default="", repr=False)
     ends_at: datetime = NEVER
     looked_at: datetime = NEVER
-    """When WeChat was last called for it, with or without success."""
+    """When it was last asked for, at WeChat or in the database, with or without success."""
     renews_at: datetime = NEVER
     """When to fetch the next one, while this one is still valid."""
     failure: WeChatError | None = None
