@@ -26,17 +26,7 @@ from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeCha
 from tests.loops import UnhurriedLoop
 from tests.processes import catch_ignored_signals, use_memory
 from tests.receiver import Receiver, receiving
-from tests.world import (
-    AddSibling,
-    Admin,
-    LogIn,
-    LogLines,
-    MakeClient,
-    MakeServices,
-    Stage,
-    add_client,
-    make_admin,
-)
+from tests.world import AddSibling, Admin, LogIn, LogLines, MakeClient, MakeServices, Stage, add_client, make_admin
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -72,9 +71,6 @@ def test_no_line_steers_the_terminal(field: str) -> None:
     line = ConsoleLine(colors=False)(None, "info", event).decode()
     assert line.replace("\n", "").isprintable()
     assert "小明" in line
-
-
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ import httpx
 import pytest
 from uuid_utils.compat import uuid7
 
-from tests.fakes import Secrets
 from tests.serving import serving
-from tests.world import Rows
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
@@ -73,7 +71,7 @@ async def test_the_receiver_hangs_if_configured(desk: Desk) -> None:
     await asyncio.gather(asking, return_exceptions=True)
 
 
-async def test_the_receiver_accepts_the_services_messages(services: Services, secrets: Secrets, rows: Rows) -> None:
+async def test_the_receiver_accepts_the_services_messages(services: Services) -> None:
     with serving(create_simulator()) as url:
         await services[Webhooks].add("desk", url=f"{url}/webhook", types=(), by=OPERATOR)
         assert (await services[Webhooks].send_test("desk", by=OPERATOR)).status == 204

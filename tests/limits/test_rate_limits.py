@@ -152,10 +152,3 @@ async def test_a_redis_that_comes_back_counts_again(limiters: Limiters) -> None:
         assert await seconds_refused(limiter) > 0
         await limiter.aclose()
     assert limiters.events == ["redis_failed", "redis_answers_again"]
-
-
-# A Redis that is too slow.
-
-
-"""Seconds that Redis needs for each command, which alone is in time."""
-"""In a queue for the connections, these logins would wait dozens of times `REDIS_TIMEOUT_SECONDS`."""

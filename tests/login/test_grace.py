@@ -13,19 +13,7 @@ from tests.pictures.test_picture_checks import push_verdict, trace_ids, upload
 from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
-from tests.world import (
-    NUMBER,
-    Admin,
-    Body,
-    Client,
-    LogIn,
-    Rows,
-    Stage,
-    add_client,
-    leave,
-    make_support,
-    set_roles,
-)
+from tests.world import NUMBER, Admin, Body, Client, LogIn, Rows, Stage, add_client, leave, make_support, set_roles
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.housekeeping import sweep_now

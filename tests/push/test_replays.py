@@ -8,19 +8,7 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
-from tests.push.messages import (
-    ECHO,
-    LEFT,
-    NOW,
-    PLAIN,
-    SEALED,
-    Inbox,
-    Way,
-    assert_taken,
-    every_way,
-    message,
-    signed,
-)
+from tests.push.messages import ECHO, LEFT, NOW, PLAIN, SEALED, Inbox, Way, assert_taken, every_way, message, signed
 from tests.sweeps import swept
 from tests.world import MakeClient, MakeServices, send_push
 from wxauth.server.core.background import Promises

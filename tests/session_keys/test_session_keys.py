@@ -24,7 +24,6 @@ from wxauth.server.web.bodies import Items
 pytestmark = pytest.mark.usefixtures("simulated")
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
-NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 
 
 def log_in_elsewhere(simulator: Simulator) -> None:

@@ -383,6 +383,3 @@ async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(aske
         headers = basic(*given, scheme=scheme)
         answer = await asker.post(headers)
         assert answer.json()["active"] is True
-
-
-# How others find it.

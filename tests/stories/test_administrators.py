@@ -90,9 +90,6 @@ async def test_without_a_limit_any_login_will_do(stage: Stage, root: Admin) -> N
     assert (await Admin(client, old.json()).ask("POST", "/keys/rotate")).status_code == 200
 
 
-# Keys.
-
-
 # One session.
 
 
@@ -109,9 +106,6 @@ async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(
     assert (await stage.me(other)).status_code == 200
     [ended] = [event for event in await root.events(user_id=user_id) if "session" in event["type"]]
     assert ended["actor"] == root.id
-
-
-# The trail.
 
 
 # The checks.

@@ -15,18 +15,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.processes import Command
-from tests.world import (
-    NOBODY,
-    NUMBER,
-    Admin,
-    Body,
-    Stage,
-    bearer,
-    leave,
-    make_admin,
-    set_roles,
-    until_locked,
-)
+from tests.world import NOBODY, NUMBER, Admin, Body, Stage, bearer, leave, make_admin, set_roles, until_locked
 from wxauth.server.dev.wechat import APPS, Simulator
 
 LEFT = "user_authorization_cancellation"

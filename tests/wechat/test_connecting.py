@@ -62,10 +62,6 @@ def ipv4(port: int) -> tuple[int, tuple[str, int]]:
     return socket.AF_INET, ("127.0.0.1", port)
 
 
-def ipv6(port: int) -> tuple[int, tuple[str, int]]:
-    return socket.AF_INET6, ("::1", port)
-
-
 # Names and addresses.
 
 

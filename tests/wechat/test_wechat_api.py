@@ -23,7 +23,7 @@ from wxauth.server.wechat.client import WeChat
 
 pytestmark = pytest.mark.usefixtures("simulated")
 
-FIRST, SECOND = (app["app_id"] for app in APPS)
+FIRST = APPS[0]["app_id"]
 NO_PHONE_INFO: list[object] = [None, [], "13800138000"]
 PHONE_API: Api = "getuserphonenumber"
 

@@ -119,7 +119,6 @@ export class Verifier {
   }
 }
 
-/** Whether this is the token of a client by its metadata document, which is given no openid in any app. */
 /** What is wrong with a text that has not the form of a token. Of the text itself, only known words are shown. */
 function whatWasSent(token) {
   const quoted = /^["'`]|["'`]$/.test(token)
@@ -129,6 +128,7 @@ function whatWasSent(token) {
   return 'the token is not a JWS in compact form with an ES256 signature'
 }
 
+/** Whether this is the token of a client by its metadata document, which is given no openid in any app. */
 function isByDocument(claims) {
   const isByUrl = isText(claims.client_id) && claims.client_id.startsWith('https://')
   const has = (name) => Object.hasOwn(claims, name)

@@ -12,16 +12,7 @@ import pytest
 from tests.fakes import Secrets
 from tests.sweeps import Sweep
 from tests.websites.browsers import refused, said
-from tests.websites.street import (
-    APP_OF,
-    COMPUTER,
-    IN_WECHAT,
-    MINI,
-    PAGE,
-    Street,
-    Visitor,
-    found_in,
-)
+from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Street, Visitor, found_in
 from tests.world import EDGE, Admin, locked, set_roles, until, until_locked
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
