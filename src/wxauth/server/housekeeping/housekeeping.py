@@ -36,7 +36,7 @@ from wxauth.server.push.rows import sweep_messages
 from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.server.site_logins.granting import proved_after
 from wxauth.server.site_logins.rows import sweep_browser_logins, sweep_site_logins
-from wxauth.server.users.erasure_rows import erase_next_due, erase_next_page, erase_rest
+from wxauth.server.users.erasure_rows import ARE_WAITING, erase_next_due, erase_next_page, erase_rest
 from wxauth.server.users.standing_rows import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
@@ -115,7 +115,7 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
     )
 
 
-async def replace_sessions(services: Services, _: Pace = USUAL_PACE) -> None:
+async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     """End the oldest open sessions, and delete the oldest ended ones, beyond the limits per identity.
 
     Only identities with a recent login are checked.
@@ -132,7 +132,7 @@ async def replace_sessions(services: Services, _: Pace = USUAL_PACE) -> None:
         ended, deleted = ended + page.ended, deleted + page.deleted
         if page.is_last:
             break
-        await asyncio.sleep(PAGE_PAUSE_SECONDS)
+        await asyncio.sleep(pace.pause)
     if ended or deleted:
         log.info("sessions_replaced", sessions=ended, erased=deleted)
 
@@ -155,6 +155,8 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
 
 async def erase_remains(services: Services, pace: Pace) -> None:
     """Erase what remains of erased users, unless another worker is doing so."""
+    if not await services.database.value(ARE_WAITING, user_ids=None):
+        return  # after one read, as nearly always
     while page := await erase_next_page(services.database, size=pace.page_size):
         if page.is_last:
             log.info("erasure_completed", user_id=page.user_id)
