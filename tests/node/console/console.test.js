@@ -1009,6 +1009,7 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   await dialog().getByLabel('Secret', { exact: true }).waitFor()
   await button('Close', dialog()).click()
   const row = rows().filter({ hasText: url })
+  assert.equal(await row.getByRole('button', { name: /^New secret/ }).getAttribute('class'), 'small') // not red
   await row.getByRole('button', { name: /^Test/ }).click()
   await row.getByText(/The webhook answered 204/).waitFor()
   await change(await newcomer(), { status: 'disabled' })

@@ -98,7 +98,7 @@ function acts(webhook, reload) {
     turn,
     actAbout('replay', name, () => replay(webhook)),
     actAbout('change', name, () => ask(webhook, reload)),
-    sureAbout('newSecret', name, 'sureNewSecret', async () => showSecret(name, (await post(`${path(webhook)}/secret`)).secret)),
+    sureAbout('newSecret', name, 'sureNewSecret', async () => showSecret(name, (await post(`${path(webhook)}/secret`)).secret), { kind: 'small' }),
     sureAbout('remove', name, 'sureRemoveWebhook', async () => (await remove(path(webhook)), reload())),
     told,
   ]
