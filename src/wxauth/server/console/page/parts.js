@@ -340,7 +340,7 @@ function local(iso) {
 export function ticks({ name, label, value, known }) {
   const made = known.map((word) => field({ name: `${name}-${word}`, label: h('code', {}, word), type: 'checkbox', value: value.includes(word) }))
   const ticked = () => known.filter((_, place) => made[place].value())
-  return { name, value: () => ticked().join(' '), element: h('fieldset', { class: 'tiles' }, h('legend', {}, label), made.map(({ element }) => element)) }
+  return { name, value: ticked, element: h('fieldset', { class: 'tiles' }, h('legend', {}, label), made.map(({ element }) => element)) }
 }
 
 /** The words of a typed text, which may have several lines. */

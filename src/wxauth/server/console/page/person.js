@@ -125,13 +125,13 @@ function whoBanned({ id }) {
 }
 
 function rolesForm(user, changed) {
-  const typed = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint') })
+  const typed = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint'), read: words })
   const roles = withChoices(typed, knownRoles().then((known) => known.map((role) => [role])))
   typed.element.querySelector('label').className = 'unseen' // the card's heading says it
   const save = h('button', { disabled: true }, text('save'))
   const trouble = h('div', {})
-  const oninput = () => (save.disabled = words(roles.value()).join() === user.roles.join())
-  const onsubmit = () => busy(save, trouble, () => changed({ roles: words(roles.value()) }))
+  const oninput = () => (save.disabled = roles.value().join() === user.roles.join())
+  const onsubmit = () => busy(save, trouble, () => changed({ roles: roles.value() }))
   return h('form', { oninput, onsubmit }, roles.element, trouble, h('p', { class: 'acts' }, save))
 }
 
@@ -140,10 +140,10 @@ function attributesOf(user, changed) {
   const shown = facts(Object.entries(user.attributes).map(([name, value]) => [name, code(JSON.stringify(value))]))
   if (!mayAdminister()) return [shown]
   const name = field({ name: 'attribute', label: text('attributeName'), required: true })
-  const value = field({ name: 'attribute-value', label: text('attributeValue'), placeholder: text('attributeEmpty') })
+  const value = field({ name: 'attribute-value', label: text('attributeValue'), placeholder: text('attributeEmpty'), read: (typed) => (typed ? typedJson(typed) : null) })
   const set = h('button', {}, text('set'))
   const trouble = h('div', {})
-  const onsubmit = () => busy(set, trouble, () => changed({ attributes: { [name.value()]: value.value() ? typedJson(value.value()) : null } }))
+  const onsubmit = () => busy(set, trouble, () => changed({ attributes: { [name.value()]: value.value() } }))
   const form = h('form', { onsubmit }, h('div', { class: 'toolbar' }, name.element, value.element, set), trouble)
   return Object.keys(user.attributes).length ? [shown, form] : [form]
 }

@@ -122,7 +122,7 @@ export function searchedList(main, section, query, others, { columns, ask, ...ho
       caption: text(section),
       columns: columns.map(text),
       nothing: () => nothingFits(section, query),
-      ask: async (cursor) => among(await ask(cursor)),
+      ask: async () => among(await ask()),
       ...how,
     })
   main.append(bar, place)

@@ -17,7 +17,7 @@ export function showServices(main, { query }) {
   const add = act('add', () => chooseKind(reload), { kind: 'primary' })
   const reload = searchedList(main, 'services', query, [add], {
     columns: ['name', 'scopes', 'redirectUris', 'acts'],
-    ask: (cursor) => get('/clients', { cursor }),
+    ask: () => get('/clients'),
     open: (client) => (isOurs(client) ? null : () => ask(client, reload, isSite(client))),
     cells: (client) => [
       [
@@ -125,8 +125,8 @@ function ask(client, reload, ofSite) {
     fields,
     name: client ? 'save' : 'add',
     allow: (values) => !ofSite || Boolean(values.redirect_uris.length || values.device || values.phone_id_token), // what makes it one
-    onsubmit: async ({ service_scopes = '', scopes, ...values }) => {
-      const body = bodyOf({ ...values, scopes: words(`${scopes} ${service_scopes}`) }, { ...client, logo: null })
+    onsubmit: async ({ service_scopes = [], scopes, ...values }) => {
+      const body = bodyOf({ ...values, scopes: [...scopes, ...service_scopes] }, { ...client, logo: null })
       body.logo = await logo.picture()
       const answer = client ? await patch(path(client), body) : await post('/clients', body)
       if (answer.client_secret) showSecret(answer.name, answer.client_secret)

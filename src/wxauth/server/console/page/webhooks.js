@@ -34,7 +34,7 @@ export function showWebhooks(main, { id, query }) {
   const add = act('add', () => ask(null, reload), { kind: 'primary' })
   const reload = searchedList(main, 'webhooks', query, [add], {
     columns: ['name', 'types', 'state', 'succeeded', 'acts'],
-    ask: (cursor) => get('/webhooks', { cursor }),
+    ask: () => get('/webhooks'),
     open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
     cells: (webhook) => [
       [h('a', { class: 'title', href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name), h('code', {}, webhook.url)],
@@ -109,7 +109,7 @@ function ask(webhook, reload) {
     webhook ? null : field({ name: 'name', label: text('name'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
     field({ name: 'url', label: text('url'), type: 'url', value: webhook?.url ?? '', required: true }),
     withChoices(
-      field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint') }),
+      field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint'), read: words }),
       withMeaning(SENT_TYPES),
     ),
   ].filter(Boolean)
@@ -117,8 +117,7 @@ function ask(webhook, reload) {
     title: webhook ? actOn('change', webhook.name) : text('addWebhook'),
     fields,
     name: webhook ? 'save' : 'add',
-    onsubmit: async ({ types, ...values }) => {
-      const body = { ...values, types: words(types) }
+    onsubmit: async (body) => {
       const answer = webhook ? await patch(path(webhook), body) : await post('/webhooks', body)
       if (answer?.secret) showSecret(body.name, answer.secret)
       else toast(text('done'))
