@@ -1,6 +1,6 @@
 """The answers to failures: ours, those of routing, and what no route has caught."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast, get_args
 
 from fastapi import FastAPI
@@ -34,8 +34,9 @@ def _error_of(request: Request, exc: Exception) -> WxAuthError:
         case HTTPException(status_code=404):
             return NotFound("there is nothing at this path" + _path_meant(request))
         case HTTPException(status_code=405):
-            allow = _allowed_methods(request)
-            return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(request)}", allow=allow)
+            routes = list(_routes_at(request, request.scope["path"]))
+            allow = sorted({method for route in routes for method in route.methods or ()})
+            return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(routes)}", allow=allow)
         case HTTPException():
             return InvalidRequest("the request could not be read", status=exc.status_code)
         case ClientDisconnect():
@@ -50,14 +51,9 @@ def _routes_at(request: Request, path: str) -> Iterator[Route]:
             yield route
 
 
-def _allowed_methods(request: Request) -> list[str]:
-    routes = _routes_at(request, request.scope["path"])
-    return sorted({method for route in routes for method in route.methods or ()})
-
-
-def _body_meant(request: Request) -> str:
+def _body_meant(routes: Sequence[Route]) -> str:
     """The body of a path that takes nothing but one, of which a caller has sent the values elsewhere."""
-    match list(_routes_at(request, request.scope["path"])):
+    match routes:
         case [APIRoute(body_field=field)] if field is not None:
             kind = field.field_info.annotation
             return f", with {json_form((get_args(kind) or (kind,))[0])} as JSON"
