@@ -19,7 +19,7 @@ import httpx
 from wxauth.errors import RateLimited
 from wxauth.server.clients.clients import ID_TOKEN_ALG, check_uri
 from wxauth.server.clients.models import Client
-from wxauth.server.core.background import once
+from wxauth.server.core.background import cancel, once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -154,8 +154,7 @@ class ClientDocuments:
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
-        for task in list(self._under_way.values()):
-            task.cancel()
+        await cancel(self._under_way.values())
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
         """Count a document that has not been good yet. Raises: RateLimited."""

@@ -30,7 +30,7 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.background import Promises
+from wxauth.server.core.background import Promises, cancel
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -191,10 +191,7 @@ class Phones:
         left = list(self._asking.values())
         if unanswered := sum(not asking.answered.done() for asking in left):
             log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
-        tasks = [task for asking in left for task in (asking.answered, asking.stored)]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(task for asking in left for task in (asking.answered, asking.stored))
 
     async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserInSession | None:
         for pause in self.pauses_for_others:
