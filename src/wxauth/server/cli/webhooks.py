@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import click
+import httpx
 from pydantic import StringConstraints, TypeAdapter
 
 from wxauth.server.cli.printing import (
@@ -28,8 +29,6 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import Text, say, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.bodies import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
-from wxauth.server.events.logout_tokens import BackchannelLogouts
-from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.outbound.receivers import ReceiverTransport
@@ -147,8 +146,7 @@ def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]]) -> T:
     async def run(parts: Parts) -> T:
         parts[KeyRing] = key_ring_of(parts[Settings], parts[Database], parts[Clock])
         async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
-            parts.make(BackchannelLogouts, transport=transport)
-            parts.make(Deliveries, transport=transport)
+            parts[httpx.AsyncBaseTransport] = transport
             return await use(parts[Webhooks])
 
     return with_parts(run)
