@@ -44,6 +44,7 @@ _HTTP_URL: Final = re.compile(
 _HALF = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{1,2}(?![\x80-\xbf])")
 """The beginning of a character of four bytes, such as an emoji."""
 _MOST_CONTAINERS: Final = 1000
+# One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 

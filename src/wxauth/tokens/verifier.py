@@ -37,7 +37,6 @@ _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{
 # The characters with which a part may end, by its length modulo four. The unused bits of the last character must be
 # zero (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
-# One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _NO_TOKEN = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
 """What programs write for a value that they do not have, or that is no text."""
