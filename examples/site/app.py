@@ -22,6 +22,7 @@ CLIENT_ID = os.environ.get("WXAUTH_CLIENT_ID", "shop")
 ALGORITHMS = ["RS256"]  # of id_tokens, and so of logout tokens
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
 TWO_WEEKS = 14 * 24 * 3600
+LOG_IN = '<a href="/login">登录 Log in</a>'
 
 
 def made_once(file: Path) -> str:
@@ -57,12 +58,18 @@ def user_of(request: Request):
     return sessions.get(request.session.get("sid"))
 
 
+def page(content: str, status: int = 200):
+    head = f'<meta name="viewport" content="width=device-width"><title>{CLIENT_ID}</title>'
+    html = f'<!doctype html><html lang="zh-CN">{head}<main><h1>{CLIENT_ID}</h1>{content}</main></html>'
+    return HTMLResponse(html, status)
+
+
 @app.get("/")
 async def home(request: Request):
     if (user := user_of(request)) is None:
-        return HTMLResponse('<a href="/login">Log in 登录</a>')
+        return page(LOG_IN)
     name = escape(user["name"] or user["id"])
-    return HTMLResponse(f'<p>{name}</p><form method="post" action="/logout"><button>Log out 退出</button></form>')
+    return page(f'<p>{name}</p><form method="post" action="/logout"><button>退出 Log out</button></form>')
 
 
 @app.get("/login")
@@ -117,4 +124,4 @@ async def decoded(token: str):
 @app.exception_handler(OAuthError)
 async def refused(request: Request, error: OAuthError):
     """Such as `access_denied`, when the phone refuses."""
-    return HTMLResponse(f'{escape(error.error)}: <a href="/login">Log in 登录</a>', 403)
+    return page(f"<p>{escape(error.error)}</p>{LOG_IN}", 403)

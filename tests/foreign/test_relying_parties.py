@@ -357,6 +357,8 @@ async def test_a_python_product_logs_in_and_out_as_the_example_shows(
             assert await sites() == ([] if product.ends_session else [product.client])
 
 
+@pytest.mark.node
+@pytest.mark.browser
 async def test_the_whole_site_shares_a_login_and_a_logout(world: dict[str, str], tmp_path: Path) -> None:
     sites = {name: f"http://127.0.0.1:{free_port()}" for name in ("shop-site", "admin-site")}
     app_dir = str(ROOT / "examples/site")
@@ -386,8 +388,11 @@ async def test_the_whole_site_shares_a_login_and_a_logout(world: dict[str, str],
         refused = await browser.get(await by_scan(browser, await begun(shop), phone, "deny"))
         assert (refused.status_code, "access_denied" in refused.text) == (403, True)
         await browser.get(await by_scan(browser, await begun(shop), phone))
-        assert "&lt;小明&gt;" in (await browser.get(shop)).text
-        assert "/login" in (await browser.get(admin)).text
+        logged_in, logged_out = await browser.get(shop), await browser.get(admin)
+        assert "&lt;小明&gt;" in logged_in.text
+        assert "/login" in logged_out.text
+        for name, answer in {"refused": refused, "in": logged_in, "out": logged_out}.items():
+            (tmp_path / f"{name}.html").write_text(answer.text)
         question = await browser.get(await begun(admin))
         back = await browser.post(re.findall(r'action="([^"]+)"', question.text)[0])
         await browser.get(back.headers["location"])
@@ -399,3 +404,5 @@ async def test_the_whole_site_shares_a_login_and_a_logout(world: dict[str, str],
             return "/login" in (await browser.get(admin)).text
 
         await until(admin_has_followed)
+    env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE": str(tmp_path), "PAGES": "refused in out"}
+    await asyncio.to_thread(run_node_tests, "site/site.test.js", env)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_served, until
-from tests.programs import needs
+from tests.programs import needs, run_node_tests
 from tests.world import bearer
 
 pytestmark = [pytest.mark.proxy, pytest.mark.process]
@@ -108,6 +108,13 @@ def test_the_drafts_are_for_editors_from_the_moment_they_are(
     )
     subprocess.run(["sh", "-e", "-c", grant], capture_output=True, check=True, timeout=PATIENCE)
     assert "春茶" in site.get(DRAFTS, headers=alice).text
+
+
+@pytest.mark.browser
+@pytest.mark.node
+def test_the_page_in_a_browser(site: httpx.Client) -> None:
+    env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE_URL": str(site.base_url)}
+    run_node_tests("site/members.test.js", env)
 
 
 def test_of_wxauth_the_site_shows_only_login_refresh_and_logout(site: httpx.Client) -> None:

@@ -47,7 +47,8 @@ def test_the_site_names_its_security_contact(site: Path) -> None:
 @pytest.mark.browser
 @pytest.mark.node
 def test_the_site_has_no_barriers(site: Path) -> None:
-    env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE": str(site)}
+    pages = "index siblings zh/mini-program zh/settings"
+    env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE": str(site), "PAGES": pages}
     run_node_tests("site/site.test.js", env)
 
 

@@ -1,7 +1,7 @@
 // The pages for people who log in to a site, in a real browser beside a running `wxauth dev`: every state of them.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { Complaints, PATIENCE, SIZES, launch, violationsOn } from '../browser.js'
+import { Complaints, PATIENCE, SIZES, assertNoBarriers, launch, violationsOn } from '../browser.js'
 import { IPHONE, LANGUAGES, OPENED, addSites, authorizeUrl, be, openCode, openPage, phoneOf, sceneOf, walk } from './walk.js'
 
 const { SERVICE_URL } = process.env
@@ -109,4 +109,15 @@ test('without scripts, a person scans, confirms, and continues', async () => {
   await page.waitForURL(`${OPENED}?**`, { timeout: PATIENCE })
   assert.match(page.url(), /[?&]code=/)
   await page.context().close()
+})
+
+test("the interface's page has no barriers but Swagger UI's own", async () => {
+  const rules = { 'color-contrast': { enabled: false }, 'nested-interactive': { enabled: false } }
+  for (const lang of Object.keys(LANGUAGES)) {
+    const page = await openPage(browser, lang)
+    await page.goto(`${SERVICE_URL}/docs`)
+    await page.waitForSelector('.opblock')
+    await assertNoBarriers(page, { rules })
+    await page.context().close()
+  }
 })
