@@ -11,9 +11,7 @@ from tests.processes import WXAUTH, Running, children_of, free_port, is_running,
 
 @pytest.mark.parametrize("is_installed", [False, True], ids=["forked", "installed"])
 @pytest.mark.process
-def test_a_service_that_is_killed_takes_its_workers_along(
-    is_installed: bool, database_url: str, tmp_path: Path
-) -> None:
+def test_a_killed_service_takes_its_workers_along(is_installed: bool, database_url: str, tmp_path: Path) -> None:
     env = service_env(database_url, wechat_base_url="http://127.0.0.1:1", port=str(free_port()))
     with Running(
         WXAUTH, "serve", cwd=tmp_path, env=env | {"WXAUTH_WORKERS": "2"}, is_installed=is_installed

@@ -175,9 +175,7 @@ def test_the_check_creates_nothing_in_an_empty_database(check: Command, empty_da
 
 
 @pytest.mark.process
-def test_nothing_is_contacted_while_a_setting_is_wrong_and_a_misspelt_one_is_named(
-    check: Command, strict_wechat: StrictWeChat
-) -> None:
+def test_nothing_is_contacted_while_a_setting_is_wrong_or_misspelt(check: Command, strict_wechat: StrictWeChat) -> None:
     status, results = check(PORT="http", PROT="8000")
     assert status == 1
     assert list(results) == ["settings"]
@@ -360,9 +358,7 @@ async def test_other_sealed_values_that_do_not_open_are_counted(doctor: Doctor, 
 
 
 @pytest.mark.process
-async def test_values_that_need_the_former_secret_key_are_reported_for_resealing(
-    doctor: Doctor, stage: Stage, check: Command
-) -> None:
+async def test_values_that_need_the_former_key_are_reported(doctor: Doctor, stage: Stage, check: Command) -> None:
     await stage.login()
     rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
     results = await doctor(**rotated)
@@ -481,9 +477,7 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
         ((b"cache-control", "max-age=600"), "without Cache-Control: no-store"),
     ],
 )
-async def test_a_proxy_that_caches_is_reported(
-    doctor: Doctor, serve: Serve, header: tuple[bytes, str], said: str
-) -> None:
+async def test_a_caching_proxy_is_reported(doctor: Doctor, serve: Serve, header: tuple[bytes, str], said: str) -> None:
     url = await serve(*header)
     await doctor.says("issuer", BAD, f"{url}/livez answers {said}", "one person's data", issuer=url)
 
@@ -861,9 +855,7 @@ def handed_on(url: str) -> dict[str, Any]:
     return {"apps": [{**APPS[0], "push_forward": url}], "issuer": "https://wxauth.invalid"}
 
 
-async def test_a_handler_is_asked_as_wechat_asks_and_its_signature_is_used_up_before(
-    doctor: Doctor, stage: Stage, receiver: Receiver
-) -> None:
+async def test_a_handler_is_asked_by_a_used_up_signature(doctor: Doctor, stage: Stage, receiver: Receiver) -> None:
     stored: list[int] = []
     queries: list[dict[str, str]] = []
 
@@ -966,9 +958,7 @@ async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: D
 
 
 @pytest.mark.parametrize(("more", "is_said"), [("", False), ("&pgbouncer=prepared", False), ("&pgbouncer=true", True)])
-async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_prepared(
-    doctor: Doctor, more: str, is_said: bool
-) -> None:
+async def test_a_pooler_that_keeps_statements_is_a_note_without_any(doctor: Doctor, more: str, is_said: bool) -> None:
     results = await doctor(database_url=doctor.database_url + more)
     assert ("database pooler" in results) is is_said
     if is_said:

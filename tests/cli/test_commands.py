@@ -346,9 +346,7 @@ def test_dev_refuses_a_database_that_another_secret_key_sealed(serve: Serve, dat
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_completes_a_running_login_and_admits_no_new_requests(
-    serve: Serve, simulator: WeChat, workers: str
-) -> None:
+def test_sigterm_completes_a_running_login_and_admits_none(serve: Serve, simulator: WeChat, workers: str) -> None:
     service = serve(WORKERS=workers, WECHAT_TIMEOUT="20")
     simulator.is_asked.clear()
     simulator.let_go.clear()
@@ -482,9 +480,7 @@ def test_sighup_with_a_wrong_value_or_name_changes_nothing(serve: Serve, number:
 
 @on_linux
 @pytest.mark.parametrize("wrong", ["does not answer", "has no schema"])
-def test_sighup_changes_nothing_if_the_secret_key_cannot_be_checked(
-    serve: Serve, empty_database_url: str, wrong: str
-) -> None:
+def test_sighup_changes_nothing_if_the_key_cannot_be_checked(serve: Serve, empty_database_url: str, wrong: str) -> None:
     url = empty_database_url
     if wrong == "does not answer":
         url = f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth"
@@ -531,9 +527,7 @@ def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(serve: Serve)
 
 
 @pytest.mark.parametrize("asked_for", ["schema=public", "statement_timeout=abc", "sslmode=bogus"])
-def test_a_database_url_with_unknown_parameters_stops_every_command(
-    settings: dict[str, str], folder: Path, asked_for: str
-) -> None:
+def test_unknown_parameters_of_a_url_stop_every_command(settings: dict[str, str], folder: Path, asked_for: str) -> None:
     url = settings["WXAUTH_DATABASE_URL"]
     wrong = settings | {"WXAUTH_DATABASE_URL": f"{url}{'&' if '?' in url else '?'}{asked_for}"}
     for command in ("serve", "migrate"):
@@ -555,9 +549,7 @@ def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> No
         assert process.wait(PATIENCE) == 0
 
 
-def test_serve_waits_for_a_database_that_is_not_there_yet(
-    serve: Serve, database_url: str, postgres: EmbeddedPostgres
-) -> None:
+def test_serve_waits_for_a_database_not_yet_there(serve: Serve, database_url: str, postgres: EmbeddedPostgres) -> None:
     socket_folder = httpx.URL(postgres.url()).params["host"]
     service = serve(DATABASE_URL=database_url.replace(socket_folder, f"{serve.folder}/socket"))
     assert service.get("/livez").status_code == 200

@@ -149,9 +149,7 @@ async def test_an_invalid_name_is_a_usage_error(clients: Clients, command: str, 
     ],
 )
 @pytest.mark.no_database
-async def test_no_site_is_named_like_us_or_an_app_and_a_page_of_ours_is_not_an_operators(
-    clients: Clients, words: tuple[str, ...]
-) -> None:
+async def test_no_site_is_named_like_us_or_an_app_or_has_our_page(clients: Clients, words: tuple[str, ...]) -> None:
     await clients.refuse("NAME", *words)
 
 

@@ -44,9 +44,7 @@ async def look_up(client: Client, sibling: Credentials) -> int:
     return (await client.post("/v1/users/lookup", auth=sibling, json={"external_ids": ["1"]})).status_code
 
 
-async def test_a_client_that_asks_too_often_takes_nothing_from_the_others(
-    stage: Stage, add_sibling: AddSibling
-) -> None:
+async def test_a_client_that_asks_too_often_takes_nothing_from_others(stage: Stage, add_sibling: AddSibling) -> None:
     limited = await stage.make(client_rate_limit="2/minute")
     orders, billing = [await add_sibling(name, Scope.USERS, Scope.INTROSPECT) for name in ("orders", "billing")]
     assert [await look_up(limited, orders) for _ in range(2)] == [200, 200]

@@ -167,9 +167,7 @@ async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator
         problem_of(await console.post(secret), "session_revoked", 400)
 
 
-async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administrator_meanwhile(
-    console: Console,
-) -> None:
+async def test_a_link_opens_no_session_of_an_identity_that_leaves_meanwhile(console: Console) -> None:
     secret, rows = await console.link(), console.stage.rows
     async with locked(rows):
         opening = asyncio.create_task(console.post(secret))
@@ -198,9 +196,7 @@ async def test_a_link_is_for_the_only_administrator_by_default(console: Console)
 # The session.
 
 
-async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at_most(
-    console: Console, clock: Clock
-) -> None:
+async def test_a_console_session_lasts_while_used_and_twelve_hours_at_most(console: Console, clock: Clock) -> None:
     await console.opened()
     for _ in range(14):
         clock.advance(minutes=50)
@@ -209,9 +205,7 @@ async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at
     problem_of(await console.extend(), "session_revoked", 400)
 
 
-async def test_a_console_session_and_its_access_token_end_after_an_hour_without_use(
-    console: Console, clock: Clock
-) -> None:
+async def test_a_console_session_and_its_token_end_after_an_hour_without_use(console: Console, clock: Clock) -> None:
     console.stage = await console.stage.replica(access_token_ttl=86400)
     session = await console.opened()
     assert session["expires_in"] == 3600
@@ -323,9 +317,7 @@ async def test_another_site_cannot_use_the_consoles_session(console: Console) ->
     assert (await console.post(secret, **own)).status_code == 200
 
 
-async def test_an_origin_allowed_by_cors_may_not_use_the_consoles_session(
-    make_services: MakeServices, make_client: MakeClient
-) -> None:
+async def test_an_origin_of_cors_may_not_use_the_session(make_services: MakeServices, make_client: MakeClient) -> None:
     client = make_client(await make_services(cors_origins="https://friend.test"))
     preflight = {
         "Origin": "https://friend.test",

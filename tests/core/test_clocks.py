@@ -95,9 +95,7 @@ async def test_nothing_is_swept_by_a_replica_whose_clock_is_wrong(stage: Stage, 
     assert [line["reason"] for line in stage.logged("sweep_put_off")] == ["the clocks differ"]
 
 
-async def test_a_clock_is_corrected_in_the_background_and_the_difference_is_logged(
-    stage: Stage, make_replica: MakeReplica
-) -> None:
+async def test_a_clock_is_corrected_in_the_background_and_logged(stage: Stage, make_replica: MakeReplica) -> None:
     clock, services, _ = await make_replica(timedelta(hours=1))
     clock.ahead = timedelta()
     keeping = asyncio.create_task(keep_time(clock, services.database, pause=0.01))

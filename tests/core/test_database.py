@@ -157,9 +157,7 @@ async def test_a_password_of_any_characters(tmp_path: Path, monkeypatch: pytest.
         ("schema=public", False),
     ],
 )
-async def test_libpqs_parameters_are_heeded_or_ignored_and_others_refused(
-    proxy: Proxy, parameter: str, works: bool
-) -> None:
+async def test_libpqs_parameters_are_heeded_or_ignored_others_not(proxy: Proxy, parameter: str, works: bool) -> None:
     if works:
         assert await can_be_asked(f"{proxy.url}?{parameter}")
         return
@@ -213,9 +211,7 @@ async def test_a_pgbouncer_that_keeps_prepared_statements_gets_them_and_no_setti
     assert (prepared, settings) == (1, "wxauth on 0 0 0")
 
 
-async def test_a_database_without_limits_for_a_statement_is_reported_with_the_remedy(
-    database_url: str, rows: Rows
-) -> None:
+async def test_a_database_without_limits_for_a_statement_is_reported(database_url: str, rows: Rows) -> None:
     async with opened(database_url) as database:
         assert await missing_limits(database) == []
     async with opened(f"{database_url}&pgbouncer=true") as database:
@@ -346,9 +342,7 @@ async def test_a_migration_that_waits_for_another_one_learns_that_the_database_i
             await waiting
 
 
-async def test_connections_of_a_peak_are_closed_once_they_have_been_idle_for_long(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connections_of_a_peak_are_closed_once_idle(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 0.0}
     monkeypatch.setattr("wxauth.server.core.database._now", lambda: clock["now"])
     async with opened(database_url) as database:

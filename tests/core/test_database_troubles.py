@@ -113,9 +113,7 @@ async def test_an_outage_is_one_line_in_ten_seconds_and_one_at_its_end(
     assert 2 < lasted < 20
 
 
-async def test_a_database_that_takes_no_writes_is_called_that(
-    database_url: str, rows: Rows, log_lines: LogLines
-) -> None:
+async def test_a_database_without_writes_is_called_that(database_url: str, rows: Rows, log_lines: LogLines) -> None:
     troubles.share()
     database = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
@@ -129,9 +127,7 @@ async def test_a_database_that_takes_no_writes_is_called_that(
     assert trouble_of(refused.value).zh.startswith("不能写入")
 
 
-async def test_a_connection_that_was_begun_before_an_outage_does_not_end_it(
-    database_url: str, log_lines: LogLines
-) -> None:
+async def test_a_connection_begun_before_an_outage_does_not_end_it(database_url: str, log_lines: LogLines) -> None:
     troubles.share()
     held = asyncio.Event()
 

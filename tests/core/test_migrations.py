@@ -170,9 +170,7 @@ async def migrate_behind_a_writer(empty: Empty, url: str, insert: str, **how: An
 
 
 @pytest.mark.slow
-async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
-    empty: Empty, empty_database_url: str
-) -> None:
+async def test_a_migration_behind_a_transaction_holds_up_no_login(empty: Empty, empty_database_url: str) -> None:
     """A change of a table waits for its writers, and later writers wait for the change, unless it gives way to them."""
     await migrate(empty.database)
     insert = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"

@@ -146,9 +146,7 @@ async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
 
 
 @pytest.mark.slow
-async def test_connections_that_a_silent_network_forgot_are_replaced_within_five_seconds(
-    stage: Stage, proxy: Proxy
-) -> None:
+async def test_connections_that_a_silent_network_forgot_are_replaced_soon(stage: Stage, proxy: Proxy) -> None:
     await fill_pool(stage)
     proxy.fall_silent()
     proxy.speak()
@@ -218,9 +216,7 @@ async def test_a_standby_or_a_database_that_is_closed_is_unavailable_until_that_
     assert (await stage.login.ask()).status_code == 200
 
 
-async def test_a_database_without_room_for_connections_is_unavailable(
-    proxy: Proxy, rows: Rows, make_stage: MakeStage
-) -> None:
+async def test_a_full_database_is_unavailable(proxy: Proxy, rows: Rows, make_stage: MakeStage) -> None:
     role = "guest_" + await rows.fetchval("SELECT current_database()")
     await rows.execute(f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
     try:

@@ -91,9 +91,7 @@ async def test_many_share_the_few_connections_and_log_in_refresh_and_log_out(sta
 
 
 @pytest.mark.process
-async def test_a_first_service_migrates_and_makes_its_key_through_pgbouncer(
-    empty_database_url: str, tmp_path: Path
-) -> None:
+async def test_a_first_service_migrates_and_makes_a_key_by_pgbouncer(empty_database_url: str, tmp_path: Path) -> None:
     with pgbouncer(empty_database_url, pool_size=2) as url:  # one holds the turn, one migrates
         for command in (["migrate"], ["keys", "rotate"], ["keys", "list"]):
             done = await to_thread(run, *command, cwd=tmp_path, env=service_env(f"{url}?pgbouncer=true"))
@@ -146,9 +144,7 @@ async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements_
         assert "请在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=true" in advice.text.zh
 
 
-async def test_a_login_whose_statement_was_forgotten_succeeds_on_a_new_connection(
-    stage: Stage, database_url: str
-) -> None:
+async def test_a_login_whose_statement_was_forgotten_gets_a_new_connection(stage: Stage, database_url: str) -> None:
     with pgbouncer(database_url, pool_size=2) as url:
         client = await stage.make(database_url=f"{url}?pgbouncer=prepared")
         await stage.login(at=client)

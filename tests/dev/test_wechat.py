@@ -231,9 +231,7 @@ async def test_a_code_works_once_for_five_minutes(wechat: WeChat, kind: str) -> 
 
 
 @swept(("app", "minutes"), [(ACCOUNT, 5), (WEBSITE, 10), (MOBILE_APP, 10)])
-async def test_a_code_of_another_kind_of_app_lives_five_or_ten_minutes(
-    wechat: WeChat, app: dict[str, str], minutes: int
-) -> None:
+async def test_other_kinds_of_codes_live_five_or_ten_minutes(wechat: WeChat, app: dict[str, str], minutes: int) -> None:
     in_time, late = [await wechat.code(app_id=app["app_id"]) for _ in range(2)]
     wechat.now += 60 * minutes - 1
     assert "openid" in await wechat.log_in(in_time, app)
@@ -293,9 +291,7 @@ async def test_each_kind_of_code_is_good_for_its_own_call(wechat: WeChat) -> Non
         ("/encrypted-data", {"person": "alice", "data": {}}, 422, "logged in"),
     ],
 )
-async def test_a_wrong_control_request_is_refused_with_the_reason(
-    wechat: WeChat, path: str, body: Any, status: int, word: str
-) -> None:
+async def test_a_wrong_control_request_is_refused(wechat: WeChat, path: str, body: Any, status: int, word: str) -> None:
     answer = await wechat.client.post(path, content=body if isinstance(body, bytes) else json.dumps(body))
     assert (answer.status_code, word in answer.json()["error"]) == (status, True)
 
@@ -375,9 +371,7 @@ async def test_a_number_can_be_given(wechat: WeChat, phone: str, parts: tuple[st
     ("switch", "expected"),
     [("on", [0, 43104, 40003, 40003]), ("ignored", [0, 0, 0, 0]), ("refused", [47001, 47001, 47001, 47001])],
 )
-async def test_the_openid_is_checked_as_the_account_is_configured(
-    wechat: WeChat, switch: str, expected: list[int]
-) -> None:
+async def test_the_openid_is_checked_as_configured(wechat: WeChat, switch: str, expected: list[int]) -> None:
     await wechat.control("/accounts", openid_check=switch)
     sessions = [await wechat.log_in(), await wechat.log_in("bob"), await wechat.log_in("alice", SECOND)]
     bodies = [
@@ -529,9 +523,7 @@ async def test_a_fault_can_be_one_apps(wechat: WeChat) -> None:
 
 
 @swept(("work_is_done", "expected"), [(False, 0), (True, 40163)])
-async def test_the_work_can_be_done_where_only_the_answer_goes_wrong(
-    wechat: WeChat, work_is_done: bool, expected: int
-) -> None:
+async def test_the_work_can_be_done_though_the_answer_fails(wechat: WeChat, work_is_done: bool, expected: int) -> None:
     body = {"code": await wechat.code("/phone-codes")}
     await wechat.control("/faults", api="getuserphonenumber", errcode=-1, work_is_done=work_is_done)
     assert [errcode(await wechat.call(PHONE, body)) for _ in range(2)] == [-1, expected]

@@ -40,9 +40,7 @@ READ = (
 @pytest.mark.own_database
 @pytest.mark.slow
 @pytest.mark.parametrize("receiver", [None, ELSEWHERE, WEBHOOK], ids=["emptied", "quiet, new webhook", "quiet"])
-async def test_one_more_ban_is_sent_before_thousands_and_reads_none_of_them(
-    stage: Stage, receiver: UUID | None
-) -> None:
+async def test_one_more_ban_is_sent_before_thousands_and_reads_none(stage: Stage, receiver: UUID | None) -> None:
     rows, database, now = stage.rows, stage.services.database, stage.clock()
     await rows.execute(ADDED, WEBHOOK, now)
     if receiver is not None:

@@ -129,9 +129,7 @@ async def test_a_reader_who_follows_the_cursor_gets_each_event_once(feed: Feed) 
     assert numbers(await feed.read(after=page["next_cursor"])) == [10]
 
 
-async def test_an_event_that_is_committed_late_is_not_skipped_and_holds_up_nothing(
-    feed: Feed, database_url: str
-) -> None:
+async def test_an_event_committed_late_is_not_skipped_and_holds_up_nothing(feed: Feed, database_url: str) -> None:
     """Its id is older than those that were committed before it, and the reader has passed them."""
     late, undone = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
     transaction, other = late.transaction(isolation="serializable"), undone.transaction()

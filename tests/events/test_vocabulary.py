@@ -74,9 +74,7 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(stage: S
     ]
 
 
-async def test_two_simultaneous_logins_each_record_their_own_change_of_the_name(
-    stage: Stage, database_url: str
-) -> None:
+async def test_two_simultaneous_logins_each_record_their_change_of_the_name(stage: Stage, database_url: str) -> None:
     """The waiting login reads the row as the other has left it, not as it was at the beginning."""
     await stage.login(nickname="Al")
     other = await asyncpg.connect(database_url)

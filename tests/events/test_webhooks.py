@@ -302,9 +302,7 @@ def test_the_pauses_are_those_of_the_contract() -> None:
     assert hours == [5 / 3600, 5 / 60, 0.5, 2, 5, 10, 14, 20, 24]
 
 
-async def test_any_2xx_is_taken_any_other_retried_and_no_redirect_is_followed(
-    root: WebhookAdmin, other_receiver: Receiver
-) -> None:
+async def test_any_2xx_is_taken_any_other_status_retried(root: WebhookAdmin, other_receiver: Receiver) -> None:
     async def redirect(_: web.Request) -> web.Response:
         return web.Response(status=statuses[-1], headers={"Location": other_receiver.url})
 
@@ -426,9 +424,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(r
 
 
 @pytest.mark.slow
-async def test_receivers_that_hang_delay_no_other_and_take_a_place_each(
-    root: WebhookAdmin, other_receiver: Receiver
-) -> None:
+async def test_receivers_that_hang_delay_none_and_take_a_place(root: WebhookAdmin, other_receiver: Receiver) -> None:
     patient = await root.stage.make_services(waits=Waits(webhooks=2 * PATIENCE))
     await root.add(name="hanging", url=root.receiver.url)
     for number in range(MAX_CONCURRENT):  # with the first, more than there are places
@@ -793,9 +789,7 @@ async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_pri
     assert [event["type"] for event in events_in(root.receiver)] == 2 * in_order
 
 
-async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_users_events_for_a_lease(
-    root: WebhookAdmin,
-) -> None:
+async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_a_users_events(root: WebhookAdmin) -> None:
     await root.add("user.created", "user.banned")
     alice = (await root.stage.login("alice"))["user"]["id"]
     await place_events(root.stage.services)

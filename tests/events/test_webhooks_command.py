@@ -72,9 +72,7 @@ async def test_deliveries_are_listed_and_sent_again(
     assert json.loads((await webhooks("deliveries", "orders", "--state", "delivered", "--json")).stdout)["items"] == []
 
 
-async def test_a_url_that_is_refused_a_name_that_is_taken_and_one_that_is_unknown_fail(
-    webhooks: Command, receiver: Receiver
-) -> None:
+async def test_a_refused_url_a_taken_name_and_an_unknown_one_fail(webhooks: Command, receiver: Receiver) -> None:
     refused = await webhooks("add", "orders", "https://169.254.169.254/")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert refused.stderr.startswith("url: ")

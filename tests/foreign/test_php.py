@@ -177,9 +177,7 @@ def test_tokens_with_unknown_keys_lock_no_user_of_php_out(service: Callable[[str
     assert publisher.readings == 1
 
 
-def test_php_serves_known_keys_while_wxauth_hangs(
-    service: Callable[[str], int], publisher: Publisher, kept: Path
-) -> None:
+def test_php_serves_known_keys_if_wxauth_hangs(service: Callable[[str], int], publisher: Publisher, kept: Path) -> None:
     assert service("known") == 200
     made_older(kept, 3600)
     publisher.answers.clear()

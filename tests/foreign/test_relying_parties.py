@@ -300,9 +300,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-async def test_a_python_product_logs_in_and_out_as_the_example_shows(
-    world: dict[str, str], name: str, tmp_path: Path
-) -> None:
+async def test_a_python_product_logs_in_and_out_as_is_shown(world: dict[str, str], name: str, tmp_path: Path) -> None:
     product, python, port = PRODUCTS[name], needs_relying_parties(), str(free_port())
     shutil.copytree(ROOT / "examples/openid", tmp_path, dirs_exist_ok=True)
     site = f"http://127.0.0.1:{port}"

@@ -207,9 +207,7 @@ async def test_an_error_raised_by_the_app_is_left_to_the_app(guard: BearerGuard,
         ("admin", ["Admin", "administrator"], 403),
     ],
 )
-async def test_a_token_must_have_every_required_role(
-    guarded: Guarded, demanded: Any, held: list[str], status: int
-) -> None:
+async def test_a_token_must_have_each_role(guarded: Guarded, demanded: Any, held: list[str], status: int) -> None:
     token = guarded.issuer.token(*held)
     answer = await guarded.get(headers=bearer(token), roles=demanded)
     assert answer.status_code == status

@@ -366,9 +366,7 @@ def test_issuer_and_audience_are_text(nothing: Any) -> None:
 
 
 @pytest.mark.parametrize(("path", "code"), [("/ws/by-message", "invalid_token"), ("/ws/late", "missing_token")])
-async def test_a_websocket_refused_once_it_was_accepted_is_closed_with_1008(
-    verifying: Sibling, path: str, code: str
-) -> None:
+async def test_a_websocket_refused_once_accepted_is_closed_with_1008(verifying: Sibling, path: str, code: str) -> None:
     verifying.app.add_exception_handler(WxAuthError, answer_problem)
     with serving(verifying.app) as url:
         async with websockets.connect(f"{url.replace('http', 'ws')}{path}", proxy=None) as socket:

@@ -131,9 +131,7 @@ async def test_a_401_names_the_metadata_and_no_scope(
     ],
 )
 @pytest.mark.requirement("rfc9728-3.1")
-def test_metadata_is_between_the_host_and_the_path_of_an_audience_that_is_a_url(
-    audience: str, path: str | None
-) -> None:
+def test_metadata_is_between_the_host_and_the_path_of_an_audience(audience: str, path: str | None) -> None:
     guard = BearerGuard(ISSUER, audience)
     with pytest.raises(InsufficientScope) as refusal:
         guard.check_scopes(principal_of(scope=""), "a")

@@ -269,9 +269,7 @@ def test_what_another_request_explains_is_not_reported(found: Found, lost: Asked
     assert [fault for fault in check(found) if str(lost) in fault.text] == []
 
 
-def test_a_user_who_is_not_found_may_be_gone_with_an_account_that_was_closed_while_the_user_was_not_known(
-    found: Found,
-) -> None:
+def test_a_user_who_is_not_found_may_be_gone_with_an_account_that_was_closed_unknown(found: Found) -> None:
     merge = asked(20, "merge", ALICE, str(GONE), status=404)
     found.asked = [each for each in found.asked if each.person != "gone"]
     add(found, asked(2, "log in", GONE, {}, status=403), merge)

@@ -312,9 +312,7 @@ async def made_by_a_clock_ahead(services: Services, clock: Clock, **ahead: float
 
 
 @pytest.mark.parametrize("ahead", [{"hours": 1}, {"days": 400}], ids=str)
-async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_are_rotated(
-    stage: Stage, ahead: dict[str, float]
-) -> None:
+async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one(stage: Stage, ahead: dict[str, float]) -> None:
     first = kid_of(await stage.login())
     early = await made_by_a_clock_ahead(stage.services, stage.clock, **ahead)
     rotated = await stage.services[KeyRing].rotate()
@@ -385,9 +383,7 @@ async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: Rows) 
 
 
 @pytest.mark.process
-async def test_the_command_fails_for_a_key_that_is_not_published_and_for_another_secret_key(
-    wxauth: WxAuth, rows: Rows
-) -> None:
+async def test_the_command_fails_for_an_unpublished_key_and_another_secret_key(wxauth: WxAuth, rows: Rows) -> None:
     for unknown in "nothing", "-hBeginsLikeAnOption":
         status, output, errors = await wxauth("keys", "withdraw", unknown)
         assert (status, output) == (1, "")

@@ -138,9 +138,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
 
 
 @pytest.mark.filterwarnings("ignore:unclosed (transport|Connection):ResourceWarning")  # one that redis-py lost
-async def test_a_cluster_counts_as_one_redis_does_and_holds_nobody_up_while_it_is_down(
-    hosts: Hosts, limiters: Limiters
-) -> None:
+async def test_a_cluster_counts_as_one_redis_and_holds_nobody_up_while_down(hosts: Hosts, limiters: Limiters) -> None:
     buses = {free_port(): free_port() for _ in range(3)}
     nodes = [
         hosts.start(port, "cluster-enabled yes", f"cluster-port {bus}", "cluster-node-timeout 500")

@@ -40,9 +40,7 @@ async def test_times_are_rfc_3339_in_utc(login: LogIn, clock: Clock) -> None:
 
 
 @pytest.mark.requirement("wxauth-login")
-async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_the_database(
-    stage: Stage, proxy: Proxy
-) -> None:
+async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip(stage: Stage, proxy: Proxy) -> None:
     client = await stage.make(database_url=proxy.url)
     await stage.login(at=client)  # connects and prepares
     calls, round_trips = len(stage.wechat.calls), proxy.round_trips
@@ -50,9 +48,7 @@ async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_t
     assert (len(stage.wechat.calls) - calls, proxy.round_trips - round_trips) == (1, 1)
 
 
-async def test_a_refresh_and_each_use_of_a_token_cost_one_round_trip_to_the_database(
-    stage: Stage, proxy: Proxy
-) -> None:
+async def test_a_refresh_and_each_use_of_a_token_cost_one_round_trip(stage: Stage, proxy: Proxy) -> None:
     client = await stage.make(database_url=proxy.url)
     tokens = await stage.login(at=client)
     for _ in ("prepares each statement", "counts"):
@@ -93,9 +89,7 @@ async def test_the_first_configured_app_is_the_default(login: LogIn, wechat: WeC
     assert [(call["appid"], call["secret"]) for call in wechat.calls] == [(APP["app_id"], APP["app_secret"])] * 3
 
 
-async def test_an_unknown_app_is_refused_before_the_code_is_spent(
-    offline_client: Client, wechat: WeChatByRespx
-) -> None:
+async def test_an_unknown_app_is_refused_before_a_code_is_spent(offline_client: Client, wechat: WeChatByRespx) -> None:
     body = {"code": wechat.code_for("alice"), "app_id": "wxunknown"}
     problem_of(await offline_client.post("/v1/login", json=body), "unknown_app", 400)
     assert wechat.calls == []
@@ -301,9 +295,7 @@ async def test_the_session_key_is_stored_sealed(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("refresh_token_ttl", "session_max_age"), [(60, 3600), (3600, 60)])
-async def test_a_session_lives_no_longer_than_its_greatest_age(
-    stage: Stage, refresh_token_ttl: int, session_max_age: int
-) -> None:
+async def test_a_session_has_a_greatest_age(stage: Stage, refresh_token_ttl: int, session_max_age: int) -> None:
     services = await stage.make_services(refresh_token_ttl=refresh_token_ttl, session_max_age=session_max_age)
     answer = await stage.make_client(services).post("/v1/login", json={"code": stage.wechat.code_for("alice")})
     assert answer.json()["refresh_expires_in"] == 60

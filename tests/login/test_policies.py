@@ -175,9 +175,7 @@ async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_ban
     ("policy", "person", "outcome"),
     [("block", "risky-4", "wechat_user_blocked"), ("block", "alice", None), ("flag", "risky-2", None)],
 )
-async def test_several_logins_at_once_share_one_verdict(
-    stage: Stage, policy: str, person: str, outcome: str | None
-) -> None:
+async def test_logins_at_once_share_one_verdict(stage: Stage, policy: str, person: str, outcome: str | None) -> None:
     stage = await stage.replica(risk_policy=policy)
     stage.simulator.fail(RISK, slow=0.3)
     answers = await asyncio.gather(*(stage.login.ask(person) for _ in range(5)))

@@ -207,9 +207,7 @@ async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(
     assert await stage.number("refusals") == MAX_OWN_ROWS + 1 + 1
 
 
-async def test_a_flood_of_many_networks_is_counted_without_a_network_and_hides_no_users(
-    stage: Stage, root: Admin
-) -> None:
+async def test_a_flood_of_many_networks_is_counted_without_one_and_hides_no_users(stage: Stage, root: Admin) -> None:
     user_id = await ban(stage, root)
     for number in range(MAX_NEW_ROWS + 5):
         await junk(stage.client, f"10.0.{number}.1")
@@ -352,9 +350,7 @@ async def test_an_active_user_is_counted_once_and_by_a_refresh_too(stage: Stage,
 
 
 @pytest.mark.own_database
-async def test_numbers_of_large_tables_say_that_they_are_estimates_and_miss_nobody_of_today(
-    stage: Stage, root: Admin
-) -> None:
+async def test_numbers_of_large_tables_are_called_estimates_and_miss_nobody_of_today(stage: Stage, root: Admin) -> None:
     many = 30_000  # ten to a page: more pages than are counted one by one
     await stage.rows.execute("ALTER TABLE users SET (fillfactor = 10)")
     add = "INSERT INTO users (id, created_at) SELECT gen_random_uuid(), $2 FROM generate_series(1, $1)"

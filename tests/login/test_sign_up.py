@@ -66,9 +66,7 @@ async def test_two_known_users_are_merged_although_sign_up_is_closed(stage: Stag
     ("service", "app", "comes_in"),
     [("closed", "open", True), ("open", "closed", False), ("closed", None, False), ("open", "", True)],
 )
-async def test_the_sign_up_of_an_app_overrides_that_of_the_service(
-    stage: Stage, service: str, app: str | None, comes_in: bool
-) -> None:
+async def test_an_apps_sign_up_beats_the_services(stage: Stage, service: str, app: str | None, comes_in: bool) -> None:
     client = await stage.make(sign_up=service, apps=[{**APP, "sign_up": app}])
     assert (await stage.login.ask(at=client)).status_code == (200 if comes_in else 403)
 
@@ -133,9 +131,7 @@ def test_sign_up_roles_cannot_contain_a_staff_role(value: str) -> None:
     ids=["own", "given", "of_closed_app"],
 )
 @pytest.mark.usefixtures("simulated")
-async def test_a_phone_number_links_a_user_without_other_roles(
-    stage: Stage, secrets: Secrets, role: str, is_linked: bool
-) -> None:
+async def test_a_number_links_a_user_without_roles(stage: Stage, secrets: Secrets, role: str, is_linked: bool) -> None:
     staff_app = {**LATER_APP, "sign_up": "closed", "sign_up_roles": ["clerk"]}  # open until all clerks had signed up
     apps = [*APPS, staff_app]
     stage = await stage.replica(phone_policy="link", sign_up_roles="member,reader", apps=apps)

@@ -233,9 +233,7 @@ async def test_a_login_may_bind_the_phone_number(stage: Stage, name: str) -> Non
 
 
 @pytest.mark.parametrize("fields", [{}, {"phone_code": None}, {"phone_code": ""}])
-async def test_a_login_without_a_phone_code_asks_nothing_and_keeps_the_number(
-    stage: Stage, fields: dict[str, Any]
-) -> None:
+async def test_a_login_without_a_phone_code_keeps_the_number(stage: Stage, fields: dict[str, Any]) -> None:
     await stage.login(phone_code=stage.phone_code())
     asked = len(stage.simulator.calls)
     again = await stage.login(**fields)
@@ -330,9 +328,7 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(stage: S
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12), ("move", 12)])
-async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
-    stage: Stage, policy: str, winners: int
-) -> None:
+async def test_the_policy_decides_between_many_who_bind_one_number(stage: Stage, policy: str, winners: int) -> None:
     replicas = [await stage.replica(phone_policy=policy) for _ in range(3)]
     stage = replicas[0]
     people = [f"person-{n}" for n in range(12)]
@@ -375,9 +371,7 @@ async def test_two_simultaneous_requests_with_one_code_share_one_answer(stage: S
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work_is_done", [True, False])
-async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_stored_answer(
-    stage: Stage, work_is_done: bool
-) -> None:
+async def test_the_later_of_two_simultaneous_taps_finds_the_stored_answer(stage: Stage, work_is_done: bool) -> None:
     alice, code = await stage.login(), stage.phone_code()
     replica = await stage.replica(waits=WAITS)
     first = await asking(stage, alice, code, slow=0.3, work_is_done=work_is_done)
@@ -524,9 +518,7 @@ async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_
     assert await outage.stage.number(PENDING) == 1
 
 
-async def test_an_answer_does_not_wait_for_the_database_for_ever(
-    stage: Stage, make_client: MakeClient, proxy: Proxy
-) -> None:
+async def test_an_answer_waits_for_no_database_for_ever(stage: Stage, make_client: MakeClient, proxy: Proxy) -> None:
     stage = await stage.replica(database_url=proxy.url)
     its = stage.services
     phones = its.parts.make(Phones, kept_in_memory=0.0)
@@ -711,9 +703,7 @@ async def test_a_stored_answer_reveals_nothing_without_the_secret_key(stage: Sta
 
 
 @pytest.mark.process
-async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
-    stage: Stage, database_url: str, tmp_path: Path
-) -> None:
+async def test_after_a_reseal_answers_need_only_the_new_key(stage: Stage, database_url: str, tmp_path: Path) -> None:
     alice, bob = await stage.login("alice"), await stage.login("bob")
     codes = stage.phone_code("alice"), stage.phone_code("bob")
     await leave_half_way(stage, alice, codes[0])
@@ -814,9 +804,7 @@ async def test_staff_clear_a_name_and_a_picture(stage: Stage, alice: Body, root:
         {"status": "disabled", "nicknames": None},
     ],
 )
-async def test_staff_set_nothing_of_another_persons_and_no_unknown_field(
-    stage: Stage, alice: Body, root: Admin, change: Body
-) -> None:
+async def test_staff_set_nothing_of_another_persons(stage: Stage, alice: Body, root: Admin, change: Body) -> None:
     answer = await root.ask("PATCH", f"/users/{alice['user']['id']}", json=change)
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == list(change)[-1]
     assert (await root.read(f"/users/{alice['user']['id']}"))["status"] == "active"

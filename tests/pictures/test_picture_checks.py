@@ -176,9 +176,7 @@ async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(uplo
     assert await events_of(uploaded.stage) == [FLAGGED, REMOVED]
 
 
-async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_verdict_that_comes_before_the_answer_counts(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = await stage.replica(avatar_check="block")
     alice = await stage.login("alice")
     monkeypatch.setattr("wxauth.server.dev.wechat.simulator.secrets.token_hex", lambda _: "the-trace")

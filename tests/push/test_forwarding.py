@@ -108,9 +108,7 @@ def count(kind: str, outcome: str, number: int = 1, *, app: Mapping[str, str] = 
 @pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("content", [PAID, TEXT], ids=["payment", "text"])
-async def test_a_message_is_handed_on_as_it_came_and_the_answer_goes_back(
-    relay: Relay, way: Way, content: Body
-) -> None:
+async def test_a_message_is_handed_on_as_it_came_and_its_answer_back(relay: Relay, way: Way, content: Body) -> None:
     sent = signed(content, *way)
     relay.handler.usual = answering(
         b"<xml>\xff\x00</xml>", Content_Type="text/xml; charset=GBK", X_Own="1", Set_Cookie="a=b"

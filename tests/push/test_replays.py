@@ -111,9 +111,7 @@ async def test_a_signed_message_with_an_invalid_timestamp_is_refused(inbox: Inbo
 @pytest.mark.parametrize(
     ("nonce", "split"), [("00", (f"0{NOW}", "0")), (str(NOW + 1), (str(NOW + 1), str(NOW)))], ids=["zeros", "a time"]
 )
-async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
-    inbox: Inbox, nonce: str, split: tuple[str, str]
-) -> None:
+async def test_a_signature_of_text_split_anew_erases_nobody(inbox: Inbox, nonce: str, split: tuple[str, str]) -> None:
     openid = await inbox.openid()
     caught = signed(TEXT, nonce=nonce)
     assert_taken(await inbox.post(caught))

@@ -30,9 +30,7 @@ def test_every_benchmark_finds_all_that_it_imports_and_has_help() -> None:
 
 
 @pytest.mark.own_database
-async def test_users_whom_growth_loads_are_as_if_they_had_logged_in(
-    database_url: str, database: Database, rows: Rows
-) -> None:
+async def test_users_whom_growth_loads_are_as_if_logged_in(database_url: str, database: Database, rows: Rows) -> None:
     await growth.fill(database_url, 1000, 2)
     people = growth.People(1000)
     returned = [await record_login(database, people.returning(), now=utc_now()) for _ in range(10)]

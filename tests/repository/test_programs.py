@@ -100,9 +100,7 @@ def test_tests_of_a_missing_program_are_skipped_and_say_how_to_install_it(progra
 
 
 @pytest.mark.node
-def test_if_ci_is_set_a_missing_program_is_a_failure(
-    programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_ci_a_missing_program_is_a_failure(programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="apt-get install nodejs"):
         needs("node")

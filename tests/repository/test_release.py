@@ -134,9 +134,7 @@ esac
 
 @pytest.mark.process
 @pytest.mark.parametrize(("digests", "is_pushed"), [("sha256:1 sha256:1 sha256:1", True), ("sha256:1 sha256:2", False)])
-def test_the_image_is_pushed_if_two_builds_from_nothing_are_the_same(
-    tmp_path: Path, digests: str, *, is_pushed: bool
-) -> None:
+def test_the_image_is_pushed_if_two_builds_are_the_same(tmp_path: Path, digests: str, *, is_pushed: bool) -> None:
     (tmp_path / "docker").write_text(DOCKER)
     (tmp_path / "docker").chmod(0o755)
     calls = tmp_path / "calls"

@@ -189,9 +189,7 @@ BY_PROMETHEUS = {"le"}
 
 @pytest.mark.no_signing_key  # whose age would not be known
 @both_languages
-async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(
-    client: Client, language: str
-) -> None:
+async def test_the_table_of_metrics_has_every_metric_with_its_labels(client: Client, language: str) -> None:
     rows = table(DOCS / f"monitoring{language}.md", "metric|指标")
     shown = {name: set(re.findall(r"`(\w+)`", labels)) for names, labels, _ in rows for name in names.split("`")[1::2]}
     text = (await client.get("/metrics")).text
@@ -285,9 +283,7 @@ def test_every_worker_reports_the_counts_of_all_workers_even_of_a_dead_worker(se
 
 @on_linux
 @pytest.mark.process
-async def test_the_days_of_the_console_have_the_logins_of_all_workers_even_of_a_dead_worker(
-    service: TwoWorkers, rows: Rows
-) -> None:
+async def test_the_consoles_days_have_the_logins_of_workers_even_of_a_dead_one(service: TwoWorkers, rows: Rows) -> None:
     root = service.log_in("root", Connection="close")
     await set_roles(rows, "admin", user_id=root["user"]["id"])
 

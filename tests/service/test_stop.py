@@ -206,9 +206,7 @@ def is_quiet(connection: socket.socket) -> bool:
 
 
 @pytest.mark.process
-def test_on_sigterm_a_replica_is_not_ready_at_once_and_answers_to_the_last_request(
-    tmp_path: Path, database_url: str
-) -> None:
+def test_on_sigterm_a_replica_is_not_ready_and_answers_to_the_last_request(tmp_path: Path, database_url: str) -> None:
     port = free_port()
     env = service_env(database_url, wechat_base_url="http://127.0.0.1:1", port=port)
     with (

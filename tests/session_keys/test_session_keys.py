@@ -237,9 +237,7 @@ async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(keys: KeyKee
     assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
 
 
-async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
-    keys: KeyKeeper, meanwhile: Meanwhile
-) -> None:
+async def test_a_key_resealed_during_a_reset_is_replaced_all_the_same(keys: KeyKeeper, meanwhile: Meanwhile) -> None:
     alice = await keys.stage.login()
 
     async def reseal() -> None:
@@ -253,9 +251,7 @@ async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
 
 
 @pytest.mark.parametrize("end", ["log out", "erase"])
-async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
-    keys: KeyKeeper, meanwhile: Meanwhile, end: str
-) -> None:
+async def test_a_session_that_ends_during_a_reset_gets_no_key(keys: KeyKeeper, meanwhile: Meanwhile, end: str) -> None:
     alice = await keys.stage.login()
     acts = {
         "log out": lambda: keys.stage.client.post("/v1/logout", headers=bearer(alice)),
@@ -309,9 +305,7 @@ async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show:
 
 
 @pytest.mark.process
-async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_same(
-    keys: KeyKeeper, show: Command
-) -> None:
+async def test_show_fails_where_wechat_does_not_say_and_shows_the_user(keys: KeyKeeper, show: Command) -> None:
     user_id = (await keys.stage.login())["user"]["id"]
     keys.stage.simulator.fail("stable_token", errcode=40164)
     failed = await show(user_id, "--check")

@@ -79,9 +79,7 @@ async def test_what_is_signed_is_the_data_as_it_stands(stage: Stage, sign: Sign,
     assert answer.json()["signature"] == signature(key_of_last_login(stage.wechat), data)
 
 
-async def test_a_body_may_be_as_long_as_json_makes_it_and_no_longer(
-    stage: Stage, sign: Sign, shop: Credentials
-) -> None:
+async def test_a_body_may_be_as_long_as_json_makes_it(stage: Stage, sign: Sign, shop: Credentials) -> None:
     openid = (await stage.login())["user"]["openid"]
     written = json.dumps({"openid": openid, "data": "\x7f" * 16384}).replace("\x7f", "\\u007f")
     path = f"/v1/apps/{APP_ID}/signatures"
@@ -127,9 +125,7 @@ async def test_a_former_id_means_who_remains(sign: Sign, login: LogIn, root: Adm
     assert (await sign(user_id=former)).json()["openid"] == into["openid"]
 
 
-async def test_of_a_user_with_several_identities_in_the_app_the_openid_is_wanted(
-    stage: Stage, sign: Sign, root: Admin
-) -> None:
+async def test_of_several_identities_in_the_app_the_openid_is_wanted(stage: Stage, sign: Sign, root: Admin) -> None:
     bob, alice = await stage.login("bob"), await stage.login("alice")
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
     problem = problem_of(await sign(user_id=alice["user"]["id"]), "invalid_request", 422)
@@ -192,9 +188,7 @@ async def test_a_key_that_cannot_be_unsealed_is_as_none(stage: Stage, sign: Sign
 
 
 @pytest.mark.slow
-async def test_a_client_may_sign_a_hundred_times_a_second_whatever_the_others_do(
-    stage: Stage, sign: Sign, add_sibling: AddSibling
-) -> None:
+async def test_a_client_may_sign_a_hundred_times_a_second(stage: Stage, sign: Sign, add_sibling: AddSibling) -> None:
     openid = (await stage.login())["user"]["openid"]
     answers = await asyncio.gather(*(sign(openid=openid) for _ in range(101)))
     assert sorted(answer.status_code for answer in answers) == [200] * 100 + [429]

@@ -39,9 +39,7 @@ async def alice(stage: Stage) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
-    stage: Stage, alice: str, kind: str
-) -> None:
+async def test_a_login_that_waits_while_its_identity_moves_moves_too(stage: Stage, alice: str, kind: str) -> None:
     async with locked(stage.rows):
         entering = asyncio.create_task(stage.login(**KINDS[kind]))
         await until_locked(stage.rows)
@@ -58,9 +56,7 @@ async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
-    stage: Stage, alice: str, kind: str
-) -> None:
+async def test_a_login_that_waits_while_its_identity_is_erased_renews_it(stage: Stage, alice: str, kind: str) -> None:
     async with locked(stage.rows):
         entering = asyncio.create_task(stage.login(**KINDS[kind]))
         await until_locked(stage.rows)

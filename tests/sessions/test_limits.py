@@ -86,9 +86,7 @@ async def listed(stage: Stage, tokens: Body, **query: Any) -> Body:
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])
-async def test_sessions_come_page_by_page_the_last_used_first(
-    stage: Stage, limit: int | None, sizes: list[int]
-) -> None:
+async def test_sessions_come_by_pages_the_last_used_first(stage: Stage, limit: int | None, sizes: list[int]) -> None:
     alice = await stage.login("alice")
     await open_more(stage, alice, 150)
     query = {} if limit is None else {"limit": limit}

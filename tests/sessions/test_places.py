@@ -98,9 +98,7 @@ async def test_the_address_of_the_login_is_truncated_at_its_own_age(stage: Stage
 
 
 @pytest.mark.parametrize("log_addresses", [False, True])
-async def test_the_log_has_addresses_of_logins_and_refreshes_only_if_the_operator_says_so(
-    stage: Stage, log_addresses: bool
-) -> None:
+async def test_the_log_has_addresses_only_if_the_operator_says_so(stage: Stage, log_addresses: bool) -> None:
     stage = await stage.replica(log_addresses=log_addresses)
     answer = await stage.login("alice", headers=at(OFFICE))
     await refresh(stage, answer, at(HOME))

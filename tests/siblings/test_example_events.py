@@ -117,9 +117,7 @@ async def reader(add_sibling: AddSibling) -> httpx.BasicAuth:
 
 
 @pytest.mark.process
-async def test_the_reader_follows_a_merge_and_starts_over_if_events_are_missing(
-    stage: Stage, orders: Orders, reader: httpx.BasicAuth
-) -> None:
+async def test_the_reader_follows_merges_and_starts_over(stage: Stage, orders: Orders, reader: httpx.BasicAuth) -> None:
     transport = Through(create_app(stage.services))
     with httpx.Client(base_url="https://auth.test", auth=reader, transport=transport) as wxauth:
 

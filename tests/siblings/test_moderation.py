@@ -36,9 +36,7 @@ async def moderator(stage: Stage, root: Admin, add_sibling: AddSibling) -> Moder
     return Moderator(stage, root, await add_sibling("risk", Scope.MODERATE))
 
 
-async def test_a_ban_is_as_an_administrators_and_names_the_client(
-    moderator: Moderator, add_sibling: AddSibling
-) -> None:
+async def test_a_ban_is_like_anothers_and_names_the_client(moderator: Moderator, add_sibling: AddSibling) -> None:
     alice = await moderator.stage.login()
     user_id = alice["user"]["id"]
     reader = await add_sibling("ledger", Scope.EVENTS)
@@ -93,9 +91,7 @@ async def test_who_is_signed_out_may_log_in_again(moderator: Moderator) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), ACTS)
-async def test_a_former_id_means_who_remains_and_an_unknown_one_nobody(
-    moderator: Moderator, method: str, path: str
-) -> None:
+async def test_a_former_id_means_who_remains_an_unknown_nobody(moderator: Moderator, method: str, path: str) -> None:
     bob, alice = await moderator.stage.login("bob"), await moderator.stage.login("alice")
     await moderator.root.merge(bob["user"]["id"], into=alice["user"]["id"])
     assert (await moderator.act(method, path, bob["user"]["id"])).status_code == 204
@@ -118,9 +114,7 @@ async def test_staff_cannot_be_touched_banned_or_not(moderator: Moderator, role:
     assert not await moderator.root.events(actor="client:risk")
 
 
-async def test_a_client_has_a_hundred_acts_a_second_wrong_ones_too(
-    moderator: Moderator, add_sibling: AddSibling
-) -> None:
+async def test_a_client_has_a_hundred_acts_a_second_even_wrong(moderator: Moderator, add_sibling: AddSibling) -> None:
     both = Moderator(moderator.stage, moderator.root, await add_sibling("both", Scope.MODERATE, Scope.SIGN))
     kinds = [both.act(*ACTS[number % 3], NOBODY if number % 2 else "alice") for number in range(100)]
     assert {answer.status_code for answer in await asyncio.gather(*kinds)} == {404, 422}
@@ -135,9 +129,7 @@ async def test_a_client_has_a_hundred_acts_a_second_wrong_ones_too(
     assert (await both.act("POST", "/unban", NOBODY)).status_code == 404
 
 
-async def test_the_longest_name_of_a_client_can_be_searched_in_the_trail(
-    stage: Stage, add_sibling: AddSibling, root: Admin
-) -> None:
+async def test_a_clients_longest_name_can_be_searched(stage: Stage, add_sibling: AddSibling, root: Admin) -> None:
     moderator = Moderator(stage, root, await add_sibling("r" * 64, Scope.MODERATE))
     await moderator.ban((await stage.login())["user"]["id"])
     assert len(await root.events(actor=f"client:{'r' * 64}")) == 2

@@ -155,9 +155,7 @@ async def test_two_authorization_headers_are_a_bad_request(asker: Asker) -> None
                 problem_of(answer, "invalid_request", 400)
 
 
-async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_answered_with_503(
-    asker: Asker, proxy: Proxy
-) -> None:
+async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_is_503(asker: Asker, proxy: Proxy) -> None:
     asker = replace(asker, stage=await asker.stage.replica(database_url=proxy.url))
     client = asker.stage.client
     await proxy.refuse()

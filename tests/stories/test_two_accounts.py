@@ -89,9 +89,7 @@ async def test_a_ban_is_of_both_accounts_in_every_app(stage: Stage, root: Admin)
 
 
 @pytest.mark.parametrize("unionid", ["union-before", "union-now"])
-async def test_a_ban_holds_for_another_openid_with_a_unionid_of_the_user(
-    stage: Stage, root: Admin, unionid: str
-) -> None:
+async def test_a_ban_holds_for_another_openid_with_the_users_unionid(stage: Stage, root: Admin, unionid: str) -> None:
     alice = await stage.login("alice", unionid="union-before")
     await stage.login("alice", unionid="union-now")
     await root.change(alice["user"]["id"], status="disabled")

@@ -72,9 +72,7 @@ async def people(stage: Stage, root: Admin) -> Ids:
         ("\\", []),
     ],
 )
-async def test_q_is_part_of_a_nickname_or_a_whole_openid_unionid_phone_or_id(
-    root: Admin, people: Ids, q: str, found: list[str]
-) -> None:
+async def test_q_is_part_of_a_nickname_or_some_whole_value(root: Admin, people: Ids, q: str, found: list[str]) -> None:
     q = q.replace("{Alice}", people["Alice"]).replace("{ALICE}", people["Alice"].upper())
     assert await root.names(q=q) == found
 
@@ -198,9 +196,7 @@ async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root:
         ({"roles": ["x"], "status": "disabled"}, "disabled", ["x"]),
     ],
 )
-async def test_a_change_sets_the_given_fields(
-    stage: Stage, root: Admin, change: Body, status: str, roles: list[str]
-) -> None:
+async def test_a_change_sets_its_fields(stage: Stage, root: Admin, change: Body, status: str, roles: list[str]) -> None:
     user_id = (await stage.login("alice", nickname="Alice"))["user"]["id"]
     before = await root.change(user_id, roles=["editor"])
     changed = await root.change(user_id, **change)

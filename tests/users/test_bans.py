@@ -97,9 +97,7 @@ async def test_a_later_ban_replaces_reason_and_end(stage: Stage, root: Admin, al
     ]
 
 
-async def test_without_a_status_one_of_both_may_be_changed_and_the_other_stays(
-    stage: Stage, root: Admin, alice: str
-) -> None:
+async def test_without_a_status_one_may_be_changed_and_the_other_stays(stage: Stage, root: Admin, alice: str) -> None:
     until = in_utc(stage.clock() + SHORT)
     await root.change(alice, status="disabled", reason="spam")
     assert (await root.change(alice, until=until))["reason"] == "spam"
@@ -125,9 +123,7 @@ async def test_without_a_status_one_of_both_may_be_changed_and_the_other_stays(
         ({"status": "disabled", "until": "9999-12-31T23:59:59-23:59"}, "until"),
     ],
 )
-async def test_an_invalid_ban_or_one_that_ends_in_the_past_is_refused(
-    root: Admin, alice: str, change: Body, field: str
-) -> None:
+async def test_an_invalid_or_ended_ban_is_refused(root: Admin, alice: str, change: Body, field: str) -> None:
     refused = await root.ask("PATCH", f"/users/{alice}", json=change)
     assert [error["field"] for error in problem_of(refused, "invalid_request", 422)["errors"]] == [field]
     assert (await root.read(f"/users/{alice}"))["status"] == "active"

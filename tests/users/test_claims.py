@@ -111,9 +111,7 @@ async def test_an_apps_claims_are_changed_while_the_service_runs(root: Admin, lo
 
 
 @pytest.mark.parametrize("value", ["x" * 1200, "[" * 1200, [[]] * 100], ids=["long", "brackets", "lists"])
-async def test_claims_that_a_guard_would_refuse_are_left_out_and_the_log_says_whose(
-    stage: Stage, value: object
-) -> None:
+async def test_claims_that_a_guard_would_refuse_are_left_out_and_logged(stage: Stage, value: object) -> None:
     fact = "$attributes.x"
     stage = await stage.replica(claims={"one": fact, "two": fact, "three": [fact]})
     user_id = (await stage.login("alice"))["user"]["id"]

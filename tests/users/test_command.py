@@ -120,9 +120,7 @@ async def test_no_command_removes_the_last_administrator(stage: Stage, users: Co
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action[0])
-async def test_an_unknown_user_is_a_failure_and_an_invalid_id_a_usage_error(
-    users: Command, action: tuple[str, ...]
-) -> None:
+async def test_an_unknown_user_is_a_failure_a_wrong_id_a_usage_error(users: Command, action: tuple[str, ...]) -> None:
     failed = await users(*on(NOBODY, action))
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert f"no user {NOBODY}" in failed.stderr
@@ -131,9 +129,7 @@ async def test_an_unknown_user_is_a_failure_and_an_invalid_id_a_usage_error(
     assert "USER_ID" in wrong.stderr
 
 
-async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_programs(
-    stage: Stage, users: Command
-) -> None:
+async def test_the_list_is_a_table_for_people_and_an_answer_for_programs(stage: Stage, users: Command) -> None:
     alice, bob = await stage.login("alice", nickname="小明👨‍👩‍👧"), await stage.login("bob")
     await set_roles(stage.rows, "admin", "editor", user_id=alice["user"]["id"])
     listed = await users("list")
@@ -224,9 +220,7 @@ async def test_an_invalid_argument_is_a_usage_error(users: Command) -> None:
         assert "must be UTF-8" in (await users(command, NOBODY, option, "\udce9:x")).stderr
 
 
-async def test_a_database_that_is_away_or_not_migrated_is_said_in_one_line(
-    users: Command, empty_database_url: str
-) -> None:
+async def test_a_database_away_or_not_migrated_is_said_in_one_line(users: Command, empty_database_url: str) -> None:
     for url in ("postgresql:///x?host=/nowhere", empty_database_url):
         for arguments in (("list",), ("ban", NOBODY)):
             failed = await users(*arguments, WXAUTH_DATABASE_URL=url)

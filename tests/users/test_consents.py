@@ -142,9 +142,7 @@ async def test_a_consent_that_was_not_given_is_not_found(phone: AgreeingPhone, d
     ],
     ids=str,
 )
-async def test_consents_with_a_version_not_in_force_are_refused_as_a_whole(
-    phone: AgreeingPhone, body: object, field: str
-) -> None:
+async def test_consents_with_a_version_not_in_force_are_refused(phone: AgreeingPhone, body: object, field: str) -> None:
     await phone.log_in()
     problem = problem_of(await phone.ask("POST", "/consents", json=body), "invalid_request", 422)
     assert problem["errors"][0]["field"] == field

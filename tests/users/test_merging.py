@@ -490,9 +490,7 @@ async def split(root: Admin, user: Body, login: Body) -> Body:
 
 
 @pytest.mark.parametrize("leaves", ["alice", "bob"])
-async def test_a_number_that_two_have_proved_goes_with_who_has_proved_it_last(
-    make_phone: MakePhone, leaves: str
-) -> None:
+async def test_a_number_that_two_have_proved_goes_with_the_last_to_do_so(make_phone: MakePhone, leaves: str) -> None:
     phone = await make_phone(phone_policy="share")
     root = await phone.root()
     alice, bob = await phone.enter(), await phone.enter("bob", SECOND)

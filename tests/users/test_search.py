@@ -20,9 +20,7 @@ MANY = 40_000  # with half as many, PostgreSQL 15 thinks a walk through the whol
 
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "phone", "id"])
-async def test_an_exact_match_is_the_only_result_even_if_nicknames_contain_the_text(
-    stage: Stage, root: Admin, name: str
-) -> None:
+async def test_an_exact_match_is_the_only_result_beside_nicknames(stage: Stage, root: Admin, name: str) -> None:
     alice = (await stage.login("alice", nickname="Alice"))["user"]
     await stage.rows.execute(
         "UPDATE users SET unionid = 'union-alice', phone = '+85291234567' WHERE id::text = $1", alice["id"]
@@ -38,9 +36,7 @@ async def test_an_exact_match_is_the_only_result_even_if_nicknames_contain_the_t
 @pytest.mark.parametrize(
     "text", ["13800138001", "+86 138 0013 8001", "oGZUI0egBJY1zhBYw2KhdUfwVJJE", "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]
 )
-async def test_what_only_a_whole_value_can_be_is_not_searched_for_in_nicknames(
-    stage: Stage, root: Admin, text: str
-) -> None:
+async def test_what_only_a_whole_value_can_be_is_not_sought_in_nicknames(stage: Stage, root: Admin, text: str) -> None:
     await stage.login("bob", nickname=f"not {text}")
     assert await root.read("/users", q=text) == {"items": [], "next_cursor": None}
 
@@ -129,9 +125,7 @@ async def some_users(rows: asyncpg.Connection, number: int) -> None:
 
 
 @pytest.mark.own_database
-async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_search(
-    stage: Stage, database: Database
-) -> None:
+async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_it(stage: Stage, database: Database) -> None:
     await some_users(stage.rows, 2_500)
     search = UsersQuery(q="rare_", status=UserStatus.ACTIVE)
     first = await find_users(database, search, region="CN", seconds=-1)

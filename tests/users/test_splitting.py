@@ -546,9 +546,7 @@ async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(crow
 
 
 @pytest.mark.process
-async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
-    crowd: Crowd, database_url: str, tmp_path: Path
-) -> None:
+async def test_an_operator_splits_and_moves_out_and_in(crowd: Crowd, database_url: str, tmp_path: Path) -> None:
     alice, bob = await crowd.log_in("alice"), await crowd.log_in("bob", OTHER_APP, unionid="unionid-of-bob-0123456789")
     await crowd.merge(bob, alice)
     users = make_command("users", cwd=tmp_path, env=service_env(database_url, apps=[APP, OTHER_APP]))

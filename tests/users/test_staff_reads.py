@@ -138,9 +138,7 @@ async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice:
 
 
 @pytest.mark.slow
-async def test_a_read_beyond_the_places_of_its_reader_is_refused(
-    stage: Stage, root: Admin, sue: Admin, alice: str
-) -> None:
+async def test_a_read_beyond_its_readers_places_is_refused(stage: Stage, root: Admin, sue: Admin, alice: str) -> None:
     path = f"/users/{alice}"
     for _ in range(PLACES):
         await root.read(path)

@@ -244,9 +244,7 @@ def test_a_client_without_100_continue_cannot_send_a_request_in_place_of_the_bod
         (b"HEAD /a HTTP/1.1", b""),
     ],
 )
-def test_a_body_without_a_length_ends_as_the_http_version_specifies(
-    connect: Connect, request_line: bytes, body: bytes
-) -> None:
+def test_a_body_without_a_length_ends_as_http_specifies(connect: Connect, request_line: bytes, body: bytes) -> None:
     answer = exchange(connect, request_line + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert answer.partition(b"\r\n\r\n")[2] == body
     assert (b"transfer-encoding: chunked" in answer) is body.endswith(b"0\r\n\r\n")

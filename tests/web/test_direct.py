@@ -42,9 +42,7 @@ async def with_more(value: Annotated[int, Depends(of_two)]) -> None: ...
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/{value}"])
-def test_an_option_that_a_direct_route_would_ignore_is_refused(
-    path: str, endpoint: Any, declared: dict[str, Any]
-) -> None:
+def test_an_option_that_a_direct_route_ignores_is_refused(path: str, endpoint: Any, declared: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         DirectRoute(path, endpoint, **declared)
 

@@ -119,9 +119,7 @@ FAULTS_THAT_QUOTE = {
 @pytest.mark.parametrize(("quoted", "language"), [("a row", "en"), ("a value", "zh-CN")])
 @pytest.mark.own_database
 @pytest.mark.requirement("asvs-13.4.2")
-async def test_a_fault_is_logged_without_its_row_and_hidden_from_the_caller(
-    stage: Stage, quoted: str, language: str
-) -> None:
+async def test_a_fault_is_logged_without_its_row_and_hidden_outside(stage: Stage, quoted: str, language: str) -> None:
     await stage.rows.execute(FAULTS_THAT_QUOTE[quoted])
     body = {"code": stage.wechat.code_for("alice"), "nickname": "Alice-of-Beijing"}
     answer = await stage.client.post("/v1/login", json=body, headers={"Accept-Language": language})
@@ -339,9 +337,7 @@ async def test_a_configured_origin_may_read_every_answer(stage: Stage, cors_clie
                 assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
-async def test_a_configured_origin_may_ask_before_it_sends_and_no_other_may_read(
-    client: Client, cors_client: Client
-) -> None:
+async def test_a_configured_origin_may_ask_first_and_no_other_may_read(client: Client, cors_client: Client) -> None:
     asks = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization, content-type"}
     answer = await cors_client.options("/v1/me", headers={"Origin": ORIGIN, **asks})
     assert answer.status_code == 200

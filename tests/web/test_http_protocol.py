@@ -128,9 +128,7 @@ def test_input_that_is_not_http_is_refused_with_a_problem(exchange: Exchange, se
 
 
 @pytest.mark.parametrize("cookies_come_last", [True, False])
-def test_a_browser_with_too_many_cookies_reads_that_it_should_clear_them(
-    exchange: Exchange, cookies_come_last: bool
-) -> None:
+def test_a_browser_with_too_many_cookies_reads_to_clear_them(exchange: Exchange, cookies_come_last: bool) -> None:
     fields = [b"Accept: text/html,*/*;q=0.8\r\n", b"Cookie: %b\r\n" % b"; ".join([b"a=" + b"x" * 4000] * 17)]
     head = b"GET /v1/authorize HTTP/1.1\r\nHost: a\r\n"
     answer = exchange(head + b"".join(fields[:: 1 if cookies_come_last else -1]) + b"\r\n").decode()

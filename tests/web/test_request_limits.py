@@ -42,9 +42,7 @@ async def refused_anywhere(client: Client, *, query: str = "", headers: Mapping[
 
 @pytest.mark.slow
 @swept("character", CONTROL_CHARACTERS)
-async def test_a_path_with_a_control_character_is_400_whatever_the_route(
-    offline_client: Client, character: str
-) -> None:
+async def test_a_path_with_a_control_character_is_400_for_any_route(offline_client: Client, character: str) -> None:
     with Sweep() as sweep:
         for path in (path + quote(character) for path in PATHS):
             for method in ("GET", "POST", "DELETE"):
@@ -66,9 +64,7 @@ async def test_a_refused_path_is_logged_on_one_line(offline_client: Client, log_
 
 
 @pytest.mark.slow
-async def test_a_content_length_has_at_most_256_digits_whatever_the_route(
-    offline_client: Client, log_lines: LogLines
-) -> None:
+async def test_a_content_length_has_256_digits_at_most(offline_client: Client, log_lines: LogLines) -> None:
     for digits in ("0" * 257, "0" * 5000):
         await refused_anywhere(offline_client, headers={"Content-Length": digits})
     assert not [line for line in log_lines() if line["level"] == "error"]
@@ -102,9 +98,7 @@ async def test_verify_looks_at_32_parameters_at_most(client: Client, login: LogI
 
 
 @pytest.mark.slow
-async def test_no_cookie_reaches_the_parser_of_the_standard_library(
-    client: Client, login: LogIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_cookie_reaches_pythons_parser(client: Client, login: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
     def parsed(value: str) -> str:
         raise AssertionError(f"{len(value)} characters are unquoted in quadratic time")
 

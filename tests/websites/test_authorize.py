@@ -524,9 +524,7 @@ async def test_a_code_that_went_where_the_site_is_no_longer_is_worth_nothing(hou
 
 
 @pytest.mark.oldest_postgres
-async def test_keys_of_id_tokens_rotate_and_are_withdrawn_like_those_of_access_tokens(
-    house: House, root: Admin
-) -> None:
+async def test_keys_of_id_tokens_rotate_and_are_withdrawn_like_others(house: House, root: Admin) -> None:
     before = await house.tokens()
     rotated = (await root.ask("POST", "/keys/rotate")).json()
     keys = await root.read("/keys")

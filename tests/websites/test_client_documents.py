@@ -396,9 +396,7 @@ async def statuses(client: httpx.AsyncClient, *names: object) -> list[int]:
     ]
 
 
-async def test_a_stranger_who_wastes_new_documents_shuts_nobody_else_out(
-    house: House, services: Services, host: Host
-) -> None:
+async def test_a_stranger_who_wastes_documents_shuts_nobody_out(house: House, services: Services, host: Host) -> None:
     async with at(services, "203.0.113.9") as stranger, at(services, "203.0.113.10") as other:
         assert await statuses(stranger, *range(31)) == [400] * 10 + [429] * 21
         host.documents[f"{AGENT}/good"] = {**DOCUMENT, "client_id": f"{AGENT}/good"}

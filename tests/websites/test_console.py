@@ -130,9 +130,7 @@ async def test_an_old_login_opens_no_console_although_its_token_is_good(office: 
 
 
 @pytest.mark.parametrize("role", ["admin", "support"])
-async def test_who_becomes_staff_after_the_claim_must_be_near_and_have_logged_in_lately(
-    office: Office, role: str
-) -> None:
+async def test_who_becomes_staff_after_the_claim_must_be_near_and_fresh(office: Office, role: str) -> None:
     bob, tab = await office.get_phone("bob"), await office.browser.show(**CONSOLE)
     bob.client.headers["X-Forwarded-For"] = FAR
     claimed = await tab.claimed_by(bob)

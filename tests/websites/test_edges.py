@@ -179,9 +179,7 @@ async def test_a_request_that_was_checked_before_the_removal_is_refused_as_that_
 
 
 @pytest.mark.own_database
-async def test_a_removal_waits_for_no_ban_and_takes_what_the_ban_has_locked_afterwards(
-    house: House, root: Admin
-) -> None:
+async def test_a_removal_waits_for_no_ban_and_takes_what_it_locked_later(house: House, root: Admin) -> None:
     one, other = [await house.browser.show(), await house.browser.show()]
     for tab in (other, one):
         assert "code" in await tab.approved_by(house.phone)

@@ -42,9 +42,7 @@ async def assert_all_have_ended_once(house: House) -> None:
     assert len(told) >= PAGE_SIZE
 
 
-async def test_a_removed_site_is_refused_at_once_and_its_sessions_end_in_pages(
-    house: House, root: Admin, proxy: Proxy
-) -> None:
+async def test_a_removed_site_is_refused_and_its_sessions_end_in_pages(house: House, root: Admin, proxy: Proxy) -> None:
     await add_crowd(house, PAGES)
     await house.change(backchannel_logout_uri="https://shop.example.com/logout")
     tokens, code, tab = await house.tokens(), await house.code(), await house.browser.show()

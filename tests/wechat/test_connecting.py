@@ -98,9 +98,7 @@ async def test_a_cancelled_connection_attempt_leaves_nothing_behind(black_hole: 
 
 @pytest.mark.parametrize("silent_first", [True, False], ids=["silent", "refusing"])
 @on_both_loops
-async def test_an_address_that_does_not_answer_is_passed_by(
-    silent_first: bool, black_hole: tuple[str, int], nobody: str
-) -> None:
+async def test_an_address_without_answer_is_left(silent_first: bool, black_hole: tuple[str, int], nobody: str) -> None:
     first = black_hole[1] if silent_first else httpx.URL(nobody).port
     assert first is not None
     async with Upstream(OK) as upstream, transport() as way:

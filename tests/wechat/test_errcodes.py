@@ -107,9 +107,7 @@ async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_
 
 
 @pytest.mark.parametrize("errcode", [40029, 40125])
-async def test_an_errmsg_that_echoes_code_and_secret_is_logged_without_them(
-    stage: Stage, secrets: Secrets, errcode: int
-) -> None:
+async def test_an_errmsg_with_code_and_secret_is_logged_without(stage: Stage, secrets: Secrets, errcode: int) -> None:
     code = secrets.add("0a/b+c=" + stage.wechat.code_for("alice"))
     query = str(httpx.QueryParams({"secret": APP["app_secret"], "js_code": code}))
     stage.wechat.answers_errcode(errcode, f"bad {code} {APP['app_secret']} in /sns/jscode2session?{query}, rid: 7")

@@ -80,9 +80,7 @@ async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(serv
 
 
 @pytest.mark.slow
-async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
-    service_asking: ServiceAsking,
-) -> None:
+async def test_a_login_for_which_no_connection_gets_free_keeps_its_code(service_asking: ServiceAsking) -> None:
     gate = asyncio.Event()
 
     async with Upstream(after(gate, OK)) as upstream:
@@ -122,9 +120,7 @@ async def test_no_other_proxy_is_used(service_asking: ServiceAsking, monkeypatch
         assert proxy.heads == []
 
 
-async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_host_too(
-    service_asking: ServiceAsking,
-) -> None:
+async def test_a_proxy_that_refuses_is_asked_for_the_fallback_host_too(service_asking: ServiceAsking) -> None:
     async with Upstream(OK) as upstream, ForwardProxy(instead=abort) as proxy:
         url = f"https://127.0.0.1:{upstream.port}"
         client = await service_asking(url, wechat_fallback_url="https://localhost:1", wechat_proxy=proxy.url)
