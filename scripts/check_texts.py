@@ -54,6 +54,8 @@ def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
         there = page.parent / target if target else page
         if not there.exists() or (anchor and anchor not in anchors(there)):
             yield f"no {target}#{anchor}"
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield from (f"zsh would run the comment of: {line}" for line in re.findall(r"(?m)^(?:.* )?# .*$", block))
     if page in IN_ENGLISH_ALONE or page.parent.name == "decisions":
         for name in re.findall(r"`((?:\w+/)+\w+\.py)`", text):
             if not any((folder / name).is_file() for folder in folders):

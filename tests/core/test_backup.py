@@ -118,7 +118,7 @@ def test_behind_a_pooler_the_commands_shown_connect_directly_to_postgresql(tmp_p
         (tmp_path / "url").write_text(url)
         lines = [line for line in dump.splitlines() if line.startswith(("url=", "server="))]
         text = "\n".join(lines).replace("/etc/wxauth/secrets/database_url", f"{tmp_path}/url")
-        text = text.replace("server= ", "server=db:5432 ") + '\necho "$url"'
+        text = text.replace("server=", "server=db:5432") + '\necho "$url"'
         found.append(subprocess.run(["sh", "-euc", text], capture_output=True, text=True, check=True).stdout.strip())
     own = "postgresql://wxauth:p%40ss@db:5432/wxauth"
     assert found == [own, f"{own}?sslmode=require", f"{own}?sslmode=require"]
