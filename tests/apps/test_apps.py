@@ -274,8 +274,7 @@ async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(root
 
     wrong = await root.edit(app_secret=SECRET_OF_NOBODY + "-either")
     assert problem_of(wrong, "invalid_request", 422)["wechat_errcode"] == 40125
-    right = await root.edit(app_secret=LATER_APP["app_secret"])
-    assert right.status_code == 200
+    assert (await root.edit(app_secret=LATER_APP["app_secret"])).status_code == 200
     assert (await root.log_in()).status_code == 200
     await root.stage.services[WeChatTokens].get(root.stage.services[Apps].find(LATER))
     state = (await root.read(f"/apps/{LATER}"))["wechat_token"]
@@ -289,8 +288,7 @@ async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(root: Office
     assert problem_of(await root.log_in(), "unknown_app", 400)["detail"] == f"the app {LATER} is disabled"
     refreshed = await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
     assert refreshed.status_code == 200
-    bound = await root.stage.bind(refreshed.json(), "phone-13800138000")
-    assert bound.json()["phone"] == "+8613800138000"
+    assert (await root.stage.bind(refreshed.json(), "phone-13800138000")).json()["phone"] == "+8613800138000"
     await root.edit(is_enabled=True)
     assert (await root.log_in()).status_code == 200
 

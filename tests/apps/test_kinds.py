@@ -79,8 +79,7 @@ async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(stag
     assert len(stage.simulator.calls_of("access_token")) == 3
     problem_of(await stage.login.ask(busy, app_id=MOBILE), "code_used", 400)
     stage.simulator.fail("access_token", errcode=42003)
-    problem = problem_of(await stage.login.ask(app_id=MOBILE), "invalid_code", 400)
-    assert problem["wechat_errcode"] == 42003
+    assert problem_of(await stage.login.ask(app_id=MOBILE), "invalid_code", 400)["wechat_errcode"] == 42003
     stage.simulator.fail("access_token", drop=True)
     problem_of(await stage.login.ask(app_id=MOBILE), "wechat_unavailable", 503)
     assert len(stage.simulator.calls_of("access_token")) == 6
@@ -269,8 +268,7 @@ async def test_an_app_of_each_kind_is_added_and_shows_which_unionid_it_requires(
     assert listed[MINI] == ("mini_program", "optional")
     changed = (await root.ask("PATCH", f"/apps/{MOBILE}", json={"unionid": "optional"})).json()
     assert changed["unionid"] == "optional"
-    changed = (await root.ask("PATCH", f"/apps/{MOBILE}", json={"unionid": None})).json()
-    assert changed["unionid"] == "required"
+    assert (await root.ask("PATCH", f"/apps/{MOBILE}", json={"unionid": None})).json()["unionid"] == "required"
     assert (await LogIn(root.client).ask(app_id=MOBILE)).status_code == 200
 
 

@@ -573,8 +573,7 @@ async def test_a_certificate_not_of_the_form_that_newer_pythons_require_is_repor
         return context
 
     monkeypatch.setattr(ssl, "create_default_context", as_python_3_13)
-    authority = Authority(tmp_path)
-    tls = authority.server("127.0.0.1", has_key_ids=False)
+    tls = Authority(tmp_path).server("127.0.0.1", has_key_ids=False)
     async with Upstream(answer({}), tls=tls) as upstream:
         results = await doctor(issuer=upstream.url, wechat_base_url=upstream.url)
     for name in ("issuer", of_app()):

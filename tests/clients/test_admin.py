@@ -253,8 +253,7 @@ async def test_a_site_is_added_with_all_that_the_command_takes_and_logs_people_i
     assert added == {**listed, "client_id": "shop", "client_secret": added["client_secret"]}
     auth = httpx.BasicAuth("shop", added["client_secret"])
     form = {"browser_ip": "198.51.100.7"}
-    started = await desk.root.client.post("/v1/device_authorization", data=form, auth=auth)
-    assert started.status_code == 200
+    assert (await desk.root.client.post("/v1/device_authorization", data=form, auth=auth)).status_code == 200
     assert (await desk.root.events())[0]["data"] == {"name": "shop", "scopes": SITE["scopes"]}
     renewed = await desk.renew("shop")
     assert renewed == {**renewed, "name": "shop", "client_id": "shop", "scopes": SITE["scopes"]}

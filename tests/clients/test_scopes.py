@@ -17,8 +17,7 @@ async def orders(add_sibling: AddSibling) -> Credentials:
 
 
 async def status_of(client: Client, credentials: Credentials) -> int:
-    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=credentials)
-    return answer.status_code
+    return (await client.post("/v1/introspect", data={"token": "none"}, auth=credentials)).status_code
 
 
 async def test_a_client_from_before_scopes_keeps_its_rights(stage: Stage) -> None:

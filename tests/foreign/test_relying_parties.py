@@ -162,8 +162,7 @@ async def in_web_view(browser: httpx.AsyncClient, url: str, phone: dict[str, str
     page = await browser.get(url, headers={"User-Agent": "Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 miniProgram/wx0"})
     asked = json.loads(unescape(re.findall(r'data-page="([^"]+)"', page.text)[0]))["url"]
     body = {**dict(parse_qsl(asked.partition("?")[2])), "login_code": "alice"}
-    answer = await browser.post("/v1/me/authorizations", json=body, headers=phone)
-    return answer.json()["redirect_to"]
+    return (await browser.post("/v1/me/authorizations", json=body, headers=phone)).json()["redirect_to"]
 
 
 async def by_wechats_page(browser: httpx.AsyncClient, url: str, user_agent: str) -> str:
@@ -214,8 +213,7 @@ async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret
         state=state,
         code_verifier=VERIFIER,
     )
-    body = (await site.get(metadata["userinfo_endpoint"])).json()
-    assert body["sub"] == login["user"]["id"]
+    assert (await site.get(metadata["userinfo_endpoint"])).json()["sub"] == login["user"]["id"]
     again = await site.refresh_token(metadata["token_endpoint"], refresh_token=token["refresh_token"])
     assert again["refresh_token"] != token["refresh_token"]
     await site.revoke_token(metadata["revocation_endpoint"], token=again["refresh_token"])

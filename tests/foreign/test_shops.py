@@ -121,8 +121,7 @@ def test_a_membership_is_paid_when_wechats_notice_has_come(world: World, app: di
 
 
 def test_nobody_pays_with_what_was_signed_for_somebody_else_or_before_the_last_login(world: World) -> None:
-    shop = world.shops[PLAIN["app_id"]]
-    order = shop.post("/orders", headers=world.log_in(PLAIN)).json()
+    order = world.shops[PLAIN["app_id"]].post("/orders", headers=world.log_in(PLAIN)).json()
     world.log_in(PLAIN, "bob")
     assert world.pay(PLAIN, order, "bob")["errCode"] == -15005
     world.log_in(PLAIN)

@@ -160,8 +160,7 @@ async def asked_for(app: ASGIApp, sent: str, *, root_path: str = "", gives_raw_p
 
 
 async def test_a_good_token_makes_its_user_the_frameworks_own(guarded: Guarded) -> None:
-    answer = await guarded.get(headers=bearer(guarded.issuer.token()))
-    assert answer.json() == {"of": str(USER_ID)}
+    assert (await guarded.get(headers=bearer(guarded.issuer.token()))).json() == {"of": str(USER_ID)}
 
 
 # Refusals.

@@ -129,8 +129,7 @@ async def test_two_slow_connections_of_a_stolen_bearer_delay_nothing_of_its_owne
         for person in (alice, elsewhere):
             changed = await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(person))
             assert changed.status_code == 200
-        ended = await client.delete("/v1/me/sessions", headers=bearer(elsewhere))
-        assert ended.status_code == 204
+        assert (await client.delete("/v1/me/sessions", headers=bearer(elsewhere))).status_code == 204
     problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
 
 

@@ -53,8 +53,7 @@ async def test_who_leaves_is_signed_out_everywhere_at_once(stage: Stage) -> None
     assert (await leave(stage.client, alice)).status_code == 202
     for session in (alice, other):
         problem_of(await stage.me(session), "invalid_token", 401)
-        refreshed = await stage.refresh(session)
-        problem_of(refreshed, "session_revoked", 400)
+        problem_of(await stage.refresh(session), "session_revoked", 400)
     events = await stage.rows.fetch(
         "SELECT type, actor, data FROM events WHERE type IN ('session.ended', 'user.leaving') ORDER BY id"
     )
@@ -286,8 +285,7 @@ async def test_a_verdict_about_their_picture_keeps_nobody(stage: Stage) -> None:
     await push_verdict(stage, trace_id)
     left = await stored(stage.rows, alice)
     assert (left["avatar_url"], left["erase_at"] is None) == (None, False)
-    is_refused = await stage.login.ask("alice")
-    problem_of(is_refused, "account_leaving", 403)
+    problem_of(await stage.login.ask("alice"), "account_leaving", 403)
 
 
 @pytest.mark.usefixtures("simulated")

@@ -157,8 +157,7 @@ async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all
     holder = await stage.login("bob", unionid="union-bob", app=OTHER_APP)
     former = await stage.login("alice", unionid=UNION)
     elsewhere = await stage.login("alice", unionid=UNION, app=OTHER_APP)
-    linked = await stage.login("alice", unionid="union-bob")
-    assert linked["user"]["id"] == holder["user"]["id"]
+    assert (await stage.login("alice", unionid="union-bob"))["user"]["id"] == holder["user"]["id"]
     assert (await stage.login("alice", app=OTHER_APP))["user"]["id"] == holder["user"]["id"]
     assert (await people(stage.rows))[:2] == (1, 3)
     event = await stage.rows.fetchrow(
@@ -168,8 +167,7 @@ async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all
     assert tuple(event) == (holder["user"]["id"], "system", former["user"]["id"])
     # A token of the former id is refused here, and a refresh gives one of the remaining user's.
     assert (await stage.me(elsewhere)).status_code == 401
-    refreshed = await stage.refresh(elsewhere)
-    assert refreshed.json()["user"]["id"] == holder["user"]["id"]
+    assert (await stage.refresh(elsewhere)).json()["user"]["id"] == holder["user"]["id"]
 
 
 async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(login: LogIn, rows: Rows) -> None:
@@ -203,8 +201,7 @@ async def test_a_user_with_two_unionids_returns_in_one_statement(stage: Stage) -
 
 async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: Rows) -> None:
     first = await login(unionid=UNION)
-    changed = await login(unionid="union-new")
-    assert changed["user"] == {**first["user"], "unionid": "union-new"}
+    assert (await login(unionid="union-new"))["user"] == {**first["user"], "unionid": "union-new"}
     assert user_ids([await login("other", unionid="union-new", app=OTHER_APP)]) == user_ids([first])
     assert (await people(rows))[:2] == (1, 2)
 

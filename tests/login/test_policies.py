@@ -269,8 +269,7 @@ async def test_a_replica_without_a_verdict_checks_for_another_replicas(stage: St
 async def test_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(stage: Stage) -> None:
     stage = await stage.replica(risk_policy="block", wechat_timeout=SHORT)
     stage.simulator.fail(RISK, hang=True)
-    first = await stage.login.ask("risky-4")
-    assert first.status_code == 200, "WeChat's silence keeps nobody out"
+    assert (await stage.login.ask("risky-4")).status_code == 200, "WeChat's silence keeps nobody out"
     problem_of(await stage.login.ask("risky-4"), "wechat_user_blocked", 403)
     assert len(stage.asked(RISK)) == 2
     assert await stage.rows.fetchval("SELECT array_agg(DISTINCT revoked_reason) FROM sessions") == ["banned"]
@@ -427,8 +426,7 @@ async def test_a_newcomers_risk_and_name_are_asked_about_together(stage: Stage) 
     logging_in = asyncio.create_task(stage.login("risky-1", nickname="review me"))
     await until(lambda: all(stage.simulator.calls_of(api) for api in (RISK, TEXT)))
     assert not logging_in.done()
-    login = await logging_in
-    assert login["user"]["nickname"] == "review me"
+    assert (await logging_in)["user"]["nickname"] == "review me"
     assert sorted(await kinds_of(stage)) == ["nickname.flagged", "risk.flagged"]
 
 
@@ -464,8 +462,7 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
     assert (login["user"]["status"], login["user"]["nickname"]) == ("active", "risky")
     assert (await stage.change(login, nickname="more risky")).json()["nickname"] == "more risky"
     assert await checks_of(stage) == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
-    kinds = {*await kinds_of(stage)}
-    assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
+    assert {*await kinds_of(stage)} <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
 async def test_a_login_waits_two_seconds_at_most(stage: Stage) -> None:

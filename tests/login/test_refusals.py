@@ -165,8 +165,7 @@ async def test_refusals_are_found_by_network_and_app(client: Client, root: Admin
 
 async def junk(client: Client, ip: str = "198.51.100.1") -> None:
     """A login that is wrong whoever sends it."""
-    answer = await client.post("/v1/login", json={}, headers={"X-Forwarded-For": ip})
-    assert answer.status_code == 422
+    assert (await client.post("/v1/login", json={}, headers={"X-Forwarded-For": ip})).status_code == 422
 
 
 async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(stage: Stage, root: Admin) -> None:
@@ -387,8 +386,7 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(stage: St
     async with stage.rows.transaction():
         await stage.rows.execute("LOCK TABLE hourly_numbers IN ACCESS EXCLUSIVE MODE")
         for client in clients * 2:
-            answer = await stage.login.ask("alice", at=client)
-            assert answer.status_code == 200
+            assert (await stage.login.ask("alice", at=client)).status_code == 200
     for replica in replicas:
         await replica[Numbers].store()
         await replica[Numbers].store()

@@ -58,8 +58,7 @@ async def test_two_known_users_are_merged_although_sign_up_is_closed(stage: Stag
     await stage.login.ask(at=client)
     holder = await stage.login(at=client, app=OTHER_APP, unionid="union-alice")
     closed = await stage.make(sign_up="closed", apps=[APP, OTHER_APP])
-    answer = await stage.login(at=closed, unionid="union-alice")
-    assert answer["user"]["id"] == holder["user"]["id"]
+    assert (await stage.login(at=closed, unionid="union-alice"))["user"]["id"] == holder["user"]["id"]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +110,7 @@ async def test_a_user_who_has_lost_a_role_does_not_get_it_again(stage: Stage, cl
 
 async def test_an_identity_that_is_added_to_a_user_brings_no_roles(stage: Stage, club: Client) -> None:
     await stage.login(unionid="union-alice")
-    there = await stage.login(at=club, app=OTHER_APP, unionid="union-alice")
-    assert there["user"]["roles"] == []
+    assert (await stage.login(at=club, app=OTHER_APP, unionid="union-alice"))["user"]["roles"] == []
     assert await recorded(stage.rows) == [("user.created", {}), ("identity.added", {})]
 
 

@@ -93,8 +93,7 @@ async def test_a_port_without_a_listener_is_reported() -> None:
 
 async def test_an_invalid_certificate_is_reported_and_nothing_is_sent() -> None:
     async with receiving() as receiver:
-        said = await failure_of(receiver.url.replace("http:", "https:"))
-        assert said == "TLS failed"
+        assert await failure_of(receiver.url.replace("http:", "https:")) == "TLS failed"
         assert receiver.got == []
 
 

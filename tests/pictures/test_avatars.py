@@ -85,8 +85,7 @@ def begun_with(parts: bytes) -> bytes:
 
 def jpeg_of(width: int, height: int) -> bytes:
     """A small picture whose header claims another size."""
-    whole = encoded(plain())
-    return whole.replace(struct.pack(">HH", 40, 60), struct.pack(">HH", height, width), 1)
+    return encoded(plain()).replace(struct.pack(">HH", 40, 60), struct.pack(">HH", height, width), 1)
 
 
 def padded(file: bytes, size: int) -> bytes:

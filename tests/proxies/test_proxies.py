@@ -438,8 +438,7 @@ async def test_a_path_demands_every_role_that_it_names(proxy: Proxy) -> None:
                     problem_of(answer, "insufficient_role", 403)
                     assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
                     assert proxy.passed == []
-                without = await proxy.ask(path, {})
-                problem_of(without, "missing_token", 401)
+                problem_of(await proxy.ask(path, {}), "missing_token", 401)
 
 
 async def test_a_path_that_can_be_read_in_two_ways_is_refused(proxy: Proxy) -> None:
@@ -658,8 +657,7 @@ async def test_the_request_id_is_the_same_in_all_logs_and_answers(proxy: Proxy) 
                 with sweep.case(given, path):
                     proxy.wxauth.arrived.scopes.clear()
                     proxy.passed.clear()
-                    answer = await proxy.ask(path, headers)
-                    request_id = answer.headers["x-request-id"]
+                    request_id = (await proxy.ask(path, headers)).headers["x-request-id"]
                     assert re.fullmatch("[A-Za-z0-9._-]{1,128}", request_id)
                     if given in ("a.b_C-1", "x" * 128):
                         assert request_id == given
@@ -691,8 +689,7 @@ async def test_the_service_gets_the_clients_address(proxy: Proxy) -> None:
     answer = await proxy.ask("/orders", proxy.alice | {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"})
     headers = answer.json()["headers"]
     assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.1"]
-    received = dict(headers)
-    assert received["x-forwarded-proto"] == "http"
+    assert dict(headers)["x-forwarded-proto"] == "http"
 
 
 async def test_connections_to_wxauth_and_to_the_service_are_kept(proxy: Proxy) -> None:

@@ -149,8 +149,7 @@ async def test_messages_are_taken_as_in_wechats_examples(inbox: Inbox) -> None:
 )
 async def test_an_unreadable_message_is_refused_at_once(inbox: Inbox, body: bytes) -> None:
     started = process_time()
-    answer = await inbox.post(unread(body))
-    assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "body"
+    assert problem_of(await inbox.post(unread(body)), "invalid_request", 422)["errors"][0]["field"] == "body"
     assert process_time() - started < 1
 
 
@@ -279,8 +278,7 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
         ),
         ("user.erased", "wechat", answer["user"]["id"], {"former_ids": []}),
     ]
-    me = await inbox.stage.client.get("/v1/me", headers=bearer(answer))
-    problem_of(me, "invalid_token", 401)
+    problem_of(await inbox.stage.client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
 
 
 async def test_the_last_administrator_is_erased_when_they_close_their_wechat_account(inbox: Inbox) -> None:

@@ -67,8 +67,7 @@ def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str
     assert made == {f"wxauth-{wxauth.__version__}-py3-none-any.whl", f"wxauth-{wxauth.__version__}.tar.gz"}
     [wheel] = (folder / "dist").glob("*.whl")
     shown = metadata(wheel).get_payload()
-    links = set(re.findall(r"\]\((?!https:)([^)]*)\)", shown))
-    assert not links, "on a package index these lead nowhere"
+    assert not set(re.findall(r"\]\((?!https:)([^)]*)\)", shown)), "on a package index these lead nowhere"
     assert (
         f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/docs/http.md#the-life-of-a-session" in shown
     )

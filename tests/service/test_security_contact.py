@@ -21,5 +21,4 @@ async def test_the_contact_is_served_and_expires_within_a_year_of_the_start(stag
 
 
 async def test_without_a_contact_there_is_no_page(stage: Stage) -> None:
-    answer = await (await stage.make()).get("/.well-known/security.txt")
-    problem_of(answer, "not_found", 404)
+    problem_of(await (await stage.make()).get("/.well-known/security.txt"), "not_found", 404)

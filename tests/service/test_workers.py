@@ -133,8 +133,7 @@ def test_a_worker_that_does_not_end_holds_up_no_reload(start: Start) -> None:
 
 
 def test_the_service_ends_if_the_first_workers_do_not_start(start: Start) -> None:
-    command = start(at_first="fail", status=3)
-    assert command.process.wait(PATIENCE) == 3
+    assert start(at_first="fail", status=3).process.wait(PATIENCE) == 3
 
 
 def test_a_worker_that_fails_otherwise_is_restarted(start: Start) -> None:
@@ -154,8 +153,7 @@ def test_a_reload_whose_workers_do_not_start_leaves_the_others_at_work(start: St
 
 
 def test_a_sighup_after_the_last_worker_ended_does_not_change_the_status(start: Start) -> None:
-    command = start(afterwards="import os, signal; os.kill(os.getpid(), signal.SIGHUP)")
-    assert command.end(signal.SIGTERM) == 0
+    assert start(afterwards="import os, signal; os.kill(os.getpid(), signal.SIGHUP)").end(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])

@@ -119,8 +119,7 @@ async def test_me_takes_the_good_tokens_and_refuses_every_other(stage: Stage, to
     ],
 )
 async def test_what_is_sent_in_place_of_a_token_is_named(stage: Stage, token: str, sent: str, detail: str) -> None:
-    answer = await stage.me(sent.format(token=token))
-    assert problem_of(answer, "invalid_token", 401)["detail"] == detail
+    assert problem_of(await stage.me(sent.format(token=token)), "invalid_token", 401)["detail"] == detail
 
 
 @swept(

@@ -151,8 +151,7 @@ async def test_two_authorization_headers_are_a_bad_request(asker: Asker) -> None
         for name, verifying, introspecting in (("two", bearers * 2, basics * 2), ("joined", by_proxy, by_proxy)):
             with sweep.case(name):
                 problem_of(await asker.stage.client.get(VERIFY, headers=verifying), "invalid_request", 400)
-                answer = await asker.post(introspecting)
-                problem_of(answer, "invalid_request", 400)
+                problem_of(await asker.post(introspecting), "invalid_request", 400)
 
 
 async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_is_503(asker: Asker, proxy: Proxy) -> None:
@@ -379,5 +378,4 @@ async def test_credentials_that_are_not_right_are_refused(asker: Asker, add_sibl
 async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(asker: Asker, scheme: str) -> None:
     for given in (asker.billing, ["".join(f"%{byte:02X}" for byte in text.encode()) for text in asker.billing]):
         headers = basic(*given, scheme=scheme)
-        answer = await asker.post(headers)
-        assert answer.json()["active"] is True
+        assert (await asker.post(headers)).json()["active"] is True

@@ -315,7 +315,6 @@ async def test_the_examples_let_their_members_in_and_nobody_else(door: Door, lan
         door = await door.asking(sign_up_hook_url=f"http://127.0.0.1:{port}/sign-up")
         alice = (await door.stage.login("alice"))["user"]
         assert (alice["openid"], alice["external_id"], alice["roles"]) == (ALICE, "10023", ["member"])
-        refused = await door.stage.login.ask("bob")
-        assert problem_of(refused, "sign_up_refused", 403)["title"] == "请先到门店办理会员卡"
+        assert problem_of(await door.stage.login.ask("bob"), "sign_up_refused", 403)["title"] == "请先到门店办理会员卡"
         async with httpx.AsyncClient() as stranger:
             assert (await stranger.post(f"http://127.0.0.1:{port}/sign-up", json={"type": "test"})).status_code == 401

@@ -147,8 +147,7 @@ async def test_a_user_restored_while_the_erasure_waits_keeps_the_restored_data(s
 @pytest.mark.slow
 async def test_a_merge_leaves_a_long_history_of_consents_in_place(stage: Stage) -> None:
     stage = await stage.replica(apps=[APP, OTHER_APP], consents="privacy:1,terms:1")
-    former = await stage.login(consents={"privacy": "1"})
-    former_id = former["user"]["id"]
+    former_id = (await stage.login(consents={"privacy": "1"}))["user"]["id"]
     await stage.rows.execute(ADD_CONSENTS, MORE_THAN_AT_ONCE, former_id)
     written = await stage.rows.fetchval("SELECT max(xmin::text::bigint) FROM consents")
     await stage.login(app=OTHER_APP, unionid="union-alice", consents={"terms": "1"})

@@ -114,8 +114,7 @@ async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms) -> None
     alice = await phone.enter_with_number()
     answers = await asyncio.gather(*(phone.enter_with_number(app_id=SECOND) for _ in range(50)))
     assert {"rate_limited"} >= {answer["phone_error"] for answer in answers if "phone_error" in answer}
-    again = await phone.enter(app_id=SECOND)
-    assert again["user"]["id"] == alice["user"]["id"]
+    assert (await phone.enter(app_id=SECOND))["user"]["id"] == alice["user"]["id"]
     assert await users(phone.stage) == {alice["user"]["id"]}
 
 
@@ -170,8 +169,7 @@ async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: MiniPro
     alice = await phone.enter_with_number()
     await phone.enter("carol")
     await phone.stage.rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
-    there = await phone.enter_with_number(app_id=SECOND)
-    assert there["user"]["id"] == alice["user"]["id"]
+    assert (await phone.enter_with_number(app_id=SECOND))["user"]["id"] == alice["user"]["id"]
 
 
 async def test_the_days_are_the_operators(make_phone: MakePhone) -> None:
@@ -182,8 +180,7 @@ async def test_the_days_are_the_operators(make_phone: MakePhone) -> None:
     assert late["phone_error"] == "phone_taken"
     again = await phone.verify(await phone.enter())
     assert again.json()["id"] == alice["user"]["id"], "who had verified the same number before"
-    in_time = await phone.verify(late, app_id=SECOND)
-    assert in_time.json()["id"] == alice["user"]["id"]
+    assert (await phone.verify(late, app_id=SECOND)).json()["id"] == alice["user"]["id"]
 
 
 async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(phone: MiniPrograms) -> None:
@@ -194,8 +191,7 @@ async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_nu
         phone.stage.clock.advance(days=days)
         holder = await phone.enter(nickname=f"day {days}", phone_code=code)
         await phone.stage.bind(holder, code)
-    victim = await phone.enter_with_number("bob", SECOND)
-    assert victim["phone_error"] == "phone_taken"
+    assert (await phone.enter_with_number("bob", SECOND))["phone_error"] == "phone_taken"
     assert await merges(phone.stage) == []
 
 
@@ -203,15 +199,12 @@ async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone
     phone = await make_phone(phone_policy="link", link_phone_days=3)
     alice = await phone.enter_with_number()
     code = phone.stage.phone_code("bob")
-    bob = await phone.enter("bob", phone_code=code)
-    assert bob["phone_error"] == "phone_taken"
+    assert (await phone.enter("bob", phone_code=code))["phone_error"] == "phone_taken"
     phone.stage.clock.advance(days=4)
     alice = await phone.enter()
     assert (await leave(phone.stage.client, alice)).status_code == 204
-    bob = await phone.enter("bob", phone_code=code)
-    assert bob["user"]["phone"] == NUMBER
-    carol = await phone.enter_with_number("carol", SECOND)
-    assert carol["phone_error"] == "phone_taken"
+    assert (await phone.enter("bob", phone_code=code))["user"]["phone"] == NUMBER
+    assert (await phone.enter_with_number("carol", SECOND))["phone_error"] == "phone_taken"
 
 
 async def test_the_former_users_roles_are_dropped(phone: MiniPrograms) -> None:
@@ -477,8 +470,7 @@ async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(phone: M
     """Otherwise the next owner of the number would be merged too, long after the holder has proved it."""
     alice = await phone.enter_with_number()
     phone.stage.clock.advance(days=50)
-    there = await phone.enter_with_number("bob", SECOND)
-    assert there["user"]["id"] == alice["user"]["id"]
+    assert (await phone.enter_with_number("bob", SECOND))["user"]["id"] == alice["user"]["id"]
     verified_at = await phone.stage.rows.fetchval("SELECT phone_verified_at FROM users")
     assert phone.stage.clock() - verified_at == timedelta(days=50)
 

@@ -174,8 +174,7 @@ async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(crow
     carol = await crowd.log_in("carol", THIRD_APP, unionid="union-carol")
     await crowd.merge(bob, carol)
     assert {*(await crowd.read(carol))["former_ids"]} == {id_of(bob_there), id_of(bob)}
-    answer = await crowd.split(carol, bob)
-    new_user = answer["new_user"]
+    new_user = (await crowd.split(carol, bob))["new_user"]
     assert (new_user["id"], new_user["former_ids"]) == (id_of(bob), [id_of(bob_there)])
     [(_, _, _, told)] = await crowd.recorded("user.split")
     assert (told["new_user_id"], told["former_ids"]) == (id_of(bob), [id_of(bob_there)])

@@ -19,16 +19,14 @@ pytestmark = pytest.mark.settings(admin_page=True, access_token_ttl=86400)
 async def test_support_reads_users_their_sessions_events_and_numbers(sue: Admin, login: LogIn) -> None:
     alice = await login("alice", nickname="Alice")
     assert await sue.names(q="Alice") == ["Alice"]
-    shown = await sue.read(f"/users/{alice['user']['id']}")
-    assert len(shown["sessions"]) == 1
+    assert len((await sue.read(f"/users/{alice['user']['id']}"))["sessions"]) == 1
     assert len((await sue.read("/events", user_id=alice["user"]["id"]))["items"]) == 1
     assert (await sue.read("/numbers", days=1))["days"][0]["new_users"] == 2
 
 
 @pytest.mark.requirement("asvs-7.4.5")
 async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(sue: Admin, login: LogIn) -> None:
-    alice = await login("alice")
-    user_id = alice["user"]["id"]
+    user_id = (await login("alice"))["user"]["id"]
     await sue.change(user_id, status="disabled", reason="spam", roles=None)
     await sue.change(user_id, status="active")
     first, _ = await login("alice"), await login("alice")
@@ -48,8 +46,7 @@ async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(s
 async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not(
     stage: Stage, root: Admin, sue: Admin, roles: list[str], is_banned: bool
 ) -> None:
-    other = await stage.login("other")
-    user_id = other["user"]["id"]
+    user_id = (await stage.login("other"))["user"]["id"]
     session_id = (await root.read(f"/users/{user_id}"))["sessions"][0]["id"]
     await set_roles(stage.rows, *roles, user_id=user_id)
     if is_banned:

@@ -141,8 +141,7 @@ def test_where_both_ipv6_and_ipv4_are_served_a_client_has_its_own_address() -> N
 
     with serving(show, at=listen("::", 0), kind=Server, **uvicorn_options(), lifespan="off") as url:
         for host in ("127.0.0.1", "[::1]"):
-            shown = httpx.get(url.replace("127.0.0.1", host), trust_env=False).text
-            assert shown == host.strip("[]")
+            assert httpx.get(url.replace("127.0.0.1", host), trust_env=False).text == host.strip("[]")
 
 
 def test_without_ipv6_ipv4_alone_is_served(monkeypatch: pytest.MonkeyPatch) -> None:

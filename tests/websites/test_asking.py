@@ -109,8 +109,7 @@ async def test_a_link_of_the_phones_browser_asks_too(house: House) -> None:
     number = await approved(tab, house.phone)
     path = f"/v1/authorize/{tab.request_id}/number"
     answer = await tab.browser.client.post(path, data={"number": number})
-    tokens = body_of(await house.redeem(sent(answer)["code"]))
-    assert tokens["scope"] == "openid profile"
+    assert body_of(await house.redeem(sent(answer)["code"]))["scope"] == "openid profile"
 
 
 async def listed(house: House) -> list[Body]:

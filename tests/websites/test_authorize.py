@@ -171,8 +171,7 @@ async def test_a_wrong_request_goes_back_with_the_error(house: House, parameters
 
 @pytest.mark.requirement("rfc6749-10.12")
 async def test_a_state_that_is_absent_is_not_made_up_and_the_longest_comes_back(house: House) -> None:
-    reported = await (await house.browser.show(state=None)).approved_by(house.phone)
-    assert reported.keys() == {"code", "iss"}
+    assert (await (await house.browser.show(state=None)).approved_by(house.phone)).keys() == {"code", "iss"}
     assert sent(await house.browser.open(state=None, prompt="none")).keys() == {"error", "error_description", "iss"}
     state, nonce = "s" * 4095 + "状", "n" * 512
     reported = await (await house.browser.show(state=state, nonce=nonce)).approved_by(house.phone)
@@ -538,8 +537,7 @@ async def test_keys_of_id_tokens_rotate_and_are_withdrawn_like_others(house: Hou
     assert kids == [first, first, second]
     for tokens in (before, after):
         await house.claims(tokens)
-    withdrawn = (await root.ask("POST", f"/keys/{first}/withdraw")).json()
-    assert withdrawn == {"kid": first, "signing": second}
+    assert (await root.ask("POST", f"/keys/{first}/withdraw")).json() == {"kid": first, "signing": second}
     assert first not in [key["kid"] for key in await keys_at(house.stage.client)]
     problem_of(await root.ask("POST", f"/keys/{first}/withdraw"), "not_found", 404)
 
@@ -669,5 +667,4 @@ async def test_a_neighbours_cookie_does_not_replace_the_browsers(house: House) -
             assert "set-cookie" not in answer.headers
     for button in ("continue", "another", "link", "number"):
         problem_of(await client.post(f"{request}/{button}", headers={"Cookie": both}), "invalid_request", 400)
-        too_large = await client.post(f"{request}/{button}", content=b"x" * 65537)
-        assert too_large.status_code in (404, 413)
+        assert (await client.post(f"{request}/{button}", content=b"x" * 65537)).status_code in (404, 413)

@@ -185,8 +185,7 @@ async def test_a_program_on_loopback_is_said_to_be_local_at_any_port(house: Hous
         f"{BACK}/",
         "http://a.test",
     ):
-        page = await house.browser.open(**{**ASKING, "redirect_uri": wrong})
-        assert page.status_code == 400, wrong
+        assert (await house.browser.open(**{**ASKING, "redirect_uri": wrong})).status_code == 400, wrong
 
 
 async def refused_page(house: House, client_id: str = AGENT, *, shows: str = HOST) -> str:
@@ -417,8 +416,7 @@ async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Ho
             answered = await statuses(stranger, *(f"{network}-{number}" for number in range(10)))
             assert answered == [400 if network < 3 else 429] * 10
     client = house.stage.make_client(replica)
-    answer = await client.get("/v1/authorize", params={**ASKING, "scope": ""})
-    assert answer.status_code == 303
+    assert (await client.get("/v1/authorize", params={**ASKING, "scope": ""})).status_code == 303
 
 
 @pytest.mark.parametrize("status", [404, 410])

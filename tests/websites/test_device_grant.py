@@ -28,8 +28,7 @@ START, TOKEN = "/v1/device_authorization", "/v1/token"
 async def test_a_site_gets_tokens_when_the_person_has_said_yes(house: House) -> None:
     started = await house.shop.start()
     scene, user = scene_of(started), house.phone.tokens["user"]
-    lengths = [len(scene), len(started["user_code"]), len(started["device_code"])]
-    assert lengths == [22, 9, 43]
+    assert [len(scene), len(started["user_code"]), len(started["device_code"])] == [22, 9, 43]
     assert started == {
         "device_code": started["device_code"],
         "user_code": started["user_code"],

@@ -57,8 +57,7 @@ def test_each_provider_says_who_comes_in(page: str, words: str) -> None:
     before, *sections = re.split(r"^## ", GUIDE.with_name(page).read_text(), flags=re.MULTILINE)
     assert re.search(r"^\*\*", before, re.MULTILINE)
     products = {"Auth.js", "better-auth", "Logto", "Keycloak", "Supabase"}
-    said = {section.partition("\n")[0] for section in sections if f"- **{words}**" in section}
-    assert said == products
+    assert {section.partition("\n")[0] for section in sections if f"- **{words}**" in section} == products
 
 
 def test_the_guide_shows_two_places_of_the_site() -> None:

@@ -95,8 +95,7 @@ async def test_the_page_has_a_link_to_itself_in_the_other_language(house: House)
     assert chinese.headers["content-language"] == "zh-CN"
     english = await house.browser.client.get(link(chinese, "English"))
     assert english.headers["content-language"] == "en"
-    reported = await Tab(house.browser, english.text).approved_by(house.phone)
-    assert reported.keys() == {"code", "state", "iss"}
+    assert (await Tab(house.browser, english.text).approved_by(house.phone)).keys() == {"code", "state", "iss"}
 
 
 async def test_the_question_whether_to_log_out_is_asked_in_the_other_language_too(house: House) -> None:

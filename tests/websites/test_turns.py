@@ -42,8 +42,7 @@ async def the_number_of_a_link(house: House) -> Ask:
 
 async def the_button_of_a_page_with_a_person(house: House) -> Ask:
     await house.tokens()
-    page = await person_page(house.browser)
-    return page.press
+    return (await person_page(house.browser)).press
 
 
 async def a_silent_request(house: House) -> Ask:

@@ -141,8 +141,7 @@ async def test_a_busy_wechat_that_recovers_logs_in(stage: Stage, busy_answers: i
 async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(stage: Stage) -> None:
     client = await stage.make(wechat_timeout=1, waits=Waits(wechat_busy=(1,)))
     stage.wechat.answers_errcode(-1)
-    answer = await stage.login.ask(at=client)
-    assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1
+    assert problem_of(await stage.login.ask(at=client), "wechat_unavailable", 503)["wechat_errcode"] == -1
     assert len(stage.wechat.calls) == 1
 
 

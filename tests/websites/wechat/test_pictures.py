@@ -81,8 +81,7 @@ async def test_wechats_code_opens_the_page_and_is_made_once(street: Street) -> N
     ],
 )
 async def test_the_settings_say_which_page_of_which_version(street: Street, settings: Body, wanted: Body) -> None:
-    answer = await picture(street, await street.stage.make(**settings))
-    assert answer.headers["content-type"] == "image/jpeg"
+    assert (await picture(street, await street.stage.make(**settings))).headers["content-type"] == "image/jpeg"
     assert asked(street)[-1].items() >= wanted.items()
 
 
