@@ -21,7 +21,19 @@ export const SIZES = [
   { width: 375, height: 667 },
 ]
 
-export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })
+/** A browser, which says when it aborts requests because the machine has been given another address. */
+export async function launch() {
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })
+  const newContext = browser.newContext.bind(browser)
+  browser.newContext = async (options) => {
+    const context = await newContext(options)
+    return context.on('requestfailed', (request) => {
+      const { errorText } = request.failure()
+      if (errorText === 'net::ERR_NETWORK_CHANGED') console.log(errorText) // programs.py looks for it
+    })
+  }
+  return browser
+}
 
 /** Errors and warnings of pages, and their requests to other origins than these. */
 export class Complaints {
