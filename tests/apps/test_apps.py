@@ -20,7 +20,7 @@ from tests.fakes import APP, LOGO, SECRET_KEY, Secrets, content_of
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
-from tests.world import Admin, Body, Rows, Stage, set_roles, until
+from tests.world import Admin, Body, Rows, Stage, body_of, set_roles, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import secret_key_bytes
@@ -58,9 +58,7 @@ class Office(Admin):
         return await self.ask("PATCH", f"/apps/{LATER}", json=fields)
 
     async def edited(self, **fields: Any) -> Body:
-        answer = await self.edit(**fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.edit(**fields))
 
     async def log_in(self, app_id: str | None = LATER, code: str = "alice") -> httpx.Response:
         """A login of somebody's, where the administrator is."""
@@ -86,9 +84,8 @@ def refused(answer: httpx.Response, *fields: str) -> Body:
 
 async def test_people_log_in_to_an_app_that_has_been_added(root: Office) -> None:
     problem_of(await root.log_in(), "unknown_app", 400)
-    added = await root.add(push_token=LATER_APP["push_token"], sign_up="open")
-    assert added.status_code == 200, added.text
-    shown = added.json()
+    added = body_of(await root.add(push_token=LATER_APP["push_token"], sign_up="open"))
+    shown = dict(added)
     assert shown.pop("created_at").endswith("Z")
     assert shown == {
         "app_id": LATER,
@@ -111,7 +108,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(root: Office) -> None
         "push_forward": None,
         "wechat_token": {"expires_at": None, "error": None},
     }
-    assert (await root.read(f"/apps/{LATER}")) == added.json()
+    assert (await root.read(f"/apps/{LATER}")) == added
     assert (await root.log_in()).json()["user"]["app_id"] == LATER
 
 
@@ -286,9 +283,8 @@ async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(root: Office
     alice = (await root.log_in()).json()
     await root.edit(is_enabled=False)
     assert problem_of(await root.log_in(), "unknown_app", 400)["detail"] == f"the app {LATER} is disabled"
-    refreshed = await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
-    assert refreshed.status_code == 200
-    assert (await root.stage.bind(refreshed.json(), "phone-13800138000")).json()["phone"] == "+8613800138000"
+    refreshed = body_of(await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]}))
+    assert (await root.stage.bind(refreshed, "phone-13800138000")).json()["phone"] == "+8613800138000"
     await root.edit(is_enabled=True)
     assert (await root.log_in()).status_code == 200
 

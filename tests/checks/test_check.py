@@ -127,8 +127,7 @@ async def test_all_checks_pass_even_before_the_service_has_started(check: Comman
 @pytest.mark.process
 def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(check: Command) -> None:
     done = check.run("check", APPS=json.dumps([APPS[0], {"app_id": "wx0", "app_secret": "x"}]))
-    assert done.returncode == 1
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "note", "BAD"}
     [line] = [line for line in lines if line.startswith("BAD") and "wx0 " in line and "access_token" not in line]

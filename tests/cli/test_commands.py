@@ -602,8 +602,7 @@ def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: st
         "from wxauth.__main__ import main; main()"
     )
     failed = run("-c", program, cwd=folder)
-    assert failed.returncode == 1
-    assert failed.stderr == f"{missing} is not installed: {mend}\n"
+    assert (failed.returncode, failed.stderr) == (1, f"{missing} is not installed: {mend}\n")
 
 
 def test_serving_loads_nothing_of_migrating_and_tracing_and_production_nothing_of_dev() -> None:

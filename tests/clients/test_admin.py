@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import LOGO, Clock, Secrets, logo_of
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, Rows
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, Rows, body_of
 
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
@@ -139,16 +139,13 @@ class Desk:
         return await self.root.ask(method, f"/clients/{path}".rstrip("/"), **({"json": body} if has_body else {}))
 
     async def add(self, name: str = "billing", /, **fields: Any) -> Body:
-        answer = await self.ask("POST", "", name=name, **fields)
-        assert answer.status_code == 200, answer.text
-        if answer.json()["client_secret"] is not None:
-            self.secrets.add_unlogged(answer.json()["client_secret"])
-        return answer.json()
+        answer = body_of(await self.ask("POST", "", name=name, **fields))
+        if answer["client_secret"] is not None:
+            self.secrets.add_unlogged(answer["client_secret"])
+        return answer
 
     async def change(self, name: str, /, **fields: Any) -> Body:
-        answer = await self.ask("PATCH", name, **fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.ask("PATCH", name, **fields))
 
     async def renew(self, name: str = "billing", **how: bool) -> Body:
         answer = await self.ask("POST", f"{name}/secret", **how)

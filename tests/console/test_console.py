@@ -31,6 +31,7 @@ from tests.world import (
     MakeServices,
     Stage,
     bearer,
+    body_of,
     locked,
     make_admin,
     set_roles,
@@ -60,9 +61,7 @@ class Console:
         return await self.stage.client.post(path, json={"secret": secret}, headers={**ASKED_BY_THE_PAGE, **headers})
 
     async def opened(self, who: Admin | None = None) -> Body:
-        answer = await self.post(await self.link(who))
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.post(await self.link(who)))
 
     async def extend(self) -> httpx.Response:
         return await extend_session(self.stage.client)

@@ -258,8 +258,7 @@ def test_serve_names_all_wrong_settings_at_once_without_their_values(tmp_path: P
     wrong = {name: value for name, value in WRONG if name != "APP_ID" and len(value) > 4}
     (tmp_path / ".env").write_text("WXAUTH_PORT=http\n")
     stopped = run("serve", cwd=tmp_path, env={f"WXAUTH_{name}": wrong[name] for name in wrong.keys() - {"PORT"}})
-    assert stopped.returncode == 1
-    assert stopped.stdout == ""
+    assert (stopped.returncode, stopped.stdout) == (1, "")
     lines = stopped.stderr.splitlines()
     assert len(lines) == len(wrong)
     for name, value in wrong.items():

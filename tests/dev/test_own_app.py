@@ -12,7 +12,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, run, serving
-from tests.world import bearer
+from tests.world import bearer, body_of
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.process
@@ -62,9 +62,8 @@ def test_a_code_of_ones_own_app_logs_in_and_the_phone_number_comes_along(client:
     whose = {"person": "alice", "phone": "13800138000"}
     phone_code = httpx.post(f"{wechat_url}/phone-codes", json=whose, verify=False).json()["code"]
     body = {"code": code_for("alice", wechat_url), "app_id": OWN["WXAUTH_APP_ID"], "phone_code": phone_code}
-    answer = client.post("/v1/login", json=body)
-    assert answer.status_code == 200, answer.text
-    me = client.get("/v1/me", headers=bearer(answer.json()["access_token"])).json()
+    answer = body_of(client.post("/v1/login", json=body))
+    me = client.get("/v1/me", headers=bearer(answer["access_token"])).json()
     assert (me["app_id"], me["phone"]) == (OWN["WXAUTH_APP_ID"], "+8613800138000")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import Clock
 from tests.sweeps import swept
-from tests.world import Body
+from tests.world import Body, body_of
 from wxauth.server.core.settings import App
 from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.push import OF_PAYMENTS
@@ -94,9 +94,7 @@ class Phone:
         data = order if isinstance(order, str) else json.dumps(order)
         pay_sig = signed(paid_with, f"requestVirtualPayment&{data}")
         right = {"signData": data, "signature": signed(key or self.key, data), "paySig": pay_sig}
-        answer = await self._client.post("/pay", json={"person": "alice", **right, **given})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self._client.post("/pay", json={"person": "alice", **right, **given}))
 
     async def notify(self, event: str, number: object = ORDER["outTradeNo"]) -> httpx.Response:
         order = {"person": "alice", "outTradeNo": number, "event": event}

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.processes import PATIENCE, serving
 from tests.sweeps import Sweep, swept
+from tests.world import body_of
 from wxauth.server.dev.wechat import (
     ACCOUNT,
     APPS,
@@ -52,9 +53,7 @@ class WeChat:
 
     async def control(self, path: str, **wanted: object) -> dict[str, Any]:
         """Call the simulator's own API, which WeChat does not have."""
-        answer = await self.client.post(path, json=wanted)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        return body_of(await self.client.post(path, json=wanted))
 
     async def code(self, path: str = "/codes", **fields: object) -> str:
         """A code to log in, or for a number."""

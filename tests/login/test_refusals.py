@@ -359,8 +359,7 @@ async def test_numbers_of_large_tables_are_called_estimates_and_miss_nobody_of_t
         await stage.login(name)
     numbers = await root.read("/numbers")
     assert numbers["estimated"] == ["users", "active_day", "active_week", "active_month"]
-    assert numbers["users"] == pytest.approx(many, rel=0.1)
-    assert numbers["sessions"] == len(names) + 1
+    assert (numbers["users"], numbers["sessions"]) == (pytest.approx(many, rel=0.1), len(names) + 1)
     assert min(numbers["active_day"], numbers["active_week"], numbers["active_month"]) >= len(names) + 1
 
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, Stage, bearer, leave, until_locked
+from tests.world import Body, Stage, bearer, body_of, leave, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.routes import uploaded_file
@@ -119,15 +119,13 @@ class Album:
 
     async def uploaded(self, **by: Any) -> str:
         """Upload any picture; the URL."""
-        answer = await self.upload(encoded(plain(colour=(next(self.shades), 0, 0))), **by)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["avatar_url"]
+        answer = body_of(await self.upload(encoded(plain(colour=(next(self.shades), 0, 0))), **by))
+        return answer["avatar_url"]
 
     async def shown(self, file: bytes) -> Image.Image:
         """Upload a picture; what others see of it."""
-        answer = await self.upload(file)
-        assert answer.status_code == 200, answer.text
-        picture = await self.stage.client.get(answer.json()["avatar_url"])
+        answer = body_of(await self.upload(file))
+        picture = await self.stage.client.get(answer["avatar_url"])
         image = Image.open(BytesIO(picture.content))
         image.load()
         assert picture.headers["content-type"] == Image.MIME[image.format or ""]

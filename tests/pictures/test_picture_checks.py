@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pictures.test_avatars import encoded, plain
-from tests.world import Body, Stage, bearer, until
+from tests.world import Body, Stage, bearer, body_of, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -36,10 +36,9 @@ def _silent(simulator: Simulator) -> None:
 
 async def upload(stage: Stage, login: Body, colour: int = 0) -> str:
     file = encoded(plain(colour=(colour, 0, 0)))
-    answer = await stage.client.post("/v1/me/avatar", files={"file": ("a.jpg", file)}, headers=bearer(login))
-    assert answer.status_code == 200, answer.text
+    answer = body_of(await stage.client.post("/v1/me/avatar", files={"file": ("a.jpg", file)}, headers=bearer(login)))
     await stage.services[Background].drain()
-    return answer.json()["avatar_url"]
+    return answer["avatar_url"]
 
 
 async def trace_ids(stage: Stage) -> list[str]:

@@ -28,7 +28,7 @@ from tests.processes import PATIENCE, free_port, serving
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
-from tests.world import bearer, set_roles, until
+from tests.world import bearer, body_of, set_roles, until
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -349,17 +349,15 @@ async def status_of(client: httpx.AsyncClient, request: str) -> int:
 
 
 async def test_a_good_token_lets_a_request_pass_and_says_whose_it_is(proxy: Proxy) -> None:
-    answer = await proxy.ask("/orders/7?a=1")
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["target"] == "/orders/7?a=1"
-    assert identity_in(answer.json()["headers"]) == identity_of(proxy.tokens)
+    answer = body_of(await proxy.ask("/orders/7?a=1"))
+    assert answer["target"] == "/orders/7?a=1"
+    assert identity_in(answer["headers"]) == identity_of(proxy.tokens)
 
 
 async def test_the_token_goes_no_further(proxy: Proxy) -> None:
     for path in ("/orders", "/public/a"):
-        answer = await proxy.ask(path)
-        assert answer.status_code == 200
-        assert "authorization" not in dict(answer.json()["headers"])
+        answer = body_of(await proxy.ask(path))
+        assert "authorization" not in dict(answer["headers"])
 
 
 async def test_no_hostile_token_passes(proxy: Proxy) -> None:
@@ -473,9 +471,8 @@ async def test_a_plain_path_and_any_query_arrive_as_they_were_sent(proxy: Proxy)
 
 async def test_a_public_path_is_open_and_wxauth_is_not_asked(proxy: Proxy) -> None:
     for headers in ({}, bearer("x")):
-        answer = await proxy.ask("/public/a", headers)
-        assert answer.status_code == 200
-        assert identity_in(answer.json()["headers"]) == {"x-auth-roles": ""}
+        answer = body_of(await proxy.ask("/public/a", headers))
+        assert identity_in(answer["headers"]) == {"x-auth-roles": ""}
     assert proxy.wxauth.asked == []
 
 
@@ -679,8 +676,7 @@ async def test_wxauth_gets_only_the_headers_that_it_needs(proxy: Proxy) -> None:
     [scope] = proxy.wxauth.asked
     received = dict(headers_of(scope))
     assert received["authorization"] == proxy.alice["Authorization"]
-    assert received["accept-language"] == "zh-CN"
-    assert received["x-forwarded-for"] == "127.0.0.1"
+    assert (received["accept-language"], received["x-forwarded-for"]) == ("zh-CN", "127.0.0.1")
     assert not {"cookie", "upgrade", "content-length"} & received.keys()
     assert not [name for name in received if name.startswith("x-auth")]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import OTHER_APP
-from tests.world import Body, Stage, bearer
+from tests.world import Body, Stage, bearer, body_of
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
 OPEN = "sessions WHERE revoked_at IS NULL"
@@ -80,9 +80,7 @@ async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_
 
 
 async def listed(stage: Stage, tokens: Body, **query: Any) -> Body:
-    answer = await stage.client.get("/v1/me/sessions", params=query, headers=bearer(tokens))
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    return body_of(await stage.client.get("/v1/me/sessions", params=query, headers=bearer(tokens)))
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.world import FAR, HOME, OFFICE, Admin, Body, Stage, bearer
+from tests.world import FAR, HOME, OFFICE, Admin, Body, Stage, bearer, body_of
 from wxauth.server.housekeeping.housekeeping import sweep
 
 IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
@@ -16,9 +16,7 @@ def at(ip: str, user_agent: str = IPHONE) -> dict[str, str]:
 
 
 async def refresh(stage: Stage, answer: Body, headers: dict[str, str]) -> Body:
-    refreshed = await stage.refresh(answer, headers=headers)
-    assert refreshed.status_code == 200, refreshed.text
-    return refreshed.json()
+    return body_of(await stage.refresh(answer, headers=headers))
 
 
 async def place(stage: Stage, answer: Body) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.processes import Command
-from tests.world import NOBODY, NUMBER, Admin, Body, Stage, bearer, leave, make_admin, set_roles, until_locked
+from tests.world import NOBODY, NUMBER, Admin, Body, Stage, bearer, body_of, leave, make_admin, set_roles, until_locked
 from wxauth.server.dev.wechat import APPS, Simulator
 
 LEFT = "user_authorization_cancellation"
@@ -90,9 +90,8 @@ async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPr
     alice = await phone.enter(nickname="Alice")
     await phone.verify(alice)
     newcomer = await phone.enter(app_id=SECOND, nickname="A.")
-    bound = await phone.verify(newcomer, app_id=SECOND)
-    assert bound.status_code == 200
-    shown = [bound.json()[name] for name in ("id", "nickname", "phone", "app_id")]
+    bound = body_of(await phone.verify(newcomer, app_id=SECOND))
+    shown = [bound[name] for name in ("id", "nickname", "phone", "app_id")]
     assert shown == [alice["user"]["id"], "Alice", NUMBER, SECOND]
     assert await users(phone.stage) == {alice["user"]["id"]}
     assert await merges(phone.stage) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]

@@ -18,7 +18,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.problems import problem_of
 from tests.processes import Command, run
-from tests.world import Client, Rows, Stage, bearer, leave
+from tests.world import Client, Rows, Stage, bearer, body_of, leave
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -33,9 +33,7 @@ async def export(client: Client, login: dict[str, Any]) -> httpx.Response:
 
 
 async def document_of(client: Client, login: dict[str, Any]) -> dict[str, Any]:
-    answer = await export(client, login)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    return body_of(await export(client, login))
 
 
 @pytest.mark.requirement("asvs-14.1.1")

@@ -156,8 +156,7 @@ async def test_any_2xx_is_taken_and_some_answers_are_final(informed: Informed, s
     await informed.be_banned()
     for _ in range(2):
         await informed.deliver()
-    assert await informed.waiting() == 0
-    assert informed.told() == [informed.alice]
+    assert (await informed.waiting(), informed.told()) == (0, [informed.alice])
     lines = informed.stage.logged("backchannel_logout_not_sent")
     assert [(line["client_id"], line["status"]) for line in lines] == [("shop", status)] * (status >= 300)
     assert informed.phone.user_id not in str(lines)

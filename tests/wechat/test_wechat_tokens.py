@@ -112,8 +112,7 @@ async def ranked(tokens: Tokens) -> Tokens:
 
 async def test_a_service_client_gets_the_apps_access_token_by_stable_token(tokens: Tokens) -> None:
     answer = await tokens.ask()
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == tokens.stage.simulator.access_tokens[FIRST].hand_out(force=False)
     (call,) = tokens.stage.simulator.calls
@@ -423,8 +422,7 @@ async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_on
 @pytest.mark.parametrize("errcode", [40001, 40014, 42001])
 async def test_a_token_that_is_refused_and_handed_out_again_is_logged(ranked: Tokens, errcode: int) -> None:
     ranked.stage.simulator.fail("getuserriskrank", errcode=errcode)
-    assert await ranked.rank() == 2
-    assert ranked.asks == [False, False]
+    assert (await ranked.rank(), ranked.asks) == (2, [False, False])
     assert len(ranked.stage.simulator.calls_of("getuserriskrank")) == 2
     [logged] = [line for line in ranked.stage.log_lines() if line["level"] == "error"]
     assert (logged["event"], logged["app_id"]) == ("access_token_refused_for_good", FIRST)
