@@ -94,16 +94,20 @@ class FakeIssuer:
         return BearerGuard(ISSUER, keys=keys, clock=lambda: NOW)
 
     def token(self, *roles: str, key: SigningKey | None = None) -> str:
-        return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
-            key or self.key,
-            user_id=USER_ID,
-            session_id=SESSION_ID,
-            app_id="wxtest",
-            openid="openid-alice",
-            roles=roles,
-            now=NOW,
-            expires_in=900,
-        )
+        return token_of(key or self.key, *roles)
+
+
+def token_of(key: SigningKey, *roles: str) -> str:
+    return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
+        key,
+        user_id=USER_ID,
+        session_id=SESSION_ID,
+        app_id="wxtest",
+        openid="openid-alice",
+        roles=roles,
+        now=NOW,
+        expires_in=900,
+    )
 
 
 def client_of(app: "ASGIApp", root_path: str = "") -> httpx.AsyncClient:

@@ -85,9 +85,7 @@ async def test_the_limit_is_per_user_and_app(stage: Stage) -> None:
     ids=str,
 )
 @pytest.mark.usefixtures("simulated")
-async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(
-    stage: Stage, fault: dict[str, Any], status: int
-) -> None:
+async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(stage: Stage, fault: Body, status: int) -> None:
     alice = await stage.login()
     stage.simulator.fail(PHONE, times=None, **fault)
     assert (await stage.bind(alice, stage.phone_code())).status_code == status

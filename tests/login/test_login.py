@@ -13,7 +13,7 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Client, LogIn, LogLines, Stage, body_of
+from tests.world import Body, Client, LogIn, LogLines, Stage, body_of
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.server.login.login import TokenAnswer
 from wxauth.server.users.bodies import UserAnswer
@@ -201,9 +201,7 @@ OPTIONAL: list[tuple[Any, str | None]] = [
 
 
 @swept(("optional", "left_out"), OPTIONAL, ids=lambda each: ascii(each)[:60])
-async def test_a_login_is_refused_for_nothing_optional(
-    stage: Stage, optional: dict[str, object], left_out: str | None
-) -> None:
+async def test_a_login_is_refused_for_nothing_optional(stage: Stage, optional: Body, left_out: str | None) -> None:
     given = {"nickname": "小明", "avatar_url": "https://example.com/a.png"}
     await stage.login("alice", **given)
     body = json.dumps({"code": stage.wechat.code_for("alice"), **optional})

@@ -219,9 +219,7 @@ async def test_an_erased_persons_checks_are_erased(uploaded: Uploaded) -> None:
     ("fault", "outcome"),
     [({"errcode": 61010}, ("wechat_bad_response", "61010")), ({"errcode": 48001}, ("wechat_misconfigured", "48001"))],
 )
-async def test_an_upload_succeeds_whatever_wechat_says(
-    stage: Stage, fault: dict[str, Any], outcome: tuple[str, str]
-) -> None:
+async def test_an_upload_succeeds_whatever_wechat_says(stage: Stage, fault: Body, outcome: tuple[str, str]) -> None:
     stage = await stage.replica(avatar_check="block")
     stage.simulator.fail(CHECK, **fault)
     alice = await stage.login("alice")

@@ -45,9 +45,7 @@ async def shop(add_sibling: AddSibling) -> Credentials:
 def sign(client: Client, shop: Credentials) -> Sign:
     """Have `GOODS` signed by the shop, or as the arguments have it."""
 
-    async def ask(
-        *, app_id: str = APP_ID, auth: Any = shop, at: httpx.AsyncClient = client, **body: object
-    ) -> httpx.Response:
+    async def ask(*, app_id: str = APP_ID, auth: Any = shop, at: Client = client, **body: object) -> httpx.Response:
         return await at.post(f"/v1/apps/{app_id}/signatures", auth=auth, json={"data": GOODS, **body})
 
     return ask

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from ecdsa import NIST256p
 from ecdsa.ellipticcurve import Point
 
-from tests.guard.fakes import ISSUER, NOW, SESSION_ID, USER_ID
+from tests.guard.fakes import ISSUER, NOW, USER_ID, token_of
 from tests.tokens.hostile import FIELD, ORDER, Forger, encode
 from wxauth.errors import InvalidToken, KeysUnavailable, TokenExpired
 from wxauth.tokens.claims import Principal
-from wxauth.tokens.keys import InvalidKey, SigningKey, TokenIssuer, VerificationKey
+from wxauth.tokens.keys import InvalidKey, SigningKey, VerificationKey
 from wxauth.tokens.verifier import MAX_REMEMBERED_LENGTH, REMEMBERED_TOKENS, Verifier
 
 
@@ -40,7 +40,7 @@ class Published:
         self.counting = Counting(signer.verification_key.key)
         self.keys = {signer.kid: VerificationKey(signer.kid, self.counting)}
         self.available = True
-        self.forger = Forger(token_of(signer), signer)
+        self.forger = Forger(token_of(signer, "admin"), signer)
         self._verifier = Verifier(issuer=ISSUER, audience="wxauth", keys=self)
 
     async def find(self, kid: str) -> VerificationKey | None:
@@ -60,19 +60,6 @@ def signer() -> SigningKey:
 @pytest.fixture
 def published(signer: SigningKey) -> Published:
     return Published(signer)
-
-
-def token_of(signer: SigningKey) -> str:
-    return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
-        signer,
-        user_id=USER_ID,
-        session_id=SESSION_ID,
-        app_id="wx",
-        openid="o",
-        roles=["admin"],
-        now=NOW,
-        expires_in=900,
-    )
 
 
 async def test_a_token_that_comes_again_is_not_checked_by_its_key_again(published: Published) -> None:
