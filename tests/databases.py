@@ -163,7 +163,7 @@ revision, down_revision, transactional = "9002", "9001", False
 
 
 def upgrade() -> None:
-    op.execute("DROP INDEX IF EXISTS users_shoe_size_idx")
+    op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_shoe_size_idx")
     op.execute("CREATE INDEX CONCURRENTLY users_shoe_size_idx ON users (shoe_size)")
 
 

@@ -1,18 +1,22 @@
 """The migrations create the schema of the models."""
 
 import asyncio
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
@@ -192,6 +196,46 @@ async def test_an_index_is_made_while_somebody_writes_to_its_table(empty: Empty,
     await migrate(empty.database, revision="9001", scripts=empty.next_scripts)
     insert = "INSERT INTO users (id, created_at, shoe_size) VALUES (gen_random_uuid(), now(), 42)"
     await migrate_behind_a_writer(empty, empty_database_url, insert)
+
+
+def hold_ups(scripts: Path) -> set[str]:
+    """What Squawk says of the revisions after the first release, while which nobody uses the tables."""
+    found: set[str] = set()
+    for revision in ScriptDirectory(str(scripts)).walk_revisions(REVISIONS[0], "heads"):
+        if revision.revision == REVISIONS[0]:
+            continue
+        sql = StringIO()
+        with Operations.context(
+            MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True, "output_buffer": sql})
+        ):
+            revision.module.upgrade()
+        transaction = ["--assume-in-transaction"] if getattr(revision.module, "transactional", True) else []
+        squawk = [str(Path(sys.executable).with_name("squawk")), "--pg-version=15", "--reporter=gcc", *transaction]
+        said = subprocess.run(squawk, input=sql.getvalue(), capture_output=True, text=True)
+        assert said.returncode in (0, 1), said.stderr
+        found |= set(re.findall("(?:warning|error): ([a-z-]+) ", said.stdout))
+    return found - {
+        *("require-lock-timeout", "require-statement-timeout"),  # `migrate` sets them
+        *("prefer-robust-stmts", "prefer-bigint-over-int"),  # a matter of taste
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("", set()),
+        ("CREATE INDEX users_shoe_size_idx ON users (shoe_size)", {"require-concurrent-index-creation"}),
+        ("ALTER TABLE users ADD CHECK (shoe_size > 0)", {"constraint-missing-not-valid"}),
+        ("ALTER TABLE users ALTER shoe_size TYPE bigint", {"changing-column-type"}),
+        ("ALTER TABLE users RENAME shoe_size TO size", {"renaming-column"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_no_revision_holds_up_those_who_use_its_tables(tmp_path: Path, change: str, found: set[str]) -> None:
+    scripts = scripts_of_next_version(tmp_path)
+    path = scripts / "versions" / "9001_next.py"
+    path.write_text(path.read_text().replace("shoe_size int", f"shoe_size int; {change}"))
+    assert hold_ups(scripts) == found
 
 
 OF_PREVIEWS = {
