@@ -190,7 +190,7 @@ async def test_a_clients_scopes_are_replaced(desk: Desk) -> None:
     assert (await desk.listed())[0]["scopes"] == ["introspect", "users"]
     assert (await desk.change("billing", scopes=["events"]))["scopes"] == ["events"]
     assert not await is_admitted(desk, secret)
-    wrong: list[Body] = [{"scopes": []}, {"scopes": ["everything"]}, {}]
+    wrong: list[Body] = [{"scopes": []}, {"scopes": ["everything"]}, {}, {"scope": ["users"]}]
     for body in wrong:
         problem_of(await desk.ask("PATCH", "billing", **body), "invalid_request", 422)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from fastapi import Depends
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
@@ -14,7 +14,7 @@ from wxauth.server.clients.clients import URI_RULE, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Changes, Items, all_of, body_like
+from wxauth.server.web.bodies import Items, all_of, body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 
@@ -46,7 +46,7 @@ class ClientRequest(_ClientOptions):
     )
 
 
-class ClientChangeRequest(Changes, _ClientOptions):
+class ClientChangeRequest(_ClientOptions):
     """Changes of a client. An absent field is unchanged; null, false or empty clears it."""
 
     model_config = body_like({"scopes": ["introspect", "events"]})
@@ -55,6 +55,13 @@ class ClientChangeRequest(Changes, _ClientOptions):
         default_factory=list,  # which the schema does not show: it only marks an absent field
         description="The complete list of the client's scopes from now on.",
     )
+
+    @model_validator(mode="after")
+    def _names_a_field(self) -> Self:
+        # Unknown fields are ignored. A misspelt one alone must not look like a change.
+        if not self.model_fields_set:
+            raise ValueError("Must name a field to change")
+        return self
 
 
 class ClientAnswer(AddedClient):
