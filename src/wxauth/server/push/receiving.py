@@ -129,7 +129,8 @@ class PushedMessages:
                 handling.outcome = "forwarded"
                 return answer
             handling.outcome = "done" if is_own else "ignored"
-            if not is_own and self._warned.is_due((app_id, message.name), self.clock().date()):
+            is_told = is_own or withdrawal_in(message) is not None  # which has a log line of its own
+            if not is_told and self._warned.is_due((app_id, message.name), self.clock().date()):
                 what = "no service receives this message: set push_forward for the app, to the URL of one that does"
                 log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
             return PushAnswer()
@@ -159,10 +160,11 @@ class PushedMessages:
             verdict = verdict_in(message) if withdrawal is None and self.picture_checks.is_on else None
         except InvalidRequest as exc:
             failure = exc  # raised once nobody can use the signature again
-        name = f"message in {app.app_id}"
+        name, is_own = f"message in {app.app_id}", verdict is not None
         if withdrawal is not None:
             handling.kind = MessageKind.WITHDRAWAL
-            await self._in_time(self._withdraw(message, withdrawal), name=name)
+            is_own = await self._in_time(self._withdraw(message, withdrawal), name=name)
+            handling.kind = MessageKind.WITHDRAWAL if is_own else MessageKind.OTHER
         elif verdict is not None:
             handling.kind = MessageKind.VERDICT
             await self._in_time(self._settle(message, verdict), name=name)
@@ -170,21 +172,22 @@ class PushedMessages:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
-        return withdrawal is not None or verdict is not None
+        return is_own
 
-    async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
+    async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Carry out a withdrawal once, now or later, when its signature is bound to the message.
 
-        WeChat stops resending after some seconds, so a withdrawal that fails is kept and retried.
+        WeChat stops resending after some seconds, so a withdrawal that fails is kept and retried. Returns whether it
+        names a user.
 
         Raises: InvalidSignature.
         """
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest
 
-        async def carry_out() -> None:
+        async def carry_out() -> bool:
             await claim_signature(self.database, message.signature, now=self.clock())
-            await self._erase(app_id, withdrawal)
+            return await self._erase(app_id, withdrawal)
 
         async def carry_out_late() -> None:
             try:
@@ -193,7 +196,7 @@ class PushedMessages:
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
-            await carry_out()
+            has_named_a_user = await carry_out()
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
@@ -209,15 +212,16 @@ class PushedMessages:
             )
             raise
         self.promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
+        return has_named_a_user
 
-    async def _erase(self, app_id: str, withdrawal: Withdrawal) -> None:
+    async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
         now = self.clock()
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
             # sent.
             if await transaction.value(REMEMBER_MESSAGE, digest=withdrawal.mark, until=now + MESSAGES_KEPT) is None:
                 log.info("push_repeated", app_id=app_id)
-                return
+                return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             is_left = False
             if user_id is None:
@@ -248,6 +252,7 @@ class PushedMessages:
             log.info("user_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
         else:
             log.info("authorization_revoked", user_id=user_id, app_id=app_id, fields=withdrawal.fields)
+        return user_id is not None
 
     async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> None:
         await claim_signature(self.database, message.signature, now=self.clock())
