@@ -717,6 +717,19 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(mover: Mo
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 
 
+async def test_a_removed_external_id_stays_removed_in_files(mover: Mover, add_sibling: AddSibling) -> None:
+    lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
+    await mover.import_lines(*lines)
+    alice = (await mover.stage.login(unionid=UNION_ALICE))["user"]
+    crm, path = await add_sibling("crm", Scope.ATTRIBUTES, Scope.USERS), f"/v1/users/{alice['id']}"
+    await mover.stage.client.put(f"{path}/external-id", json={"external_id": None}, auth=crm)
+
+    await mover.move_out_and_in()
+    assert await mover.import_lines(lines[0]) == (0, 0, 1, 0)
+    user = (await mover.stage.client.get(path, auth=crm)).json()
+    assert (user["external_id"], user["former_external_ids"]) == (None, ["1"])
+
+
 async def test_a_former_unionid_joins_no_second_openid_of_the_app(mover: Mover) -> None:
     await mover.import_lines({**ALICE, "unionid": UNION_ELSEWHERE})
     assert (await mover.stage.login("alice", unionid=UNION_ALICE))["is_new_user"] is False

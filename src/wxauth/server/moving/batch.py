@@ -355,7 +355,8 @@ class Batch:
             except WrongAttributes:
                 raise LineRefused([ATTRIBUTES]) from None
         fields.unionid = user.unionid or line.unionid
-        fields.external_id = user.external_id or line.external_id
+        if line.external_id not in self._external_ids:  # a former one does not replace a removed one
+            fields.external_id = user.external_id or line.external_id
         fields.created_at = min(user.created_at, line.created_at or user.created_at)
         fields.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
         return fields
@@ -372,7 +373,7 @@ class Batch:
             former_id for former_id in line.former_ids if former_id not in self._former_ids
         ):
             yield FORMER_ID_ERASED
-        if line.former_external_ids and user.external_id is None:
+        if line.former_external_ids and user.external_id is None and line.user_id is None:  # an export knows
             yield NO_EXTERNAL_ID
         if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
             yield FORMER_EXTERNAL_ID_TAKEN
