@@ -219,7 +219,11 @@ async def test_replicas_share_the_work_and_send_each_event_once(root: WebhookAdm
 async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for_good(root: WebhookAdmin) -> None:
     await root.add()
     root.receiver.usual = 500
-    await root.happen(1)
+    await root.record(1)
+    await place_events(root.stage.services)
+    [delivery] = await root.deliveries()
+    assert delivery["next_at"] == delivery["at"]
+    await root.deliver()
     for number, pause in enumerate(RETRY_SCHEDULE, start=1):
         [delivery] = await root.deliveries()
         assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", number, 500)

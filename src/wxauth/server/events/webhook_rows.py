@@ -223,9 +223,13 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
 """)
+# Of a first try, `next_at` is a rank in the queue.
+_LISTED: Final = ", ".join(columns_of(DeliveryRow)).replace(
+    "next_at", "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at"
+)
 LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
-       SELECT {", ".join(columns_of(DeliveryRow))} FROM deliveries
+       SELECT {_LISTED} FROM deliveries
         WHERE receiver_id = :receiver_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
