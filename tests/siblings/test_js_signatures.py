@@ -174,3 +174,19 @@ async def test_a_ticket_that_cannot_be_decrypted_is_fetched_anew(signing: Stage,
     other = await signing.replica(apps=[*APPS, HOSTS], secret_key=SECRET_KEY)
     assert (await sign(other, shop)).status_code == 200
     assert fetched(signing) == 2
+
+
+async def test_who_has_waited_in_vain_for_another_process_answers_at_once(signing: Stage, shop: Credentials) -> None:
+    signing.simulator.fail("getticket", hang=True, times=None)
+    replica = await signing.replica(apps=[*APPS, HOSTS])
+    asking = asyncio.create_task(sign(signing, shop))
+    await until(lambda: fetched(signing) == 1)
+    waiting = asyncio.create_task(sign(replica, shop))
+    await asyncio.sleep(0.3)
+    let_pass(11)
+    problem_of(await waiting, "wechat_timeout", 504)
+    problem_of(await asking, "wechat_timeout", 504)
+    began = asyncio.get_running_loop().time()
+    problem_of(await sign(replica, shop), "wechat_timeout", 504)
+    assert asyncio.get_running_loop().time() - began < 1
+    assert fetched(signing) == 1

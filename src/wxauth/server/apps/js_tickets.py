@@ -98,7 +98,9 @@ class JsTickets:
             if is_leased or is_stored:
                 return
             if loop.time() > deadline:
-                raise WeChatTimeout("no other process has fetched the ticket in time")
+                late = WeChatTimeout("no other process has fetched the ticket in time")
+                kept.fail(late, now=now, pause=FAILURE_PAUSE)
+                kept.ensure_not_paused(now)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _take(self, kept: Kept, app_id: str, found: SealedTicket | None, now: datetime) -> bool:
