@@ -276,6 +276,15 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(desk: Desk)
     assert events[0]["scopes"] == ["phone"]
 
 
+async def test_what_was_good_once_refuses_no_other_change(desk: Desk, rows: Rows) -> None:
+    await desk.add("shop", **SITE)
+    uris, logo = [f"https://shop.example.com/{n}" for n in range(101)], logo_of(1025)
+    await rows.execute("UPDATE clients SET redirect_uris = $1, logo = $2", uris, logo)
+    changed = await desk.change("shop", title="Shop")
+    assert (changed["title"], changed["redirect_uris"], changed["logo"]) == ("Shop", uris, logo)
+    await desk.refuse("redirect_uris", "PATCH", "shop", redirect_uris=uris[::-1])
+
+
 async def test_a_sites_claims_are_set_and_cleared_and_a_client_for_phones_has_no_uri(desk: Desk) -> None:
     added = await desk.add("supabase", phone_id_token=True, claims={"team": "a"})
     assert (added["phone_id_token"], added["claims"], added["redirect_uris"]) == (True, {"team": "a"}, [])

@@ -135,10 +135,11 @@ def is_own_name(text: str) -> bool:
     return text.startswith("wxauth")
 
 
-def build_client(name: str, options: Mapping[str, Any]) -> Client:
+def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
     """Build a client from its options, which are some of `Client`'s fields.
 
-    An absent field means the same as null, false or an empty list.
+    An absent field means the same as null, false or an empty list. URIs, claims and a logo that are stored already may
+    break a rule that is younger than they are.
 
     Raises: WrongClient.
     """
@@ -146,13 +147,15 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
         if options.get(field) is not None and not form.fullmatch(options[field]):
             raise WrongClient(field, rule)
     for field, check in _CHECKS.items():
-        if options.get(field):
+        if options.get(field) and options[field] != getattr(stored, field, None):
             try:
                 check(options[field])
             except WrongValue as exc:
                 raise WrongClient(field, exc.text) from None
     given = {field: value for field, value in options.items() if value}
-    given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
+    for field in _URIS:
+        if given.setdefault(field, []) != getattr(stored, field, None):
+            given[field] = _checked_uris(field, given[field])
     client = Client(**{"scopes": [], **given, "name": name})
     is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
     known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
@@ -257,7 +260,7 @@ async def change_client(
         client = await transaction.row(rows.LOCK, name=name)
         if client is None:
             raise NotFound(NO_SUCH_CLIENT)
-        new = build_client(name, _merged(client, changes))
+        new = build_client(name, _merged(client, changes), stored=client)
         _refuse_reserved(new, reserved)
         values = new.model_dump()
         if fields := [field for field, value in values.items() if value != getattr(client, field)]:
