@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, LOGO, SECRET_KEY, Secrets, content_of
+from tests.fakes import APP, LOGO, SECRET_KEY, Secrets, content_of, logo_of
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
@@ -380,6 +380,18 @@ async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(root:
 
 
 @pytest.mark.oldest_postgres
+async def test_a_stored_value_that_is_good_no_more_stops_no_login(root: Office) -> None:
+    body_of(await root.add(logo=LOGO, js_hosts=["shop.test"]))
+    old = {"logo": logo_of(1025), "js_hosts": ["shop.test:99999"]}
+    await root.stage.rows.execute("UPDATE apps SET fields = fields || $1::text::jsonb", json.dumps(old))
+    office = await root.beside()
+    assert (await office.log_in()).status_code == 200
+    shown = await office.edited(title="Shop")
+    assert (shown["title"], shown["logo"], shown["js_hosts"]) == ("Shop", None, None)
+    [line] = office.stage.logged("app_fields_ignored")
+    assert line["apps"] == {LATER: ["js_hosts", "logo"]}
+
+
 async def test_a_reseal_covers_the_apps(root: Office) -> None:
     await root.add(push_token=LATER_APP["push_token"])
     keys = [secret_key_bytes(SecretStr(it)) for it in (OTHER_SECRET_KEY, SECRET_KEY)]

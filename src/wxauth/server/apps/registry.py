@@ -70,6 +70,8 @@ class KnownApp:
     is_enabled: bool = True
     created_at: datetime | None = None
     """When it was added; None for an app in the settings."""
+    ignored: Sequence[str] = ()
+    """Fields with stored values that are valid no more: one old logo must not keep everybody from logging in."""
 
 
 @part
@@ -91,6 +93,7 @@ class Apps:
     _is_read: bool = field(init=False, default=False)
     _last_read_failed: bool = field(init=False, default=False)
     unopened: list[str] = field(init=False, default_factory=list)
+    _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
 
     def __post_init__(self) -> None:
@@ -211,6 +214,10 @@ class Apps:
         if unopened and unopened != self.unopened:
             log.error("apps_not_opened", app_ids=unopened, what_to_change=WRONG_SECRET_KEY)
         self.unopened = unopened
+        ignored = {app_id: known.ignored for app_id, known in opened.items() if known.ignored}
+        if ignored and ignored != self._ignored:
+            log.error("app_fields_ignored", apps=ignored, what_to_change="set these fields again")
+        self._ignored = ignored
         return opened
 
     def _unknown_app(self, app_id: str | None) -> UnknownApp | StorageUnavailable:
@@ -230,14 +237,19 @@ class Apps:
 
 
 def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
-    """Unseal a stored app. Unknown fields, which a replica of a later version may have stored, are ignored.
+    """Unseal a stored app. Fields that only a later version knows are ignored, and values that are valid no more.
 
     Raises: CannotOpen.
     """
     secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
     values = {"app_id": row.app_id, **row.fields, **secrets}
-    app = App.model_validate({name: value for name, value in values.items() if name in App.model_fields})
-    return KnownApp(app, "database", row.is_enabled, row.created_at)
+    values, ignored = {name: value for name, value in values.items() if name in App.model_fields}, list[str]()
+    try:
+        app = App.model_validate(values)
+    except ValidationError as exc:
+        ignored = sorted({error["loc"][0] for error in errors_of(exc)})
+        app = App.model_validate({name: value for name, value in values.items() if name not in ignored})
+    return KnownApp(app, "database", row.is_enabled, row.created_at, ignored)
 
 
 def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:

@@ -138,8 +138,7 @@ def is_own_name(text: str) -> bool:
 def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
     """Build a client from its options, which are some of `Client`'s fields.
 
-    An absent field means the same as null, false or an empty list. URIs, claims and a logo that are stored already may
-    break a rule that is younger than they are.
+    An absent field means the same as null, false or an empty list. What is stored may break a rule younger than it.
 
     Raises: WrongClient.
     """

@@ -58,8 +58,7 @@ class ClientChangeRequest(_ClientOptions):
 
     @model_validator(mode="after")
     def _names_a_field(self) -> Self:
-        # Unknown fields are ignored. A misspelt one alone must not look like a change.
-        if not self.model_fields_set:
+        if not self.model_fields_set:  # a misspelt field alone must not look like a change
             raise ValueError("Must name a field to change")
         return self
 
