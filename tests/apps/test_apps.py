@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from PIL import Image
 from pydantic import SecretStr
 
 from tests.database_proxy import Proxy
@@ -390,6 +391,12 @@ async def test_a_stored_value_that_is_good_no_more_stops_no_login(root: Office) 
     assert (shown["title"], shown["logo"], shown["js_hosts"]) == ("Shop", None, None)
     [line] = office.stage.logged("app_fields_ignored")
     assert line["apps"] == {LATER: ["js_hosts", "logo"]}
+
+
+async def test_a_logo_is_decoded_once(root: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    body_of(await root.add(logo=logo_of(7)))
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("each look takes 15 ms for each logo"))
+    await root.stage.services[Apps].refresh()
 
 
 async def test_a_reseal_covers_the_apps(root: Office) -> None:

@@ -184,9 +184,8 @@ async def test_who_has_waited_in_vain_for_another_process_answers_at_once(signin
     waiting = asyncio.create_task(sign(replica, shop))
     await asyncio.sleep(0.3)
     let_pass(11)
-    problem_of(await waiting, "wechat_timeout", 504)
-    problem_of(await asking, "wechat_timeout", 504)
+    for each in (waiting, asking):
+        problem_of(await each, "wechat_timeout", 504)
     began = asyncio.get_running_loop().time()
     problem_of(await sign(replica, shop), "wechat_timeout", 504)
-    assert asyncio.get_running_loop().time() - began < 1
-    assert fetched(signing) == 1
+    assert (asyncio.get_running_loop().time() - began < 1, fetched(signing)) == (True, 1)

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from io import BytesIO
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -82,6 +83,7 @@ def picture_url(content: bytes) -> str:
     raise WrongValue(_RULE_OF_LOGO)
 
 
+@lru_cache(maxsize=256)  # apps are read every five seconds, and each of their logos takes 15 ms
 def check_logo(url: str) -> str:
     """Check the `data:` URL of a small picture. Raises: ValueError."""
     with suppress(ValueError):

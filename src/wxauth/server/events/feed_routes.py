@@ -52,9 +52,6 @@ def _is_cursor(value: str) -> str:
     return value
 
 
-"""A type of event that siblings receive."""
-
-
 class FeedQuery(Parameters):
     """Which events to read."""
 
