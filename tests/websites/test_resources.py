@@ -235,7 +235,8 @@ ENTRY: dict[str, Any] = RESOURCES[0]
         ([ENTRY, {**ENTRY, "resource": f"{MCP[:16]}:443/mcp"}], "[1].resource"),
         ([{**ENTRY, "resource": "https://api.test/"}], "[0].resource"),
         ([{**ENTRY, "title": ""}], "[0].title"),
-        ([{**ENTRY, "title": "一\n二"}], "[0].title"),
+        *(([{**ENTRY, "title": f"一{it}二"}], "[0].title") for it in "\n\t\x85\u2028\x00\u202e"),
+        ([{**ENTRY, "title": "\u2800 "}], "[0].title"),
         ([{**ENTRY, "title": "x" * 65}], "[0].title"),
         ([{**ENTRY, "scopes": {}}], "[0].scopes"),
         ([{**ENTRY, "scopes": {f"s{n}": "x" for n in range(51)}}], "[0].scopes"),
@@ -256,5 +257,5 @@ def test_a_wrong_entry_is_named(make_settings: Any, resources: Any, named: str) 
 
 def test_scopes_of_ours_are_those_that_there_are(make_settings: Any) -> None:
     assert {*SITE_SCOPE_NAMES, *Scope, ADMIN_SCOPE} == OWN_SCOPES
-    allowed = [{"resource": "http://127.0.0.1:9/", "title": "本地", "scopes": {"!#[]~": "x" * 64}}]
+    allowed = [{"resource": "http://127.0.0.1:9/", "title": "小店\u3000助手 ", "scopes": {"!#[]~": "x" * 64}}]
     assert make_settings(resources=allowed).resources[0].resource == "http://127.0.0.1:9/"

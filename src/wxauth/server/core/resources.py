@@ -47,8 +47,9 @@ def _check_scope(name: str) -> str:
 
 
 def _check_title(title: str) -> str:
-    if not 1 <= len(title) <= 64 or clean_text(title) != title:
-        raise WrongValue("must be 1 to 64 characters, one space at most between words, none of them a control")
+    words, is_one_line = " ".join(title.split()), title.splitlines() == [title] and "\t" not in title
+    if not 1 <= len(title) <= 64 or not is_one_line or not words or clean_text(title) != words:
+        raise WrongValue("must be 1 to 64 characters, not only spaces, none of them a control")
     return title
 
 
