@@ -23,7 +23,8 @@ SELECT $1, gen_random_uuid(), gen_random_uuid(), 'user.banned', gen_random_uuid(
 """
 BANNED = """
 INSERT INTO events (id, type, at, actor, user_id)
-SELECT overlay(lpad(n::text, 32, '0') placing '1' from 1)::uuid, 'user.banned', $1, 'operator', gen_random_uuid()
+SELECT overlay(lpad(n::text, 32, '0') placing '1' from 1)::uuid, 'user.banned',
+       $1::timestamptz + n * interval '1 microsecond', 'operator', gen_random_uuid()
   FROM generate_series($2::int, $3) n
 """
 # An ordinary event of each person, before the ban: it has to be hastened.

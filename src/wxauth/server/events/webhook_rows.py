@@ -97,12 +97,12 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
        AS new (id, receiver_id, event_id, type)
   LEFT JOIN LATERAL (
-       SELECT user_id, data, actor, events.at FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
+       SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# What somebody has done to a few at once is due before what has been done to many, so that one ban does not wait for
-# the thousands of a file.
-_RANKED_PART: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor, events.at) <= 10
+# What somebody has done to a few is due before what has been done to many, in the events placed together, so that one
+# ban does not wait for the thousands of a file, or of a service that asks for each.
+_RANKED_PART: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_part(_RANKED_PART)} ON CONFLICT DO NOTHING")
 # Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
