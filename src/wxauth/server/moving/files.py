@@ -136,7 +136,7 @@ class JsonLines:
         """Each line."""
         is_plain = self._form.app_id is None and not self._form.fields and not self._form.values
         yield from (NumberedLine(number, None) for number in range(1, self._first.number))
-        for line in chain([self._first], self._lines):
+        for line in chain([self._first] if self._first.number else [], self._lines):
             text = line.text
             if isinstance(text, bytes):
                 text = _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000")
@@ -268,8 +268,8 @@ def _whole(found: re.Match[bytes]) -> bytes:
 
 
 def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
-    """The first line that is not blank; if all are, the last one."""
-    first = NumberedLine(1, None)
+    """The first line that is not blank; if all are, the last one; number 0 if there is none."""
+    first = NumberedLine(0, None)
     for first in lines:
         if first.text is not None:
             break
