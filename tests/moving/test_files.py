@@ -244,13 +244,14 @@ async def test_half_an_emoji_is_named_with_its_field(mover: Mover, half: bytes) 
     for name, value in WITH_HALF.items():
         text = NAMED.format(APP["app_id"], OPENID, name, value).encode().replace(b"?", half)
         counts = await mover.import_text(text, dry_run=True)
-        assert (counts.refused, mover.refusals) == (1, [(1, name)])
+        assert (counts.refused, mover.refusals, "halves" in str(mover.messages)) == (1, [(1, name)], True)
         counts = await mover.import_text(text, skips_bad_fields=True, dry_run=True)
         assert counts.incomplete == (name in SKIPPED), name
     for name in ("note", "nickname"):
         text = NAMED.format(APP["app_id"], OPENID, name, '"a?"').encode().replace(b"?", half)
         assert (await mover.import_text(text)).refused == 0
     assert (await mover.user())["nickname"] == "a"
+    assert ((await mover.import_text(b'{"a": "\xf0"}')).refused, "--encoding gbk" in str(mover.messages)) == (1, True)
 
 
 async def test_both_halves_of_an_emoji_are_one(mover: Mover) -> None:

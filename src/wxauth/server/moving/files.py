@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from wxauth.server.core.database import Database
 from wxauth.server.core.terminal import Text
 from wxauth.server.core.users import ATTRIBUTE_NAME
-from wxauth.server.moving.lines import Fault, Line
+from wxauth.server.moving.lines import NOT_UTF8, Fault, Line
 from wxauth.server.moving.rows import all_identities
 from wxauth.server.users.attributes import typed_attribute
 
@@ -22,7 +22,6 @@ MAX_LINE: Final = 8 * 1024
 """Maximum bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
 TOO_LONG: Final = Fault("line", "must be at most {n} bytes", n=MAX_LINE)
-NOT_UTF8: Final = Fault("line", "must be UTF-8; --encoding gbk reads GBK")
 NOT_GBK: Final = Fault("line", "must be GBK, as --encoding says")
 NOT_CSV: Final = Fault(
     "line", "must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell"

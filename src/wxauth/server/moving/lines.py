@@ -64,6 +64,7 @@ class Fault(_Fault):
 
 
 NOT_JSON: Final = Fault("line", "must be a JSON object")
+NOT_UTF8: Final = Fault("line", "must be UTF-8; --encoding gbk reads GBK")
 ATTRIBUTES: Final = Fault(
     "attributes",
     "must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all",
@@ -225,9 +226,9 @@ class Line(_Strict):
         try:
             return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
         except ValidationError as exc:
-            errors = exc.errors(include_url=False, include_input=False)
+            errors = exc.errors(include_url=False)
         if not errors[0]["loc"]:
-            return [NOT_JSON]
+            return [NOT_JSON if text.decode(errors="ignore").encode() == text else NOT_UTF8]
         return list({fault.field: fault for fault in map(_fault, reversed(errors))}.values())[::-1]
 
 
@@ -235,7 +236,8 @@ def _fault(error: ErrorDetails) -> Fault:
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
         return Fault(field, "must be the id alone: this looks like {it}", it=Text(error["ctx"]["it"]))
-    return Fault(field, EXPECTED[field])
+    is_half = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
+    return Fault(field, "must be without NUL and halves of emoji, such as \\ud83d" if is_half else EXPECTED[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:
