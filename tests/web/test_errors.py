@@ -62,9 +62,9 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
     ("method", "url", "sent", "headers", "words"),
     [
         ("POST", "/v1/login", "", {}, AS_JSON),
-        ("POST", "/v1/login?code=x", "", {}, AS_JSON),
         ("POST", "/v1/login?jsCode=x", "{}", {}, f"code: Must be in the body: send {AS_JSON}"),
         ("POST", "/v1/login", "{}", {"X-WX-Code": "x"}, f"code: Must be in the body: send {AS_JSON}"),
+        ("POST", "/v1/login", "{}", {"Code": "x"}, f"code: Must be in the body: send {AS_JSON}"),
         ("POST", "/v1/login", "code=x", {}, AS_JSON),
         ("POST", "/v1/login", '"x"', {}, AS_JSON),
         ("POST", "/v1/login", "code=x", FORM, f"This is a form: send {AS_JSON}, with Content-Type: application/json"),
