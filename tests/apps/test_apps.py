@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import tempfile
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -463,7 +464,10 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert (await apps("set", LATER, "--js-host=https://a.test")).returncode == 2
     assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
     (tmp_path / "logo.png").write_bytes(content_of(LOGO))
-    for file, logo in ((tmp_path / "logo.png", LOGO), ("default", None)):
+    photo = Image.new("L", (1, 1))
+    photo.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[photo])
+    of_photo = f"data:image/jpeg;base64,{b64encode((tmp_path / 'photo.jpg').read_bytes()).decode()}"
+    for file, logo in ((tmp_path / "logo.png", LOGO), (tmp_path / "photo.jpg", of_photo), ("default", None)):
         assert json.loads((await apps("set", LATER, "--logo", str(file), "--json")).stdout)["logo"] == logo
     for file in (__file__, tmp_path / "no-such-file"):
         assert (await apps("set", LATER, "--logo", str(file))).returncode == 2
@@ -486,7 +490,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert (await apps("remove", LATER)).stdout == f"removed {LATER}\n"
     events = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
-        (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 9, "app.removed")
+        (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 10, "app.removed")
     ]
 
 

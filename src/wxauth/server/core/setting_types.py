@@ -79,7 +79,8 @@ def picture_url(content: bytes) -> str:
     with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
         if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
             image.load()
-            return f"data:image/{image.format.lower()};base64,{base64.b64encode(content).decode()}"
+            kind = image.format.lower().replace("mpo", "jpeg")  # what Pillow calls a JPEG with a second picture in it
+            return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     raise WrongValue(_RULE_OF_LOGO)
 
 
