@@ -517,6 +517,8 @@ async def test_a_command_that_fails_prints_one_line(apps: Command, rows: Rows) -
     settings = {"WXAUTH_APPS": json.dumps([APP])}
     of_settings = await apps("set", APP["app_id"], "--disable", **settings)
     assert (of_settings.returncode, "settings" in of_settings.stderr) == (1, True)
+    alone = await apps("set", LATER, "--push-forward", "http://127.0.0.1/", LC_ALL="zh_CN.UTF-8")
+    assert (alone.returncode, alone.stderr) == (1, "push_forward：必须与 push_token 一起设置\n")
     assert (await apps("set", LATER)).returncode == 2
     empty = await apps("add", "wxother", "--no-check")
     assert (empty.returncode, "app_secret: must not be empty" in empty.stderr) == (1, True), empty.stderr

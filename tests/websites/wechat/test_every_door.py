@@ -26,13 +26,7 @@ Act = Callable[[Street, Admin], Awaitable[None]]
 Door = Callable[..., Awaitable[httpx.Response]]
 Redeem = Callable[[], Coroutine[Any, Any, httpx.Response]]
 """Has the site, or the browser on its way there, redeem what was granted."""
-WITH_PROOF: tuple[Door, ...] = (
-    by_a_scan,
-    by_a_typed_code,
-    by_the_mini_program,
-    by_the_account,
-    by_the_website_app,
-)
+WITH_PROOF: tuple[Door, ...] = (by_a_scan, by_a_typed_code, by_the_mini_program, by_the_account, by_the_website_app)
 
 
 @pytest.mark.parametrize("door", [by_a_scan, by_the_account, by_the_website_app, by_the_browsers_login])

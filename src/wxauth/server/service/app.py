@@ -13,10 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from wxauth import __version__
-from wxauth.errors import (
-    AccountDisabled,
-    WxAuthError,
-)
+from wxauth.errors import AccountDisabled, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY
 from wxauth.server.apps import routes as app_routes
 from wxauth.server.checks import routes as check_routes

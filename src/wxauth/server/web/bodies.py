@@ -33,6 +33,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault, from_json
 
 from wxauth.errors import FieldError, InvalidRequest, Title
+from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import read_loosely
 
 _MAX_ERRORS: Final = 20
@@ -363,7 +364,7 @@ def _halves_in(given: object, model: type[BaseModel], fields: Mapping[str, str])
 
 def errors_of(exc: ValidationError) -> list[Any]:
     """Pydantic's errors, without the values."""
-    return exc.errors(include_url=False, include_context=False, include_input=False)
+    return exc.errors(include_url=False, include_input=False)
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
@@ -387,4 +388,5 @@ def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
         return f"{error['msg']}: send {json_form(model)} as JSON"
     if error["type"] == "string_pattern_mismatch":
         return "String must have the form that the documentation gives"
-    return str(error["msg"]).removeprefix("Value error, ")
+    own = error.get("ctx", {}).get("error")
+    return own.text if isinstance(own, WrongValue) else str(error["msg"]).removeprefix("Value error, ")
