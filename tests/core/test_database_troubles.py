@@ -60,10 +60,7 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
     context = Authority(tmp_path).server("localhost")
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other").file
-    async with (
-        Listening(refuse_the_password) as strict,
-        Listening(with_tls(context, database_url)) as tls,
-    ):
+    async with Listening(refuse_the_password) as strict, Listening(with_tls(context, database_url)) as tls:
         url = {
             "TLS": f"postgresql://postgres:{PASSWORD}@{proxy.address}{name}?sslmode=require",
             "database": f"postgresql://postgres:{PASSWORD}@{proxy.address}/nowhere",

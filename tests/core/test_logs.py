@@ -41,10 +41,7 @@ from wxauth.server.phones.routes import PhoneRequest
         ("broken\nDETAIL:  Failing row contains (1,\nAlice).\nHINT:  ask", "broken\nDETAIL: ***"),
         ("exception=E('x: Key (unionid)=(oabc) already exists.')", "exception=E('x: Key (unionid)= ***"),
         ('invalid input syntax for type uuid: "Alice"', "invalid input syntax for type uuid: ***"),
-        (
-            "invalid input for query argument $1: 'Alice' (an int)",
-            "invalid input for query argument $1: ***",
-        ),
+        ("invalid input for query argument $1: 'Alice' (an int)", "invalid input for query argument $1: ***"),
         ("exit code: 3", "exit code: 3"),
     ],
 )

@@ -104,6 +104,12 @@ async def test_a_path_of_ours_with_other_slashes_is_named(offline_client: Client
     )
 
 
+async def test_a_path_of_ours_is_named_with_the_issuers(stage: Stage) -> None:
+    client = await stage.make(issuer="https://auth.test/login")
+    for path in ("/login/v1/me/", "/v1/me/"):  # a proxy may have removed it
+        assert "write /login/v1/me," in problem_of(await client.get(path), "not_found", 404)["detail"]
+
+
 # A fault of ours.
 
 

@@ -62,7 +62,7 @@ def _body_meant(routes: Sequence[Route]) -> str:
 
 def _path_meant(request: Request) -> str:
     """The path of ours that a path with slashes at its end, or several in a row, was to be."""
-    path = request.scope["path"]
+    path, root = request.scope["path"], request.scope.get("root_path", "")
     plain = "/" + "/".join(part for part in path.split("/") if part)
     route = next(_routes_at(request, plain), None) if plain != path else None
-    return f": write {route.path}, with single slashes and none at the end" if route else ""
+    return f": write {root}{route.path}, with single slashes and none at the end" if route else ""
