@@ -120,7 +120,7 @@ def test_a_sum_above_its_limit_and_a_large_file_without_a_reason_are_refused(tmp
     assert "at most 10:" in weighed.stdout
 
 
-def test_a_long_subject_is_refused_until_it_has_landed(tmp_path: Path) -> None:
+def test_a_subject_of_another_form_is_refused_until_it_has_landed(tmp_path: Path) -> None:
     def git(*command: str) -> None:
         subprocess.run(
             ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *command], cwd=work, check=True, capture_output=True
@@ -135,11 +135,11 @@ def test_a_long_subject_is_refused_until_it_has_landed(tmp_path: Path) -> None:
     (work / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/subjects", work / "scripts")
     git("init", "--quiet", "--initial-branch=main", ".")
-    for subject in ("first", "x" * 61, "登" * 60):
+    for subject in ("first", "web: " + "x" * 56, "x", "web, cli: " + "登" * 50):
         git("commit", "--quiet", "--allow-empty", f"--message={subject}")
-    git("branch", "landed", "HEAD~2")
+    git("branch", "landed", "HEAD~3")
     git("branch", "--set-upstream-to=landed")
-    assert refused() == ["x" * 61]
+    assert refused() == ["x", "web: " + "x" * 56]
     git("branch", "--force", "landed")
     assert refused() == []
 
