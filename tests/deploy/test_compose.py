@@ -4,9 +4,11 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
+import termios
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
-from tests.processes import PATIENCE, Running, free_port, run, serving
+from tests.processes import PATIENCE, Running, free_port, run, serving, until
 from tests.programs import needs, needs_node, output_of, postgres_program
 from tests.sweeps import swept
 from tests.world import add_client, bearer
@@ -106,6 +108,16 @@ def test_a_wrong_answer_is_refused_and_not_kept(
 def test_an_url_is_taken_for_the_name_of_its_host(make_secrets: Callable[..., Path], tmp_path: Path) -> None:
     make_secrets(**ANSWERS | {"SITE": "https://Auth.example.com/"})
     assert (tmp_path / ".env").read_text() == "SITE=auth.example.com\n"
+
+
+def test_a_terminal_shows_again_what_is_typed_after_an_interrupt(tmp_path: Path) -> None:
+    terminal = os.openpty()[1]
+    script = shutil.copy(FOLDER / "make-secrets", tmp_path)
+    env = {"PATH": os.environ["PATH"], **ANSWERS, "APP_SECRET": ""}
+    with subprocess.Popen([script], stdin=terminal, stderr=terminal, env=env, start_new_session=True) as asking:
+        until(lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO)
+        os.killpg(asking.pid, signal.SIGINT)
+    assert termios.tcgetattr(terminal)[3] & termios.ECHO
 
 
 @pytest.mark.process
