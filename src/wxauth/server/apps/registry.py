@@ -92,8 +92,8 @@ class Apps:
     hint: str = ""
     _is_read: bool = field(init=False, default=False)
     _last_read_failed: bool = field(init=False, default=False)
-    unopened: list[str] = field(init=False, default_factory=list)
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
+    unopened: list[str] = field(init=False, default_factory=list)
     """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
 
     def __post_init__(self) -> None:
