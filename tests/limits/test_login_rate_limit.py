@@ -96,8 +96,7 @@ async def test_nothing_but_logins_is_limited(stage: Stage) -> None:
     client = await stage.make(login_rate_limit="1/day")
     tokens = await stage.login("alice", at=client)
     for _ in range(3):
-        answer = body_of(await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}))
-        tokens = answer
+        tokens = body_of(await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}))
 
 
 async def test_without_redis_each_process_counts_separately(stage: Stage) -> None:

@@ -417,8 +417,7 @@ async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
 async def test_a_websites_session_ends_unused_and_in_any_case(house: House) -> None:
     tokens, unused = await house.device_tokens(), await house.device_tokens()
     for _ in range(60):  # twelve hours each: thirty days
-        answer = body_of(await house.shop.refresh(tokens))
-        tokens = answer
+        tokens = body_of(await house.shop.refresh(tokens))
         house.stage.clock.advance(seconds=43199)
     refused(await house.shop.refresh(unused), "invalid_grant")
     left = (await house.shop.refresh(tokens)).json()

@@ -528,17 +528,18 @@ test('what a webhook brings is shown, with whether its signature holds, and may 
   }
   await brought(204)
   const newest = '#webhook-messages li:first-child summary'
-  await eventually(async () => assert.match(await shown(newest), /user\.erased (密钥未知|签名无效), 204$/))
-  const answers = async (secret, status) => {
-    await page.fill('#webhook-secret', secret)
+  const without = process.env.AGAIN ? '(密钥未知|签名无效)' : '密钥未知' // a former run may have given the secret
+  await eventually(async () => assert.match(await shown(newest), new RegExp(`user\\.erased ${without}, 204$`)))
+  const answers = async (status) => {
+    await page.fill('#webhook-secret', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')
     await page.selectOption('#webhook-answer', String(status))
     await page.click('#receiver button')
     await eventually(async () => assert.equal((await page.request.post(receiver, { data: {} })).status(), status))
   }
-  await answers('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw', 410)
+  await answers(410)
   await brought(410)
   await eventually(async () => assert.match(await shown(newest), /user\.erased 签名无效, 410$/))
-  await answers('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw', 204) // as it was, for another run
+  await answers(204) // as it was, for another run
 })
 
 test('the keyboard does', async () => {
