@@ -90,9 +90,6 @@ async def check_redis(
     """If Redis is configured, check whether it counts a login within `patience` seconds."""
     if settings.redis_url is None:
         return
-    if not settings.login_rate_limit:
-        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty")
-        return
     url = settings.redis_url.get_secret_value()
     try:
         async with asyncio.timeout(patience), AsyncExitStack() as closing:
