@@ -28,19 +28,17 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     Browser,
-    Mistake,
     Onward,
     PressesUsedUp,
     SentBack,
     SiteRequest,
     StartedScan,
-    Unanswerable,
     is_web_view,
 )
 from wxauth.server.site_logins.doors import SCAN_LASTS, Door
 from wxauth.server.site_logins.granting import PageState
 from wxauth.server.site_logins.links import TryAgain
-from wxauth.server.site_logins.rows import ClientRemoved, SiteLogin
+from wxauth.server.site_logins.rows import Mistake, SiteLogin, Unanswerable
 from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.site_logins.visits import is_open_on_computers
 from wxauth.server.users.bodies import is_own_picture
@@ -57,7 +55,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
 )
-FAILURES: Final = (NotFound, OAuthError, Unanswerable, ClientRemoved, SentBack, RateLimited, StorageUnavailable)
+FAILURES: Final = (NotFound, OAuthError, Unanswerable, SentBack, RateLimited, StorageUnavailable)
 """What a browser gets a page for, or is sent back with."""
 DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
@@ -180,8 +178,6 @@ class Pages:
                 page = self.message("limited" if isinstance(failure, RateLimited) else "away", status=failure.status)
                 page.headers.update(failure.headers())
                 return page
-            case ClientRemoved():
-                return self._mistake(Mistake.CLIENT)
         return self._mistake(Mistake.REQUEST)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from wxauth.errors import Title
-from wxauth.server.site_logins.authorize import Mistake
 from wxauth.server.site_logins.granting import PageState
+from wxauth.server.site_logins.rows import Mistake
 
 TEXTS: Final[Mapping[str, Title]] = {
     "log_in_to": Title("Log in to {title}", "登录 {title}"),

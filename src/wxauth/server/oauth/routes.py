@@ -32,7 +32,7 @@ from wxauth.server.site_logins.authorize import (
 )
 from wxauth.server.site_logins.doors import SCAN_LASTS
 from wxauth.server.site_logins.models import RequestFields
-from wxauth.server.site_logins.rows import ClientRemoved
+from wxauth.server.site_logins.rows import Unanswerable
 from wxauth.server.site_logins.targets import Access
 from wxauth.server.users.callers import DeviceDep, read_caller, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
@@ -201,7 +201,7 @@ async def authorize_device(
     asked = RequestFields(scope=access.scope(form.get("scope")), resource=access.url)
     try:
         started = await site_requests.start_for_device(client, asked, ip=ip, user_agent=user_agent)
-    except ClientRemoved:
+    except Unanswerable:
         raise invalid_client("the client has just been removed") from None
     issuer = settings.issuer
     return {

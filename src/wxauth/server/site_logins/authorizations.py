@@ -79,7 +79,7 @@ class Authorizations:
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
         """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back.
 
-        Raises: Unanswerable, ClientRemoved, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
+        Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
             asked = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)

@@ -8,7 +8,6 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 from uuid import UUID
@@ -34,6 +33,7 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.site_logins import doors, rows
 from wxauth.server.site_logins.doors import Door, ScanOutcome
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
+from wxauth.server.site_logins.rows import Mistake, Unanswerable
 from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
 from wxauth.server.site_logins.targets import Access, for_resource
 from wxauth.texts import hash_of, new_secret
@@ -215,7 +215,7 @@ class SiteRequests:
     ) -> StartedScan:
         """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
-        Raises: OAuthError, RateLimited, ClientRemoved.
+        Raises: OAuthError, RateLimited, Unanswerable.
         """
         if ip is None and client.near:
             raise OAuthError("invalid_request", "this client was added with --near: browser_ip is required")
@@ -237,7 +237,7 @@ class SiteRequests:
     async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that our own page shows in a browser. With `has_link`, the page also has a link to WeChat.
 
-        Raises: RateLimited, ClientRemoved.
+        Raises: RateLimited, Unanswerable.
         """
         lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
@@ -252,7 +252,7 @@ class SiteRequests:
         The button opens WeChat's page; on a page with `browser_login_id`, it redirects to the site, whose request had
         the parameters `query`.
 
-        Raises: RateLimited, ClientRemoved.
+        Raises: RateLimited, Unanswerable.
         """
         if browser_login_id is None:
             await self.scan_limits.pages.admit_address(browser.ip)
@@ -264,7 +264,7 @@ class SiteRequests:
         return page_id
 
     async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
-        """Store a login with a code to scan. Raises: ClientRemoved."""
+        """Store a login with a code to scan. Raises: Unanswerable."""
         for _ in range(_ATTEMPTS):
             scene = new_scene()
             user_code, login.user_code_hash = self.user_codes.new()
@@ -321,31 +321,6 @@ def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: dateti
     page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)
     return login, page_id
-
-
-class Mistake(StrEnum):
-    """Mistakes after which the browser is not redirected, because the target cannot be trusted."""
-
-    REQUEST = "request"
-    CLIENT = "client_id"
-    REDIRECT_URI = "redirect_uri"
-    DOCUMENT = "client_document"
-
-
-class Unanswerable(Exception):
-    """The browser is not redirected to the site: it gets a page that explains the mistake.
-
-    Args:
-        mistake: The mistake.
-        site: The site that made the request, if there is one of this name.
-        received: The redirect URI of the request, or the host of a client's document, in a form that may be shown.
-    """
-
-    def __init__(self, mistake: Mistake, *, site: Client | None = None, received: str | None = None) -> None:
-        super().__init__(mistake)
-        self.mistake = mistake
-        self.site = site
-        self.received = received
 
 
 class SentBack(Exception):

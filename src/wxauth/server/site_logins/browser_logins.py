@@ -66,7 +66,7 @@ class Continuing:
         return person if person is not None and _answers(person, asked, now=self.clock()) else None
 
     async def answer_silently(self, asked: SiteRequest, browser: Browser) -> Onward:
-        """What answers `prompt=none`. Raises: SentBack, ClientRemoved."""
+        """What answers `prompt=none`. Raises: SentBack, Unanswerable."""
         person = await self.person_for(asked, browser)
         if person is not None and not person.knows_site:
             raise refusal(asked, "interaction_required", "the person has not continued to this site yet")
@@ -80,7 +80,7 @@ class Continuing:
 
         The page's form has the site's `id_token_hint`, if it has sent one.
 
-        Raises: NotFound, SentBack, Unanswerable, ClientRemoved, OAuthError.
+        Raises: NotFound, SentBack, Unanswerable, OAuthError.
         """
         page, parameters, anew = await self._pressed(page_id, browser, form)
         asked = await self.site_requests.check(parameters, ip=browser.ip)
@@ -118,7 +118,7 @@ class Continuing:
     async def _give_code(self, asked: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
         """The way back with a code for the login of this person; None if it has ended, or is another one's now.
 
-        Raises: SentBack, ClientRemoved.
+        Raises: SentBack, Unanswerable.
         """
         settings, now, code, name = self.settings, self.clock(), new_secret(), asked.client.name
         after = proved_after(settings, now)

@@ -248,7 +248,7 @@ async def add_with_code(
 ) -> None:
     """Store a login that needs no page, with its code. The user is locked.
 
-    Raises: SentBack, if the site has named another person; ClientRemoved.
+    Raises: SentBack, if the site has named another person; Unanswerable.
     """
     await _check_hint(transaction, asked, person)
     login = new_login(

@@ -14,11 +14,13 @@ A new row waits for its client alone.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal, LiteralString, TypeVar
 from uuid import UUID
 
 import asyncpg
 
+from wxauth.server.clients.models import Client
 from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, part
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
@@ -34,8 +36,29 @@ _ATTEMPTS: Final = 3
 Person = TypeVar("Person", bound=UserInSession)
 
 
-class ClientRemoved(Exception):
-    """The client of a new login has just been removed."""
+class Mistake(StrEnum):
+    """Mistakes after which the browser is not redirected, because the target cannot be trusted."""
+
+    REQUEST = "request"
+    CLIENT = "client_id"
+    REDIRECT_URI = "redirect_uri"
+    DOCUMENT = "client_document"
+
+
+class Unanswerable(Exception):
+    """The browser is not redirected to the site: it gets a page that explains the mistake.
+
+    Args:
+        mistake: The mistake.
+        site: The site that made the request, if there is one of this name.
+        received: The redirect URI of the request, or the host of a client's document, in a form that may be shown.
+    """
+
+    def __init__(self, mistake: Mistake, *, site: Client | None = None, received: str | None = None) -> None:
+        super().__init__(mistake)
+        self.mistake = mistake
+        self.site = site
+        self.received = received
 
 
 class SiteLogin(SiteLoginFields):
@@ -204,11 +227,11 @@ SELECT EXISTS (
 
 
 async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
-    """Store a new login. Returns False if another one has its user code. Raises: ClientRemoved."""
+    """Store a new login. Returns False if another one has its user code. Raises: Unanswerable, without its client."""
     if await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None:
         return True
     if login.client_name is None and not await asked.value(_HAS_CLIENT, client_id=login.client_id):
-        raise ClientRemoved
+        raise Unanswerable(Mistake.CLIENT)
     return False
 
 

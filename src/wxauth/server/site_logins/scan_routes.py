@@ -28,8 +28,7 @@ from wxauth.server.login.entering import PROOF_FAILURES
 from wxauth.server.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.server.login.routes import ProofRequest
 from wxauth.server.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
-from wxauth.server.site_logins.authorize import Mistake, Unanswerable
-from wxauth.server.site_logins.rows import ClientRemoved
+from wxauth.server.site_logins.rows import Unanswerable
 from wxauth.server.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
 from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
 from wxauth.server.web.bodies import body_like
@@ -175,9 +174,8 @@ async def authorize_site(
         url = await authorizations.answer(caller, body.login_code, parameters, device=device)
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
-    except (Unanswerable, ClientRemoved) as exc:
-        field = exc.mistake if isinstance(exc, Unanswerable) else Mistake.CLIENT
-        raise InvalidRequest.of(field, "must be one that the site was added with") from None
+    except Unanswerable as exc:
+        raise InvalidRequest.of(exc.mistake, "must be one that the site was added with") from None
     return AuthorizationAnswer(redirect_to=url)
 
 
