@@ -13,7 +13,7 @@ from tests.pictures.test_picture_checks import push_verdict, trace_ids, upload
 from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
-from tests.world import NUMBER, Admin, Body, Client, LogIn, Rows, Stage, add_client, leave, make_support, set_roles
+from tests.world import NUMBER, Admin, Body, Client, LogIn, Rows, Stage, add_client, leave, set_roles
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.housekeeping import sweep_now
@@ -168,13 +168,6 @@ async def test_administrators_see_it_and_cancel_it(stage: Stage, alice: Body, ro
     stayed = await stage.rows.fetch("SELECT actor FROM events WHERE type = 'user.stayed'")
     assert [event["actor"] for event in stayed] == [root.id]
     assert (await stage.login("alice"))["user"]["id"] == alice["user"]["id"]
-
-
-async def test_support_does_not_cancel_it(stage: Stage, alice: Body) -> None:
-    support = await make_support(stage.client, stage.rows, await stage.login("bob"))
-    refused = await support.ask("PATCH", f"/users/{alice['user']['id']}", json={"erase_at": None})
-    problem_of(refused, "insufficient_role", 403)
-    assert (await stored(stage.rows, alice))["erase_at"] is not None
 
 
 async def test_nobody_who_is_leaving_is_merged_or_split(stage: Stage, root: Admin) -> None:

@@ -68,13 +68,14 @@ async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not
     assert len(await root.events()) == events
 
 
-@swept("roles", [[], ["editor"], ["support"], ["admin"]])
-async def test_support_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn, roles: list[str]) -> None:
+@swept("change", [*({"roles": [role]} for role in ("editor", "support", "admin")), {"roles": []}, {"erase_at": None}])
+async def test_support_gives_no_roles_and_cancels_no_leaving(
+    root: Admin, sue: Admin, login: LogIn, change: Body
+) -> None:
     alice = (await login("alice"))["user"]["id"]
     for user_id in (alice, sue.id, root.id):
-        problem_of(await sue.ask("PATCH", f"/users/{user_id}", json={"roles": roles}), "insufficient_role", 403)
-        change = {"status": "disabled", "roles": roles}
-        problem_of(await sue.ask("PATCH", f"/users/{user_id}", json=change), "insufficient_role", 403)
+        for whole in (change, {"status": "disabled", **change}):
+            problem_of(await sue.ask("PATCH", f"/users/{user_id}", json=whole), "insufficient_role", 403)
     assert (await root.read(f"/users/{alice}"))["status"] == "active"
     assert await root.events() == []
 
