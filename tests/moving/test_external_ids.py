@@ -7,25 +7,18 @@ from tests.world import NUMBER, Stage
 from wxauth.tokens.verifier import Verifier
 
 
-async def test_an_external_id_is_in_the_user_and_in_the_access_token(stage: Stage) -> None:
+@pytest.mark.parametrize("external_id", ["10023", None])
+async def test_an_external_id_is_in_the_user_and_in_the_access_token(stage: Stage, external_id: str | None) -> None:
     await stage.login()
-    await stage.rows.execute("UPDATE users SET external_id = '10023'")
+    await stage.rows.execute("UPDATE users SET external_id = $1", external_id)
     alice = await stage.login()
     refreshed = (await stage.refresh(alice)).json()
-    for user in (alice["user"], refreshed["user"], (await stage.me(alice)).json()):
-        assert user["external_id"] == "10023"
+    assert (await stage.user(alice))["external_id"] == external_id
     for answer in (alice, refreshed):
-        assert get_unverified_claims(answer["access_token"])["external_id"] == "10023"
+        claims = get_unverified_claims(answer["access_token"])
         principal = await stage.services[Verifier].verify(answer["access_token"], now=stage.clock().timestamp())
-        assert principal.external_id == "10023"
-
-
-async def test_a_token_without_an_external_id_has_no_such_claim(stage: Stage) -> None:
-    bob = await stage.login("bob")
-    assert bob["user"]["external_id"] is None
-    assert "external_id" not in get_unverified_claims(bob["access_token"])
-    principal = await stage.services[Verifier].verify(bob["access_token"], now=stage.clock().timestamp())
-    assert principal.external_id is None
+        assert (answer["user"]["external_id"], principal.external_id) == (external_id, external_id)
+        assert ("external_id" in claims, claims.get("external_id")) == (external_id is not None, external_id)
 
 
 # Numbers that nobody has verified.

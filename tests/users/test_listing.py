@@ -96,5 +96,5 @@ async def test_the_names_of_ids_are_read_without_a_trace_in_the_trail(root: Admi
 
 
 async def test_a_hundred_ids_at_most_are_named_by_one_request(root: Admin) -> None:
-    problem_of(await root.ask("GET", "/names", params={"user_id": [str(NOBODY)] * 101}), "invalid_request", 422)
-    problem_of(await root.ask("GET", "/names"), "invalid_request", 422)
+    for ids in ([str(NOBODY)] * 101, []):
+        problem_of(await root.ask("GET", "/names", params={"user_id": ids}), "invalid_request", 422)

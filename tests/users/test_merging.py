@@ -90,9 +90,10 @@ async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPr
     alice = await phone.enter(nickname="Alice")
     await phone.verify(alice)
     newcomer = await phone.enter(app_id=SECOND, nickname="A.")
+    await set_roles(phone.stage.rows, "editor", user_id=newcomer["user"]["id"])
     bound = body_of(await phone.verify(newcomer, app_id=SECOND))
-    shown = [bound[name] for name in ("id", "nickname", "phone", "app_id")]
-    assert shown == [alice["user"]["id"], "Alice", NUMBER, SECOND]
+    shown = [bound[name] for name in ("id", "nickname", "phone", "app_id", "roles")]
+    assert shown == [alice["user"]["id"], "Alice", NUMBER, SECOND, []]
     assert await users(phone.stage) == {alice["user"]["id"]}
     assert await merges(phone.stage) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
     problem_of(await phone.stage.client.get("/v1/me", headers=bearer(newcomer)), "invalid_token", 401)
@@ -204,13 +205,6 @@ async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone
     assert (await leave(phone.stage.client, alice)).status_code == 204
     assert (await phone.enter("bob", phone_code=code))["user"]["phone"] == NUMBER
     assert (await phone.enter_with_number("carol", SECOND))["phone_error"] == "phone_taken"
-
-
-async def test_the_former_users_roles_are_dropped(phone: MiniPrograms) -> None:
-    await phone.enter_with_number()
-    newcomer = await phone.enter(app_id=SECOND)
-    await set_roles(phone.stage.rows, "editor", user_id=newcomer["user"]["id"])
-    assert (await phone.verify(newcomer, app_id=SECOND)).json()["roles"] == []
 
 
 # By an operator.
@@ -334,16 +328,6 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
 # Who leaves WeChat with one of the accounts.
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """Two people who are one user, and an administrator."""
-
-    phone: MiniPrograms
-    root: Admin
-    alice: Body
-    bob: Body
-
-
 async def test_merges_are_counted_by_their_source(phone: MiniPrograms) -> None:
     async def counted() -> dict[str, float]:
         text = (await phone.stage.client.get("/metrics")).text
@@ -396,8 +380,10 @@ async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
     assert await users(phone.stage) == set()
 
 
-@pytest.fixture
-async def merged(make_phone: MakePhone) -> Merged:
+@pytest.mark.parametrize("leaves", ["bob", "alice"])
+async def test_what_came_by_a_merge_is_erased_with_the_account_that_brought_it(
+    make_phone: MakePhone, leaves: str
+) -> None:
     """Bob, of whom much is stored, was merged into Alice by an operator."""
     phone = await make_phone(consents="privacy:1")
     root = await phone.root()
@@ -414,35 +400,25 @@ async def merged(make_phone: MakePhone) -> Merged:
     )
     await root.change(bob_id, status="disabled", reason="Bob has cheated")
     assert (await root.merge(bob_id, into=alice_id)).status_code == 200
-    return Merged(phone, root, alice, bob)
-
-
-async def test_what_came_with_a_closed_account_by_a_merge_is_erased_with_it(merged: Merged) -> None:
-    await merged.phone.stage.push_about(merged.bob, LEFT)
-    user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
-    left = [user.get(name) for name in ("nickname", "status", "avatar_url", "phone", "external_id", "reason")]
-    assert left == ["Alice", "disabled", None, None, None, None]
-    assert [identity["app_id"] for identity in user["identities"]] == [FIRST]
+    await phone.stage.push_about(bob if leaves == "bob" else alice, LEFT)
+    user = await root.read(f"/users/{alice_id}")
+    left = [user.get(name) for name in ("nickname", "avatar_url", "phone", "external_id")]
     assert len(user["consents"]) == 1
-    for table in ("refusals", "consents"):
-        assert await merged.phone.stage.number(f"{table} WHERE user_id = '{merged.bob['user']['id']}'") == 0
-    kept = await merged.phone.stage.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
+    owners = await phone.stage.rows.fetch("SELECT user_id::text FROM consents")
+    if leaves == "alice":
+        assert (left, owners) == ([None, "https://a.test/bob.png", NUMBER, "10023"], [(bob_id,)])
+        return
+    assert (left, owners) == (["Alice", None, None, None], [(alice_id,)])
+    assert (user["status"], user.get("reason")) == ("disabled", None)
+    assert [identity["app_id"] for identity in user["identities"]] == [FIRST]
+    assert await phone.stage.number("refusals") == 0
+    kept = await phone.stage.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
     assert kept == [("{}",)], "neither Bob's event, nor that of the user who remained"
     told = "SELECT type, data FROM events WHERE actor = 'wechat' AND type LIKE 'user.%' ORDER BY id"
-    assert await merged.phone.stage.rows.fetch(told) == [
+    assert await phone.stage.rows.fetch(told) == [
         ("user.profile_changed", '{"fields": ["avatar_url"]}'),
         ("user.phone_removed", "{}"),
     ]
-
-
-async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(merged: Merged) -> None:
-    await merged.phone.stage.push_about(merged.alice, LEFT)
-    user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
-    left = [user[name] for name in ("nickname", "avatar_url", "phone", "external_id")]
-    assert left == [None, "https://a.test/bob.png", NUMBER, "10023"]
-    assert len(user["consents"]) == 1
-    holder = await merged.phone.stage.rows.fetchval("SELECT DISTINCT user_id::text FROM consents")
-    assert holder == merged.bob["user"]["id"]
 
 
 async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phone: MakePhone) -> None:
