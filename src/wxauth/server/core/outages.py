@@ -59,6 +59,28 @@ LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientErro
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 _POOLER_REFUSES: Final = "unsupported startup parameter"  # PgBouncer's: PostgreSQL has no such words
+_CAUSES: Final = (
+    (asyncpg.InvalidPasswordError, "refuses the password: {}", "密码不被接受：{}"),
+    (asyncpg.InvalidAuthorizationSpecificationError, "refuses the role: {}", "拒绝该角色：{}"),
+    (asyncpg.InvalidCatalogNameError, "has no such database: {}", "没有这个数据库：{}"),
+    (asyncpg.PostgresError, "takes no connection: {}", "不接受连接：{}"),
+    (socket.gaierror, "the host name does not resolve: {}", "主机名无法解析：{}"),
+    (
+        ssl.SSLCertVerificationError,
+        "its certificate is not trusted: {} (see sslrootcert, SSL_CERT_FILE)",
+        "证书不受信任：{}（请检查 sslrootcert、SSL_CERT_FILE）",
+    ),
+    (ssl.SSLError, "the TLS handshake fails: {}", "TLS 握手失败：{}"),
+    (
+        ConnectionRefusedError,
+        "refuses connections: does PostgreSQL listen there?",
+        "拒绝连接，可能没有 PostgreSQL 在此监听",
+    ),
+    (TimeoutError, "does not answer in time", "未在规定时间内响应"),
+    (asyncpg.TargetServerAttributeNotMatched, "is a standby, or takes no writes", "是备库，或不能写入"),
+    (BaseException, "cannot be connected to: {}", "无法连接：{}"),
+)
+"""Why there is no connection, by the error, in English and Chinese. The first that fits counts."""
 
 log = get_logger()
 
@@ -210,36 +232,15 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
     host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")
     port = parts.port or query.get("port") or os.environ.get("PGPORT", "5432")
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    message = message_of(exc).partition("\n")[0]
-    match exc:
-        case asyncpg.InvalidPasswordError():
-            en, zh = f"refuses the password: {message}", f"密码不被接受：{message}"
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            en, zh = f"refuses the role: {message}", f"拒绝该角色：{message}"
-        case asyncpg.InvalidCatalogNameError():
-            en, zh = f"has no such database: {message}", f"没有这个数据库：{message}"
-        case asyncpg.PostgresError() if message.startswith(_POOLER_REFUSES):
-            en = f"is a pooler ({message}): {WHERE_NOTHING_IS_KEPT}"
-            zh = f"是连接池（{message}）：{WHERE_NOTHING_IS_KEPT.zh}"
-        case asyncpg.PostgresError() if exc.sqlstate:
-            en, zh = f"takes no connection: {message}", f"不接受连接：{message}"
-        case socket.gaierror():
-            en, zh = f"the host name does not resolve: {exc.strerror}", f"主机名无法解析：{exc.strerror}"
-        case ssl.SSLCertVerificationError():
-            en = f"its certificate is not trusted: {exc.verify_message} (see sslrootcert, SSL_CERT_FILE)"
-            zh = f"证书不受信任：{exc.verify_message}（请检查 sslrootcert、SSL_CERT_FILE）"
-        case ssl.SSLError():
-            en, zh = f"the TLS handshake fails: {exc.reason}", f"TLS 握手失败：{exc.reason}"
-        case ConnectionError() if _REFUSED_TLS in str(exc):
-            en, zh = "refuses TLS, which sslmode requires", "不支持 TLS，而 sslmode 要求 TLS"
-        case ConnectionRefusedError():
-            en, zh = "refuses connections: does PostgreSQL listen there?", "拒绝连接，可能没有 PostgreSQL 在此监听"
-        case TimeoutError():
-            en, zh = "does not answer in time", "未在规定时间内响应"
-        case asyncpg.TargetServerAttributeNotMatched():
-            en, zh = "is a standby, or takes no writes", "是备库，或不能写入"
-        case OSError() if exc.strerror:
-            en, zh = f"cannot be connected to: {exc.strerror}", f"无法连接：{exc.strerror}"
-        case _:
-            en, zh = f"cannot be connected to: {type(exc).__name__}", f"无法连接：{type(exc).__name__}"
-    return Title(f"{place}: {en}", f"{place}：{zh}")
+    if isinstance(exc, asyncpg.PostgresError):
+        reason = message_of(exc).partition("\n")[0]
+    else:
+        found = (getattr(exc, name, None) for name in ("verify_message", "reason", "strerror"))
+        reason = next(filter(None, found), type(exc).__name__)
+    en, zh = next((en, zh) for kind, en, zh in _CAUSES if isinstance(exc, kind))
+    if reason.startswith(_POOLER_REFUSES):
+        en = f"is a pooler ({{}}): {WHERE_NOTHING_IS_KEPT}"
+        zh = f"是连接池（{{}}）：{WHERE_NOTHING_IS_KEPT.zh}"
+    elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
+        en, zh = "refuses TLS, which sslmode requires", "不支持 TLS，而 sslmode 要求 TLS"
+    return Title(f"{place}: {en.format(reason)}", f"{place}：{zh.format(reason)}")
