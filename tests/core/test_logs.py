@@ -12,7 +12,7 @@ from tests.processes import run
 from tests.sweeps import swept
 from tests.world import LogLines, Rows
 from wxauth.server.clients.clients import Credentials
-from wxauth.server.core.logs import ConsoleLine, redact
+from wxauth.server.core.logs import console_line, redact
 from wxauth.server.keys.issuer import AccessToken
 from wxauth.server.login.login import LoginRequest
 from wxauth.server.login.routes import LogoutRequest, RefreshRequest
@@ -65,7 +65,7 @@ def test_a_library_warning_with_a_callers_text_is_not_logged(log_lines: LogLines
 @pytest.mark.requirement("asvs-16.4.1")
 def test_no_line_steers_the_terminal(field: str) -> None:
     event = {"event": "request_refused", field: "/\x1b[31mred\x1b]0;title\x07\x9b2J\u202e小明"}
-    line = ConsoleLine(colors=False)(None, "info", event).decode()
+    line = console_line(colors=False)(None, "info", event).decode()
     assert line.replace("\n", "").isprintable()
     assert "小明" in line
 

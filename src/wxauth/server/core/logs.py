@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Callable, Hashable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 from pydantic_core import to_json
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import FilteringBoundLogger
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the current request, which is in each of its log lines."""
@@ -47,6 +47,7 @@ _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values, in the server's language."""
 
 LogEvent = MutableMapping[str, Any]
+Render = Callable[[Any, str, LogEvent], bytes]
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -64,7 +65,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     if stream is None:
         atexit.register(output.discard)
     number = logging.getLevelNamesMapping()[level.upper()]
-    render: Processor = _to_json_line if log_format == "json" else ConsoleLine(colors=output.isatty())
+    render = _to_json_line if log_format == "json" else console_line(colors=output.isatty())
     structlog.configure(
         processors=[_complete, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -75,7 +76,10 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_redact_foreign, _complete],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render, _decode],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                lambda logger, name, event: render(logger, name, event).decode(),
+            ],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
@@ -135,19 +139,16 @@ def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
     return to_json(event, fallback=repr)
 
 
-class ConsoleLine:
+def console_line(*, colors: bool) -> Render:
     """Renders a line for a terminal."""
+    render = structlog.dev.ConsoleRenderer(colors=colors)
 
-    def __init__(self, *, colors: bool) -> None:
-        self._render = structlog.dev.ConsoleRenderer(colors=colors)
-
-    def __call__(self, logger: Any, name: str, event: LogEvent) -> bytes:
-        """Render a line: structlog's interface of a processor."""
+    def line(logger: Any, name: str, event: LogEvent) -> bytes:
         frames: list[str] = event.pop("frames", [])
-        event.update({field: str(value) for field, value in event.items() if isinstance(value, UUID)})
-        event.update({field: _printable(value) for field, value in event.items() if isinstance(value, str)})
-        line = self._render(logger, name, event)
-        return "\n    ".join([line, *frames]).encode()
+        event.update({field: _printable(str(it)) for field, it in event.items() if isinstance(it, UUID | str)})
+        return "\n    ".join([render(logger, name, event), *frames]).encode()
+
+    return line
 
 
 def _printable(text: str) -> str:
@@ -159,11 +160,9 @@ def _printable(text: str) -> str:
 
 def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:
     """Add the fields of every line: request, trace, time, level; and a description of the exception, if any."""
-    current = request_id.get()
-    if current is not None:
+    if (current := request_id.get()) is not None:
         event["request_id"] = current
-    trace = trace_id.get()
-    if trace is not None:
+    if (trace := trace_id.get()) is not None:
         event["trace_id"] = trace
     event["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     event["level"] = name
@@ -198,10 +197,6 @@ def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]
 def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
     event["event"] = redact(str(event["event"]))
     return event
-
-
-def _decode(_logger: object, _name: str, line: Any) -> str:
-    return line.decode() if isinstance(line, bytes) else str(line)
 
 
 class _Unfailing:
