@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from posixpath import normpath
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -63,13 +63,11 @@ _LIKE: Final = "must be a URL like {form}, with / : # ? @ [ ] percent-encoded in
 
 def secret_key_bytes(value: SecretStr) -> bytes:
     """The bytes of a secret key. Raises: ValueError, unless they are 32."""
-    try:
-        key = base64.b64decode(value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"}), validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != SECRET_KEY_BYTES:
-        raise WrongValue("must be 32 bytes in base64; generate them with 'wxauth secret new'")
-    return key
+    text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})
+    with suppress(ValueError):
+        if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
+            return key
+    raise WrongValue("must be 32 bytes in base64; generate them with 'wxauth secret new'")
 
 
 def picture_url(content: bytes) -> str:
@@ -221,13 +219,10 @@ def _place(url: str) -> tuple[str, int | None, str]:
 def webhook_secret_bytes(value: SecretStr) -> bytes:
     """The bytes of a secret for signatures. Raises: ValueError, unless they are 24 to 64."""
     prefix, text = value.get_secret_value()[:6], value.get_secret_value()[6:]
-    try:
-        key = base64.b64decode(text, validate=True) if prefix == "whsec_" else b""
-    except ValueError:
-        key = b""
-    if not 24 <= len(key) <= 64:
-        raise WrongValue("must be whsec_ followed by 24 to 64 random bytes in base64")
-    return key
+    with suppress(ValueError):
+        if prefix == "whsec_" and 24 <= len(key := base64.b64decode(text, validate=True)) <= 64:
+            return key
+    raise WrongValue("must be whsec_ followed by 24 to 64 random bytes in base64")
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -406,22 +401,14 @@ ContactUri = Annotated[
 Resources = Annotated[tuple[Resource, ...], _json_like(_EXAMPLE_OF_RESOURCES), AfterValidator(check_distinct)]
 
 
-def _check_host(host: str) -> None:
-    """Check a host, perhaps with a port."""
-    if not _is_host(host):
-        raise WrongValue("must be hosts like claude.ai in lower case, with a port if there is one, separated by commas")
-
-
-def _is_host(host: str) -> bool:
-    found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[1-9][0-9]{0,4})?", host)
-    if found is None or int((found[3] or ":0")[1:]) > 65535:
-        return False
+def _check_host(value: str) -> None:
+    """Check a host, perhaps with a port. One without letters must be an address."""
+    form = r"(?:\[([0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|([0-9.]+))(?::([1-9][0-9]{0,4}))?"
     with suppress(ValueError):
-        # One without letters is an address.
-        if host.startswith("["):
-            return IPv6Address(found[1][1:-1]) is not None
-        return re.search("[a-z]", host) is not None or ip_address(found[1]) is not None
-    return False
+        if (found := re.fullmatch(form, value)) and int(found[3] or 0) < 65536:
+            _ = found[1] and IPv6Address(found[1]), found[2] and IPv4Address(found[2])
+            return
+    raise WrongValue("must be hosts like claude.ai in lower case, with a port if there is one, separated by commas")
 
 
 HostName = Annotated[str, _checked(_check_host)]
