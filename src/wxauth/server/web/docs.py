@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
@@ -47,11 +47,9 @@ def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict
     """A copy of an OpenAPI document with description, tags and summaries in Chinese."""
     translated = deepcopy(dict(document))
     translated["info"]["description"] = DESCRIPTION
-    for route in routes:
-        if isinstance(route, DirectRoute) and route.include_in_schema and isinstance(route.summary, Title):
-            for method in route.methods or ():
-                operation = translated["paths"][route.path_format][method.lower()]
-                operation |= {"summary": route.summary.zh, "tags": [_TAGS[tag] for tag in operation["tags"]]}
+    for route, operation in _operations(translated, routes):
+        if isinstance(route.summary, Title):
+            operation |= {"summary": route.summary.zh, "tags": [_TAGS[tag] for tag in operation["tags"]]}
     return translated
 
 
@@ -71,8 +69,8 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any], first: Sequence[str]
             BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
             **schemes,
         }
-        _leave_out_fastapis_refusal(schema)
-        _keep_nulls_of_examples(app, schema)
+        for route, operation in _operations(schema, app.routes):
+            _correct_answers(operation["responses"], route.responses.get(200, {}))
         places = {path: place for place, path in enumerate(first)}
         paths = sorted(schema["paths"], key=lambda path: places.get(path, len(places)))
         schema["paths"] = {path: schema["paths"][path] for path in paths}
@@ -80,20 +78,19 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any], first: Sequence[str]
     return app.openapi_schema
 
 
-def _leave_out_fastapis_refusal(schema: dict[str, Any]) -> None:
-    """Remove the 422 that FastAPI documents for any parameter, although unvalidated text is never refused."""
-    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
-        if "application/json" in operation["responses"].get("422", {}).get("content", {}):
-            del operation["responses"]["422"]
+def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
+    """The documented operations of these routes, each with what the document has of it."""
+    for route in routes:
+        if isinstance(route, DirectRoute) and route.include_in_schema:
+            yield from ((route, document["paths"][route.path_format][method.lower()]) for method in route.methods or ())
 
 
-def _keep_nulls_of_examples(app: FastAPI, schema: dict[str, Any]) -> None:
-    """Restore the nulls that FastAPI omits from an answer's example."""
-    for route in (route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema):
-        given = route.responses.get(200, {}).get("content", {}).get("application/json", {})
-        for method in (route.methods or ()) if "example" in given else ():
-            operation = schema["paths"][route.path_format][method.lower()]
-            operation["responses"]["200"]["content"]["application/json"]["example"] = given["example"]
+def _correct_answers(answers: dict[str, Any], declared: Mapping[str, Any]) -> None:
+    """Remove the 422 that FastAPI documents for any parameter, and restore the nulls that it omits from an example."""
+    if "application/json" in answers.get("422", {}).get("content", {}):
+        del answers["422"]
+    if given := declared.get("content", {}).get("application/json"):
+        answers["200"]["content"]["application/json"] |= given
 
 
 def add_docs(app: FastAPI) -> None:
