@@ -175,6 +175,7 @@ def timed_cursor(at: datetime, row_id: UUID) -> str:
 
 
 def _place_in(cursor: str) -> tuple[datetime, UUID]:
+    """The time and id in such a cursor. Raises: ValueError."""
     with suppress(OverflowError):
         if _TIMED_CURSOR.fullmatch(cursor):
             raw = urlsafe_b64decode(cursor)
@@ -182,9 +183,7 @@ def _place_in(cursor: str) -> tuple[datetime, UUID]:
     raise ValueError("Not a next_cursor of this list")
 
 
-def _is_timed_cursor(cursor: str) -> str:
-    _place_in(cursor)
-    return cursor
+TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJsonSchema({"type": "string"})]
 
 
 class _OrEmpty:
@@ -240,14 +239,14 @@ class PageQuery(Parameters):
 class TimedPageQuery(PageQuery):
     """The page of a list that is sorted by time and id."""
 
-    cursor: Annotated[str | None, AfterValidator(_is_timed_cursor)] = Field(  # type: ignore[assignment]  # another type
+    cursor: TimedCursor | None = Field(  # type: ignore[assignment]  # another type
         default=None, description="The `next_cursor` of the previous page."
     )
 
     @property
     def after(self) -> dict[str, object]:
         """Time and id of the last row before the page, as parameters of a statement."""
-        return FIRST_PAGE if self.cursor is None else dict(zip(FIRST_PAGE, _place_in(self.cursor), strict=True))
+        return FIRST_PAGE if self.cursor is None else dict(zip(FIRST_PAGE, self.cursor, strict=True))
 
 
 def body_like(example: Mapping[str, Any], **more: Unpack[ConfigDict]) -> ConfigDict:
