@@ -46,7 +46,7 @@ from wxauth.server.web.direct import DirectRoute, DirectRoutes, Shortcut
 from wxauth.server.web.docs import add_docs, openapi_of
 from wxauth.server.web.edge import Edge
 from wxauth.server.web.failures import add_failures
-from wxauth.server.web.proxies import BehindProxies, UnderPath
+from wxauth.server.web.proxies import BehindProxies
 
 _DESCRIPTION = """
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
@@ -131,9 +131,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         refused=partial(_note_refusal, services),
     )
     app = services[Tracing].app(app)
-    if root_path := urlsplit(settings.issuer).path:
-        app = UnderPath(app, root_path)
-    return BehindProxies(app, settings.trusted_proxies)
+    return BehindProxies(app, settings.trusted_proxies, root_path=urlsplit(settings.issuer).path)
 
 
 def create_api(services: Services | None = None, *, example_code: str | None = None) -> FastAPI:

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -76,16 +76,6 @@ REFUSED: Final = Counter(
     "code",
     first=sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}),
 )
-
-
-class _Head(NamedTuple):
-    """The facts in the header fields of every request."""
-
-    given_id: str | None
-    declared_size: int | None
-    trace: str | None
-    too_long: str | None
-    """What is wrong with a field that is too long to be parsed."""
 
 
 class Edge:
@@ -177,8 +167,11 @@ class Edge:
             raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
-def _take_head(scope: Scope) -> _Head:
-    """Read the header fields that concern every request. Cookies are put aside, for the routes that read them."""
+def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, str | None]:
+    """The request's id, the size of its body, its trace, and what is wrong with a field too long to be parsed.
+
+    Cookies are put aside, for the routes that read them.
+    """
     given_id = declared_size = trace_given = too_long = None
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
@@ -201,7 +194,7 @@ def _take_head(scope: Scope) -> _Head:
     if cookies:
         scope[COOKIES_KEY] = b";".join(cookies)
         scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
-    return _Head(given_id, declared_size, trace_given, too_long)
+    return given_id, declared_size, trace_given, too_long
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:

@@ -137,9 +137,10 @@ class Exchange:
         except Exception:
             log.exception("request_failed")
         if not (self.is_answered or self._is_gone):
-            self._connection.fail_answer(
-                None if self._is_written else self._failure or InternalError("the log has more")
-            )
+            if self._is_written:
+                self._connection.abort()
+            else:
+                self._connection.send_problem(self._failure or InternalError("the log has more"))
         self._failure = None  # its traceback refers to us: this cycle would have to wait for the garbage collector
 
     # What the app calls
@@ -419,17 +420,25 @@ class HttpProtocol(asyncio.Protocol):
             self._answer(self._queue.popleft())
             self._parse()
         elif self._refusal is not None:
-            self._send_problem(self._refusal)
+            self.send_problem(self._refusal)
         else:
             self._set_deadline()
             self._parse()
 
-    def fail_answer(self, error: WxAuthError | None) -> None:
-        """The app has failed: send this error, or abort the answer that has begun (None)."""
-        if error is None:
-            self._transport.abort()
-        else:
-            self._send_problem(error)
+    def send_problem(self, error: WxAuthError) -> None:
+        """Send this error in place of an answer, and close the connection."""
+        request_id = accepted_request_id(None)
+        log.info("request_refused", status=error.status, code=error.code, detail=error.detail, request_id=request_id)
+        kind, body = b"application/problem+json", to_json(problem_document(error, language="en", request_id=request_id))
+        accepted = b",".join(value for name, value in self._headers if name == b"accept")
+        if error.status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and b"text/html" in accepted.lower():
+            kind, body = b"text/html; charset=utf-8", _CLEAR_COOKIES
+        head = (
+            b"content-type: %b\r\ncache-control: no-store\r\nconnection: close\r\nx-content-type-options: nosniff\r\n"
+            b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (kind, len(body), request_id.encode())
+        )
+        self._transport.write(_STATUS_LINES[error.status] + head + body)
+        self._close()
 
     # What the parser calls. While `_is_resuming`, it parses the made-up head of `_ignore_upgrade`, which is no request.
 
@@ -605,21 +614,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._arriving is not None and not self._arriving.is_answered:
             self._arriving.fail(error)
         elif self._answering is None:
-            self._send_problem(error)
-
-    def _send_problem(self, error: WxAuthError) -> None:
-        request_id = accepted_request_id(None)
-        log.info("request_refused", status=error.status, code=error.code, detail=error.detail, request_id=request_id)
-        kind, body = b"application/problem+json", to_json(problem_document(error, language="en", request_id=request_id))
-        accepted = b",".join(value for name, value in self._headers if name == b"accept")
-        if error.status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and b"text/html" in accepted.lower():
-            kind, body = b"text/html; charset=utf-8", _CLEAR_COOKIES
-        head = (
-            b"content-type: %b\r\ncache-control: no-store\r\nconnection: close\r\nx-content-type-options: nosniff\r\n"
-            b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (kind, len(body), request_id.encode())
-        )
-        self._transport.write(_STATUS_LINES[error.status] + head + body)
-        self._close()
+            self.send_problem(error)
 
     def _close(self) -> None:
         """Close the connection after what was written. While the client still sends, closing at once might lose it."""

@@ -14,20 +14,6 @@ from wxauth.server.core.logs import get_logger
 log = get_logger()
 
 
-class UnderPath:
-    """Serves an app under the issuer's path, whether or not a reverse proxy has removed that path."""
-
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self._app = app
-        self._root_path = root_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "lifespan":
-            scope = {**scope, "root_path": self._root_path}
-        await self._app(scope, receive, send)
-
-
 ANYBODY: Final = "*"
 """In place of a list of proxies: whoever connects is the only proxy, and is trusted."""
 
@@ -42,16 +28,19 @@ _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
 
 class BehindProxies:
-    """Puts the client's address and scheme into the scope, if the peer is a trusted proxy.
+    """Puts the client's address and scheme into the scope, if the peer is a trusted proxy; and the issuer's path.
 
     Each proxy appends the address of its own peer to `X-Forwarded-For`. So the client is the last entry that is not a
     trusted proxy. The client itself may have written the entries before it.
 
-    `trusted` are addresses and networks of the proxies, or `ANYBODY` alone.
+    Args:
+        trusted: Addresses and networks of the proxies, or `ANYBODY` alone.
+        root_path: The issuer's path, whether or not a proxy has removed it.
     """
 
-    def __init__(self, app: ASGIApp, trusted: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, trusted: Iterable[str], *, root_path: str = "") -> None:
         self._app = app
+        self._root_path = root_path
         trusted = tuple(trusted)
         self._trusts_anybody = trusted == (ANYBODY,)
         self._trusted = [] if self._trusts_anybody else [ip_network(_ZONE.sub("", item)) for item in trusted]
@@ -61,6 +50,7 @@ class BehindProxies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http":
+            scope["root_path"] = self._root_path
             self._apply_forwarded_headers(scope)
         await self._app(scope, receive, send)
 
