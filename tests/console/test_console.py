@@ -40,7 +40,7 @@ from tests.world import (
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.server.console.links import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.console.routes import CONSOLE_PAGE
-from wxauth.server.core.trail import EventType
+from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
 
 pytestmark = pytest.mark.settings(admin_page=True)
 
@@ -355,6 +355,9 @@ async def test_an_operator_makes_a_link(database_url: str, tmp_path: Path, conso
 def test_every_type_of_event_has_its_sentence() -> None:
     listed = re.findall(r"'event_([a-z_]+\.[a-z_]+)': \[", (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8"))
     assert sorted(listed) == sorted(EventType)
+    sentences = (CONSOLE_PAGE / "event_sentences.js").read_text(encoding="utf-8")
+    [(form, but)] = re.findall(r"/(\^\(.+\)\\\.)/\.test\(type\) && type !== '(.+)'", sentences)
+    assert {kind for kind in EventType if re.match(form, kind) and kind != but} == set(SENT_TO_SIBLINGS)
 
 
 @pytest.mark.slow
@@ -371,12 +374,11 @@ def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
 
 @pytest.mark.no_database
 def test_every_scope_can_be_given_in_the_console_and_is_in_the_guide() -> None:
-    scopes = {*Scope, *SITE_SCOPE_NAMES}
     offered = re.findall(r"_SCOPES = \[(.*)\]", (CONSOLE_PAGE / "services.js").read_text(encoding="utf-8"))
     assert [set(re.findall(r"'(\w+)'", each)) for each in offered] == [set(Scope), set(SITE_SCOPE_NAMES)]
     for page in ("clients.md", "clients.zh-CN.md"):
         shown = (DOCS / page).read_text(encoding="utf-8")
-        assert [scope for scope in scopes if f"| `{scope}`" not in shown] == []
+        assert [scope for scope in (*Scope, *SITE_SCOPE_NAMES) if f"| `{scope}`" not in shown] == []
 
 
 @pytest.mark.own_database

@@ -24,7 +24,7 @@ OPENID_SCOPE: Final = "openid"
 
 
 class Scope(StrEnum):
-    """What a service may do."""
+    """What a service may do. Another one needs a revision, since a CHECK of `clients` names them."""
 
     INTROSPECT = "introspect"
     """Check whether an access token is valid."""
