@@ -123,7 +123,11 @@ def _asking_for(scope: Scope, operation: ClientOperation | None = None) -> tuple
     async def client(
         request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
     ) -> ServiceClient:
-        proved = await authenticate(database, basic_credentials(request), scope, now=clock())
+        credentials = basic_credentials(request)
+        name, found = credentials.client_id, None
+        if is_client_name(name):  # an impossible one costs no query
+            found = await database.row(FIND_SERVICE, name=name)
+        proved = check_client(credentials, found, scope, now=clock())
         if operation is not None:
             await limits.admit(proved.name, operation)
         return proved
@@ -157,27 +161,15 @@ def basic_credentials(request: Request) -> Credentials:
     return Credentials(unquote(name), unquote(secret))
 
 
-async def authenticate(
-    database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
-) -> ServiceClient:
-    """Authenticate a client, and check that it has the needed scope. An impossible name costs no query.
-
-    Raises: InvalidClient, ClientLacksScope.
-    """
-    name = credentials.client_id
-    found = await database.row(FIND_SERVICE, name=name) if is_client_name(name) else None
-    return check_client(credentials, found, needed, now=now)
-
-
 def check_client(
-    credentials: Credentials, found: ServiceClient | None, needed: Scope | None = None, *, now: datetime
+    credentials: Credentials, found: ServiceClient | None, needed: Scope, *, now: datetime
 ) -> ServiceClient:
     """Check what was found for these credentials: the secret, and the needed scope. Returns `found`.
 
     Raises: InvalidClient, ClientLacksScope.
     """
     client = _check_secret(credentials, found, now=now)
-    if needed is not None and needed not in client.scopes:
+    if needed not in client.scopes:
         raise lacking(client, needed)
     return client
 
