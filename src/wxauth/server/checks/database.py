@@ -14,7 +14,7 @@ from wxauth.server.checks.result import (
     ClockReading,
     Findings,
     bad,
-    compare_with_database,
+    compare,
     good,
     note,
 )
@@ -62,6 +62,8 @@ ENDS_SOON: Final = timedelta(days=30)
 ENDS_VERY_SOON: Final = timedelta(days=7)
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
+CLOCK_DIFFERENCE: Final = 5.0
+"""Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL version that can run the migrations."""
 _FIRST_WITH_STATISTICS_OF_WAL: Final = 140000
@@ -133,7 +135,8 @@ async def _check_stored(
     asked_at = clock()
     theirs = await database.time()
     reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
-    yield compare_with_database(reading)
+    whose, bound = Text("the database's"), Text("whose time counts")
+    yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
     its_rights = await read_rights(database)
     if its_rights.missing_to_serve is not None:

@@ -1,15 +1,15 @@
 """Runs the checks of `wxauth check`: all of them, or those of one app."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Final
+from typing import Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.issuer import check_issuer, check_resource
-from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, compare_with_wechat, good
+from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, compare, good
 from wxauth.server.checks.rows import SAMPLE, SOME_USERS
 from wxauth.server.checks.surroundings import (
     REDIS_PATIENCE_SECONDS,
@@ -23,8 +23,10 @@ from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.wechat.client import transport_for
+from wxauth.tokens.verifier import CLOCK_SKEW
 
 LONGEST_CHECK_SECONDS: Final = 25.0
 """Seconds for one check as a whole. Each of its requests has a shorter limit."""
@@ -70,12 +72,13 @@ async def examine(
                 _results_of(f"resource {url}", check_resource(url, settings.issuer, patience=issuer_patience))
                 for url in (each.resource for each in settings.resources)
             ),
-            *_apps(settings, found, transport, clock),
+            *(_app(app, settings, found, transport, clock) for app in found.apps),
             *(_forward(app, settings, clock) for app in found.apps),
         )
     if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        results.append(compare_with_wechat(nearest))
+        bound = Text("tokens bear with {seconds} s", seconds=CLOCK_SKEW)
+        results.append(compare(nearest, name="clock wechat", whose=Text("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
     if not found.apps:
         text = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
         results.append(bad("apps", text))
@@ -91,15 +94,15 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> l
     ):
         with suppress(StorageUnavailable):  # without the users, the report lacks the results that depend on them
             found.users = {app.app_id: await database.one(SOME_USERS, app_id=app.app_id, size=SAMPLE)}
-        check = check_app(app, settings, found, transport=transport, clock=utc_now)
-        of_wechat = await _results_of(f"wechat {app.app_id}", check)
+        of_wechat = await _app(app, settings, found, transport, utc_now)
     return of_wechat + await _forward(app, settings, utc_now)
 
 
 async def check_apps(settings: Settings) -> list[CheckResult]:
     """Check only WeChat's side of each app, without the database."""
+    found = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
-        apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, utc_now))
+        apps = await asyncio.gather(*(_app(app, settings, found, transport, utc_now) for app in settings.apps))
     return [result for app in apps for result in app]
 
 
@@ -107,12 +110,11 @@ def _transport(settings: Settings) -> HttpTransport:
     return transport_for(timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS), proxy=settings.wechat_proxy)
 
 
-def _apps(
-    settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
-) -> Iterator[Coroutine[Any, Any, list[CheckResult]]]:
-    for app in found.apps:
-        check = check_app(app, settings, found, transport=transport, clock=clock)
-        yield _results_of(f"wechat {app.app_id}", check)
+async def _app(
+    app: App, settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
+) -> list[CheckResult]:
+    check = check_app(app, settings, found, transport=transport, clock=clock)
+    return await _results_of(f"wechat {app.app_id}", check)
 
 
 async def _forward(app: App, settings: Settings, clock: Clock) -> list[CheckResult]:

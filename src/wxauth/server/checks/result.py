@@ -12,12 +12,6 @@ from wxauth.server.clients.models import Client
 from wxauth.server.core.settings import App
 from wxauth.server.core.terminal import Text
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.tokens.verifier import CLOCK_SKEW
-
-_ALLOWED: Final = CLOCK_SKEW
-"""Seconds that siblings tolerate."""
-_ALLOWED_OF_DATABASE: Final = 5.0
-"""Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
 
 
 class CheckLevel(StrEnum):
@@ -81,19 +75,8 @@ class ClockReading:
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
-def compare_with_wechat(reading: ClockReading) -> CheckResult:
-    """Whether our clock agrees with WeChat's well enough for tokens."""
-    bound = Text("tokens bear with {seconds} s", seconds=_ALLOWED)
-    return _compare("clock wechat", Text("WeChat's"), reading, _ALLOWED, bound)
-
-
-def compare_with_database(reading: ClockReading) -> CheckResult:
-    """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
-    bound = Text("whose time counts")
-    return _compare("clock database", Text("the database's"), reading, _ALLOWED_OF_DATABASE, bound)
-
-
-def _compare(name: str, whose: Title, reading: ClockReading, allowed: float, bound: Title) -> CheckResult:
+def compare(reading: ClockReading, *, name: str, whose: Title, allowed: float, bound: Title) -> CheckResult:
+    """Whether our clock agrees with another one's, within the seconds that are allowed."""
     distance = abs(reading.ahead)
     if distance - reading.uncertainty <= allowed:
         within = max(1, round(distance + reading.uncertainty))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.checks.result import CheckResult, bad, good, note
@@ -28,20 +28,15 @@ from wxauth.server.session_keys.rows import SealedSessionKey
 Row = TypeVar("Row")
 
 
-class SealedValue(NamedTuple):
-    """A sealed value, and the context that it is bound to."""
-
-    sealed: bytes | None
-    """None if there is no value."""
-    context: bytes
-
-
 @dataclass(frozen=True, slots=True)
 class SealedKind(Generic[Row]):
     """A kind of rows that contain sealed values."""
 
-    values: Callable[[Row], Sequence[SealedValue]]
-    """The values of a row, in the order in which its replacement takes them."""
+    values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
+    """The values of a row, in the order in which its replacement takes them, each with the context that it is bound to.
+
+    None: there is no value.
+    """
 
     def opens(self, sealer: Sealer, row: Row) -> bool:
         """Whether all values of the row open."""
@@ -59,19 +54,17 @@ class SealedKind(Generic[Row]):
 
 
 SEALED_SESSION_KEYS: Final[SealedKind[SealedSessionKey]] = SealedKind(
-    lambda key: [SealedValue(key.sealed, session_key_context(key.app_id, key.openid))]
+    lambda key: [(key.sealed, session_key_context(key.app_id, key.openid))]
 )
 SEALED_PHONE_ANSWERS: Final[SealedKind[StoredAnswer]] = SealedKind(
-    lambda answer: [SealedValue(answer.sealed, phone_answer_context(answer.code_hash))]
+    lambda answer: [(answer.sealed, phone_answer_context(answer.code_hash))]
 )
 SEALED_WEBHOOKS: Final[SealedKind[Webhook]] = SealedKind(
-    lambda webhook: [
-        SealedValue(sealed, webhook_secret_context(webhook.id)) for sealed in (webhook.secret, webhook.former_secret)
-    ]
+    lambda webhook: [(each, webhook_secret_context(webhook.id)) for each in (webhook.secret, webhook.former_secret)]
 )
-SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [SealedValue(app.secrets, app_context(app.app_id))])
+SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [(app.secrets, app_context(app.app_id))])
 SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
-    lambda key: [SealedValue(key.private_key, signing_key_context(key.kid))]
+    lambda key: [(key.private_key, signing_key_context(key.kid))]
 )
 
 
@@ -90,14 +83,13 @@ class SealedCounts:
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
     """Some values of each kind, except signing keys, which are few and all checked."""
-    keys = await database.rows(SOME_SESSION_KEYS, size=SAMPLE)
-    answers = await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)
-    values = [
-        *(value for key in keys for value in SEALED_SESSION_KEYS.values(key)),
-        *(value for answer in answers for value in SEALED_PHONE_ANSWERS.values(answer)),
-        *(value for webhook in await database.rows(ALL_WEBHOOKS) for value in SEALED_WEBHOOKS.values(webhook)),
-        *(value for app in await stored_apps(database) for value in SEALED_APPS.values(app)),
-    ]
+    kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
+        (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE)),
+        (SEALED_PHONE_ANSWERS, await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)),
+        (SEALED_WEBHOOKS, await database.rows(ALL_WEBHOOKS)),
+        (SEALED_APPS, await stored_apps(database)),
+    )
+    values = (value for kind, rows in kinds for row in rows for value in kind.values(row))
     return [(sealed, context) for sealed, context in values if sealed is not None]
 
 

@@ -179,13 +179,13 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             "risk",
             Api.RISK_RANK,
             lambda api: api.risk_rank(app, openid=_OPENID, client_ip=_CLIENT_IP),
-            _is_off("WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
+            Text("{setting} is off", setting="WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
         ),
         _Use(
             "nickname",
             Api.CHECK_TEXT,
             lambda api: api.check_text(app, openid=_OPENID, content=_TEXT),
-            _is_off("WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
+            Text("{setting} is off", setting="WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
         ),
     ]
     if settings.avatar_check != "off":
@@ -193,10 +193,6 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             _Use("avatar", Api.CHECK_PICTURE, lambda api: api.check_picture(app, openid=_OPENID, url=settings.issuer))
         )
     return uses
-
-
-def _is_off(setting: str) -> Title:
-    return Text("{setting} is off", setting=setting)
 
 
 async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: Observed) -> CheckResult:
