@@ -11,8 +11,9 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 from wxauth.problems import Language
 from wxauth.server.checks.result import MARKS, CheckResult
+from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APP_KEYS
+from wxauth.server.dev.wechat import APP_KEYS, DESK_PATH
 
 _PROGRAM: Final = sys.argv[0]
 """Read at the start: `runpy` replaces it while another thread runs an example."""
@@ -52,16 +53,15 @@ def welcome(
     blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
-    left_out |= set() if mcp_url else {"mcp"}
-    left_out |= set() if address else {"network"}
-    left_out |= set() if _is_behind_a_proxy() else {"proxied"}
+    found = {"mcp": mcp_url, "network": address, "proxied": _is_behind_a_proxy()}
+    left_out |= {name for name, value in found.items() if not value}
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
         phone_url=settings.issuer if settings.issuer.startswith("https:") else service_url(settings),  # by a tunnel
         network_url=_url(address, settings.port),
         wechat_url=simulated_url or settings.wechat_base_url,
-        desk_url=f"{simulated_url}/desk/",
-        console_url=f"{service_url(settings)}/admin/",
+        desk_url=f"{simulated_url}{DESK_PATH}",
+        console_url=f"{service_url(settings)}{CONSOLE_PATH}",
         site_url=site_url,
         mcp_url=mcp_url,
         findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {getattr(it.text, language)}" for it in findings),
