@@ -38,7 +38,7 @@ from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.resources import host_of
+from wxauth.server.core.resources import Resource, host_of
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
@@ -178,42 +178,6 @@ class ClaimedAnswer(BaseModel):
     created_at: datetime
     expires_at: datetime = Field(examples=["2026-11-20T08:03:00Z"])
 
-    @classmethod
-    def of(
-        cls,
-        login: SiteLogin,
-        door: Door,
-        resource: ResourceAnswer | None,
-        *,
-        logo: str | None,
-        same_network: bool | None,
-        sso_ttl: int | None,
-    ) -> Self:
-        """The answer for the phone that has claimed a login by this door."""
-        browser = None
-        if login.is_page or login.browser_ip is not None:
-            browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
-        origin = origin_of(login.redirect_uris[0]) if login.redirect_uris else None
-        return cls(
-            id=login.id,
-            client=SiteAnswer(
-                id=login.client_id,
-                title=login.title,
-                logo=logo,
-                origin=origin,
-                host=None if login.client_name is None else host_of(login.client_id),
-                local=is_loopback(urlsplit(login.redirect_uri).hostname),
-            ),
-            resource=resource,
-            browser=browser,
-            same_network=same_network,
-            typed=door is Door.TYPED,
-            sso_ttl=sso_ttl,
-            link=door is Door.LINK,
-            created_at=login.created_at,
-            expires_at=login.scan_ends_at,
-        )
-
 
 class NumberAnswer(BaseModel):
     """The number to show to the person, who types it in the browser."""
@@ -278,9 +242,35 @@ class Scans:
         if door is not Door.LINK:
             doors.SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
-        shown = None if resource is None else ResourceAnswer.of(resource, login.scope, language)
-        logo, sso_ttl = await self.database.value(LOGO, name=login.client_id), self._sso_ttl(login, door)
-        return ClaimedAnswer.of(login, door, shown, logo=logo, same_network=same_network, sso_ttl=sso_ttl)
+        return await self._answer(login, resource, language, same_network=same_network)
+
+    async def _answer(
+        self, login: SiteLogin, resource: Resource | None, language: Language, *, same_network: bool | None
+    ) -> ClaimedAnswer:
+        """What the phone shows that has claimed a login."""
+        door, browser = login.taken_door, None
+        if login.is_page or login.browser_ip is not None:
+            browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
+        is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
+        return ClaimedAnswer(
+            id=login.id,
+            client=SiteAnswer(
+                id=login.client_id,
+                title=login.title,
+                logo=await self.database.value(LOGO, name=login.client_id),
+                origin=origin_of(login.redirect_uris[0]) if login.redirect_uris else None,
+                host=None if login.client_name is None else host_of(login.client_id),
+                local=is_loopback(urlsplit(login.redirect_uri).hostname),
+            ),
+            resource=None if resource is None else ResourceAnswer.of(resource, login.scope, language),
+            browser=browser,
+            same_network=same_network,
+            typed=door is Door.TYPED,
+            sso_ttl=(self.settings.sso_ttl or None) if is_shared and door in doors.MAKES_BROWSER_LOGIN else None,
+            link=door is Door.LINK,
+            created_at=login.created_at,
+            expires_at=login.scan_ends_at,
+        )
 
     def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> ScanForwarded | None:
         """Why a login may not be claimed in this way; None if it may."""
@@ -318,10 +308,6 @@ class Scans:
             return None
         longest = self.settings.admin_fresh_login
         return None if await is_fresh(transaction, session_id, longest=longest, now=now) else LoginTooOld()
-
-    def _sso_ttl(self, login: SiteLogin, door: Door) -> int | None:
-        is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
-        return (self.settings.sso_ttl or None) if is_shared and door in doors.MAKES_BROWSER_LOGIN else None
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
         """Approve what this session has claimed, proved by a new `wx.login`. Idempotent.
