@@ -187,24 +187,19 @@ def quota_command(app_id: str, api: str | None) -> None:
     if api is not None and not api.startswith("/"):
         raise WrongCall("API must be a path, such as /wxa/business/getuserphonenumber")
 
-    async def ask(parts: Parts) -> list[tuple[str, Mapping[str, int] | None]]:
-        app = _with_wechat_token(parts, app_id)
-        if api is not None:
-            return [(api, await parts[WeChatApi].quota(app, api))]
-        return [(path, await quota_of(parts[WeChatApi], app, path)) for path in PATHS_WITH_QUOTA]
+    async def ask(parts: Parts) -> list[dict[str, Any]]:
+        app, items = _with_wechat_token(parts, app_id), []
+        for path in (api,) if api else PATHS_WITH_QUOTA:
+            quota: Mapping[str, int] = {}
+            try:
+                quota = await parts[WeChatApi].quota(app, path)
+            except WeChatBadResponse as exc:
+                if api or exc.errcode not in _HAS_NO_QUOTA:
+                    raise
+            items.append({"cgi_path": path, **{name: quota.get(name) for name in QUOTA_NUMBERS}})
+        return items
 
-    async def quota_of(wechat: WeChatApi, app: App, path: str) -> Mapping[str, int] | None:
-        try:
-            return await wechat.quota(app, path)
-        except WeChatBadResponse as exc:
-            if exc.errcode not in _HAS_NO_QUOTA:
-                raise
-            return None
-
-    items = [
-        {"cgi_path": path, **{name: (quota or {}).get(name) for name in QUOTA_NUMBERS}}
-        for path, quota in _with_parts(ask)
-    ]
+    items = _with_parts(ask)
     show(items, table(items, " ".join(["cgi_path", *QUOTA_NUMBERS])))
 
 

@@ -6,7 +6,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from time import monotonic
@@ -248,12 +248,10 @@ class _Progress:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._began = monotonic()
-        try:
+        self._size = 0
+        with suppress(OSError):
             status = os.fstat(file.fileno())
-        except OSError:
-            self._size = 0
-        else:
-            self._size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+            self._size = status.st_size * stat.S_ISREG(status.st_mode)
 
     def after(self, lines: int) -> str:
         """The progress shown after this number of lines."""
