@@ -32,8 +32,9 @@ from tests.world import (
     until,
     until_locked,
 )
-from wxauth.server.clients.clients import change_client
+from wxauth.server.clients.clients import ClientChanges
 from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.outbound.urls import NameResolver
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
@@ -210,7 +211,9 @@ class House:
 
     async def change(self, name: str = "shop", **changes: Any) -> None:
         """Change a site."""
-        await change_client(self.stage.services.database, name, changes, now=self.stage.clock())
+        services = self.stage.services
+        parts = services.database, services[NameResolver], services.settings
+        await ClientChanges(*parts).change(name, changes, now=self.stage.clock())
 
     async def code(self, phone: Phone | None = None, /, **parameters: str | None) -> str:
         """The code that the shop is sent after a scan."""

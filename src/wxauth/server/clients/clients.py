@@ -196,10 +196,27 @@ class ClientChanges:
     async def change(
         self, name: str, changes: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> AddedClient:
-        """Change these fields of a client. Raises: NotFound, WrongClient."""
+        """Change these fields of a client. A site's sessions continue, with the scopes that the site still has.
+
+        Null, false or empty clears an optional field.
+
+        Raises: NotFound, WrongClient.
+        """
         changes = _with_known_resources(changes, self.settings.resources)
         reserved = await self._check(changes)
-        return await change_client(self.database, name, changes, reserved=reserved, by=by, now=now)
+        async with self.database.begin() as transaction:
+            client = await transaction.row(rows.LOCK, name=name)
+            if client is None:
+                raise NotFound(NO_SUCH_CLIENT)
+            new = build_client(name, _merged(client, changes), stored=client)
+            _refuse_reserved(new, reserved)
+            values = new.model_dump()
+            if fields := [field for field, value in values.items() if value != getattr(client, field)]:
+                client = client.model_copy(update=values)
+                await transaction.run(rows.CHANGE, client=new)
+                data = {"name": name, "scopes": client.scopes, "fields": fields}
+                await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
+        return client
 
     async def _check(self, values: Mapping[str, Any]) -> Collection[str]:
         """Check what these fields refer to: apps of the right kind, and where logout tokens may be sent.
@@ -238,36 +255,6 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
         left = await database.value(rows.SESSIONS_LEFT, name=client.name)
         raise NameTaken(NAME_TAKEN if left is None else f"{NAME_REMOVED}: {left} are left")
     return None if secret is None else Credentials(client.name, secret)
-
-
-async def change_client(
-    database: Database,
-    name: str,
-    changes: Mapping[str, Any],
-    *,
-    reserved: Collection[str] = (),
-    by: Actor = OPERATOR,
-    now: datetime,
-) -> AddedClient:
-    """Change some fields of a client. A site's sessions continue, with the scopes that the site still has.
-
-    Null, false or empty clears an optional field. `reserved` are names that no site may have.
-
-    Raises: NotFound, WrongClient.
-    """
-    async with database.begin() as transaction:
-        client = await transaction.row(rows.LOCK, name=name)
-        if client is None:
-            raise NotFound(NO_SUCH_CLIENT)
-        new = build_client(name, _merged(client, changes), stored=client)
-        _refuse_reserved(new, reserved)
-        values = new.model_dump()
-        if fields := [field for field, value in values.items() if value != getattr(client, field)]:
-            client = client.model_copy(update=values)
-            await transaction.run(rows.CHANGE, client=new)
-            data = {"name": name, "scopes": client.scopes, "fields": fields}
-            await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
-    return client
 
 
 async def renew_secret(
