@@ -1,7 +1,6 @@
 """The tokens of a site: `/v1/token` exchanges codes and refresh tokens for them, `/v1/revoke` ends them."""
 
 import re
-from base64 import urlsafe_b64encode
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -44,6 +43,7 @@ from wxauth.server.site_logins.targets import Access
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.texts import hash_of
 from wxauth.tokens.claims import is_document
+from wxauth.tokens.keys import base64url
 from wxauth.tokens.verifier import Verifier
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
@@ -74,7 +74,7 @@ def challenge_of(verifier: str) -> str | None:
     """The challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
     if not _VERIFIER.fullmatch(verifier):
         return None
-    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    return base64url(sha256(verifier.encode()).digest()).decode()
 
 
 class Granted(NamedTuple):

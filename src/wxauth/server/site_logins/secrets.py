@@ -7,7 +7,6 @@ trying them all.
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
@@ -15,6 +14,7 @@ from uuid import UUID
 from wxauth.errors import NotFound
 from wxauth.server.core.sealing import derive_key
 from wxauth.texts import hash_of
+from wxauth.tokens.keys import base64url
 
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 """The form of a scene, and of the id in a page's URLs."""
@@ -28,7 +28,7 @@ _SCENE_LENGTH: Final = 22
 
 def new_scene() -> str:
     """128 random bits, in characters that every scanner preserves."""
-    return urlsafe_b64encode(secrets.token_bytes(_SCENE_BYTES)).rstrip(b"=").decode()
+    return secrets.token_urlsafe(_SCENE_BYTES)
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
@@ -59,8 +59,7 @@ def log_out_field(login: str) -> str:
 
 
 def _derived(cookie: str, what: str, value: str) -> str:
-    digest = hmac.digest(cookie.encode(), f"{what} {value}".encode(), "sha256")
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return base64url(hmac.digest(cookie.encode(), f"{what} {value}".encode(), "sha256")).decode()
 
 
 class UserCodes:
