@@ -29,7 +29,7 @@ from wxauth.errors import (
 )
 from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.server.checks.rows import UserSample
-from wxauth.server.core.addresses import plain_address
+from wxauth.server.core.addresses import numeric_addresses_of, plain_address
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.terminal import Text
@@ -343,19 +343,11 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     if is_loopback(host):  # of which the issuer's own check makes one remark, for all apps
         text = "WeChat takes no callback to {issuer}: set WXAUTH_ISSUER"
         return good(name, text, issuer=settings.issuer)
-    if issuer.scheme != "https" or issuer.port is not None or _is_address(host):
+    if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
         text = "WXAUTH_ISSUER {issuer} cannot be one: it must be https, with a name and without a port"
         return bad(name, text, issuer=settings.issuer)
     text = "in WeChat's console, enter {host}; set WXAUTH_CHECK_FILES for the file it asks for"
     return good(name, text, host=host)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        plain_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:

@@ -232,18 +232,14 @@ class Visits:
             outcome = VisitOutcome.SERVER_ERROR
         DOORS.count(door, _COUNTED.get(outcome, DoorOutcome.FAILED))
         try:
-            await self._fail(visit, outcome)
+            async with self.database.begin() as transaction:
+                locked = await transaction.row(rows.LOCK, id=visit.id, now=self.clock())
+                if locked is not None and locked.outcome is None:
+                    locked.stage, locked.outcome = Stage.REFUSED, outcome
+                    await rows.save(transaction, locked)
         except StorageUnavailable:
             log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
         return outcome
-
-    async def _fail(self, visit: SiteLogin, outcome: VisitOutcome) -> None:
-        """Store that nobody has logged in by a visit, and why."""
-        async with self.database.begin() as transaction:
-            locked = await transaction.row(rows.LOCK, id=visit.id, now=self.clock())
-            if locked is not None and locked.outcome is None:
-                locked.stage, locked.outcome = Stage.REFUSED, outcome
-                await rows.save(transaction, locked)
 
     async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
         """Exchange WeChat's code, find or create the user, and make the site's code.

@@ -195,9 +195,8 @@ class Simulator:
         """How often each app's quotas were cleared, by month."""
         self._faces: dict[str, list[Any]] = {}
         """By verify_id, what must be repeated to learn the result, and the result."""
-        self._minute = 0
-        self._this_minute: Counter[tuple[Api, str]] = Counter()
-        """Calls by API and person within `_minute`."""
+        self._by_minute: Counter[tuple[int, str, Api]] = Counter()
+        """Calls by minute, person and API."""
 
     def now(self) -> int:
         """Seconds since the epoch."""
@@ -293,11 +292,9 @@ class Simulator:
         require(self._today[today] <= quota, _OVER_QUOTA.get(api, 45009))
 
     def _count_in_minute(self, api: Api, whose: str, *, at_most: int, errcode: int) -> None:
-        minute = int(self._clock() // 60)
-        if minute != self._minute:
-            self._minute, self._this_minute = minute, Counter()
-        self._this_minute[api, whose] += 1
-        require(self._this_minute[api, whose] <= at_most, errcode)
+        minute = (int(self._clock() // 60), whose, api)
+        self._by_minute[minute] += 1
+        require(self._by_minute[minute] <= at_most, errcode)
 
     def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
         openid = text_in(values, "openid")
