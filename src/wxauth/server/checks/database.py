@@ -75,7 +75,7 @@ SELDOM: Final = 15 * 60
 
 async def check_database(
     settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
-) -> AsyncGenerator[CheckResult, None]:
+) -> AsyncGenerator[CheckResult | None, None]:
     """Check the server, its clock, the schema, the keys, and whether encrypted values can be decrypted."""
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
@@ -86,9 +86,7 @@ async def check_database(
             if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
                 return
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
-                advice = judge_wal(await database.one(READ_WAL))
-                if advice is not None:
-                    yield advice
+                yield judge_wal(await database.one(READ_WAL))
             if unlimited := await missing_limits(database):
                 yield bad(
                     "database limits",
@@ -96,16 +94,13 @@ async def check_database(
                     "as its administrator: {to_run}",
                     to_run="; ".join(unlimited),
                 )
-            if (pooler := await _judge_pooler(database)) is not None:
-                yield pooler
+            yield await _judge_pooler(database)
             name = "stored"
             now = clock()
             upkeep = await database.one(READ_UPKEEP, tables=[*all_tables().tables], idle_since=now - LONG_IDLE)
             for neglected in judge_upkeep(upkeep):
                 yield neglected
-            certificate = judge_certificate(await certificate_of(database), now=now)
-            if certificate is not None:
-                yield certificate
+            yield judge_certificate(await certificate_of(database), now=now)
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:

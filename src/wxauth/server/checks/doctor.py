@@ -122,13 +122,17 @@ async def _forward(app: App, settings: Settings, clock: Clock) -> list[CheckResu
     return await _results_of(f"wechat {app.app_id} push_forward", check)
 
 
-async def _results_of(name: str, check: AsyncGenerator[CheckResult, None]) -> list[CheckResult]:
-    """The results of a check. A failure of the check itself is a result, too, and the other checks continue."""
+async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]) -> list[CheckResult]:
+    """The results of a check, in which None is none.
+
+    A failure of the check itself is a result, too, and the other checks continue.
+    """
     results: list[CheckResult] = []
     try:
         async with asyncio.timeout(LONGEST_CHECK_SECONDS), aclosing(check):
             async for result in check:
-                results.append(result)  # noqa: PERF401 - the results before a failure are kept
+                if result is not None:
+                    results.append(result)  # noqa: PERF401 - the results before a failure are kept
     except TimeoutError:
         text = "not checked to the end in {seconds:g} s"
         results.append(bad(name, text, seconds=LONGEST_CHECK_SECONDS))

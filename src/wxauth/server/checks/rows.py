@@ -137,7 +137,7 @@ class RoleRights:
     def missing_to_migrate(self) -> str | None:
         """The GRANT that this role lacks to change the schema; None if it lacks none."""
         if self.schema is None:
-            return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
+            return self.missing_to_serve
         if not self.may_create:
             return f"GRANT CREATE ON SCHEMA {self.schema} TO {self.role}"
         if self.owner is not None:
