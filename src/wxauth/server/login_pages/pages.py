@@ -55,8 +55,6 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
 )
-FAILURES: Final = (NotFound, OAuthError, Unanswerable, SentBack, RateLimited, StorageUnavailable)
-"""What a browser gets a page for, or is sent back with."""
 DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
 _IN_WECHAT: Final = "MicroMessenger"
@@ -155,30 +153,28 @@ class Pages:
         return Browser(self.device.ip, self.device.user_agent, known, login or "", is_web_view=in_web_view)
 
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
-        """The answer to a browser: a redirect, or a page. `gone` names the page for what no longer exists."""
+        """The answer to a browser: a redirect, or a page. `gone` names the page for what no longer exists.
+
+        The log names a failure after which the page advises to try again.
+        """
         try:
             answer = await work
-        except FAILURES as exc:
-            return self.of_failure(exc, gone=gone)
+        except NotFound:
+            return self.message(gone, status=404)
+        except SentBack as exc:
+            return self.sent(exc.onward(self.settings))
+        except Unanswerable as exc:
+            return self._mistake(exc)
+        except OAuthError:
+            return self._mistake(Unanswerable(Mistake.REQUEST))
+        except (RateLimited, StorageUnavailable) as exc:
+            self.request.scope[PROBLEM_KEY] = exc
+            if isinstance(exc, PressesUsedUp):
+                return self.message("used_up", status=exc.status)
+            page = self.message("limited" if isinstance(exc, RateLimited) else "away", status=exc.status)
+            page.headers.update(exc.headers())
+            return page
         return self.sent(answer) if isinstance(answer, Onward) else answer
-
-    def of_failure(self, failure: Exception, *, gone: str = "visit_gone") -> Response:
-        """The answer to one of `FAILURES`. The log names it, if it advises to try again."""
-        match failure:
-            case NotFound():
-                return self.message(gone, status=404)
-            case SentBack():
-                return self.sent(failure.onward(self.settings))
-            case Unanswerable():
-                return self._unanswerable(failure)
-            case RateLimited() | StorageUnavailable():
-                self.request.scope[PROBLEM_KEY] = failure
-                if isinstance(failure, PressesUsedUp):
-                    return self.message("used_up", status=failure.status)
-                page = self.message("limited" if isinstance(failure, RateLimited) else "away", status=failure.status)
-                page.headers.update(failure.headers())
-                return page
-        return self._mistake(Mistake.REQUEST)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
         """Set a cookie that the browser keeps until it is closed."""
@@ -329,18 +325,15 @@ class Pages:
         """A page with instructions, for anybody who opens its URL: `device` or `link`."""
         return self.message(name, other_language=self._in_other_language("", {}))
 
-    def _unanswerable(self, refusal: Unanswerable) -> Response:
+    def _mistake(self, refusal: Unanswerable) -> Response:
         """The page for a request whose redirect URI cannot be trusted: it names the site, and the URI received."""
-        about = []
+        about = [self._text(refusal.mistake)]
         if refusal.site is not None:
             title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site)
             about.append(self._text("asking_site", site=title if origin is None else f"{title}, {origin}"))
         if refusal.received is not None:
             about.append(self._text("received", received=refusal.received or "—"))
-        return self._mistake(refusal.mistake, *about)
-
-    def _mistake(self, mistake: Mistake, *about: str) -> Response:
-        return self.message("mistake", about=[self._text(mistake), *about], status=400)
+        return self.message("mistake", about=about, status=400)
 
     def _of_site(
         self,

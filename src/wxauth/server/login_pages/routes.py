@@ -69,7 +69,7 @@ class LoginPages:
     pages: PagesDep
 
     async def show(self, text: str) -> Onward | Response:
-        """The answer to a request with these parameters, still encoded. Raises: as `FAILURES`."""
+        """The answer to a request with these parameters, still encoded. Raises: what `Pages.answer` answers."""
         pages, browser = self.pages, self.pages.browser
         parameters = parse_parameters(text)
         asked = await self.site_requests.check(parameters, ip=browser.ip)
