@@ -310,6 +310,18 @@ async def make_support(client: httpx.AsyncClient, rows: asyncpg.Connection, answ
     return Admin(client, answer)
 
 
+async def recorded(
+    rows: asyncpg.Connection, fields: str, where: str = "true", *values: object
+) -> list[tuple[Any, ...]]:
+    """These fields of the events, the oldest first: `await recorded(rows, "type, data", BESIDE_LOGINS)`."""
+    found = await rows.fetch(f"SELECT {fields} FROM events WHERE {where} ORDER BY id", *values)
+
+    def plain(name: str, value: Any) -> Any:
+        return json.loads(value) if name == "data" else str(value) if name in ("user_id", "ip") and value else value
+
+    return [tuple(plain(*field) for field in event.items()) for event in found]
+
+
 async def set_roles(rows: asyncpg.Connection, *roles: str, user_id: str | UUID | None = None) -> None:
     """Set the roles of a user, or of everybody."""
     await rows.execute("UPDATE users SET roles = $1 WHERE $2::uuid IS NULL OR id = $2", roles, user_id)

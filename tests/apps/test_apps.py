@@ -22,7 +22,7 @@ from tests.fakes import APP, LOGO, SECRET_KEY, Secrets, content_of, logo_of
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
-from tests.world import Admin, Body, Rows, Stage, body_of, set_roles, until
+from tests.world import Admin, Body, Rows, Stage, body_of, recorded, set_roles, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import secret_key_bytes
@@ -488,8 +488,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
         [LATER, "database", "disabled"],
     ]
     assert (await apps("remove", LATER)).stdout == f"removed {LATER}\n"
-    events = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
-    assert [tuple(event) for event in events] == [
+    assert await recorded(rows, "type, actor, app_id") == [
         (kind, "operator", LATER) for kind in ("app.added", *["app.changed"] * 10, "app.removed")
     ]
 

@@ -224,9 +224,7 @@ async def test_a_users_session_keys_are_those_of_mini_programs(stage: Stage) -> 
 
 
 @pytest.mark.oldest_postgres
-async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(
-    stage: Stage,
-) -> None:
+async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(stage: Stage) -> None:
     stage = await stage.replica(risk_policy="block", nickname_check="block")
     named = await stage.login("risky-4", app_id=MOBILE, nickname="risky")
     assert named["user"]["nickname"] == "risky"  # WeChat judges names for mini-programs alone

@@ -656,9 +656,7 @@ async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: 
         ("{good}_not", []),
     ],
 )
-def test_a_migration_that_is_not_possible_is_one_clear_line(
-    database_url: str, tmp_path: Path, url: str, arguments: list[str]
-) -> None:
+def test_an_impossible_migration_is_one_line(database_url: str, tmp_path: Path, url: str, arguments: list[str]) -> None:
     good, query = database_url.split("?")
     wrong = url.format(port=free_port(), good=good) + (f"?{query}" if "{good}" in url else "")
     assert "hunter2" not in refusal("migrate", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": wrong})

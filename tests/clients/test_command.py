@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import APP, LOGO, Secrets, content_of, service_env
 from tests.processes import Command, make_command, run
 from tests.sweeps import swept
-from tests.world import CALLBACK, Body, Client, Rows
+from tests.world import CALLBACK, Body, Client, Rows, recorded
 from wxauth.server.clients.clients import NAME_RULE
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
@@ -83,8 +83,7 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     removed = await clients.do("remove", "billing")
     assert (removed.stdout, removed.stderr) == ("removed billing\n", "")
     assert await status_with(client, credentials) == 401
-    events = await rows.fetch("SELECT type, actor FROM events ORDER BY id")
-    assert [tuple(event) for event in events] == [("client.added", "operator"), ("client.removed", "operator")]
+    assert await recorded(rows, "type, actor") == [("client.added", "operator"), ("client.removed", "operator")]
 
 
 async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Clients, rows: Rows) -> None:

@@ -158,9 +158,7 @@ async def test_ssl_cert_file_counts_for_the_database(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_serve_before_migrate_names_the_command_and_serves_once_it_has_run(
-    empty_database_url: str, tmp_path: Path, workers: int
-) -> None:
+def test_serve_names_migrate_and_serves_once_it_has_run(empty_database_url: str, tmp_path: Path, workers: int) -> None:
     port = free_port()
     env = service_env(empty_database_url, wechat_base_url=NOBODY, port=port, workers=workers)
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command, (served := Server(command, port)).client:

@@ -400,9 +400,7 @@ def test_the_environment_comes_before_the_env_file_and_that_before_files(load: L
     assert load(**REQUIRED, AUDIENCE="environment").audience == "environment"
 
 
-def test_the_folder_of_the_secret_files_is_configurable(
-    load: Load, place: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_secret_files_may_be_in_any_folder(load: Load, place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (place / "secrets" / "wxauth_audience").write_text("usual")
     folder = tmp_path_factory.mktemp("credentials")
     (folder / "wxauth_audience").write_text("own")

@@ -67,9 +67,7 @@ def test_a_code_of_ones_own_app_logs_in_and_the_phone_number_comes_along(client:
     assert (me["app_id"], me["phone"]) == (OWN["WXAUTH_APP_ID"], "+8613800138000")
 
 
-def test_beside_ones_own_app_nothing_is_said_or_known_of_a_simulation(
-    dev: Running, client: httpx.Client, wechat_url: str
-) -> None:
+def test_beside_ones_own_app_nothing_knows_of_a_simulation(dev: Running, client: httpx.Client, wechat_url: str) -> None:
     problem_of(client.post("/v1/login", json={"code": "bob", "app_id": APPS[1]["app_id"]}), "unknown_app", 400)
     unknown = problem_of(client.post("/v1/login", json={"code": "0-nobody"}), "invalid_code", 400)
     assert "simulated" not in unknown["detail"]
@@ -141,9 +139,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.no_signing_key
-def test_at_a_terminal_the_secret_is_asked_for_unseen_and_kept(
-    starts: Starts, tmp_path: Path, terminal: tuple[int, int]
-) -> None:
+def test_a_terminal_asks_for_the_secret_unseen_once(starts: Starts, tmp_path: Path, terminal: tuple[int, int]) -> None:
     secret, kept = OWN["WXAUTH_APP_SECRET"], tmp_path / f".wxauth/app_secret_{OWN['WXAUTH_APP_ID']}"
     assert "BAD" in starts("a-wrong-one")
     assert not kept.exists()

@@ -213,9 +213,7 @@ async def test_a_notice_is_encrypted_for_an_app_with_a_key(phone: Phone) -> None
     ],
     ids=["503", "success", "ErrCode 1", "down"],
 )
-async def test_a_notice_that_is_not_taken_is_repeated_signed_anew(
-    phone: Phone, refusal: httpx.Response | Exception
-) -> None:
+async def test_a_notice_that_is_refused_is_signed_anew(phone: Phone, refusal: httpx.Response | Exception) -> None:
     phone.shop.answers += [refusal, refusal, httpx.Response(200, text="<xml><ErrCode>0</ErrCode></xml>")]
     assert await phone.pay() == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": False}
     for _ in range(2):

@@ -8,7 +8,7 @@ import pytest
 from tests.fakes import APP, Secrets, service_env
 from tests.processes import Command, make_command
 from tests.receiver import Receiver
-from tests.world import LogIn, Rows
+from tests.world import LogIn, Rows, recorded
 from wxauth.server.core.services import Services
 from wxauth.server.events.webhook_deliveries import Deliveries, place_events
 
@@ -42,8 +42,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, r
     assert "not shown again" in renewed.stderr
     assert printed["secret"] not in renewed.stdout
     assert (await webhooks("remove", "orders")).stdout == "removed orders\n"
-    kinds = await rows.fetch("SELECT type, actor FROM events ORDER BY id")
-    assert [tuple(kind) for kind in kinds] == [
+    assert await recorded(rows, "type, actor") == [
         (f"webhook.{act}", "operator") for act in ("added", "changed", "secret_renewed", "removed")
     ]
 

@@ -327,9 +327,7 @@ def test_a_flood_of_unknown_keys_reads_them_seldom_and_delays_nobody(service: Se
         front.answers.set()
 
 
-async def test_a_key_is_known_when_it_is_new_and_refused_when_it_is_withdrawn(
-    services: dict[str, Service], wxauth: Wxauth
-) -> None:
+async def test_a_key_is_known_when_new_and_refused_once_withdrawn(services: dict[str, Service], wxauth: Wxauth) -> None:
     offline = {name: each for name, each in services.items() if not each.language.asks and each.away is not None}
     former = wxauth.issuer.token
     token = await wxauth.issuer.rotate()

@@ -244,9 +244,7 @@ def test_an_agent_is_approved_on_the_phone(
     assert phone.shown["client"]["local"] is True
 
 
-async def test_an_agent_renews_its_token_until_it_is_ended_on_the_phone(
-    registered: dict[str, str], phone: Phone
-) -> None:
+async def test_an_agent_renews_its_token_until_the_phone_ends_it(registered: dict[str, str], phone: Phone) -> None:
     class Page:
         """Approved once. The agent's own page is not served."""
 

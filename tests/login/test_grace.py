@@ -13,7 +13,7 @@ from tests.pictures.test_picture_checks import push_verdict, trace_ids, upload
 from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
-from tests.world import NUMBER, Admin, Body, Client, LogIn, Rows, Stage, add_client, leave, set_roles
+from tests.world import NUMBER, Admin, Body, Client, LogIn, Rows, Stage, add_client, leave, recorded, set_roles
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.events.webhook_deliveries import place_events
 from wxauth.server.housekeeping.housekeeping import sweep_now
@@ -36,8 +36,7 @@ async def alice(login: LogIn, client: Client) -> Body:
 
 
 async def types(rows: Rows, user: Body) -> list[str]:
-    found = await rows.fetch("SELECT type FROM events WHERE user_id = $1 ORDER BY id", user["user"]["id"])
-    return [row["type"] for row in found]
+    return [kind for (kind,) in await recorded(rows, "type", "user_id = $1", user["user"]["id"])]
 
 
 async def stored(rows: Rows, login: Body) -> Any:
@@ -54,12 +53,10 @@ async def test_who_leaves_is_signed_out_everywhere_at_once(stage: Stage) -> None
     for session in (alice, other):
         problem_of(await stage.me(session), "invalid_token", 401)
         problem_of(await stage.refresh(session), "session_revoked", 400)
-    events = await stage.rows.fetch(
-        "SELECT type, actor, data FROM events WHERE type IN ('session.ended', 'user.leaving') ORDER BY id"
-    )
-    assert [event["actor"] for event in events] == [alice["user"]["id"]] * 2
-    assert {event["type"]: event["data"] for event in events}["user.leaving"] == f'{{"erase_at": "{LATER}"}}'
-    assert '"reason": "leaving"' in {event["type"]: event["data"] for event in events}["session.ended"]
+    events = await recorded(stage.rows, "actor, type, data", "type IN ('session.ended', 'user.leaving')")
+    assert [actor for actor, *_ in events] == [alice["user"]["id"]] * 2
+    told = {kind: data for _, kind, data in events}
+    assert (told["user.leaving"], told["session.ended"]["reason"]) == ({"erase_at": LATER}, "leaving")
 
 
 @pytest.mark.parametrize("profile", [{}, {"nickname": "Alice"}], ids=["plain", "with a name"])
@@ -96,8 +93,8 @@ async def test_at_the_time_housekeeping_erases_the_person(stage: Stage, alice: B
     stage.clock.advance(seconds=1)
     await sweep_now(stage.services)
     assert await stage.number("users") == 0
-    [erased] = await stage.rows.fetch("SELECT actor, user_id::text FROM events WHERE type = 'user.erased'")
-    assert tuple(erased) == (alice["user"]["id"], alice["user"]["id"])
+    erased = await recorded(stage.rows, "actor, user_id", "type = 'user.erased'")
+    assert erased == [(alice["user"]["id"], alice["user"]["id"])]
     again = await stage.login("alice", unionid="union-alice", stay=True)
     assert (again["is_new_user"], again["user"]["id"] != alice["user"]["id"]) == (True, True)
 
@@ -165,8 +162,7 @@ async def test_administrators_see_it_and_cancel_it(stage: Stage, alice: Body, ro
         problem_of(await root.ask("PATCH", path, json={"erase_at": value}), "invalid_request", 422)
     assert (await root.change(alice["user"]["id"], erase_at=None))["erase_at"] is None
     assert (await root.change(alice["user"]["id"], erase_at=None))["erase_at"] is None, "and again changes nothing"
-    stayed = await stage.rows.fetch("SELECT actor FROM events WHERE type = 'user.stayed'")
-    assert [event["actor"] for event in stayed] == [root.id]
+    assert await recorded(stage.rows, "actor", "type = 'user.stayed'") == [(root.id,)]
     assert (await stage.login("alice"))["user"]["id"] == alice["user"]["id"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
-from tests.world import LogIn, Rows, Stage, body_of, locked, until_locked
+from tests.world import LogIn, Rows, Stage, body_of, locked, recorded, until_locked
 from wxauth.server.login import login_rows
 from wxauth.server.service.build import Waits
 
@@ -160,11 +160,8 @@ async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all
     assert (await stage.login("alice", unionid="union-bob"))["user"]["id"] == holder["user"]["id"]
     assert (await stage.login("alice", app=OTHER_APP))["user"]["id"] == holder["user"]["id"]
     assert (await people(stage.rows))[:2] == (1, 3)
-    event = await stage.rows.fetchrow(
-        "SELECT user_id::text, actor, data->>'former_id' FROM events WHERE type = 'user.merged'"
-    )
-    assert event is not None
-    assert tuple(event) == (holder["user"]["id"], "system", former["user"]["id"])
+    [merged] = await recorded(stage.rows, "user_id, actor, data", "type = 'user.merged'")
+    assert merged == (holder["user"]["id"], "system", {"former_id": former["user"]["id"]})
     # A token of the former id is refused here, and a refresh gives one of the remaining user's.
     assert (await stage.me(elsewhere)).status_code == 401
     assert (await stage.refresh(elsewhere)).json()["user"]["id"] == holder["user"]["id"]

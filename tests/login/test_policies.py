@@ -1,7 +1,6 @@
 """`RISK_POLICY` and `NICKNAME_CHECK`: WeChat's verdicts on newcomers and names; without a verdict, logins continue."""
 
 import asyncio
-import json
 
 import httpx
 import pytest
@@ -10,7 +9,7 @@ from tests.database_proxy import Proxy
 from tests.loops import let_pass
 from tests.metrics import scrape
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, Stage, bearer, make_admin, set_roles, until
+from tests.world import BESIDE_LOGINS, Body, Stage, bearer, make_admin, recorded, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api
 from wxauth.server.dev.wechat.controls import openid_of
@@ -53,8 +52,7 @@ async def blocking(stage: Stage) -> Stage:
 async def events_of(stage: Stage) -> list[tuple[str, str, Body]]:
     """Type, actor and data of each event, after the background work has ended."""
     await stage.services[Background].drain()
-    events = await stage.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
-    return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
+    return await recorded(stage.rows, "type, actor, data", BESIDE_LOGINS)
 
 
 async def kinds_of(stage: Stage) -> list[str]:
@@ -307,10 +305,8 @@ async def test_a_newcomer_who_is_merged_while_wechat_is_asked_is_judged_as_the_u
     assert (await root.merge(newcomer, into=alice["user"]["id"])).status_code == 200
     await login
     await judging.services[Background].drain()
-    told = await stage.rows.fetch(
-        "SELECT type, user_id::text FROM events WHERE type IN ('user.banned', 'risk.flagged')"
-    )
-    assert [tuple(row) for row in told] == [(event, alice["user"]["id"])]
+    told = await recorded(stage.rows, "type, user_id", "type IN ('user.banned', 'risk.flagged')")
+    assert told == [(event, alice["user"]["id"])]
 
 
 # Names.

@@ -63,9 +63,7 @@ async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(stage: 
 
 
 @pytest.mark.oldest_postgres
-async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user_and_in_their_export(
-    stage: Stage, root: Admin
-) -> None:
+async def test_refusals_of_logins_and_refreshes_are_found_by_the_user_and_exported(stage: Stage, root: Admin) -> None:
     alice = await stage.login("alice")
     user_id = alice["user"]["id"]
     await root.change(user_id, status="disabled")

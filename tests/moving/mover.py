@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from tests.world import Stage
+from tests.world import Stage, recorded
 from wxauth.errors import Title
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, JsonLines, NumberedLine, export_users
@@ -77,7 +77,7 @@ class Mover:
         return user
 
     async def events(self) -> list[tuple[str, str]]:
-        return [tuple(row) for row in await self.stage.rows.fetch("SELECT type, actor FROM events ORDER BY id")]
+        return await recorded(self.stage.rows, "type, actor")
 
     async def export(self, *, is_csv: bool = False) -> bytes:
         written = io.BytesIO()

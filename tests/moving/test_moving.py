@@ -45,6 +45,7 @@ from tests.world import (
     bearer,
     leave,
     locked,
+    recorded,
     set_roles,
     until,
 )
@@ -586,8 +587,8 @@ async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_o
     assert await mover.import_lines(patch) == (0, 0, 1, 0)
     assert await mover.import_lines(patch, takes_attributes=True) == (0, 1, 0, 0)
     assert await stored() == {"shop": {"id": 7, "city": "上海"}}
-    told = await mover.stage.rows.fetch("SELECT data FROM events WHERE type = 'user.attributes_changed' ORDER BY id")
-    assert [json.loads(each["data"]) for each in told] == [{"names": ["shop", "tier"]}] * 2
+    told = await recorded(mover.stage.rows, "data", "type = 'user.attributes_changed'")
+    assert told == [({"names": ["shop", "tier"]},)] * 2
     large = [{**ALICE, "attributes": {name: "x" * 1500}} for name in ("shop", "more")]
     assert await mover.import_lines(*large, takes_attributes=True) == (0, 1, 0, 1)
     assert mover.refusals == [(2, "attributes")]
@@ -635,8 +636,7 @@ async def test_events_say_all_that_a_line_adds_once(mover: Mover) -> None:
         return {"document": document, "version": version, "given_at": given, "withdrawn_at": withdrawn}
 
     async def told() -> list[tuple[str, str, Any]]:
-        events = await mover.stage.rows.fetch("SELECT type, user_id::text, data FROM events ORDER BY id")
-        return [(event["type"], event["user_id"], json.loads(event["data"])) for event in events]
+        return await recorded(mover.stage.rows, "type, user_id, data")
 
     line = {
         **FULL,

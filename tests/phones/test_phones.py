@@ -28,6 +28,7 @@ from tests.world import (
     bearer,
     leave,
     locked,
+    recorded,
     set_roles,
     until,
     until_locked,
@@ -87,8 +88,7 @@ async def sweep_after(stage: Stage, time: timedelta) -> None:
 
 async def events_of(stage: Stage, kinds: str = BESIDE_LOGINS) -> list[tuple[Any, ...]]:
     """Type, actor, user and data of each event."""
-    events = await stage.rows.fetch(f"SELECT type, actor, user_id::text, data FROM events WHERE {kinds} ORDER BY id")
-    return [tuple(event) for event in events]
+    return await recorded(stage.rows, "type, actor, user_id, data", kinds)
 
 
 # Binding.
@@ -103,7 +103,7 @@ async def test_the_number_behind_a_code_is_bound(stage: Stage, name: str) -> Non
     assert await stage.user(alice) == answer.json()
     assert (await stage.user(bob))["phone"] is None
     user_id = alice["user"]["id"]
-    assert await events_of(stage) == [("user.phone_bound", user_id, user_id, "{}")]
+    assert await events_of(stage) == [("user.phone_bound", user_id, user_id, {})]
     assert await stage.number(f"events WHERE type = 'user.phone_bound' AND app_id = '{APPS[0]['app_id']}'") == 1
 
 
@@ -261,9 +261,9 @@ async def test_a_number_moves_to_who_verifies_it_last(stage: Stage) -> None:
     assert shown == {**alice["user"], "phone": None, "phone_verified": None}, "nothing else has changed"
     alice_id, bob_id = alice["user"]["id"], bob["user"]["id"]
     assert await events_of(stage) == [
-        ("user.phone_bound", alice_id, alice_id, "{}"),
-        ("user.phone_bound", bob_id, bob_id, "{}"),
-        ("user.phone_removed", "system", alice_id, '{"reason": "moved"}'),
+        ("user.phone_bound", alice_id, alice_id, {}),
+        ("user.phone_bound", bob_id, bob_id, {}),
+        ("user.phone_removed", "system", alice_id, {"reason": "moved"}),
     ]
     assert (await stage.bind(alice, code)).json()["phone"] is None, "an earlier tap takes nothing back"
     stage.clock.now += A_SECOND
@@ -724,7 +724,7 @@ async def test_people_remove_their_own_number(stage: Stage, alice: Body) -> None
     shown = await stage.user(alice)
     assert (shown["phone"], shown["phone_verified"], shown["nickname"]) == (None, None, "Alice")
     user = alice["user"]
-    assert await events_of(stage, REMOVALS) == [("user.phone_removed", user["id"], user["id"], "{}")]
+    assert await events_of(stage, REMOVALS) == [("user.phone_removed", user["id"], user["id"], {})]
     assert (await stage.bind(alice, stage.phone_code())).json()["phone"] == NUMBER
 
 
@@ -752,7 +752,7 @@ async def test_staff_remove_a_number(stage: Stage, alice: Body, root: Admin) -> 
     user_id = alice["user"]["id"]
     for _ in range(2):
         assert (await root.ask("DELETE", f"/users/{user_id}/phone")).status_code == 204
-    assert await events_of(stage, REMOVALS) == [("user.phone_removed", root.id, user_id, "{}")]
+    assert await events_of(stage, REMOVALS) == [("user.phone_removed", root.id, user_id, {})]
     assert (await stage.user(alice))["phone"] is None
     problem_of(await root.ask("DELETE", f"/users/{root.id}/phone"), "insufficient_role", 403)
 
@@ -769,8 +769,8 @@ async def test_staff_clear_a_name_and_a_picture(stage: Stage, alice: Body, root:
     assert (shown["nickname"], shown["avatar_url"]) == (None, None)
     assert (await stage.client.get(url)).status_code == 404, "the stored picture is gone"
     assert await events_of(stage, f"actor = '{root.id}' AND user_id = '{user_id}'") == [
-        ("user.profile_changed", root.id, user_id, '{"fields": ["nickname"]}'),
-        ("user.profile_changed", root.id, user_id, '{"fields": ["avatar_url"]}'),
+        ("user.profile_changed", root.id, user_id, {"fields": ["nickname"]}),
+        ("user.profile_changed", root.id, user_id, {"fields": ["avatar_url"]}),
     ]
 
 
@@ -798,7 +798,7 @@ async def test_an_operator_removes_a_number(stage: Stage, alice: Body, database_
     user_id = alice["user"]["id"]
     done = await users("set", user_id, "--no-phone")
     assert done.returncode == 0, done.stderr
-    assert await events_of(stage, REMOVALS) == [("user.phone_removed", "operator", user_id, "{}")]
+    assert await events_of(stage, REMOVALS) == [("user.phone_removed", "operator", user_id, {})]
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """`AVATAR_CHECK`: WeChat's verdicts on pictures, which come by message push after the upload."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pictures.test_avatars import encoded, plain
-from tests.world import Body, Stage, bearer, body_of, until
+from tests.world import Body, Stage, bearer, body_of, recorded, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -64,8 +63,7 @@ async def push_verdict(
 
 async def events_of(stage: Stage) -> list[tuple[str, str, Body]]:
     """The events, without those of logins and of uploads."""
-    told = await stage.rows.fetch("SELECT type, actor, data FROM events WHERE actor = 'system' ORDER BY id")
-    return [(event["type"], event["actor"], json.loads(event["data"])) for event in told]
+    return await recorded(stage.rows, "type, actor, data", "actor = 'system'")
 
 
 async def checks_of(stage: Stage) -> dict[tuple[str, str], float]:

@@ -1,6 +1,5 @@
 """Messages that WeChat pushes, and how they are sent."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
@@ -12,7 +11,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, Stage, send_push
+from tests.world import BESIDE_LOGINS, Body, Stage, recorded, send_push
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 from wxauth.server.service.build import Waits
 
@@ -123,7 +122,4 @@ class Inbox:
         return dict(await self.stage.rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
 
     async def events(self) -> list[tuple[Any, ...]]:
-        found = await self.stage.rows.fetch(
-            f"SELECT type, actor, user_id::text, app_id, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
-        )
-        return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
+        return await recorded(self.stage.rows, "type, actor, user_id, app_id, data", BESIDE_LOGINS)

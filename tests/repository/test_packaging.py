@@ -190,9 +190,7 @@ GUARD_MODULES = {"wxauth.errors", "wxauth.texts", "wxauth.problems", "wxauth.tok
     ],
 )
 @pytest.mark.wheel
-def test_an_import_loads_only_its_own_and_what_its_dependencies_load(
-    installed: Path, tmp_path: Path, module: str, own: set[str]
-) -> None:
+def test_an_import_loads_only_its_own_dependencies(installed: Path, tmp_path: Path, module: str, own: set[str]) -> None:
     dependencies = "import sys, fastapi, httpx, pydantic, jose.jwk, pytest; known = {*sys.modules}"
     loading = f"{dependencies}; import {module}; print(*{{*sys.modules}} - known); print(*known)"
     loaded, known = (set(line.split()) for line in run(installed / "python", "-c", loading, cwd=tmp_path).splitlines())

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Body, MakeServices, Stage, bearer
+from tests.world import Body, MakeServices, Stage, bearer, recorded
 from wxauth.server.core.settings import InvalidSettings
 
 UNION = "union-alice"
@@ -29,9 +29,9 @@ async def test_a_login_ends_the_one_before(stage: Stage, fields: Body) -> None:
     assert [await is_open(stage, session) for session in (former, latter)] == [False, True]
     problem_of(await stage.client.get("/v1/verify", headers=bearer(former)), "invalid_token", 401)
     problem_of(await stage.refresh(former), "session_replaced", 400)
-    told = f'{{"reason": "replaced", "session_ids": ["{former["session_id"]}"]}}'
-    ended = await stage.rows.fetch("SELECT actor, data, user_id::text FROM events WHERE type = 'session.ended'")
-    assert ended == [("system", told, latter["user"]["id"])]
+    [ended] = await recorded(stage.rows, "actor, user_id, data", "type = 'session.ended'")
+    told = {"reason": "replaced", "session_ids": [former["session_id"]]}
+    assert ended == ("system", latter["user"]["id"], told)
     assert await stage.number("sessions WHERE revoked_at IS NOT NULL AND session_key IS NULL") == 1
 
 

@@ -19,7 +19,7 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
 from tests.receiver import Receiver, receiving
-from tests.world import Body, Stage, until
+from tests.world import Body, Stage, recorded, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.checks.result import CheckResult
 from wxauth.server.login.records import Refusals
@@ -107,8 +107,8 @@ async def test_what_it_says_counts_from_the_first_token(door: Door) -> None:
     assert told == {"external_id": "10023", "roles": ["member", "editor"], "nickname": "小明"}
     attributes = await door.stage.rows.fetchval("SELECT attributes::text FROM users")
     assert json.loads(attributes) == {"tier": "gold", "has": {}}
-    created = await door.stage.rows.fetchval("SELECT data FROM events WHERE type = 'user.created'")
-    assert json.loads(created) == {"roles": ["member", "editor"]}
+    created = await recorded(door.stage.rows, "data", "type = 'user.created'")
+    assert created == [({"roles": ["member", "editor"]},)]
     assert (await door.stage.login("bob", nickname="Bob"))["user"]["nickname"] == "Bob"
     door.hook.usual = saying(allow=False)
     await door.stage.login.ask("carol")

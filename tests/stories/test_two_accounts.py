@@ -99,9 +99,7 @@ async def test_a_ban_holds_for_another_openid_with_the_users_unionid(stage: Stag
 
 
 @pytest.mark.usefixtures("simulated")
-async def test_at_a_door_that_knows_snapshots_the_second_account_is_none_if_it_has_a_unionid(
-    stage: Stage, rows: Rows
-) -> None:
+async def test_where_snapshots_are_known_the_second_account_is_none_with_a_unionid(stage: Stage, rows: Rows) -> None:
     """Without one, an openid beside that of the first account may be made up."""
     client = (await stage.replica(apps=[*APPS, MOBILE_APP], login_rate_limit="")).client
     root = await make_admin(client, rows, await LogIn(client)("root"))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.processes import Command, run
-from tests.world import BESIDE_LOGINS, LogIn, Stage, bearer, set_roles
+from tests.world import BESIDE_LOGINS, LogIn, Stage, bearer, recorded, set_roles
 
 pytestmark = pytest.mark.process
 
@@ -84,11 +84,7 @@ async def test_an_erased_person_is_gone(stage: Stage, users: Command) -> None:
     erased = await users("erase", user_id, "--yes")
     assert (erased.returncode, erased.stdout, erased.stderr) == (0, f"erased {user_id}\n", "")
     assert await stage.number("users") == 0
-    assert tuple(await stage.rows.fetchrow("SELECT type, actor, data FROM events WHERE type LIKE '%erased'")) == (
-        "user.erased",
-        "operator",
-        '{"former_ids": []}',
-    )
+    assert await recorded(stage.rows, "actor, data", "type = 'user.erased'") == [("operator", {"former_ids": []})]
 
 
 @pytest.mark.parametrize(("reply", "status", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
@@ -145,9 +141,7 @@ async def test_the_list_is_a_table_for_people_and_an_answer_for_programs(stage: 
     assert json.loads(listed.stdout) == (await stage.client.get("/v1/admin/users", headers=bearer(alice))).json()
 
 
-async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_for_programs(
-    stage: Stage, users: Command
-) -> None:
+async def test_a_user_is_a_table_for_people_and_the_services_answer_for_programs(stage: Stage, users: Command) -> None:
     site = await stage.login("alice", nickname="小明")
     alice = await stage.login("alice")
     user = alice["user"]

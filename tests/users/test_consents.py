@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, LogIn, Phone, Rows, Stage, bearer, body_of, set_roles, until_locked
+from tests.world import Body, LogIn, Phone, Rows, Stage, bearer, body_of, recorded, set_roles, until_locked
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
 PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
@@ -45,8 +45,7 @@ async def phone(stage: Stage) -> AgreeingPhone:
 
 
 async def events(rows: Rows) -> list[tuple[str, Any, str]]:
-    recorded = await rows.fetch("SELECT type, data, actor FROM events WHERE type LIKE 'consent.%' ORDER BY id")
-    return [(event["type"], json.loads(event["data"]), event["actor"]) for event in recorded]
+    return await recorded(rows, "type, data, actor", "type LIKE 'consent.%'")
 
 
 async def test_a_document_in_force_is_due_until_the_person_agrees(phone: AgreeingPhone) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, Body, Stage, bearer, body_of, leave, until_locked
+from tests.world import BESIDE_LOGINS, Body, Stage, bearer, body_of, leave, recorded, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -95,11 +95,10 @@ async def test_an_erased_person_is_gone_everywhere(stage: Stage) -> None:
     problem_of(await stage.refresh(answer), "invalid_refresh_token", 400)
     for table in ("users", "identities", "sessions"):
         assert await stage.number(table) == 1
-    told = f"SELECT type, actor, user_id::text, ip, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
-    assert await stage.rows.fetch(told) == [
-        ("session.ended", "system", user_id, None, f'{{"reason": "reused", "session_ids": ["{stolen}"]}}'),
-        ("session.ended", user_id, user_id, None, f'{{"reason": "erased", "session_ids": ["{answer["session_id"]}"]}}'),
-        ("user.erased", user_id, user_id, None, '{"former_ids": []}'),
+    assert await recorded(stage.rows, "type, actor, user_id, ip, data", BESIDE_LOGINS) == [
+        ("session.ended", "system", user_id, None, {"reason": "reused", "session_ids": [stolen]}),
+        ("session.ended", user_id, user_id, None, {"reason": "erased", "session_ids": [answer["session_id"]]}),
+        ("user.erased", user_id, user_id, None, {"former_ids": []}),
     ]
     again = await stage.login("alice")
     assert again["is_new_user"] is True
@@ -148,10 +147,9 @@ async def test_logging_out_everywhere_else_keeps_this_session(stage: Stage) -> N
         problem_of(await stage.me(other), "invalid_token", 401)
     for kept in (mine, bob):
         assert (await stage.me(kept)).status_code == 200
-    ids = ", ".join(f'"{other["session_id"]}"' for other in others)
-    assert await stage.rows.fetch(f"SELECT type, user_id::text, data FROM events WHERE {BESIDE_LOGINS}") == [
-        ("session.ended", mine["user"]["id"], f'{{"reason": "signed_out_elsewhere", "session_ids": [{ids}]}}')
-    ]
+    ended = {"reason": "signed_out_elsewhere", "session_ids": [other["session_id"] for other in others]}
+    told = [("session.ended", mine["user"]["id"], ended)]
+    assert await recorded(stage.rows, "type, user_id, data", BESIDE_LOGINS) == told
 
 
 @pytest.mark.parametrize("which", ["other", "own"])

@@ -1,7 +1,6 @@
 """Two users who become one: by a number that both have verified, or by an operator's word."""
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +14,20 @@ import pytest
 
 from tests.problems import problem_of
 from tests.processes import Command
-from tests.world import NOBODY, NUMBER, Admin, Body, Stage, bearer, body_of, leave, make_admin, set_roles, until_locked
+from tests.world import (
+    NOBODY,
+    NUMBER,
+    Admin,
+    Body,
+    Stage,
+    bearer,
+    body_of,
+    leave,
+    make_admin,
+    recorded,
+    set_roles,
+    until_locked,
+)
 from wxauth.server.dev.wechat import APPS, Simulator
 
 LEFT = "user_authorization_cancellation"
@@ -381,9 +393,7 @@ async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
 
 
 @pytest.mark.parametrize("leaves", ["bob", "alice"])
-async def test_what_came_by_a_merge_is_erased_with_the_account_that_brought_it(
-    make_phone: MakePhone, leaves: str
-) -> None:
+async def test_what_came_by_a_merge_is_erased_with_its_own_account(make_phone: MakePhone, leaves: str) -> None:
     """Bob, of whom much is stored, was merged into Alice by an operator."""
     phone = await make_phone(consents="privacy:1")
     root = await phone.root()
@@ -414,11 +424,8 @@ async def test_what_came_by_a_merge_is_erased_with_the_account_that_brought_it(
     assert await phone.stage.number("refusals") == 0
     kept = await phone.stage.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
     assert kept == [("{}",)], "neither Bob's event, nor that of the user who remained"
-    told = "SELECT type, data FROM events WHERE actor = 'wechat' AND type LIKE 'user.%' ORDER BY id"
-    assert await phone.stage.rows.fetch(told) == [
-        ("user.profile_changed", '{"fields": ["avatar_url"]}'),
-        ("user.phone_removed", "{}"),
-    ]
+    told = await recorded(phone.stage.rows, "type, data", "actor = 'wechat' AND type LIKE 'user.%'")
+    assert told == [("user.profile_changed", {"fields": ["avatar_url"]}), ("user.phone_removed", {})]
 
 
 async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phone: MakePhone) -> None:
@@ -430,9 +437,8 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phon
     assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
     await phone.stage.push_about(bob, LEFT)
-    told = "SELECT type, app_id, data FROM events WHERE actor = 'wechat' AND user_id::text = $1 ORDER BY id"
-    of_alice = await phone.stage.rows.fetch(told, alice["user"]["id"])
-    assert [(event["type"], event["app_id"], json.loads(event["data"])) for event in of_alice] == [
+    of_alice = "actor = 'wechat' AND user_id = $1"
+    assert await recorded(phone.stage.rows, "type, app_id, data", of_alice, alice["user"]["id"]) == [
         ("session.ended", None, {"reason": "erased", "session_ids": [bob["session_id"]]}),
         ("identity.removed", SECOND, {}),
         ("user.phone_removed", None, {}),
@@ -484,9 +490,7 @@ async def test_a_number_does_not_go_with_who_has_proved_another_one_last(phone: 
 
 
 @pytest.mark.parametrize("is_erased", [False, True])
-async def test_a_former_external_id_replaces_no_removed_one_when_another_person_leaves(
-    phone: MiniPrograms, is_erased: bool
-) -> None:
+async def test_a_former_external_id_replaces_no_removed_one_at_a_parting(phone: MiniPrograms, is_erased: bool) -> None:
     root, carol = await phone.root(), await phone.enter("carol")
     await phone.enter()
     there = await phone.enter(app_id=SECOND, has_unionid=True)

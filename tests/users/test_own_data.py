@@ -18,7 +18,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.problems import problem_of
 from tests.processes import Command, run
-from tests.world import Client, Rows, Stage, bearer, body_of, leave
+from tests.world import Client, Rows, Stage, bearer, body_of, leave, recorded
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -150,9 +150,9 @@ async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(stage: S
     await document_of(stage.client, bob)
     stage.clock.advance(seconds=1)
     await document_of(replica, alice)
-    told = "SELECT actor, user_id::text, host(ip) FROM events WHERE type = 'user.exported' ORDER BY at"
+    told = await recorded(stage.rows, "actor, user_id, ip", "type = 'user.exported'")
     ids = [answer["user"]["id"] for answer in (alice, bob, alice)]
-    assert await stage.rows.fetch(told) == [(user_id, user_id, "127.0.0.1") for user_id in ids]
+    assert told == [(user_id, user_id, "127.0.0.1") for user_id in ids]
 
 
 ADD_EVENTS = """
@@ -278,8 +278,8 @@ async def test_an_operator_has_the_same_by_a_command(stage: Stage, users: Comman
     mine = await document_of(stage.client, alice)
     theirs = json.loads(shown.stdout)
     assert (theirs["user"], theirs["sessions"]) == (mine["user"], mine["sessions"])
-    events = await stage.rows.fetch("SELECT actor FROM events WHERE type = 'user.exported'")
-    assert {event["actor"] for event in events} == {"operator", alice["user"]["id"]}
+    exported = await recorded(stage.rows, "actor", "type = 'user.exported'")
+    assert {*exported} == {("operator",), (alice["user"]["id"],)}
     unknown = await users("show", ROOT_ID, "--export")
     assert (unknown.returncode, "there is no user" in unknown.stderr) == (1, True)
 
@@ -332,10 +332,10 @@ async def test_addresses_become_networks(stage: Stage) -> None:
         "127.0.0.1",
     ], "a session's age counts from its last use"
     assert {str(row["ip"]) for row in await stage.rows.fetch("SELECT ip FROM consents")} == {"2001:db8:1::/48"}
-    shortened = await stage.rows.fetch("SELECT ip FROM events WHERE type = 'user.banned'")
-    assert {str(row["ip"]) for row in shortened} == {"203.0.113.0/24", "2001:db8:1::/48", "None"}
-    of_scans = await stage.rows.fetch("SELECT data->>'browser_ip' FROM events WHERE type = 'scan.approved' ORDER BY id")
-    assert [ip for (ip,) in of_scans] == ["203.0.113.0/24", None], "the browser's address, too"
+    shortened = await recorded(stage.rows, "ip", "type = 'user.banned'")
+    assert {*shortened} == {("203.0.113.0/24",), ("2001:db8:1::/48",), (None,)}
+    of_scans = [data["browser_ip"] for (data,) in await recorded(stage.rows, "data", "type = 'scan.approved'")]
+    assert of_scans == ["203.0.113.0/24", None], "the browser's address, too"
 
 
 @pytest.mark.process

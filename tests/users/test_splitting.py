@@ -14,7 +14,7 @@ from tests.fakes import APP, OTHER_APP, service_env
 from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
-from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, until_locked
+from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 
@@ -79,8 +79,7 @@ class Crowd:
         return await self.root.read(f"/users/{id_of(user)}")
 
     async def recorded(self, *kinds: str) -> list[tuple[str, str, str, Any]]:
-        told = "SELECT type, user_id::text, actor, data FROM events WHERE type = ANY ($1) ORDER BY id"
-        return [(*event[:3], json.loads(event["data"])) for event in await self.stage.rows.fetch(told, kinds)]
+        return await recorded(self.stage.rows, "type, user_id, actor, data", "type = ANY ($1)", kinds)
 
 
 @pytest.fixture

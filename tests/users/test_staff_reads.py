@@ -8,7 +8,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, NUMBER, Admin, Body, Stage
+from tests.world import NOBODY, NUMBER, Admin, Body, Stage, recorded
 from wxauth.errors import StorageUnavailable
 from wxauth.server.users.phone_numbers import masked
 from wxauth.server.users.search_rows import Term, term_of
@@ -164,8 +164,7 @@ async def test_the_address_of_staff_who_were_erased_meanwhile_is_not_stored(stag
     await root.read("/users")
     await stage.rows.execute("DELETE FROM users WHERE id = $1", root.id)
     await stage.services[StaffReads].store()
-    stored = await stage.rows.fetch("SELECT actor, ip FROM events WHERE type = 'staff.searched'")
-    assert stored == [(root.id, None)]
+    assert await recorded(stage.rows, "actor, ip", "type = 'staff.searched'") == [(root.id, None)]
 
 
 # Masked numbers.

@@ -69,9 +69,7 @@ async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not
 
 
 @swept("change", [*({"roles": [role]} for role in ("editor", "support", "admin")), {"roles": []}, {"erase_at": None}])
-async def test_support_gives_no_roles_and_cancels_no_leaving(
-    root: Admin, sue: Admin, login: LogIn, change: Body
-) -> None:
+async def test_support_gives_no_roles_and_keeps_nobody(root: Admin, sue: Admin, login: LogIn, change: Body) -> None:
     alice = (await login("alice"))["user"]["id"]
     for user_id in (alice, sue.id, root.id):
         for whole in (change, {"status": "disabled", **change}):

@@ -61,9 +61,7 @@ async def test_the_page_names_the_sites_origin_with_the_port_of_a_laptop(house: 
 @swept("user_agent", [None, test_links.SAFARI, IN_WECHAT])
 @swept("locale", BACK)
 @swept("method", ["GET", "POST"])
-async def test_a_person_goes_back_to_the_site_without_a_login(
-    house: House, user_agent: str | None, locale: str, method: str
-) -> None:
+async def test_a_person_goes_back_to_the_site(house: House, user_agent: str | None, locale: str, method: str) -> None:
     headers = {} if user_agent is None else {"User-Agent": user_agent}
     page = await house.browser.open(method, headers=headers, ui_locales=locale)
     assert page.status_code == 200

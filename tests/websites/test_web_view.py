@@ -15,7 +15,7 @@ import pytest
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.websites.browsers import ASKED, Browser, House, refused, said
-from tests.world import CALLBACK
+from tests.world import CALLBACK, recorded
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
 
@@ -229,12 +229,9 @@ async def test_an_answer_and_an_id_token_are_in_the_trail_alone_and_counted_by_t
     me, mallory = house.phone.user_id, house.stage.wechat.code_for
     for door, ask in (("mini_program", house.answer), ("phone", house.id_token)):
         answer = await ask()
-        event = await house.stage.rows.fetchrow(
-            "SELECT * FROM events WHERE type = 'site.authorized' ORDER BY id DESC LIMIT 1"
-        )
-        assert (event["actor"], str(event["user_id"]), str(event["ip"])) == (me, me, "127.0.0.1")
-        assert json.loads(event["data"]) == {"client_id": "shop", "door": door}
-        assert event["app_id"] == house.phone.tokens["user"]["app_id"]
+        *_, event = await recorded(house.stage.rows, "actor, user_id, ip, app_id, data", "type = 'site.authorized'")
+        app_id = house.phone.tokens["user"]["app_id"]
+        assert event == (me, me, "127.0.0.1", app_id, {"client_id": "shop", "door": door})
         if door == "mini_program":
             await house.redeem(said(answer)["code"])
         await ask(login_code=mallory("mallory"))

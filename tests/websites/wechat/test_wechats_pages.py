@@ -13,7 +13,7 @@ from tests.fakes import Secrets
 from tests.sweeps import Sweep
 from tests.websites.browsers import refused, said
 from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Street, Visitor, found_in
-from tests.world import EDGE, Admin, locked, set_roles, until, until_locked
+from tests.world import EDGE, Admin, locked, recorded, set_roles, until, until_locked
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
 from wxauth.server.dev.wechat.controls import CodeRequest
@@ -44,10 +44,8 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(street: Street, door: 
     listed = (await street.phone.ask("GET", "/sessions")).json()["items"]
     sessions = {(session["app_id"], session["client_id"]) for session in listed}
     assert (sessions, len(listed)) == ({(MINI, None), (app_id, "shop")}, 2)
-    event = await street.stage.rows.fetchrow("SELECT * FROM events WHERE type = 'site.authorized'")
-    data = f'{{"door": "{door}", "client_id": "shop"}}'
-    assert (event["app_id"], event["data"], str(event["user_id"])) == (app_id, data, me)
-    assert event["ip"] is not None
+    [event] = await recorded(street.stage.rows, "app_id, user_id, ip, data", "type = 'site.authorized'")
+    assert event == (app_id, me, "127.0.0.1", {"door": door, "client_id": "shop"})
     assert f'wxauth_doors_total{{door="{door}",outcome="logged_in"}} 1.0' in await street.metrics()
     assert (await street.shop.refresh(tokens)).status_code == 200
 
