@@ -295,7 +295,7 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(stage:
     done = await asyncio.gather(
         *(replica[KeyRing].withdraw(kid, by=OPERATOR) for replica in replicas), return_exceptions=True
     )
-    assert sorted(type(result).__name__ for result in done) == ["NoSuchKey"] * 4 + ["StoredSigningKey"]
+    assert sorted(type(result).__name__ for result in done) == ["NotFound"] * 4 + ["StoredSigningKey"]
     assert await stage.number("signing_keys") == 1
     assert await stage.number("events WHERE type = 'signing_key.withdrawn'") == 1
 

@@ -102,7 +102,7 @@ class PrivateKey:
         self.signer: Any = jwk.construct(private_key, self.alg)
         """python-jose's key object."""
         public = self.signer.public_key().to_dict()
-        required = {name: _text(public[name]) for name in sorted(public) if name != "alg"}
+        required = {name: public[name] for name in sorted(public) if name != "alg"}
         self.kid = base64url(sha256(to_json(required)).digest()).decode()
         """The thumbprint of the public JWK (RFC 7638)."""
         self.public_jwk: dict[str, str] = {**required, "alg": self.alg, "use": "sig", "kid": self.kid}
@@ -150,10 +150,6 @@ class SigningKey(PrivateKey):
     def generate(cls) -> Self:
         """Make a new key."""
         return cls(ec.generate_private_key(ec.SECP256R1()))
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 class TokenIssuer:

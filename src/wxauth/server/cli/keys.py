@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wxauth.errors import NotFound
 from wxauth.server.cli.printing import Failed, confirm, json_option, show, show_items, to_the_second, yes_option
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
@@ -17,7 +18,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import say
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, key_ring_of, list_published
-from wxauth.server.keys.models import NoSuchKey, StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.web.bodies import all_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def withdraw_command(kid: str) -> None:
     async def withdraw(keys: KeyRing) -> StoredSigningKey:
         try:
             return await keys.withdraw(kid, by=OPERATOR)
-        except NoSuchKey:
+        except NotFound:
             raise Failed("there is no published key with that id: see 'wxauth keys list'") from None
 
     signs = _with_key_ring(withdraw)

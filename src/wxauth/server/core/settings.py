@@ -349,10 +349,6 @@ class Settings(DatabaseSettings):
         """The current secret key, then the previous ones."""
         return [types.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
-    def access_token_lifetime(self, *, session_lifetime: int) -> int:
-        """The lifetime of an access token in seconds: at least 1, and otherwise no longer than its session."""
-        return max(1, min(self.access_token_ttl, session_lifetime))
-
     @cached_property
     def claims_template(self) -> ClaimsTemplate | None:
         """The claims of logins to apps without claims of their own, compiled; None if there are none."""

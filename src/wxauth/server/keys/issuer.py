@@ -59,7 +59,7 @@ class Issuer:
 
         Raises: StorageUnavailable, if no key has been read yet.
         """
-        expires_in = self._settings.access_token_lifetime(session_lifetime=session.left)
+        expires_in = max(1, min(self._settings.access_token_ttl, session.left))
         sees_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
         value = self._tokens.issue(
             self._keys.signing_key(now),

@@ -1,7 +1,8 @@
 """The service's own keys, which every replica reads from PostgreSQL, where they are sealed."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Generic, Self, TypeVar
@@ -12,9 +13,9 @@ from pydantic import Field
 from pydantic_core import to_json
 from typing_extensions import TypedDict
 
-from wxauth.errors import KeysUnavailable, StorageUnavailable
+from wxauth.errors import KeysUnavailable, NotFound, StorageUnavailable
 from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
@@ -22,9 +23,10 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.keys.models import (
+    NO_SUCH_KEY,
     Keys,
     KeyState,
-    NoSuchKey,
+    MakeKey,
     StoredSigningKey,
     has_next,
     is_due,
@@ -241,24 +243,19 @@ class KeyRing:
         Every process drops it within seconds. Sessions continue: a refresh gives a token of another key. Returns the
         key that now signs in its place.
 
-        Raises: NoSuchKey, CannotOpen.
+        Raises: NotFound, CannotOpen.
         """
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
         alg = next((row.alg for row in published if row.kid == kid), None)
         if alg is None:
-            raise NoSuchKey(kid)
+            raise NotFound(NO_SUCH_KEY.detail)
         kind = next(each for each in self._kinds if each.alg == alg)
         kind.take(keys_for(alg, published), self.sealer, now)  # a wrong secret key raises before it seals a new key
-        key = await asyncio.to_thread(kind.key_type.generate)
-        async with self.database.begin() as transaction:
-            before = keys_for(alg, await lock_keys(transaction, now=now))
-            after = without_key(before, kid, lambda activates_at: self._sealed(key, activates_at), now=now)
-            await store_keys(transaction, before, after)
+        async with self._changing(kind, now) as (transaction, before, make):
+            await store_keys(transaction, before, without_key(before, kid, make, now=now))
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
-            stored = keys_for(alg, await transaction.rows(PUBLISHED, now=now))
-        kind.take(stored, self.sealer, now)
-        return signing_key_of(stored, now)
+        return signing_key_of(kind.stored, now)
 
     async def keep_fresh(self) -> None:
         """Refresh forever, despite outages."""
@@ -293,22 +290,31 @@ class KeyRing:
     async def _add(
         self, kind: _Kind[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
-        key = await asyncio.to_thread(kind.key_type.generate)  # takes a tenth of a second for RS256
-        async with self.database.begin() as transaction:
-            before = keys_for(kind.alg, await lock_keys(transaction, now=now))
+        async with self._changing(kind, now) as (transaction, before, make):
             is_ours = wants_another(before, now)  # otherwise another worker has added it
             if is_ours:
-                after = rotated(before, lambda activates_at: self._sealed(key, activates_at), now=now)
+                after = rotated(before, make, now=now)
                 await store_keys(transaction, before, after)
-            stored = keys_for(kind.alg, await transaction.rows(PUBLISHED, now=now))
-            if is_ours and by is not None:  # automatic rotation is logged, not recorded in the trail
-                data = {"kid": stored[-1].kid}
-                await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
-        kind.take(stored, self.sealer, now)
+                if by is not None:  # automatic rotation is logged, not recorded in the trail
+                    data = {"kid": after[-1].kid}
+                    await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
         if is_ours:
             event = "signing_key_rotated" if before else "signing_key_made"
             signs = "access tokens" if kind is self._of_access_tokens else "id_tokens"
-            log.info(event, kid=stored[-1].kid, alg=kind.alg, signs=signs, signs_from=stored[-1].activates_at)
+            log.info(event, kid=after[-1].kid, alg=kind.alg, signs=signs, signs_from=after[-1].activates_at)
+
+    @asynccontextmanager
+    async def _changing(self, kind: _Kind[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
+        """A block that changes the stored keys of an algorithm, which are read afterwards.
+
+        Yields its transaction, the keys, which are locked, and what makes a new one, at most once.
+        """
+        key = await asyncio.to_thread(kind.key_type.generate)  # takes a tenth of a second for RS256
+        async with self.database.begin() as transaction:
+            before = keys_for(kind.alg, await lock_keys(transaction, now=now))
+            yield transaction, before, lambda activates_at: self._sealed(key, activates_at)
+            stored = keys_for(kind.alg, await transaction.rows(PUBLISHED, now=now))
+        kind.take(stored, self.sealer, now)
 
     def _sealed(self, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
         now = self.clock()

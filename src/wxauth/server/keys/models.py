@@ -10,6 +10,7 @@ from sqlalchemy import CheckConstraint, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
+from wxauth.errors import NotFound
 from wxauth.server.core.models import TIME
 
 
@@ -59,10 +60,7 @@ Keys = Sequence[StoredSigningKey]
 """All published keys of an algorithm, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
 """Makes a key that signs from this time on."""
-
-
-class NoSuchKey(Exception):
-    """No published key has this id."""
+NO_SUCH_KEY: Final = NotFound("there is no published key with that id")
 
 
 class KeyState(StrEnum):
@@ -123,11 +121,11 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
     If it was the signing key, the next key, or a new one, signs at once. If it was the next key, a new one replaces it.
 
-    Raises: NoSuchKey.
+    Raises: NotFound.
     """
     withdrawn = next((key for key in keys if key.kid == kid), None)
     if withdrawn is None:
-        raise NoSuchKey(kid)
+        raise NotFound(NO_SUCH_KEY.detail)
     others = [key for key in keys if key is not withdrawn]
     match key_state(withdrawn, keys, now):
         case KeyState.SIGNING:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends
 from pydantic import Field, StringConstraints
@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from wxauth.errors import KeysUnavailable, NotFound, Title
+from wxauth.errors import KeysUnavailable, Title
 from wxauth.server.core.logs import get_logger
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
-from wxauth.server.keys.models import JWKS_MAX_AGE, NoSuchKey
+from wxauth.server.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
@@ -24,8 +24,6 @@ admin_router = Router("admin")
 
 KeyRingDep = Annotated[KeyRing, Depends(provide(KeyRing))]
 Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
-
-_NO_SUCH_KEY: Final = NotFound("there is no published key with that id")
 
 log = get_logger()
 
@@ -109,7 +107,7 @@ async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> 
 @admin_router.post(
     "/v1/admin/keys/{kid}/withdraw",
     summary=Title("Withdraw a signing key", "立即撤回签名密钥"),
-    failures=[_NO_SUCH_KEY],
+    failures=[NO_SUCH_KEY],
 )
 async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:
     """For a stolen key: its tokens are refused from now on.
@@ -117,9 +115,6 @@ async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, k
     If it was signing, its successor (made if necessary) signs at once. If it was next in line, a replacement is made.
     Sessions continue: their next refresh gives a token of another key.
     """
-    try:
-        signs = await keys.withdraw(kid, by=administrator)
-    except NoSuchKey:
-        raise NotFound(_NO_SUCH_KEY.detail) from None
+    signs = await keys.withdraw(kid, by=administrator)
     log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)
     return {"kid": kid, "signing": signs.kid}
