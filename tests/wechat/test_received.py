@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES128
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from tests.sweeps import swept
-from wxauth.errors import WeChatBadResponse
-from wxauth.server.wechat.received import WrongWatermark, base64_bytes, check_watermark, e164_of, open_encrypted_data
+from wxauth.errors import InvalidRequest, WeChatBadResponse
+from wxauth.server.wechat.received import base64_bytes, check_watermark, e164_of, open_encrypted_data
 
 # https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html, its downloadable sample.
 APP_ID = "wx4f4bc4dec97d474b"
@@ -149,7 +149,7 @@ def test_the_watermark_is_of_this_app_and_of_today(watermark: Any, problem: str 
     if problem is None:
         check_watermark({"watermark": watermark}, app_id=APP_ID, now=now)
         return
-    with pytest.raises(WrongWatermark, match=problem):
+    with pytest.raises(InvalidRequest, match=problem):
         check_watermark({"watermark": watermark}, app_id=APP_ID, now=now)
 
 

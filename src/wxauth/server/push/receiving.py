@@ -154,7 +154,7 @@ class PushedMessages:
         handling.kind = message.kind_for_others
         withdrawal = verdict = failure = None
         try:
-            if message.fields is None and app.push_forward is None:
+            if not message.is_readable and app.push_forward is None:
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
             withdrawal = withdrawal_in(message)
             verdict = verdict_in(message) if withdrawal is None and self.picture_checks.is_on else None

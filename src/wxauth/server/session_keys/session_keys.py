@@ -42,7 +42,7 @@ from wxauth.server.sessions.rows import USER_OF_SESSION, lock_user_by
 from wxauth.server.users.user_rows import CURRENT_USER
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.received import WrongWatermark, check_watermark, open_encrypted_data
+from wxauth.server.wechat.received import check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
 
 _NO_KEY: Final = "only a mini-program has a session_key"
@@ -99,10 +99,7 @@ class SessionKeys:
                 "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
                 "person tap again, because data encrypted earlier cannot be decrypted"
             )
-        try:
-            check_watermark(opened, app_id=keys.app_id, now=now)
-        except WrongWatermark as exc:
-            raise InvalidRequest.of("encrypted_data", str(exc)) from None
+        check_watermark(opened, app_id=keys.app_id, now=now)
         log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)
         return opened
 

@@ -97,15 +97,10 @@ _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat's spelling: ten digits from 2001 to 2286
-_NONCE: Final = re.compile(r"[!-~]{1,128}")
-_OPENID: Final = re.compile(r"[!-~]{1,128}")
-_TRACE_ID: Final = _OPENID
+_TOKEN: Final = re.compile(r"[!-~]{1,128}")
+"""An openid, a nonce, or the id of a trace."""
 _SUGGESTIONS: Final = re.compile(r"\b(pass|review|risky)\b")
 _LABEL: Final = re.compile(r"\b([0-9]{1,9})\b")
-
-
-class WrongWatermark(Exception):
-    """The data is another app's, too old, or from the future. The message names the reason."""
 
 
 def base64_bytes(text: str) -> bytes:
@@ -130,19 +125,19 @@ def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes)
 
 
 def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) -> None:
-    """Check that WeChat made the data for this app, and within a day. Raises: WrongWatermark."""
+    """Check that WeChat made the data for this app, and within a day. Raises: InvalidRequest."""
     match opened.get("watermark"):
         case {"appid": str(watermarked), "timestamp": int(timestamp)}:
             pass
         case _:
-            raise WrongWatermark("Has no watermark")
+            raise InvalidRequest.of("encrypted_data", "Has no watermark")
     if watermarked != app_id:
-        raise WrongWatermark("The watermark is another app's")
+        raise InvalidRequest.of("encrypted_data", "The watermark is another app's")
     age = int(now.timestamp()) - timestamp
     if age > MAX_AGE.total_seconds():
-        raise WrongWatermark("The watermark is more than a day old")
+        raise InvalidRequest.of("encrypted_data", "The watermark is more than a day old")
     if age < -MAX_AHEAD.total_seconds():
-        raise WrongWatermark("The watermark is of the future")
+        raise InvalidRequest.of("encrypted_data", "The watermark is of the future")
 
 
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
@@ -245,8 +240,9 @@ class WeChatMessage:
     """A message from WeChat, decrypted if it was encrypted."""
 
     app_id: str
-    fields: Mapping[str, Any] | None
-    """None if the message can be read neither as JSON nor as XML."""
+    fields: Mapping[str, Any]
+    is_readable: bool
+    """Whether it is JSON or XML."""
     signature: PushSignature
     is_sealed: bool
     """Whether it was encrypted, so that its signature covers it."""
@@ -254,19 +250,18 @@ class WeChatMessage:
     @property
     def event(self) -> str:
         """Its event, in lower case; empty if it is none."""
-        return _text((self.fields or {}).get("Event")).lower()
+        return _text(self.fields.get("Event")).lower()
 
     @property
     def name(self) -> str:
         """Its Event, or else its MsgType, fit for a log: up to 64 characters, none of them a control character."""
-        fields = self.fields or {}
-        name = _text(fields.get("Event")) or _text(fields.get("MsgType"))
+        name = _text(self.fields.get("Event")) or _text(self.fields.get("MsgType"))
         return "".join(filter(str.isprintable, name))[:LONGEST_NAME]
 
     @property
     def kind_for_others(self) -> MessageKind:
         """Its kind, if it does not concern wxauth."""
-        kind = _text((self.fields or {}).get("MsgType")).lower()
+        kind = _text(self.fields.get("MsgType")).lower()
         if kind not in ("", "event") or self.event == _CUSTOMER_ENTERS:
             return MessageKind.CUSTOMER_SERVICE
         return MessageKind.PAYMENT if self.event.startswith(_PAYMENT) else MessageKind.OTHER
@@ -309,7 +304,7 @@ def check_signature(
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
     # SHA-1 allows length extension without the token, but the padding that this inserts is never printable.
-    if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _NONCE.fullmatch(nonce):
+    if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _TOKEN.fullmatch(nonce):
         raise InvalidSignature(f"{name} is not that of this app's push_token")
     if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
         raise InvalidSignature("the timestamp is more than five minutes from this server's time")
@@ -345,8 +340,9 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
     # The digest is of the text, not of the body, because WeChat may encrypt a message anew for each delivery.
-    signature = _signature(app, query, text)
-    return WeChatMessage(app.app_id, _fields_or_none(text), signature, is_sealed=app.push_aes_key is not None)
+    signature, fields = _signature(app, query, text), _fields_or_none(text)
+    is_sealed = app.push_aes_key is not None
+    return WeChatMessage(app.app_id, fields or {}, fields is not None, signature, is_sealed=is_sealed)
 
 
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
@@ -354,7 +350,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
     Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
     """
-    fields = message.fields or {}
+    fields = message.fields
     if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
         raise InvalidSignature("the message is encrypted, and there is no push_aes_key for this app")
     event, codes = message.event, _codes_in(fields.get("RevokeInfo"))
@@ -362,7 +358,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     if event != LEFT and not (event == REVOKED and withdrawn):
         return None
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
-    if not _OPENID.fullmatch(openid):
+    if not _TOKEN.fullmatch(openid):
         raise InvalidRequest("the message names nobody", errors=[FieldError("OpenID", "Field required")])
     # WeChat itself identifies an event by person and time. If the time is missing, the signature replaces it.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
@@ -376,9 +372,9 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 def verdict_in(message: WeChatMessage) -> PictureVerdict | None:
     """The verdict on a picture in a message; None if it has none."""
-    fields = message.fields or {}
+    fields = message.fields
     trace_id = _text(fields.get("trace_id"))
-    if message.event != CHECKED or not _TRACE_ID.fullmatch(trace_id):
+    if message.event != CHECKED or not _TOKEN.fullmatch(trace_id):
         return None
     result = fields.get("result")
     # XML's elements under `result` are read as one text.
