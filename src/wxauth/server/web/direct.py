@@ -8,7 +8,6 @@ for each request. See docs/decisions/0006-flattened-dependencies.md.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from types import NoneType
 from typing import (
     Any,
@@ -301,36 +300,23 @@ def _argument(hint: Any) -> Argument:
 def _path_argument(name: str, hint: Any) -> Argument:
     validate = TypeAdapter(hint).validate_strings
 
-    def validated(text: str) -> Any:
-        try:
-            return validate(text)
-        except ValidationError as exc:
-            raise invalid_request([{**error, "loc": (name,)} for error in errors_of(exc)]) from None
-
     async def read(request: Request) -> Any:
-        return validated(request.path_params[name])
+        return _valid(validate, request.path_params[name], name=name)
 
-    return Argument(read, Entails(failures=_refusals([lambda: validated("?")])))
+    return Argument(read, Entails(failures=_refusals(validate, ["?"], name=name)))
 
 
 def _query(model: type[BaseModel]) -> Argument:
     validate = model.__pydantic_validator__.validate_python
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
-    def validated(values: Mapping[str, Any]) -> BaseModel:
-        try:
-            checked: BaseModel = validate(values)
-            return checked
-        except ValidationError as exc:
-            raise invalid_request(errors_of(exc)) from None
-
-    async def read(request: Request) -> BaseModel:
+    async def read(request: Request) -> Any:
         given = request.query_params
         names = model.model_fields.keys() & given.keys()
-        return validated({name: given.getlist(name) if name in lists else given[name] for name in names})
+        return _valid(validate, {name: given.getlist(name) if name in lists else given[name] for name in names})
 
     wrong = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
-    return Argument(read, Entails(failures=_refusals(partial(validated, values) for values in wrong)))
+    return Argument(read, Entails(failures=_refusals(validate, wrong)))
 
 
 def _query_names(hints: Iterable[Any]) -> Sequence[str]:
@@ -339,11 +325,20 @@ def _query_names(hints: Iterable[Any]) -> Sequence[str]:
     return sorted(name for model in queries for name in model.model_fields)
 
 
-def _refusals(tries: Iterable[Callable[[], Any]]) -> Sequence[Failure]:
-    """The error of the first of these tries that fails; empty if none fails."""
-    for attempt in tries:
+def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = None) -> Any:
+    """What is validated: the parameter with this name, or all that a model has. Raises: InvalidRequest."""
+    try:
+        return validate(given)
+    except ValidationError as exc:
+        errors = errors_of(exc)
+    raise invalid_request(errors if name is None else [{**error, "loc": (name,)} for error in errors])
+
+
+def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
+    """The error for the first of these values that is refused; empty if all are taken."""
+    for value in wrong:
         try:
-            attempt()
+            _valid(validate, value, name=name)
         except WxAuthError as exc:
             return (exc.with_traceback(None),)
     return ()
@@ -374,14 +369,4 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         check_place(model, errors, {*request.query_params, *headers})
         return read_anyway(model, body, errors, context)
 
-    return Argument(read, Entails(failures=(_refusal_of(model), PayloadTooLarge)))
-
-
-def _refusal_of(model: type[BaseModel]) -> InvalidRequest:
-    """The error for the body `{}`, or else for one that is no object."""
-    for wrong in (b"{}", b"0"):
-        try:
-            model.__pydantic_validator__.validate_json(wrong)
-        except ValidationError as exc:
-            return invalid_request(errors_of(exc))
-    raise TypeError(f"{model} takes any body")
+    return Argument(read, Entails(failures=(*_refusals(validate, [b"{}", b"0"]), PayloadTooLarge)))
