@@ -1,21 +1,13 @@
 """`wxauth admin`: the console."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import click
 
-from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.printing import json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
-from wxauth.server.console.links import (
-    CONSOLE_PATH,
-    LINK_LIFETIME,
-    ConsoleLink,
-    NoAdministrator,
-    SeveralAdministrators,
-    make_link,
-)
-from wxauth.server.core.database import Database
+from wxauth.server.console.links import CONSOLE_PATH, LINK_LIFETIME, make_link
 from wxauth.server.core.settings import ConsoleSettings
 from wxauth.server.core.terminal import say
 
@@ -36,18 +28,7 @@ def link_command(user_id: UUID | None) -> None:
     """
     settings = read_settings(ConsoleSettings)
 
-    async def make(database: Database, now: datetime) -> ConsoleLink:
-        try:
-            return await make_link(database, user_id, now=now)
-        except NoAdministrator:
-            text = "there is no administrator yet: see 'wxauth users list', then 'wxauth users grant USER_ID admin'"
-            if user_id:
-                text = "{user_id} has neither the role admin nor support: 'wxauth users grant {user_id} admin'"
-            raise Failed(text, user_id=user_id) from None
-        except SeveralAdministrators:
-            raise Failed("there are several administrators: name one, see 'wxauth users list --role admin'") from None
-
-    link = with_database(make)
+    link = with_database(lambda database, now: make_link(database, user_id, now=now))
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)
     notes = [say("Valid once, for {minutes} minutes.", minutes=minutes)]

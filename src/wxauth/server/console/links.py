@@ -7,6 +7,7 @@ from uuid import UUID
 
 from wxauth.server.console import rows
 from wxauth.server.core.database import Database
+from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
 from wxauth.server.users.standing_rows import lock_standing
 from wxauth.texts import hash_of, new_secret
@@ -15,12 +16,8 @@ CONSOLE_PATH: Final = "/admin/"
 LINK_LIFETIME: Final = timedelta(minutes=10)
 
 
-class NoAdministrator(Exception):
-    """There is no administrator, or this user is not staff."""
-
-
-class SeveralAdministrators(Exception):
-    """There are several administrators: the caller must name one."""
+class NoLink(TextError):
+    """Nobody may have a link, or it is not clear who."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +32,22 @@ class ConsoleLink:
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
     """Make a link for this administrator or support user; for None, for the only administrator.
 
-    Raises: NoAdministrator, SeveralAdministrators.
+    Raises: NoLink.
     """
+    text = "{user_id} has neither the role admin nor support: 'wxauth users grant {user_id} admin'"
     if user_id is None:
         administrators = await database.values(rows.ADMINISTRATORS)
-        if len(administrators) > 1:
-            raise SeveralAdministrators
-        user_id = administrators[0] if administrators else None
-    if user_id is None:
-        raise NoAdministrator
+        text = "there is no administrator yet: see 'wxauth users list', then 'wxauth users grant USER_ID admin'"
+        if not administrators:
+            raise NoLink(text)
+        user_id, *others = administrators
+        if others:
+            raise NoLink("there are several administrators: name one, see 'wxauth users list --role admin'")
     link = ConsoleLink(user_id, new_secret(), now + LINK_LIFETIME)
     async with database.begin() as transaction:
         standing = await lock_standing(transaction, user_id)
         if standing is None or not standing.is_staff or standing.is_banned or standing.is_leaving:
-            raise NoAdministrator
+            raise NoLink(text, user_id=user_id)
         digest = hash_of(link.secret)
         await transaction.run(rows.STORE_LINK, digest=digest, user_id=user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)

@@ -146,7 +146,7 @@ async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
 
 
 def _kept_by(request: Request, settings: Settings) -> str:
-    return cookie_in(request, _cookie_name(settings)) or ""
+    return cookie_in(request, _cookie(settings)["key"]) or ""
 
 
 def _answer(settings: Settings, opened: OpenedConsole) -> Response:
@@ -159,21 +159,16 @@ def _answer(settings: Settings, opened: OpenedConsole) -> Response:
         "user": {"id": str(user.id), "nickname": user.nickname, "avatar_url": user.avatar_url},
     }
     response = JSONResponse(body, headers=_NO_STORE)
-    options = _cookie_options(settings)
-    response.set_cookie(_cookie_name(settings), opened.kept_by, max_age=opened.kept_for, **options)
+    response.set_cookie(**_cookie(settings), value=opened.kept_by, max_age=opened.kept_for)
     return response
 
 
 def _without_cookie(response: Response, settings: Settings) -> Response:
-    response.delete_cookie(_cookie_name(settings), **_cookie_options(settings))
+    response.delete_cookie(**_cookie(settings))
     return response
 
 
-def _cookie_name(settings: Settings) -> str:
-    return host_cookie(settings, "wxauth-console")
-
-
-def _cookie_options(settings: Settings) -> dict[str, Any]:
-    is_secure = is_https(settings)
+def _cookie(settings: Settings) -> dict[str, Any]:
+    name, is_secure = host_cookie(settings, "wxauth-console"), is_https(settings)
     path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH  # the prefix requires "/"
-    return {"path": path, "secure": is_secure, "httponly": True, "samesite": "strict"}
+    return {"key": name, "path": path, "secure": is_secure, "httponly": True, "samesite": "strict"}
