@@ -41,8 +41,9 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app
 from wxauth.server.core.services import part
 from wxauth.server.core.setting_types import AppKind, is_below
 from wxauth.server.core.settings import App, AppFields, Settings
+from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
+from wxauth.server.outbound.urls import NameResolver, check_url
 from wxauth.server.web.bodies import errors_of, invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.errcodes import errcode_of
@@ -363,7 +364,7 @@ class ManagedApps:
             return
         try:
             await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` checks the addresses of a name
-        except RefusedUrl as exc:
+        except WrongValue as exc:
             raise InvalidRequest.of("push_forward", exc.text) from None
         if is_below(url, self.settings.issuer):
             raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")

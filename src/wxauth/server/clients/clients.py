@@ -33,7 +33,7 @@ from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import ClientCommandSettings, Settings
 from wxauth.server.core.terminal import Text, WrongValue
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
-from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
+from wxauth.server.outbound.urls import NameResolver, check_url
 from wxauth.server.users.bodies import TITLE
 from wxauth.texts import hash_of, is_http_url, is_secure, new_secret
 
@@ -235,7 +235,7 @@ class ClientChanges:
                 raise WrongClient("backchannel_logout_uri", "must be without a fragment")
             try:
                 await check_url(uri, resolver=self.resolver)
-            except RefusedUrl as exc:
+            except WrongValue as exc:
                 raise WrongClient("backchannel_logout_uri", exc.text) from None
         return {self.settings.audience, *kinds}
 

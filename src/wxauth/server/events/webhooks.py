@@ -13,6 +13,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.services import part
+from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.bodies import DeliveriesQuery
@@ -21,7 +22,7 @@ from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook, Web
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
-from wxauth.server.outbound.urls import NameResolver, RefusedUrl, check_url
+from wxauth.server.outbound.urls import NameResolver, check_url
 from wxauth.server.web.bodies import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
@@ -184,7 +185,7 @@ class Webhooks:
     async def _check(self, url: str) -> None:
         try:
             await check_url(url, resolver=self.name_resolver)
-        except RefusedUrl as exc:
+        except WrongValue as exc:
             raise InvalidRequest.of("url", exc.text) from None
 
 

@@ -65,37 +65,33 @@ class NameResolver:
             found.set_exception(exc)
 
 
-class RefusedUrl(WrongValue):
-    """This URL is not allowed for a receiver."""
-
-
 async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False) -> None:
     """Check a receiver's URL: https, or http if every address of its host is private or loopback.
 
     An https URL is accepted even if its name does not resolve now; with `by_form`, its name is not
     resolved. The address is checked again on each connection.
 
-    Raises: RefusedUrl.
+    Raises: WrongValue.
     """
     import httpx  # a tenth of a second, and most commands check no URL
 
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
-        raise RefusedUrl("must be a URL of at most {n} characters", n=MAX_URL)
+        raise WrongValue("must be a URL of at most {n} characters", n=MAX_URL)
     try:
         url = httpx.URL(text)
         host = url.host  # decodes an xn-- label, which may be malformed
     except (httpx.InvalidURL, ValueError):
-        raise RefusedUrl("must be a URL") from None
+        raise WrongValue("must be a URL") from None
     if url.scheme not in ("http", "https") or not host:
-        raise RefusedUrl("must begin with https://, or with http:// in a private network")
+        raise WrongValue("must begin with https://, or with http:// in a private network")
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise RefusedUrl("must have a port from 1 to {n}, or none", n=_LAST_PORT)
+        raise WrongValue("must have a port from 1 to {n}, or none", n=_LAST_PORT)
     if "%" in host:
-        raise RefusedUrl("must be without the zone of an address")
+        raise WrongValue("must be without the zone of an address")
     if not is_http_url(text):
-        raise RefusedUrl("must be a URL")
+        raise WrongValue("must be a URL")
     if "@" in urlsplit(text).netloc:
-        raise RefusedUrl("must be without a user and a password")
+        raise WrongValue("must be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
     name = url.raw_host.decode().removesuffix(".")
@@ -104,8 +100,8 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()
     if not addresses and scheme == "http":
-        raise RefusedUrl("must begin with https://, for its host has no address here")
+        raise WrongValue("must begin with https://, for its host has no address here")
     if any(is_refused(address, scheme) for address in addresses):
         if scheme == "https":
-            raise RefusedUrl("must resolve to a public or private address")
-        raise RefusedUrl("must resolve to private and loopback addresses alone")
+            raise WrongValue("must resolve to a public or private address")
+        raise WrongValue("must resolve to private and loopback addresses alone")
