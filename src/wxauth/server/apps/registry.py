@@ -29,8 +29,8 @@ from wxauth.server.apps.rows import (
     DELETE_APP,
     IS_NAME_OF_SITE,
     LOCK_APP,
+    STORED_APPS,
     SealedApp,
-    stored_apps,
 )
 from wxauth.server.core.background import attempt, keep_doing
 from wxauth.server.core.claims import ClaimsTemplate
@@ -178,7 +178,7 @@ class Apps:
     async def refresh(self) -> None:
         """Read the stored apps."""
         try:
-            stored = await stored_apps(self.database)
+            stored = await self.database.rows(STORED_APPS)
         except StorageUnavailable:
             self._last_read_failed = True
             raise

@@ -1,6 +1,5 @@
 """The stored apps, which were added at run time."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.database import Database, Reseal
+from wxauth.server.core.database import Reseal
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 
@@ -40,7 +39,8 @@ class StoredApp(SealedApp, table=True):
 
 
 _COLUMNS: Final = ", ".join(columns_of(SealedApp))
-_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
+# In the order in which they were added.
+STORED_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
 LOCK_APP: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
 # Of several concurrent requests for one id, one wins.
 ADD_APP: Final = Statement[str](f"""
@@ -54,8 +54,3 @@ UPDATE apps SET is_enabled = :is_enabled, fields = :fields, secrets = :secrets W
 DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
 reseal_app: Final = Reseal.of("apps", "secrets", key="app_id")
 IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
-
-
-async def stored_apps(database: Database) -> Sequence[SealedApp]:
-    """Every stored app, in the order in which they were added."""
-    return await database.rows(_APPS)

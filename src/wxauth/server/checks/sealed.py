@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
-from wxauth.server.apps.rows import SealedApp, stored_apps
+from wxauth.server.apps.rows import STORED_APPS, SealedApp
 from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import SAMPLE, SOME_SESSION_KEYS
 from wxauth.server.core.database import Database
@@ -87,7 +87,7 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
         (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE)),
         (SEALED_PHONE_ANSWERS, await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)),
         (SEALED_WEBHOOKS, await database.rows(ALL_WEBHOOKS)),
-        (SEALED_APPS, await stored_apps(database)),
+        (SEALED_APPS, await database.rows(STORED_APPS)),
     )
     values = (value for kind, rows in kinds for row in rows for value in kind.values(row))
     return [(sealed, context) for sealed, context in values if sealed is not None]

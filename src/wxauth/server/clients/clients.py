@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable, Title
-from wxauth.server.apps.rows import stored_apps
+from wxauth.server.apps.rows import STORED_APPS
 from wxauth.server.clients import rows
 from wxauth.server.clients.models import (
     CLIENT_NAME,
@@ -343,7 +343,7 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
 
 async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Mapping[str, AppKind]:
     """The kinds of all apps, those of the settings and those that are stored, by id."""
-    stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await stored_apps(database)}
+    stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await database.rows(STORED_APPS)}
     return stored | {app.app_id: app.kind for app in settings.apps}
 
 

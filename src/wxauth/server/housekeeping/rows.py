@@ -5,7 +5,6 @@ needs no additional index. An index on `expires_at`, which every refresh changes
 refreshes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -45,7 +44,7 @@ class Statistics(SQLModel):
     signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
 
 
-_STATISTICS: Final = Statement[Statistics](f"""
+STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_PART}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
        extract(epoch FROM greatest(:now - (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
@@ -216,8 +215,3 @@ async def replace_old_sessions(
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
         await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
-
-
-async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
-    """The metrics that are read from the database."""
-    return await database.one(_STATISTICS, sweeps=sweeps, now=now)

@@ -22,7 +22,7 @@ from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.metrics import DECLARED, OUR_FAULTS
 from wxauth.server.core.services import part
-from wxauth.server.housekeeping.rows import Statistics, statistics
+from wxauth.server.housekeeping.rows import STATISTICS, Statistics
 from wxauth.server.login.routes import LOGINS, OUTCOMES
 from wxauth.server.service.shared_counts import counts, processes
 from wxauth.server.web.dependencies import provide
@@ -115,7 +115,7 @@ class PrometheusMetrics(Collector):
         self._statistics_at = now  # set before the query, so that only one of several scrapes runs it
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):
-                self._statistics = await statistics(self.database, sweeps=self.sweeps, now=now)
+                self._statistics = await self.database.one(STATISTICS, sweeps=self.sweeps, now=now)
         except (StorageUnavailable, TimeoutError):
             self._statistics = None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from wxauth.server.apps.rows import DELETE_APP, reseal_app, stored_apps
+from wxauth.server.apps.rows import DELETE_APP, STORED_APPS, reseal_app
 from wxauth.server.checks.sealed import (
     SEALED_APPS,
     SEALED_PHONE_ANSWERS,
@@ -72,7 +72,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     for webhook in await database.rows(ALL_WEBHOOKS):
         done.webhook_secrets += await anew(SEALED_WEBHOOKS, webhook, reseal_webhook)
     done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
-    for app in await stored_apps(database):
+    for app in await database.rows(STORED_APPS):
         done.apps += await anew(SEALED_APPS, app, reseal_app)
     for key in await database.rows(PUBLISHED, now=now):
         done.signing_keys += await anew(SEALED_SIGNING_KEYS, key, reseal_key)
@@ -102,7 +102,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
             await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
             secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
             done.webhook_secrets += await reseal_webhook(database, webhook, secret, None)
-    for app in await stored_apps(database):
+    for app in await database.rows(STORED_APPS):
         if not SEALED_APPS.opens(sealer, app):
             async with database.begin() as transaction:
                 if await transaction.value(DELETE_APP, app_id=app.app_id) is not None:
