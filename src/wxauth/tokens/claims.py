@@ -41,11 +41,7 @@ class _AsDict:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
 
-        return PlainSerializer(_plain).__get_pydantic_core_schema__(source, handler)
-
-
-def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(claims)
+        return PlainSerializer(dict, return_type=dict[str, Any]).__get_pydantic_core_schema__(source, handler)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,13 +114,9 @@ def _fact(name: str) -> Fill:
         return _FACTS[name]
     attribute = name.removeprefix(_ATTRIBUTE)
     if attribute != name and ATTRIBUTE_NAME.fullmatch(attribute):
-        return lambda user, _: _no_value_if_empty((user.attributes or {}).get(attribute))
+        return lambda user, _: None if (value := (user.attributes or {}).get(attribute)) == [] else value
     facts = ", ".join(f"${fact}" for fact in _FACTS)
     raise WrongValue("must have no other facts than {facts}, $attributes.NAME", facts=facts)
-
-
-def _no_value_if_empty(value: object) -> object:
-    return None if value == [] else value
 
 
 def _json(value: object) -> bytes:

@@ -443,7 +443,8 @@ class Database(_Reader):
         except Exception as exc:
             raise_if_not_connected(exc, dsn)
             raise
-        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json_text, decoder=from_json)
+        json = {"encoder": lambda value: to_json(value).decode(), "decoder": from_json}
+        await connection.set_type_codec("jsonb", schema="pg_catalog", **json)
         self._dsns.sort(key=lambda other: other != dsn)  # the host that answers is tried first next time
         return connection
 
@@ -470,10 +471,6 @@ class _Answering:
             raise StorageUnavailable("the database does not answer") from late
         if exc is not None:
             raise_if_unavailable(exc)
-
-
-def _json_text(value: object) -> str:
-    return to_json(value).decode()
 
 
 def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:

@@ -122,7 +122,8 @@ def add_docs(app: FastAPI) -> None:
         html = bytes(page.body).replace(b"<html>", f'<html lang="{tag}">'.encode(), 1)
         html = html.replace(b"<head>", _HEAD.replace("ICON", icon).encode(), 1)
         # Swagger UI starts with an inline script in the page.
-        hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(html))
+        digests = (b64encode(sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(html))
+        hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
         policy = f"{_POLICY}; script-src 'self' {hashes}"
         return HTMLResponse(
             html,
@@ -136,7 +137,3 @@ def add_docs(app: FastAPI) -> None:
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
     app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # the 405 of a mount would lack Allow
-
-
-def _sha256(script: bytes) -> str:
-    return b64encode(sha256(script).digest()).decode()
