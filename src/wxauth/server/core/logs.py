@@ -72,7 +72,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
         logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_TextOnto(output))
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_redact_foreign, _complete],
@@ -200,15 +200,18 @@ def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
 
 
 class _Unfailing:
-    """A stream whose failures are ignored: if it is closed or full, log lines are lost, but requests succeed."""
+    """A stream whose failures are ignored: if it is closed or full, log lines are lost, but requests succeed.
+
+    `structlog` writes bytes onto it, and `logging` text.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.isatty = stream.isatty
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: bytes | str) -> None:
         with suppress(OSError, ValueError):
-            self._stream.write(line)
+            self._stream.write(line.encode() if isinstance(line, str) else line)
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
@@ -221,16 +224,3 @@ class _Unfailing:
                 self._stream.flush()
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-
-
-class _TextOnto:
-    """Encodes what `logging` writes onto the byte stream."""
-
-    def __init__(self, output: _Unfailing) -> None:
-        self._output = output
-
-    def write(self, text: str) -> None:
-        self._output.write(text.encode())
-
-    def flush(self) -> None:
-        self._output.flush()
