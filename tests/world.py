@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -44,6 +44,7 @@ AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
 """The types of events recorded by logins."""
 BESIDE_LOGINS = f"type NOT IN {AT_LOGIN}"
 """SQL for other types."""
+HOLD_USERS = "SELECT FROM users FOR UPDATE"
 
 NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
 CALLBACK = "https://shop.example.com/callback"
@@ -395,6 +396,19 @@ async def locked(rows: asyncpg.Connection, user_id: str | None = None) -> AsyncI
 async def until_locked(rows: asyncpg.Connection, number: int = 1) -> None:
     """Wait until this many transactions wait for a lock."""
     await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM pg_locks WHERE NOT granted", number))
+
+
+async def behind(
+    rows: asyncpg.Connection, asking: Coroutine[Any, Any, Any], hold: str, *values: object, then: str = ""
+) -> Any:
+    """The result of what waits for another transaction, which holds some rows, and then does more."""
+    async with rows.transaction():
+        await rows.execute(hold, *values)
+        waiting = asyncio.create_task(asking)
+        await until_locked(rows)
+        if then:
+            await rows.execute(then)
+    return await waiting
 
 
 async def later(root: Admin, clock: Clock) -> Admin:

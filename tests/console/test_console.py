@@ -23,6 +23,7 @@ from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.world import (
+    HOLD_USERS,
     NOBODY,
     Admin,
     Body,
@@ -31,11 +32,10 @@ from tests.world import (
     MakeServices,
     Stage,
     bearer,
+    behind,
     body_of,
-    locked,
     make_admin,
     set_roles,
-    until_locked,
 )
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.server.console.links import NoLink, make_link
@@ -168,16 +168,14 @@ async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator
 
 async def test_a_link_opens_no_session_of_an_identity_that_leaves_meanwhile(console: Console) -> None:
     secret, rows = await console.link(), console.stage.rows
-    async with locked(rows):
-        opening = asyncio.create_task(console.post(secret))
-        await until_locked(rows)
-        await rows.execute("""
-            WITH other AS (
-                INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now()) RETURNING id
-            )
-            UPDATE identities SET user_id = other.id FROM other
-        """)
-    problem_of(await opening, "session_revoked", 400)
+    leave = """
+        WITH other AS (
+            INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now()) RETURNING id
+        )
+        UPDATE identities SET user_id = other.id FROM other
+    """
+    opened = await behind(rows, console.post(secret), HOLD_USERS, then=leave)
+    problem_of(opened, "session_revoked", 400)
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE user_id::text = $1", console.root.id) == 0
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.world import Admin, MakeServices, Rows, Stage, bearer, leave, locked, set_roles, until, until_locked
+from tests.world import Admin, MakeServices, Rows, Stage, bearer, behind, leave, locked, set_roles, until, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -377,8 +377,6 @@ async def test_the_last_administrator_stays_under_any_isolation_level(make_isola
 async def test_a_statement_that_cannot_be_serialized_is_tried_again(make_isolated: MakeStage) -> None:
     stage = await make_isolated(more="&pgbouncer=true")
     token = {"refresh_token": (await stage.login.ask()).json()["refresh_token"]}
-    async with stage.rows.transaction():
-        await stage.rows.execute("UPDATE sessions SET user_agent = 'another'")
-        refreshing = asyncio.create_task(stage.client.post("/v1/refresh", json=token))
-        await until_locked(stage.rows)
-    assert (await refreshing).status_code == 200
+    refreshing = stage.client.post("/v1/refresh", json=token)
+    answer = await behind(stage.rows, refreshing, "UPDATE sessions SET user_agent = 'another'")
+    assert answer.status_code == 200

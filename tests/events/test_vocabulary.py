@@ -1,16 +1,14 @@
 """The events of the trail about people, their identities, profiles and sessions, and their names."""
 
-import asyncio
 import json
 import re
 from typing import Any, Final
 
-import asyncpg
 import pytest
 
 from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP
-from tests.world import Stage, bearer, leave, set_roles, until_locked
+from tests.world import Stage, bearer, behind, leave, set_roles
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
@@ -74,16 +72,11 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(stage: S
     ]
 
 
-async def test_two_simultaneous_logins_each_record_their_change_of_the_name(stage: Stage, database_url: str) -> None:
+async def test_two_simultaneous_logins_each_record_their_change_of_the_name(stage: Stage) -> None:
     """The waiting login reads the row as the other has left it, not as it was at the beginning."""
     await stage.login(nickname="Al")
-    other = await asyncpg.connect(database_url)
-    async with other.transaction():
-        await other.execute("UPDATE users SET nickname = 'Alice'")
-        waiting = asyncio.create_task(stage.login(nickname="Al"))
-        await until_locked(stage.rows)
-    assert (await waiting)["user"]["nickname"] == "Al"
-    await other.close()
+    waited = await behind(stage.rows, stage.login(nickname="Al"), "UPDATE users SET nickname = 'Alice'")
+    assert waited["user"]["nickname"] == "Al"
     assert [event[4] for event in await recorded(stage, "user.profile_changed")] == [{"fields": ["nickname"]}]
 
 

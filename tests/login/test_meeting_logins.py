@@ -8,7 +8,7 @@ import pytest
 
 from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
-from tests.world import LogIn, Rows, Stage, body_of, locked, recorded, until_locked
+from tests.world import HOLD_USERS, LogIn, Rows, Stage, behind, body_of, recorded, until_locked
 from wxauth.server.login import login_rows
 from wxauth.server.service.build import Waits
 
@@ -207,11 +207,8 @@ async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: Rows) -
 async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(login: LogIn, rows: Rows) -> None:
     """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
     await login(unionid=UNION, app=OTHER_APP)
-    async with locked(rows):
-        entering = asyncio.create_task(login(unionid=UNION))
-        await until_locked(rows)
-        await rows.execute("SELECT FROM unionids FOR UPDATE NOWAIT")
-    assert (await entering)["is_new_user"] is False
+    merge = "SELECT FROM unionids FOR UPDATE NOWAIT"
+    assert (await behind(rows, login(unionid=UNION), HOLD_USERS, then=merge))["is_new_user"] is False
 
 
 @pytest.mark.slow

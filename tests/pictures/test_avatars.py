@@ -20,7 +20,7 @@ from starlette.requests import Request
 from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, Stage, bearer, body_of, leave, until_locked
+from tests.world import Body, Stage, bearer, behind, body_of, leave
 from wxauth.errors import InvalidRequest
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.server.pictures.routes import uploaded_file
@@ -681,11 +681,7 @@ async def test_a_picture_stays_when_anything_else_changes(album: Album) -> None:
 
 @pytest.mark.parametrize("change", ["DELETE FROM users", "UPDATE users SET status = 'disabled'"])
 async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(album: Album, change: str) -> None:
-    async with album.stage.rows.transaction():
-        await album.stage.rows.execute(change)
-        waiting = asyncio.create_task(album.upload(encoded(plain())))
-        await until_locked(album.stage.rows)
-    problem_of(await waiting, "invalid_token", 401)
+    problem_of(await behind(album.stage.rows, album.upload(encoded(plain())), change), "invalid_token", 401)
     assert await album.stage.number("avatars") == 0
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from time import process_time
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -32,7 +31,7 @@ from tests.push.messages import (
     unread,
 )
 from tests.sweeps import Sweep, swept
-from tests.world import BESIDE_LOGINS, bearer, locked, set_roles, until, until_locked
+from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, set_roles, until
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.dev.wechat.push import SignedPush, encrypt, push_signature
 from wxauth.server.push.receiving import PushedMessages
@@ -473,16 +472,11 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(inbox: Inbox
     await until(lambda: inbox.stage.logged("promise_lost"))
 
 
-async def test_a_withdrawal_while_the_identity_moves_erases_its_new_users_data(inbox: Inbox, database_url: str) -> None:
+async def test_a_withdrawal_while_the_identity_moves_erases_its_new_users_data(inbox: Inbox) -> None:
     alice, bob = (await inbox.log_in())["user"], (await inbox.log_in(person="bob"))["user"]
     await inbox.stage.rows.execute("UPDATE users SET nickname = 'set'")
-    other = await asyncpg.connect(database_url)
-    async with locked(other, alice["id"]):
-        withdrawing = asyncio.create_task(inbox.post(signed(message(alice["openid"]))))
-        await until_locked(inbox.stage.rows)
-        moved = "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2"
-        await other.execute(moved, bob["id"], alice["openid"])
-    await other.close()
-    assert_taken(await withdrawing)
+    withdrawing = inbox.post(signed(message(alice["openid"])))
+    move = f"UPDATE identities SET user_id = '{bob['id']}' WHERE openid = '{alice['openid']}'"
+    assert_taken(await behind(inbox.stage.rows, withdrawing, HOLD_USERS, then=move))
     names = {str(row["id"]): row["nickname"] for row in await inbox.stage.rows.fetch("SELECT id, nickname FROM users")}
     assert names == {alice["id"]: "set", bob["id"]: None}

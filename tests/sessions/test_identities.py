@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.world import Stage, locked, until_locked
+from tests.world import HOLD_USERS, Stage, behind, locked, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -57,11 +57,9 @@ async def test_a_login_that_waits_while_its_identity_moves_moves_too(stage: Stag
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_is_erased_renews_it(stage: Stage, alice: str, kind: str) -> None:
-    async with locked(stage.rows):
-        entering = asyncio.create_task(stage.login(**KINDS[kind]))
-        await until_locked(stage.rows)
-        await stage.rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
+    erase = f"DELETE FROM identities WHERE app_id = '{APP_ID}'"
+    entered = await behind(stage.rows, stage.login(**KINDS[kind]), HOLD_USERS, then=erase)
     joins = KINDS[kind].get("unionid") == UNION  # which was not erased
-    assert ((await entering)["user"]["id"] == alice) is joins
+    assert (entered["user"]["id"] == alice) is joins
     assert await stage.number(HOMELESS) == 0
     assert await stage.number(f"sessions WHERE app_id = '{APP_ID}'") == 1

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests.problems import problem_of
-from tests.world import Client, Stage, bearer, until_locked
+from tests.world import Client, Stage, bearer, behind
 from wxauth.server.sessions.refresh_rows import RefreshTokens
 
 REFRESH_TOKEN_TTL = 2592000
@@ -148,11 +148,8 @@ async def test_logging_out_of_nothing_needs_a_token(offline_client: Client, body
 async def test_a_refresh_that_waits_for_a_link_succeeds(stage: Stage) -> None:
     answer, other = await stage.login("alice"), await stage.login("bob")
     link = "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2"
-    async with stage.rows.transaction():
-        await stage.rows.execute(link, other["user"]["id"], answer["user"]["openid"])
-        waiting = asyncio.create_task(stage.refresh(answer))
-        await until_locked(stage.rows)
-    linked = await waiting
+    ids = other["user"]["id"], answer["user"]["openid"]
+    linked = await behind(stage.rows, stage.refresh(answer), link, *ids)
     assert (linked.status_code, linked.json()["user"]["id"]) == (200, other["user"]["id"])
 
 

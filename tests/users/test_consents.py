@@ -1,6 +1,5 @@
 """People give and withdraw consents."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import Body, LogIn, Phone, Rows, Stage, bearer, body_of, recorded, set_roles, until_locked
+from tests.world import Body, LogIn, Phone, Rows, Stage, bearer, behind, body_of, recorded, set_roles
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
 PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
@@ -97,11 +96,9 @@ async def test_a_login_is_refused_for_no_consent(phone: AgreeingPhone, rows: Row
 
 async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(phone: AgreeingPhone, rows: Rows) -> None:
     user_id = (await phone.log_in())["id"]
-    async with rows.transaction():
-        await rows.execute("UPDATE users SET consents = $2 WHERE id = $1", user_id, json.dumps(IN_FORCE))
-        agreeing = asyncio.create_task(phone.agree(**IN_FORCE))
-        await until_locked(rows)
-    assert (await agreeing).status_code == 200
+    stored = "UPDATE users SET consents = $2 WHERE id = $1"
+    answer = await behind(rows, phone.agree(**IN_FORCE), stored, user_id, json.dumps(IN_FORCE))
+    assert answer.status_code == 200
     assert await events(rows) == []
 
 

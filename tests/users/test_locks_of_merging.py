@@ -11,6 +11,7 @@ from tests.world import (
     Body,
     LogIn,
     Stage,
+    behind,
     leave,
     locked,
     make_admin,
@@ -52,13 +53,11 @@ async def test_a_merge_beside_a_demotion_leaves_an_administrator(stage: Stage, t
     for user_id in (former, root):
         await set_roles(stage.rows, "admin", user_id=user_id)
     await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", holder)
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active' FOR UPDATE")
-        linking = asyncio.create_task(stage.login(unionid=UNION))
-        await until_locked(stage.rows)
-        await set_roles(stage.rows, user_id=root)
+    hold = "SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active' FOR UPDATE"
+    demote = f"UPDATE users SET roles = '{{}}' WHERE id = '{root}'"
+    linked = await behind(stage.rows, stage.login(unionid=UNION), hold, then=demote)
     # A ban follows the person. Here it must not: nobody else is left who could lift it.
-    assert (await linking)["user"]["roles"] == ["admin"]
+    assert linked["user"]["roles"] == ["admin"]
 
 
 async def test_naming_a_user_waits_for_no_administrator(stage: Stage) -> None:

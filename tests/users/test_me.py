@@ -1,6 +1,5 @@
 """`/v1/me` and its sessions, as the guides have them."""
 
-import asyncio
 import json
 from time import process_time
 from uuid import uuid4
@@ -11,7 +10,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, Body, Stage, bearer, body_of, leave, recorded, until_locked
+from tests.world import BESIDE_LOGINS, Body, Stage, bearer, behind, body_of, leave, recorded
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -199,12 +198,8 @@ def test_no_user_agent_takes_quadratic_time_to_be_described(user_agent: str) -> 
 
 
 async def test_a_change_that_comes_after_an_erasure_is_refused(stage: Stage) -> None:
-    answer = await stage.login()
-    async with stage.rows.transaction():
-        await stage.rows.execute("DELETE FROM users")
-        waiting = asyncio.create_task(stage.client.post("/v1/me", json={"nickname": "Alice"}, headers=bearer(answer)))
-        await until_locked(stage.rows)
-    problem_of(await waiting, "invalid_token", 401)
+    changing = stage.change(await stage.login(), method="POST", nickname="Alice")
+    problem_of(await behind(stage.rows, changing, "DELETE FROM users"), "invalid_token", 401)
 
 
 @pytest.mark.oldest_postgres

@@ -1,6 +1,5 @@
 """Login by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app."""
 
-import asyncio
 import re
 from asyncio import create_task, gather, sleep
 from dataclasses import replace
@@ -13,7 +12,7 @@ from tests.fakes import Secrets
 from tests.sweeps import Sweep
 from tests.websites.browsers import refused, said
 from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Street, Visitor, found_in
-from tests.world import EDGE, Admin, locked, recorded, set_roles, until, until_locked
+from tests.world import EDGE, HOLD_USERS, Admin, behind, recorded, until
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
 from wxauth.server.dev.wechat.controls import CodeRequest
@@ -410,11 +409,9 @@ async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(st
 
 async def test_who_becomes_staff_during_a_visit_by_a_website_app_is_refused(street: Street) -> None:
     await street.visitor("website").log_in()
-    async with locked(street.stage.rows):
-        visit = asyncio.create_task(street.visitor("website").log_in())
-        await until_locked(street.stage.rows)
-        await set_roles(street.stage.rows, "support")
-    assert said(await visit)["error"] == "access_denied"
+    promote = "UPDATE users SET roles = '{support}'"
+    visited = await behind(street.stage.rows, street.visitor("website").log_in(), HOLD_USERS, then=promote)
+    assert said(visited)["error"] == "access_denied"
 
 
 @pytest.mark.requirement("asvs-14.2.1")
