@@ -44,7 +44,7 @@ SELECT name, removed_by FROM clients
  WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
  ORDER BY name LIMIT 1
 """)
-_OWN: Final = ("site_logins", "browser_login_sites")
+_OWN: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
 """The tables of what is a client's own, besides its sessions."""
 # Locked rows are skipped until a later page, so that nobody waits for more than a page.
 _DELETE_PAGES: Final = tuple(

@@ -54,11 +54,11 @@ def one_and_id(
 def part(name: str) -> LiteralString:
     """A name or a number of ours as a part of a statement: of a column, a type. Raises: ValueError if it is neither.
 
-    A statement is made of literals and of such parts alone. pyright refuses any other string.
+    A statement is made of literals and of such parts alone. pyrefly refuses any other string.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a name: {name!r}")
-    return name  # pyright: ignore[reportReturnType] - checked
+    return name  # pyrefly: ignore[bad-return]  # checked
 
 
 def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:

@@ -216,12 +216,11 @@ async def search_in_windows(
 @cache
 def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
     """The statement of a search with these conditions, among users between two ids."""
-    fits = "".join(f" AND {_CONDITIONS[name]}" for name in sorted(conditions))
+    fits: list[LiteralString] = [_CONDITIONS[name] for name in sorted(conditions)]
     if is_admin:
-        fits += " AND 'admin' = ANY (users.roles)"  # a literal, so that the partial index is used
-    return Statement[ListedUser](
-        f"{_WITH_IDENTITIES} WHERE users.id < :before AND users.id >= :floor{fits} ORDER BY users.id DESC LIMIT :limit"
-    )
+        fits.append("'admin' = ANY (users.roles)")  # a literal, so that the partial index is used
+    between = " AND ".join(("users.id < :before AND users.id >= :floor", *fits))
+    return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {between} ORDER BY users.id DESC LIMIT :limit")
 
 
 def term_of(text: str | None, *, region: str) -> Term:
