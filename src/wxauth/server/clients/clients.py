@@ -353,9 +353,9 @@ async def clashing_clients(database: Database, settings: Settings) -> Sequence[s
     return await database.values(rows.SITES_NAMED, names=names)
 
 
-def origin_shown(client: Client) -> str | None:
-    """The site's origin, shown to the person who logs in; None if the site has no redirect URI."""
-    return origin_of(client.redirect_uris[0]) if client.redirect_uris else None
+def origin_shown(redirect_uris: Sequence[str]) -> str | None:
+    """The origin of a site with these, shown to the person who logs in; None if it has none."""
+    return origin_of(redirect_uris[0]) if redirect_uris else None
 
 
 def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:

@@ -10,8 +10,8 @@ from wxauth.server.clients.clients import Credentials, is_client_name
 from wxauth.server.clients.documents import known_client
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_client
-from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.service_clients import authenticate_and_read, basic_credentials
+from wxauth.server.clients.rows import FIND_WITH_SECRETS, find_site
+from wxauth.server.clients.service_clients import basic_credentials, check_secret
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
@@ -139,15 +139,17 @@ async def client_of(
     """
     form = await form_of(request)
     credentials = _credentials_in(request, form)
-    name = credentials.client_id if credentials else form.get("client_id")
-    if name is None:
-        raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
     if credentials is None:
+        name = form.get("client_id")
+        if name is None:
+            raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
         site = await find_site(database, name) if is_client_name(name) else known_client(settings, name)
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
         return site, form
-    client = await authenticate_and_read(database, credentials, now=clock())
+    name = credentials.client_id
+    found = await database.row(FIND_WITH_SECRETS, name=name) if is_client_name(name) else None
+    client = check_secret(credentials, found, now=clock())
     if not client.is_site:
         raise OAuthError(
             "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"

@@ -15,10 +15,9 @@ from starlette.requests import Request
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
-from wxauth.server.clients.models import SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.rows import FIND_SERVICE, FIND_WITH_SECRETS, ClientWithSecrets, ServiceClient
+from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
+from wxauth.server.clients.rows import FIND_SERVICE, ClientWithSecrets, ServiceClient
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import Settings
@@ -168,7 +167,7 @@ def check_client(
 
     Raises: InvalidClient, ClientLacksScope.
     """
-    client = _check_secret(credentials, found, now=now)
+    client = check_secret(credentials, found, now=now)
     if needed not in client.scopes:
         raise lacking(client, needed)
     return client
@@ -181,14 +180,7 @@ def lacking(client: ServiceClient, needed: Scope) -> ClientLacksScope:
     return ClientLacksScope(f"this needs the scope {needed}: {command}")
 
 
-async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:
-    """Authenticate a client, and read it with the same query. Raises: InvalidClient."""
-    name = credentials.client_id
-    found = await database.row(FIND_WITH_SECRETS, name=name) if is_client_name(name) else None
-    return _check_secret(credentials, found, now=now)
-
-
-def _check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:
+def check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:
     """Check the secret against the present and the former one. Returns `stored`. Raises: InvalidClient."""
     # An unknown name, or a client without a secret, takes the same steps as a wrong secret.
     given = hash_of(credentials.client_secret)

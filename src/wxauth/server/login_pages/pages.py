@@ -329,7 +329,7 @@ class Pages:
         """The page for a request whose redirect URI cannot be trusted: it names the site, and the URI received."""
         about = [self._text(refusal.mistake)]
         if refusal.site is not None:
-            title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site)
+            title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site.redirect_uris)
             about.append(self._text("asking_site", site=title if origin is None else f"{title}, {origin}"))
         if refusal.received is not None:
             about.append(self._text("received", received=refusal.received or "—"))

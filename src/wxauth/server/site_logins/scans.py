@@ -31,7 +31,7 @@ from wxauth.errors import (
 )
 from wxauth.problems import Language
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.clients import origin_of
+from wxauth.server.clients.clients import origin_shown
 from wxauth.server.clients.rows import LOGO
 from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.background import once
@@ -258,7 +258,7 @@ class Scans:
                 id=login.client_id,
                 title=login.title,
                 logo=await self.database.value(LOGO, name=login.client_id),
-                origin=origin_of(login.redirect_uris[0]) if login.redirect_uris else None,
+                origin=origin_shown(login.redirect_uris),
                 host=None if login.client_name is None else host_of(login.client_id),
                 local=is_loopback(urlsplit(login.redirect_uri).hostname),
             ),
