@@ -54,8 +54,6 @@ def prints_json() -> bool:
 class Failed(click.ClickException):
     """Ends the command with status 1 and this text, or with this template filled."""
 
-    exit_code = 1
-
     def __init__(self, text: str, /, **values: object) -> None:
         super().__init__(shown(text) if isinstance(text, Title) else say(text, **values))
 

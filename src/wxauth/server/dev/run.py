@@ -252,7 +252,12 @@ def _load_settings(
         settings = settings_from(Settings, **own)
         if "WXAUTH_ISSUER" not in _variables_set():
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
-        findings = [] if simulated_url else _ask_wechat(settings)
+        findings: list[CheckResult] = []
+        if simulated_url is None:
+            configure_logging(
+                level="critical", log_format=settings.log_format
+            )  # the findings report all that logs would
+            findings = asyncio.run(check_apps(settings))
         secret.keep_unless_refused(findings)
     except OSError as exc:
         raise DevFailed("{name}: {rule}", name=exc.filename, rule=os_reason(exc)) from None
@@ -308,11 +313,6 @@ def _listen(host: str, port: int, option: str, taken: list[Title]) -> socket.soc
         text = "cannot listen on {address}: {reason} (another 'wxauth dev'? Choose another port with {option})"
         taken.append(Text(text, address=f"{host}:{port}", reason=os_reason(exc), option=option))
         return listen("127.0.0.1", 0)
-
-
-def _ask_wechat(settings: Settings) -> list[CheckResult]:
-    configure_logging(level="critical", log_format=settings.log_format)  # the findings report all that logs would
-    return asyncio.run(check_apps(settings))
 
 
 @contextmanager

@@ -101,9 +101,8 @@ class AccessTokens:
         now = self._clock()
         if force:
             self._note_forced(now)
-        if force or self._current is None or now >= self._ends[self._current] - OVERLAP:
-            if force:
-                self.kill()
+            self.kill()
+        if self._current is None or now >= self._ends[self._current] - OVERLAP:
             self._current = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's may be
             self._ends[self._current] = now + ACCESS_TOKEN_LIFETIME
         return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
