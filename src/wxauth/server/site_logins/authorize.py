@@ -345,25 +345,12 @@ def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: 
     response_mode = parameters.get("response_mode", inside.get("response_mode", RESPONSE_MODES[0]))
     if "response_mode" in parameters.repeated or response_mode not in _response_modes(client):
         response_mode = RESPONSE_MODES[0]
+    way_back = {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
     try:
-        access, scope, challenge = _check(settings, client, parameters)
+        return _check(settings, client, parameters, **way_back)
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
-        asking = RequestFields.model_construct(redirect_uri=redirect_uri, state=state, response_mode=response_mode)
-        raise SentBack(asking, exc.description, exc.error) from None
-    return SiteRequest(
-        client=client if access.resource is None else for_resource(client),
-        client_name=client.title if is_document(client.name) else None,
-        resource=access.url,
-        scope=scope,
-        redirect_uri=redirect_uri,
-        state=state,
-        response_mode=response_mode,
-        nonce=parameters.get("nonce"),
-        code_challenge=challenge,
-        prompts=frozenset(parameters.get("prompt", "").split()),
-        max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
-    )
+        raise SentBack(RequestFields.model_construct(**way_back), exc.description, exc.error) from None
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
@@ -380,8 +367,8 @@ def _response_modes(client: Client) -> Sequence[str]:
     return RESPONSE_MODES[:1] if is_document(client.name) else RESPONSE_MODES
 
 
-def _check(settings: Settings, client: Client, parameters: Parameters) -> tuple[Access, str, str | None]:
-    """What is asked for, the scopes to grant, and the code challenge, if there is one. Raises: OAuthError."""
+def _check(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
+    """The request of a client, which goes back in this way. Raises: OAuthError."""
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
@@ -395,13 +382,23 @@ def _check(settings: Settings, client: Client, parameters: Parameters) -> tuple[
         raise OAuthError("invalid_request", f"response_mode is {' or '.join(_response_modes(client))}")
     access = Access.asked(settings, client, parameters)
     scope = access.scope(parameters.get("scope"))
-    challenge = _challenge(client, parameters)
-    if not parameters.get("max_age", "0").isdecimal():
+    challenge, max_age = _challenge(client, parameters), parameters.get("max_age")
+    if not (max_age or "0").isdecimal():
         raise OAuthError("invalid_request", "max_age is a number of seconds")
-    prompts = set(parameters.get("prompt", "").split())
+    prompts = frozenset(parameters.get("prompt", "").split())
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
-    return access, scope, challenge
+    return SiteRequest(
+        client=client if access.resource is None else for_resource(client),
+        client_name=client.title if is_document(client.name) else None,
+        resource=access.url,
+        scope=scope,
+        nonce=parameters.get("nonce"),
+        code_challenge=challenge,
+        prompts=prompts,
+        max_age=None if max_age is None else int(max_age),
+        **way_back,
+    )
 
 
 def _challenge(client: Client, parameters: Parameters) -> str | None:
