@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import Any, Final
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -154,8 +154,13 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
     return FaultRequest.model_validate({"api": api, kind: True if text == kind else text})
 
 
+NO_FAULT: Final = FaultRequest.model_construct(api="")
+
+
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
     """Apply the fault. Returns the answer to give, or None to continue."""
+    if fault.errcode is not None:
+        return Response(to_json(CallRefused(fault.errcode).answer()), media_type="text/plain")
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:

@@ -19,7 +19,7 @@ import segno
 from PIL import Image, ImageOps
 from pydantic_core import from_json, to_json
 
-from wxauth.server.dev.wechat.calls import CallRefused, Faults, fault_in, require
+from wxauth.server.dev.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, require
 from wxauth.server.dev.wechat.controls import (
     API_PATHS,
     APP_KINDS,
@@ -245,12 +245,12 @@ class Simulator:
 
     # Calls, as to the real WeChat.
 
-    def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest | None]:
-        """Record a call. Returns the call, and its fault, if any."""
+    def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
+        """Record a call. Returns the call, and its fault."""
         call = Call(api, None, query, body)
         call = replace(call, app_id=self._app_of(call))
         self.calls.append(call)
-        return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api)
+        return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
 
     def _app_of(self, call: Call) -> str | None:
         if call.api in _BY_SECRET:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth.server.dev.wechat.calls import CallRefused, Wires, answer_wrongly
+from wxauth.server.dev.wechat.calls import Wires, answer_wrongly
 from wxauth.server.dev.wechat.connect import connect_routes
 from wxauth.server.dev.wechat.controls import (
     API_PATHS,
@@ -151,19 +151,14 @@ def create_simulator(
 def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
         call, fault = wechat.call(api, dict(request.query_params), await request.body())
-        answer = None
-        if fault is not None:
-            if fault.work_is_done:
-                answer = wechat.answer(call)
-            if fault.errcode is not None:
-                return _as_wechat_does(CallRefused(fault.errcode).answer())
-            if (wrong := await answer_wrongly(request, fault)) is not None:
-                return wrong
+        answer = wechat.answer(call) if fault.work_is_done else None
+        if (wrong := await answer_wrongly(request, fault)) is not None:
+            return wrong
         right = _as_wechat_does(answer or wechat.answer(call))
         push_verdicts()
-        if fault is not None and fault.cut_off:
+        if fault.cut_off:
             return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
-        if fault is not None and fault.json_type:
+        if fault.json_type:
             return Response(right.body, media_type="application/json")
         return right
 
