@@ -63,9 +63,6 @@ from wxauth.server.wechat.errcodes import SECRET_NOT_TAKEN
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """If one of these is set, `wxauth dev` uses the real WeChat, which does not know the simulated apps."""
 
-_QUESTION: Final = "App secret of {app_id} (not shown)"
-_KEPT: Final = "Kept in {path}, for you alone."
-_NOT_KEPT: Final = "The app secret is not kept; the next start asks again."
 _SCRIPT: Final = """\
 #!/bin/sh
 # Made by 'wxauth dev' at its start, removed at its end; it holds secrets.
@@ -110,7 +107,8 @@ class OwnSecret:
             self.value = self._path.read_text("utf-8")
         elif sys.stdin.isatty():
             with _handled_by(_raise_exit):  # so that the terminal shows again what is typed
-                self.value = click.prompt(say(_QUESTION, app_id=app_id), hide_input=True, err=True).strip()
+                question = say("App secret of {app_id} (not shown)", app_id=app_id)
+                self.value = click.prompt(question, hide_input=True, err=True).strip()
             self._is_new = True
 
     def keep_unless_refused(self, findings: Iterable[CheckResult]) -> None:
@@ -119,10 +117,10 @@ class OwnSecret:
             return
         if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(say(_NOT_KEPT), err=True)
+            click.echo(say("The app secret is not kept; the next start asks again."), err=True)
         elif self._is_new:
             store_privately(self._path, self.value)
-            click.echo(say(_KEPT, path=self._path), err=True)
+            click.echo(say("Kept in {path}, for you alone.", path=self._path), err=True)
 
 
 def store_privately(path: Path, secret: str) -> None:

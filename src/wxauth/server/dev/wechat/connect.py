@@ -22,7 +22,6 @@ _KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
 _ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
 _STATE: Final = re.compile("[a-zA-Z0-9]{0,128}", re.ASCII)
-_ELSEWHERE: Final = "请在微信客户端打开链接"
 _FAULTS: Final = {
     10003: "redirect_uri 域名与后台配置不一致",
     10005: "该公众号没有这个 scope 的权限",
@@ -46,7 +45,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
             return _page(f"<h1>{number}</h1><p>{_FAULTS[number]}</p>", status=400)
         user_agent = request.headers.get("user-agent", "")
         if path != "qrconnect" and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
-            return _page(f"<h1>{_ELSEWHERE}</h1>", status=400)
+            return _page("<h1>请在微信客户端打开链接</h1>", status=400)
         asked = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON, ""))
         visitor = visitor_of(person, asked["appid"]) if is_person_name(person) else None

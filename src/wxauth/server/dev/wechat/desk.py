@@ -216,7 +216,7 @@ async def _ensure_local(request: httpx.Request) -> None:
 
 
 def desk_routes(
-    wires: Wires, faults: Faults, *, service_url: str, site_url: str, shop_url: str | None, mcp_url: str | None
+    wires: Wires, faults: Faults, *, service_url: str, site_url: str, shop_url: str, mcp_url: str | None
 ) -> list[Route]:
     """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
     files = StaticFiles(directory=_PAGE)
@@ -234,7 +234,7 @@ def desk_routes(
     setup: dict[str, Any] = {
         "service_url": service_url,
         "site_url": site_url,
-        "shop_url": shop_url or site_url + SHOP_PATH,
+        "shop_url": shop_url,
         "count_url": f"{site_url}{SHOP_PATH}/count",
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
@@ -242,7 +242,7 @@ def desk_routes(
         "faults": known_faults(),
     }
 
-    servers = [service_url, site_url, setup["shop_url"]]
+    servers = [service_url, site_url, shop_url]
     servers += [mcp_url.removesuffix("/mcp")] if mcp_url else []
 
     async def page(request: Request) -> Response:

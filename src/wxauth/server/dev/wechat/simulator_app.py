@@ -27,7 +27,7 @@ from wxauth.server.dev.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth.server.dev.wechat.desk import DESK_PATH, WebViewRequest, WebViews, desk_routes
+from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH, WebViewRequest, WebViews, desk_routes
 from wxauth.server.dev.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
 from wxauth.server.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
 from wxauth.server.dev.wechat.simulator import Simulator
@@ -59,7 +59,7 @@ def create_simulator(
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     service_url: str = "http://127.0.0.1:8000",
     site_url: str = "http://127.0.0.1:8004",
-    shop_url: str | None = None,
+    shop_url: str = f"http://127.0.0.1:8004{SHOP_PATH}",
     mcp_url: str | None = None,
 ) -> Starlette:
     """The simulated WeChat as an ASGI app.
@@ -70,7 +70,7 @@ def create_simulator(
         pause: Waits for so many seconds, before a notice about a payment is repeated.
         service_url: The URL of the service.
         site_url: The URL of the example sites.
-        shop_url: The URL of the back end that sells. By default, the one beside the example sites.
+        shop_url: The URL of the back end that sells.
         mcp_url: The URL of the MCP server that the desk's agent calls, if there is one.
     """
     wechat = simulator or Simulator()
