@@ -148,7 +148,7 @@ def build_services(
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         make(kind, secret_keys=settings.secret_keys)
     parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
-    parts[ScanLimits] = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
+    make(ScanLimits, make=partial(make_limiter, RateLimiter))
     make(ClientLimits, make=partial(make_limiter, RateLimiter))
     make(Turns, patience=waits.turns)
     phones = make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
