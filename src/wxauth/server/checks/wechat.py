@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -55,43 +55,36 @@ _SECOND: Final = timedelta(seconds=1)
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 
-@dataclass(slots=True)
-class Observed:
-    """Details of WeChat's answers that the WeChat client does not return."""
-
-    readings: list[ClockReading]
-    addresses: list[str] = field(default_factory=list)
-    """The addresses of this server, as WeChat names them when it refuses them."""
-    unreachable: set[str] = field(default_factory=set)
-    """Hosts to which no connection could be made."""
-    at_proxy: str = ""
-    """The reason for that, if the proxy has failed."""
-    reason: str = ""
-    """The reason for that, in any case."""
-
-
 class _Witness(httpx.AsyncBaseTransport):
-    """Passes on requests and answers, and records details in `observed`."""
+    """Passes on requests and answers, and keeps what of them the WeChat client does not return."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, observed: Observed) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, readings: list[ClockReading]) -> None:
         self._inner = inner
         self._clock = clock
-        self._observed = observed
+        self._readings = readings
+        self.addresses: list[str] = []
+        """The addresses of this server, as WeChat names them when it refuses them."""
+        self.unreachable: set[str] = set()
+        """Hosts to which no connection could be made."""
+        self.at_proxy = ""
+        """The reason for that, if the proxy has failed."""
+        self.reason = ""
+        """The reason for that, in any case."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked_at = self._clock()
         try:
             response = await self._inner.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            self._observed.unreachable.add(request.url.host)
-            self._observed.reason = exc.args[0]
-            self._observed.at_proxy = exc.args[0] if isinstance(exc, ProxyFailed) else ""
+            self.unreachable.add(request.url.host)
+            self.reason = exc.args[0]
+            self.at_proxy = exc.args[0] if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
         if (theirs := _time_in(response)) is not None:
             reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
-            self._observed.readings.append(reading)
-        self._observed.addresses = self._observed.addresses or _refused_addresses(await response.aread())
+            self._readings.append(reading)
+        self.addresses = self.addresses or _refused_addresses(await response.aread())
         return response
 
 
@@ -109,9 +102,9 @@ async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
-    observed = Observed(found.wechat_readings)
+    observed = _Witness(transport, clock, found.wechat_readings)
     wechat = WeChat(
-        WeChatHttp(_Witness(transport, clock, observed)),
+        WeChatHttp(observed),
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
         timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS),
@@ -195,7 +188,7 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
     return uses
 
 
-async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: Observed) -> CheckResult:
+async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: _Witness) -> CheckResult:
     """Check which kind of code sites show for this app, and what is missing for it."""
     name = f"wechat {app.app_id} codes"
     prefix = f"{settings.issuer}/d/"
@@ -229,7 +222,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
     return CheckResult(name, result.level, Text(text, what=what, why=result.text))
 
 
-def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
+def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
     name = f"wechat {app.app_id}"
     if failure is None:
         return bad(name, "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?")
@@ -244,7 +237,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
 
 
 def _judge_token(
-    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, observed: Observed
+    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, observed: _Witness
 ) -> CheckResult:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
@@ -256,7 +249,7 @@ def _judge_token(
     return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, Text(text, why=why))
 
 
-def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
+def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
     name = f"wechat {app.app_id} {use.name}"
     sends_openid = use.api == Api.PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
@@ -281,7 +274,7 @@ def _is_permitted(api: str, failure: WeChatError | None) -> bool:
     return not (is_about_the_app or failure.errcode is None or errcode_of(failure.errcode, api=api).is_for_the_operator)
 
 
-def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: Observed) -> CheckResult:
+def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Witness) -> CheckResult:
     """The result for a failure caused by the app, this server or WeChat, not by the made-up request."""
     errcode, base = failure.errcode, settings.wechat_base_url
     match failure:
