@@ -15,7 +15,6 @@ from urllib.parse import quote
 import httpx
 from starlette.requests import Request
 from starlette.responses import (
-    FileResponse,
     JSONResponse,
     PlainTextResponse,
     RedirectResponse,
@@ -64,7 +63,6 @@ _SHARED: Final = {
     "icon.svg": PAGES_FOLDER,
 }
 """Files shared with the service's pages, so that all have one design."""
-_CLIENTS: Final = ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")
 _IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[5] / "clients" / "miniprogram"
 _UNKNOWN: Final = 99999
@@ -221,7 +219,8 @@ def desk_routes(
     """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
     files = StaticFiles(directory=_PAGE)
     shared = {name: StaticFiles(directory=folder) for name, folder in _SHARED.items()}
-    clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
+    clients = StaticFiles(directory=_IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT)
+    shared |= dict.fromkeys(("wxauth.js", "wxauth-scan.js", "wxauth-site.js"), clients)
     headers = {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
@@ -249,10 +248,7 @@ def desk_routes(
         if request.url.hostname == "localhost":  # under another name, the page would have other phones
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
         name = request.path_params.get("name", "index.html")
-        if name in _CLIENTS:
-            response: Response = FileResponse(clients / name)
-        else:
-            response = await shared.get(name, files).get_response(name, request.scope)
+        response = await shared.get(name, files).get_response(name, request.scope)
         response.headers.update(headers)
         return response
 
