@@ -55,6 +55,7 @@ _FIGURES: Final = (
     (Title("Visitors", "访客"), "1,702"),
 )
 _PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"), autoescape=True, trim_blocks=True)
+_MOST_SESSIONS: Final = 1000
 PUSH_PATH: Final = "/wechat"
 """The path that receives forwarded messages."""
 _NAME: Final = "dev-shop"
@@ -157,6 +158,8 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
         claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
         request.session["sid"] = claims["sid"]
         sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
+        if len(sessions) > _MOST_SESSIONS:
+            del sessions[next(iter(sessions))]
         return RedirectResponse(f"{url}/")
 
     async def log_out(request: Request) -> Response:

@@ -5,14 +5,16 @@ The phone's requests are sent as a phone or a browser does, with headers and coo
 
 import asyncio
 import ssl
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import httpx
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import (
     JSONResponse,
@@ -32,7 +34,11 @@ from wxauth.server.dev.wechat.controls import APPS, LATER_APP, Control, PersonNa
 from wxauth.server.login_pages.pages import PAGES_FOLDER
 from wxauth.server.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 
+MOST_BROWSERS: Final = 50
+"""How many browsers' cookies are kept; the oldest are dropped first."""
 MOST_REDIRECTS: Final = 10
+MOST_FIELDS: Final = 20
+LONGEST_FIELD: Final = 8192
 
 _TAKEN: Final = ("accept", "authorization", "content-type", "x-request-id")
 _LEFT_OUT: Final = frozenset(
@@ -48,6 +54,7 @@ _ON_A_PHONE: Final = (
     "Version/17.1 Mobile/15E148 Safari/604.1"
 )
 _URL_LINK_HOST: Final = "wxaurl.cn"
+Value = Annotated[str, Field(max_length=LONGEST_FIELD)]
 DESK_PATH: Final = "/desk/"
 SHOP_PATH: Final = "/membership"
 """The back end of the mini-program, on the address of the example sites."""
@@ -134,12 +141,12 @@ class WebViewRequest(Control):
 
     person: PersonName
     url: str
-    user_agent: str
+    user_agent: str = Field(max_length=512)
     """The user agent of the person's phone."""
     browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
-    language: str = "zh-CN"
+    language: str = Field("zh-CN", max_length=32)
     """The language that the browser prefers."""
-    form: dict[str, str] | None = None
+    form: dict[Value, Value] | None = Field(None, max_length=MOST_FIELDS)
     """The fields of a form to post to the URL."""
 
 
@@ -147,7 +154,7 @@ class WebViews:
     """The browsers of all people, each with its own cookies."""
 
     def __init__(self) -> None:
-        self._cookies: dict[tuple[str, str], httpx.Cookies] = {}
+        self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
 
     async def open(self, request: WebViewRequest) -> dict[str, Any]:
         """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError.
@@ -169,7 +176,7 @@ class WebViews:
         }
         key = (request.person, request.browser)
         async with httpx.AsyncClient(
-            cookies=self._cookies.get(key),
+            cookies=self._cookies.pop(key, None),
             event_hooks={"request": [_ensure_local]},
             headers=headers,
             timeout=_PAGE_TIMEOUT_SECONDS,
@@ -182,6 +189,8 @@ class WebViews:
                 raise ValueError(f"url: {type(exc).__name__}") from None
             finally:
                 self._cookies[key] = browser.cookies
+                while len(self._cookies) > MOST_BROWSERS:
+                    self._cookies.popitem(last=False)
         opens = None if page.next_request is None else str(page.next_request.url)
         return {"url": str(page.url), "status": page.status_code, "html": page.text, "opens": opens}
 

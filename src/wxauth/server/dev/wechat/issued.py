@@ -59,12 +59,13 @@ class Codes(Generic[AnyCodeRequest]):
 
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
         """A new code, valid for so many seconds."""
+        self._drop_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
-        """Whether this code was made."""
+        """Whether this code was made and has not expired yet."""
         return code in self._codes
 
     def spend(self, text: str, app_id: str) -> AnyCodeRequest:
@@ -79,6 +80,11 @@ class Codes(Generic[AnyCodeRequest]):
         code.is_used = True  # a failed exchange spends the code, too
         require(code.request.app_id == app_id, self._of_another_app)
         return code.request
+
+    def _drop_expired(self) -> None:
+        # In the order in which they were made: one that lasts longer keeps those behind it for some minutes more.
+        while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
+            del self._codes[next(iter(self._codes))]
 
 
 class AccessTokens:

@@ -53,6 +53,7 @@ WEBHOOK_PATH: Final = "/webhook"
 MAX_MESSAGES: Final = 50
 TOLERANCE: Final = 300
 """Seconds by which a message's timestamp may be off (Standard Webhooks 1.0.0)."""
+_MAX_BODY: Final = 64 * 1024
 _HANG_SECONDS: Final = 3600
 _PREFIX: Final = "whsec_"
 
@@ -280,7 +281,8 @@ class Receiver:
         ]
 
     async def _receive(self, request: Request) -> Response:
-        body, answer = await request.body(), self._behaviour.answer
+        body = (await request.body())[:_MAX_BODY]
+        answer = self._behaviour.answer
         self._messages.appendleft(
             {
                 "id": request.headers.get("webhook-id"),

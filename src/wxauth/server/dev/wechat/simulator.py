@@ -190,7 +190,7 @@ class Simulator:
         self.verdicts: deque[tuple[PushRequest, dict[str, Any]]] = deque(maxlen=REMEMBERED_CALLS)
         """The verdicts on pictures that are to be pushed, the oldest first."""
         self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
-        """The refused calls by their rid, each with its time and its answer."""
+        """The latest refused calls by their rid, each with its time and its answer."""
         self._cleared: Counter[tuple[str, str]] = Counter()
         """How often each app's quotas were cleared, by month."""
         self._faces: dict[str, list[Any]] = {}
@@ -312,6 +312,8 @@ class Simulator:
             answer = refusal.answer()
             if (rid := _RID.search(answer["errmsg"])) is not None:
                 self._refused[rid[1]] = self._clock(), call, answer
+                while len(self._refused) > REMEMBERED_CALLS:
+                    del self._refused[next(iter(self._refused))]
             return answer
 
     def _code2session(self, call: Call, account: Account) -> Answer:
