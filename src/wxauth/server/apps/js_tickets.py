@@ -5,10 +5,8 @@ each keeps a copy in memory.
 """
 
 import asyncio
-import random
 import secrets
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,14 +45,13 @@ class JsSignature:
 
 @part
 class JsTickets:
-    """The tickets of all apps. `jitter` returns random numbers from 0 to 1."""
+    """The tickets of all apps."""
 
     settings: Settings
     database: Database
     clock: Clock
     sealer: Sealer
     wechat_api: WeChatApi
-    jitter: Callable[[], float] = random.random
     _kept: dict[str, Kept] = field(init=False, default_factory=partial(defaultdict, Kept))
     _under_way: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
 
@@ -123,7 +120,7 @@ class JsTickets:
             await self.database.run(RELEASE_TICKET, app_id=app_id, until=kept.paused_until)
             log.warning("js_ticket_not_renewed", app_id=app_id, reason=exc.code)
             raise
-        kept.take(value, expires_in, now=now, jitter=self.jitter())
+        kept.take(value, expires_in, now=now)
         sealed = self.sealer.seal(value.encode(), context=js_ticket_context(app_id))
         times = {"ends_at": kept.ends_at, "renews_at": kept.renews_at, "now": now}
         await self.database.run(STORE_TICKET, app_id=app_id, ticket=sealed, **times)

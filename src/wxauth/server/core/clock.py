@@ -56,16 +56,14 @@ class DatabaseClock:
 
     Args:
         own: This machine's time, which counts until the database has answered.
-        elapsed: Seconds, of any beginning, by a clock that nobody sets.
     """
 
-    def __init__(self, own: Clock = utc_now, elapsed: Callable[[], float] = since_boot) -> None:
+    def __init__(self, own: Clock = utc_now) -> None:
         self.own = own
-        self.elapsed = elapsed
         self.ahead = timedelta()
         """How far this machine was ahead of the database when it was last asked."""
         self._read: tuple[datetime, float] | None = None
-        """The database's time, and by `elapsed` when that was."""
+        """The database's time, and by `since_boot` when that was."""
 
     @property
     def is_set(self) -> bool:
@@ -77,12 +75,12 @@ class DatabaseClock:
         if self._read is None:
             return self.own()
         theirs, read_at = self._read
-        return theirs + timedelta(seconds=self.elapsed() - read_at)
+        return theirs + timedelta(seconds=since_boot() - read_at)
 
     def correct(self, theirs: datetime, *, asked_at: float, answered_at: float) -> None:
         """Set the clock by the database's time, assumed to be read half way between question and answer.
 
-        Both are seconds of `elapsed`.
+        Both are seconds of `since_boot`.
         """
         self._read = theirs, (asked_at + answered_at) / 2
         self.ahead = self.own() - self()
@@ -107,12 +105,12 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
 
 async def correct_clock(clock: DatabaseClock, database: Database) -> None:
     """Correct the clock once. If the database does not answer, the former correction stays."""
-    asked_at = clock.elapsed()
+    asked_at = since_boot()
     try:
         theirs = await database.time()
     except StorageUnavailable:
         return
-    answered_at = clock.elapsed()
+    answered_at = since_boot()
     if answered_at - asked_at < TOO_SLOW:
         clock.correct(theirs, asked_at=asked_at, answered_at=answered_at)
 

@@ -16,7 +16,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from wxauth.errors import RateLimited
 from wxauth.server.core.addresses import TRUNCATED, plain_address
-from wxauth.server.core.clock import Clock, utc_now
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.limits.redis import redis_reason, redis_storage
 
@@ -49,10 +49,10 @@ class RateLimiter:
     Args:
         rate: Such as `600/minute`; empty for no limit.
         what: The kind of action: one word, which is part of the keys in Redis.
+        clock: The time for counts in this process. Redis has its own.
         redis_url: The Redis that counts for all processes. Without one, and while it is unavailable, slow or
             misconfigured, each process counts for itself.
         exempt: Networks whose addresses are not counted.
-        clock: The time for counts in this process. Redis has its own.
         patience: Seconds that a request waits for Redis.
     """
 
@@ -61,9 +61,9 @@ class RateLimiter:
         rate: str,
         *,
         what: str,
+        clock: Clock,
         redis_url: str | None = None,
         exempt: Sequence[str] = (),
-        clock: Clock = utc_now,
         patience: float = REDIS_TIMEOUT_SECONDS,
     ) -> None:
         self._counter: _Counter | _RedisCounter | None = None

@@ -8,7 +8,6 @@ WeChat allows it only some times a day. So an operator decides (`force`).
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -87,8 +86,9 @@ class Kept:
         """Remember that WeChat has just failed to give another."""
         self.failure, self.looked_at, self.paused_until = failure, now, now + pause
 
-    def take(self, value: str, expires_in: int, *, now: datetime, jitter: float) -> None:
-        """Keep what WeChat has given for so many seconds. `jitter`, from 0 to 1, spreads the renewals."""
+    def take(self, value: str, expires_in: int, *, now: datetime) -> None:
+        """Keep what WeChat has given for so many seconds. The renewals are spread at random."""
+        jitter = random.random()  # noqa: S311 - so that not all processes renew at once
         self.value, self.failure, self.paused_until = value, None, NEVER
         self.looked_at, self.ends_at = now, now + timedelta(seconds=expires_in)
         self.renews_at = max(self.ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
@@ -111,11 +111,10 @@ class _KeptToken(Kept):
 
 @part
 class WeChatTokens:
-    """The tokens of all apps, in one process. `jitter` returns random numbers from 0 to 1."""
+    """The tokens of all apps, in one process."""
 
     wechat: WeChat
     clock: Clock
-    jitter: Callable[[], float] = random.random
     _kept: dict[_Key, _KeptToken] = field(init=False, default_factory=partial(defaultdict, _KeptToken))
     _under_way: dict[_Key, asyncio.Task[WeChatError | None]] = field(init=False, default_factory=dict)
 
@@ -212,7 +211,7 @@ class WeChatTokens:
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
             kept.is_refused, kept.accepts_refusals_at = False, NEVER
-        kept.take(value, expires_in, now=now, jitter=self.jitter())
+        kept.take(value, expires_in, now=now)
 
 
 def _key_of(app: App) -> _Key:
