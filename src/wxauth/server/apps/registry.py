@@ -33,7 +33,7 @@ from wxauth.server.apps.rows import (
     SealedApp,
 )
 from wxauth.server.core.background import attempt, keep_doing
-from wxauth.server.core.claims import ClaimsTemplate
+from wxauth.server.core.claims import Template
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -98,7 +98,6 @@ class Apps:
     """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
 
     def __post_init__(self) -> None:
-        self._claims = self.settings.claims_template
         self._replace_apps([])
 
     def for_login(self, app_id: str | None) -> App:
@@ -142,10 +141,10 @@ class Apps:
         known = self._known.get(app_id)
         return None if known is None else known.app.max_sessions
 
-    def claims_of(self, app_id: str) -> ClaimsTemplate | None:
+    def claims_of(self, app_id: str) -> Template:
         """What is added to the access tokens of logins to an app."""
         known = self._known.get(app_id)
-        return self._claims if known is None or known.app.claims is None else known.app.claims_template
+        return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
     def roles_at_sign_up(self) -> frozenset[str]:
         """The roles that new users get, in any app."""

@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.claims import ClaimsTemplate
+from wxauth.server.core.claims import filled_claims
 from wxauth.server.core.models import TIME
 from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 
@@ -130,11 +130,6 @@ class Client(SQLModel):
     )
 
     @property
-    def claims_template(self) -> ClaimsTemplate | None:
-        """Its claims, compiled; None if it has none."""
-        return ClaimsTemplate(self.claims) if self.claims else None
-
-    @property
     def is_site(self) -> bool:
         """Whether it may log people in."""
         return self.title is not None
@@ -245,5 +240,4 @@ def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> d
         for claim, value in claims.items()
     }
     granted = {claim: value for claim, value in values.items() if value is not None}
-    template = client.claims_template
-    return granted if template is None else granted | template.filled(user, sees_roles=ROLES_SCOPE in scopes)
+    return granted | filled_claims(client.claims, user, sees_roles=ROLES_SCOPE in scopes)

@@ -1,7 +1,8 @@
-"""The operator's own claims in tokens: a template, compiled once, which each token fills with facts about its user."""
+"""The operator's own claims in tokens: a template, which each token fills with facts about its user."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, cast
 
 from pydantic_core import to_json
@@ -32,9 +33,7 @@ MAX_CONTAINERS: Final = 56
 _ATTRIBUTE: Final = "attributes."
 
 Template = Mapping[str, Any]
-Fill = Callable[[UserInSession, bool], object]
-"""The value for a user, and for whether the token may have roles. None: no value."""
-_FACTS: Final[Mapping[str, Fill]] = {
+_FACTS: Final[Mapping[str, Callable[[UserInSession, bool], object]]] = {
     "user.id": lambda user, _: str(user.id),
     "user.roles": lambda user, sees_roles: (user.roles if sees_roles else None) or None,
     "user.external_id": lambda user, _: user.external_id,
@@ -42,6 +41,7 @@ _FACTS: Final[Mapping[str, Fill]] = {
     "app_id": lambda user, _: user.app_id,
     "openid": lambda user, _: user.openid,
 }
+"""The value for a user, and for whether the token may have roles. None: no value."""
 
 
 def check_claims(template: Template) -> None:
@@ -57,66 +57,50 @@ def check_claims(template: Template) -> None:
         raise WrongValue("must be at most {n} bytes", n=MAX_TEMPLATE)
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise WrongValue("must have at most {n} lists and objects", n=MAX_CONTAINERS)
-    _compiled(template)
+    _filled(template, _check_fact)
 
 
-class ClaimsTemplate:
-    """A template of claims, compiled."""
-
-    def __init__(self, template: Template) -> None:
-        self._fill = _compiled(template)
-
-    def filled(self, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
-        """The claims for a user's token; none if they are too much for one, so that no guard refuses it."""
-        claims = cast(dict[str, object], self._fill(user, sees_roles))
-        text = to_json(claims)
-        if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):
-            log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
-            return {}
-        return claims
+def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
+    """The claims for a user's token; none if they are too much for one, so that no guard refuses it."""
+    if not template:
+        return {}
+    claims = cast(dict[str, object], _filled(template, partial(_value, user, sees_roles)))
+    text = to_json(claims)
+    if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):
+        log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
+        return {}
+    return claims
 
 
-def _compiled(value: object) -> Fill:
-    """Raises: ValueError, for a fact that is not known."""
-    match value:
-        case str() if value.startswith("$$"):
-            return _constant(value[1:])
-        case str() if value.startswith("$"):
-            return _fact(value[1:])
-        case Mapping():
-            return _object({name: _compiled(part) for name, part in value.items()})
-        case list():
-            return _list([_compiled(part) for part in value])
-        case int() | float() if abs(value) > sys.float_info.max or value != value:
-            raise WrongValue("must have no number beyond a double's range")
-        case _:
-            return _constant(value)
+def _filled(value: object, take: Callable[[str], object]) -> object:
+    """A part of a template with the values of its facts, of which None, and a list without items, is no value.
+
+    Raises: ValueError, for a number that JavaScript cannot read; what `take` raises.
+    """
+    if isinstance(value, str):
+        if not value.startswith("$"):
+            return value
+        return value[1:] if value.startswith("$$") else take(value[1:])
+    if isinstance(value, dict):
+        return {name: found for name, part in value.items() if (found := _filled(part, take)) is not None}
+    if isinstance(value, list):
+        return [found for part in value if (found := _filled(part, take)) is not None] or None
+    if isinstance(value, int | float) and (abs(value) > sys.float_info.max or value != value):
+        raise WrongValue("must have no number beyond a double's range")
+    return value
 
 
-def _constant(value: object) -> Fill:
-    return lambda _user, _sees_roles: value
+def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
+    if fact in _FACTS:
+        return _FACTS[fact](user, sees_roles)
+    value = (user.attributes or {}).get(fact.removeprefix(_ATTRIBUTE))
+    return None if value == [] else value
 
 
-def _object(members: Mapping[str, Fill]) -> Fill:
-    fills = tuple(members.items())
-    return lambda user, sees_roles: {
-        name: value for name, fill in fills if (value := fill(user, sees_roles)) is not None
-    }
-
-
-def _list(items: Sequence[Fill]) -> Fill:
-    # An empty list is no value.
-    return lambda user, sees_roles: [value for fill in items if (value := fill(user, sees_roles)) is not None] or None
-
-
-def _fact(name: str) -> Fill:
-    if name in _FACTS:
-        return _FACTS[name]
-    attribute = name.removeprefix(_ATTRIBUTE)
-    if attribute != name and ATTRIBUTE_NAME.fullmatch(attribute):
-        return lambda user, _: None if (value := (user.attributes or {}).get(attribute)) == [] else value
-    facts = ", ".join(f"${fact}" for fact in _FACTS)
-    raise WrongValue("must have no other facts than {facts}, $attributes.NAME", facts=facts)
+def _check_fact(fact: str) -> None:
+    if fact not in _FACTS and not (fact.startswith(_ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact, len(_ATTRIBUTE))):
+        facts = ", ".join(f"${known}" for known in _FACTS)
+        raise WrongValue("must have no other facts than {facts}, $attributes.NAME", facts=facts)
 
 
 def _json(value: object) -> bytes:

@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
@@ -23,7 +22,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wxauth.errors import Title
 from wxauth.server.core import setting_types as types
-from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.env_file import EnvLine, read_env_file
 from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.terminal import Text, TextError, WrongValue, joined, os_reason, rule_of
@@ -133,11 +131,6 @@ class App(AppFields):
         if value is not None and "push_token" in info.data and info.data["push_token"] is None:
             raise WrongValue("must be set together with {name}", name="push_token")
         return value
-
-    @cached_property
-    def claims_template(self) -> ClaimsTemplate | None:
-        """Its own claims, compiled; None if it has none."""
-        return ClaimsTemplate(self.claims) if self.claims else None
 
     @property
     def is_mini_program(self) -> bool:
@@ -348,11 +341,6 @@ class Settings(DatabaseSettings):
     def secret_keys(self) -> list[bytes]:
         """The current secret key, then the previous ones."""
         return [types.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
-
-    @cached_property
-    def claims_template(self) -> ClaimsTemplate | None:
-        """The claims of logins to apps without claims of their own, compiled; None if there are none."""
-        return ClaimsTemplate(self.claims) if self.claims else None
 
     def is_logged(self, session_id: UUID) -> bool:
         """Whether the log has the logins and refreshes of this session: all of it, or nothing."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from wxauth.server.core.claims import ClaimsTemplate
+from wxauth.server.core.claims import Template, filled_claims
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 from wxauth.server.keys.keyring import KeyRing
@@ -25,7 +25,7 @@ class TokenSession:
     """The website; None for a session in an app."""
     scope: str = ""
     """The scopes of a website's token, separated by spaces."""
-    claims: ClaimsTemplate | None = None
+    claims: Template | None = None
     """What is added to the token."""
     resource: str | None = None
     """The audience, if it is not the usual one."""
@@ -73,7 +73,7 @@ class Issuer:
             external_id=user.external_id,
             client_id=session.client_id,
             scope=session.scope,
-            added=None if session.claims is None else session.claims.filled(user, sees_roles=sees_roles),
+            added=filled_claims(session.claims, user, sees_roles=sees_roles),
             audience=session.resource,
             auth_time=None if session.authenticated_at is None else int(session.authenticated_at.timestamp()),
         )

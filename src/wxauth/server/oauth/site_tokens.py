@@ -370,7 +370,7 @@ class SiteTokens:
             left=left,
             client_id=client.name,
             scope=" ".join(names),
-            claims=client.claims_template,
+            claims=client.claims,
             resource=access.url,
             authenticated_at=None if access.resource is None else authenticated_at,
         )

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import httpx
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, get_current_span
@@ -57,14 +57,10 @@ class Spans(Tracing):
     """
 
     def __init__(self, processor: SpanProcessor) -> None:
+        usual = Resource.create({SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__})
         # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence over our own values.
-        named = Resource.create()
-        usual = {SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__}
-        is_unnamed = str(named.attributes.get(SERVICE_NAME, "")).startswith("unknown_service")
-        self._provider = TracerProvider(
-            resource=named.merge(Resource(usual)) if is_unnamed else Resource(usual).merge(named),
-            shutdown_on_exit=False,
-        )
+        resource = usual.merge(OTELResourceDetector().detect())
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("wxauth", __version__)
 
