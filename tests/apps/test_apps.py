@@ -389,6 +389,12 @@ async def test_a_stored_value_that_is_good_no_more_stops_no_login(root: Office) 
     assert line["apps"] == {LATER: ["js_hosts", "logo"]}
 
 
+async def test_a_stored_value_that_needs_one_that_is_good_no_more_stops_no_other_app(root: Office) -> None:
+    body_of(await root.add(push_token=LATER_APP["push_token"], push_forward="https://shop.test/wechat"))
+    await root.stage.rows.execute("""UPDATE apps SET fields = fields || '{"kind": "website"}'""")
+    assert (await (await root.beside()).log_in(FIRST)).status_code == 200
+
+
 async def test_a_logo_is_decoded_once(root: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     body_of(await root.add(logo=logo_of(7)))
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("each look takes 15 ms for each logo"))

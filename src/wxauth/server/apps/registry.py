@@ -243,13 +243,16 @@ def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
     """
     secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
     values = {"app_id": row.app_id, **row.fields, **secrets}
-    values, ignored = {name: value for name, value in values.items() if name in App.model_fields}, list[str]()
-    try:
-        app = App.model_validate(values)
-    except ValidationError as exc:
-        ignored = sorted({error["loc"][0] for error in errors_of(exc)})
-        app = App.model_validate({name: value for name, value in values.items() if name not in ignored})
-    return KnownApp(app, "database", row.is_enabled, row.created_at, ignored)
+    values, ignored = {name: value for name, value in values.items() if name in App.model_fields}, set[str]()
+    while True:
+        try:
+            app = App.model_validate({name: value for name, value in values.items() if name not in ignored})
+            return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
+        except ValidationError as exc:
+            invalid = {error["loc"][0] for error in errors_of(exc)}
+            if invalid <= ignored:  # an app must have this field
+                raise CannotOpen from None
+            ignored |= invalid  # without it, another one may be invalid
 
 
 def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
