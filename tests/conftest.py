@@ -106,6 +106,13 @@ def _asyncio_loop_factory() -> type[UnhurriedLoop]:
     return UnhurriedLoop
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path: that of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="wxauth-test-") as made:
+        yield Path(made)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A server of the wheel, or of the programs in the folder POSTGRES_PROGRAMS, which scripts/test-postgres sets."""

@@ -411,6 +411,12 @@ async def behind(
     return await waiting
 
 
+async def unread() -> AsyncIterator[bytes]:
+    """A body that fails if it is read."""
+    raise AssertionError("the body was read")
+    yield b""
+
+
 async def later(root: Admin, clock: Clock) -> Admin:
     """The same session after an hour: its token is fresh, its login is not."""
     answer = root.answer

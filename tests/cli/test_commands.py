@@ -3,13 +3,11 @@
 import asyncio
 import json
 import re
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from base64 import b64decode
@@ -96,14 +94,6 @@ def simulator() -> WeChat:
 def simulator_url(simulator: WeChat) -> Iterator[str]:
     with serving(simulator) as url:
         yield url
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path: that of a socket has at most 107 bytes."""
-    made = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture

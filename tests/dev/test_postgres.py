@@ -41,14 +41,12 @@ Own = Callable[..., Running]
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """Short of path and open to everyone, which pytest's own are not."""
-    made = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
-    made.chmod(0o777)
-    (made / "tmp").mkdir()
-    (made / "tmp").chmod(0o777)
-    yield made
-    shutil.rmtree(made)
+def folder(folder: Path) -> Path:
+    """Open to everyone, which pytest's own are not."""
+    folder.chmod(0o777)
+    (folder / "tmp").mkdir()
+    (folder / "tmp").chmod(0o777)
+    return folder
 
 
 @pytest.fixture

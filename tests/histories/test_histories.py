@@ -1,6 +1,5 @@
 """Random histories: many people at once, two replicas, kills, restarts of PostgreSQL, and a WeChat in trouble."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,14 +34,6 @@ def server() -> Iterator[EmbeddedPostgres]:
         EmbeddedPostgres(Path(folder) / "data", lasting=False, options={"synchronous_commit": "on"}) as server,
     ):
         yield server
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path: that of a socket has at most 107 bytes."""
-    made = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
-    yield made
-    shutil.rmtree(made)
 
 
 async def test_a_history_leaves_nothing_undone(server: EmbeddedPostgres, folder: Path, seed: int) -> None:

@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Inbox, Way, assert_taken, every_way, message, signed
 from tests.receiver import Receiver
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, until
+from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
 from wxauth.errors import PushNotForwarded
 from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
@@ -364,18 +364,13 @@ async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(rela
 # Forged and replayed.
 
 
-async def read_nothing() -> AsyncIterator[bytes]:
-    raise AssertionError("the body was read")
-    yield b""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("app", [PLAIN, SEALED], ids=["plain", "sealed"])
 @pytest.mark.parametrize("wrong", [{"signature": "0" * 40}, {"timestamp": str(NOW - 301)}, {"signature": None}])
 async def test_the_query_is_checked_before_the_body_is_read(relay: Relay, app: Mapping[str, str], wrong: Body) -> None:
     query = {**signed(PAID, app, "aes" if app is SEALED else "plain").query, **wrong}
     query = {name: value for name, value in query.items() if value is not None}
-    answer = await relay.stage.client.post(f"/v1/wechat/push/{app['app_id']}", params=query, content=read_nothing())
+    answer = await relay.stage.client.post(f"/v1/wechat/push/{app['app_id']}", params=query, content=unread())
     problem_of(answer, "invalid_signature", 403)
     assert not relay.handler.got
     assert await relay.counts() == {count("other", "refused", app=app)}

@@ -2,7 +2,6 @@
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -15,7 +14,7 @@ from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, decode
-from tests.world import AddSibling, Body, Client, Rows, Stage, bearer, set_roles
+from tests.world import AddSibling, Body, Client, Rows, Stage, bearer, set_roles, unread
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.keys.keyring import KeyRing
 
@@ -258,12 +257,8 @@ async def test_verify_sends_any_openid_in_ascii(asker: Asker, openid: str) -> No
 
 
 async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(asker: Asker) -> None:
-    async def never() -> AsyncIterator[bytes]:
-        pytest.fail("the body was read")
-        yield b""
-
     headers = {**bearer(asker.token), "Content-Length": str(10**9), "Content-Type": "application/json"}
-    assert (await asker.stage.client.request("GET", VERIFY, content=never(), headers=headers)).status_code == 200
+    assert (await asker.stage.client.request("GET", VERIFY, content=unread(), headers=headers)).status_code == 200
 
 
 # Introspect.
@@ -340,11 +335,7 @@ async def test_a_form_without_the_one_token_is_refused_and_not_echoed(asker: Ask
 
 @pytest.mark.no_database
 async def test_the_body_of_a_stranger_is_not_read(client: Client) -> None:
-    async def never() -> AsyncIterator[bytes]:
-        pytest.fail("the body was read")
-        yield b""
-
-    problem_of(await client.post(INTROSPECT, content=never()), "invalid_client", 401)
+    problem_of(await client.post(INTROSPECT, content=unread()), "invalid_client", 401)
 
 
 # Service clients.
