@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import gzip
-import json
 import os
 import socket
 import ssl
@@ -12,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from tests.certificates import Authority
 from tests.clock import PATIENCE
@@ -21,9 +21,10 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, after, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import IDENTITY, ask, ask_and_fail, deadline_in, transport
 from tests.world import until
+from wxauth.server.core.settings import App
 from wxauth.server.outbound.connection import MAX_OVERHEAD
 from wxauth.server.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
-from wxauth.server.wechat.client import WeChatHttp, body_of
+from wxauth.server.wechat.client import WeChat
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
@@ -118,12 +119,12 @@ async def test_any_other_answer_closes_its_connection(behaviour: Behaviour, stat
 
 
 async def test_an_answer_that_was_read_does_not_wait_for_the_garbage_collector() -> None:
-    async with Upstream(OK) as upstream, transport() as way, WeChatHttp(way) as http:
-        response = await http.send(httpx.Request("GET", upstream.url), stream=True)
+    async with Upstream(OK) as upstream, transport() as way:
+        response = await way.handle_async_request(httpx.Request("GET", upstream.url))
         gone = weakref.ref(response)
         gc.disable()
         try:
-            assert await body_of(response) == BODY
+            assert response.extensions[ANSWER].body == BODY
             del response
             assert gone() is None
         finally:
@@ -530,7 +531,7 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
         await until(lambda: upstream.open_connections == 0)
 
 
-# What httpx's client does by itself.
+# What httpx's client would do by itself.
 
 
 async def test_a_cookie_of_wechats_goes_along_with_no_other_request() -> None:
@@ -540,8 +541,9 @@ async def test_a_cookie_of_wechats_goes_along_with_no_other_request() -> None:
         cookies.append(request.headers.get("cookie"))
         return httpx.Response(200, json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
 
-    async with WeChatHttp(httpx.MockTransport(answer_with_cookie)) as http:
-        for _ in range(2):
-            request = httpx.Request("GET", "https://wechat.test")
-            assert json.loads(await body_of(await http.send(request, stream=True))) == IDENTITY
+    app = App(app_id="wxtest", app_secret=SecretStr("secret"))
+    transport = httpx.MockTransport(answer_with_cookie)
+    wechat = WeChat(transport, base_url="https://wechat.test", fallback_url=None, timeout=5)
+    for _ in range(2):
+        assert (await wechat.exchange(app, "code")).openid == IDENTITY["openid"]
     assert cookies == [None, None]

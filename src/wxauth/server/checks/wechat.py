@@ -35,7 +35,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat, WeChatHttp, exchange_api
+from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.errcodes import DAILY_QUOTA, SYSTEM_BUSY, Api, errcode_of
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.texts import is_loopback
@@ -104,7 +104,7 @@ async def check_app(
     """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
     observed = _Witness(transport, clock, found.wechat_readings)
     wechat = WeChat(
-        WeChatHttp(observed),
+        observed,
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
         timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS),

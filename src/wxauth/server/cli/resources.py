@@ -133,11 +133,11 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
     from wxauth.server.apps.registry import Apps
-    from wxauth.server.wechat.client import WeChat, WeChatHttp, transport_for
+    from wxauth.server.wechat.client import WeChat, transport_for
     from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
     wechat = parts[WeChat] = WeChat(
-        WeChatHttp(transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy)),
+        transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy),
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
         timeout=settings.wechat_timeout,

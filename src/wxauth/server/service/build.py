@@ -49,7 +49,7 @@ from wxauth.server.users.policies import Opinions
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.wechat import client
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat, WeChatHttp, transport_for
+from wxauth.server.wechat.client import WeChat, transport_for
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
 
@@ -120,7 +120,7 @@ def build_services(
     def make_wechat() -> WeChat:
         transport = wechat_transport or transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy)
         return tracing.wechat(
-            WeChatHttp(transport),
+            transport,
             base_url=settings.wechat_base_url,
             fallback_url=settings.wechat_fallback_url,
             timeout=settings.wechat_timeout,

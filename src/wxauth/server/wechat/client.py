@@ -46,7 +46,7 @@ _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
-_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"}
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
 
 CALLS: Final = Counter(
     "wxauth_wechat_calls",
@@ -60,51 +60,6 @@ CALLS: Final = Counter(
 log = get_logger()
 
 T = TypeVar("T")
-
-
-class _NoCookies(httpx.Cookies):
-    """A jar that stays empty: a cookie of WeChat's would be sent with the next person's request."""
-
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Keep none."""
-
-
-class WeChatHttp(httpx.AsyncClient):
-    """A client without cookies, redirects, and settings from the environment.
-
-    Of what httpx offers, three things are left out: the jar that looks for cookies in each answer, which takes half of
-    the client's time and must stay empty; the search for a password in each URL; and the reading of a body that is in
-    memory already.
-
-    Nothing is sent again by it. The caller limits the time, and makes the requests, whose URLs hold no secret: httpx
-    logs them.
-    """
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        super().__init__(transport=transport, auth=httpx.Auth(), follow_redirects=False, trust_env=False, timeout=None)
-
-    @property  # type: ignore[misc]  # no other jar can be set
-    def cookies(self) -> httpx.Cookies:
-        """None, ever."""
-        return _NO_COOKIES
-
-
-_NO_COOKIES: Final = _NoCookies()
-_READ: Final = httpx.ByteStream(b"")
-
-
-async def body_of(response: httpx.Response) -> bytes:
-    """The body of an answer, without decoding if our transport read it. Raises: httpx.TransportError.
-
-    httpx's stream refers to its response. That cycle is broken here: thousands of answers, 10 MB, would wait for the
-    garbage collector.
-    """
-    answer = response.extensions.get(ANSWER)
-    if answer is None:
-        return await response.aread()
-    response.stream = _READ
-    body: bytes = answer.body
-    return body
 
 
 def transport_for(*, timeout: float, proxy: SecretStr | None) -> HttpTransport:
@@ -155,7 +110,8 @@ class WeChat:
     """The client for WeChat's server API, one per process.
 
     Args:
-        http: Sends requests. Tests give it a transport of their own.
+        transport: Sends requests. Without httpx's client, which would keep WeChat's cookies and send them with the next
+            person's request, log each URL, and take as long for one as our transport does.
         fallback_url: The URL to use if no connection to `base_url` can be made.
         timeout: Seconds for a whole exchange, retries included.
         busy_pauses: Seconds before each retry while WeChat is busy.
@@ -163,7 +119,7 @@ class WeChat:
         reports_refusals: Whether errcodes are logged. If not, the caller provokes them, and reports what they mean.
     """
 
-    http: httpx.AsyncClient
+    transport: httpx.AsyncBaseTransport
     base_url: str
     fallback_url: str | None
     timeout: float
@@ -172,8 +128,8 @@ class WeChat:
     reports_refusals: bool = True
 
     def __post_init__(self) -> None:
-        self._base = self.http.build_request("GET", self.base_url, headers=_HEADERS)
-        self._fallback = self.http.build_request("GET", self.fallback_url or self.base_url, headers=_HEADERS)
+        self._base = httpx.Request("GET", self.base_url, headers=_HEADERS)
+        self._fallback = httpx.Request("GET", self.fallback_url or self.base_url, headers=_HEADERS)
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
         """Exchange a code for the person's identity: from `wx.login` in a mini-program, from OAuth in any other app.
@@ -252,7 +208,7 @@ class WeChat:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self.http.aclose()
+        await self.transport.aclose()
 
     async def _answer_to(self, asked: _Call) -> dict[str, Any]:
         try:
@@ -271,7 +227,8 @@ class WeChat:
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
-            body = await body_of(response)
+            answer_read = response.extensions.get(ANSWER)  # by our transport; reading it again takes 10 µs
+            body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout(Text("WeChat gave no answer in time")) from exc
         except httpx.DecodingError as exc:
@@ -296,12 +253,12 @@ class WeChat:
 
     async def _send(self, asked: _Call) -> httpx.Response:
         try:
-            return await self.http.send(asked.to(self._base), stream=True)
+            return await self.transport.handle_async_request(asked.to(self._base))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
             fields = {"reason": str(exc), "host": _place_of(self._base), "next_host": _place_of(self._fallback)}
             log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
-        return await self.http.send(asked.to(self._fallback), stream=True)
+        return await self.transport.handle_async_request(asked.to(self._fallback))
 
 
 def _place_of(request: httpx.Request) -> str:
