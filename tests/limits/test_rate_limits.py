@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from limits import parse
 
 from tests import world
 from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
-from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, WindowStorage, counted_as
+from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, Windows, counted_as
 
 
 @pytest.fixture(scope="module")
@@ -39,32 +40,31 @@ def redis_url(redis_server: str) -> str:
 
 
 def test_an_ipv4_address_in_an_ipv6_one_is_counted_as_itself() -> None:
-    assert counted_as("::ffff:192.0.2.1") == counted_as("192.0.2.1") == ("192.0.2.1", None)
+    assert counted_as("::ffff:192.0.2.1") == counted_as("192.0.2.1") == ("192.0.2.1",)
 
 
-async def test_windows_that_have_ended_are_dropped() -> None:
-    now = 0.0
-    windows = WindowStorage(lambda: now)
+def test_windows_that_have_ended_are_dropped() -> None:
+    now, limit = 0.0, parse("1 per 10 second")
+    windows = Windows(lambda: now)
     for second in range(100):
         now = float(second)
-        await windows.incr(f"address {second}", expiry=10)
-        await windows.incr("always the same", expiry=10)
-    assert len(windows.storage) == len(windows.expirations) == 11
-    assert await windows.incr("address 0", expiry=10) == 1
+        windows.seconds_to_wait(limit, f"address {second}")
+        windows.seconds_to_wait(limit, "always the same")
+    assert len(windows) == 11
+    assert windows.seconds_to_wait(limit, "address 0") == 0
 
 
-async def test_no_more_windows_are_kept_than_there_may_be() -> None:
-    windows = WindowStorage(lambda: 0.0, at_most=5)
-    counts = [await windows.incr(f"address {number}", expiry=10) for number in (*range(20), 19, 19)]
-    assert counts == [1] * 20 + [2, 3]
-    assert len(windows.storage) == len(windows.expirations) <= 5
+def test_no_more_windows_are_kept_than_there_may_be() -> None:
+    windows, limit = Windows(lambda: 0.0, at_most=5), parse("2 per 10 second")
+    waits = [windows.seconds_to_wait(limit, f"address {number}") for number in (*range(20), 19, 19)]
+    assert waits == [0] * 21 + [10]
+    assert len(windows) <= 5
 
 
-async def test_a_clock_that_is_set_back_and_not_just_corrected_begins_the_windows_anew() -> None:
-    times = iter((3600.0, 3599.5, 0.0))
-    windows = WindowStorage(lambda: next(times))
-    assert [await windows.incr("address", expiry=1) for _ in range(3)] == [1, 2, 1]
-    assert windows.expirations == {"address": 1.0}
+def test_a_clock_that_is_set_back_and_not_just_corrected_begins_the_windows_anew() -> None:
+    times = iter((3600.0, 3599.5, 0.0, 0.0))
+    windows, limit = Windows(lambda: next(times)), parse("1/second")
+    assert [windows.seconds_to_wait(limit, "address") for _ in range(4)] == [0, 2, 0, 1]
 
 
 @pytest.mark.redis

@@ -11,7 +11,6 @@ from math import ceil
 from typing import Final
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from wxauth.errors import RateLimited
@@ -66,9 +65,11 @@ class RateLimiter:
         exempt: Sequence[str] = (),
         patience: float = REDIS_TIMEOUT_SECONDS,
     ) -> None:
-        self._counter: _Counter | _RedisCounter | None = None
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
+        self._limits: Sequence[RateLimitItem] = ()
+        """That of an address, a client or an app, and that of a wide network; empty for no limit."""
+        self._redis: _Redis | None = None
         if not rate:
             return
 
@@ -76,32 +77,29 @@ class RateLimiter:
             return clock().timestamp()
 
         amount, _, window = rate.partition("/")
-        self._limit = parse(rate)
-        self._limit_of_wide_network = parse(f"{int(amount) * WIDE_NETWORK_FACTOR}/{window}")
-        counter = _Counter(WindowStorage(now), now)
-        self._counter = counter if redis_url is None else _RedisCounter(counter, redis_url, now, patience, what)
+        self._limits = parse(rate), parse(f"{int(amount) * WIDE_NETWORK_FACTOR}/{window}")
+        self._windows = Windows(now)
+        self._redis = None if redis_url is None else _Redis(redis_url, now, patience, what)
 
     async def admit(self, who: str) -> None:
         """Count an action of a client or app. Raises: RateLimited."""
-        await self._admit([(self._limit, who)] if self._counter else [])
+        await self._admit([who])
 
     async def admit_address(self, ip: str | None) -> None:
         """Count an action from an address, unless it is None or exempt. Raises: RateLimited."""
-        if self._counter is None or ip is None or any(plain_address(ip) in each for each in self._exempt):
-            return
-        subscriber, wide_network = counted_as(ip)
-        hits = [(self._limit, subscriber)]
-        if wide_network is not None:
-            hits.append((self._limit_of_wide_network, wide_network))
-        await self._admit(hits, ip)
+        if self._limits and ip is not None and not any(plain_address(ip) in each for each in self._exempt):
+            await self._admit(counted_as(ip), ip)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if isinstance(self._counter, _RedisCounter):
-            await self._counter.aclose()
+        if self._redis is not None:
+            await self._redis.aclose()
 
-    async def _admit(self, hits: Sequence[Hit], ip: str | None = None) -> None:
-        seconds = await self._counter.seconds_to_wait(hits) if self._counter else 0
+    async def _admit(self, names: Sequence[str], ip: str | None = None) -> None:
+        hits = list(zip(self._limits, names, strict=False))
+        seconds = None if self._redis is None else await self._redis.seconds_to_wait(hits)
+        if seconds is None:
+            seconds = next((left for limit, name in hits if (left := self._windows.seconds_to_wait(limit, name))), 0)
         if seconds > 0:
             if ip is not None:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
@@ -109,68 +107,51 @@ class RateLimiter:
 
 
 @lru_cache(maxsize=4096)
-def counted_as(ip: str) -> tuple[str, str | None]:
+def counted_as(ip: str) -> Sequence[str]:
     """What an address counts as: an IPv4 address as itself, an IPv6 address as its /64, and as its /48.
 
     A /64 is one subscriber's network. A /48, the wide network, has 65,536 of them.
     """
     address = plain_address(ip)
     if isinstance(address, IPv4Address):
-        return str(address), None
-    subscriber, wide_network = (
-        str(IPv6Network((address, bits), strict=False)) for bits in (_SUBSCRIBER_BITS, _WIDE_NETWORK_BITS)
-    )
-    return subscriber, wide_network
+        return (str(address),)
+    return tuple(str(IPv6Network((address, bits), strict=False)) for bits in (_SUBSCRIBER_BITS, _WIDE_NETWORK_BITS))
 
 
-class _Counter:
-    def __init__(self, storage: Storage, now: Now) -> None:
-        self._storage = storage
-        self._limiter = FixedWindowRateLimiter(storage)
-        self._now = now
+class Windows:
+    """Counts in this process, by windows in the order in which they end.
 
-    async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
-        """Count these hits, up to the first that exceeds its limit. Returns the seconds until its window ends, or 0."""
-        for limit, key in hits:
-            if not await self._limiter.hit(limit, key):
-                window_end = await self._storage.get_expiry(limit.key_for(key))
-                return max(1, ceil(window_end - self._now()))
-        return 0
-
-
-class WindowStorage(MemoryStorage):
-    """The in-memory storage of `limits`, with windows in the order in which they end.
-
-    In `limits` 5.8 each hit searches all windows for those that have ended: 8 ms with 100,000 windows.
+    In the memory of `limits` 5.8 each hit searches all windows for those that have ended: 8 ms with 100,000 windows.
     """
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
-        super().__init__()
-        self.expirations = OrderedDict[str, float]()
+        self._windows = OrderedDict[str, tuple[int, float]]()
+        """The number and the end of each."""
         self._now = now
         self._at_most = at_most
 
-    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count, and drop the windows that have ended."""
-        now = self._now()
-        if self.expirations and next(reversed(self.expirations.values())) > now + 2 * expiry:
-            self.expirations.clear()  # the clock was set back by a whole window, not just corrected
-            self.storage.clear()
-        while self.expirations:
-            first, end = next(iter(self.expirations.items()))
-            if end > now and len(self.expirations) < self._at_most:
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def seconds_to_wait(self, limit: RateLimitItem, name: str) -> int:
+        """Count a hit. Returns the seconds until its window ends, if it exceeds the limit, or else 0."""
+        now, lasts, windows = self._now(), limit.get_expiry(), self._windows
+        if windows and next(reversed(windows.values()))[1] > now + 2 * lasts:
+            windows.clear()  # the clock was set back by a whole window, not just corrected
+        while windows:
+            first, (_, end) = next(iter(windows.items()))
+            if end > now and len(windows) < self._at_most:
                 break
-            del self.expirations[first], self.storage[first]
-        self.expirations.setdefault(key, now + expiry)
-        self.storage[key] += amount
-        return self.storage[key]
+            del windows[first]
+        number, end = windows.get(name, (0, now + lasts))
+        windows[name] = number + 1, end
+        return 0 if number < limit.amount else max(1, ceil(end - now))
 
 
-class _RedisCounter:
-    """Counts in Redis, or with `own` while Redis fails."""
+class _Redis:
+    """Counts in Redis, for all processes."""
 
-    def __init__(self, own: _Counter, url: str, now: Now, patience: float, what: str) -> None:
-        self._own = own
+    def __init__(self, url: str, now: Now, patience: float, what: str) -> None:
         self._url = url
         self._what = what
         self._now = now
@@ -181,13 +162,11 @@ class _RedisCounter:
         self._is_away = False
         self._retry_at = 0.0
 
-    async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
-        """As `_Counter.seconds_to_wait`, for all processes if Redis answers in time."""
-        seconds = await self._ask_redis(hits)
-        return await self._own.seconds_to_wait(hits) if seconds is None else seconds
+    async def seconds_to_wait(self, hits: Sequence[Hit]) -> int | None:
+        """Count these hits, up to the first that exceeds its limit. Returns the seconds until its window ends, or 0.
 
-    async def _ask_redis(self, hits: Sequence[Hit]) -> int | None:
-        """Redis's answer, or None if it fails or has failed a moment ago."""
+        None if Redis fails, or has failed a moment ago.
+        """
         is_probe = self._is_away
         if is_probe:
             now = self._now()
@@ -202,7 +181,7 @@ class _RedisCounter:
                 if is_probe:  # anew: the client of a cluster keeps each failed connection, and refuses after a thousand
                     await self.aclose()
                     self._connect()
-                seconds = await self._counter.seconds_to_wait(hits)
+                seconds = await self._count(hits)
         except Exception as exc:
             self._fail(exc)
             return None
@@ -214,10 +193,17 @@ class _RedisCounter:
     async def aclose(self) -> None:
         await self._closing.aclose()
 
+    async def _count(self, hits: Sequence[Hit]) -> int:
+        for limit, key in hits:
+            if not await self._limiter.hit(limit, key):
+                window_end = await self._storage.get_expiry(limit.key_for(key))
+                return max(1, ceil(window_end - time.time()))
+        return 0
+
     def _connect(self) -> None:
         self._closing = AsyncExitStack()
-        storage = redis_storage(self._url, what=self._what, patience=self._patience, closing=self._closing)
-        self._counter = _Counter(storage, time.time)
+        self._storage = redis_storage(self._url, what=self._what, patience=self._patience, closing=self._closing)
+        self._limiter = FixedWindowRateLimiter(self._storage)
 
     def _fail(self, exc: Exception) -> None:
         if self._is_away:
