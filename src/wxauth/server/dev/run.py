@@ -211,7 +211,7 @@ def run(
             shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None, mcp_url=mcp_url))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
             stack.enter_context(command_for_this_dev(HOME, own | where))
-            back_end = Mount(SHOP_PATH, create_shop(settings.issuer, shop)) if shop else None
+            back_end = [Mount(SHOP_PATH, create_shop(settings.issuer, shop))] if shop else []
             cookie_secret = secrets.token_hex()
             websites = create_site(settings.issuer, url=site_url, cookie_secret=cookie_secret, back_end=back_end)
             threads.enter_context(_in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))

@@ -7,7 +7,7 @@ admin admits only people with a role.
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from csv import reader
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,7 +84,7 @@ ADMIN: Final = Site("wxauth-example-admin", Title("Shop Admin", "商城后台"),
 SITES: Final = (SHOP, ADMIN)
 
 
-def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRoute | None = None) -> Starlette:
+def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
     """Both websites as an ASGI app, for this URL, beside the shop's back end. Raises: ModuleNotFoundError (Authlib)."""
     shop, admin = (_create_site(each, issuer, url=url + each.path, cookie_secret=cookie_secret) for each in SITES)
 
@@ -96,7 +96,7 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: BaseRout
 
     own = [Route("/site.css", file), Route("/site.js", file), Route(ADMIN.path, with_slash)]
     sites = [Mount(ADMIN.path, admin), Mount(SHOP.path, shop)]
-    return Starlette(routes=[*own, *([back_end] if back_end else []), *sites])
+    return Starlette(routes=[*own, *back_end, *sites])
 
 
 def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> Starlette:

@@ -152,8 +152,7 @@ class Visits:
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
         page = await self.granting.open_page(page_id, browser)
-        door = Door.ACCOUNT if page.scene_hash is None else Door.WEBSITE
-        app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
+        door, app_id = (Door.WEBSITE, page.website_app_id) if page.scene_hash else (Door.ACCOUNT, page.account_app_id)
         if app_id is None:
             raise NotFound("this site has no such app")
         await self.scan_limits.browsers.admit_address(browser.ip)
