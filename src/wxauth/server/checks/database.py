@@ -8,6 +8,7 @@ from cryptography import x509
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
+from wxauth.server.checks import rows
 from wxauth.server.checks.result import (
     CheckLevel,
     CheckResult,
@@ -17,25 +18,6 @@ from wxauth.server.checks.result import (
     compare,
     good,
     note,
-)
-from wxauth.server.checks.rows import (
-    HAS_ADMINISTRATORS,
-    HAS_USERS,
-    READ_SERVER,
-    READ_UPKEEP,
-    READ_WAL,
-    SAMPLE,
-    SOME_USERS,
-    WEBHOOK_STATES,
-    PostgresServer,
-    RoleRights,
-    Upkeep,
-    WalStatistics,
-    WebhookState,
-    certificate_of,
-    keeps_prepared,
-    missing_limits,
-    read_rights,
 )
 from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.server.clients.rows import ALL_CLIENTS
@@ -81,13 +63,13 @@ async def check_database(
     name = "database"
     try:
         async with database.answering():  # one deadline for all queries together
-            found_server = await database.one(READ_SERVER)
+            found_server = await database.one(rows.READ_SERVER)
             yield judge_server(found_server)
             if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
                 return
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
-                yield judge_wal(await database.one(READ_WAL))
-            if unlimited := await missing_limits(database):
+                yield judge_wal(await database.one(rows.READ_WAL))
+            if unlimited := await rows.missing_limits(database):
                 yield bad(
                     "database limits",
                     "the database cancels no statement by itself, so that one locked row can hold up every login: run "
@@ -97,10 +79,10 @@ async def check_database(
             yield await _judge_pooler(database)
             name = "stored"
             now = clock()
-            upkeep = await database.one(READ_UPKEEP, tables=[*all_tables().tables], idle_since=now - LONG_IDLE)
+            upkeep = await database.one(rows.READ_UPKEEP, tables=[*all_tables().tables], idle_since=now - LONG_IDLE)
             for neglected in judge_upkeep(upkeep):
                 yield neglected
-            yield judge_certificate(await certificate_of(database), now=now)
+            yield judge_certificate(await rows.certificate_of(database), now=now)
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
@@ -111,7 +93,7 @@ async def check_database(
 
 
 async def _judge_pooler(database: Database) -> CheckResult | None:
-    are_kept = await keeps_prepared(database)
+    are_kept = await rows.keeps_prepared(database)
     if database.prepares and are_kept is False:
         text = "forgets prepared statements, so that requests fail: {to_do}"
         return bad("database pooler", text, to_do=WHERE_NOTHING_IS_KEPT)
@@ -133,7 +115,7 @@ async def _check_stored(
     whose, bound = Text("the database's"), Text("whose time counts")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
-    its_rights = await read_rights(database)
+    its_rights = await rows.read_rights(database)
     if its_rights.missing_to_serve is not None:
         text = "is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};"
         yield bad("schema", text, grant=its_rights.missing_to_serve)
@@ -152,22 +134,24 @@ async def _check_stored(
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
-    if webhooks := await database.rows(WEBHOOK_STATES, stuck_since=now - STUCK_AFTER):
+    if webhooks := await database.rows(rows.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     found.apps = [known.app for known in apps.all() if known.is_enabled]
-    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(HAS_USERS):
+    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(rows.HAS_USERS):
         text = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
         yield note("sign-up", text)
-    if settings.admin_page and not await database.value(HAS_ADMINISTRATORS):
+    if settings.admin_page and not await database.value(rows.HAS_ADMINISTRATORS):
         text = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
         yield note("console", text)
     found.sites = [client for client in await database.rows(ALL_CLIENTS) if client.is_site]
-    found.users = {app.app_id: await database.one(SOME_USERS, app_id=app.app_id, size=SAMPLE) for app in found.apps}
+    found.users = {
+        app.app_id: await database.one(rows.SOME_USERS, app_id=app.app_id, size=rows.SAMPLE) for app in found.apps
+    }
 
 
-def judge_server(server: PostgresServer) -> CheckResult:
+def judge_server(server: rows.PostgresServer) -> CheckResult:
     """Whether the server runs the schema, accepts writes, is new enough, encodes in UTF-8, isolates by READ COMMITTED.
 
     At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
@@ -189,7 +173,7 @@ def judge_server(server: PostgresServer) -> CheckResult:
     return good(name, "answers, PostgreSQL {version}", version=server.version)
 
 
-def judge_wal(wal: WalStatistics) -> CheckResult | None:
+def judge_wal(wal: rows.WalStatistics) -> CheckResult | None:
     """How to log fewer or smaller whole-page images; None if there are few.
 
     After a checkpoint, PostgreSQL logs the whole of each page on its first change. With lz4, a returning login among
@@ -226,7 +210,7 @@ def judge_wal(wal: WalStatistics) -> CheckResult | None:
     )
 
 
-def judge_upkeep(upkeep: Upkeep) -> Iterator[CheckResult]:
+def judge_upkeep(upkeep: rows.Upkeep) -> Iterator[CheckResult]:
     """A result for each thing that is neglected."""
     if not upkeep.vacuums:
         yield bad(
@@ -280,7 +264,9 @@ def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResul
     )
 
 
-def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
+def judge_schema(
+    revision: str | None, its_rights: rows.RoleRights, known: Sequence[str] = KNOWN_REVISIONS
+) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = Text("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
@@ -300,7 +286,7 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
     return good("schema", "at {revision}, as this version needs it", revision=revision)
 
 
-def _judge_webhooks(webhooks: Sequence[WebhookState]) -> CheckResult:
+def _judge_webhooks(webhooks: Sequence[rows.WebhookState]) -> CheckResult:
     name = "webhooks"
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
