@@ -9,27 +9,11 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
 
-from wxauth.errors import (
-    AccountDisabled,
-    AccountLeaving,
-    CodeUsed,
-    InvalidCode,
-    NotFound,
-    SignUpClosed,
-    SignUpRefused,
-    SignUpUnavailable,
-    SnapshotUser,
-    StorageUnavailable,
-    UnknownApp,
-    WeChatRateLimited,
-    WeChatTimeout,
-    WeChatUnavailable,
-    WeChatUserBlocked,
-    WxAuthError,
-)
+from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.models import Client
 from wxauth.server.core.background import Background
@@ -85,8 +69,7 @@ class VisitOutcome(StrEnum):
     """WeChat refused the code; the person may try again."""
 
 
-_DENIED: Final = (AccountDisabled, AccountLeaving, SignUpClosed, SignUpRefused, WeChatUserBlocked, LacksUnionid)
-_TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, SignUpUnavailable, StorageUnavailable)
+_TRY_LATER: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
@@ -338,6 +321,6 @@ def _outcome_of(error: VisitRefused | WxAuthError, **fields: str | None) -> Visi
             log.error("visit_failed", **fields, what_to_change="see 'wxauth apps list' and 'wxauth clients list'")
             return VisitOutcome.SERVER_ERROR
     log.warning("visit_failed", **fields)
-    if isinstance(error, _DENIED):
+    if error.status == HTTPStatus.FORBIDDEN or isinstance(error, LacksUnionid):
         return VisitOutcome.ACCESS_DENIED
-    return VisitOutcome.TEMPORARILY_UNAVAILABLE if isinstance(error, _TRY_LATER) else VisitOutcome.SERVER_ERROR
+    return VisitOutcome.TEMPORARILY_UNAVAILABLE if error.status in _TRY_LATER else VisitOutcome.SERVER_ERROR
