@@ -143,13 +143,12 @@ class EmbeddedPostgres:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     text = "another 'wxauth dev' is using {folder}: stop it, or start this one in another folder"
                     raise PostgresUnavailable(text, folder=self.data) from None
                 time.sleep(0.02)
-            else:
-                return
 
     def _make_run_folder(self) -> Path:
         parent = Path(tempfile.gettempdir())
@@ -251,11 +250,9 @@ class EmbeddedPostgres:
 
     def _is_ready(self) -> bool:
         try:
-            lines = (self.data / "postmaster.pid").read_text("utf-8").splitlines()
+            return (self.data / "postmaster.pid").read_text("utf-8").rstrip().endswith("\nready")
         except OSError:
             return False
-        status_line = 7
-        return len(lines) > status_line and lines[status_line].strip() == "ready"
 
     def _stop(self) -> None:
         if self._supervisor is not None and self._supervisor.stdin is not None:
