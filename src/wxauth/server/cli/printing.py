@@ -164,16 +164,12 @@ def state_of(it: Any) -> str:
     return say("enabled") if it.is_enabled else say("disabled")
 
 
-def to_the_minute(time: datetime | None) -> str:
-    """A time to the minute, in the zone of this machine."""
-    return "-" if time is None else time.astimezone().isoformat(timespec="minutes")
+def to_the_minute(time: datetime | None, *, timespec: str = "minutes") -> str:
+    """A time in the zone of this machine."""
+    return "-" if time is None else time.astimezone().isoformat(timespec=timespec)
 
 
-def to_the_second(time: datetime | None) -> str:
-    """A time to the second, in the zone of this machine."""
-    return "-" if time is None else time.astimezone().isoformat(timespec="seconds")
-
-
+to_the_second = partial(to_the_minute, timespec="seconds")
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
