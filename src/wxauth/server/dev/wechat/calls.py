@@ -112,11 +112,11 @@ class CallRefused(Exception):
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
+        self.rid = "-".join(secrets.token_hex(4) for _ in range(3))
 
     def answer(self) -> dict[str, Any]:
         """The answer in WeChat's form."""
-        rid = "-".join(secrets.token_hex(4) for _ in range(3))
-        return {"errcode": self.errcode, "errmsg": f"{_ERRMSGS.get(str(self.errcode), 'error')}, rid: {rid}"}
+        return {"errcode": self.errcode, "errmsg": f"{_ERRMSGS.get(str(self.errcode), 'error')}, rid: {self.rid}"}
 
 
 def require(condition: object, errcode: int) -> None:

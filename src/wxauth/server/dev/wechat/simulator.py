@@ -62,7 +62,6 @@ _WIDTHS: Final = (280, 1280)
 _WIDTH: Final = 430
 _BORDER: Final = 4
 """Modules of white border around a code."""
-_RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
 _CERT: Final = ("cert_type", "cert_name", "cert_no")
 _NO_FACE_YET: Final = 90004
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
@@ -195,8 +194,9 @@ class Simulator:
         """How often each app's quotas were cleared, by month."""
         self._faces: dict[str, list[Any]] = {}
         """By verify_id, what must be repeated to learn the result, and the result."""
-        self._by_minute: Counter[tuple[int, str, Api]] = Counter()
-        """Calls by minute, person and API."""
+        self._minute = 0
+        self._this_minute: Counter[tuple[Api, str]] = Counter()
+        """Calls by API and person within `_minute`."""
 
     def now(self) -> int:
         """Seconds since the epoch."""
@@ -292,9 +292,11 @@ class Simulator:
         require(self._today[today] <= quota, _OVER_QUOTA.get(api, 45009))
 
     def _count_in_minute(self, api: Api, whose: str, *, at_most: int, errcode: int) -> None:
-        minute = (int(self._clock() // 60), whose, api)
-        self._by_minute[minute] += 1
-        require(self._by_minute[minute] <= at_most, errcode)
+        minute = int(self._clock() // 60)
+        if minute != self._minute:
+            self._minute, self._this_minute = minute, Counter()
+        self._this_minute[api, whose] += 1
+        require(self._this_minute[api, whose] <= at_most, errcode)
 
     def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
         openid = text_in(values, "openid")
@@ -310,10 +312,9 @@ class Simulator:
             return answer
         except CallRefused as refusal:
             answer = refusal.answer()
-            if (rid := _RID.search(answer["errmsg"])) is not None:
-                self._refused[rid[1]] = self._clock(), call, answer
-                while len(self._refused) > REMEMBERED_CALLS:
-                    del self._refused[next(iter(self._refused))]
+            self._refused[refusal.rid] = self._clock(), call, answer
+            if len(self._refused) > REMEMBERED_CALLS:
+                del self._refused[next(iter(self._refused))]
             return answer
 
     def _code2session(self, call: Call, account: Account) -> Answer:
