@@ -247,8 +247,6 @@ async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
 
 async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
     """Lock the user of an identity, even during a merge; None without one, or if the user cannot log in."""
-    if openid is None:
-        return None
     identity = {"app_id": app_id, "openid": openid}
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
 
