@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -218,7 +218,8 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
     """The fault behind an httpx error, by the error's cause."""
     parts = urlsplit(url)
     where = f"{parts.scheme}://{parts.netloc}"
-    for cause in _causes(exc):
+    cause: BaseException | None = exc
+    while cause is not None:
         match cause:
             case ssl.SSLCertVerificationError():
                 why = refusal_of(cause)
@@ -234,6 +235,7 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
                 return _NotThere("{where} is a name that is not known here", where=where)
             case ConnectionRefusedError():
                 return _NotThere("nothing listens at {where}", where=where)
+        cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         return _NotThere("{where} cannot be connected to from here ({kind})", where=where, kind=kind)
@@ -247,10 +249,3 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
             "begin with https"
         )
     return _Wrong(text, where=where, kind=kind)
-
-
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = exc
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
