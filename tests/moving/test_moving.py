@@ -773,19 +773,31 @@ async def test_patches_of_one_openids_attributes_follow_each_other(mover: Mover)
     assert json.loads((await mover.user())["attributes"]) == {"tier": "gold"}
 
 
+CONSENT: Body = {
+    **{"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "withdrawn_at": None},
+    **{"app_id": None, "ip": "203.0.113.7"},
+}
+WHOLE: Body = {
+    **FULL,
+    **{"nickname": '小明, "the first"', "user_id": USER_ID, "roles": ["editor", "reader"], "status": "disabled"},
+    **{"ban_reason": "spam", "banned_until": "2099-01-01T00:00:00Z", "erase_at": "2098-01-01T00:00:00Z"},
+    **{"identity_created_at": "2024-01-02T03:04:05Z", "consents": [CONSENT], "former_external_ids": ["7", "8"]},
+    **{"attributes": {"tier": "gold", "shop": {"id": 7}}, "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"]},
+}
+"""A line with all fields."""
+
+
+async def test_every_field_of_a_line_is_in_the_export_of_what_was_imported(mover: Mover) -> None:
+    assert WHOLE.keys() == Line.model_fields.keys()
+    assert await mover.import_lines(WHOLE) == (1, 0, 0, 0)
+    assert json.loads(await mover.export()) == WHOLE
+
+
 # The same as CSV.
 
 
 async def test_a_line_of_csv_is_a_line_of_json(mover: Mover) -> None:
-    consents = [{"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}]
-    line = {
-        **FULL,
-        **{"nickname": '小明, "the first"', "user_id": USER_ID, "roles": ["editor", "reader"], "status": "disabled"},
-        **{"ban_reason": "spam", "banned_until": "2099-01-01T00:00:00Z", "erase_at": "2098-01-01T00:00:00Z"},
-        **{"identity_created_at": "2024-01-02T03:04:05Z", "consents": consents, "former_external_ids": ["7", "8"]},
-        **{"attributes": {"tier": "gold", "shop": {"id": 7}}, "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"]},
-    }
-    assert line.keys() == Line.model_fields.keys()
+    line = WHOLE
     assert await mover.import_lines(line) == (1, 0, 0, 0)
     of_json = await mover.export()
     await mover.begin_anew()

@@ -39,8 +39,14 @@ from wxauth.server.users.attributes import WrongAttributes, changed_names, patch
 from wxauth.server.users.standing_rows import ADMIN, Standing, StandingChange, change_standings
 
 _A_MOMENT: Final = timedelta(microseconds=1)
-_GIVEN_ONCE: Final = (*PROFILE, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
+_OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
+"""The fields of a user to which each line may add something."""
+_GIVEN_ONCE: Final = [
+    name for name in Line.model_fields if name in UserToImport.model_fields and name not in _OF_EVERY_LINE
+]
 """The fields with one value per user: if two lines of one identity had them, one value would be lost."""
+_BY_RULE: Final = ("phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
+"""Those of which `_updated` decides what a line changes. All others are filled if empty, or replaced."""
 
 ADMINISTRATOR: Final = Fault("roles", "must be without admin and support, unless --allow-admin is given")
 UNBANNED_ADMIN: Final = Fault(
@@ -329,8 +335,8 @@ class Batch:
 
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
         overwrite, fields = self._options.overwrite, user.model_copy()
-        for name in PROFILE:  # filled if empty, or replaced with --overwrite
-            given = getattr(line, name)
+        for name in _GIVEN_ONCE:  # filled if empty, or replaced with --overwrite
+            given = None if name in _BY_RULE else getattr(line, name)
             if given is not None and (overwrite or getattr(user, name) is None):
                 setattr(fields, name, given)
         if (
