@@ -33,6 +33,7 @@ from wxauth.server.moving.rows import (
     Made,
     UserToImport,
     Written,
+    nobody_yet,
     store,
 )
 from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
@@ -182,7 +183,8 @@ class Batch:
         given = self._given(number, line)
         is_joined = self._names_alone(line)
         before = None if owner_id is None else self._users[owner_id]
-        user = self._updated(self._newcomer(line) if before is None else before, line, is_new=before is None)
+        former = before or nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
+        user = self._updated(former, line, is_new=before is None)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
             raise LineRefused(faults)
 
@@ -322,16 +324,6 @@ class Batch:
         if user_id is None:
             return False
         return (user_id, app_id) in self._found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
-
-    def _newcomer(self, line: Line) -> UserToImport:
-        """The user that a line creates, before its fields are applied."""
-        given = {
-            "id": line.user_id or new_id(self._now),
-            "roles": [],
-            "status": "active",
-            "created_at": line.created_at or self._now,
-        }
-        return UserToImport.with_nulls(given)
 
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
         overwrite, fields = self._options.overwrite, user.model_copy()

@@ -18,6 +18,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    field_validator,
 )
 from pydantic_core import ErrorDetails, from_json, to_json
 
@@ -97,14 +98,10 @@ def _known_app(value: str, info: ValidationInfo) -> str:
     return value
 
 
-def _none_if_empty(value: object) -> object:
-    return None if value == "" else value
-
-
 def _time_or_none(value: object, info: ValidationInfo) -> object:
     """A time as text with its offset, of one as tables write it, or None. Tables write zeros for a missing date."""
     text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
-    if value in (None, "") or text == "0" or text.startswith(_ZERO_DATE):
+    if text == "0" or text.startswith(_ZERO_DATE):
         return None
     if epoch := _EPOCH.fullmatch(text):
         seconds, thousandths = epoch.groups("000")
@@ -118,10 +115,6 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
             return value
         return (time if time.tzinfo else time.replace(tzinfo=(info.context or {}).get(ZoneInfo))).isoformat()
     return value
-
-
-def _list_if_empty(value: object) -> object:
-    return [] if value in (None, "") else value
 
 
 def _e164(value: object, info: ValidationInfo) -> object:
@@ -144,8 +137,7 @@ def _address(value: str) -> str:
     return str(interface.ip if interface.network.prefixlen == interface.max_prefixlen else interface)
 
 
-OrNone = BeforeValidator(_none_if_empty)
-NoneIfBlank = AfterValidator(_none_if_empty)
+NoneIfBlank = AfterValidator(lambda text: text or None)
 """For text that is stripped and may end up empty."""
 Time = Annotated[bodies.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
@@ -156,6 +148,15 @@ ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(pr
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
+        """Null and empty text mean the default, of a field that has one."""
+        if value in (None, ""):
+            field = cls.model_fields[info.field_name or ""]
+            return value if field.is_required() else field.default
+        return value
+
 
 class LineOfConsent(_Strict):
     """A consent: the person has agreed to a version of a document."""
@@ -164,8 +165,8 @@ class LineOfConsent(_Strict):
     version: Annotated[ShortText, _SHORT]
     given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME]
     withdrawn_at: TimeOrNone = None
-    app_id: Annotated[ShortText | None, OrNone, _SHORT] = None
-    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, OrNone, "must be an IP address or network"] = None
+    app_id: Annotated[ShortText | None, _SHORT] = None
+    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, "must be an IP address or network"] = None
 
 
 class Line(_Strict):
@@ -175,32 +176,27 @@ class Line(_Strict):
     openid: Annotated[Openid, "must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder"]
     unionid: Annotated[
         Unionid | None,
-        OrNone,
         "must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder",
     ] = None
-    user_id: Annotated[UserId | None, OrNone, "must be a UUIDv7"] = None
+    user_id: Annotated[UserId | None, "must be a UUIDv7"] = None
     external_id: Annotated[
         ExternalId | None,
-        OrNone,
         "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of zeros",
     ] = None
-    nickname: Annotated[Nickname | None, OrNone, NoneIfBlank, "must be at most 64 characters"] = None
-    avatar_url: Annotated[AvatarUrl | None, OrNone, NoneIfBlank, "must be an https URL of at most 2048 characters"] = (
-        None
-    )
+    nickname: Annotated[Nickname | None, NoneIfBlank, "must be at most 64 characters"] = None
+    avatar_url: Annotated[AvatarUrl | None, NoneIfBlank, "must be an https URL of at most 2048 characters"] = None
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=_E164)] | None,
         BeforeValidator(_e164),
-        OrNone,
         "must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION",
     ] = None
     roles: Annotated[
-        Roles | None, OrNone, "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter"
+        Roles | None, "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter"
     ] = None
-    status: Annotated[UserStatus | None, OrNone, "must be active or disabled; --map status:X=disabled reads X"] = None
-    ban_reason: Annotated[Reason | None, OrNone, "must be at most 500 characters, without control characters"] = None
+    status: Annotated[UserStatus | None, "must be active or disabled; --map status:X=disabled reads X"] = None
+    ban_reason: Annotated[Reason | None, "must be at most 500 characters, without control characters"] = None
     banned_until: TimeOrNone = None
-    attributes: Annotated[AttributesPatch | None, OrNone, ATTRIBUTES.wanted] = None
+    attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
     """A merge patch."""
     erase_at: TimeOrNone = None
     """When a new user is erased, at the user's request."""
@@ -208,17 +204,9 @@ class Line(_Strict):
     """When the user was created."""
     identity_created_at: TimeOrNone = None
     last_login_at: TimeOrNone = None
-    consents: Annotated[
-        list[LineOfConsent],
-        BeforeValidator(_list_if_empty),
-        "must be a JSON list of objects with document, version and given_at",
-    ] = []
-    former_ids: Annotated[
-        list[Annotated[UUID, Field(strict=False)]], BeforeValidator(_list_if_empty), "must be a list of UUIDs"
-    ] = []
-    former_external_ids: Annotated[
-        list[ExternalId], BeforeValidator(_list_if_empty), "must be a list of texts of 1 to 128 printable characters"
-    ] = []
+    consents: Annotated[list[LineOfConsent], "must be a JSON list of objects with document, version and given_at"] = []
+    former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], "must be a list of UUIDs"] = []
+    former_external_ids: Annotated[list[ExternalId], "must be a list of texts of 1 to 128 printable characters"] = []
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:

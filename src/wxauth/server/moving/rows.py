@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, LiteralString, NamedTuple, Self
+from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of, row_of
+from wxauth.server.core.statements import Nothing, Statement, columns_of, model_of
 from wxauth.server.core.users import IS_ADMINISTRATOR, MERGED, UserFields
 from wxauth.server.sessions.rows import keys_of
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
@@ -27,10 +27,11 @@ _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_
 class UserToImport(UserFields, LockedUser):
     """A stored user affected by a batch."""
 
-    @classmethod
-    def with_nulls(cls, given: Mapping[str, Any]) -> Self:
-        """A new user, with null for all other fields."""
-        return row_of(cls, {**dict.fromkeys(cls.model_fields), **given})
+
+def nobody_yet(user_id: UUID, created_at: datetime) -> UserToImport:
+    """A new user, of whom nothing else is known."""
+    known = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
+    return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **known})
 
 
 Written = Mapping[Statement[Nothing], Sequence[object]]
