@@ -336,7 +336,7 @@ async def _settled(
         if not login.may_sign_up:
             raise SignUpClosed("sign-up is closed for this app")
         return None  # signed up or erased by another request meanwhile
-    if None not in (people.user_id, people.holder_id) and people.user_id != people.holder_id:
+    if people.two is not None:
         if (conflict := await _unionid_conflict(database, login, people)) is not None:
             return conflict
         await link_unionid(database, **login.identity, stays=login.stays, now=now)
@@ -384,10 +384,10 @@ async def _enter(
 async def _unionid_conflict(asked: Database | Transaction, login: Login, people: People) -> _UnionidConflict | None:
     if await asked.value(_IS_ANOTHERS, **login.identity, may_be_snapshot=login.may_be_snapshot) is not None:
         return _UnionidConflict.ANOTHER_OPENID
-    user_id, holder_id = people.user_id, people.holder_id
-    if user_id is None or holder_id is None or user_id == holder_id:
+    if people.two is None:
         return None
-    return _UnionidConflict.SPLIT if await asked.value(ARE_SPLIT, one_id=user_id, other_id=holder_id) else None
+    one_id, other_id = people.two
+    return _UnionidConflict.SPLIT if await asked.value(ARE_SPLIT, one_id=one_id, other_id=other_id) else None
 
 
 def _without_unionid(login: Login, conflict: _UnionidConflict) -> Login:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.errors import LastAdmin, MergeRefused, NotFound, SplitRefused, StorageUnavailable
+from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, StorageUnavailable
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -47,7 +47,7 @@ from wxauth.server.users.standing_rows import (
     change_standings,
     lock_standings,
 )
-from wxauth.server.users.user_rows import CURRENT_USER, read_attributes
+from wxauth.server.users.user_rows import current_user, read_attributes
 
 NEWCOMER_FOR: Final = timedelta(days=1)
 """How long after its creation a user can be merged into another one because of a phone number."""
@@ -203,9 +203,9 @@ async def link_unionid(
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     for _ in range(_ATTEMPTS):
         people = await people_of(database, **identity)
-        user_id, holder_id = people.user_id, people.holder_id
-        if user_id is None or holder_id is None or user_id == holder_id:
+        if people.two is None:
             return
+        user_id, holder_id = people.two
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, holder_id)
             if pair is None or await people_of(transaction, **identity) != people:
@@ -279,10 +279,8 @@ async def merge_by_operator(
     Raises: NotFound, MergeRefused, LastAdmin.
     """
     for _ in range(_ATTEMPTS_OF_OPERATORS):
-        user_id = await database.value(CURRENT_USER, user_id=former_id)
-        remaining_id = await database.value(CURRENT_USER, user_id=into)
-        if user_id is None or remaining_id is None:
-            raise NotFound("there is no such user")
+        user_id = await current_user(database, former_id)
+        remaining_id = await current_user(database, into)
         if user_id == remaining_id:
             raise MergeRefused(Text("they are one user already"))
         async with database.begin() as transaction:

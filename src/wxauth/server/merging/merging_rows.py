@@ -27,6 +27,13 @@ class People:
     holder_id: UUID | None
     """The unionid's user."""
 
+    @property
+    def two(self) -> tuple[UUID, UUID] | None:
+        """Both, if they are two users."""
+        if self.user_id is None or self.holder_id is None or self.user_id == self.holder_id:
+            return None
+        return self.user_id, self.holder_id
+
 
 _ONE_PART: Final = ids_of(":one_id::uuid")
 _OTHER_PART: Final = ids_of(":other_id::uuid")

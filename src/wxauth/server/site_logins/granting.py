@@ -41,7 +41,7 @@ from wxauth.server.site_logins.doors import (
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields, Stage
 from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
-from wxauth.server.users.user_rows import REMAINING_USER
+from wxauth.server.users.user_rows import CURRENT_USER
 from wxauth.texts import hash_of, new_secret
 
 log = get_logger()
@@ -298,7 +298,7 @@ async def record_authorized(
 async def _check_hint(transaction: Transaction, asked: RequestFields, person: UserInSession) -> None:
     """Check that nobody else is named by the site's `id_token_hint`. Raises: SentBack."""
     hinted = asked.hinted_user_id
-    if hinted not in (None, person.id) and await transaction.value(REMAINING_USER, former_id=hinted) != person.id:
+    if hinted not in (None, person.id) and await transaction.value(CURRENT_USER, user_id=hinted) != person.id:
         raise SentBack(asked, ANOTHER_PERSON, "login_required")
 
 

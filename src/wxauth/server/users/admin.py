@@ -49,6 +49,7 @@ from wxauth.server.users.user_rows import (
     IS_FORMER_EXTERNAL_ID,
     SET_EXTERNAL_ID,
     clear_fields,
+    current_user,
 )
 from wxauth.server.web.bodies import FIRST_PAGE
 
@@ -243,7 +244,7 @@ async def locked_remaining(
     Raises: NotFound, LastAdmin, InsufficientRole.
     """
     for _ in range(_ATTEMPTS):
-        remaining_id = await _remaining(database, user_id)
+        remaining_id = await current_user(database, user_id)
         locked = locked_user(database, remaining_id, may_end_an_administrator=may_end_an_administrator)
         try:
             async with locked as (transaction, standing):
@@ -257,10 +258,3 @@ async def locked_remaining(
         except UserIsGone:
             continue
     raise StorageUnavailable("too many changes to this user at once")
-
-
-async def _remaining(database: Database, user_id: UUID) -> UUID:
-    remaining_id = await database.value(CURRENT_USER, user_id=user_id)
-    if remaining_id is None:
-        raise NotFound("there is no such user")
-    return remaining_id

@@ -32,7 +32,7 @@ from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, Devic
 from wxauth.server.users.consent_rows import ConsentRow
 from wxauth.server.users.staff_rows import Read
 from wxauth.server.users.standing_rows import lock_standing
-from wxauth.server.users.user_rows import FORMER_EXTERNAL_IDS, FORMER_IDS, REMAINING_USER
+from wxauth.server.users.user_rows import FORMER_EXTERNAL_IDS, FORMER_IDS, current_user
 from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
@@ -120,10 +120,7 @@ async def export_person(
         try:
             first = await anext(pieces)
         except NotFound:  # or just merged again
-            remaining_id = await database.value(REMAINING_USER, former_id=user_id)
-            if remaining_id is None:
-                raise
-            user_id = remaining_id
+            user_id = await current_user(database, user_id)
             continue
         if len(first) > IN_MEMORY:
             return Export(first, pieces)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
+from wxauth.errors import NotFound
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
@@ -34,8 +35,6 @@ SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
 """The user of a present or former id; None if there is none."""
-REMAINING_USER: Final = Statement[UUID]("SELECT user_id FROM former_users WHERE id = :former_id")
-"""The user into which this one was merged; None if this id was never merged."""
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
@@ -103,6 +102,14 @@ def _changed_part(name: LiteralString) -> LiteralString:
 _CHANGE: Final = Statement[UserInSession](f"""
 UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
 """)
+
+
+async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID:
+    """The user of a present or former id. Raises: NotFound."""
+    current_id = await asked.value(CURRENT_USER, user_id=user_id)
+    if current_id is None:
+        raise NotFound("there is no such user")
+    return current_id
 
 
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
