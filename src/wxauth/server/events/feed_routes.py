@@ -86,6 +86,7 @@ async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[
     seconds of its commit. If events after your cursor are missing, because they were swept or a backup was restored,
     the answer is `cursor_expired`, never a silent gap.
     """
-    page = await read_slice(database, query.place, query.type, limit=0 if query.after == NOW else query.limit)
-    items: list[Any] = [event.for_siblings for event in page.items]
-    return FeedAnswer.model_construct(items=items, next_cursor=cursor_of(page.last))
+    limit = 0 if query.after == NOW else query.limit
+    events, last = await read_slice(database, query.place, query.type, limit=limit)
+    items: list[Any] = [event.for_siblings for event in events]
+    return FeedAnswer.model_construct(items=items, next_cursor=cursor_of(last))

@@ -125,21 +125,12 @@ class Place(NamedTuple):
     event_id: UUID
 
 
-BEGINNING: Final = Place(0, UUID(int=0))
-"""Before the first event."""
+async def read_slice(
+    database: Database, after: Place | None, types: Sequence[str], *, limit: int
+) -> tuple[Sequence[FeedRow], Place]:
+    """The oldest events after a place, of these types, or of all for none; and the place up to which the feed was read.
 
-
-class FeedSlice(NamedTuple):
-    """Some events of the feed, and the place up to which it was read."""
-
-    items: Sequence[FeedRow]
-    last: Place
-
-
-async def read_slice(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice:
-    """The oldest events after a place, of these types, or of all for none.
-
-    `last` is past every event that was examined, so that the next reader does not examine events of other types again.
+    That is past every event that was examined, so that the next reader does not examine events of other types again.
 
     Args:
         database: Where the events are.
@@ -149,14 +140,15 @@ async def read_slice(database: Database, after: Place | None, types: Sequence[st
 
     Raises: CursorExpired, if events after that place are missing.
     """
-    position, event_id = after or BEGINNING
+    position, event_id = after or (0, UUID(int=0))
     values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
-    rows = await (
-        database.rows(_PAGE_OF_TYPES, **values, types=sorted(set(types))) if types else database.rows(_PAGE, **values)
-    )
+    if types:
+        rows = await database.rows(_PAGE_OF_TYPES, **values, types=sorted(set(types)))
+    else:
+        rows = await database.rows(_PAGE, **values)
     if not rows[0].is_known:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     items = [row for row in rows if row.position is not None]
     if items and len(items) == limit:
-        return FeedSlice(items, Place(items[-1].position, items[-1].id))
-    return FeedSlice(items, Place(rows[0].last_position, rows[0].last_id))
+        return items, Place(items[-1].position, items[-1].id)
+    return items, Place(rows[0].last_position, rows[0].last_id)

@@ -119,9 +119,7 @@ class Phones:
     farewell: float = WECHAT_SHUTDOWN_SECONDS
     _under_way: Places[tuple[str, str]] = field(
         init=False,
-        default_factory=lambda: Places[tuple[str, str]](
-            of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
-        ),
+        default_factory=partial(Places, of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"),
     )
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
     _has_logged_unopened: bool = field(init=False, default=False)

@@ -141,15 +141,17 @@ RETURNING before.id, before.had_verified
 _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )
-_SEALED_OTHERWISE: Final = Statement[StoredAnswer]("""
+ANSWERS_SEALED_OTHERWISE: Final = Statement[StoredAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
 """)
+"""The next answers whose sealed value does not begin with the prefix."""
 reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
-_DELETE_UNCHANGED: Final = Statement[bytes](
+DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
+"""Delete an answer, if its sealed value has not changed since it was read. None if it has."""
 sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
@@ -264,18 +266,6 @@ async def link_phone(
             raise StorageUnavailable("too many changes to this user at once")
         await _settle(transaction, answer, now=now)
         return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
-
-
-async def answers_sealed_otherwise(
-    database: Database, *, prefix: bytes, after: bytes, size: int
-) -> Sequence[StoredAnswer]:
-    """The next answers whose sealed value does not begin with the prefix."""
-    return await database.rows(_SEALED_OTHERWISE, after=after, prefix=prefix, size=size)
-
-
-async def delete_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Delete an answer, if its sealed value has not changed since it was read. Returns whether it was deleted."""
-    return await database.value(_DELETE_UNCHANGED, code_hash=answer.code_hash, sealed=answer.sealed) is not None
 
 
 async def _lock_user_and_losers(

@@ -164,14 +164,14 @@ class Avatars:
     settings: Settings
     _uploads: Places[UUID] = field(
         init=False,
-        default_factory=lambda: Places[UUID](
-            of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
+        default_factory=partial(
+            Places, of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         ),
     )
     _of_sessions: Places[UUID] = field(
         init=False,
-        default_factory=lambda: Places[UUID](
-            of_one=UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
+        default_factory=partial(
+            Places, of_one=UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
         ),
     )
     _turns: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)

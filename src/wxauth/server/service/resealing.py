@@ -25,7 +25,7 @@ from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.server.events.webhook_rows import ALL_WEBHOOKS, new_webhook_secret, reseal_webhook, write_webhook
 from wxauth.server.keys.rows import PUBLISHED, lock_keys, reseal_key, store_keys
-from wxauth.server.phones.rows import StoredAnswer, answers_sealed_otherwise, delete_answer, reseal_answer
+from wxauth.server.phones.rows import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
 from wxauth.server.session_keys.rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
 
@@ -94,7 +94,8 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
 
     async for answer in _phone_answers(database, sealer, page_size):
         if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
-            done.phone_answers += await delete_answer(database, answer)
+            read = {"code_hash": answer.code_hash, "sealed": answer.sealed}
+            done.phone_answers += await database.value(DELETE_UNCHANGED, **read) is not None
     done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
     for webhook in await database.rows(ALL_WEBHOOKS):
         if not SEALED_WEBHOOKS.opens(sealer, webhook):
@@ -119,7 +120,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
 async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[StoredAnswer]:
     """All that are not sealed with the current key."""
     after = b""
-    while page := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
+    while page := await database.rows(ANSWERS_SEALED_OTHERWISE, prefix=sealer.prefix, after=after, size=page_size):
         for answer in page:
             yield answer
         after = page[-1].code_hash

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from hashlib import sha256
 from hmac import digest
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
 
 from wxauth.errors import (
     AccountDisabled,
@@ -39,7 +40,7 @@ from wxauth.server.session_keys.rows import (
     SealedSessionKey,
 )
 from wxauth.server.sessions.rows import USER_OF_SESSION, lock_user_by
-from wxauth.server.users.user_rows import CURRENT_USER
+from wxauth.server.users.user_rows import current_user
 from wxauth.server.web.bodies import ShownAppId, ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import check_watermark, open_encrypted_data
@@ -61,12 +62,17 @@ class SessionKeyState(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class SignatureAnswer(TypedDict):
     """A signature with the session_key of this identity."""
 
-    openid: str
-    value: str
+    signature: Annotated[
+        str,
+        Field(
+            description="HMAC-SHA256, 64 lower-case hexadecimal digits.",
+            examples=["654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b"],
+        ),
+    ]
+    openid: ShownOpenid
 
 
 @part
@@ -105,7 +111,7 @@ class SessionKeys:
 
     async def sign(
         self, app_id: str, keys: Sequence[KeyOfLogin], data: bytes, *, is_checked: bool, by: Actor
-    ) -> Signature:
+    ) -> SignatureAnswer:
         """Sign with the newest session_key of an identity, of which there must be one.
 
         WeChat accepts only the key that it gave last. With `is_checked`, WeChat checks it. The audit trail records
@@ -126,13 +132,13 @@ class SessionKeys:
             raise AccountDisabled(until=key.banned_until, user_id=key.user_id)
         if key.erase_at is not None:
             raise AccountLeaving(key.erase_at, user_id=key.user_id)
-        session_key = None if key.sealed is None else self._unsealed(app_id, key.openid, key.sealed)
+        session_key = self._unsealed(app_id, key.openid, key.sealed)
         if session_key is None or (
             is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
         ):
             raise SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
         await self._note_signing(app_id, by)
-        return Signature(key.openid, digest(session_key, data, sha256).hex())
+        return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 
     async def check(self, user_id: UUID) -> Sequence[SessionKeyState]:
         """Check with WeChat the stored key of each identity of a user. Raises: NotFound."""
@@ -157,11 +163,7 @@ class SessionKeys:
             self._signed_on[by.name, app_id] = now.date()
 
     async def _current_keys(self, user_id: UUID) -> Sequence[SealedSessionKey]:
-        remaining_id = await self.database.value(CURRENT_USER, user_id=user_id)
-        keys = [] if remaining_id is None else await self.database.rows(CURRENT_KEYS, user_id=remaining_id)
-        if not keys:
-            raise NotFound("there is no such user")
-        return keys
+        return await self.database.rows(CURRENT_KEYS, user_id=await current_user(self.database, user_id))
 
     async def _state(self, key: SealedSessionKey, *, resets: Actor | None = None) -> SessionKeyState:
         """Have WeChat check a key, or replace it if somebody resets it."""
@@ -170,7 +172,7 @@ class SessionKeys:
             app = self.apps.find(key.app_id)
             if not app.is_mini_program:
                 raise WrongAppKind(_NO_KEY)
-            session_key = None if key.sealed is None else self._unsealed(key.app_id, key.openid, key.sealed)
+            session_key = self._unsealed(key.app_id, key.openid, key.sealed)
             if session_key is None:
                 error = SessionKeyExpired.code
             elif resets is None:
@@ -210,22 +212,19 @@ class SessionKeys:
     def _opened(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
         # WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
         for sealed in dict.fromkeys((keys.newest, keys.own)):
-            session_key = None if sealed is None else self._unsealed(keys.app_id, keys.openid, sealed)
-            opened = (
-                None if session_key is None else open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
-            )
-            if opened is not None:
-                return opened
+            session_key = self._unsealed(keys.app_id, keys.openid, sealed)
+            if session_key is not None:
+                opened = open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
+                if opened is not None:
+                    return opened
         return None
 
-    def _unsealed(self, app_id: str, openid: str, sealed: bytes) -> bytes | None:
+    def _unsealed(self, app_id: str, openid: str, sealed: bytes | None) -> bytes | None:
+        """A stored key; None if none is stored, or if no secret key opens it."""
+        if sealed is None:
+            return None
         try:
             return self.sealer.open(sealed, context=session_key_context(app_id, openid))
         except CannotOpen as exc:
-            log.error(
-                "session_key_not_unsealed",
-                app_id=app_id,
-                reason=str(exc),
-                what_to_change=WRONG_SECRET_KEY,
-            )
+            log.error("session_key_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY)
             return None

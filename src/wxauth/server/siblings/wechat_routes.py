@@ -39,13 +39,14 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
 from wxauth.server.session_keys.routes import SessionKeysDep
 from wxauth.server.session_keys.rows import KeyOfLogin
+from wxauth.server.session_keys.session_keys import SignatureAnswer
 from wxauth.server.siblings.rows import client_and_keys
 from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.server.siblings.user_routes import ShortText
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.bodies import EXAMPLE_OPENID, ShownOpenid, body_like, read_body
+from wxauth.server.web.bodies import EXAMPLE_OPENID, body_like, read_body
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.texts import is_http_url
@@ -125,19 +126,6 @@ class SignatureRequest(BaseModel):
         return self
 
 
-class SignatureAnswer(TypedDict):
-    """A signature with the session_key of this identity."""
-
-    signature: Annotated[
-        str,
-        Field(
-            description="HMAC-SHA256, 64 lower-case hexadecimal digits.",
-            examples=["654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b"],
-        ),
-    ]
-    openid: ShownOpenid
-
-
 class Signer(NamedTuple):
     """A proved client with the scope `sign`, and the keys that its request names."""
 
@@ -157,12 +145,14 @@ async def signer_of(
     app_id = request.path_params["app_id"]
     try:
         credentials = basic_credentials(request)
-        wanted = refusal = None
+        refusal: InvalidRequest | None = None
+        openid: str | None = ""
+        user_id: UUID | None = None
         try:
             wanted = read_body(SignatureRequest, await request.body())
+            openid, user_id = wanted.openid, wanted.user_id
         except InvalidRequest as exc:
             refusal = exc
-        openid, user_id = ("", None) if wanted is None else (wanted.openid, wanted.user_id)
         found: ServiceClient | None = None
         keys: Sequence[KeyOfLogin] = ()
         if is_client_name(name := credentials.client_id):
@@ -205,8 +195,7 @@ async def sign_with_session_key(
         if body.check_:
             await limits.admit(signer.name, ClientOperation.SIGN_CHECK)
         by = Actor(signer.name, device.ip)
-        signed = await session_keys.sign(app_id, signer.keys, body.data.encode(), is_checked=body.check_, by=by)
-    return {"signature": signed.value, "openid": signed.openid}
+        return await session_keys.sign(app_id, signer.keys, body.data.encode(), is_checked=body.check_, by=by)
 
 
 class JsSignatureRequest(BaseModel):
