@@ -131,12 +131,7 @@ async def read_slice(
     """The oldest events after a place, of these types, or of all for none; and the place up to which the feed was read.
 
     That is past every event that was examined, so that the next reader does not examine events of other types again.
-
-    Args:
-        database: Where the events are.
-        after: The place that the reader has reached; None for the beginning.
-        types: Stored names of types; empty for all types.
-        limit: Maximum number of events; 0 to get only the newest event's place.
+    With the limit 0, it is the newest event's place. `after` is None for the beginning of the feed.
 
     Raises: CursorExpired, if events after that place are missing.
     """

@@ -49,12 +49,7 @@ LOGOUTS: Final = metrics.Counter(
 
 @part
 class BackchannelLogouts:
-    """Makes and sends logout tokens. `Deliveries` decides when.
-
-    Args:
-        transport: Sends to the sites.
-        patience: Seconds to wait for a site's response.
-    """
+    """Makes and sends logout tokens. `Deliveries` decides when."""
 
     settings: Settings
     clock: Clock

@@ -94,16 +94,7 @@ EVENTS_PLACED_PER_TRANSACTION: Final = 1000
 
 @part
 class Deliveries:
-    """Sends due deliveries and test messages.
-
-    Args:
-        database: Where the deliveries are.
-        sealer: Opens the secrets.
-        clock: The time.
-        logouts: Sends logout tokens.
-        transport: Sends to the receivers.
-        patience: Seconds to wait for a receiver's response.
-    """
+    """Sends due deliveries and test messages."""
 
     database: Database
     sealer: Sealer

@@ -54,12 +54,7 @@ class RiskVerdict(StrEnum):
 
 @part
 class Risk(Policy):
-    """Carries out `RISK_POLICY`.
-
-    Args:
-        promises: Retries bans that could not be stored.
-        apps: The roles that new users get there.
-    """
+    """Carries out `RISK_POLICY`."""
 
     name = "risk"
     setting = "risk_policy"

@@ -69,13 +69,7 @@ class HookTimedOut(HookFailed):
 
 @part
 class SignUpHook:
-    """Asks the operator's service about somebody who would become a new user.
-
-    Args:
-        settings: The hook's URL, and whether people are admitted if there is no usable answer.
-        transport: Connects to allowed addresses only.
-        clock: The time.
-    """
+    """Asks the operator's service about somebody who would become a new user."""
 
     settings: Settings
     transport: httpx.AsyncBaseTransport

@@ -145,12 +145,8 @@ class AdministratorEnds(Exception):
 class Batch:
     """Applies lines one by one to the stored data and the changes of the lines before.
 
-    Args:
-        found: What is stored under the names and ids in the lines, and of the users affected, who are locked.
-        has_administrators: Whether all administrators are among them.
-        made: Collects the changes made by the lines. It may have those of earlier lines that were not stored.
-        options: The options of the import.
-        now: The time.
+    The users that were found are locked, and all administrators with them, if it `has_administrators`. `made` collects
+    the changes, and may have those of earlier lines that were not stored.
     """
 
     def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:

@@ -163,15 +163,7 @@ class JsonLines:
 
 
 class CsvLines:
-    """Each line of a CSV file as JSON, with its number. No cell contains a line break.
-
-    Args:
-        file: The file. Its first line contains the names of the fields.
-        form: How it is written.
-        spill: Receives lines that are too long for memory.
-
-    Raises: WrongFile.
-    """
+    """Each line of a CSV file as JSON, with its number. No cell contains a line break. Raises: WrongFile."""
 
     unknown: list[str]
     """The names of unknown columns, which are ignored."""

@@ -150,16 +150,10 @@ async def import_users(
     waiting: Callable[[StorageUnavailable, float], None] = lambda _exc, _seconds: None,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
-    """Import users by the rules of a login.
+    """Import lines of JSON by the rules of a login.
 
-    Args:
-        services: The parts of the service.
-        lines: The lines with their numbers, as JSON.
-        options: The options of the import.
-        refuse: Called for each refused line, in order, and for each whose bad fields are skipped.
-        progress: Called after each batch.
-        waiting: Called before a batch that the database did not take is tried again, with the reason and the seconds.
-        pause: Waits so many seconds.
+    `refuse` is called for each refused line, in order, and for each whose bad fields are skipped; `progress` after each
+    batch; `waiting` before a batch that the database did not take is tried again, with the reason and the seconds.
 
     Raises: StorageUnavailable, after ten minutes. Batches stored before it remain, and the same lines may be imported
         again.

@@ -90,21 +90,7 @@ class _Asking:
 
 @part
 class Phones:
-    """Binds the numbers behind codes of the phone button.
-
-    Args:
-        database: Where the users are.
-        sealer: Seals WeChat's answers.
-        wechat_api: WeChat.
-        clock: The time.
-        settings: Decide about a number that another user has verified.
-        apps: The roles that a new user can get there. Users with other roles are never merged by phone number.
-        turns: Those of each person.
-        promises: Retries storing the answers that could not be stored.
-        kept_in_memory: Seconds that an answer waits in memory for the database to recover.
-        pauses_for_others: Seconds before each check for an answer that another process stores.
-        farewell: Seconds to wait for WeChat's answers at shutdown.
-    """
+    """Binds the numbers behind codes of the phone button."""
 
     database: Database
     sealer: Sealer
