@@ -40,11 +40,6 @@ class EnteredUser(UserInSession):
     """Since when the user's risk is unknown, because WeChat has not rated it at any login so far."""
     banned_until: datetime | None
 
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the user has asked to be erased, and is not banned, which counts first."""
-        return self.erase_at is not None and self.status == "active"
-
 
 _ENTERED: Final = f"{USER_IN_SESSION}, users.unjudged_since, users.banned_until"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
@@ -262,7 +257,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
             conflict = exc
             continue
         match found:
-            case EnteredUser() if found.is_leaving and login.stays:
+            case EnteredUser(status="active") if found.erase_at is not None and login.stays:
                 await stay(database, found.id, now=now)
             case EnteredUser():
                 return _logged_in(found, login, ids)

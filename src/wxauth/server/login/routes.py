@@ -258,15 +258,16 @@ async def erase_me(
     async with turn(), locked(now=clock()):
         pass  # WeChat is called only for a person who may leave
     await proofs.prove(caller, body.login_code, ip=device.ip)
-    now, grace = clock(), timedelta(days=settings.erasure_grace_days)
-    erase_at = now + grace if grace else None
+    now = clock()
+    erase_at = now + timedelta(days=settings.erasure_grace_days)
     async with turn(), locked(now=now) as transaction:
-        if erase_at is None:
-            await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
-        else:
+        if erase_at > now:
             await leave_later(transaction, user_id, erase_at=erase_at, now=now)
-    log.info("user_erased" if erase_at is None else EventType.USER_LEAVING.logged, user_id=user_id)
-    if erase_at is None:
+        else:
+            await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+    if erase_at == now:
+        log.info("user_erased", user_id=user_id)
         return None
+    log.info(EventType.USER_LEAVING.logged, user_id=user_id)
     leaving = LeavingAnswer(erase_at=erase_at).model_dump_json()
     return Response(leaving, 202, headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -146,23 +146,14 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     creation time is the earlier one of the two, the last login the later one.
     """
     before, former = pair.remaining, pair.former
-    match source:
-        case MergeSource.PHONE:
-            after = before
-        case MergeSource.UNIONID | MergeSource.OPERATOR:
-            is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
-            roles = _roles_of_both(before, former)
-            if is_banned and source is MergeSource.UNIONID:  # no administrator has given this user these roles
-                roles = tuple(role for role in roles if role not in STAFF_ROLES)
-            bans = filter(None, (before.ban, former.ban)) if is_banned else ()
-            after = replace(before.under(bans, now=now), roles=roles)
+    is_by_phone = source is MergeSource.PHONE
+    after = before if is_by_phone else _standing_of_both(pair, source, now=now)
     becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
     )
     belongings, formers = await facts_of(transaction, pair.into), await facts_of(transaction, pair.former_id)
     formers_attributes = await read_attributes(transaction, pair.former_id)
-    is_by_phone = source is MergeSource.PHONE
     app_ids = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
@@ -172,7 +163,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     for app_id in app_ids:
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
     await record_moved(transaction, pair.into, belongings, by=by, now=now)
-    if formers_attributes and source is not MergeSource.PHONE:
+    if formers_attributes and not is_by_phone:
         await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)
     # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
     reason, formers_reason, reason_before = (each.ban and each.ban.reason for each in (after, former, before))
@@ -325,9 +316,14 @@ async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: 
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
 
 
-def _roles_of_both(one: Standing, other: Standing) -> tuple[str, ...]:
-    """The roles of both, at most MAX_ROLES. `admin` is always kept."""
-    return tuple(sorted({*one.roles, *other.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES])
+def _standing_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> Standing:
+    """The roles of both, at most MAX_ROLES, of which `admin` is always kept; and a ban of either."""
+    before, former = pair.remaining, pair.former
+    bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]
+    roles = sorted({*before.roles, *former.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES]
+    if bans and source is MergeSource.UNIONID:  # no administrator has given this user these roles
+        roles = [role for role in roles if role not in STAFF_ROLES]
+    return replace(before.under(bans, now=now), roles=tuple(roles))
 
 
 async def split(

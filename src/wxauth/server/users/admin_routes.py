@@ -1,6 +1,5 @@
 """`/v1/admin/users`, `/logins`, `/names` and `/events`: administrators manage users, and read what has happened."""
 
-from dataclasses import replace
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.bodies import (
+    ListedUserAnswer,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
@@ -28,7 +28,7 @@ from wxauth.server.users.history_rows import (
     find_events,
     find_logins,
 )
-from wxauth.server.users.phone_numbers import masked, with_masked_phone
+from wxauth.server.users.phone_numbers import masked
 from wxauth.server.users.search_rows import UsersQuery, find_users, id_in, term_of
 from wxauth.server.users.staff_rows import Read, StaffReads
 from wxauth.server.web.answers import Entails
@@ -62,9 +62,10 @@ async def list_users(
     region = settings.phone_region
     page = await find_users(database, query, region=region)
     reads.note_search(staff.actor, term=term_of(query.q, region=region), found=len(page.items))
-    if not staff.is_administrator:
-        page = replace(page, items=list(map(with_masked_phone, page.items)))
-    return users_answer(page)
+    answer = users_answer(page)
+    for user in answer["items"]:
+        _hide_from(staff, user)
+    return answer
 
 
 @router.get("/v1/admin/users/{user_id}", summary=Title("Read a user", "查看用户"), failures=[NO_SUCH_USER])
@@ -74,7 +75,8 @@ async def read_user(
     """A user with all identities and sessions. The role `support` sees the phone number masked."""
     user = await admin.read_user(database, user_id, now=clock())
     reads.note_read(staff.actor, Read.USER, user["id"])
-    return _answer_for(staff, user)
+    _hide_from(staff, user)
+    return user
 
 
 @router.patch(
@@ -109,15 +111,16 @@ async def change_user(
         cleared=body.model_fields_set.intersection(PROFILE),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
-    for name in ("roles", "attributes", "erase_at"):
-        is_given = name in body.model_fields_set and (name == "erase_at" or getattr(body, name) is not None)
-        if is_given and not staff.is_administrator:
+    reserved = {"roles": body.roles, "attributes": body.attributes, "erase_at": change.cancels_leaving or None}
+    for name, given in reserved.items():
+        if given is not None and not staff.is_administrator:
             raise InsufficientRole(f"{name}: this needs the role admin")
     changes = await admin.change_user(database, user_id, change, by=staff.actor, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
     if not changes:  # otherwise, the change itself is in the trail
         reads.note_read(staff.actor, Read.USER, user["id"])
-    return _answer_for(staff, user)
+    _hide_from(staff, user)
+    return user
 
 
 @router.delete(
@@ -168,11 +171,10 @@ async def list_events(
     return items_of(page)
 
 
-def _answer_for(staff: Staff, user: UserDetailAnswer) -> UserDetailAnswer:
-    """The answer about a user, as this member of staff may see it."""
+def _hide_from(staff: Staff, user: ListedUserAnswer) -> None:
+    """Mask what this member of staff may not see of a user."""
     if user["phone"] is not None and not staff.is_administrator:
         user["phone"] = masked(user["phone"])
-    return user
 
 
 class NamesQuery(BaseModel):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
+from math import isfinite
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -110,12 +111,17 @@ def _merged(target: Any, patch: Any) -> Any:
 def _check_value(value: Any, *, depth: int) -> None:
     match value:
         case str():
-            _check_text(value)
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise WrongAttributes("must be without lone surrogates") from None
+            if "\0" in value:
+                raise WrongAttributes("must be without U+0000")
         case bool() | None:
             pass
         case int() | float():
             try:
-                is_finite = abs(float(value)) != float("inf") and value == value
+                is_finite = isfinite(value)
             except OverflowError:
                 is_finite = False
             if not is_finite:
@@ -123,20 +129,8 @@ def _check_value(value: Any, *, depth: int) -> None:
         case _:
             if depth == MAX_DEPTH:
                 raise WrongAttributes("must be nested at most {n} deep", n=MAX_DEPTH)
-            is_object = isinstance(value, Mapping)
-            for name in value if is_object else ():
-                _check_text(name)
-            for part in value.values() if is_object else value:
+            for part in [*value, *value.values()] if isinstance(value, Mapping) else value:
                 _check_value(part, depth=depth + 1)
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise WrongAttributes("must be without lone surrogates") from None
-    if "\0" in text:
-        raise WrongAttributes("must be without U+0000")
 
 
 def _stored_size(attributes: Attributes) -> int:

@@ -164,13 +164,9 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
 async def device_of(connection: HTTPConnection) -> Device:
     """The device that sent the request. Its address is the one that `BehindProxies` has found."""
-    client = connection.scope.get("client")
-    user_agent = None
-    for name, value in connection.scope["headers"]:
-        if name == b"user-agent":
-            user_agent = value[:_MAX_USER_AGENT].decode("latin-1")
-            break
-    return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=user_agent)
+    client, headers = connection.scope.get("client"), connection.scope["headers"]
+    user_agents = (value[:_MAX_USER_AGENT].decode("latin-1") for name, value in headers if name == b"user-agent")
+    return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=next(user_agents, None))
 
 
 DeviceDep = Annotated[Device, Depends(device_of)]

@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
-
-from wxauth.server.core.users import UserFields
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
@@ -16,7 +14,6 @@ SHOWN_AT_THE_END: Final = 4
 HIDDEN: Final = 4
 _SHORTEST: Final = 9
 """Digits of the shortest number that is masked with these constants."""
-User = TypeVar("User", bound=UserFields)
 
 
 def is_number(text: str, *, region: str) -> bool:
@@ -49,11 +46,6 @@ def number_in(text: str, *, region: str) -> str | None:
     if number is None or number.extension or not phonenumbers.is_valid_number(number):
         return None
     return _in_e164(number)
-
-
-def with_masked_phone(user: User) -> User:
-    """The user with a number like `+86138****8000`."""
-    return user if user.phone is None else user.model_copy(update={"phone": masked(user.phone)})
 
 
 def masked(phone: str) -> str:
