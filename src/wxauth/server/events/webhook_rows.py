@@ -9,7 +9,7 @@ from secrets import token_bytes
 from typing import Final, LiteralString
 from uuid import UUID
 
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
@@ -41,11 +41,6 @@ class LeasedDelivery(EventToSend):
     """The site's."""
     is_swept: bool
     """Whether the event has been swept. Then its fields are null."""
-
-
-class _Subscription(SQLModel):
-    id: UUID
-    types: list[str]
 
 
 ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
@@ -80,7 +75,7 @@ _WRITTEN: Final = {
     EventType.WEBHOOK_DISABLED: _DISABLE,
 }
 
-_SUBSCRIPTIONS: Final = Statement[_Subscription]("SELECT id, types FROM webhooks WHERE is_enabled")
+_SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
 
 
 def _queued_part(next_at: LiteralString) -> LiteralString:
@@ -314,12 +309,9 @@ async def queue_deliveries(
     """
     if not events:
         return 0
-    webhooks = await transaction.rows(_SUBSCRIPTIONS) if again_to is None else [again_to]
+    webhooks = await transaction.rows(_SUBSCRIPTIONS) if again_to is None else [(again_to.id, again_to.types)]
     queued = [
-        (webhook.id, event)
-        for event in events
-        for webhook in webhooks
-        if not webhook.types or event.type in webhook.types
+        (webhook_id, event) for event in events for webhook_id, types in webhooks if not types or event.type in types
     ]
     if not queued:
         return 0

@@ -8,7 +8,6 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
-from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
@@ -60,11 +59,6 @@ class StoredAnswer:
 class _AnswerAndUser(UserInSession):
     sealed: bytes | None
     asked_at: datetime
-
-
-class _FormerHolder(SQLModel):
-    id: UUID
-    had_verified: bool
 
 
 _FIND: Final = Statement[_AnswerAndUser](f"""
@@ -130,7 +124,7 @@ _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
 """)
-_TAKE_OVER: Final = Statement[_FormerHolder]("""
+_TAKE_OVER: Final = Statement[tuple[UUID, bool]]("""
 WITH before AS (
     SELECT id, phone_verified_at IS NOT NULL AS had_verified FROM users
      WHERE id = ANY (:user_ids::uuid[]) AND phone = :phone AND id <> :verified_by
@@ -184,17 +178,12 @@ async def bind_phone(
     """Bind an answer's number to its user, settle the answer, and return the changed user.
 
     An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
-    deleted. Users who have the number from an import, and have never verified it, lose it. With the policy `move`, so
-    do those who verified it before this answer: WeChat binds a number to one account at a time.
+    deleted. Users who have the number from an import, and have never verified it, lose it. If it `yields_to_newer`, a
+    number that the user has bound since takes precedence.
 
-    Args:
-        database: Where users and answers are.
-        answer: The answer.
-        phone: Its number, E.164.
-        policy: What happens if another user has verified the number: `share` gives it to both, `move` takes it from who
-            verified it earlier, `refuse` refuses it, and so does `link` here: see `link_phone`.
-        yields_to_newer: Whether a number that the user has bound since the answer takes precedence.
-        now: The time.
+    If another user has verified the number, the policy `share` gives it to both; `move` takes it from who verified it
+    earlier, because WeChat binds a number to one account at a time; `refuse` refuses it, and so does `link` here: see
+    `link_phone`.
     """
     verified_until = answer.asked_at if policy == "move" else None
     for _ in range(_ATTEMPTS):
@@ -284,9 +273,10 @@ async def _take_over(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
     """Clear the number of these users, who are locked. The event of who had verified it has the reason."""
-    for former in await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by):
-        data = {"reason": MOVED} if former.had_verified else None
-        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former.id, data=data)
+    taken = await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by)
+    for user_id, had_verified in taken:
+        data = {"reason": MOVED} if had_verified else None
+        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=user_id, data=data)
 
 
 async def _refusal(

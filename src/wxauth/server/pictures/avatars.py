@@ -85,8 +85,7 @@ class PictureChecks(Policy):
             await self._drop(app_id, verdict)
             return
         answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
-        async with self.database.begin() as transaction:
-            openid = await transaction.value(NOTE_ANSWERED, app_id=app_id, **answer, now=self.clock())
+        openid = await self.database.value(NOTE_ANSWERED, app_id=app_id, **answer, now=self.clock())
         if openid is not None:
             await self._carry_out(app_id, openid, verdict.trace_id)
 
@@ -108,9 +107,7 @@ class PictureChecks(Policy):
             return
         try:
             asked = {"app_id": user.app_id, "openid": user.openid, "trace_id": trace_id, "avatar_id": avatar_id}
-            async with self.database.begin() as transaction:
-                is_answered = await transaction.value(NOTE_ASKED, **asked, now=self.clock()) is not None
-            if is_answered:
+            if await self.database.value(NOTE_ASKED, **asked, now=self.clock()) is not None:
                 await self._carry_out(user.app_id, user.openid, trace_id)
         except StorageUnavailable as exc:
             self.opinions.report_missing(self.name, user.app_id, exc.code, exc)
@@ -149,14 +146,7 @@ class PictureChecks(Policy):
 
 @part
 class Avatars:
-    """Stores and reads users' pictures.
-
-    Args:
-        database: Where the pictures are.
-        clock: The time.
-        checks: Checks uploaded pictures at WeChat.
-        settings: Have the base URL of the pictures' URLs.
-    """
+    """Stores and reads users' pictures."""
 
     database: Database
     clock: Clock

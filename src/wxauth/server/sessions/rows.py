@@ -115,11 +115,6 @@ class EndedSession(SQLModel):
     """Whether it was open until now. Otherwise it had ended before, or had expired."""
 
 
-class _Ended(SQLModel):
-    user_id: UUID | None
-    """The session's user; None if the session was moved or ended meanwhile."""
-
-
 class LastRow(SQLModel):
     """The last row of a page of a table in the order of ids."""
 
@@ -188,7 +183,7 @@ HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessio
 # only expired, there is no event. The user is locked first, as for each event about a user. If the session was moved to
 # another user during that wait, it is not ended. If the site asks for the end itself, it gets no logout token: see
 # `site_knows`. If the person ends it elsewhere, the browser that logged in has to prove itself again.
-_END: Final = Statement[_Ended](f"""
+_END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
      WHERE id = :session_id AND revoked_at IS NULL AND (:client_id::text IS NULL OR client_id = :client_id)
@@ -384,8 +379,8 @@ async def end_session(
         )
         if row is None:
             return None
-        if row.user_id is not None:
-            return row.user_id
+        if row[0] is not None:  # else it was moved or ended meanwhile
+            return row[0]
     raise StorageUnavailable("too many changes to this session at once")
 
 

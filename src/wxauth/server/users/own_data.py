@@ -4,7 +4,6 @@ It contains no secrets, sealed or not, and no other person's data.
 """
 
 import asyncio
-from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -187,8 +186,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
             separator = b","
         yield b"]" if separator == b"," else separator + b"]"
     picture = await state.row(rows.PICTURE, user_id=user_id)
-    shown = picture and picture.model_dump() | {"content": b64encode(picture.content).decode()}
-    yield b',"avatar":' + to_json(shown) + b"}"
+    yield b',"avatar":' + to_json(picture and dict(picture)) + b"}"
 
 
 @router.get(

@@ -1,11 +1,8 @@
 """The statements that read everything stored about one person, except secrets."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
-
-from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Snapshot
 from wxauth.server.core.statements import Statement
@@ -18,14 +15,6 @@ PAGE: Final = 250
 
 Told = Mapping[str, object]
 """A row as the person sees it, whatever its columns are."""
-
-
-class Picture(SQLModel):
-    """A person's picture, and when it was uploaded."""
-
-    content_type: str
-    content: bytes
-    created_at: datetime
 
 
 USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
@@ -73,8 +62,12 @@ _REFUSALS: Final = Statement[Told]("""
 SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id, count
   FROM refusals WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY id
 """)
-PICTURE: Final = Statement[Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
-"""The picture of the person; None if there is none."""
+# PostgreSQL breaks base64 into lines.
+PICTURE: Final = Statement[Told](r"""
+SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content, created_at
+  FROM avatars WHERE user_id = :user_id
+""")
+"""The picture of the person, in base64; None if there is none."""
 
 
 def lists_of(
