@@ -22,7 +22,7 @@ from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import link_unionid
-from wxauth.server.merging.merging_rows import ARE_SPLIT, People, people_of
+from wxauth.server.merging.merging_rows import ARE_SPLIT, PEOPLE, People
 from wxauth.server.sessions.rows import END_OLDEST, EndReason, end_by
 from wxauth.server.users.erasure_rows import stay
 from wxauth.server.users.user_rows import change_profile_of
@@ -326,7 +326,7 @@ async def _settled(
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving.
     """
-    people = await people_of(database, **login.identity)
+    people = await database.one(PEOPLE, **login.identity)
     if people == People(None, None):
         if not login.may_sign_up:
             raise SignUpClosed("sign-up is closed for this app")
@@ -349,7 +349,7 @@ async def _enter(
     has another user meanwhile.
     """
     user = await _run(transaction, _LOCK, login, ids, user_id=people.user_id or people.holder_id, now=now)
-    if user is None or await people_of(transaction, **login.identity) != people:
+    if user is None or await transaction.one(PEOPLE, **login.identity) != people:
         return None
     if login.unionid is not None:
         if (conflict := await _unionid_conflict(transaction, login, people)) is not None:

@@ -28,9 +28,9 @@ from wxauth.server.merging.merging_rows import (
     HAVE_BOTH_EXTERNAL_IDS,
     MAY_LINK_BY_PHONE,
     NAME_IDENTITY,
+    PEOPLE,
     merge_users,
     note_bans,
-    people_of,
     split_user,
 )
 from wxauth.server.merging.origin_rows import Facts, Parting, Side, facts_of, record_moved
@@ -193,13 +193,13 @@ async def link_unionid(
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     for _ in range(_ATTEMPTS):
-        people = await people_of(database, **identity)
+        people = await database.one(PEOPLE, **identity)
         if people.two is None:
             return
         user_id, holder_id = people.two
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, holder_id)
-            if pair is None or await people_of(transaction, **identity) != people:
+            if pair is None or await transaction.one(PEOPLE, **identity) != people:
                 continue  # merged, erased or split meanwhile
             if await transaction.value(ARE_SPLIT, one_id=user_id, other_id=holder_id):
                 return
@@ -411,10 +411,10 @@ def _external_ids_to_move(parting: Parting, given: Sequence[str] | None) -> Sequ
     Raises: SplitRefused.
     """
     if given is not None:
-        if not {known.external_id for known in parting.external_ids}.issuperset(given):
+        if not {name for name, _ in parting.external_ids}.issuperset(given):
             raise SplitRefused(Text("the external_id is not the user's"))
         return given
-    sides = {known.external_id: parting.side_of(known.origin) for known in parting.external_ids}
+    sides = {name: parting.side_of(origin) for name, origin in parting.external_ids}
     if Side.UNKNOWN in sides.values():
         raise SplitRefused(Text("it is not known whose external_id this is: name the one that moves, or null for none"))
     return [external_id for external_id, side in sides.items() if side is Side.LEAVES]

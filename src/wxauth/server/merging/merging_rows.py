@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED
@@ -37,10 +37,11 @@ class People:
 
 _ONE_PART: Final = ids_of(":one_id::uuid")
 _OTHER_PART: Final = ids_of(":other_id::uuid")
-_PEOPLE: Final = Statement[People]("""
+PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id
 """)
+"""The users of an identity and of a unionid, in the only row."""
 NAME_IDENTITY: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
@@ -161,12 +162,15 @@ UPDATE users
 """)
 # The unionid of these identities, and those merged with the former ids that leave, except unionids of identities that
 # stay.
-_SPLIT_UNIONIDS: Final = Statement[Nothing]("""
+_ARE_LEAVING_UNIONIDS: Final = """
+       user_id = :user_id AND (unionid = :unionid OR came_from = ANY (:its_ids::uuid[]))
+   AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)"""
+_SPLIT_UNIONIDS: Final = Statement[Nothing](f"""
 UPDATE unionids
    SET user_id = :new_user_id, came_from = CASE WHEN came_from = ANY (:former_ids::uuid[]) THEN came_from END
- WHERE user_id = :user_id AND (unionid = :unionid OR came_from = ANY (:its_ids::uuid[]))
-   AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
+ WHERE {_ARE_LEAVING_UNIONIDS}
 """)
+_DELETE_UNIONIDS: Final = Statement[Nothing](f"DELETE FROM unionids WHERE {_ARE_LEAVING_UNIONIDS}")
 _TAKE_BACK: Final = Statement[Nothing]("DELETE FROM former_users WHERE id = :new_user_id")
 _MOVE_FORMER_IDS: Final = Statement[Nothing](
     "UPDATE former_users SET user_id = :new_user_id WHERE id = ANY (:former_ids::uuid[])"
@@ -175,11 +179,6 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing](
 _ERASE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS gone (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (gone.app_id, gone.openid)
-""")
-_DELETE_UNIONIDS: Final = Statement[Nothing]("""
-DELETE FROM unionids
- WHERE user_id = :user_id AND (unionid = :unionid OR came_from = ANY (:its_ids::uuid[]))
-   AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
 """)
 # Rows under a leaving id. Under an id of unknown origin, only those in the apps of the leaving identities.
 _LEAVING_PART: Final = """(user_id = ANY (:leaving::uuid[])
@@ -286,11 +285,6 @@ UPDATE users
 """)
 
 
-async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
-    """The users of an identity and of a unionid."""
-    return await asked.one(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
-
-
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
 ) -> Sequence[str]:
@@ -347,7 +341,7 @@ async def erase_identities(
         return False
     lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now, identities=parting.keys)
-    gone = [each.external_id for each in parting.external_ids if parting.side_of(each.origin) is Side.LEAVES]
+    gone = [name for name, origin in parting.external_ids if parting.side_of(origin) is Side.LEAVES]
     await _take_away(transaction, parting, _ERASE, user_id, external_ids=gone, lost=lost, givers=parting.merges)
     await erase_person_data(transaction, parting.leaving_ids)
     removed = EventType.IDENTITY_REMOVED
@@ -372,12 +366,11 @@ async def _take_away(
     The user loses these external ids, and the fields in `lost`. `givers` are the former ids whose consents may leave.
     """
     former_ids = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
-    known: list[tuple[str | None, UUID | None]] = [(each.external_id, each.origin) for each in parting.external_ids]
-    moving = [each for each in known if each[0] in external_ids]
+    moving = [each for each in parting.external_ids if each[0] in external_ids]
     moving.sort(key=lambda each: each[1] != parting.id_of_merge)
-    staying = [each for each in known if each not in moving]
-    if parting.facts.external_id is None:
-        staying.insert(0, (None, None))  # a former id does not replace a removed one
+    # A former id does not replace a removed one.
+    none: list[tuple[str | None, UUID | None]] = [(None, None)] if parting.facts.external_id is None else []
+    staying = [*none, *(each for each in parting.external_ids if each not in moving)]
     sides = {giver: parting.side_of(giver) for giver in givers} | {parting.user_id: parting.side_of(None)}
     bans = parting.bans_on(Side.STAYS, Side.UNKNOWN)
     values: dict[str, Any] = {

@@ -21,6 +21,8 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED, PROFILE, EarlierBan, Origins, UserFields
 from wxauth.server.users.standing_rows import Ban, LockedUser, Standing
 
+AppAndOpenid = tuple[str, str]
+
 
 class OwnedIdentity(SQLModel):
     """An identity of the user."""
@@ -33,6 +35,11 @@ class OwnedIdentity(SQLModel):
     origin: UUID | None
     """As `came_from`; that of the unionid, if the identity was added after the merge."""
     phone_proved_at: datetime | None
+
+    @property
+    def key(self) -> AppAndOpenid:
+        """Its app_id and openid."""
+        return self.app_id, self.openid
 
 
 class Facts(UserFields, LockedUser, Origins):
@@ -62,14 +69,6 @@ class Facts(UserFields, LockedUser, Origins):
         return self.bans_before_merges | ({} if ban is None or self.has_earlier_ban else {str(self.id): ban})
 
 
-class KnownExternalId(SQLModel):
-    """A present or former external id of the user."""
-
-    external_id: str
-    origin: UUID | None
-    is_present: bool
-
-
 _IDENTITIES: Final = Statement[OwnedIdentity]("""
 SELECT app_id, openid, i.unionid, created_at, i.came_from, COALESCE(i.came_from, unionids.came_from) AS origin,
        phone_proved_at
@@ -78,7 +77,7 @@ SELECT app_id, openid, i.unionid, created_at, i.came_from, COALESCE(i.came_from,
  ORDER BY created_at, app_id, openid
 """)
 _FACTS: Final = Statement[Facts](f"SELECT {', '.join(columns_of(Facts))} FROM users WHERE id = :user_id")
-_EXTERNAL_IDS: Final = Statement[KnownExternalId]("""
+_EXTERNAL_IDS: Final = Statement[tuple[str, UUID | None, bool]]("""
 SELECT external_id, external_id_from AS origin, true AS is_present
   FROM users WHERE id = :user_id AND external_id IS NOT NULL
  UNION ALL
@@ -90,7 +89,6 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID | None]](
 )
 
 
-AppAndOpenid = tuple[str, str]
 FIELDS: Final[tuple[LiteralString, ...]] = tuple(name for name in MERGED if name != "external_id")
 """The fields of which a user has one value at a time; an external id may also be a former one."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -135,8 +133,8 @@ class Parting:
     """All of the user's, the oldest first."""
     leaving: Sequence[OwnedIdentity]
     facts: Facts
-    external_ids: Sequence[KnownExternalId]
-    """All of the user's, the present one first."""
+    external_ids: Sequence[tuple[str, UUID | None]]
+    """All of the user's with their origins, the present one first."""
     merges: Mapping[UUID, UUID | None]
     """The user's former ids, each with the id into which it was merged, or None if that is unknown."""
 
@@ -144,20 +142,20 @@ class Parting:
     async def of(cls, transaction: Transaction, user_id: UUID, key: AppAndOpenid) -> "Parting | None":
         """The parting of an identity, and the user's others with its unionid; None if the user has no such identity."""
         identities = await transaction.rows(_IDENTITIES, user_id=user_id)
-        named = next((identity for identity in identities if key_of(identity) == key), None)
+        named = next((identity for identity in identities if identity.key == key), None)
         if named is None:
             return None
         leaving = [named]
         if named.unionid is not None:
             leaving = [identity for identity in identities if identity.unionid == named.unionid]
-        external_ids = await transaction.rows(_EXTERNAL_IDS, user_id=user_id)
+        external_ids = [(name, origin) for name, origin, _ in await transaction.rows(_EXTERNAL_IDS, user_id=user_id)]
         merges = dict(await transaction.rows(_FORMER_IDS, user_id=user_id))
         return cls(user_id, identities, leaving, await facts_of(transaction, user_id), external_ids, merges)
 
     @cached_property
     def keys(self) -> frozenset[AppAndOpenid]:
         """The identities that leave."""
-        return frozenset(map(key_of, self.leaving))
+        return frozenset(each.key for each in self.leaving)
 
     @property
     def is_whole(self) -> bool:
@@ -201,7 +199,7 @@ class Parting:
     def id_of_merge(self) -> UUID | None:
         """The former id whose merge added exactly the leaving identities; in a chain of merges, the first such id."""
         for candidate in self.merged_through(self.leaving[0].came_from):
-            brought = {key_of(each) for each in self.identities if candidate in self.merged_through(each.came_from)}
+            brought = {each.key for each in self.identities if candidate in self.merged_through(each.came_from)}
             if brought == self.keys:
                 return candidate
         return None
@@ -226,7 +224,7 @@ class Parting:
 
     @cached_property
     def _apps_of_staying(self) -> frozenset[str]:
-        return frozenset(each.app_id for each in self.identities if key_of(each) not in self.keys)
+        return frozenset(each.app_id for each in self.identities if each.key not in self.keys)
 
     def _leaves_whole(self, former_id: UUID) -> bool:
         """Whether a former id's own identities leave, and those of all ids that were merged into it."""
@@ -234,17 +232,12 @@ class Parting:
         return self.side_of(former_id) is Side.LEAVES and self._side(brought) is Side.LEAVES
 
     def _side(self, identities: Iterable[OwnedIdentity]) -> Side:
-        leave = {key_of(identity) in self.keys for identity in identities}
+        leave = {identity.key in self.keys for identity in identities}
         if leave == {True}:
             return Side.LEAVES
         return Side.STAYS if leave == {False} else Side.UNKNOWN
 
     def _proofs(self, *, is_leaving: bool) -> list[datetime]:
         """When leaving, or staying, identities have proved the user's present number."""
-        some = [each for each in self.identities if (key_of(each) in self.keys) is is_leaving]
+        some = [each for each in self.identities if (each.key in self.keys) is is_leaving]
         return [each.phone_proved_at for each in some if each.phone_proved_at is not None]
-
-
-def key_of(identity: OwnedIdentity) -> AppAndOpenid:
-    """The app_id and openid of an identity."""
-    return identity.app_id, identity.openid

@@ -86,6 +86,8 @@ FORMER_ID_ERASED: Final = Fault("former_ids", "must not have been erased, except
 FORMER_ID_TAKEN: Final = Fault("former_ids", "must not have been merged into another user")
 NO_EXTERNAL_ID: Final = Fault("former_external_ids", "must be given with the external_id that replaced them")
 FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", "must not be another user's")
+_UNFIT: Final = frozenset({ADMINISTRATOR, MERGED, ERASED, LEAVING})
+"""The faults of a line by itself, which contradict no other line."""
 
 
 class LineOutcome(StrEnum):
@@ -251,13 +253,11 @@ class Batch:
         # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
         # operator can know that two accounts are of one person.
         would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
-        unfit = (
+        signs = (
             (ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
             (MERGED, line.user_id in self._former_ids),
             (LEAVING, self._is_leaving_without(line, owner_id)),
             (ERASED, is_gone and not self._options.restore),
-        )
-        contradicting = (
             (SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
             (
                 SECOND_OPENID_OF_EXTERNAL_ID,
@@ -270,12 +270,11 @@ class Batch:
             (ANOTHER_EXTERNAL_ID, bool(line.external_id) and by_external_id is None and has_external_id),
             (ANOTHER_USER, owner_id is not None and line.user_id not in (None, owner_id)),
         )
-        faults = [fault for fault, is_so in unfit if is_so]
-        contradictions = [fault for fault, is_so in contradicting if is_so]
-        if faults or contradictions:
-            owners = (by_identity, by_unionid, by_external_id, by_user_id) if contradictions else ()
+        if faults := [fault for fault, is_so in signs if is_so]:
+            contradicts = not _UNFIT.issuperset(faults)
+            owners = (by_identity, by_unionid, by_external_id, by_user_id) if contradicts else ()
             lines = {self.made.first_lines.get(owner) for owner in owners if owner is not None}
-            raise LineRefused([*faults, *contradictions], sorted(filter(None, lines)))
+            raise LineRefused(faults, sorted(filter(None, lines)))
         return owner_id
 
     def _given(self, number: int, line: Line) -> GivenFields:

@@ -27,11 +27,12 @@ from wxauth.server.moving.batch import AdministratorEnds, Batch, LineOutcome, Li
 from wxauth.server.moving.files import NumberedLine
 from wxauth.server.moving.lines import SKIPPABLE, Fault, Line, without
 from wxauth.server.moving.rows import (
+    LOCK,
+    LOCK_WITH_ADMINISTRATORS,
     Made,
     UserToImport,
     Wanted,
     find,
-    lock,
     with_users,
 )
 from wxauth.server.users.erasure_rows import ARE_WAITING, erase_rest
@@ -260,7 +261,8 @@ async def _find(
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
     if found.user_ids:
-        users = await lock(transaction, list(found.user_ids), with_administrators=with_administrators)
+        statement = LOCK_WITH_ADMINISTRATORS if with_administrators else LOCK
+        users = await transaction.rows(statement, user_ids=list(found.user_ids))
         found = await find(transaction, wanted)
         if not found.user_ids <= {user.id for user in users}:
             return None

@@ -75,10 +75,10 @@ SELECT wanted.id
                             WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
 """)
 # In the order of ids, as everywhere, because transactions that lock users in different orders would deadlock.
-_LOCK: Final = Statement[UserToImport](
+LOCK: Final = Statement[UserToImport](
     f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"
 )
-_LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
+LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
 """)
@@ -280,17 +280,6 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
         erased_ids=frozenset(erased_ids),
         verified=verified,
     )
-
-
-async def lock(
-    transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool
-) -> Sequence[UserToImport]:
-    """Lock those of these users who exist, and optionally all administrators.
-
-    Nobody else can change them until the transaction ends.
-    """
-    statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
-    return await transaction.rows(statement, user_ids=user_ids)
 
 
 async def with_users(

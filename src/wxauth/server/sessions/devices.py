@@ -46,8 +46,8 @@ def describe_device(user_agent: str | None) -> str | None:
     words = []
     for pattern, system in _SYSTEMS:
         if match := pattern.search(text):
-            version = (match[1] if pattern.groups else "") or ""
-            words.append(f"{system} {version.replace('_', '.')}".strip())
+            version = "".join(match.groups("")).replace("_", ".")
+            words.append(f"{system} {version}".strip())
             break
     if match := _WECHAT.search(text):
         words.append(f"WeChat {match[1]}")

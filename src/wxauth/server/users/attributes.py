@@ -135,7 +135,8 @@ def _check_value(value: Any, *, depth: int) -> None:
 
 def _stored_size(attributes: Attributes) -> int:
     """Bytes as compact JSON. PostgreSQL writes out each digit: 1e300 is read as 301 of them."""
-    return len(to_json(attributes)) + sum(_digits_added(number) for number in _floats_in(attributes))
+    floats = ((to_json(number), format(Decimal(repr(number)), "f")) for number in _floats_in(attributes))
+    return len(to_json(attributes)) + sum(max(0, len(stored) - len(given)) for given, stored in floats)
 
 
 def _floats_in(value: Any) -> Iterator[float]:
@@ -145,10 +146,6 @@ def _floats_in(value: Any) -> Iterator[float]:
         yield from chain.from_iterable(map(_floats_in, value.values()))
     elif isinstance(value, list):
         yield from chain.from_iterable(map(_floats_in, value))
-
-
-def _digits_added(number: float) -> int:
-    return max(0, len(format(Decimal(repr(number)), "f")) - len(to_json(number)))
 
 
 def _canonical(attributes: Attributes, name: str) -> str | None:

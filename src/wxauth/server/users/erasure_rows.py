@@ -9,7 +9,7 @@ outlasts the days of grace: the erasure waits for its end. If there is a lot to 
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from wxauth.errors import AccountDisabled, AccountLeaving
@@ -87,14 +87,6 @@ _GO_ON: Final = Statement[Nothing](
 _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
 
 
-class ErasedPage(NamedTuple):
-    """The result of erasing a page."""
-
-    user_id: UUID
-    is_last: bool
-    """Whether nothing is left for this id."""
-
-
 # Foreign keys delete the user's rows in other tables.
 _DELETE: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
@@ -120,10 +112,10 @@ async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) 
 
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
-) -> ErasedPage | None:
+) -> tuple[UUID, bool] | None:
     """Erase the next page that waits, only of these ids if any are given.
 
-    Returns None if nothing waits, or another worker is erasing a page.
+    Returns the id, and whether nothing is left for it; None if nothing waits, or another worker is erasing a page.
     """
     async with database.begin(plans_anew=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -132,7 +124,7 @@ async def erase_next_page(
         if waiting is None:
             return None
         number = await _erase_page(transaction, *waiting, size=size)
-        return ErasedPage(waiting[0], is_last=number < size)
+        return waiting[0], number < size
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:

@@ -18,6 +18,7 @@ from wxauth.server.wechat.api import TextVerdict, WeChatApi
 _CONTENT_REFUSED: Final = 87014
 _OTHER: Final = 21000
 """WeChat's label for "other", used when WeChat refuses by errcode and so gives no label."""
+_NO_VERDICT: Final = TextVerdict("pass", 0)
 
 log = get_logger()
 
@@ -40,14 +41,14 @@ class Nicknames(Policy):
         if not self._must_check(nickname, user):
             return await store_profile(self.database, user, changes, now=self.clock())
         await NICKNAMES.count(self.database, user.app_id, user.openid, now=self.clock())
-        verdict = await self._verdict(user, nickname, patience=patience) if self.blocks else None
-        if verdict is not None and verdict.suggest == "risky":
+        verdict = await self._verdict(user, nickname, patience=patience) if self.blocks else _NO_VERDICT
+        if verdict.suggest == "risky":
             log.warning("nickname_refused", user_id=user.id, app_id=user.app_id, label=verdict.label)
             raise InvalidRequest.of("nickname", "WeChat refuses this name", title=NICKNAME_REFUSED)
         stored = await store_profile(self.database, user, changes, now=self.clock())
         if not self.blocks:
             self._later(user, partial(self._check, user, nickname))
-        elif verdict is not None and verdict.suggest != "pass":
+        elif verdict.suggest != "pass":
             self._later(user, partial(self._note, user, verdict))
         return stored
 
@@ -73,13 +74,11 @@ class Nicknames(Policy):
 
     async def _check(self, user: UserInSession, nickname: str) -> None:
         verdict = await self._verdict(user, nickname)
-        if verdict is not None and verdict.suggest != "pass":
+        if verdict.suggest != "pass":
             await self._note(user, verdict)
 
-    async def _verdict(
-        self, user: UserInSession, nickname: str, *, patience: float | None = None
-    ) -> TextVerdict | None:
-        """WeChat's verdict on a nickname; None if WeChat gave none."""
+    async def _verdict(self, user: UserInSession, nickname: str, *, patience: float | None = None) -> TextVerdict:
+        """WeChat's verdict on a nickname, which passes if WeChat gave none."""
 
         async def check(wechat_api: WeChatApi, app: App) -> TextVerdict:
             try:
@@ -90,9 +89,10 @@ class Nicknames(Policy):
                 return TextVerdict("risky", _OTHER)
 
         verdict = await self.opinions.ask(self.name, user.app_id, check, patience=patience)
-        if verdict is not None:
-            is_blocked = verdict.suggest == "risky" and self.blocks
-            self._count(user.app_id, is_flagged=verdict.suggest != "pass", is_blocked=is_blocked)
+        if verdict is None:
+            return _NO_VERDICT
+        is_blocked = verdict.suggest == "risky" and self.blocks
+        self._count(user.app_id, is_flagged=verdict.suggest != "pass", is_blocked=is_blocked)
         return verdict
 
     async def _note(self, user: UserInSession, verdict: TextVerdict) -> None:
