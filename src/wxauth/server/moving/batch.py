@@ -3,7 +3,7 @@
 import json
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -47,7 +47,9 @@ _GIVEN_ONCE: Final = [
 ]
 """The fields with one value per user: if two lines of one identity had them, one value would be lost."""
 _BY_RULE: Final = ("phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
-"""Those of which `_updated` decides what a line changes. All others are filled if empty, or replaced."""
+"""Those of which `_updated` decides what a line changes."""
+_FILLED: Final = [name for name in _GIVEN_ONCE if name not in _BY_RULE]
+"""Those that a line fills if they are empty, or replaces with --overwrite."""
 
 ADMINISTRATOR: Final = Fault("roles", "must be without admin and support, unless --allow-admin is given")
 UNBANNED_ADMIN: Final = Fault(
@@ -155,6 +157,7 @@ class Batch:
         self._found = found
         self._has_administrators = has_administrators
         self._options = options
+        self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
         self._now = now
         self.made = made
         self._users_before = {user.id: user for user in found.users}
@@ -182,7 +185,7 @@ class Batch:
         is_joined = self._names_alone(line)
         before = None if owner_id is None else self._users[owner_id]
         former = before or nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
-        user = self._updated(former, line, is_new=before is None)
+        user = self._updated(former, line, self._options_of_new if before is None else self._options)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
             raise LineRefused(faults)
 
@@ -320,29 +323,28 @@ class Batch:
             return False
         return (user_id, app_id) in self._found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
 
-    def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
-        overwrite, fields = self._options.overwrite, user.model_copy()
-        for name in _GIVEN_ONCE:  # filled if empty, or replaced with --overwrite
-            given = None if name in _BY_RULE else getattr(line, name)
-            if given is not None and (overwrite or getattr(user, name) is None):
+    def _updated(self, user: UserToImport, line: Line, options: Options) -> UserToImport:
+        fields = user.model_copy()
+        for name in _FILLED:
+            given = getattr(line, name)
+            if given is not None and (options.overwrite or getattr(user, name) is None):
                 setattr(fields, name, given)
         if (
             line.phone is not None
             and line.phone != user.phone
-            and (overwrite or user.phone is None)
+            and (options.overwrite or user.phone is None)
             and not self._is_verified_by_another(line.phone, user.id)
         ):
             fields.phone, fields.phone_verified_at = line.phone, None
-        if (is_new or self._options.takes_roles) and line.roles is not None and set(line.roles) != set(user.roles):
+        if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
             fields.roles = line.roles
-        if (is_new or self._options.takes_status) and line.status is not None:
-            is_banned = line.status is UserStatus.DISABLED
-            fields.status = "disabled" if is_banned else "active"
-            fields.ban_reason = line.ban_reason if is_banned else None
-            fields.banned_until = line.banned_until if is_banned else None
-        if is_new:
+        if options.takes_status and line.status is UserStatus.DISABLED:
+            fields.status, fields.ban_reason, fields.banned_until = "disabled", line.ban_reason, line.banned_until
+        elif options.takes_status and line.status is not None:
+            fields.status, fields.ban_reason, fields.banned_until = "active", None, None
+        if options is self._options_of_new:
             fields.erase_at = line.erase_at
-        if line.attributes and (is_new or self._options.takes_attributes):
+        if line.attributes and options.takes_attributes:
             try:
                 fields.attributes = patched(user.attributes or {}, line.attributes) or None
             except WrongAttributes:

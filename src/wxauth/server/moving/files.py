@@ -207,16 +207,16 @@ class CsvLines:
         return to_json(self._identity(cells)) if any(cells) else None  # spreadsheets end a table with empty cells
 
     def _identity(self, cells: list[str]) -> dict[str, object]:
-        values = self._form.values
-        ours = ((name, values.get(name, {}).get(cell, cell)) for name, cell in zip(self._names, cells, strict=True))
-        given = [(name, cell) for name, cell in ours if cell and name in self._known]
-        named = {"app_id": self._form.app_id} if self._form.app_id else {}
-        identity: dict[str, object] = named | {
-            name: _value(name, cell) for name, cell in given if not name.startswith(_ATTRIBUTE)
-        }
-        attributes = {
-            name.removeprefix(_ATTRIBUTE): typed_attribute(cell) for name, cell in given if name.startswith(_ATTRIBUTE)
-        }
+        identity: dict[str, object] = {"app_id": self._form.app_id} if self._form.app_id else {}
+        attributes: dict[str, object] = {}
+        for name, theirs in zip(self._names, cells, strict=True):
+            cell = self._form.values.get(name, {}).get(theirs, theirs)
+            if not cell or name not in self._known:
+                continue
+            if name.startswith(_ATTRIBUTE):
+                attributes[name.removeprefix(_ATTRIBUTE)] = typed_attribute(cell)
+            else:
+                identity[name] = _value(name, cell)
         return {**identity, "attributes": attributes} if attributes else identity
 
     def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:

@@ -33,7 +33,6 @@ from wxauth.server.moving.rows import (
     UserToImport,
     Wanted,
     find,
-    with_users,
 )
 from wxauth.server.users.erasure_rows import ARE_WAITING, erase_rest
 
@@ -263,14 +262,12 @@ async def _find(
     if found.user_ids:
         statement = LOCK_WITH_ADMINISTRATORS if with_administrators else LOCK
         users = await transaction.rows(statement, user_ids=list(found.user_ids))
-        found = await find(transaction, wanted)
+        found = await find(transaction, wanted, users)
         if not found.user_ids <= {user.id for user in users}:
             return None
     if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
         return None  # a user has just been erased
     made = kept.made(wanted, users)
-    app_ids = list({app_id for app_id, _ in wanted.identities})
-    found = await with_users(transaction, found, users, app_ids=app_ids)
     return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)
 
 

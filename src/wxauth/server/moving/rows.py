@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, LiteralString, NamedTuple
+from itertools import chain
+from typing import Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
@@ -22,6 +23,8 @@ _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _PAGE_SIZE: Final = 1000
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
 """The columns that `_ALL` names itself, and one that is not exported."""
+
+Row = TypeVar("Row", bound=tuple[object, ...])
 
 
 class UserToImport(UserFields, LockedUser):
@@ -60,13 +63,13 @@ SELECT external_id, id FROM users WHERE external_id = ANY (:external_ids)
  UNION ALL
 SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY (:external_ids)
 """)
-_IDS: Final = Statement[UUID]("SELECT id FROM users WHERE id = ANY (:ids)")
+_IDS: Final = Statement[tuple[UUID]]("SELECT id FROM users WHERE id = ANY (:ids)")
 _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM former_users WHERE id = ANY (:ids)")
 _VERIFIED: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
 # Those of these ids that were erased: a user's own id, and the ids that had been merged into that user.
-_ERASED: Final = Statement[UUID]("""
+_ERASED: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
 SELECT wanted.id
@@ -182,11 +185,11 @@ class Found(NamedTuple):
     erased_ids: frozenset[UUID]
     verified: dict[str, list[UUID]]
     """By phone number, the users who have verified it."""
-    users: Sequence[UserToImport] = ()
+    users: Sequence[UserToImport]
     """Those who were locked."""
-    consents: frozenset[tuple[UUID, ConsentKey]] = frozenset()
+    consents: frozenset[tuple[UUID, ConsentKey]]
     """Every consent that they ever gave."""
-    apps_of_users: frozenset[tuple[UUID, str]] = frozenset()
+    apps_of_users: frozenset[tuple[UUID, str]]
     """Each of them with each app of the lines in which they have an openid."""
 
     @property
@@ -252,21 +255,28 @@ class Made:
     """The fields of its user that the lines of an identity gave."""
 
 
-async def find(transaction: Transaction, wanted: Wanted) -> Found:
-    """Find what is stored under the names and ids of a batch."""
+async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
+    """Find what is stored under the names and ids of a batch, and of these users, who are locked."""
+
+    async def rows(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
+        """Without keys, there is nothing to ask."""
+        return await transaction.rows(statement, **keys) if all(keys.values()) else ()
+
     identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
-    ids = await transaction.values(_IDS, ids=wanted.ids) if wanted.ids else ()
+    ids = list(chain.from_iterable(await rows(_IDS, ids=wanted.ids)))
     missing = list(set(wanted.ids).difference(ids))
-    former_ids = await transaction.rows(_FORMER_IDS, ids=missing) if missing else ()
-    erased_ids = await transaction.values(_ERASED, ids=missing) if missing else ()
-    in_apps, names = [app_id for app_id, _ in wanted.unionids], [unionid for _, unionid in wanted.unionids]
-    unionids = await transaction.rows(_UNIONIDS, unionids=names) if names else ()
-    openids = await transaction.rows(_OPENIDS, app_ids=in_apps, unionids=names) if names else ()
-    theirs = wanted.external_ids
-    external_ids = await transaction.rows(_EXTERNAL_IDS, external_ids=theirs) if theirs else ()
+    former_ids = await rows(_FORMER_IDS, ids=missing)
+    erased_ids = await rows(_ERASED, ids=missing)
+    names = [unionid for _, unionid in wanted.unionids]
+    unionids = await rows(_UNIONIDS, unionids=names)
+    openids = await rows(_OPENIDS, app_ids=[app_id for app_id, _ in wanted.unionids], unionids=names)
+    external_ids = await rows(_EXTERNAL_IDS, external_ids=wanted.external_ids)
     verified: dict[str, list[UUID]] = {}
-    for phone, user_id in await transaction.rows(_VERIFIED, phones=wanted.phones) if wanted.phones else ():
+    for phone, user_id in await rows(_VERIFIED, phones=wanted.phones):
         verified.setdefault(phone, []).append(user_id)
+    user_ids, app_ids = [user.id for user in users], list({app_id for app_id, _ in wanted.identities})
+    consents = await rows(_CONSENTS, user_ids=user_ids)
+    apps = await rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
     return Found(
         identities={
             (app_id, openid): HeldIdentity(user_id, unionid, created_at)
@@ -277,23 +287,10 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
         external_ids=dict(external_ids),
         ids=frozenset(ids),
         former_ids=dict(former_ids),
-        erased_ids=frozenset(erased_ids),
+        erased_ids=frozenset(chain.from_iterable(erased_ids)),
         verified=verified,
-    )
-
-
-async def with_users(
-    transaction: Transaction, found: Found, users: Sequence[UserToImport], *, app_ids: Sequence[str]
-) -> Found:
-    """What was found, with these locked users, all their consents, and in which of these apps they are."""
-    user_ids = [user.id for user in users]
-    if not user_ids:
-        return found
-    known = await transaction.rows(_CONSENTS, user_ids=user_ids)
-    apps = await transaction.rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
-    return found._replace(
         users=users,
-        consents=frozenset((user_id, (document, version, at)) for user_id, document, version, at in known),
+        consents=frozenset((user_id, (document, version, at)) for user_id, document, version, at in consents),
         apps_of_users=frozenset((user_id, app_id) for user_id, app_id in apps),
     )
 
