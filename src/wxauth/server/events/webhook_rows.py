@@ -311,12 +311,16 @@ async def queue_deliveries(
         return 0
     webhooks = await transaction.rows(_SUBSCRIPTIONS) if again_to is None else [(again_to.id, again_to.types)]
     queued = [
-        (webhook_id, event) for event in events for webhook_id, types in webhooks if not types or event.type in types
+        (webhook_id, event.event_id, event.type, new_id(now))
+        for event in events
+        for webhook_id, types in webhooks
+        if not types or event.type in types
     ]
     if not queued:
         return 0
-    keys = {"webhook_ids": [webhook_id for webhook_id, _ in queued], "event_ids": [it.event_id for _, it in queued]}
-    values = {"ids": [new_id(now) for _ in queued], "types": [event.type for _, event in queued], "now": now}
+    webhook_ids, event_ids, event_types, ids = zip(*queued, strict=True)
+    keys = {"webhook_ids": webhook_ids, "event_ids": event_ids}
+    values = {"ids": ids, "types": event_types, "now": now}
     number = await transaction.run(_QUEUE if again_to is None else _QUEUE_AGAIN, **keys, **values)
     await transaction.run(_HASTEN, **keys)
     return number

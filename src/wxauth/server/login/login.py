@@ -195,17 +195,14 @@ class Logins:
             expires_in=refresh_expires_in,
             now=now,
         )
-        user: UserInSession = login.user
-        ignored = dict(body.left_out)
+        ignored = {**body.left_out, **dict.fromkeys(login.ignored_fields, RateLimited.code)}
         if login.ignored_fields:
-            ignored |= dict.fromkeys(login.ignored_fields, RateLimited.code)
             fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
-            log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
-        if self.risk.is_on or self.nicknames.is_on:
-            left = self.settings.wechat_timeout - wechat_ms / 1000
-            user, problem = await self._judged(login, nickname=nickname, ip=device.ip, patience=left)
-            if problem is not None:
-                ignored["nickname"] = problem
+            log.warning("login_without_profile", user_id=login.user.id, app_id=app.app_id, **fields)
+        left = self.settings.wechat_timeout - wechat_ms / 1000
+        user, problem = await self._judged(login, nickname=nickname, ip=device.ip, patience=left)
+        if problem is not None:
+            ignored["nickname"] = problem
         self.numbers.count_login(is_new=login.is_new, at=now)
         if login.is_new or self.settings.is_logged(login.session_id):
             log.info(

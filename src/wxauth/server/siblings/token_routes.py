@@ -1,5 +1,6 @@
 """Routes that check tokens, for reverse proxies and for services that cannot use the guard."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from string import ascii_letters, digits, punctuation
@@ -227,9 +228,7 @@ async def introspect(
     the tokens of these alone, any other client those of no resource.
     """
     chosen, token = resource_verifier if client.resources else verifier, _token_in(await request.body())
-    claims = await _current_claims(chosen, database, token, now=clock())
-    if client.resources and claims is not None and claims["aud"] not in client.resources:
-        claims = None
+    claims = await _current_claims(chosen, database, token, resources=client.resources, now=clock())
     return {"active": False} if claims is None else {**claims, "active": True, "token_type": "Bearer"}
 
 
@@ -239,9 +238,9 @@ def _in_header(value: str) -> str:
 
 
 async def _current_claims(
-    verifier: Verifier, database: Database, token: str, *, now: datetime
+    verifier: Verifier, database: Database, token: str, *, resources: Collection[str], now: datetime
 ) -> dict[str, Any] | None:
-    """A token's claims, with the user's current roles; None if it is not a valid access token.
+    """A token's claims, with the user's current roles; None if it is not a valid access token, of one of the resources.
 
     A token signed by this service costs one indexed read, any other costs none.
 
@@ -252,7 +251,7 @@ async def _current_claims(
     except InvalidToken:
         return None
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
-    if user is None:
+    if user is None or (resources and principal.claims["aud"] not in resources):
         return None
     shown = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}  # which are the user's current ones
     claims = {name: value for name, value in principal.claims.items() if name in shown}

@@ -142,8 +142,7 @@ async def _pieces(
             first += part
             if len(first) > IN_MEMORY:
                 break
-        is_large = len(first) > IN_MEMORY
-        if not is_large:
+        if len(first) <= IN_MEMORY:
             await stack.aclose()
         elif _large.locked():
             raise RateLimited(
@@ -158,11 +157,10 @@ async def _pieces(
         log.info("user_exported", user_id=user_id, actor=by.name)
         late_at = None if whole_within is None else monotonic() + whole_within
         yield bytes(first)
-        if is_large:
-            async for part in parts:
-                if late_at is not None and monotonic() > late_at:
-                    raise StorageUnavailable("the reader of a large export is too slow")
-                yield part
+        async for part in parts:  # nothing, unless it is large
+            if late_at is not None and monotonic() > late_at:
+                raise StorageUnavailable("the reader of a large export is too slow")
+            yield part
 
 
 async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:

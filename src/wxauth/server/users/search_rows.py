@@ -143,8 +143,7 @@ async def find_users(
     pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
     full or `seconds` have passed: then the page has what was found until then.
     """
-    filters: dict[str, object] = {"status": query.status, "role": query.role, "app_id": query.app_id}
-    filters = {name: value for name, value in filters.items() if value is not None}
+    filters: dict[str, object] = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True)
     part = query.q or None
     if part is not None:
         phones = possible_numbers(part, region=region)
