@@ -124,27 +124,20 @@ test('a simulated phone number is bound', async () => {
   assert.match((await me()).phone, /^\+86138\d{8}$/)
 })
 
-test('the phone button binds the number, and says when the person refused', async () => {
-  demo.isSimulated = false
-  const page = await (await opened('profile')).shows('未绑定手机号')
-  await page.does('phone', 'getphonenumber', { errMsg: 'getPhoneNumber:fail user deny' })
-  await until(() => demo.toasts.length)
-  assert.match(demo.toasts.join(), /手机号/)
-  const { code } = await wechat('/phone-codes', { person: demo.person })
-  await page.does('phone', 'getphonenumber', { code, errMsg: 'getPhoneNumber:ok' })
-  await page.shows('+86138')
-})
-
-test('the button that verifies the number at each tap binds it, too, and says when the quota is used up', async () => {
-  demo.isSimulated = false
-  const page = await (await opened('profile')).shows('未绑定手机号')
-  await page.does('phone-now', 'getrealtimephonenumber', { errMsg: 'getRealtimePhoneNumber:fail', errno: 1400001 })
-  await until(() => demo.toasts.length)
-  assert.match(demo.toasts.join(), /暂时无法获取手机号/)
-  const { code } = await wechat('/phone-codes', { person: demo.person })
-  await page.does('phone-now', 'getrealtimephonenumber', { code, errMsg: 'getRealtimePhoneNumber:ok' })
-  await page.shows('+86138')
-})
+for (const [button, way, refusal, told] of [
+  ['phone', 'getPhoneNumber', { errMsg: 'getPhoneNumber:fail user deny' }, /手机号/],
+  ['phone-now', 'getRealtimePhoneNumber', { errMsg: 'getRealtimePhoneNumber:fail', errno: 1400001 }, /暂时无法获取手机号/],
+])
+  test(`the button ${button} binds the number, and says when the person refused or the quota is used up`, async () => {
+    demo.isSimulated = false
+    const page = await (await opened('profile')).shows('未绑定手机号')
+    await page.does(button, way.toLowerCase(), refusal)
+    await until(() => demo.toasts.length)
+    assert.match(demo.toasts.join(), told)
+    const { code } = await wechat('/phone-codes', { person: demo.person })
+    await page.does(button, way.toLowerCase(), { code, errMsg: `${way}:ok` })
+    await page.shows('+86138')
+  })
 
 test('two taps at once do it once', async () => {
   const page = await (await opened('profile')).shows('退出登录')
