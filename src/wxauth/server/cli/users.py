@@ -35,17 +35,11 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.terminal import WrongValue, say, word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import MAX_ROLES, Role, UserStatus
+from wxauth.server.core.users import Role, UserStatus
 from wxauth.server.merging.merging import Merged, merge_by_operator, split
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
-from wxauth.server.users.admin import (
-    TooManyRoles,
-    UserChange,
-    change_user,
-    erase_user,
-    read_user,
-)
+from wxauth.server.users.admin import UserChange, change_user, erase_user, read_user
 from wxauth.server.users.attributes import check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
 from wxauth.server.users.search_rows import UsersQuery, find_users
@@ -379,10 +373,7 @@ def _read_user(user_id: UUID) -> UserDetailAnswer:
 
 def _change(user_id: UUID, change: UserChange) -> None:
     async def ask(database: Database, now: datetime) -> UserDetailAnswer:
-        try:
-            await change_user(database, user_id, change, by=OPERATOR, now=now)
-        except TooManyRoles:
-            raise Failed("a user has at most {n} roles", n=MAX_ROLES) from None
+        await change_user(database, user_id, change, by=OPERATOR, now=now)
         return await read_user(database, user_id, now=now)
 
     user = with_database(ask)

@@ -19,6 +19,7 @@ from wxauth.errors import (
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS
+from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import (
@@ -63,10 +64,6 @@ _ATTEMPTS: Final = 50
 log = get_logger()
 
 
-class TooManyRoles(Exception):
-    """The user would have more than MAX_ROLES roles."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
     """Changes of a user's status and roles. A field that is None changes nothing."""
@@ -88,11 +85,11 @@ class UserChange:
     """Whether a user who has asked to be erased is kept."""
 
     def applied_to(self, before: Standing) -> Standing:
-        """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
+        """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TextError."""
         requested = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
-            raise TooManyRoles
+            raise TextError("a user has at most {n} roles", n=MAX_ROLES)
         ban = Ban(self.reason, self.until)
         if self.status is None and before.ban is not None:
             return replace(before, roles=roles, ban=Ban(ban.reason or before.ban.reason, ban.until or before.ban.until))
@@ -158,7 +155,7 @@ async def change_user(
 
     Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed.
 
-    Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TooManyRoles.
+    Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", "Must be in the future")
