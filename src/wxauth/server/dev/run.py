@@ -27,21 +27,21 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import Title
 from wxauth.server.checks.doctor import check_apps
 from wxauth.server.checks.result import CheckResult
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
-from wxauth.server.core.outages import is_refusal, reason_of, trouble_of
+from wxauth.server.core.migrations import UnknownRevision, migrate
+from wxauth.server.core.outages import is_refusal, reason_of
 from wxauth.server.core.resources import Resource
-from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
+from wxauth.server.core.settings import Settings, settings_from, unknown_names
 from wxauth.server.core.terminal import Text, TextError, joined, os_reason, say, shown, terminal_language
 from wxauth.server.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
-from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
+from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
 from wxauth.server.dev.wechat import (
     ACCOUNT,
@@ -156,10 +156,6 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         path.unlink(missing_ok=True)
 
 
-class DevFailed(TextError):
-    """The development service cannot start. The message explains what to do."""
-
-
 def run(
     *,
     port: int | None,
@@ -168,7 +164,7 @@ def run(
     shop_url: str | None = None,
     allowed_hosts: Iterable[str] = (),
 ) -> None:
-    """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
+    """Run until Ctrl-C or SIGTERM. Raises: TextError, StorageUnavailable."""
     simulated_url = None if NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
         with ExitStack() as stack, ExitStack() as threads:
@@ -188,7 +184,7 @@ def run(
             if simulated_url is not None:
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port", taken))
             if taken:  # first: ports in use are reported at once
-                raise DevFailed(joined(taken, "\n"))
+                raise TextError(joined(taken, "\n"))
             mcp_url = None
             if simulated_url is not None and not settings.resources and has_mcp():
                 mcp_listener = stack.enter_context(
@@ -229,13 +225,10 @@ def run(
             )
             service = OwnNamesOnly(_app(settings, simulated_url), names)
             _Server(uvicorn.Config(service, **uvicorn_options()), banner_text).run([listener])
-    except (PostgresUnavailable, InvalidSettings, MigrationBlocked) as exc:
-        raise DevFailed(exc.text) from None
     except UnknownRevision as exc:
-        text = "{reason}" if os.environ.get("WXAUTH_DATABASE_URL") else _OF_BEFORE
-        raise DevFailed(text, home=HOME, reason=exc.text) from None
-    except StorageUnavailable as exc:
-        raise DevFailed("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=trouble_of(exc)) from None
+        if os.environ.get("WXAUTH_DATABASE_URL"):
+            raise
+        raise TextError(_OF_BEFORE, home=HOME, reason=exc.text) from None
 
 
 def _load_settings(
@@ -258,7 +251,7 @@ def _load_settings(
             findings = asyncio.run(check_apps(settings))
         secret.keep_unless_refused(findings)
     except OSError as exc:
-        raise DevFailed("{name}: {rule}", name=exc.filename, rule=os_reason(exc)) from None
+        raise TextError("{name}: {rule}", name=exc.filename, rule=os_reason(exc)) from None
     return settings, findings, own
 
 
