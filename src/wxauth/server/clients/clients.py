@@ -80,7 +80,6 @@ _FORMS: Final = {
         Text("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS)),
     ),
 }
-_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {"claims": check_claims, "logo": check_logo}
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
 """Of a kind: each login and each CORS request compares them."""
@@ -145,16 +144,15 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     for field, (form, rule) in _FORMS.items():
         if options.get(field) is not None and not form.fullmatch(options[field]):
             raise WrongClient(field, rule)
-    for field, check in _CHECKS.items():
-        if options.get(field) and options[field] != getattr(stored, field, None):
+    given = {field: value for field, value in options.items() if value}
+    checks: dict[str, Callable[[Any], object]] = {"claims": check_claims, "logo": check_logo}
+    for field, check in (checks | dict.fromkeys(_URIS, _check_uris)).items():
+        if field in given and given[field] != getattr(stored, field, None):
             try:
-                check(options[field])
+                check(given[field])
             except WrongValue as exc:
                 raise WrongClient(field, exc.text) from None
-    given = {field: value for field, value in options.items() if value}
-    for field in _URIS:
-        if given.setdefault(field, []) != getattr(stored, field, None):
-            given[field] = _checked_uris(field, given[field])
+    given |= {field: list(dict.fromkeys(given[field])) for field in _URIS if field in given}
     client = Client(**{"scopes": [], **given, "name": name})
     is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
     known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
@@ -358,13 +356,11 @@ def origin_shown(redirect_uris: Sequence[str]) -> str | None:
     return origin_of(redirect_uris[0]) if redirect_uris else None
 
 
-def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:
+def _check_uris(uris: Sequence[str]) -> None:
     if len(uris) > MAX_URIS:
-        raise WrongClient(field, "must be at most {n} URIs", n=MAX_URIS)
-    try:
-        return list(dict.fromkeys(check_uri(uri) for uri in uris))
-    except WrongValue as exc:
-        raise WrongClient(field, exc.text) from None
+        raise WrongValue("must be at most {n} URIs", n=MAX_URIS)
+    for uri in uris:
+        check_uri(uri)
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
