@@ -1,8 +1,6 @@
 """The tests' databases: a migrated template to copy, and one that is cleaned instead of copied."""
 
 import shutil
-from base64 import b64decode
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.revisions import KNOWN_REVISIONS, SCRIPTS
 from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.core.trail import EventType
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.keys.keyring import KeyRing
@@ -69,11 +68,12 @@ async def claim(rows: Any, engine: str) -> None:
 async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
     """Make the template database: migrated, and with a signing key."""
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    settings = settings_from(Settings, database_url=postgres.url(TEMPLATE), secret_key=SECRET_KEY)
     database = Database(postgres.url(TEMPLATE))
     await migrate(database)
     # By the clock of the tests, because a key newer than that would be dated again, or followed by another.
-    sealer = Sealer([b64decode(SECRET_KEY)])
-    await KeyRing(database=database, sealer=sealer, clock=lambda: START, max_age=timedelta(days=1)).refresh()
+    sealer = Sealer(settings.secret_keys)
+    await KeyRing(settings=settings, database=database, sealer=sealer, clock=lambda: START).refresh()
     await database.aclose()
 
 

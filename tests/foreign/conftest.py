@@ -1,11 +1,9 @@
 """A service as in production, for verifiers that know only its address."""
 
 import json
-from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -23,6 +21,7 @@ from tests.tokens.hostile import Forger, Forgery
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
 from wxauth.server.keys.keyring import KeyRing, unsealed_key
@@ -85,8 +84,9 @@ async def issuer_at(url: str, database_url: str) -> AsyncIterator[Issuer]:
     """The service at this address."""
     async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
         login = await client.post("/v1/login", json={"code": "alice"})
-    database, sealer = Database(database_url), Sealer([b64decode(SECRET_KEY)])
-    keys = KeyRing(database=database, sealer=sealer, clock=utc_now, max_age=timedelta(days=90))
+    settings = settings_from(Settings, database_url=database_url, secret_key=SECRET_KEY)
+    database, sealer = Database(database_url), Sealer(settings.secret_keys)
+    keys = KeyRing(settings=settings, database=database, sealer=sealer, clock=utc_now)
     await keys.refresh()
     yield Issuer(url, login.json()["access_token"], keys, sealer)
     await database.aclose()

@@ -17,7 +17,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import say
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.keys.keyring import KeyAnswer, KeyRing, key_ring_of, list_published
+from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.web.bodies import all_of
 
@@ -94,7 +94,10 @@ def withdraw_command(kid: str) -> None:
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
     settings = read_settings(Settings)
-    return with_database(lambda database, now: ask(key_ring_of(settings, database, lambda: now)))
+    sealer = Sealer(settings.secret_keys)
+    return with_database(
+        lambda database, now: ask(KeyRing(settings=settings, database=database, sealer=sealer, clock=lambda: now))
+    )
 
 
 @click.group()

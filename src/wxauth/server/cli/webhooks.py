@@ -22,15 +22,11 @@ from wxauth.server.cli.printing import (
 )
 from wxauth.server.cli.resources import T, with_parts
 from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
 from wxauth.server.core.services import Parts
-from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import Text, say, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.bodies import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
-from wxauth.server.keys.keyring import KeyRing, key_ring_of
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
 
@@ -144,7 +140,6 @@ def _types_of(webhook: Any) -> str:
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]]) -> T:
     async def run(parts: Parts) -> T:
-        parts[KeyRing] = key_ring_of(parts[Settings], parts[Database], parts[Clock])
         async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
             parts[httpx.AsyncBaseTransport] = transport
             return await use(parts[Webhooks])

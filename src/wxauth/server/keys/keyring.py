@@ -111,13 +111,10 @@ class KeyRing:
     It is the `KeySource` of our own routes' verifier.
     """
 
+    settings: Settings
     database: Database
     sealer: Sealer
     clock: Clock
-    max_age: timedelta
-    """The age at which a signing key is rotated."""
-    needs_id_tokens: bool = False
-    """Whether there are keys of id_tokens even without a site that was added."""
     _looks_for_sites: int = field(init=False, default=0)
     _looking_for_sites: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _failed_at: datetime | None = field(init=False, default=None)
@@ -199,7 +196,8 @@ class KeyRing:
 
         Raises: CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
         """
-        await self._read(lambda stored, now: is_due(stored, now, max_age=self.max_age))
+        max_age = timedelta(seconds=self.settings.signing_key_max_age)
+        await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
 
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is no key of id_tokens, but a site: the first one may have been added a moment ago.
@@ -277,7 +275,9 @@ class KeyRing:
             stored = keys_for(kind.alg, published)
             if stored:
                 kind.take(stored, self.sealer, now)  # first: a wrong secret key raises here, before it seals a new key
-            elif kind is self._of_id_tokens and not (self.needs_id_tokens or await self.database.value(HAS_SITES)):
+            elif kind is self._of_id_tokens and not (
+                bool(self.settings.client_documents) or await self.database.value(HAS_SITES)
+            ):
                 continue
             if wants_another(stored, now):
                 await self._add(kind, wants_another, by=by if kind is self._of_access_tokens else None, now=now)
@@ -358,15 +358,3 @@ def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
 def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
     """Unseal a stored key. Raises: CannotOpen."""
     return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
-
-
-def key_ring_of(settings: Settings, database: Database, clock: Clock) -> KeyRing:
-    """The keys that sign access tokens and id_tokens."""
-    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
-    return KeyRing(
-        database=database,
-        sealer=sealer,
-        clock=clock,
-        max_age=max_age,
-        needs_id_tokens=bool(settings.client_documents),
-    )

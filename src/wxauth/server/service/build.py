@@ -27,7 +27,7 @@ from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.issuer import Issuer, ResourceVerifier
-from wxauth.server.keys.keyring import KeyRing, key_ring_of
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits import turns
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
@@ -105,9 +105,8 @@ def build_services(
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
     database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=waits.database)
-    keys = key_ring_of(settings, database, clock)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing, KeyRing: keys})
+    parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing})
     parts[Sealer] = Sealer(settings.secret_keys)
     make = parts.make
     apps = make(Apps, refresh_pause=waits.apps_refresh, hint=unknown_app_hint)
@@ -143,7 +142,7 @@ def build_services(
     make(Opinions, find_app=apps.find, label_of=apps.label_of)
     name_resolver = make(NameResolver)
     make(Issuer)
-    make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=keys)
+    make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
     make(ResourceVerifier)
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         make(kind, secret_keys=settings.secret_keys)

@@ -26,7 +26,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.terminal import Text, os_reason
-from wxauth.server.keys.keyring import KeyRing, key_ring_of
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.pictures.routes import UPLOAD_PATH, UPLOAD_TIMEOUT_SECONDS
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing
@@ -238,8 +238,9 @@ async def check_stored_state(settings: Settings) -> bool:
 
 async def _check_secret_key(settings: Settings, database: Database) -> None:
     clock = DatabaseClock()
-    keys = key_ring_of(settings, database, clock)
-    apps = Apps(database=database, sealer=Sealer(settings.secret_keys), settings=settings)
+    sealer = Sealer(settings.secret_keys)
+    keys = KeyRing(settings=settings, database=database, sealer=sealer, clock=clock)
+    apps = Apps(settings=settings, database=database, sealer=sealer)
     await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
     try:
         await keys.refresh()
