@@ -74,6 +74,18 @@ class Waits:
 WAITS: Final = Waits()
 
 
+_CLOSED: Final = (
+    (Avatars,),  # first: no request is left that waits for its picture
+    # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
+    (Background, Phones, Deliveries, ClientDocuments),
+    (Promises,),  # after those, which may have put off more
+    (WeChatTokens, JsTickets),  # before the connections of its requests
+    (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all that use them
+    (Numbers, Refusals, StaffReads),  # together, because each waits some seconds, too
+)
+"""The order in which parts are closed: before the database, because they store something at the end, and the traces."""
+
+
 Limiter = TypeVar("Limiter", bound=RateLimiter)
 
 
@@ -111,10 +123,8 @@ def build_services(
     make = parts.make
     apps = make(Apps, refresh_pause=waits.apps_refresh, hint=unknown_app_hint)
     make(PrometheusMetrics, sweeps=sweep_names(settings))
-    background = make(
-        Background, patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell
-    )
-    promises = make(Promises, pause=waits.promises)
+    make(Background, patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
+    make(Promises, pause=waits.promises)
 
     def make_wechat() -> WeChat:
         transport = wechat_transport or transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy)
@@ -134,13 +144,11 @@ def build_services(
         limiters.append(made)
         return made
 
-    wechat = parts[WeChat] = make_wechat()
-    wechat_tokens = make(WeChatTokens)
+    parts[WeChat] = make_wechat()
     # Separate connections, so that an API that hangs cannot exhaust those that logins need.
-    wechat_api = make(WeChatApi, wechat=make_wechat())
-    js_tickets = make(JsTickets)
+    make(WeChatApi, wechat=make_wechat())
     make(Opinions, find_app=apps.find, label_of=apps.label_of)
-    name_resolver = make(NameResolver)
+    make(NameResolver)
     make(Issuer)
     make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
     make(ResourceVerifier)
@@ -150,40 +158,26 @@ def build_services(
     make(ScanLimits, make=partial(make_limiter, RateLimiter))
     make(ClientLimits, make=partial(make_limiter, RateLimiter))
     make(Turns, patience=waits.turns)
-    phones = make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
-    receivers = parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=name_resolver.resolve)
-    deliveries = make(
+    make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
+    parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)
+    make(
         Deliveries,
         logouts=make(BackchannelLogouts, patience=waits.backchannel_logouts),
         patience=waits.webhooks,
     )
-    documents = make(
+    make(
         ClientDocuments,
         of_address=make_limiter(RateLimiter, NEW_OF_AN_ADDRESS, "client-document"),
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
     )
-    avatars = make(Avatars)
-    numbers = make(Numbers)
-    refusals = make(Refusals)
-    staff_reads = make(StaffReads, is_on=settings.staff_reads)
+    make(StaffReads, is_on=settings.staff_reads)
     make(PushedMessages, patience=waits.pushed_messages)
     return Services(
         settings=settings,
         clock=clock,
         database=database,
         parts=parts,
-        closing=[
-            [avatars],  # first: no request is left that waits for its picture
-            # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
-            [background, phones, deliveries, documents],
-            [promises],  # after those, which may have put off more
-            [wechat_tokens, js_tickets],  # before the connections of its requests
-            [wechat, wechat_api, receivers],  # after all that use them
-            [numbers, refusals, staff_reads],  # together, because each waits some seconds, too
-            limiters,  # anywhere: only connections to Redis
-            [database],  # after all that store something at the end
-            [tracing],  # last, so that it sends the spans of the others
-        ],
+        closing=[*([parts[kind] for kind in kinds] for kinds in _CLOSED), limiters, [database], [tracing]],
     )
 
 
