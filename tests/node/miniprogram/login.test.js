@@ -282,8 +282,7 @@ test('with fields it always logs in', async () => {
 
 test('with fields it waits for a login under way, and then logs in', async () => {
   const { auth, phone } = start()
-  const gate = new Gate()
-  phone.next(LOGIN, gate.after)
+  const gate = phone.hold(LOGIN)
   const first = auth.login()
   const second = auth.login({ nickname: '小刚' })
   await gate.arrived
@@ -330,8 +329,7 @@ test('a login without fields shares the last one under way', async () => {
 
 test('two taps with fields log in one after the other', async () => {
   const { auth, phone } = start()
-  const gate = new Gate()
-  phone.next(LOGIN, gate.after)
+  const gate = phone.hold(LOGIN)
   const taps = [auth.login({ nickname: '一' }), auth.login({ nickname: '二' })]
   await gate.arrived
   assert.equal(phone.count('login'), 1)

@@ -107,6 +107,13 @@ export class Phone {
     this.fates.set(kind, [...(this.fates.get(kind) || []), ...fates])
   }
 
+  /** A gate at which the next request of a kind is held: before it is sent, or after the service has handled it. */
+  hold(kind, moment = 'after') {
+    const gate = new Gate()
+    this.next(kind, gate[moment])
+    return gate
+  }
+
   /** The number of requests of a kind, as for `next`. */
   count(kind) {
     return this.callsOf(kind).length

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fates, Gate } from './phone.js'
+import { fates } from './phone.js'
 import {
   ask,
   ban,
@@ -52,8 +52,7 @@ test('a logout in the same tick as a login wins, and nothing is sent', async () 
 
 test('a logout while wx.login is under way wins, and its code is not sent', async () => {
   const { auth, phone } = start()
-  const gate = new Gate()
-  phone.next('login', gate.after)
+  const gate = phone.hold('login')
   const login = auth.login()
   await gate.arrived
   await auth.logout()
@@ -66,8 +65,7 @@ test('a logout while wx.login is under way wins, and its code is not sent', asyn
 for (const moment of ['before', 'after'])
   test(`a logout while a login is under way (${moment} the service has done it) wins, and ends the session of it`, async () => {
     const { auth, phone } = start()
-    const gate = new Gate()
-    phone.next(LOGIN, gate[moment])
+    const gate = phone.hold(LOGIN, moment)
     const login = auth.login()
     const another = auth.login({ nickname: '小明' })
     await gate.arrived
@@ -87,8 +85,7 @@ for (const moment of ['before', 'after'])
     const { auth, phone } = await loggedIn()
     const token = keptRefreshToken(phone)
     await pass(phone, LIFE)
-    const gate = new Gate()
-    phone.next(REFRESH, gate[moment])
+    const gate = phone.hold(REFRESH, moment)
     const asked = [me(auth), me(auth), auth.getToken()]
     await gate.arrived
     await auth.logout()
@@ -114,8 +111,7 @@ test('a logout in the same tick as a request wins, and no token is sent', async 
 test('a request whose 401 arrives after a logout does not log in again', async () => {
   const { auth, phone } = await loggedIn()
   await expireAtService()
-  const gate = new Gate()
-  phone.next(ME, gate.after)
+  const gate = phone.hold(ME)
   const answer = me(auth)
   await gate.arrived
   await auth.logout()
@@ -128,8 +124,7 @@ test('a request whose 401 arrives after a logout does not log in again', async (
 test('a login that is refused after a logout and another login does not forget that', async () => {
   const { auth, phone } = await loggedIn()
   await ban(auth.user)
-  const gate = new Gate()
-  phone.next(LOGIN, gate.after)
+  const gate = phone.hold(LOGIN)
   const first = auth.login({ nickname: '小明' })
   await gate.arrived
   await auth.logout()
@@ -151,8 +146,7 @@ test('a listener that logs out wins over those who wait for a token', async () =
 
 test('a login at once after a logout is another one, and stays', async () => {
   const { auth, phone } = start()
-  const gate = new Gate()
-  phone.next(LOGIN, gate.after)
+  const gate = phone.hold(LOGIN)
   const first = auth.login()
   await gate.arrived
   const leaving = auth.logout()
@@ -169,8 +163,7 @@ test('a login at once after a logout is another one, and stays', async () => {
 test('a refresh that is answered after a logout and another login changes nothing', async () => {
   const { auth, phone } = await loggedIn()
   await pass(phone, LIFE)
-  const gate = new Gate()
-  phone.next(REFRESH, gate.after)
+  const gate = phone.hold(REFRESH)
   const token = auth.getToken()
   await gate.arrived
   await auth.logout()
@@ -184,8 +177,7 @@ test('a refresh that is answered after a logout and another login changes nothin
 
 test('an answer about a user who has logged out meanwhile is not kept', async () => {
   const { auth, phone } = await loggedIn()
-  const gate = new Gate()
-  phone.next('POST /v1/me', gate.after)
+  const gate = phone.hold('POST /v1/me')
   const change = auth.updateProfile({ nickname: '小明' })
   await gate.arrived
   await auth.logout()
@@ -198,8 +190,7 @@ test('an answer about a user who has logged out meanwhile is not kept', async ()
 
 test('a deleteAccount that is answered after another login does not forget that', async () => {
   const { auth, phone } = await loggedIn()
-  const gate = new Gate()
-  phone.next('POST /v1/me/erasure', gate.after)
+  const gate = phone.hold('POST /v1/me/erasure')
   const deletion = auth.deleteAccount()
   await gate.arrived
   await auth.logout()
@@ -214,9 +205,7 @@ for (const first of ['login', 'refresh'])
   test(`a login with fields while a refresh is under way, the ${first} answered first, ends in the login's session`, async () => {
     const { auth, phone } = await loggedIn()
     await pass(phone, LIFE)
-    const gates = { login: new Gate(), refresh: new Gate() }
-    phone.next(REFRESH, gates.refresh.after)
-    phone.next(LOGIN, gates.login.after)
+    const gates = { refresh: phone.hold(REFRESH), login: phone.hold(LOGIN) }
     const asked = me(auth)
     const login = auth.login({ nickname: '小明' })
     await Promise.all([gates.login.arrived, gates.refresh.arrived])
@@ -239,8 +228,7 @@ test('a refresh that is refused while a login with fields is under way takes tha
   const { auth, phone } = await loggedIn()
   await endSession(auth)
   await pass(phone, LIFE)
-  const gate = new Gate()
-  phone.next(LOGIN, gate.before)
+  const gate = phone.hold(LOGIN, 'before')
   const login = auth.login({ nickname: '小明' })
   await gate.arrived
   const asked = me(auth)
@@ -253,8 +241,7 @@ test('a refresh that is refused while a login with fields is under way takes tha
 
 test('the phone hidden in the middle of a login ends logged in', async () => {
   const { auth, phone } = start()
-  const gate = new Gate()
-  phone.next(LOGIN, gate.after)
+  const gate = phone.hold(LOGIN)
   const login = auth.login()
   await gate.arrived
   phone.hide()
@@ -265,8 +252,7 @@ test('the phone hidden in the middle of a login ends logged in', async () => {
 
 test('the phone hidden in the middle of wx.login ends in one clear error, and the next login works', async () => {
   const { auth, phone } = start()
-  const gate = new Gate()
-  phone.next('login', gate.after)
+  const gate = phone.hold('login')
   const login = auth.login()
   await gate.arrived
   phone.hide()
@@ -277,8 +263,7 @@ test('the phone hidden in the middle of wx.login ends in one clear error, and th
 
 test('the phone hidden in the middle of a request rejects it, and does not send it again', async () => {
   const { auth, phone } = await loggedIn()
-  const gate = new Gate()
-  phone.next(ME, gate.after)
+  const gate = phone.hold(ME)
   const asked = me(auth)
   await gate.arrived
   phone.hide()
@@ -289,8 +274,7 @@ test('the phone hidden in the middle of a request rejects it, and does not send 
 test('the phone hidden in the middle of a refresh goes on with the same session', async () => {
   const { auth, phone } = await loggedIn()
   await pass(phone, LIFE)
-  const gate = new Gate()
-  phone.next(REFRESH, gate.after)
+  const gate = phone.hold(REFRESH)
   const asked = me(auth)
   await gate.arrived
   phone.hide()
@@ -391,8 +375,7 @@ test('an answer that comes after it was given up changes nothing', async (t) => 
   const { auth, phone } = await loggedIn()
   await pass(phone, LIFE)
   const { expire } = withoutWaiting(t)
-  const gate = new Gate()
-  phone.next(REFRESH, gate.after)
+  const gate = phone.hold(REFRESH)
   const asked = me(auth)
   await gate.arrived
   await expire()

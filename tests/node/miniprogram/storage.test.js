@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fates, Gate } from './phone.js'
+import { fates } from './phone.js'
 import {
   APP_ID,
   DAY,
@@ -179,8 +179,7 @@ test('a logout whose removal from storage fails leaves no token there', async ()
 test('a restart in the middle of a login ends logged in', async (t) => {
   withoutWaiting(t) // the client of before is gone, its time limits too
   const { auth, phone } = start()
-  const gate = new Gate()
-  phone.next(LOGIN, gate.after)
+  const gate = phone.hold(LOGIN)
   auth.login().catch(() => {})
   await gate.arrived
   const again = startAgain(phone)
@@ -194,8 +193,7 @@ for (const moment of ['before', 'after'])
     withoutWaiting(t)
     const { auth, phone } = await loggedIn()
     await pass(phone, LIFE)
-    const gate = new Gate()
-    phone.next(REFRESH, gate[moment])
+    const gate = phone.hold(REFRESH, moment)
     me(auth).catch(() => {})
     await gate.arrived
     const again = startAgain(phone)
@@ -209,8 +207,7 @@ test('a restart in the middle of a refresh, and back too late, ends in one silen
   withoutWaiting(t)
   const { auth, phone } = await loggedIn()
   await pass(phone, LIFE)
-  const gate = new Gate()
-  phone.next(REFRESH, gate.after)
+  const gate = phone.hold(REFRESH)
   me(auth).catch(() => {})
   await gate.arrived
   await pass(phone, DAY)

@@ -90,8 +90,7 @@ test('abort() during the answer rejects with aborted, and no piece comes after i
 
 test('abort() between the two tries rejects with aborted at once, and the second is not sent', async (t) => {
   const { server, auth, phone, tasks, ask } = await streaming(t, () => [401, {}, ''])
-  const gate = new Gate()
-  phone.next(REFRESH, gate.before)
+  const gate = phone.hold(REFRESH, 'before')
   const asking = ask()
   await gate.arrived
   tasks[0].abort()

@@ -305,8 +305,7 @@ for (const known of [true, false])
 test('who learns later that the user is banned is told so too', async () => {
   const { auth, phone } = await loggedIn()
   await ban(auth.user)
-  const gate = new Gate()
-  phone.next(ME, gate.after)
+  const gate = phone.hold(ME)
   const late = me(auth)
   await gate.arrived
   await rejection(me(auth), 'account_disabled')
