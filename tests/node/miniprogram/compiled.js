@@ -1,0 +1,3 @@
+// What is run with the compiled client, in one process because each compiles it anew.
+import './account.test.js'
+import './login.test.js'
