@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from tests.certificates import Authority
 from tests.clock import PATIENCE
@@ -20,8 +19,8 @@ from tests.loops import let_pass, on_both_loops
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, after, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import IDENTITY, ask, ask_and_fail, deadline_in, transport
-from tests.world import until
-from wxauth.server.core.settings import App
+from tests.world import Stage, until
+from wxauth.server.apps.registry import Apps
 from wxauth.server.outbound.connection import MAX_OVERHEAD
 from wxauth.server.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
 from wxauth.server.wechat.client import WeChat
@@ -534,16 +533,15 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
 # What httpx's client would do by itself.
 
 
-async def test_a_cookie_of_wechats_goes_along_with_no_other_request() -> None:
+async def test_a_cookie_of_wechats_goes_along_with_no_other_request(stage: Stage) -> None:
     cookies: list[str | None] = []
 
     def answer_with_cookie(request: httpx.Request) -> httpx.Response:
         cookies.append(request.headers.get("cookie"))
         return httpx.Response(200, json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
 
-    app = App(app_id="wxtest", app_secret=SecretStr("secret"))
-    transport = httpx.MockTransport(answer_with_cookie)
-    wechat = WeChat(transport, base_url="https://wechat.test", fallback_url=None, timeout=5)
+    wechat = stage.services[WeChat]
+    wechat.transport = httpx.MockTransport(answer_with_cookie)
     for _ in range(2):
-        assert (await wechat.exchange(app, "code")).openid == IDENTITY["openid"]
+        assert (await wechat.exchange(stage.services[Apps].for_login(None), "code")).openid == IDENTITY["openid"]
     assert cookies == [None, None]

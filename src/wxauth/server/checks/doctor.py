@@ -107,7 +107,7 @@ async def check_apps(settings: Settings) -> list[CheckResult]:
 
 
 def _transport(settings: Settings) -> HttpTransport:
-    return transport_for(timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS), proxy=settings.wechat_proxy)
+    return transport_for(settings, at_most=CHECK_TIMEOUT_SECONDS)
 
 
 async def _app(

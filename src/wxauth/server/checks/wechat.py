@@ -103,13 +103,7 @@ async def check_app(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
     observed = _Witness(transport, clock, found.wechat_readings)
-    wechat = WeChat(
-        observed,
-        base_url=settings.wechat_base_url,
-        fallback_url=settings.wechat_fallback_url,
-        timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS),
-        reports_refusals=False,
-    )
+    wechat = WeChat(observed, settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     users = found.users.get(app.app_id)
     uses = _uses(app, settings, users) if app.is_mini_program else []
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:

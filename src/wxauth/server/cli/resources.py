@@ -136,12 +136,7 @@ async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStac
     from wxauth.server.wechat.client import WeChat, transport_for
     from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
-    wechat = parts[WeChat] = WeChat(
-        transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy),
-        base_url=settings.wechat_base_url,
-        fallback_url=settings.wechat_fallback_url,
-        timeout=settings.wechat_timeout,
-    )
+    wechat = parts[WeChat] = WeChat(transport_for(settings), settings)
     await closing.enter_async_context(aclosing(wechat))
     await closing.enter_async_context(aclosing(parts[WeChatTokens]))
     await parts[Apps].refresh()

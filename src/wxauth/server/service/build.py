@@ -127,15 +127,8 @@ def build_services(
     make(Promises, pause=waits.promises)
 
     def make_wechat() -> WeChat:
-        transport = wechat_transport or transport_for(timeout=settings.wechat_timeout, proxy=settings.wechat_proxy)
-        return tracing.wechat(
-            transport,
-            base_url=settings.wechat_base_url,
-            fallback_url=settings.wechat_fallback_url,
-            timeout=settings.wechat_timeout,
-            busy_pauses=waits.wechat_busy,
-            hints=errcode_hints,
-        )
+        transport = wechat_transport or transport_for(settings)
+        return tracing.wechat(transport, settings=settings, busy_pauses=waits.wechat_busy, hints=errcode_hints)
 
     limiters: list[RateLimiter] = []
 

@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import SecretStr
 
 from wxauth.errors import (
     CodeUsed,
@@ -25,7 +25,7 @@ from wxauth.errors import (
 )
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
-from wxauth.server.core.settings import App
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.transport import ANSWER, HttpTransport
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
@@ -62,9 +62,10 @@ log = get_logger()
 T = TypeVar("T")
 
 
-def transport_for(*, timeout: float, proxy: SecretStr | None) -> HttpTransport:
+def transport_for(settings: Settings, *, at_most: float = inf) -> HttpTransport:
     """The transport for exchanges with WeChat of at most so many seconds."""
-    return HttpTransport(connect_timeout=timeout * _CONNECT_SHARE, proxy=proxy)
+    timeout = min(settings.wechat_timeout, at_most)
+    return HttpTransport(connect_timeout=timeout * _CONNECT_SHARE, proxy=settings.wechat_proxy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +113,24 @@ class WeChat:
     Args:
         transport: Sends requests. Without httpx's client, which would keep WeChat's cookies and send them with the next
             person's request, log each URL, and take as long for one as our transport does.
-        fallback_url: The URL to use if no connection to `base_url` can be made.
-        timeout: Seconds for a whole exchange, retries included.
+        settings: WeChat's URLs, and the seconds for a whole exchange, retries included.
+        at_most: Fewer seconds for that.
         busy_pauses: Seconds before each retry while WeChat is busy.
         hints: By errcode, a text for the developer that is appended to `detail`.
         reports_refusals: Whether errcodes are logged. If not, the caller provokes them, and reports what they mean.
     """
 
     transport: httpx.AsyncBaseTransport
-    base_url: str
-    fallback_url: str | None
-    timeout: float
+    settings: Settings
+    at_most: float = inf
     busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS
     hints: Mapping[int, str] = field(default_factory=dict)
     reports_refusals: bool = True
 
     def __post_init__(self) -> None:
-        self._base = httpx.Request("GET", self.base_url, headers=_HEADERS)
-        self._fallback = httpx.Request("GET", self.fallback_url or self.base_url, headers=_HEADERS)
+        urls = self.settings.wechat_base_url, self.settings.wechat_fallback_url or self.settings.wechat_base_url
+        self._base, self._fallback = (httpx.Request("GET", url, headers=_HEADERS) for url in urls)
+        self.timeout = min(self.settings.wechat_timeout, self.at_most)
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
         """Exchange a code for the person's identity: from `wx.login` in a mini-program, from OAuth in any other app.
