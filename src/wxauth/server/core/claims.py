@@ -50,7 +50,10 @@ def check_claims(template: Template) -> None:
         raise WrongValue("must not have the claim {claim}, which has a meaning of its own", claim=reserved[0])
     if "" in template:
         raise WrongValue("must be without an empty name")
-    text = _json(template)
+    try:
+        text = to_json(template, inf_nan_mode="strings")
+    except (ValueError, UnicodeError):
+        raise WrongValue("must be JSON") from None
     if b"\\u0000" in text.replace(b"\\\\", b""):  # PostgreSQL cannot store it
         raise WrongValue("must be without U+0000")
     if len(text) > MAX_TEMPLATE:
@@ -101,10 +104,3 @@ def _check_fact(fact: str) -> None:
     if fact not in _FACTS and not (fact.startswith(_ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact, len(_ATTRIBUTE))):
         facts = ", ".join(f"${known}" for known in _FACTS)
         raise WrongValue("must have no other facts than {facts}, $attributes.NAME", facts=facts)
-
-
-def _json(value: object) -> bytes:
-    try:
-        return to_json(value, inf_nan_mode="strings")
-    except (ValueError, UnicodeError):
-        raise WrongValue("must be JSON") from None
