@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, overload
 
 from wxauth.errors import WxAuthError
@@ -54,12 +54,12 @@ def preferred_language(headers: "Headers") -> Language:
     `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header. If it is missing or
     empty, the language is the one in WeChat's user agent; Chinese if WeChat names none.
     """
-    accepted = ",".join(filter(str.strip, headers.getlist("accept-language")))
-    return _language(accepted, headers.get("user-agent", ""))
+    return _language(headers.getlist("accept-language"), headers.get("user-agent", ""))
 
 
-def _language(accepted: str, user_agent: str) -> Language:
-    if not accepted.strip():
+def _language(lines: Iterable[str], user_agent: str) -> Language:
+    accepted = ",".join(filter(str.strip, lines))
+    if not accepted:
         return "zh" if "MicroMessenger" in user_agent and not _OTHER_LANGUAGE.search(user_agent) else "en"
     best: dict[str, tuple[float, int]] = {}
     for position, part in enumerate(accepted[:1024].split(",")):
@@ -92,7 +92,7 @@ def problem_document(error: WxAuthError, *, language: Language, request_id: str)
 def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
     """The answer to a failed request with these headers, in the sender's language. For any framework."""
     request_id = accepted_request_id(headers.get("X-Request-ID"))
-    language = _language(headers.get("Accept-Language") or "", headers.get("User-Agent") or "")
+    language = _language([headers.get("Accept-Language") or ""], headers.get("User-Agent") or "")
     answer = _localized(error, language, request_id)
     answer.headers["X-Request-ID"] = request_id
     return answer
@@ -102,8 +102,7 @@ def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     """The answer to a failed ASGI request, in the sender's language."""
     known_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = known_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
-    accepted = ",".join(filter(str.strip, values_of(scope, b"accept-language")))
-    language = _language(accepted, next(iter(values_of(scope, b"user-agent")), ""))
+    language = _language(values_of(scope, b"accept-language"), next(iter(values_of(scope, b"user-agent")), ""))
     answer = _localized(error, language, request_id)
     if known_id is None:
         answer.headers["X-Request-ID"] = request_id

@@ -6,6 +6,7 @@ Connecting sends no part of a request. If an answer cannot be read completely, t
 import asyncio
 import base64
 import math
+import re
 import selectors
 import socket
 import ssl
@@ -36,6 +37,7 @@ NAME_SECONDS: Final = 10.0
 """How long a resolved name is kept, so that connections opened at the same time resolve it only once."""
 
 _MAX_REFUSAL: Final = 64 * 1024
+_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control")
 """The header fields of an answer that are kept."""
 _OF_NO_KNOWN_AUTHORITY: Final = range(18, 22)
@@ -245,11 +247,8 @@ class Connection(asyncio.Protocol):
 
 def _seconds_in(keep_alive: bytes) -> float:
     """For how many seconds to reuse an idle connection, by the peer's `Keep-Alive: timeout=5`."""
-    for parameter in keep_alive.split(b","):
-        name, _, value = parameter.strip().partition(b"=")
-        if name.lower() == b"timeout" and value.isdigit():
-            return float(value) - 1  # because a request takes a while to arrive
-    return math.inf
+    found = _TIMEOUT.search(keep_alive)
+    return float(found[1]) - 1 if found else math.inf  # less, because a request takes a while to arrive
 
 
 class ProxyFailed(httpx.ConnectError):

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wxauth.server.core.addresses import IpAddress, plain_address
+from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.logs import get_logger
 
 log = get_logger()
@@ -22,7 +22,8 @@ _MOST_HOPS: Final = 32
 _LONGEST: Final = 64
 """Bytes of an entry. An IPv6 address with zone, brackets and port has fewer. Longer entries are invalid."""
 _REMEMBERED: Final = 4096
-_ENTRY: Final = re.compile(r"\[(?P<bracketed>[^]]+)\](:\d{1,5})?|(?P<v4>[^:]+)(:\d{1,5})?|(?P<v6>.+)")
+_ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
+"""An address in brackets, of IPv4, or of IPv6; the first two may have a port."""
 _ZONE: Final = re.compile(r"%[^/]*")  # a zone is meaningful only on the machine that wrote it
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
@@ -92,8 +93,10 @@ class BehindProxies:
         return (None, False) if len(entry) > _LONGEST else self._remembered(entry)
 
     def _parse_entry(self, entry: bytes) -> tuple[str | None, bool]:
-        address = _address_in(entry.decode("latin-1"))
-        if address is None:
+        match = _ENTRY.fullmatch(entry.decode("latin-1"))
+        try:
+            address = plain_address(match[match.lastindex or 0] if match else "")
+        except ValueError:  # "unknown", a name, a unix socket
             return None, False
         return str(address), any(address in network for network in self._trusted)
 
@@ -106,14 +109,3 @@ class BehindProxies:
                 consequence="its clients all count as one",
                 what_to_change="if it is your reverse proxy, put its address into WXAUTH_TRUSTED_PROXIES",
             )
-
-
-def _address_in(entry: str) -> IpAddress | None:
-    match = _ENTRY.fullmatch(entry)
-    if match is None:
-        return None
-    host = match["bracketed"] or match["v4"] or match["v6"]
-    try:
-        return plain_address(host)
-    except ValueError:
-        return None  # "unknown", a name, a unix socket
