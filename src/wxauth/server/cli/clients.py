@@ -221,6 +221,5 @@ def remove_command(client_name: str) -> None:
 def _show(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
     secret = None if credentials is None else credentials.client_secret
     note = Text("A public client has no secret.") if secret is None else SHOWN_ONCE
-    rows = [("client_id", name), *([] if secret is None else [("client_secret", secret)]), ("scopes", ",".join(scopes))]
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}
-    show(answer, [(word(field), value) for field, value in rows], note)
+    show(answer, [(word(field), value) for field, value in answer.items() if value is not None], note)
