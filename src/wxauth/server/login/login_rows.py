@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -250,22 +249,25 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
         try:
-            found: EnteredUser | _UnionidConflict | None = await _in_one_statement(database, login, ids, now=now)
+            found = await _in_one_statement(database, login, ids, now=now)
             if found is None:
                 found = await _settled(database, login, ids, now=now)
         except CONFLICTS as exc:
             conflict = exc
             continue
-        match found:
-            case EnteredUser(status="active") if found.erase_at is not None and login.stays:
-                await stay(database, found.id, now=now)
-            case EnteredUser():
-                return _logged_in(found, login, ids)
-            case _UnionidConflict():
-                # A unionid that is ignored must not evade the ban of its user.
-                if (banned := await _run(database, _BANNED_HOLDER, login, ids, now=now)) is not None:
-                    return _logged_in(banned, login, ids)
-                login = _without_unionid(login, found)
+        except _UnionidConflict as exc:
+            # A unionid that is ignored must not evade the ban of its user.
+            found = await _run(database, _BANNED_HOLDER, login, ids, now=now)
+            if found is None and login.may_be_snapshot and isinstance(exc, _OfAnotherOpenid):
+                raise SnapshotUser("another openid of this app has the unionid") from None
+            if found is None:
+                log.error("unionid_ignored", app_id=login.app_id, reason=str(exc))
+                login = replace(login, unionid=None)
+                continue
+        if found is not None and found.erase_at is not None and found.status == "active" and login.stays:
+            await stay(database, found.id, now=now)
+        elif found is not None:
+            return _logged_in(found, login, ids)
     raise StorageUnavailable("too many changes to this user at once") from conflict
 
 
@@ -303,11 +305,12 @@ class _Ids(NamedTuple):
     new_user: UUID
 
 
-class _UnionidConflict(StrEnum):
-    """Why a unionid cannot be this identity's."""
+class _UnionidConflict(Exception):
+    """A unionid cannot be this identity's. The text is the reason."""
 
-    ANOTHER_OPENID = "another openid of this app has it"
-    SPLIT = "an administrator has split its user and this one"
+
+class _OfAnotherOpenid(_UnionidConflict):
+    """Another openid of the app has it, or one of the two is a snapshot's."""
 
 
 async def _in_one_statement(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
@@ -319,12 +322,10 @@ async def _in_one_statement(database: Database, login: Login, ids: _Ids, *, now:
     return await _run(database, _SIGN_UP, login, ids, now=now) if login.may_sign_up else None
 
 
-async def _settled(
-    database: Database, login: Login, ids: _Ids, *, now: datetime
-) -> EnteredUser | _UnionidConflict | None:
-    """The user of all other logins, or why the unionid cannot be theirs. None if the login must be tried again.
+async def _settled(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
+    """The user of all other logins. None if the login must be tried again.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving.
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving; _UnionidConflict.
     """
     people = await database.one(PEOPLE, **login.identity)
     if people == People(None, None):
@@ -332,8 +333,7 @@ async def _settled(
             raise SignUpClosed("sign-up is closed for this app")
         return None  # signed up or erased by another request meanwhile
     if people.two is not None:
-        if (conflict := await _unionid_conflict(database, login, people)) is not None:
-            return conflict
+        await _check_unionid(database, login, people)
         await link_unionid(database, **login.identity, stays=login.stays, now=now)
         return None
     async with database.begin() as transaction:
@@ -342,18 +342,17 @@ async def _settled(
 
 async def _enter(
     transaction: Transaction, login: Login, ids: _Ids, people: People, *, now: datetime
-) -> EnteredUser | _UnionidConflict | None:
+) -> EnteredUser | None:
     """Log in to the user of a known identity, or of a known unionid, under the user's lock.
 
     An unknown identity is added to the unionid's user, unless that user is leaving. None if the identity or the unionid
-    has another user meanwhile.
+    has another user meanwhile. Raises: as `_check_unionid`, before anything is written.
     """
     user = await _run(transaction, _LOCK, login, ids, user_id=people.user_id or people.holder_id, now=now)
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:
         return None
     if login.unionid is not None:
-        if (conflict := await _unionid_conflict(transaction, login, people)) is not None:
-            return conflict
+        await _check_unionid(transaction, login, people)
         if people.holder_id is None:
             await transaction.run(_HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
     by = Actor(str(user.id), login.ip)
@@ -376,21 +375,14 @@ async def _enter(
     return entered
 
 
-async def _unionid_conflict(asked: Database | Transaction, login: Login, people: People) -> _UnionidConflict | None:
+async def _check_unionid(asked: Database | Transaction, login: Login, people: People) -> None:
+    """Raises: _UnionidConflict."""
     if await asked.value(_IS_ANOTHERS, **login.identity, may_be_snapshot=login.may_be_snapshot) is not None:
-        return _UnionidConflict.ANOTHER_OPENID
-    if people.two is None:
-        return None
-    one_id, other_id = people.two
-    return _UnionidConflict.SPLIT if await asked.value(ARE_SPLIT, one_id=one_id, other_id=other_id) else None
-
-
-def _without_unionid(login: Login, conflict: _UnionidConflict) -> Login:
-    """The login with its unionid ignored. Raises: SnapshotUser."""
-    if conflict is _UnionidConflict.ANOTHER_OPENID and login.may_be_snapshot:
-        raise SnapshotUser("another openid of this app has the unionid")
-    log.error("unionid_ignored", app_id=login.app_id, reason=conflict.value)
-    return replace(login, unionid=None)
+        raise _OfAnotherOpenid("another openid of this app has it")
+    if people.two is not None:
+        one_id, other_id = people.two
+        if await asked.value(ARE_SPLIT, one_id=one_id, other_id=other_id):
+            raise _UnionidConflict("an administrator has split its user and this one")
 
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:

@@ -5,14 +5,13 @@ from uuid import UUID
 
 from fastapi import Depends
 from pydantic import AliasChoices, BaseModel, Field
-from typing_extensions import TypedDict
 
 from wxauth.errors import PhoneTaken, Title, WrongAppKind
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones, remove_phone_of
 from wxauth.server.users.admin import read_listed_user
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
-from wxauth.server.users.bodies import UserAnswer, user_answer
+from wxauth.server.users.bodies import PhoneAnswer, UserAnswer, shown_in, user_answer
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, StaffDep
 from wxauth.server.users.staff_rows import Read
 from wxauth.server.web.answers import CODE_FAILURES
@@ -59,13 +58,6 @@ async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock:
     await phones.remove_my_phone(database, clock, caller)
 
 
-class PhoneAnswer(TypedDict):
-    """A phone number."""
-
-    phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
-    phone_verified: Annotated[bool | None, Field(description="As in a user.", examples=[True])]
-
-
 @router.get(
     "/v1/admin/users/{user_id}/phone",
     summary=Title("Read a user's phone number", "查看用户的手机号"),
@@ -78,7 +70,8 @@ async def read_phone_of_user(
     """The whole number, which the role `support` sees masked elsewhere. The audit trail records who read it."""
     user = await read_listed_user(database, user_id)
     reads.note_read(staff.actor, Read.PHONE, user.id)
-    return {"phone": user.phone, "phone_verified": user.phone_verified}
+    answer: PhoneAnswer = shown_in(PhoneAnswer, user)
+    return answer
 
 
 @router.delete(

@@ -135,10 +135,9 @@ class SharedFields(TypedDict):
     ]
 
 
-class ProfileAndStanding(SharedFields):
-    """The fields of every answer about a user to that person, and to staff."""
+class PhoneAnswer(TypedDict):
+    """A phone number."""
 
-    unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
     phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
     phone_verified: Annotated[
         bool | None,
@@ -147,6 +146,12 @@ class ProfileAndStanding(SharedFields):
             examples=[True],
         ),
     ]
+
+
+class ProfileAndStanding(SharedFields, PhoneAnswer):
+    """The fields of every answer about a user to that person, and to staff."""
+
+    unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
 
 
 class DocumentVersion(TypedDict):
