@@ -40,12 +40,10 @@ from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
 from wxauth.server.users.standing_rows import (
     ADMIN,
-    SOME_ARE_ADMINISTRATORS,
     Standing,
     StandingChange,
-    administrators_among,
     change_standings,
-    lock_standings,
+    lock_with_administrators,
 )
 from wxauth.server.users.user_rows import current_user, read_attributes
 
@@ -295,13 +293,11 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
 
     None if another request has just merged or erased one of the two, or made one an administrator: try again.
     """
-    both = (former_id, into)
-    are_concerned = bool(await transaction.value(SOME_ARE_ADMINISTRATORS, user_ids=both))
-    standings = await lock_standings(transaction, both, with_administrators=are_concerned)
-    if not standings.keys() >= set(both):
+    locked = await lock_with_administrators(transaction, former_id, into)
+    if locked is None:
         return None
-    administrators = administrators_among(standings)
-    if administrators and not are_concerned:
+    standings, administrators = locked
+    if not standings.keys() >= {former_id, into}:
         return None
     return MergePair(former_id, into, standings[former_id], standings[into], administrators)
 

@@ -43,10 +43,10 @@ SELECT {_COLUMNS}
   FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
 """)
-SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
+# Locks nobody.
+_SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)
-"""Whether one of these users is an active administrator now. It locks nobody."""
 # A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
 # just been changed is checked again.
 _LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
@@ -169,21 +169,26 @@ async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | N
     return (await lock_standings(transaction, [user_id])).get(user_id)
 
 
-async def lock_standings(
-    transaction: Transaction, user_ids: Iterable[UUID], *, with_administrators: bool = False
-) -> dict[UUID, Standing]:
-    """Lock and read the standing of several users, in the order of ids, as everywhere. Unknown ids are left out.
-
-    `with_administrators` also locks and returns all administrators, so that their roles do not change meanwhile.
-    """
-    statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
-    rows = await transaction.rows(statement, user_ids=list(user_ids))
+async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, Standing]:
+    """Lock and read the standing of several users, in the order of ids, as everywhere. Unknown ids are left out."""
+    rows = await transaction.rows(_LOCK, user_ids=list(user_ids))
     return {row.id: Standing.of(row) for row in rows}
 
 
-def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
-    """Those of these users who are active administrators."""
-    return frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
+async def lock_with_administrators(
+    transaction: Transaction, *user_ids: UUID
+) -> tuple[dict[UUID, Standing], frozenset[UUID]] | None:
+    """As `lock_standings`, with all administrators if one of the users is one, so that nobody's role changes meanwhile.
+
+    Only then, so that other decisions do not wait for each other. Returns who is an administrator, too; None if one of
+    the users has just become one: then begin anew.
+    """
+    are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
+    # One statement locks all of them in the order of ids, as everybody does.
+    rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if are_some else _LOCK, user_ids=user_ids)
+    standings = {row.id: Standing.of(row) for row in rows}
+    administrators = frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
+    return (standings, administrators) if are_some or not administrators else None
 
 
 @asynccontextmanager
@@ -192,27 +197,25 @@ async def locked_user(
 ) -> AsyncIterator[tuple[Transaction, Standing]]:
     """A transaction in which a user is locked, with their standing.
 
-    If the block may end an administrator, the user must not be the only one. All administrators are then locked, but
-    only if the user is one, so that other decisions do not wait for each other.
+    If the block may end an administrator, the user must not be the only one.
 
     Raises: UserIsGone, if there is no such user; LastAdmin.
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
-            # One statement locks all of them in the order of ids, as everybody does.
-            is_one = may_end_an_administrator and bool(
-                await transaction.value(SOME_ARE_ADMINISTRATORS, user_ids=[user_id])
-            )
-            standings = await lock_standings(transaction, [user_id], with_administrators=is_one)
-            if is_one and administrators_among(standings) == {user_id}:
-                raise LastAdmin("this is the only administrator: make another one first")
-            standing = standings.get(user_id)
-            if standing is None:
+            if may_end_an_administrator:
+                locked = await lock_with_administrators(transaction, user_id)
+                if locked is None:
+                    continue
+                standings, administrators = locked
+                if administrators == {user_id}:
+                    raise LastAdmin("this is the only administrator: make another one first")
+            else:
+                standings = await lock_standings(transaction, [user_id])
+            if user_id not in standings:
                 raise UserIsGone
-            # Otherwise the user has just become one: lock again.
-            if is_one or not may_end_an_administrator or not standing.is_administrator:
-                yield transaction, standing
-                return
+            yield transaction, standings[user_id]
+            return
     raise StorageUnavailable("too many changes to this user at once")
 
 
