@@ -121,15 +121,8 @@ class Webhooks:
         """
         now = self.clock()
         webhook = await self.read(name)
-        event = {
-            "id": new_id(now),
-            "type": TEST_TYPE,
-            "at": now,
-            "user_id": None,
-            "app_id": None,
-            "actor": by.name,
-            "data": {},
-        }
+        about_nobody: dict[str, object] = {"user_id": None, "app_id": None, "actor": by.name, "data": {}}
+        event = {"id": new_id(now), "type": TEST_TYPE, "at": now, **about_nobody}
         return await self.deliveries.send(webhook.id, webhook, event, now=now)
 
     async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:

@@ -30,7 +30,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.trail import SYSTEM, EventType, record_event
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import PICTURES
 from wxauth.server.limits.turns import Places
@@ -46,7 +46,7 @@ from wxauth.server.pictures.rows import (
 from wxauth.server.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.bodies import AVATARS_PATH
 from wxauth.server.users.policies import Policy
-from wxauth.server.users.user_rows import clear_fields, lock_user_of, record_profile_change
+from wxauth.server.users.user_rows import clear_fields, lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import PictureVerdict
 
@@ -203,7 +203,8 @@ class Avatars:
         async with self.database.begin() as transaction:
             changed = await transaction.row(REPLACE_AVATAR, **whose, url=url, **asdict(avatar), now=now)
             if changed is not None:
-                await record_profile_change(transaction, user.id, ["avatar_url"], app_id=app_id, now=now)
+                kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id)), {"fields": ["avatar_url"]}
+                await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=app_id, data=data)
         if changed is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])

@@ -197,15 +197,8 @@ class SessionKeys:
                 or await transaction.value(REPLACE_KEY, session_id=key.session_id, sealed=sealed) is None
             ):
                 return False
-            await record_event(
-                transaction,
-                EventType.SESSION_KEY_RESET,
-                by=by,
-                at=self.clock(),
-                user_id=user_id,
-                app_id=key.app_id,
-                data={"session_id": key.session_id},
-            )
+            kind, now, data = EventType.SESSION_KEY_RESET, self.clock(), {"session_id": key.session_id}
+            await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=key.app_id, data=data)
         log.info("session_key_reset", user_id=user_id, app_id=key.app_id, session_id=key.session_id, actor=by.name)
         return True
 

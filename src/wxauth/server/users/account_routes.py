@@ -70,17 +70,11 @@ async def list_my_sessions(
 @router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
 async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's."""
-    user_id, now = caller.user.id, clock()
+    user_id, now, reason = caller.user.id, clock(), EndReason.SIGNED_OUT_ELSEWHERE
+    by = Actor(str(user_id))
     # Locked, as by everybody who ends several sessions, to avoid deadlocks.
     async with locked_caller(database, caller, now=now) as transaction:
-        await end_sessions(
-            transaction,
-            user_id,
-            reason=EndReason.SIGNED_OUT_ELSEWHERE,
-            by=Actor(str(user_id)),
-            now=now,
-            kept=caller.session_id,
-        )
+        await end_sessions(transaction, user_id, reason=reason, by=by, now=now, kept=caller.session_id)
 
 
 @router.delete(

@@ -152,20 +152,14 @@ async def withdraw(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
     """Record that a user withdraws their consent. Raises: NotFound, InvalidToken."""
+    by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
     async with database.begin() as transaction:
         version = (await _locked(transaction, user_id)).get(document)
         if version is not None:
             await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
             await transaction.run(_NOTE_WITHDRAWN, user_id=user_id, document=document)
-            await record_event(
-                transaction,
-                EventType.CONSENT_WITHDRAWN,
-                by=Actor(str(user_id), ip),
-                at=now,
-                user_id=user_id,
-                app_id=app_id,
-                data={"document": document, "version": version},
-            )
+            data = {"document": document, "version": version}
+            await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     if version is None:
         raise NotFound("this document has not been agreed to")
     log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)

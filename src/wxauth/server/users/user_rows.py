@@ -133,21 +133,6 @@ async def remove_phone(
     return True
 
 
-async def record_profile_change(
-    transaction: Transaction, user_id: UUID, fields: Sequence[str], *, app_id: str, ip: str | None = None, now: datetime
-) -> None:
-    """Record which of `nickname` and `avatar_url` a person has changed."""
-    await record_event(
-        transaction,
-        EventType.PROFILE_CHANGED,
-        by=Actor(str(user_id), ip),
-        at=now,
-        user_id=user_id,
-        app_id=app_id,
-        data={"fields": fields},
-    )
-
-
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
     """The attributes of a user; none if there is no such user."""
     return await transaction.value(_READ, user_id=user_id) or {}
@@ -187,6 +172,7 @@ async def change_profile_of(
     fields = [name for name in PROFILE if name in changes and changes[name] != getattr(user, name)]
     if fields:
         await PROFILE_CHANGES.count_user(transaction, user, now=now)
-        await record_profile_change(transaction, user.id, fields, app_id=user.app_id, ip=ip, now=now)
+        kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id), ip), {"fields": fields}
+        await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=user.app_id, data=data)
     identity = {"app_id": user.app_id, "openid": user.openid}
     return await transaction.row(_CHANGE, user_id=user.id, changed=fields, changes=changes, **identity)
