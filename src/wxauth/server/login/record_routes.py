@@ -61,5 +61,5 @@ async def list_refusals(
     await recorded.store()
     page = await record_rows.list_refusals(database, query)
     if query.user_id is not None and page.items:
-        reads.note_read(staff.actor, Read.REFUSALS, query.user_id)
+        reads.note_read(staff, Read.REFUSALS, query.user_id)
     return items_of(page)

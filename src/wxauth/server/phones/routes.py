@@ -69,7 +69,7 @@ async def read_phone_of_user(
 ) -> PhoneAnswer:
     """The whole number, which the role `support` sees masked elsewhere. The audit trail records who read it."""
     user = await read_listed_user(database, user_id)
-    reads.note_read(staff.actor, Read.PHONE, user.id)
+    reads.note_read(staff, Read.PHONE, user.id)
     answer: PhoneAnswer = shown_in(PhoneAnswer, user)
     return answer
 
@@ -82,4 +82,4 @@ async def read_phone_of_user(
 )
 async def remove_phone_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Remove a user's phone number. Idempotent. The user may verify it again with the phone button."""
-    await remove_phone_of(database, user_id, by=staff.actor, now=clock())
+    await remove_phone_of(database, user_id, by=staff, now=clock())

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited, Title
 from wxauth.server.core.models import EventFields
+from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
@@ -18,7 +19,7 @@ from wxauth.server.users.bodies import (
     UsersAnswer,
     users_answer,
 )
-from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
+from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
 from wxauth.server.users.history_rows import (
     GLIMPSES,
     EventsQuery,
@@ -61,7 +62,7 @@ async def list_users(
     """
     region = settings.phone_region
     page = await find_users(database, query, region=region)
-    reads.note_search(staff.actor, term=term_of(query.q, region=region), found=len(page.items))
+    reads.note_search(staff, term=term_of(query.q, region=region), found=len(page.items))
     answer = users_answer(page)
     for user in answer["items"]:
         _hide_from(staff, user)
@@ -74,7 +75,7 @@ async def read_user(
 ) -> UserDetailAnswer:
     """A user with all identities and sessions. The role `support` sees the phone number masked."""
     user = await admin.read_user(database, user_id, now=clock())
-    reads.note_read(staff.actor, Read.USER, user["id"])
+    reads.note_read(staff, Read.USER, user["id"])
     _hide_from(staff, user)
     return user
 
@@ -113,12 +114,12 @@ async def change_user(
     )
     reserved = {"roles": body.roles, "attributes": body.attributes, "erase_at": change.cancels_leaving or None}
     for name, given in reserved.items():
-        if given is not None and not staff.is_administrator:
+        if given is not None and staff.spares_staff:
             raise InsufficientRole(f"{name}: this needs the role admin")
-    changes = await admin.change_user(database, user_id, change, by=staff.actor, may_add_roles=is_fresh, now=now)
+    changes = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
     if not changes:  # otherwise, the change itself is in the trail
-        reads.note_read(staff.actor, Read.USER, user["id"])
+        reads.note_read(staff, Read.USER, user["id"])
     _hide_from(staff, user)
     return user
 
@@ -143,7 +144,7 @@ async def erase_user(
 )
 async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user. The user may log in again."""
-    await admin.end_sessions_of(database, user_id, by=staff.actor, now=clock())
+    await admin.end_sessions_of(database, user_id, by=staff, now=clock())
 
 
 @router.delete(
@@ -155,7 +156,7 @@ async def end_session_of_user(
     staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, session_id: UUID
 ) -> None:
     """End one session of a user. Idempotent."""
-    await admin.end_sessions_of(database, user_id, session_id, by=staff.actor, now=clock())
+    await admin.end_sessions_of(database, user_id, session_id, by=staff, now=clock())
 
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
@@ -167,13 +168,13 @@ async def list_events(
     page = await find_events(database, query)
     for user_id in {query.user_id, id_in(query.actor or "")}:
         if user_id is not None and page.items:
-            reads.note_read(staff.actor, Read.EVENTS, user_id)
+            reads.note_read(staff, Read.EVENTS, user_id)
     return items_of(page)
 
 
-def _hide_from(staff: Staff, user: ListedUserAnswer) -> None:
-    """Mask what this member of staff may not see of a user."""
-    if user["phone"] is not None and not staff.is_administrator:
+def _hide_from(staff: Actor, user: ListedUserAnswer) -> None:
+    """Mask what customer support may not see of a user."""
+    if user["phone"] is not None and staff.spares_staff:
         user["phone"] = masked(user["phone"])
 
 
@@ -209,7 +210,7 @@ async def list_logins(
     """
     page = await find_logins(database, query)
     if query.user_id is not None and page.items:
-        reads.note_read(staff.actor, Read.LOGINS, query.user_id)
+        reads.note_read(staff, Read.LOGINS, query.user_id)
     return LoginsAnswer.model_construct(
         items=list(page.items), next_cursor=page.next_cursor, incomplete_results=page.is_incomplete
     )
@@ -222,5 +223,5 @@ async def read_names(
     """Who the ids in events, logins and refusals are, in a line each. The audit trail has one event for all of them."""
     found = await database.rows(GLIMPSES, ids=list(query.user_id))
     if found:
-        reads.note_read(staff.actor, Read.NAMES, *(each.id for each in found))
+        reads.note_read(staff, Read.NAMES, *(each.id for each in found))
     return NamesAnswer.model_construct(items=list(found))

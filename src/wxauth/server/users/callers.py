@@ -172,22 +172,10 @@ async def device_of(connection: HTTPConnection) -> Device:
 DeviceDep = Annotated[Device, Depends(device_of)]
 
 
-@dataclass(frozen=True, slots=True)
-class Staff:
-    """A member of staff, with the address of the request."""
-
-    actor: Actor
-
-    @property
-    def is_administrator(self) -> bool:
-        """Whether they may do all that staff can."""
-        return not self.actor.spares_staff
-
-
 async def staff_of(
     connection: HTTPConnection, principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
-) -> Staff:
-    """The member of staff who sends the request, by the roles stored now.
+) -> Actor:
+    """The member of staff who sends the request, by the roles stored now. Customer support `spares_staff`.
 
     Operations for staff refuse query parameters that they lack: a misspelt filter would match everything.
 
@@ -199,18 +187,18 @@ async def staff_of(
     if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this needs the role admin, or for a part of it support")
     check_query_names(connection)
-    return Staff(Actor(str(user.id), device.ip, spares_staff=ADMIN not in user.roles))
+    return Actor(str(user.id), device.ip, spares_staff=ADMIN not in user.roles)
 
 
-StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
+StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
 """The member of staff who sends the request. Whoever has just lost the role is refused at once."""
 
 
 async def administrator_of(staff: StaffDep) -> Actor:
     """The administrator who sends the request. Raises: InsufficientRole."""
-    if not staff.is_administrator:
+    if staff.spares_staff:
         raise InsufficientRole("this needs the role admin")
-    return staff.actor
+    return staff
 
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of)]
