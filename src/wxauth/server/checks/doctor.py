@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from itertools import chain
 from typing import Final
 
 from wxauth.errors import StorageUnavailable
@@ -64,7 +65,7 @@ async def examine(
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
     async with aclosing(_transport(settings)) as transport:
-        redis, sign_up_hook, issuer, *apps = await asyncio.gather(
+        others = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
@@ -82,7 +83,7 @@ async def examine(
     if not found.apps:
         text = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
         results.append(bad("apps", text))
-    return [*results, *redis, *sign_up_hook, *issuer, *(result for app in apps for result in app), judge_python()]
+    return [*results, *chain.from_iterable(others), judge_python()]
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
@@ -103,7 +104,7 @@ async def check_apps(settings: Settings) -> list[CheckResult]:
     found = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
         apps = await asyncio.gather(*(_app(app, settings, found, transport, utc_now) for app in settings.apps))
-    return [result for app in apps for result in app]
+    return list(chain.from_iterable(apps))
 
 
 def _transport(settings: Settings) -> HttpTransport:
