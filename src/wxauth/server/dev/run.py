@@ -245,9 +245,8 @@ def _load_settings(
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings: list[CheckResult] = []
         if simulated_url is None:
-            configure_logging(
-                level="critical", log_format=settings.log_format
-            )  # the findings report all that logs would
+            # The findings report all that logs would.
+            configure_logging(level="critical", log_format=settings.log_format)
             findings = asyncio.run(check_apps(settings))
         secret.keep_unless_refused(findings)
     except OSError as exc:

@@ -151,10 +151,9 @@ class CodeRequest(_CodeOfPerson):
     """shown: a made-up person, marked so; hidden: one not marked; false_alarm: a real person marked as made up."""
 
 
-class Visitor(Control):
+class Visitor(ControlOfPerson):
     """Body of `POST /visitors`: the state of a person at WeChat's page of an app."""
 
-    person: PersonName
     app_id: SimulatedAppId
     is_bound: bool = True
     """False: WeChat gives no unionid, as for an app that is not bound to an Open Platform account."""

@@ -105,7 +105,7 @@ class Payments:
         return PushRequest(person=person, app_id=app_id, event=event, format=format), self._notices[key]
 
 
-def answer_of(errcode: int, *, is_taken: bool = False) -> dict[str, Any]:
+def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
     """The answer to the phone. `is_taken`, which WeChat does not send: whether the notice was accepted already."""
     return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
 
