@@ -43,9 +43,7 @@ _HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _MAX_LOGO_SIDE: Final = 1024
 """Pixels: a phone decodes the whole picture."""
-_RULE_OF_LOGO: Final = "must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024"
-_DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
@@ -79,7 +77,7 @@ def picture_url(content: bytes) -> str:
             image.load()
             kind = image.format.lower().replace("mpo", "jpeg")  # what Pillow calls a JPEG with a second picture in it
             return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    raise WrongValue(_RULE_OF_LOGO)
+    raise WrongValue("must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024")
 
 
 @lru_cache(maxsize=256)  # apps are read every five seconds, and each of their logos takes 15 ms
@@ -101,11 +99,11 @@ def _split_at_commas(value: object) -> object:
 def _read_documents(value: object) -> object:
     if not isinstance(value, str):
         return value
-    documents = [item.strip().partition(":") for item in value.split(",") if item.strip()]
-    are_good = all(_DOCUMENT.fullmatch(name) and _VERSION.fullmatch(version) for name, _, version in documents)
-    if not are_good or len({name for name, *_ in documents}) != len(documents):
+    found = [_DOCUMENT.fullmatch(item.strip()) for item in value.split(",") if item.strip()]
+    documents = {each[1]: each[2] for each in found if each}
+    if len(documents) != len(found):
         raise WrongValue("must be documents with versions like privacy:2026-05,terms:3, each document once")
-    return {name: version for name, _, version in documents}
+    return documents
 
 
 def _json_like(example: str) -> BeforeValidator:

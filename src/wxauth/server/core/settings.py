@@ -425,7 +425,7 @@ def _fault_of(line: EnvLine) -> Title | None:
     if is_setting and line.value is not None:
         text = "{name}: must have straight quotes, or none ({place})"
         return Text(text, name=name, place=place) if value.startswith(_OTHER_QUOTES) else None
-    if _is_service_link(name, value):
+    if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     typed = _WORD.match(name.removeprefix(PREFIX))
     close = difflib.get_close_matches(typed[0] if typed else "", _NAMES, n=1)
@@ -465,10 +465,6 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
         except (OSError, UnicodeDecodeError):
             raise InvalidSettings([Text(_NO_FILE, name=name)]) from None
     return texts
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    return bool(_SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)))
 
 
 def _problem(error: Mapping[str, Any]) -> Title:
