@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth import __version__
 from wxauth.errors import WxAuthError
@@ -33,7 +33,7 @@ from wxauth.server.core.database import Database, Deadlines, Transaction
 from wxauth.server.core.logs import trace_id
 from wxauth.server.core.settings import App
 from wxauth.server.service.tracing import Tracing
-from wxauth.server.web.edge import PROBLEM_KEY
+from wxauth.server.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.errcodes import Api
 
@@ -42,7 +42,6 @@ EXPORT_TIMEOUT_SECONDS: Final = 5.0
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines request every few seconds. Their spans would hide the others."""
-_FIRST_FAULT: Final = 500
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, Database.__module__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -99,14 +98,6 @@ class _TracedApp:
             await self._app(scope, receive, send)
             return
         carried = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _CARRIED}
-        status = 0
-
-        async def send_noting_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         with self._tracer.start_as_current_span(
             "request",
             context=_PROPAGATOR.extract(carried),
@@ -116,10 +107,10 @@ class _TracedApp:
         ) as span:
             token = trace_id.set(format_trace_id(span.get_span_context().trace_id))
             try:
-                await self._app(scope, receive, send_noting_status)
+                await self._app(scope, receive, send)
             finally:
                 trace_id.reset(token)
-                _describe_request(span, scope, status)
+                _describe_request(span, scope, scope.get(STATUS_KEY, 0))
 
 
 class _TracedDatabase(Database):
@@ -162,7 +153,7 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
     problem: WxAuthError | None = scope.get(PROBLEM_KEY)
     if problem is not None:
         span.set_attribute("error.type", problem.code)
-    if status == 0 or status >= _FIRST_FAULT:
+    if status == 0 or status >= FIRST_FAULT:
         span.set_status(Status(StatusCode.ERROR))
 
 

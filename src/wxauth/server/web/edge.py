@@ -32,6 +32,8 @@ PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope of the error that was answered, for the log line."""
 CONTROL_CHARACTERS: Final = "a path must be without control characters"
 """Why a path is refused."""
+STATUS_KEY: Final = "wxauth.status"
+"""The key in the ASGI scope of the status that was sent, for traces; 0 if nothing was."""
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -41,7 +43,7 @@ _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
 _FIRST_FAILURE = 400
-_FIRST_FAULT = 500
+FIRST_FAULT: Final = 500
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
 _SPACE: Final = " \t"
@@ -148,6 +150,7 @@ class Edge:
             log.error("request_failed", exc_info=fault)  # the app has sent a 500, unless the answer had begun already
         finally:
             seconds = perf_counter() - started
+            scope[STATUS_KEY] = status
             if status:  # 0: the client disconnected, and nothing was sent
                 _count(scope, status, seconds)
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
@@ -228,7 +231,7 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
     }
     if error is not None and error.__cause__ is not None:
         fields["cause"] = f"{type(error.__cause__).__qualname__}: {message_of(error.__cause__)[:_MAX_LOGGED_CAUSE]}"
-    if status >= _FIRST_FAULT:
+    if status >= FIRST_FAULT:
         log.warning("request_refused", **fields)
     else:
         log.info("request_refused", **fields)
