@@ -218,7 +218,7 @@ def _language(request: Request) -> Language:
 
 async def add_sites(database: Database, url: str, settings: Settings, *, now: datetime) -> None:
     """Add both websites, which are at this URL, as clients."""
-    known = {app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
+    known = {app.app_id: app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
     for site in SITES:
         here = f"http://127.0.0.1{site.path}"  # any port is allowed (RFC 8252, section 7.3)
         await ensure_own_client(
@@ -231,8 +231,8 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
             backchannel_logout_uri=f"{url}{site.path}/backchannel-logout",
             sso=True,
             link=True,
-            account_app_id=ACCOUNT["app_id"] if ACCOUNT["app_id"] in known else None,
-            website_app_id=WEBSITE["app_id"] if WEBSITE["app_id"] in known else None,
+            account_app_id=known.get(ACCOUNT["app_id"]),
+            website_app_id=known.get(WEBSITE["app_id"]),
             scopes=site.scopes,
             now=now,
         )
