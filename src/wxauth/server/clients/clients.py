@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable, Title
 from wxauth.server.apps.rows import STORED_APPS
@@ -425,6 +425,11 @@ def loggable_uri(uri: str) -> str:
     head = re.split(r"[?#]", uri, maxsplit=1)[0]
     cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
     return cut if head == uri else f"{cut}?…"
+
+
+def with_query(uri: str, parameters: Mapping[str, str]) -> str:
+    """A URI with these parameters behind those that it has."""
+    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"
 
 
 def origin_of(uri: str) -> str:

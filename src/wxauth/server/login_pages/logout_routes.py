@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Annotated, Final
-from urllib.parse import urlencode
 
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import PayloadTooLarge, Title
-from wxauth.server.clients.clients import is_client_name, is_registered
+from wxauth.server.clients.clients import is_client_name, is_registered, with_query
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
@@ -89,7 +88,7 @@ class LoggingOut:
         if not is_registered(url, client.logout_uris):
             return self.pages.message("logged_out_nowhere")
         if "state" in parameters:
-            url = f"{url}{'&' if '?' in url else '?'}{urlencode({'state': parameters['state']})}"
+            url = with_query(url, {"state": parameters["state"]})
         return redirect_to(url)
 
 

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
-from urllib.parse import urlencode
 from uuid import UUID
 
 from pydantic_core import from_json
 
 from wxauth.errors import RateLimited, StorageUnavailable
-from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri
+from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri, with_query
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
@@ -410,4 +409,4 @@ def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> O
     answer = {**parameters, **state, "iss": settings.issuer}
     if asking.response_mode == "form_post":
         return Onward(uri, answer)
-    return Onward(f"{uri}{'&' if '?' in uri else '?'}{urlencode(answer)}")
+    return Onward(with_query(uri, answer))

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from wxauth.server.clients.clients import with_query
 from wxauth.server.dev.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
 from wxauth.server.dev.wechat.simulator import Simulator
 
@@ -126,8 +127,7 @@ def _sent_back(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) ->
 
 def _redirect(asked: Mapping[str, str], answer: Mapping[str, str]) -> Response:
     answer = {**answer, **({"state": asked["state"]} if "state" in asked else {})}
-    joint = "&" if "?" in asked["redirect_uri"] else "?"
-    return RedirectResponse(f"{asked['redirect_uri']}{joint}{urlencode(answer)}", 302)
+    return RedirectResponse(with_query(asked["redirect_uri"], answer), 302)
 
 
 def _page(body: str, *, status: int = 200) -> Response:
