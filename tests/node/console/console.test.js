@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, afterEach, before, test as nodeTest } from 'node:test'
 import { cell } from '../../../src/wxauth/server/console/page/csv.js'
-import { Complaints, Pages, SIZES, assertNoBarriers, eventually, walkByTab } from '../browser.js'
+import { Complaints, Pages, SIZES, assertNoBarriers, drawOnly, eventually, walkByTab } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, FIRST_APP, LATER_APP, SERVICE_URL, asks } from './driving.js'
 import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
@@ -656,10 +656,7 @@ test('scripts that are not the console’s own do not run', async () => {
 })
 
 test('the documentation, of the same origin, runs its own scripts alone', async () => {
-  await page.route('**/openapi.json', async (route) => {
-    const { paths, ...document } = await (await route.fetch()).json()
-    await route.fulfill({ json: { ...document, paths: { '/v1/login': paths['/v1/login'] } } }) // to draw all takes seconds
-  })
+  await drawOnly(page, '/v1/login')
   await page.goto(`${SERVICE_URL}/docs`)
   await page.locator('.opblock').first().waitFor()
   await page.locator('.opblock-summary-control').first().click()
