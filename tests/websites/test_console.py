@@ -31,7 +31,7 @@ from tests.world import (
     make_admin,
     set_roles,
 )
-from wxauth.server.clients.rows import find_site
+from wxauth.server.clients.clients import find_site
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.background import Promises
 from wxauth.server.core.migrations import migrate

@@ -30,9 +30,8 @@ from tests.world import (
     scene_of,
     set_roles,
 )
-from wxauth.server.clients.clients import ensure_own_client
+from wxauth.server.clients.clients import ensure_own_client, find_site
 from wxauth.server.clients.models import Scope
-from wxauth.server.clients.rows import find_site
 from wxauth.server.merging.merging import link_unionid
 from wxauth.server.service.app import create_app
 

@@ -27,7 +27,7 @@ from wxauth.server.clients.models import (
     Scope,
 )
 from wxauth.server.core.claims import check_claims
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.resources import Resource, as_compared, find_resource
 from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import ClientCommandSettings, Settings
@@ -127,6 +127,11 @@ def check_name(name: str) -> str:
 def is_client_name(text: str) -> bool:
     """Whether a client can have this name, including our own pages."""
     return _NAME.fullmatch(text) is not None and text not in _ACTORS and _USER_ID.fullmatch(text) is None
+
+
+async def find_site(asked: Database | Transaction, name: str) -> Client | None:
+    """The site of this name, without its logo, or None. An impossible name costs no query."""
+    return await asked.row(rows.FIND_SITE, name=name) if is_client_name(name) else None
 
 
 def is_own_name(text: str) -> bool:

@@ -6,11 +6,11 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from wxauth.server.clients.clients import Credentials, is_client_name
+from wxauth.server.clients.clients import Credentials, find_site, is_client_name
 from wxauth.server.clients.documents import known_client
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_client
-from wxauth.server.clients.rows import FIND_WITH_SECRETS, find_site
+from wxauth.server.clients.rows import FIND_WITH_SECRETS
 from wxauth.server.clients.service_clients import basic_credentials, check_secret
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -143,7 +143,7 @@ async def client_of(
         name = form.get("client_id")
         if name is None:
             raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
-        site = await find_site(database, name) if is_client_name(name) else known_client(settings, name)
+        site = await find_site(database, name) or known_client(settings, name)
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
         return site, form

@@ -7,7 +7,7 @@ from typing import Final, LiteralString, NamedTuple
 from sqlmodel import Field
 
 from wxauth.server.clients.models import AddedClient, Client
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement, columns_of, part
 from wxauth.server.core.trail import Actor
 from wxauth.server.sessions.rows import end_page_of_client
@@ -89,7 +89,7 @@ SERVICE: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(Servi
 FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
 # Without the logo, up to 44 KB, because each request for tokens reads the client.
 FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
-_FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
+FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
 LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
 ALL_CLIENTS: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
 # Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
@@ -119,11 +119,6 @@ CHANGE: Final = Statement[Nothing](f"""
 UPDATE clients SET {_all_but_the_name("given")}
   FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
 """)
-
-
-async def find_site(asked: Database | Transaction, name: str) -> Client | None:
-    """The site of this name, without its logo, or None."""
-    return await asked.row(_FIND_SITE, name=name)
 
 
 class RemovedPage(NamedTuple):

@@ -9,12 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import PayloadTooLarge, Title
-from wxauth.server.clients.clients import is_client_name, is_registered, with_query
+from wxauth.server.clients.clients import find_site, is_registered, with_query
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
-from wxauth.server.clients.rows import find_site
 from wxauth.server.login_pages.pages import CONFIRMED, PagesDep, redirect_to
 from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
 from wxauth.server.oauth.site_tokens import end_web_session
@@ -67,7 +66,7 @@ class LoggingOut:
     async def _without_hint(self, parameters: Parameters) -> Response:
         """Ask the person of a browser with a login whether to log out. The answer has a field that only we can make."""
         pages, browser, name = self.pages, self.pages.browser, parameters.get("client_id", "")
-        client = await find_site(self.database, name) if is_client_name(name) else None
+        client = await find_site(self.database, name)
         person = await self.continuing.person_in(browser)
         if person is None:
             return pages.message("nobody")

@@ -10,12 +10,11 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
-from wxauth.server.clients.clients import ID_TOKEN_ALGS
+from wxauth.server.clients.clients import ID_TOKEN_ALGS, find_site
 from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.server.clients.oauth_errors import OAuthError, answering_clients, invalid_client
 from wxauth.server.clients.oauth_requests import BROWSER, client_of, form_of, form_parameters, is_form
-from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.resources import Resource

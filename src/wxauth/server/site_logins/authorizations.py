@@ -15,11 +15,10 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, WrongAppKind, WxAuthError
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.clients import is_client_name
+from wxauth.server.clients.clients import find_site
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_requests import Parameters
-from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -205,7 +204,7 @@ class PhoneIdTokens:
 
 async def _client(asked: Database | Transaction, client_id: str) -> Client:
     """The client of this name, if its id_tokens may be given to a phone. Raises: InvalidRequest."""
-    client = await find_site(asked, client_id) if is_client_name(client_id) else None
+    client = await find_site(asked, client_id)
     if client is None or not client.phone_id_token:
         raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")
     return client

@@ -14,13 +14,12 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from wxauth.errors import RateLimited, StorageUnavailable
-from wxauth.server.clients.clients import is_client_name, is_registered, loggable_uri, with_query
+from wxauth.server.clients.clients import find_site, is_client_name, is_registered, loggable_uri, with_query
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, refuse_repeated
-from wxauth.server.clients.rows import find_site
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -177,7 +176,7 @@ class SiteRequests:
             if client is None:
                 raise Unanswerable(Mistake.DOCUMENT, received=loggable_uri(f"https://{host_of(name)}"))
         else:
-            client = await find_site(self.database, name) if is_client_name(name) else None
+            client = await find_site(self.database, name)
         if client is None:
             known_form = name if is_client_name(name) else None
             change = "see 'wxauth clients list'; if it is a URL, add its host to WXAUTH_CLIENT_DOCUMENTS"
