@@ -210,19 +210,6 @@ async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(stage: S
     assert {call.api for call in stage.simulator.calls} == {"access_token"}
 
 
-async def test_a_users_session_keys_are_those_of_mini_programs(stage: Stage) -> None:
-    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
-    alice = await stage.login(app_id=MOBILE)
-    await stage.login(app_id=MINI)
-    keys = f"/users/{alice['user']['id']}/session-keys"
-    states = (await root.ask("POST", f"{keys}/check")).json()["items"]
-    assert {state["app_id"]: (state["valid"], state["error"]) for state in states} == {
-        MOBILE: (None, "wrong_app_kind"),
-        MINI: (True, None),
-    }
-    problem_of(await root.ask("POST", f"{keys}/reset", json={"app_id": MOBILE}), "wrong_app_kind", 422)
-
-
 @pytest.mark.oldest_postgres
 async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(stage: Stage) -> None:
     stage = await stage.replica(risk_policy="block", nickname_check="block")

@@ -11,7 +11,6 @@ from pydantic import TypeAdapter
 
 from tests.fakes import Secrets
 from tests.problems import problem_of
-from tests.session_keys.test_session_keys import log_in_elsewhere
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer
 from wxauth.server.dev.wechat import APPS
@@ -123,7 +122,9 @@ async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more
 
 
 async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone) -> None:
-    log_in_elsewhere(phone.stage.simulator)  # WeChat alone knows the new key, as when our answer was lost
+    query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": "alice", "grant_type": "authorization_code"}
+    call, _ = phone.stage.simulator.call("code2session", query, b"")
+    phone.stage.simulator.answer(call)  # WeChat alone knows the new key, as when our answer was lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)
     assert problem["title"] == "请重新登录，然后再点一次。"

@@ -1,6 +1,5 @@
 """WeChat's APIs that require an access token: requests, and the results of their answers."""
 
-from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,15 +107,6 @@ async def test_the_session_key_of_the_last_login_is_good_and_no_other(alice: Ali
     assert not [line for line in alice.stage.log_lines() if line["event"].startswith("wechat_")]
 
 
-@pytest.mark.no_database
-async def test_a_session_key_is_reset(alice: Alice) -> None:
-    key = await alice.api.reset_session_key(alice.app, openid=alice.openid, session_key=alice.key)
-    assert len(b64decode(key)) == 16
-    assert await alice.has(key)
-    assert not await alice.has(alice.key)
-    assert alice.asked("resetusersessionkey").query["openid"] == alice.openid
-
-
 # Risk and texts.
 
 
@@ -171,10 +161,6 @@ def check_session_key(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.check_session_key(app, openid="openid-of-alice", session_key=b"c2Vzc2lvbi1rZXktMTIzNA==")
 
 
-def reset_session_key(api: WeChatApi, app: App) -> Awaitable[Any]:
-    return api.reset_session_key(app, openid="openid-of-alice", session_key=b"c2Vzc2lvbi1rZXktMTIzNA==")
-
-
 def risk_rank(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.risk_rank(app, openid="openid-of-alice", client_ip="203.0.113.7")
 
@@ -207,13 +193,12 @@ async def answered(body: Any, ask: Ask) -> Any:
     ("ask", "errcode", "code"),
     [
         (check_text, 45009, "wechat_rate_limited"),
-        (reset_session_key, 45011, "wechat_rate_limited"),
+        (check_session_key, 45011, "wechat_rate_limited"),
         (risk_rank, 9410009, "wechat_rate_limited"),
         (phone_number, 40163, "code_used"),
         (phone_number, 43104, "invalid_code"),
         (risk_rank, 43104, "wechat_bad_response"),
         (phone_number, 40226, "wechat_user_blocked"),
-        (reset_session_key, 87009, "session_key_expired"),
         (phone_number, 48001, "wechat_misconfigured"),
         (check_session_key, 87008, "wechat_bad_response"),
         (risk_rank, 7, "wechat_bad_response"),
@@ -229,7 +214,6 @@ async def test_an_errcode_is_a_failure_of_its_own(ask: Ask, errcode: int, code: 
     ("ask", "body"),
     [
         *((phone_number, {"errcode": 0, "phone_info": value}) for value in NO_PHONE_INFO),
-        *((reset_session_key, {"errcode": 0, "session_key": value}) for value in (None, "", 7, "k" * 129, "ö")),
         *((risk_rank, {"errcode": 0, "risk_rank": value}) for value in (None, -1, 5, "4", True, 1.0)),
         *(
             (check_text, {"errcode": 0, "result": value})
@@ -245,18 +229,14 @@ async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(ask: Ask, 
     assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
 
 
-@pytest.mark.parametrize("ask", [phone_number, check_session_key, reset_session_key])
+@pytest.mark.parametrize("ask", [phone_number, check_session_key])
 async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
     secrets: Secrets, log_lines: LogLines, ask: Ask
 ) -> None:
     signature = session_key_signature(b"c2Vzc2lvbi1rZXktMTIzNA==")
     for secret in (TOKEN, signature, APP["app_secret"]):
         secrets.add(secret)
-    secrets_of: dict[Ask, str] = {
-        phone_number: "0123456789abcdef",
-        check_session_key: signature,
-        reset_session_key: signature,
-    }
+    secrets_of: dict[Ask, str] = {phone_number: "0123456789abcdef", check_session_key: signature}
     errmsg = f"no {TOKEN} {APP['app_secret']} {secrets_of[ask]}"
     with pytest.raises(WeChatError):
         await answered({"errcode": -2, "errmsg": errmsg}, ask)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import click
@@ -30,7 +30,7 @@ from wxauth.server.cli.printing import (
     to_the_minute,
     yes_option,
 )
-from wxauth.server.cli.resources import read_settings, with_database, with_parts
+from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.terminal import WrongValue, say, word
@@ -44,9 +44,6 @@ from wxauth.server.users.attributes import check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
 from wxauth.server.users.search_rows import UsersQuery, find_users
 from wxauth.server.users.standing_rows import Ban
-
-if TYPE_CHECKING:
-    from wxauth.server.session_keys.session_keys import SessionKeyState
 
 _MOVING: Final = {
     "moving": {
@@ -106,24 +103,15 @@ def list_command(given: dict[str, Any]) -> None:
 
 @users.command()
 @_user_argument
-@click.option("--check", is_flag=True, help="Check at WeChat whether each session key is valid; needs all settings.")
 @click.option("--export", is_flag=True, help="Print all that is stored of the person, as GET /v1/me/export answers.")
 @json_option
-def show_command(user_id: UUID, check: bool, export: bool) -> None:
-    """Print a user with all identities and open sessions. JSON is that of GET /v1/admin/users/{id}.
-
-    With --check, JSON has `session_keys` too, as POST /v1/admin/users/{id}/session-keys/check answers.
-    """
+def show_command(user_id: UUID, export: bool) -> None:
+    """Print a user with all identities and open sessions. JSON is that of GET /v1/admin/users/{id}."""
     if export:
         _export(user_id)
-        return
-    user = _read_user(user_id)
-    states = _key_states(user_id) if check else ()
-    keys = {"session_keys": list(states)} if check else {}
-    show({**user, **keys}, _table(user, states))
-    unchecked = sum(state.error not in (None, "session_key_expired") for state in states)
-    if unchecked:
-        raise Failed("{n} session keys could not be checked", n=unchecked)
+    else:
+        user = _read_user(user_id)
+        show(user, _table(user))
 
 
 def _export(user_id: UUID) -> None:
@@ -141,13 +129,7 @@ def _export(user_id: UUID) -> None:
     with_database(write)
 
 
-def _key_states(user_id: UUID) -> Sequence["SessionKeyState"]:
-    from wxauth.server.session_keys.session_keys import SessionKeys
-
-    return with_parts(lambda parts: parts[SessionKeys].check(user_id), calls_wechat=True)
-
-
-def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[tuple[str, object]]:
+def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
     fields: Mapping[str, object] = user
     rows = [
         ("id", user["id"]),
@@ -191,7 +173,6 @@ def _table(user: UserDetailAnswer, states: Sequence["SessionKeyState"]) -> list[
             )
             for consent in user["consents"]
         ),
-        *(("session_key", f"{state.app_id}  {state.openid}  {_validity(state)}") for state in states),
     ]
     return [(word(name), value) for name, value in rows]
 
@@ -202,12 +183,6 @@ def _used(session: OpenSession) -> str:
 
 def _opened(session: OpenSession) -> str:
     return say("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
-
-
-def _validity(state: "SessionKeyState") -> str:
-    if state.valid is not None:
-        return say("valid") if state.valid else say("expired")
-    return say("not stored") if state.error == "session_key_expired" else say("unknown: {error}", error=state.error)
 
 
 @users.command()

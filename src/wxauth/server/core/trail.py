@@ -99,7 +99,6 @@ class EventType(StrEnum):
     WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed", None, "name"
     WEBHOOK_DISABLED = "webhook.disabled", None, "name"
     WEBHOOK_REMOVED = "webhook.removed", None, "name"
-    SESSION_KEY_RESET = "session_key.reset", None, "session_id"
     WECHAT_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
     WECHAT_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
     CLIENT_SIGNED = "client.signed"

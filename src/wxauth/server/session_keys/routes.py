@@ -1,21 +1,19 @@
-"""`/v1/me/decrypt` and `/v1/admin/users/{user_id}/session-keys`: use of session_keys, and their state."""
+"""`/v1/me/decrypt`: use of session_keys."""
 
 from typing import Annotated, Any, Final
-from uuid import UUID
 
 from fastapi import Depends
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from wxauth.errors import InvalidRequest, SessionKeyExpired, Title, UnknownApp, WrongAppKind
-from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
-from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.callers import AdministratorDep, PrincipalDep
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, Items, all_of, body_like
+from wxauth.errors import InvalidRequest, SessionKeyExpired, Title, WrongAppKind
+from wxauth.server.session_keys.session_keys import SessionKeys
+from wxauth.server.users.callers import PrincipalDep
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, body_like
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 from wxauth.server.wechat.received import BLOCK_BYTES, base64_bytes
 
-router = Router("admin")
+router = Router("me")
 
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
@@ -63,18 +61,6 @@ class DecryptRequest(BaseModel):
     iv: Annotated[bytes, *_BASE64, AfterValidator(_one_block)]
 
 
-class SessionKeyResetRequest(BaseModel):
-    """The app whose session_key to replace; all apps if absent."""
-
-    model_config = body_like({"app_id": EXAMPLE_APP_ID})
-
-    app_id: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("app_id", "appId", "appid"),
-        description="Also accepted as `appId`, `appid`.",
-    )
-
-
 class DecryptedAnswer(BaseModel):
     """The data that WeChat had encrypted."""
 
@@ -92,7 +78,6 @@ class DecryptedAnswer(BaseModel):
 @router.post(
     "/v1/me/decrypt",
     summary=Title("Decrypt encryptedData", "解密 encryptedData"),
-    tag="me",
     failures=[_WRONG_WATERMARK, WrongAppKind, SessionKeyExpired],
 )
 async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: SessionKeysDep) -> DecryptedAnswer:
@@ -103,35 +88,3 @@ async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: S
     """
     data = await session_keys.decrypt(principal, encrypted_data=body.encrypted_data, iv=body.iv)
     return DecryptedAnswer(data=data)
-
-
-@router.post(
-    "/v1/admin/users/{user_id}/session-keys/check",
-    summary=Title("Check a user's session keys", "检查用户的 session_key 是否仍有效"),
-    failures=[NO_SUCH_USER],
-)
-async def check_session_keys(
-    _: AdministratorDep, session_keys: SessionKeysDep, user_id: UUID
-) -> Items[SessionKeyState]:
-    """Check at WeChat whether the stored session_key of each identity of a user is valid."""
-    return all_of(await session_keys.check(user_id))
-
-
-@router.post(
-    "/v1/admin/users/{user_id}/session-keys/reset",
-    summary=Title("Reset a user's session keys", "重置用户的 session_key"),
-    failures=[NO_SUCH_USER, UnknownApp, WrongAppKind],
-)
-async def reset_session_keys(
-    administrator: AdministratorDep,
-    session_keys: SessionKeysDep,
-    user_id: UUID,
-    body: SessionKeyResetRequest | None = None,
-) -> Items[SessionKeyState]:
-    """Have WeChat replace the session_key of each identity of a user, or of one app's, and store the new one.
-
-    The old key stops working at once: data encrypted with it can no longer be decrypted. `valid` is true if a new key
-    is stored, false if WeChat no longer knew the old one; then nothing has changed.
-    """
-    app_id = None if body is None else body.app_id
-    return all_of(await session_keys.reset(user_id, app_id=app_id, by=administrator))

@@ -6,7 +6,7 @@ For each identity, WeChat accepts only the one that it gave last: that of the ne
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, LiteralString
+from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
@@ -41,12 +41,12 @@ class KeyOfLogin:
 
 @dataclass(frozen=True, slots=True)
 class SealedSessionKey:
-    """A stored session_key. In an identity's newest one, session and key are None if no session has a key now."""
+    """The session_key of a session."""
 
     app_id: str
     openid: str
-    session_id: UUID | None
-    sealed: bytes | None = field(repr=False)
+    session_id: UUID
+    sealed: bytes = field(repr=False)
 
 
 # A website's session has no key. The order begins with the user, so that the planner takes the index on both.
@@ -62,12 +62,6 @@ KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for those of a user's identities in an app, at most two. A former id means the user that remains."""
-# Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
-# and the former key may have been resealed, so it is not compared.
-REPLACE_KEY: Final = Statement[UUID](
-    "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING id"
-)
-"""Replace a session's key. Returns the session; None if it has no key now."""
 # Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
 # lost.
 # WeChat now accepts only this key, so the identity's newest login gets it, too. One that began after WeChat was asked
@@ -98,32 +92,19 @@ UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
 """)
 
 
-def _newest_part(columns: LiteralString, login: LiteralString) -> LiteralString:
-    """SQL for these columns of the newest session with a key of an identity, or of another session's."""
-    return f"""
-       (SELECT {columns} FROM sessions newest
-         WHERE {one_and_id("newest.user_id", f"{login}.user_id")}
-           AND newest.app_id = {login}.app_id AND newest.openid = {login}.openid AND newest.session_key IS NOT NULL
-         ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)"""
-
-
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
-SELECT s.app_id, s.openid, {_newest_part("newest.session_key", "s")} AS newest,
+SELECT s.app_id, s.openid, (
+           SELECT newest.session_key FROM sessions newest
+            WHERE {one_and_id("newest.user_id", "s.user_id")}
+              AND newest.app_id = s.app_id AND newest.openid = s.openid AND newest.session_key IS NOT NULL
+            ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1) AS newest,
        s.session_key AS own
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)
 """The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
-CURRENT_KEYS: Final = Statement[SealedSessionKey](f"""
-SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
-  FROM identities i
-  LEFT JOIN LATERAL {_newest_part("newest.id, newest.session_key", "i")} newest ON true
- WHERE i.user_id = :user_id
- ORDER BY i.created_at, i.app_id, i.openid
-""")
-"""The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
 
 
 async def session_keys_sealed_otherwise(

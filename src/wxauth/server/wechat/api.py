@@ -17,7 +17,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import PICTURE, WeChat
 from wxauth.server.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
-from wxauth.server.wechat.received import CodePicture, is_id
+from wxauth.server.wechat.received import CodePicture
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
 _WITHOUT_QUOTA: Final = {Api.CODE2SESSION, Api.OAUTH_CODE, Api.STABLE_TOKEN, Api.CLEAR_QUOTA, Api.QUOTA, Api.RID}
@@ -82,19 +82,21 @@ class WeChatApi:
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
         """Whether this is still the person's session_key, as base64 text. Raises: WeChatError."""
+        signature = session_key_signature(session_key)
+        query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
         try:
-            await self._get_signed(Api.CHECK_SESSION_KEY, app, openid, session_key, read=lambda _: None)
+            await self._call(
+                Api.CHECK_SESSION_KEY,
+                app,
+                None,
+                f"&{query}",
+                read=lambda _: None,
+                secrets=[signature],
+                expected=SESSION_KEY_GONE,
+            )
         except SessionKeyExpired:
             return False
         return True
-
-    async def reset_session_key(self, app: App, *, openid: str, session_key: bytes) -> bytes:
-        """Have WeChat replace the person's session_key. Returns the new one; both are base64 text.
-
-        Raises: SessionKeyExpired (87007, 87009), if the old one was no longer valid; other WeChatError.
-        """
-        text: str = await self._get_signed(Api.RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
-        return text.encode()
 
     async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
         """WeChat's rating of a person who signs up, from 0 (harmless) to 4.
@@ -171,13 +173,6 @@ class WeChatApi:
         form = urlencode({"appid": app.app_id, "appsecret": secret}).encode()
         await self.wechat.call(Api.CLEAR_QUOTA, app, body=form, read=lambda _: None)
 
-    async def _get_signed(
-        self, api: Api, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
-    ) -> T:
-        signature = session_key_signature(session_key)
-        query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
-        return await self._call(api, app, None, f"&{query}", read=read, secrets=[signature], expected=SESSION_KEY_GONE)
-
     async def _call(
         self,
         api: Api,
@@ -239,7 +234,6 @@ def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, 
 
 
 _phone_info: Final = _usable("phone_info", lambda info: isinstance(info, dict))
-_session_key: Final = _usable("session_key", is_id)
 _risk_rank: Final = _usable("risk_rank", lambda rank: type(rank) is int and rank in _RISK_RANKS)
 _trace_id: Final = _usable("trace_id", lambda text: isinstance(text, str) and _TRACE_ID.fullmatch(text))
 _url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))

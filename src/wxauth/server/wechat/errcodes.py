@@ -41,7 +41,6 @@ class Api(StrEnum):
     STABLE_TOKEN = "stable_token", "/cgi-bin/stable_token"
     PHONE_NUMBER = "getuserphonenumber", "/wxa/business/getuserphonenumber"
     CHECK_SESSION_KEY = "checksession", "/wxa/checksession"
-    RESET_SESSION_KEY = "resetusersessionkey", "/wxa/resetusersessionkey"
     RISK_RANK = "getuserriskrank", "/wxa/getuserriskrank"
     CHECK_TEXT = "msg_sec_check", "/wxa/msg_sec_check"
     CHECK_PICTURE = "media_check_async", "/wxa/media_check_async"

@@ -504,7 +504,6 @@ useTexts({
   'event_webhook.secret_renewed': ['A webhook got a new secret', '更换 Webhook 密钥'],
   'event_webhook.disabled': ['A webhook was disabled, because it wanted no more', 'Webhook 拒收，已停用'],
   'event_webhook.removed': ['A webhook was removed', '移除 Webhook'],
-  'event_session_key.reset': ['Had WeChat replace the session_key', '重置 session_key'],
   'event_access_token.read': ['A service read WeChat’s access token', '服务读取了 access_token'],
   'event_client.signed': ['A service had data signed with session_keys', '服务用 session_key 签名'],
   'event_access_token.forced': ['WeChat’s access token was replaced', '强制刷新 access_token'],
