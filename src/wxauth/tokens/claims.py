@@ -41,7 +41,11 @@ class _AsDict:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
 
-        return PlainSerializer(dict, return_type=dict[str, Any]).__get_pydantic_core_schema__(source, handler)
+        return PlainSerializer(_plain).__get_pydantic_core_schema__(source, handler)
+
+
+def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(claims)  # a function, because the oldest pydantic asks for the signature, which `dict` has not
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar, Protocol, Self
 from uuid import UUID
@@ -97,8 +96,6 @@ class PrivateKey:
     alg: ClassVar[str]
     kind: ClassVar[type[Any]]
     """Its type in `cryptography`."""
-    make: ClassVar[Callable[[], Any]]
-    """Makes a new one of this type."""
 
     def __init__(self, private_key: Any) -> None:
         self._private_key = private_key
@@ -113,7 +110,7 @@ class PrivateKey:
     @classmethod
     def generate(cls) -> Self:
         """Make a new key."""
-        return cls(cls.make())
+        raise NotImplementedError
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
@@ -143,12 +140,16 @@ class SigningKey(PrivateKey):
     __slots__ = ("header", "verification_key")
     alg = ALGORITHM
     kind = ec.EllipticCurvePrivateKey
-    make = staticmethod(partial(ec.generate_private_key, ec.SECP256R1()))
 
     def __init__(self, private_key: ec.EllipticCurvePrivateKey) -> None:
         super().__init__(private_key)
         self.verification_key = VerificationKey.from_jwk(self.public_jwk)
         self.header = base64url(to_json({"alg": ALGORITHM, "kid": self.kid, "typ": TOKEN_TYPE}))
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key."""
+        return cls(ec.generate_private_key(ec.SECP256R1()))
 
 
 class TokenIssuer:

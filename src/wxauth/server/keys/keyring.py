@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import field
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jose import jwk
@@ -43,6 +42,8 @@ from wxauth.tokens.keys import PrivateKey, SigningKey, VerificationKey
 
 RSA_ALGORITHM: Final = "RS256"
 
+_BITS: Final = 2048
+_EXPONENT: Final = 65537
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored keys."""
 LOOK_PAUSE: Final = timedelta(seconds=1)
@@ -59,11 +60,15 @@ class RsaKey(PrivateKey):
     __slots__ = ("verifier",)
     alg = RSA_ALGORITHM
     kind = rsa.RSAPrivateKey
-    make = staticmethod(partial(rsa.generate_private_key, 65537, 2048))
 
     def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
         super().__init__(private_key)
         self.verifier: Any = self.signer.public_key()
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key."""
+        return cls(rsa.generate_private_key(_EXPONENT, _BITS))
 
 
 class _Kind(Generic[Key]):
