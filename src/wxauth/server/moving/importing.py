@@ -26,14 +26,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.files import NumberedLine
 from wxauth.server.moving.lines import SKIPPABLE, Fault, Line, without
-from wxauth.server.moving.rows import (
-    LOCK,
-    LOCK_WITH_ADMINISTRATORS,
-    Made,
-    UserToImport,
-    Wanted,
-    find,
-)
+from wxauth.server.moving.rows import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
 from wxauth.server.users.erasure_rows import ARE_WAITING, erase_rest
 
 BATCH: Final = 1000
