@@ -27,7 +27,8 @@ async def answer_with_client(scope: Scope, receive: Receive, send: Send) -> None
     """Answers with the client's address, as the app sees it."""
     request = Request(scope)
     assert request.client is not None
-    await JSONResponse({"client": request.client.host, "scheme": request.url.scheme})(scope, receive, send)
+    seen = {"client": request.client.host, "scheme": request.url.scheme, "root_path": scope["root_path"]}
+    await JSONResponse(seen)(scope, receive, send)
 
 
 async def client_seen(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, **others: str) -> dict[str, str]:
@@ -55,6 +56,14 @@ async def client_seen(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, *
 )
 async def test_the_last_entry_that_is_no_trusted_proxys_is_the_client(forwarded_for: list[str], client: str) -> None:
     assert (await client_seen(*forwarded_for))["client"] == client
+
+
+@pytest.mark.parametrize(("of_issuer", "seen"), [("", "/mounted"), ("/auth", "/auth")])
+async def test_the_issuers_path_replaces_the_servers(of_issuer: str, seen: str) -> None:
+    served = BehindProxies(answer_with_client, TRUSTED, root_path=of_issuer)
+    transport = httpx.ASGITransport(served, root_path="/mounted", client=(PEER, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://auth.test") as client:
+        assert (await client.get("/")).json()["root_path"] == seen
 
 
 @pytest.mark.parametrize("forwarded_for", [("198.51.100.1, 203.0.113.7",), ("198.51.100.1", "203.0.113.7")])
@@ -91,7 +100,7 @@ async def test_an_invalid_address_counts_as_the_proxys_own(entry: str, trusted: 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
 async def test_only_a_trusted_proxy_names_the_client(trusted: tuple[str, ...]) -> None:
     reported = await client_seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
-    assert reported == {"client": PEER, "scheme": "http"}
+    assert reported == {"client": PEER, "scheme": "http", "root_path": ""}
 
 
 @pytest.mark.parametrize(("said", "scheme"), [("https", "https"), ("http", "http"), ("javascript", "http")])

@@ -36,7 +36,7 @@ class BehindProxies:
 
     Args:
         trusted: Addresses and networks of the proxies, or `ANYBODY` alone.
-        root_path: The issuer's path, whether or not a proxy has removed it.
+        root_path: The issuer's path, whether or not a proxy has removed it; empty for that of the server.
     """
 
     def __init__(self, app: ASGIApp, trusted: Iterable[str], *, root_path: str = "") -> None:
@@ -51,7 +51,7 @@ class BehindProxies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            scope["root_path"] = self._root_path
+            scope["root_path"] = self._root_path or scope.get("root_path", "")
             self._apply_forwarded_headers(scope)
         await self._app(scope, receive, send)
 
