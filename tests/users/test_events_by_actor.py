@@ -52,9 +52,9 @@ async def test_events_come_page_by_page(root: Admin, alice_id: str, filters: dic
 
 
 @pytest.mark.parametrize("actor", ["system", "operator", "wechat", "ledger"])
-@pytest.mark.parametrize("kind", ["app.changed", "session_key.reset"], ids=["today's type", "a former type"])
-async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: Rows, actor: str, kind: str) -> None:
-    add = "INSERT INTO events (id, type, at, actor) VALUES (gen_random_uuid(), $1, now(), $2)"
-    await rows.execute(add, kind, actor)
-    assert await types(root, actor=actor) == [kind]
-    assert kind not in await types(root, actor=root.id)
+async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: Rows, actor: str) -> None:
+    await rows.execute(
+        "INSERT INTO events (id, type, at, actor) VALUES (gen_random_uuid(), 'app.changed', now(), $1)", actor
+    )
+    assert await types(root, actor=actor) == ["app.changed"]
+    assert "app.changed" not in await types(root, actor=root.id)

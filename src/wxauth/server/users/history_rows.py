@@ -24,8 +24,6 @@ _NICKNAME: Final = Field(schema_extra={"examples": ["小明"]})
 _DEVICE: Final = {"examples": ["iOS 17.1, WeChat 8.0.44"]}
 _IP: Final = {"examples": ["203.0.113.7"]}
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
-_FORMER_TYPES: Final = ("session_key.reset",)
-"""Types of events that earlier versions have recorded, and this one does not."""
 
 
 class HistoryQuery(PageQuery):
@@ -215,7 +213,7 @@ async def find_events(database: Database, query: EventsQuery) -> Page[EventField
     if query.user_id is not None:
         found = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)
     elif actor is not None:
-        by_actor = {"actor": actor, "actor_id": id_in(actor), "types": types or [*EventType, *_FORMER_TYPES]}
+        by_actor = {"actor": actor, "actor_id": id_in(actor), "types": types or list(EventType)}
         found = await database.rows(_EVENTS_OF_ACTOR, **by_actor, **query.bounds)
     elif types:
         found = await database.rows(_EVENTS_OF_TYPES, types=types, **query.bounds)
