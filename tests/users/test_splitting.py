@@ -15,6 +15,7 @@ from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked
+from wxauth.server.login.login_rows import Login, record_login
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 
@@ -465,6 +466,15 @@ async def test_a_split_user_may_have_a_unionid_of_their_own(crowd: Crowd) -> Non
     alice, bob = await crowd.merged(unionid="union-1")
     await crowd.split(alice, bob)
     assert id_of(await crowd.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob)
+
+
+async def test_a_split_user_is_no_snapshots_where_these_are_known(crowd: Crowd) -> None:
+    alice, bob = await crowd.merged(unionid="union-1")
+    await crowd.split(alice, bob)
+    whose = {"app_id": OTHER_APP["app_id"], "openid": bob["user"]["openid"], "unionid": "union-1"}
+    login = Login(**whose, expires_in=None, may_sign_up=True, may_be_snapshot=True)
+    entered = await record_login(crowd.stage.services.database, login, now=crowd.stage.clock())
+    assert str(entered.user.id) == id_of(bob)
 
 
 # Many at once.
