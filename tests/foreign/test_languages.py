@@ -67,7 +67,7 @@ class Language:
 
 def spring(jdk: int, *changes: tuple[str, str], **options: Any) -> Language:
     home = {"JAVA_HOME": jdks()[jdk]} if jdks() else {}
-    env = {**home, "MAVEN_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    env = {**home, "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
     return Language(("mvn", "javac"), "mvn -q -f", changes, env, **options)
 
 
