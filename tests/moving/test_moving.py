@@ -438,6 +438,16 @@ async def test_a_line_that_contradicts_earlier_ones_names_them(mover: Mover, mon
         assert mover.others == [(1, 2), (1, 2), (1, 2), (1, 2), ()]
 
 
+async def test_a_dry_run_finds_an_unchanged_user_by_a_name_of_an_earlier_line(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
+    await mover.import_lines(a(**ONE))
+    for dry_run in (True, False):
+        lines = a(**ONE, former_external_ids=["was"]), {**ALICE_THERE, "external_id": "was"}
+        assert await mover.import_lines(*lines, dry_run=dry_run) == (0, 2, 0, 0)
+
+
 async def test_an_erased_person_comes_back_only_if_that_is_wanted(mover: Mover) -> None:
     line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
     await mover.import_lines(line)

@@ -193,7 +193,7 @@ class Batch:
         if given:
             self.made.given[line.app_id, line.openid] = given
         is_changed = user != before
-        if is_changed:
+        if is_changed or self._options.dry_run:  # a later line finds by a name that is not stored whom no line changed
             self._users[user.id] = user
         if Standing.of(user).is_administrator:
             self._administrators.add(user.id)
