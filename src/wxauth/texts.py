@@ -5,7 +5,7 @@ import re
 import secrets
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 _SECRET_BYTES: Final = 32
@@ -113,12 +113,13 @@ def read_loosely(text: bytes, *, strict: bool = True) -> Any:
     if has_too_many_containers(whole, _MOST_CONTAINERS):  # Python 3.13 reads 9,000 levels, where others give up
         raise ValueError("nested too deeply")
     try:
-        return json.loads(whole, strict=strict, parse_constant=_no_constant)
+        return json.loads(whole, strict=strict, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _no_constant(name: str) -> None:
+def refuse_constant(name: str) -> NoReturn:
+    """For JSON's `parse_constant`: NaN and Infinity are no numbers of JSON. Raises: ValueError."""
     raise ValueError(f"{name} is not JSON")
 
 

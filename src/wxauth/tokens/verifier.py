@@ -13,11 +13,11 @@ from collections import OrderedDict
 from functools import lru_cache
 from math import isfinite
 from string import ascii_letters, digits
-from typing import Any, Final, NoReturn, TypeGuard, cast
+from typing import Any, Final, TypeGuard, cast
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
-from wxauth.texts import has_too_many_containers
+from wxauth.texts import has_too_many_containers, refuse_constant
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document
 from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
 
@@ -255,13 +255,9 @@ def _finite_integer(literal: str) -> int:
     return int(literal)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 _decoder = json.JSONDecoder(
     object_pairs_hook=_object_of_unique_names,
     parse_float=_finite,
     parse_int=_finite_integer,
-    parse_constant=_refuse_constant,
+    parse_constant=refuse_constant,
 )
