@@ -94,6 +94,7 @@ class Authorizations:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, asked, device=device, logged_in_at=logged_in_at)
         except SentBack as exc:
+            await SITES.count_user(self.database, caller.user, now=self.clock())  # whose count has been undone
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
             return self._url(exc.onward(self.settings))
         except WxAuthError as exc:
