@@ -101,7 +101,7 @@ async def test_a_person_logs_in_on_one_phone(house: House, tab: Tab) -> None:
     assert re.fullmatch(r"[0-9]{6}", number)
     assert (answer.status_code, answer.json()) == (200, {"number": number, "expires_in": 120})
     house.stage.clock.advance(seconds=30)
-    reported = sent(await type_in(tab, f" {number[:3]} {number[3:]} "))
+    reported = sent(await type_in(tab, f" {number[:3]}\u3000{number[3:]}\t"))
     claims = await house.claims((await house.redeem(reported["code"])).json())
     assert (claims["sub"], claims["amr"]) == (phone.user_id, ["wechat_link"])
     assert claims["auth_time"] == int(house.stage.clock().timestamp()) - 30

@@ -27,7 +27,8 @@ LONGEST_REDIRECT: Final = 8192
 BROWSER: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which may be any text."""
 
-_OF_ANY_FORM: Final = (BROWSER, "token")  # revocation accepts even foreign tokens (RFC 7009, section 2.2)
+# Revocation accepts even foreign tokens (RFC 7009, section 2.2). In a number, spaces of any kind are ignored.
+_OF_ANY_FORM: Final = (BROWSER, "token", "number")
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
 """What nobody reads is left out where its value would be refused."""
 _MAX_PARAMETERS: Final = 100
