@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_BEFORE: Final = 256 * 1024
 """Maximum bytes before the image data. EXIF with a thumbnail has up to 64 KiB."""
 MAX_PARTS: Final = 1000
-"""Maximum number of markers, chunks and fill bytes. Pillow reads each in Python under the GIL: 2 MiB take seconds."""
+"""Maximum markers, chunks, fill bytes before the image, and after. Pillow reads each in Python: 2 MiB take seconds."""
 MAX_SCANS: Final = 100
 """Maximum scans of a progressive JPEG; usual are ten. A 33-byte scan takes 6 ms: 2 MiB of them would take six
 minutes."""
@@ -65,10 +65,11 @@ def check_file(file: bytes) -> None:
 
     Raises: UnusablePicture.
     """
-    image_at = None
-    for number, (at, is_image) in enumerate(_parts(file), start=1):
+    image_at, number = None, 0
+    for at, is_image in _parts(file):
+        number += 1
         if is_image and image_at is None:
-            image_at = at
+            image_at, number = at, 0
         if number > MAX_PARTS or (at if image_at is None else image_at) > MAX_BEFORE:
             parts = f"after at most {MAX_PARTS} markers, chunks or fill bytes"
             raise UnusablePicture(f"Must begin with its image within {MAX_BEFORE} bytes, {parts}")
