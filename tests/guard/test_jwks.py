@@ -355,8 +355,7 @@ async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(s
     successor = SigningKey.generate()
     sibling.issuer.keys = [successor.public_jwk | {"kid": sibling.issuer.key.kid}]
     await sibling.look(after=300)
-    found = await sibling.find()
-    assert found
+    assert (found := await sibling.find())
     assert found.key.to_dict()["x"] == successor.public_jwk["x"]
 
 
@@ -424,8 +423,7 @@ async def test_a_keys_private_part_is_not_kept(sibling: Sibling) -> None:
     }
     assert "d" in private
     sibling.issuer.keys = [sibling.issuer.key.public_jwk | private]
-    found = await sibling.find()
-    assert found
+    assert (found := await sibling.find())
     assert "d" not in found.key.to_dict()
 
 
