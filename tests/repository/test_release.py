@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -204,7 +203,7 @@ def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> Non
     assert WORKFLOW[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes the word "on" for a truth value
     test, build, publish = (WORKFLOW["jobs"][name] for name in ("test", "build", "publish"))
     assert test["uses"] == "./.github/workflows/checks.yml"
-    assert _commands(build) == [
+    assert [step["run"] for step in build["steps"] if "run" in step] == [
         ON_MAIN,
         'scripts/release "$GITHUB_REF_NAME"',
         "scripts/sbom build/wxauth.cdx.json",
@@ -229,7 +228,3 @@ def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
     named = {name for name, job in WORKFLOW["jobs"].items() if job.get("environment") == "release"}
     assert named == {"publish-image", "publish-npm", "publish"}, "a person agrees to what gets a name"
     assert [name for name, job in WORKFLOW["jobs"].items() if "container" in job] == [], "published from an image"
-
-
-def _commands(job: dict[str, Any]) -> list[str]:
-    return [step["run"] for step in job["steps"] if "run" in step]

@@ -14,7 +14,6 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_api, surround
 from wxauth.server.users.callers import verified
 from wxauth.server.web.dependencies import provide
-from wxauth.tokens.claims import Principal
 from wxauth.tokens.verifier import Verifier
 
 
@@ -31,15 +30,11 @@ async def front(request: pytest.FixtureRequest, api: FastAPI, services: Services
         yield client
 
 
-async def principal_in(answer: dict[str, str], services: Services) -> Principal:
-    return await services[Verifier].verify(answer["access_token"], now=services.clock().timestamp())
-
-
 async def test_a_route_takes_the_user_that_stands_in_for_the_verified_one(
     api: FastAPI, front: httpx.AsyncClient, login: LogIn, services: Services
 ) -> None:
     alice = await login("alice")
-    principal = await principal_in(alice, services)
+    principal = await services[Verifier].verify(alice["access_token"], now=services.clock().timestamp())
     problem_of(await front.get("/v1/me"), "missing_token", 401)
     api.dependency_overrides[verified] = lambda: principal
     assert (await front.get("/v1/me")).json() == alice["user"]
