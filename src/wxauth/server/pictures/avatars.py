@@ -79,15 +79,18 @@ class PictureChecks(Policy):
         if self.is_on:
             self._later(user, partial(self._begin, user, avatar_id, url))
 
-    async def settle(self, app_id: str, verdict: PictureVerdict) -> None:
-        """Carry out WeChat's verdict, once. One about an unknown picture is kept for a while, and changes nothing."""
+    async def settle(self, app_id: str, verdict: PictureVerdict) -> bool:
+        """Carry out WeChat's verdict, once. One about an unknown picture is kept for a while, and changes nothing.
+
+        Returns whether the picture is known.
+        """
         if verdict.suggest is None:
-            await self._drop(app_id, verdict)
-            return
+            return await self._drop(app_id, verdict)
         answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
         openid = await self.database.value(NOTE_ANSWERED, app_id=app_id, **answer, now=self.clock())
         if openid is not None:
             await self._carry_out(app_id, openid, verdict.trace_id)
+        return openid is not None
 
     async def sweep(self, *, size: int) -> int:
         """Delete up to `size` checks that WeChat has not answered in time. Returns how many."""
@@ -135,13 +138,14 @@ class PictureChecks(Policy):
                 EventType.AVATAR_FLAGGED.logged, user_id=user_id, app_id=app_id, label=label, is_removed=is_removed
             )
 
-    async def _drop(self, app_id: str, verdict: PictureVerdict) -> None:
-        """Forget a check that WeChat could not make: the picture stays."""
+    async def _drop(self, app_id: str, verdict: PictureVerdict) -> bool:
+        """Forget a check that WeChat could not make: the picture stays. Returns whether there was one."""
         async with self.database.begin() as transaction:
             taken = await transaction.row(TAKE_CHECK, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
         if taken is not None:
             failure = WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
             self.opinions.report_missing(self.name, app_id, failure.code, failure)
+        return taken is not None
 
 
 @part

@@ -160,18 +160,18 @@ class PushedMessages:
             verdict = verdict_in(message) if withdrawal is None and self.picture_checks.is_on else None
         except InvalidRequest as exc:
             failure = exc  # raised once nobody can use the signature again
-        name, is_own = f"message in {app.app_id}", verdict is not None
+        name, is_own = f"message in {app.app_id}", False
         if withdrawal is not None:
             handling.kind = MessageKind.WITHDRAWAL
             is_own = await self._in_time(self._withdraw(message, withdrawal), name=name)
-            handling.kind = MessageKind.WITHDRAWAL if is_own else MessageKind.OTHER
         elif verdict is not None:
             handling.kind = MessageKind.VERDICT
-            await self._in_time(self._settle(message, verdict), name=name)
+            is_own = await self._in_time(self._settle(message, verdict), name=name)
         elif not message.is_sealed:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
+        handling.kind = handling.kind if is_own else message.kind_for_others
         return is_own
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
@@ -254,9 +254,9 @@ class PushedMessages:
             log.info("authorization_revoked", user_id=user_id, app_id=app_id, fields=withdrawal.fields)
         return user_id is not None
 
-    async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> None:
+    async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> bool:
         await claim_signature(self.database, message.signature, now=self.clock())
-        await self.picture_checks.settle(message.app_id, verdict)
+        return await self.picture_checks.settle(message.app_id, verdict)
 
     def _app_with_push(self, app_id: str) -> App:
         app = self.apps.find(app_id)
