@@ -425,6 +425,7 @@ async def test_a_document_that_is_gone_is_gone_at_once(house: House, host: Host,
     host.documents[AGENT] = status
     house.stage.clock.advance(minutes=5)
     assert str(status) in await refused_page(house)
+    assert 'wxauth_client_documents_total{outcome="failed"} 1.0' in await house.metrics()
 
 
 async def test_times_of_a_wrong_clock_are_no_times_of_a_document(house: House, host: Host) -> None:

@@ -62,7 +62,7 @@ class DocumentOutcome(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
-    """No answer in time, no connection, or a status other than 200, 404 and 410."""
+    """No answer in time, no connection, or a status other than 200."""
     REFUSED = "refused"
     """The address, or anything in the answer."""
 
@@ -76,11 +76,11 @@ FETCHED: Final = Counter(
 
 
 class NotFetched(Exception):
-    """A document cannot be used. The message is for the log: it has nothing of what was fetched."""
+    """A document cannot be used: no longer, if it `is_gone`. The message is for the log, without what was fetched."""
 
-    def __init__(self, outcome: DocumentOutcome, reason: str) -> None:
+    def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
         super().__init__(reason)
-        self.outcome = outcome
+        self.outcome, self.is_gone = outcome, is_gone or outcome is DocumentOutcome.REFUSED
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ class ClientDocuments:
             kept.client, lasts = await self._read(client_id)
         except NotFetched as exc:
             outcome, reason, now = exc.outcome, str(exc), self.clock()
-            if outcome is DocumentOutcome.REFUSED:
+            if exc.is_gone:
                 kept.client = None
             kept.not_before = now + PAUSE
             event = "client_document_not_renewed" if kept.usable(now) else "client_document_refused"
@@ -209,8 +209,7 @@ class ClientDocuments:
         answer: HttpAnswer = response.extensions[ANSWER]
         if answer.status != httpx.codes.OK:
             is_gone = answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE)
-            outcome = DocumentOutcome.REFUSED if is_gone else DocumentOutcome.FAILED
-            raise NotFetched(outcome, f"status {answer.status}")
+            raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}", is_gone=is_gone)
         if answer.is_encoded or not _JSON.fullmatch((answer.content_type or "").partition(";")[0].strip()):
             raise NotFetched(DocumentOutcome.REFUSED, "the answer is no plain JSON")
         return client_in(client_id, answer.body), _lasts(answer.cache_control or "")
