@@ -126,9 +126,10 @@ def _asking_for(scope: Scope, operation: ClientOperation | None = None) -> tuple
         name, found = credentials.client_id, None
         if is_client_name(name):  # an impossible one costs no query
             found = await database.row(FIND_SERVICE, name=name)
-        proved = check_client(credentials, found, scope, now=clock())
+        proved = check_secret(credentials, found, now=clock())
         if operation is not None:
             await limits.admit(proved.name, operation)
+        check_scope(proved, scope)
         return proved
 
     return Depends(client), FOR_CLIENT if operation is None else FOR_COUNTED_CLIENT
@@ -160,17 +161,10 @@ def basic_credentials(request: Request) -> Credentials:
     return Credentials(unquote(name), unquote(secret))
 
 
-def check_client(
-    credentials: Credentials, found: ServiceClient | None, needed: Scope, *, now: datetime
-) -> ServiceClient:
-    """Check what was found for these credentials: the secret, and the needed scope. Returns `found`.
-
-    Raises: InvalidClient, ClientLacksScope.
-    """
-    client = check_secret(credentials, found, now=now)
+def check_scope(client: ServiceClient, needed: Scope) -> None:
+    """Check that a proved and counted client has the scope. Raises: ClientLacksScope."""
     if needed not in client.scopes:
         raise lacking(client, needed)
-    return client
 
 
 def lacking(client: ServiceClient, needed: Scope) -> ClientLacksScope:

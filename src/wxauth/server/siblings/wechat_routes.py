@@ -33,7 +33,8 @@ from wxauth.server.clients.service_clients import (
     JsSigningClientDep,
     WeChatTokenClientDep,
     basic_credentials,
-    check_client,
+    check_scope,
+    check_secret,
 )
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
@@ -157,8 +158,9 @@ async def signer_of(
         keys: Sequence[KeyOfLogin] = ()
         if is_client_name(name := credentials.client_id):
             found, keys = await client_and_keys(database, name, app_id=app_id, openid=openid, user_id=user_id)
-        check_client(credentials, found, Scope.SIGN, now=clock())
+        client = check_secret(credentials, found, now=clock())
         await limits.admit(name, ClientOperation.SIGN)
+        check_scope(client, Scope.SIGN)
         if refusal is not None:
             raise refusal
     except WxAuthError as exc:
