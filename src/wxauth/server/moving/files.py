@@ -188,7 +188,8 @@ class CsvLines:
         known = [name for name in self._names if is_field(name)]
         self._known = frozenset(known)
         needed = {"openid", *form.fields.values(), *form.values, *(() if form.app_id else ("app_id",))}
-        if not needed <= self._known or len(self._known) < len(known):
+        are_twice = "attributes" in known and any(name.startswith(_ATTRIBUTE) for name in known)
+        if not needed <= self._known or len(self._known) < len(known) or are_twice:
             raise WrongFile(NO_HEADER, seen)
         self.unknown = [each for each, name in zip(seen, self._names, strict=True) if each and name not in self._known]
 
