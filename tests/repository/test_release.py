@@ -216,8 +216,7 @@ def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> Non
 
 def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
     assert WORKFLOW["permissions"] == {}
-    allowed = {name: job["permissions"] for name, job in WORKFLOW["jobs"].items()}
-    assert allowed == {
+    assert {name: job["permissions"] for name, job in WORKFLOW["jobs"].items()} == {
         "test": {"contents": "read"},
         "build": {"contents": "read"},
         "image": {"contents": "read", "packages": "write"},
