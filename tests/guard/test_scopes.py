@@ -126,6 +126,7 @@ async def test_a_401_names_the_metadata_and_no_scope(
         ("https://mcp.example.com/mcp?x=1", None),
         ("https://alice@mcp.example.com/mcp", None),
         ('https://mcp.example.com/"', None),
+        ("https://mcp.example.com/店", None),
         ("https://[", None),
         ("wxauth", None),
     ],

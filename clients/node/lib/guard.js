@@ -117,7 +117,7 @@ const NO_RESOURCE = "a resource's metadata needs an audience that is an https UR
 
 /** Where the metadata of this audience is, or null if it is not the URL of a resource. */
 function metadataOf(audience) {
-  if (!isPlain(audience.replace(/\/$/, '')) || !isSecure(audience) || /"/.test(audience)) return null
+  if (!isPlain(audience.replace(/\/$/, '')) || !isSecure(audience) || /"|[^!-~]/.test(audience)) return null
   const [, host, below] = /^(https?:\/\/[^/]+)(.*)$/i.exec(audience)
   const path = METADATA_PATH + (below === '/' ? '' : below)
   return { url: host + path, path }

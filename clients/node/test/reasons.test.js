@@ -19,6 +19,11 @@ beforeEach(async () => {
   guard = new BearerGuard({ issuer: issuer.issuer, audience: 'shop', keys: { find }, now, warn })
 })
 
+test('an audience beyond ASCII has no metadata, because a header could not name it', () => {
+  const resource = new BearerGuard({ issuer: 'https://auth.example.com', audience: 'https://mcp.example.com/店' })
+  assert.throws(() => resource.resourceMetadataPath, TypeError)
+})
+
 const refuse = (token) => assert.rejects(guard.verify(token), { name: 'AuthError' })
 const kidOf = ({ jwks }) => jwks.keys[0].kid
 

@@ -257,7 +257,7 @@ def _checked_scopes(scopes: Iterable[str]) -> list[str]:
 
 def _metadata_path(audience: str) -> str | None:
     """Where the metadata of this audience is, if it is the URL of a resource."""
-    if not is_http_url(audience) or not is_secure(audience) or re.search(r'[\s"\\?#@]', audience):
+    if not is_http_url(audience) or not is_secure(audience) or re.search(r'["\\?#@]|[^!-~]', audience):
         return None
     path = urlsplit(audience).path
     return METADATA_PATH + ("" if path == "/" else path)
