@@ -334,6 +334,7 @@ export function createAuth(options) {
 			return (await proved('/v1/me/id-token', 'id_token', data)).id_token
 		},
 		async logout(options) {
+			load()
 			const old = tokens
 			forget()
 			if (!old) return

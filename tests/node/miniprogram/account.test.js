@@ -16,6 +16,7 @@ import {
   newPerson,
   pass,
   rejection,
+  secondInstance,
   SKEW,
   start,
   startAgain,
@@ -331,6 +332,13 @@ test('logout never rejects: offline, refused, hindered by a portal, or twice', a
     await auth.logout(null)
     assert.deepEqual([auth.user, kept(phone), phone.count('POST /v1/logout')], [null, undefined, 1])
   }
+})
+
+test('logout ends the session that another instance has opened since', async () => {
+  const { auth, phone } = start()
+  await secondInstance({ phone }).login()
+  await auth.logout()
+  assert.deepEqual([auth.user, kept(phone), phone.count('POST /v1/logout')], [null, undefined, 1])
 })
 
 test('logout of nobody asks nothing', async () => {
