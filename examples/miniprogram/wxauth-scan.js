@@ -78,13 +78,13 @@ function urlOf(claimed, verdict) {
 async function post(auth, url, body, wanted) {
   const { statusCode: status, data, header } = await auth.request({ url, method: 'POST', data: body, timeout: 20000 })
   const isGood = status >= 200 && status < 300
-  if (isGood && (!wanted || Object(data)[wanted])) return data
+  if (isGood && (wanted ? Object(data)[wanted] : !isText(data))) return data
   const { code, title, detail, errors, request_id: requestId } = Object(isGood ? null : data)
   const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
   throw new AuthError(isText(code) ? code : 'http_error', { title, detail, errors, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
-// How the page was opened. A page opened from another page of the mini-program was not opened by a camera.
+// How the page was opened. One opened from another page of the mini-program was not opened by a camera.
 function entryOf(name, value) {
   // @ts-ignore
   const host = typeof uni === 'undefined' ? wx : uni
@@ -94,7 +94,7 @@ function entryOf(name, value) {
   return isOurs && entry.scene ? { entry_scene: entry.scene } : {}
 }
 
-// The result of wx.scanCode: the page of a mini-program code, or the text of an ordinary one.
+// wx.scanCode gives the page of a mini-program code, or the text of an ordinary one.
 function read(text) {
   const found = /[?&]scene=([^&#]*)/.exec(text)
   return found ? { scene: decoded(found[1]) } : { url: text }

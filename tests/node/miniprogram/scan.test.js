@@ -98,6 +98,15 @@ test('a yes of another person at this WeChat is refused, and asked for once', as
   assert.equal((await poll(code)).body.error, 'authorization_pending')
 })
 
+test('a page of a captive portal is neither a yes nor a no', async () => {
+  const { auth, phone } = start()
+  const claimed = await claim(auth, scanOf({ scene: (await shown()).scene }))
+  for (const [name, verdict] of Object.entries({ approve, deny })) {
+    phone.next(`POST /v1/me/scans/${claimed.id}/${name}`, fates.answers(200, '<html>请登录 Wi-Fi</html>'))
+    await rejection(verdict(auth, claimed), 'http_error')
+  }
+})
+
 test('what was refused is refused', async () => {
   const { auth } = start()
   const code = await shown()
