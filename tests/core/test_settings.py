@@ -223,6 +223,7 @@ BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS"
         ({"APPS": '[{"app_id": "wx…", "app_secret": "x"}]'}, [f"WXAUTH_APPS[0].app_id: {AN_APP_ID}"]),
         ({"APPS": None, "APP_ID": "wx1"}, [BOTH]),
         ({"APPS": None, "APP_SECRET": "hunter2"}, [BOTH]),
+        ({"APP_SECRET": "hunter 2"}, ["WXAUTH_APP_SECRET: must not be empty or contain white space"]),
         (
             {"APP_ID": "wx1", "APP_SECRET": "hunter2"},
             ["WXAUTH_APPS: must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET"],

@@ -293,7 +293,7 @@ class Settings(DatabaseSettings):
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
-        if "app_id" not in info.data:  # it is invalid, and has been reported
+        if not {"app_id", "app_secret"} <= info.data.keys():  # one is invalid, and has been reported
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
