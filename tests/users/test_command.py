@@ -188,8 +188,8 @@ async def test_the_list_takes_the_filters_of_the_service(
     await set_roles(stage.rows, "editor")
     await stage.login("bob", nickname="Bob")
     await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
-    listed = json.loads((await users("list", "--json", *options)).stdout)
-    assert [user["nickname"] for user in listed["items"]] == found
+    listed = await users("list", "--json", *options)
+    assert ([user["nickname"] for user in json.loads(listed.stdout)["items"]], listed.stderr) == (found, "")
 
 
 async def test_the_next_page_is_named(users: Command, login: LogIn) -> None:

@@ -138,7 +138,7 @@ async def find_users(
     pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
     full or `seconds` have passed: then the page has what was found until then.
     """
-    filters: dict[str, object] = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True)
+    filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
     part = query.q or None
     if part is not None:
         phones = possible_numbers(part, region=region)
