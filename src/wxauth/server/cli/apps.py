@@ -82,11 +82,10 @@ def list_command() -> None:
     async def ask(parts: Parts) -> list[AppAnswer]:
         return [app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known) for known in parts[Apps].all()]
 
-    show_items(_with_parts(ask), "app_id source state sign_up push kind title", state=state_of, push=_push)
+    def push(app: AppAnswer) -> str | None:
+        return "aes" if app.has_push_aes_key else "plain" if app.has_push_token else None
 
-
-def _push(app: AppAnswer) -> str | None:
-    return "aes" if app.has_push_aes_key else "plain" if app.has_push_token else None
+    show_items(_with_parts(ask), "app_id source state sign_up push kind title", state=state_of, push=push)
 
 
 @apps.command()
@@ -248,7 +247,9 @@ def _asked(given: Mapping[str, Any]) -> dict[str, str]:
 def _ask_for(label: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
-    return sys.stdin.readline().strip()
+    if not (line := sys.stdin.readline().strip()):
+        raise Failed("{label} must be a line of the standard input", label=label)
+    return line
 
 
 def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
