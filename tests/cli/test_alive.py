@@ -24,13 +24,15 @@ def port() -> Iterator[str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "localhost"])
 def test_a_service_that_answers_is_alive(port: str, tmp_path: Path, host: str) -> None:
-    done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": host, "WXAUTH_PORT": port})
+    done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": host, "WXAUTH_PORT": f" {port}\r"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_host_and_port_may_be_in_the_env_file(port: str, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"WXAUTH_HOST=0.0.0.0\nWXAUTH_PORT={port}\n")
     assert run("alive", cwd=tmp_path).returncode == 0
+    (tmp_path / ".env").write_bytes(b"\xff")
+    assert run("alive", cwd=tmp_path).stderr == ".env: must be UTF-8 text\n"
 
 
 def test_a_service_that_lives_but_cannot_serve_is_not_ready(port: str, tmp_path: Path) -> None:
@@ -39,8 +41,9 @@ def test_a_service_that_lives_but_cannot_serve_is_not_ready(port: str, tmp_path:
 
 
 def test_a_service_that_does_not_answer_is_not_alive(tmp_path: Path) -> None:
-    done = run("alive", cwd=tmp_path, env={"WXAUTH_PORT": str(free_port())})
-    assert (done.returncode, "nothing answers at 127.0.0.1" in done.stderr) == (1, True)
+    for host in ("127.0.0.1", "no host"):
+        done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": host, "WXAUTH_PORT": str(free_port())})
+        assert (done.returncode, done.stderr.startswith(f"nothing answers at {host}")) == (1, True)
 
 
 def test_kubernetes_variable_for_a_service_is_not_taken_as_a_port(tmp_path: Path) -> None:

@@ -73,11 +73,11 @@ def openapi() -> None:
 def alive(*, ready: bool) -> None:
     """Check that the service on this machine answers. Asks WXAUTH_HOST at WXAUTH_PORT; for health checks."""
     host, port = _address()
-    connection = HTTPConnection(host, port, timeout=2)
     try:
+        connection = HTTPConnection(host, port, timeout=2)
         connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
-    except (OSError, HTTPException) as exc:
+    except (OSError, HTTPException, UnicodeError) as exc:
         text = "nothing answers at {host}, port {port}: {error}"
         sys.exit(say(text, host=host, port=port, error=type(exc).__name__))
     if status != 200:
@@ -95,9 +95,11 @@ def _address() -> tuple[str, int]:
     # Read without the settings, which take half a second of CPU to load: a health check runs every few seconds.
     from wxauth.server.core.env_file import read_env_file
 
-    given, _ = read_env_file(Path(".env"))
-    host = os.environ.get("WXAUTH_HOST") or given.get("WXAUTH_HOST") or "127.0.0.1"
-    port = os.environ.get("WXAUTH_PORT") or given.get("WXAUTH_PORT") or ""
+    try:
+        given, _ = read_env_file(Path(".env"))
+    except UnicodeDecodeError:
+        sys.exit(say("{name}: must be UTF-8 text", name=".env"))
+    host, port = ((os.environ.get(name) or given.get(name) or "").strip() for name in ("WXAUTH_HOST", "WXAUTH_PORT"))
     # For a Service named wxauth, Kubernetes sets this variable to a URL instead of a port.
-    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared only
+    host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104 - compared only
     return host, int(port) if port.isdigit() else 8000
