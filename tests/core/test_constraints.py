@@ -131,7 +131,6 @@ async def test_the_sessions_of_an_identity_move_and_go_with_it(stored: asyncpg.C
         {INSERT["sessions"]} ('{OTHER}', '{ALICE}', 'wxb', 'openid-alice', now(), now(), now());
         UPDATE identities SET user_id = '{BOB}' WHERE app_id = 'wxa';
     """)
-    owners = dict(await stored.fetch("SELECT id::text, user_id::text FROM sessions"))
-    assert owners == {SESSION: BOB, OTHER: ALICE}
+    assert dict(await stored.fetch("SELECT id::text, user_id::text FROM sessions")) == {SESSION: BOB, OTHER: ALICE}
     await stored.execute("DELETE FROM identities WHERE app_id = 'wxa'")
     assert [str(row["id"]) for row in await stored.fetch("SELECT id FROM sessions")] == [OTHER]

@@ -429,10 +429,8 @@ def scene_in(url: str, *, issuer: str) -> str | None:
 
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
-    is_old = (
-        opening.scancode_time is not None and now.timestamp() - opening.scancode_time > doors.SCAN_LASTS.total_seconds()
-    )
-    return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
+    age = 0 if opening.scancode_time is None else now.timestamp() - opening.scancode_time
+    return age <= doors.SCAN_LASTS.total_seconds() and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
 
 
 def note_not_made(event: str, app: App, failure: WeChatError, *, api: str) -> None:

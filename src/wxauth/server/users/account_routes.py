@@ -117,8 +117,7 @@ async def give_my_consents(
     in_force = settings.consents
     check_in_force(body.root, in_force)
     await give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
-    holding = await holding_consents(database, caller.user.id, in_force)
-    return all_of(holding)
+    return all_of(await holding_consents(database, caller.user.id, in_force))
 
 
 @router.delete(
