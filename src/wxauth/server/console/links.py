@@ -34,7 +34,7 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 
     Raises: NoLink.
     """
-    text = "{user_id} has neither the role admin nor support: 'wxauth users grant {user_id} admin'"
+    text = "{user_id} is unknown, banned, leaving, or neither admin nor support: 'wxauth users grant {user_id} admin'"
     if user_id is None:
         administrators = await database.values(rows.ADMINISTRATORS)
         text = "there is no administrator yet: see 'wxauth users list', then 'wxauth users grant USER_ID admin'"
