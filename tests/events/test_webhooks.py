@@ -300,8 +300,7 @@ async def test_a_success_between_others_leaves_retries_their_pauses(root: Webhoo
 
 
 def test_the_pauses_are_those_of_the_contract() -> None:
-    hours = [pause.total_seconds() / 3600 for pause in RETRY_SCHEDULE]
-    assert hours == [5 / 3600, 5 / 60, 0.5, 2, 5, 10, 14, 20, 24]
+    assert [pause.total_seconds() / 3600 for pause in RETRY_SCHEDULE] == [5 / 3600, 5 / 60, 0.5, 2, 5, 10, 14, 20, 24]
 
 
 async def test_any_2xx_is_taken_any_other_status_retried(root: WebhookAdmin, other_receiver: Receiver) -> None:

@@ -56,8 +56,7 @@ def test_windows_that_have_ended_are_dropped() -> None:
 
 def test_no_more_windows_are_kept_than_there_may_be() -> None:
     windows, limit = Windows(lambda: 0.0, at_most=5), parse("2 per 10 second")
-    waits = [windows.seconds_to_wait(limit, f"address {number}") for number in (*range(20), 19, 19)]
-    assert waits == [0] * 21 + [10]
+    assert [windows.seconds_to_wait(limit, f"address {number}") for number in (*range(20), 19, 19)] == [0] * 21 + [10]
     assert len(windows) <= 5
 
 
@@ -112,8 +111,7 @@ async def test_while_redis_fails_each_process_counts_alone(limiters: Limiters, a
     async with FakeRedis(answer) as fake:
         limiter = limiters("20/minute", fake.url)
         async with asyncio.timeout(2 * REDIS_TIMEOUT_SECONDS):
-            refusals = [await seconds_refused(limiter) for _ in range(50)]
-        assert refusals == [0] * 20 + [60] * 30
+            assert [await seconds_refused(limiter) for _ in range(50)] == [0] * 20 + [60] * 30
         assert fake.commands == 1
         limiters.clock.advance(seconds=REDIS_RETRY_SECONDS)
         assert all(await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))))
