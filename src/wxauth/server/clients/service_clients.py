@@ -162,16 +162,12 @@ def basic_credentials(request: Request) -> Credentials:
 
 
 def check_scope(client: ServiceClient, needed: Scope) -> None:
-    """Check that a proved and counted client has the scope. Raises: ClientLacksScope."""
-    if needed not in client.scopes:
-        raise lacking(client, needed)
-
-
-def lacking(client: ServiceClient, needed: Scope) -> ClientLacksScope:
-    """The refusal of a client without this scope, with the command that adds it."""
+    """Check that a proved client has the scope. Raises: ClientLacksScope, with the command that adds it."""
+    if needed in client.scopes:
+        return
     scopes = [*scopes_in_order([*client.scopes, needed]), *(it for it in client.scopes if it in SITE_SCOPE_NAMES)]
     command = " ".join([f"wxauth clients set {client.name}", *(f"--scope {scope}" for scope in scopes)])
-    return ClientLacksScope(f"this needs the scope {needed}: {command}")
+    raise ClientLacksScope(f"this needs the scope {needed}: {command}")
 
 
 def check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:

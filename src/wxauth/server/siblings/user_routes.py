@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from wxauth.errors import ExternalIdTaken, InsufficientRole, NotFound, Title
 from wxauth.server.clients.models import Scope
-from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, lacking
+from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, check_scope
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserStatus
@@ -164,8 +164,8 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
     Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
     ids, then unionids. Unknown ones are left out.
     """
-    if body.unionids is not None and Scope.UNIONIDS not in client.scopes:
-        raise lacking(client, Scope.UNIONIDS)
+    if body.unionids is not None:
+        check_scope(client, Scope.UNIONIDS)
     users = await _users(database, body)
     return LookupAnswer.model_construct(items=[user_for_siblings(user, client.scopes) for user in users])
 
