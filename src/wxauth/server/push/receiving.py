@@ -171,7 +171,8 @@ class PushedMessages:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
-        handling.kind = handling.kind if is_own else message.kind_for_others
+        if not is_own:
+            handling.kind = message.kind_for_others
         return is_own
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
