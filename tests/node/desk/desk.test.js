@@ -353,12 +353,12 @@ test('a membership is bought, and the shop has its notice', async () => {
   await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货/))
   const bought = async () => (await wires()).map(([direction, what, outcome]) => [direction, what.replace(/[0-9a-f]{16}/, '…'), outcome])
   // WeChat's own answer may come after the phone has seen the shop's.
-  await eventually(async () => assert.deepEqual((await bought()).sort(), [
-    ['phoneToShop', 'GET /orders/…', '200'],
+  await eventually(async () => assert.deepEqual(await bought(), [
     ['phoneToShop', 'POST /orders', '200'],
-    ['serviceToShop', 'POST /wechat', '由结果可知'],
     ['shopToService', 'POST /v1/apps/wxdev00000000000a1/signatures', '由结果可知'],
     ['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '200'],
+    ['serviceToShop', 'POST /wechat', '由结果可知'],
+    ['phoneToShop', 'GET /orders/…', '200'],
   ]))
 })
 
