@@ -472,11 +472,6 @@ def keys_inside(internal_url: str = INTERNAL) -> RemoteKeys:
     return RemoteKeys(ISSUER, internal_url=internal_url, ssl_context=BELIEVES_NOBODY)
 
 
-async def test_keys_are_read_at_an_internal_url_and_the_issuer_stays_public(inside: FakeIssuer) -> None:
-    assert await keys_inside().find(inside.key.kid)
-    assert inside.fetches == (1, 1)
-
-
 async def test_an_internal_url_and_an_issuer_may_each_have_a_path(respx_mock: respx.MockRouter) -> None:
     key, issuer = SigningKey.generate(), f"{ISSUER}/wx"
     metadata = {"issuer": issuer, "jwks_uri": f"{issuer}/.well-known/jwks.json"}

@@ -105,11 +105,6 @@ def test_public_paths_are_compared_exactly(guard: BearerGuard, path: str, status
     assert ask(guard, path, public=["/healthz", "/健康"]).status_code == status
 
 
-def test_a_public_path_begins_with_a_slash(guard: BearerGuard) -> None:
-    with pytest.raises(ValueError, match="slash"):
-        BearerWSGIMiddleware(who, guard, public="healthz")
-
-
 def test_a_public_path_has_no_user_even_if_the_environ_names_a_user(guard: BearerGuard) -> None:
     environ: WSGIEnvironment = {"PATH_INFO": "/healthz", "wxauth.user": "mallory"}
     setup_testing_defaults(environ)
