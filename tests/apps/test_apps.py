@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, LOGO, SECRET_KEY, Secrets, content_of, logo_of
+from tests.fakes import APP, LOGO, OTHER_SECRET_KEY, SECRET_KEY, Secrets, content_of, logo_of
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
@@ -36,7 +36,6 @@ pytestmark = pytest.mark.usefixtures("simulated")
 LATER = LATER_APP["app_id"]
 FIRST = APPS[0]["app_id"]
 WANTED = {"app_id": LATER, "app_secret": LATER_APP["app_secret"], "title": "小店"}
-OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
 SECRET_OF_NOBODY = "a-secret-that-is-nobodys"
 
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
@@ -114,15 +113,12 @@ async def test_people_log_in_to_an_app_that_has_been_added(root: Office) -> None
     assert (await root.log_in()).json()["user"]["app_id"] == LATER
 
 
-async def test_a_closed_app_admits_only_known_users(root: Office) -> None:
-    await root.add(sign_up="closed")
-    problem_of(await root.log_in(), "sign_up_closed", 403)
-    assert (await root.log_in(FIRST)).status_code == 200  # by the unionid she is known now
-    assert (await root.log_in()).status_code == 200
-
-
-async def test_the_list_has_the_settings_apps_first_and_no_secrets(root: Office) -> None:
-    await root.add()
+async def test_the_settings_apps_come_first_and_are_changed_only_there(root: Office) -> None:
+    problem_of(await root.add(app_id=FIRST), "app_taken", 409)
+    problem_of(await root.ask("PATCH", f"/apps/{FIRST}", json={"title": "x"}), "app_in_settings", 409)
+    problem_of(await root.ask("DELETE", f"/apps/{FIRST}"), "app_in_settings", 409)
+    body_of(await root.add())
+    problem_of(await root.add(), "app_taken", 409)
     listed = await root.read("/apps")
     assert listed["next_cursor"] is None
     assert [(app["app_id"], app["source"], app["is_default"]) for app in listed["items"]] == [
@@ -167,12 +163,6 @@ async def test_no_app_is_stored_while_wechat_is_unavailable(root: Office, fault:
     assert refused.headers["retry-after"]
     assert await root.stage.number("apps") == 0
     assert (await root.add(check=False)).status_code == 200
-
-
-async def test_an_app_that_is_there_is_not_added_again(root: Office) -> None:
-    problem_of(await root.add(app_id=FIRST), "app_taken", 409)
-    assert (await root.add()).status_code == 200
-    problem_of(await root.add(), "app_taken", 409)
 
 
 async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of_an_app(root: Office) -> None:
@@ -293,11 +283,6 @@ async def test_a_disabled_or_removed_app_lets_nobody_in_and_its_sessions_go_on(r
     problem_of(await root.log_in(), "unknown_app", 400)
     assert (await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).status_code == 200
     assert await root.stage.number("apps") == 0
-
-
-async def test_an_app_of_the_settings_can_be_changed_only_in_the_settings(root: Office) -> None:
-    problem_of(await root.ask("PATCH", f"/apps/{FIRST}", json={"title": "x"}), "app_in_settings", 409)
-    problem_of(await root.ask("DELETE", f"/apps/{FIRST}"), "app_in_settings", 409)
 
 
 async def test_an_app_that_the_settings_name_later_is_the_settings_own(root: Office) -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.fakes import SECRET_KEY, Clock
+from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, Clock
 from tests.keys.conftest import WxAuth, kid_of
+from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
@@ -24,7 +25,6 @@ from wxauth.server.sessions.rows import START
 pytestmark = pytest.mark.no_signing_key
 
 JWKS = "/.well-known/jwks.json"
-OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 SEEN_WITHIN = 15
 CLOCKS_APART = 30
 MAX_AGE = 7776000
@@ -49,12 +49,14 @@ async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had
 
 
 async def test_a_former_key_is_published_until_the_last_token_of_any_lifetime_has_expired(stage: Stage) -> None:
-    [first] = await kids(stage.services)
+    [first], alice = await kids(stage.services), await stage.login()
     rotated = await stage.services[KeyRing].rotate()
     stage.clock.now = rotated.activates_at + timedelta(seconds=LONGEST_TOKEN_TTL + SEEN_WITHIN + 2 * CLOCKS_APART)
     assert await kids(stage.services) == [first, rotated.kid]
+    problem_of(await stage.me(alice), "token_expired", 401)
     stage.clock.now = rotated.activates_at + RETIRES_AFTER
     assert await kids(stage.services) == [rotated.kid]
+    problem_of(await stage.me(alice), "invalid_token", 401)
 
 
 async def test_rotations_at_the_same_time_make_one_key(stage: Stage) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from base64 import b64encode
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import cycle
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import SECRET_KEY, service_env
+from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, service_env
 from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import PATIENCE, make_command, run
@@ -51,7 +50,6 @@ from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"
-OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 PENDING = "phone_answers WHERE sealed IS NOT NULL"
 """The answers that are kept and whose number is not bound."""
 HOLDERS = f"users WHERE phone = '{NUMBER}'"
