@@ -15,7 +15,7 @@ from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
-from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, Windows, counted_as
+from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, Windows
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,6 @@ def redis_url(redis_server: str) -> str:
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     return redis_server
-
-
-def test_an_ipv4_address_in_an_ipv6_one_is_counted_as_itself() -> None:
-    assert counted_as("::ffff:192.0.2.1") == counted_as("192.0.2.1") == ("192.0.2.1",)
 
 
 def test_windows_that_have_ended_are_dropped() -> None:
