@@ -3,11 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import (
-    CheckConstraint,
-    Text,
-    text,
-)
+from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -20,7 +16,7 @@ class SealedApp(SQLModel):
     """An app that was added at run time, with its secrets sealed. The settings may contain others."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
-    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    is_enabled: bool
     created_at: datetime = Field(sa_type=TIME)
     fields: dict[str, Any] = Field(sa_type=JSONB)
     """The fields of `App` without id and secrets, by name."""
@@ -32,10 +28,6 @@ class StoredApp(SealedApp, table=True):
     """An app that was added at run time."""
 
     __tablename__ = "apps"
-    __table_args__ = (
-        CheckConstraint("app_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="app_id"),
-        CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
-    )
 
 
 _COLUMNS: Final = ", ".join(columns_of(SealedApp))

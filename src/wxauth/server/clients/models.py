@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Text, UniqueConstraint, text
+from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -49,7 +49,7 @@ class Scope(StrEnum):
 
 
 def _flag(description: str) -> Any:
-    return Field(default=False, sa_column_kwargs={"server_default": text("false")}, description=description)
+    return Field(default=False, description=description)
 
 
 def _text(description: str) -> Any:
@@ -57,13 +57,7 @@ def _text(description: str) -> Any:
 
 
 def _uris(description: str, example: str) -> Any:
-    return Field(
-        default=[],
-        sa_type=ARRAY(Text),
-        sa_column_kwargs={"server_default": text("'{}'")},
-        description=description,
-        schema_extra={"examples": [[example]]},
-    )
+    return Field(default=[], sa_type=ARRAY(Text), description=description, schema_extra={"examples": [[example]]})
 
 
 class Client(SQLModel):
@@ -84,11 +78,7 @@ class Client(SQLModel):
         "The site's picture on the login pages and the phone: a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024, "
         "as a `data:` URL; null: none."
     )
-    scopes: list[str] = Field(
-        sa_type=ARRAY(Text),
-        sa_column_kwargs={"server_default": text("'{introspect,access_token}'")},
-        schema_extra={"examples": [["openid", "profile"]]},
-    )
+    scopes: list[str] = Field(sa_type=ARRAY(Text), schema_extra={"examples": [["openid", "profile"]]})
     """Its scopes as a service, then those that it may request as a site."""
     is_public: bool = _flag("The site has no secret. Cannot be changed later.")
     device: bool = _flag("The site shows a code itself (RFC 8628).")
@@ -109,7 +99,6 @@ class Client(SQLModel):
     pkce: Pkce = Field(
         default="required",
         sa_type=Text,
-        sa_column_kwargs={"server_default": text("'required'")},
         description="`optional`: a site with a secret may leave PKCE out; null: `required`.",
     )
     """`required` for a service, too."""
@@ -160,41 +149,6 @@ class StoredClient(AddedClient, table=True):
     """A client, with the hashes of its secrets."""
 
     __tablename__ = "clients"
-    __table_args__ = (
-        CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
-        UniqueConstraint("id"),
-        # With a secret, a public client would be accepted where only confidential ones are.
-        CheckConstraint("(secret_hash IS NULL) = is_public AND octet_length(secret_hash) = 32", name="secret_hash"),
-        CheckConstraint(
-            "(former_secret_hash IS NULL) = (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32",
-            name="former_secret",
-        ),
-        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
-        CheckConstraint(
-            "(title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0 OR phone_id_token)", name="grant"
-        ),
-        # A service has only scopes of services. A site has at least one other scope.
-        CheckConstraint(f"(scopes <@ '{{{','.join(Scope)}}}') = (title IS NULL)", name="scopes"),
-        # A public client cannot prove its name: anybody could start a device's scan in its name, and the phone would
-        # show the wrong site.
-        CheckConstraint("NOT (is_public AND device)", name="is_public"),
-        CheckConstraint(
-            "(id_token_alg IS NULL) = (title IS NULL) AND id_token_alg IN ('RS256', 'ES256')", name="id_token_alg"
-        ),
-        CheckConstraint(
-            "title IS NOT NULL OR NOT (is_public OR near OR user_code)"
-            " AND cardinality(logout_uris) = 0"
-            " AND num_nonnulls(app_id, account_app_id, website_app_id, email_domain) = 0",
-            name="service",
-        ),
-        CheckConstraint("NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near)", name="sso"),
-        CheckConstraint("NOT link OR (cardinality(redirect_uris) > 0 AND NOT near)", name="link"),
-        CheckConstraint("NOT phone_id_token OR ('openid' = ANY (scopes) AND NOT near)", name="phone_id_token"),
-        # Without PKCE and without a secret, whoever gets a code could redeem it.
-        CheckConstraint(
-            "pkce = 'required' OR (pkce = 'optional' AND title IS NOT NULL AND NOT is_public)", name="pkce"
-        ),
-    )
 
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
     """SHA-256 of the secret, which itself is not stored; null if the client is public."""
@@ -203,7 +157,7 @@ class StoredClient(AddedClient, table=True):
     removed_by: str | None = Field(sa_type=Text)
     """The actor who has removed it; null otherwise. A removed client is refused like an unknown one. Its row keeps the
     name from a new client until its last session has ended, so that no session becomes the new one's."""
-    id: UUID = Field(sa_column_kwargs={"server_default": text("gen_random_uuid()")})
+    id: UUID
     """Identifies this client in `deliveries`, even if a later one gets the same name."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, LiteralString
 from uuid import UUID
 
 from pydantic import StringConstraints
-from sqlalchemy import Text, text
+from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 from typing_extensions import TypedDict
@@ -42,8 +42,8 @@ class UserFields(SQLModel):
     nickname: str | None = Field(sa_type=Text)
     avatar_url: str | None = Field(sa_type=Text)
     phone: str | None = Field(sa_type=Text)
-    roles: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": text("'{}'")})
-    status: Literal["active", "disabled"] = Field(sa_type=Text, sa_column_kwargs={"server_default": text("'active'")})
+    roles: list[str] = Field(sa_type=ARRAY(Text))
+    status: Literal["active", "disabled"] = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime | None = Field(sa_type=TIME)
     """Null until an imported user first logs in."""

@@ -5,24 +5,11 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Index,
-    PrimaryKeyConstraint,
-    SmallInteger,
-    Text,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy import Identity as IdentityColumn
+from sqlalchemy import BigInteger, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.core.models import TIME, Event, after_create
-from wxauth.server.core.trail import SENT_TO_SIBLINGS
+from wxauth.server.core.models import TIME
 
 
 class UnplacedEvent(SQLModel, table=True):
@@ -30,7 +17,7 @@ class UnplacedEvent(SQLModel, table=True):
 
     __tablename__ = "events_unplaced"
 
-    number: int = Field(sa_column=Column(BigInteger, IdentityColumn(always=True), primary_key=True))
+    number: int = Field(sa_type=BigInteger, primary_key=True)
     """For each user in the order of commits, because whoever records an event has locked the user until the commit."""
     event_id: UUID
 
@@ -39,9 +26,8 @@ class FeedPlace(SQLModel, table=True):
     """An event's place in the feed for siblings."""
 
     __tablename__ = "feed"
-    __table_args__ = (UniqueConstraint("event_id"), Index(None, "type", "position"))
 
-    position: int = Field(sa_column=Column(BigInteger, IdentityColumn(always=True), primary_key=True))
+    position: int = Field(sa_type=BigInteger, primary_key=True)
     event_id: UUID
     type: str = Field(sa_type=Text)
 
@@ -50,54 +36,10 @@ class SweptPlace(SQLModel, table=True):
     """The last place whose event has been swept. Before the first sweep there is no row."""
 
     __tablename__ = "feed_swept"
-    __table_args__ = (CheckConstraint("is_only", name="is_only"),)
 
-    is_only: bool = Field(primary_key=True, sa_column_kwargs={"server_default": text("true")})
+    is_only: bool = Field(primary_key=True)
     position: int = Field(sa_type=BigInteger)
     event_id: UUID
-
-
-after_create(
-    Event,
-    # A trigger, so that no statement that records an event can omit the feed. A WHEN with these types would be parsed
-    # from its stored form for each statement, which cost a first login 4 %.
-    f"""
-        CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            IF NEW.type IN (
-                {", ".join(f"'{kind.value}'" for kind in SENT_TO_SIBLINGS)}
-            ) THEN
-                INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
-            END IF;
-            RETURN NULL;
-        END
-        $$
-    """,
-    """
-        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events
-            FOR EACH ROW EXECUTE FUNCTION mark_unplaced()
-    """,
-    # A trigger, so that a sweep of events needs no statement for the feed.
-    """
-        CREATE FUNCTION delete_places() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
-            WITH swept AS (
-                DELETE FROM feed USING gone WHERE event_id = gone.id RETURNING position, event_id
-            )
-            INSERT INTO feed_swept (position, event_id)
-            SELECT position, event_id FROM swept ORDER BY position DESC LIMIT 1
-            ON CONFLICT (is_only) DO UPDATE SET position = excluded.position, event_id = excluded.event_id
-             WHERE feed_swept.position < excluded.position;
-            RETURN NULL;
-        END
-        $$
-    """,
-    """
-        CREATE TRIGGER events_delete_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
-            FOR EACH STATEMENT EXECUTE FUNCTION delete_places()
-    """,
-)
 
 
 class WebhookAnswer(SQLModel):
@@ -107,11 +49,10 @@ class WebhookAnswer(SQLModel):
     url: str = Field(sa_type=Text, schema_extra={"examples": ["https://orders.example.com/webhooks/wxauth"]})
     types: list[str] = Field(
         sa_type=ARRAY(Text),
-        sa_column_kwargs={"server_default": text("'{}'")},
         description="Empty: all.",
         schema_extra={"examples": [["user.erased", "user.merged"]]},
     )
-    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    is_enabled: bool
     created_at: datetime = Field(sa_type=TIME)
 
 
@@ -136,11 +77,6 @@ class StoredWebhook(Webhook, table=True):
     """A webhook, with what only its deliveries need."""
 
     __tablename__ = "webhooks"
-    __table_args__ = (
-        UniqueConstraint("name"),
-        CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
-        CheckConstraint("(former_secret IS NULL) = (former_secret_until IS NULL)", name="former_secret"),
-    )
 
     delivered_at: datetime | None = Field(sa_type=TIME)
     """When the webhook last accepted a delivery, to the minute."""
@@ -160,16 +96,15 @@ class DeliveryRow(SQLModel):
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
     """UUIDv7, in the order in which the events got their places."""
     event_id: UUID = Field(
+        primary_key=True,
         description="The `webhook-id` of all attempts.",
         schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
     )
     """For a site, the id of the session."""
     type: str = Field(sa_type=Text, schema_extra={"examples": ["user.merged"]})
     """The public name of the event's type; `logout` for a site."""
-    state: Literal["pending", "delivered", "failed"] = Field(
-        sa_type=Text, sa_column_kwargs={"server_default": text("'pending'")}
-    )
-    attempts: int = Field(sa_column_kwargs={"server_default": text("0")}, schema_extra={"examples": [1]})
+    state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
+    attempts: int = Field(schema_extra={"examples": [1]})
     status: int | None = Field(description="The status of the last answer.", schema_extra={"examples": [500]})
     error: str | None = Field(sa_type=Text, description="Why the last attempt got no answer.")
     next_at: datetime | None = Field(
@@ -189,39 +124,12 @@ class Delivery(DeliveryRow, table=True):
     """
 
     __tablename__ = "deliveries"
-    __table_args__ = (
-        PrimaryKeyConstraint("receiver_id", "event_id"),
-        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
-        CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="next_at"),
-        CheckConstraint("state = 'pending' OR NOT is_leased", name="is_leased"),
-        Index(
-            "deliveries_pending_idx",
-            "receiver_id",
-            "priority",
-            "next_at",
-            postgresql_where=text("state = 'pending'"),
-        ),
-        Index(
-            "deliveries_first_tries_idx",
-            "receiver_id",
-            "user_id",
-            "event_id",
-            postgresql_where=text("attempts = 0 OR attempts = 1 AND is_leased"),
-        ),
-        Index(None, "receiver_id", "state", "id"),
-        {
-            "postgresql_with": {
-                "autovacuum_vacuum_scale_factor": 0.02,
-                "autovacuum_vacuum_insert_scale_factor": 0.02,
-            }
-        },
-    )
 
-    receiver_id: UUID
+    receiver_id: UUID = Field(primary_key=True)
     """The id of a webhook or of a client."""
     user_id: UUID | None
     """The event's user. The first attempts about one user are sent to a receiver one after the other."""
-    is_leased: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    is_leased: bool
     """Whether a process is delivering it. The process has until `next_at`."""
-    priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
+    priority: int = Field(sa_type=SmallInteger)
     """See `Priority` in `events/webhook_rows.py`; the lowest is sent first."""

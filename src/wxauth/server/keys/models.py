@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Text, UniqueConstraint
+from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -34,11 +34,6 @@ class SigningKeyRow(StoredSigningKey, table=True):
     """A signing key. The first one of id_tokens is made for the first site."""
 
     __tablename__ = "signing_keys"
-    __table_args__ = (
-        UniqueConstraint("kid"),
-        CheckConstraint("alg IN ('ES256', 'RS256')", name="alg"),
-        CheckConstraint("retires_at > activates_at", name="retires_at"),
-    )
 
 
 JWKS_MAX_AGE: Final = 300

@@ -6,14 +6,7 @@ from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
 import pydantic
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    DateTime,
-    Index,
-    Text,
-    text,
-)
+from sqlalchemy import BigInteger, DateTime, Text
 from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
@@ -55,7 +48,6 @@ class Refusal(SQLModel):
         schema_extra={"examples": ["0f8fad5bd9cb469fa16570867728950e"]},
     )
     count: int = Field(
-        sa_column_kwargs={"server_default": text("1")},
         description="The number of refusals in this entry: those of this user or network with this `code`, from `at` "
         "to the end of its minute. The other fields are those of the first.",
         schema_extra={"examples": [1]},
@@ -66,20 +58,12 @@ class RefusedLogin(Refusal, table=True):
     """A refused login."""
 
     __tablename__ = "refusals"
-    __table_args__ = (
-        Index(None, "request_id"),
-        Index(None, "user_id", "id", postgresql_where=text("user_id IS NOT NULL")),
-        Index(None, "code", "id"),
-        Index(None, "app_id", "id", postgresql_where=text("app_id IS NOT NULL")),
-        Index(None, "network", "id", postgresql_where=text("network IS NOT NULL")),
-    )
 
 
 class HourlyNumbers(SQLModel, table=True):
     """The counts of one process in one hour. An old hour has one row, with the process id `SUMS`."""
 
     __tablename__ = "hourly_numbers"
-    __table_args__ = (CheckConstraint("new_users >= 0 AND logins >= 0", name="numbers"),)
 
     hour: datetime = Field(sa_type=DateTime(timezone=True), primary_key=True)
     process: UUID = Field(primary_key=True)

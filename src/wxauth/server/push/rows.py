@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import CheckConstraint, Index
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
@@ -21,11 +20,6 @@ class PushMessage(SQLModel, table=True):
     """
 
     __tablename__ = "push_messages"
-    __table_args__ = (
-        CheckConstraint("octet_length(digest) = 32", name="digest"),
-        CheckConstraint("octet_length(content) = 32", name="content"),
-        Index(None, "kept_until"),
-    )
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
     """SHA-256 of app_id, timestamp and nonce; or of app_id and what identifies the message."""

@@ -35,8 +35,6 @@ BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 """The doors that prove who uses this browser. A typed code may have been read out to somebody elsewhere, and WeChat's
 page on a computer shows nobody which browser it logs in."""
-WITH_GRANT: Final = tuple(door for door in Door if door is not Door.PHONE)
-"""The doors that make a grant, which the site redeems."""
 
 AMR: Final[Mapping[Door, str]] = {
     Door.SCAN: "wechat_scan",

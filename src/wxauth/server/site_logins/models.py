@@ -14,21 +14,17 @@ got one.
 All secrets are stored as hashes, except a number to type, which is sealed.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Column, Computed, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME, after_create, of_identity
-from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, MAX_WRONG_NUMBERS, SCAN_LASTS, WITH_GRANT, Door
-
-_WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
-"""The doors at which no session of a phone approves."""
+from wxauth.server.core.models import TIME
+from wxauth.server.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, Door
 
 
 class Stage(StrEnum):
@@ -51,10 +47,6 @@ class Stage(StrEnum):
 
 OPEN: Final = (Stage.ASKED, Stage.CLAIMED)
 """The stages in which the person has not decided yet."""
-
-
-def _one_of(column: str, values: Iterable[StrEnum]) -> str:
-    return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
 
 
 class RequestFields(SQLModel):
@@ -113,16 +105,16 @@ class SiteLoginFields(RequestFields):
     """The hash of that cookie; of a press, too."""
     query: str | None = Field(default=None, sa_type=Text)
     """The parameters of the request on a page that shows a person: the press checks them again."""
-    presses: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    presses: int = 0
     """How often the browser has opened WeChat's page; of a link, its number among those of its page."""
-    wrong_numbers: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    wrong_numbers: int = 0
     """How many wrong numbers have been typed in the browser."""
     pressed_on: UUID | None = Field(default=None)
     """The row of the page whose button was pressed; null if this is no press."""
 
     # A device (RFC 8628).
     device_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    poll_interval: int = Field(default=2, sa_column_kwargs={"server_default": text("2")})
+    poll_interval: int = 2
     """Seconds between two polls."""
     polled_at: datetime | None = Field(default=None, sa_type=TIME)
     """Null before the first poll."""
@@ -187,77 +179,23 @@ class SiteLoginFields(RequestFields):
         return self.browser_hash is not None
 
 
-def _unique(column: str) -> Index:
-    return Index(None, column, unique=True, postgresql_where=text(f"{column} IS NOT NULL"))
-
-
 class StoredSiteLogin(SiteLoginFields, table=True):
     """A login to a site, by any door."""
 
-    site: str | None = Field(
-        sa_column=Column(
-            Text, Computed("CASE WHEN client_name IS NULL THEN client_id ELSE NULL::text END", persisted=True)
-        )
-    )
-    """The client, if it is registered: its removal deletes the row."""
+    site: str | None = Field(sa_type=Text)
+    """The client, if it is registered, which PostgreSQL fills in: its removal deletes the row."""
 
     __tablename__ = "site_logins"
-    __table_args__ = (
-        ForeignKeyConstraint(["site"], ["clients.name"], ondelete="CASCADE"),
-        of_identity(),
-        CheckConstraint("client_name IS NULL OR resource IS NOT NULL", name="client_name"),
-        CheckConstraint(_one_of("stage", Stage), name="stage"),
-        CheckConstraint(_one_of("door", WITH_GRANT), name="door"),
-        CheckConstraint("response_mode IN ('query', 'form_post')", name="response_mode"),
-        CheckConstraint("expires_at >= created_at", name="expires_at"),
-        CheckConstraint("kept_until >= expires_at", name="kept_until"),
-        CheckConstraint("query IS NULL OR browser_login_id IS NOT NULL", name="query"),
-        CheckConstraint("(stage = 'asked' AND claimed_at IS NULL) OR door IS NOT NULL", name="stage_door"),
-        CheckConstraint("num_nulls(login_code_hash, number) IN (0, 2)", name="number"),
-        CheckConstraint("outcome IS NULL OR wechat_code_hash IS NOT NULL", name="outcome"),
-        CheckConstraint(
-            "openid IS NULL OR num_nulls(app_id, door, authenticated_at, authenticated_by, granted_until) = 0",
-            name="openid",
-        ),
-        # By every other door, a session of the phone approves, and the login ends with it.
-        CheckConstraint(
-            f"openid IS NULL OR ({_one_of('door', _WITHOUT_PHONE)}) = (claimed_session_id IS NULL)",
-            name="claimed_session_id",
-        ),
-        CheckConstraint(f"door <> '{Door.SSO}' OR browser_login_id IS NOT NULL", name="browser_login_id"),
-        CheckConstraint("num_nulls(code_hash, code_expires_at) IN (0, 2)", name="code"),
-        CheckConstraint("(stage = 'redeemed') = (session_id IS NOT NULL)", name="session_id"),
-        Index(None, "site"),
-        Index(None, "kept_until"),
-        Index(None, "app_id", "openid", postgresql_where=text("openid IS NOT NULL")),
-        Index(None, "pressed_on", postgresql_where=text("pressed_on IS NOT NULL")),
-        # For erasures: what the person has approved is found by the identity.
-        Index(None, "hinted_user_id", postgresql_where=text("hinted_user_id IS NOT NULL")),
-        Index(
-            None,
-            "claimed_session_id",
-            postgresql_where=text("openid IS NULL AND claimed_session_id IS NOT NULL"),
-        ),
-        *map(_unique, ("page_hash", "device_code_hash", "scene_hash", "user_code_hash", "state_hash", "code_hash")),
-    )
 
 
 class ScanPicture(SQLModel, table=True):
     """The picture of a code to scan, made on first request."""
 
     __tablename__ = "scan_pictures"
-    __table_args__ = (
-        ForeignKeyConstraint(["login_id"], ["site_logins.id"], ondelete="CASCADE"),
-        CheckConstraint("content_type IN ('image/jpeg', 'image/png')", name="content_type"),
-        CheckConstraint("octet_length(content) BETWEEN 1 AND 2097152", name="content"),
-    )
 
     login_id: UUID = Field(primary_key=True)
     content_type: str = Field(sa_type=Text)
     content: bytes = Field(sa_type=BYTEA)
-
-
-after_create(ScanPicture, "ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")  # already compressed
 
 
 class BrowserLogin(SQLModel, table=True):
@@ -267,14 +205,6 @@ class BrowserLogin(SQLModel, table=True):
     """
 
     __tablename__ = "browser_logins"
-    __table_args__ = (
-        of_identity(),
-        UniqueConstraint("cookie_hash"),
-        CheckConstraint("octet_length(cookie_hash) = 32", name="cookie_hash"),
-        Index(None, "app_id", "openid"),
-        Index(None, "authenticated_at"),
-        Index(None, "browser_hash"),
-    )
 
     id: UUID = Field(primary_key=True)
     browser_hash: bytes = Field(sa_type=BYTEA)
@@ -290,7 +220,7 @@ class BrowserLogin(SQLModel, table=True):
     """When the person last proved who they are."""
     authenticated_by: str = Field(sa_type=Text)
     """How they did, as a value of `amr` (RFC 8176)."""
-    codes_at: list[datetime] = Field(sa_type=ARRAY(TIME), sa_column_kwargs={"server_default": text("'{}'")})
+    codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
     """When the codes of the last minute were made without a proof."""
 
 
@@ -298,11 +228,6 @@ class BrowserLoginSite(SQLModel, table=True):
     """A site that a browser's login has given a code: the person knows that it learns their name."""
 
     __tablename__ = "browser_login_sites"
-    __table_args__ = (
-        ForeignKeyConstraint(["browser_login_id"], ["browser_logins.id"], ondelete="CASCADE"),
-        ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
-        Index(None, "client_id"),
-    )
 
     browser_login_id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text, primary_key=True)
