@@ -65,9 +65,6 @@ class Mover:
         assert (counts.refused, await self.export()) == (0, exported), self.messages
         return counts
 
-    async def verify_numbers(self) -> None:
-        """As if everybody had just verified the number that they have."""
-        await self.stage.rows.execute("UPDATE users SET phone_verified_at = now()")
 
     async def users(self) -> list[dict[str, Any]]:
         return [dict(row) for row in await self.stage.rows.fetch("SELECT * FROM users ORDER BY created_at, id")]

@@ -78,6 +78,7 @@ async def test_other_ids_stay_as_they_are(mover: Mover) -> None:
         "李雷",
         "{vip",
         "0x1f",
+        *("1", "7", "11", "222", "5555555", "1" * 12, "00000000-0000-0000-0000-000000000001", "5e" + "1" * 22),
     ]
     lines = [{**ALICE, "openid": f"{OPENID[:-2]}{n:02}", "external_id": value} for n, value in enumerate(good)]
     assert await mover.import_lines(*lines) == (len(good) - 1, 0, 0, 1)
