@@ -166,7 +166,7 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
     ),
     # 2. One person.
     "a unionid of two users": (changed("identities", 1, user_id=BOB), BOB, "is"),
-    "a row of an identity that is another's": (changed("sessions", user_id=BOB), OPEN, "which is another's"),
+    "a row of an identity that is another's": (changed("sessions", user_id=BOB), BOB, "which is another's"),
     "a person of two users": (
         both(changed("identities", 1, user_id=BOB, unionid=None), was_asked(ELSEWHERE)),
         *("alice", "is 2 users"),
@@ -278,4 +278,3 @@ def test_a_user_who_is_not_found_may_be_gone_with_an_account_that_was_closed_unk
     closed.user_id = None
     add(found, closed)
     assert [fault for fault in check(found) if "is not found" in fault.text] == []
-

@@ -65,7 +65,6 @@ class Mover:
         assert (counts.refused, await self.export()) == (0, exported), self.messages
         return counts
 
-
     async def users(self) -> list[dict[str, Any]]:
         return [dict(row) for row in await self.stage.rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
 

@@ -751,4 +751,3 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(album: Alb
     assert [row[0] for row in owners] == ([] if holder_has == "a URL" else [user["id"]])
     await leave(album.stage.client, linked)
     assert await album.stage.number("avatars") == 0
-

@@ -22,7 +22,6 @@ from wxauth.server.outbound.transport import HttpTransport
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
-"""An address without a route."""
 
 Address = tuple[Any, ...]
 
@@ -183,7 +182,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
     tls = authority.trusted() if is_trusted else None
     async with Upstream(OK, tls=authority.server(*hosts, days=days)) as upstream, transport(tls=tls) as way:
         failure = await ask_and_fail(way, upstream.url, httpx.ConnectError)
-        assert any(part in str(failure) for part in reason.split("|"))
+        assert reason in str(failure)
         assert upstream.requests == []
 
 
