@@ -106,6 +106,9 @@ async def test_without_a_status_one_may_be_changed_and_the_other_stays(stage: St
     await root.change(alice, reason="more spam")
     assert len(await bans_in(root, alice)) == 3
     assert not (await root.change(alice, status="active")).keys() & {"reason", "until"}
+    longest = "封" * 500
+    assert (await root.change(alice, status="disabled", reason=longest))["reason"] == longest
+    assert (await root.change(alice, status="disabled", reason=" ")).get("reason") is None
 
 
 @swept(
@@ -117,7 +120,6 @@ async def test_without_a_status_one_may_be_changed_and_the_other_stays(stage: St
         ({"status": "disabled", "until": "2001-01-01T00:00:00Z"}, "until"),
         ({"status": "disabled", "until": "2026-11-20T08:00:00Z"}, "until"),  # which is now
         ({"status": "disabled", "until": "2099-01-01T00:00:00"}, "until"),
-        ({"status": "disabled", "until": 4070908800}, "until"),
         ({"status": "disabled", "until": "4070908800"}, "until"),
         ({"status": "disabled", "until": "9999-12-31T23:59:59-23:59"}, "until"),
     ],
@@ -126,12 +128,6 @@ async def test_an_invalid_or_ended_ban_is_refused(root: Admin, alice: str, chang
     refused = await root.ask("PATCH", f"/users/{alice}", json=change)
     assert [error["field"] for error in problem_of(refused, "invalid_request", 422)["errors"]] == [field]
     assert (await root.read(f"/users/{alice}"))["status"] == "active"
-
-
-async def test_the_longest_reason_is_kept_whole(root: Admin, alice: str) -> None:
-    reason = "封" * 500
-    assert (await root.change(alice, status="disabled", reason=reason))["reason"] == reason
-    assert (await root.change(alice, status="disabled", reason=" ")).get("reason") is None
 
 
 async def test_two_replicas_lift_a_ban_once(stage: Stage, root: Admin) -> None:

@@ -86,18 +86,6 @@ async def merges(seen: Stage) -> list[tuple[str, str, str]]:
 # By number.
 
 
-async def test_the_number_of_who_is_leaving_merges_nobody(make_phone: MakePhone) -> None:
-    phone = await make_phone(phone_policy="link", erasure_grace_days=7)
-    alice = await phone.enter()
-    await phone.verify(alice)
-    assert (await leave(phone.stage.client, alice)).status_code == 202
-    before = await phone.stage.rows.fetchrow("SELECT * FROM users")
-    newcomer = await phone.enter(app_id=SECOND)
-    problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
-    assert await phone.stage.rows.fetchrow("SELECT * FROM users WHERE erase_at IS NOT NULL") == before
-    assert await merges(phone.stage) == []
-
-
 async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPrograms) -> None:
     alice = await phone.enter(nickname="Alice")
     await phone.verify(alice)
@@ -142,6 +130,7 @@ IDENTITY = (
 PROTECTED = {
     "who has a role": HOLDER.format("roles = '{editor}'"),
     "who is banned": HOLDER.format("status = 'disabled'"),
+    "who is leaving": HOLDER.format("erase_at = now() + interval '7 days'"),
     "who verified it long ago": HOLDER.format("phone_verified_at = phone_verified_at - interval '61 days'"),
     "by who came before": NEWCOMER.format("created_at = created_at - interval '25 hours'"),
     "by an administrator": NEWCOMER.format("roles = '{admin}'"),

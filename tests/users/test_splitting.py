@@ -126,17 +126,6 @@ async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(crowd: Crow
     ]
 
 
-async def test_identities_with_one_unionid_leave_together(crowd: Crowd) -> None:
-    alice = await crowd.log_in("alice", unionid="union-alice")
-    bob = await crowd.log_in("bob", OTHER_APP, unionid="union-bob")
-    await crowd.log_in("bob", THIRD_APP, unionid="union-bob")
-    await crowd.merge(bob, alice)
-    answer = await crowd.split(alice, bob)
-    assert openids(answer["new_user"]) == ["openid-a3-bob", "openid-b2-bob"]
-    assert [answer[name]["unionid"] for name in ("user", "new_user")] == ["union-alice", "union-bob"]
-    assert answer["new_user"]["id"] == id_of(bob)
-
-
 async def test_an_identity_that_came_after_the_merge_gets_a_new_id(crowd: Crowd) -> None:
     alice = await crowd.log_in("alice", unionid="union-alice")
     bob = await crowd.log_in("bob", OTHER_APP, unionid="union-bob")
@@ -144,6 +133,7 @@ async def test_an_identity_that_came_after_the_merge_gets_a_new_id(crowd: Crowd)
     await crowd.log_in("bob", THIRD_APP, unionid="union-bob")
     answer = await crowd.split(alice, bob)
     assert openids(answer["new_user"]) == ["openid-a3-bob", "openid-b2-bob"]
+    assert [answer[name]["unionid"] for name in ("user", "new_user")] == ["union-alice", "union-bob"]
     assert answer["new_user"]["id"] not in (id_of(bob), id_of(alice))
     assert ("former_ids" in answer["user"], answer["new_user"]["former_ids"]) == (False, [id_of(bob)])
     assert (await crowd.read(bob))["id"] == answer["new_user"]["id"]
@@ -199,7 +189,7 @@ def shown(user: Body) -> tuple[object, ...]:
 NOTHING = (None, None, None, None, 0)
 
 
-async def test_a_split_gives_back_all_that_a_merge_has_brought(crowd: Crowd) -> None:
+async def test_a_split_gives_back_all_that_a_merge_has_brought_and_siblings_learn_it(crowd: Crowd) -> None:
     alice, bob = await crowd.log_in("alice"), await crowd.log_in_with_all("bob", OTHER_APP)
     await crowd.give(bob, phone=NUMBER, phone_verified_at=crowd.stage.clock(), external_id="10023", roles=["editor"])
     merged = (await crowd.merge(bob, alice)).json()
@@ -209,16 +199,6 @@ async def test_a_split_gives_back_all_that_a_merge_has_brought(crowd: Crowd) -> 
     assert answer["new_user"]["avatar_url"] == "https://a.test/bob.png"
     assert (shown(answer["user"]), answer["user"]["avatar_url"]) == (NOTHING, None)
     assert [answer[name]["roles"] for name in ("user", "new_user")] == [["editor"], []]
-    there = await crowd.log_in("bob", OTHER_APP)
-    assert (there["user"]["external_id"], there["user"]["consents_due"]) == ("10023", [])
-    assert len((await crowd.log_in("alice"))["user"]["consents_due"]) == 1
-
-
-async def test_siblings_learn_what_a_user_has_lost_by_a_split(crowd: Crowd) -> None:
-    alice, bob = await crowd.log_in("alice"), await crowd.log_in_with_all("bob", OTHER_APP)
-    await crowd.give(bob, phone=NUMBER)
-    await crowd.merge(bob, alice)
-    await crowd.split(alice, bob)
     told = await crowd.recorded(
         *("user.split", "user.phone_removed", "user.phone_bound", "user.profile_changed"),
         *("consent.given", "consent.withdrawn"),
@@ -231,6 +211,9 @@ async def test_siblings_learn_what_a_user_has_lost_by_a_split(crowd: Crowd) -> N
         ("user.phone_bound", id_of(bob), {}),
         ("consent.given", id_of(bob), {"document": "privacy", "version": "1"}),
     ]
+    there = await crowd.log_in("bob", OTHER_APP)
+    assert (there["user"]["external_id"], there["user"]["consents_due"]) == ("10023", [])
+    assert len((await crowd.log_in("alice"))["user"]["consents_due"]) == 1
 
 
 async def test_the_user_who_remained_takes_their_own_along(crowd: Crowd) -> None:
@@ -422,21 +405,17 @@ async def test_each_of_several_merged_users_gets_back_their_own_ban_unless_it_ha
     assert told[-3:] == [("user.banned", id_of(carol)), ("user.unbanned", id_of(alice)), ("user.banned", id_of(bob))]
 
 
-async def test_something_of_the_user_must_be_left(crowd: Crowd) -> None:
-    alice = await crowd.log_in("alice", unionid="union-alice")
+async def test_only_the_users_own_identity_is_split_off_and_something_must_be_left(crowd: Crowd) -> None:
+    alice, bob = await crowd.log_in("alice", unionid="union-alice"), await crowd.log_in("bob")
     await crowd.log_in("alice", OTHER_APP, unionid="union-alice")
-    problem_of(await crowd.ask_split(alice, alice), "split_refused", 409)
-    bob = await crowd.log_in("bob")
-    problem_of(await crowd.ask_split(bob, bob), "split_refused", 409)
-
-
-async def test_only_the_users_own_identity_can_be_split_off(crowd: Crowd) -> None:
-    alice, bob, carol = [await crowd.log_in(person) for person in ("alice", "bob", "carol")]
+    carol = await crowd.log_in("carol")
     await crowd.give(carol, external_id="7")
+    problem_of(await crowd.ask_split(alice, alice), "split_refused", 409)
+    problem_of(await crowd.ask_split(bob, bob), "split_refused", 409)
     await crowd.merge(bob, alice)
     problem_of(await crowd.ask_split(alice, carol), "split_refused", 409)
     problem_of(await crowd.ask_split(alice, bob, external_id="7"), "split_refused", 409)
-    assert openids(await crowd.read(alice)) == ["openid-a1-alice", "openid-a1-bob"]
+    assert openids(await crowd.read(alice)) == ["openid-a1-alice", "openid-a1-bob", "openid-b2-alice"]
     nobody = {"user": {"id": "01900000-0000-7000-8000-0000000000ff"}}
     problem_of(await crowd.ask_split(nobody, carol), "not_found", 404)
 
@@ -462,12 +441,6 @@ async def test_a_late_unionid_merges_nobody_again_unless_an_operator_does(crowd:
     assert (id_of(again), again["user"]["unionid"]) == (id_of(carol), "union-1")
 
 
-async def test_a_split_user_may_have_a_unionid_of_their_own(crowd: Crowd) -> None:
-    alice, bob = await crowd.merged(unionid="union-1")
-    await crowd.split(alice, bob)
-    assert id_of(await crowd.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob)
-
-
 async def test_a_split_user_is_no_snapshots_where_these_are_known(crowd: Crowd) -> None:
     alice, bob = await crowd.merged(unionid="union-1")
     await crowd.split(alice, bob)
@@ -475,6 +448,7 @@ async def test_a_split_user_is_no_snapshots_where_these_are_known(crowd: Crowd) 
     login = Login(**whose, expires_in=None, may_sign_up=True, may_be_snapshot=True)
     entered = await record_login(crowd.stage.services.database, login, now=crowd.stage.clock())
     assert str(entered.user.id) == id_of(bob)
+    assert id_of(await crowd.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob), "by one of their own"
 
 
 # Many at once.

@@ -132,18 +132,13 @@ async def test_a_link_opens_the_console_for_support(stage: Stage, root: Admin, s
     assert str(made.user_id) == root.id
 
 
-async def test_the_console_closes_when_the_role_is_lost(stage: Stage, root: Admin, sue: Admin) -> None:
-    session = await opened(stage, sue.id)
-    await root.change(sue.id, roles=["editor"])
-    problem_of(await root.client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
-    problem_of(await root.client.put("/admin/session", headers={"X-Wxauth-Console": "1"}), "session_revoked", 400)
-    with pytest.raises(NoLink, match="neither admin nor support"):
-        await make_link(stage.services.database, UUID(sue.id), now=stage.clock())
-
-
-async def test_an_administrator_who_is_made_support_must_log_in_again(stage: Stage, root: Admin) -> None:
+async def test_the_console_closes_with_each_loss_of_a_role(stage: Stage, root: Admin) -> None:
     other: Any = (await stage.login("other"))["user"]["id"]
     await set_roles(stage.rows, "admin", "support", user_id=other)
-    session = await opened(stage, other)
-    await root.change(other, roles=["support"])
-    problem_of(await stage.client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
+    for roles in (["support"], ["editor"]):
+        session = await opened(stage, other)
+        await root.change(other, roles=roles)
+        problem_of(await stage.client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
+        problem_of(await stage.client.put("/admin/session", headers={"X-Wxauth-Console": "1"}), "session_revoked", 400)
+    with pytest.raises(NoLink, match="neither admin nor support"):
+        await make_link(stage.services.database, UUID(other), now=stage.clock())
