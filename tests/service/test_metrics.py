@@ -110,7 +110,7 @@ async def test_requests_are_counted_by_method_route_and_status_and_refused_ones_
 
 
 @pytest.mark.no_database
-async def test_series_exist_before_the_first_count(client: Client) -> None:
+async def test_series_exist_before_the_first_count_and_without_a_database(client: Client) -> None:
     scraped = await scrape(client)
     assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok") == 0
     assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"], outcome="new") == 0
@@ -123,6 +123,7 @@ async def test_series_exist_before_the_first_count(client: Client) -> None:
         assert scraped("wxauth_requests_total", method="POST", route="/v1/login", status=status) == 0
     assert scraped("wxauth_requests_total", method="POST", route="/v1/logout", status="204") == 0
     assert scraped("wxauth_build_info", version=__version__) == 1
+    assert scraped("wxauth_sessions") is scraped("wxauth_signing_key_age_seconds") is None, "which a database has"
 
 
 async def test_open_sessions_are_counted(stage: Stage) -> None:
@@ -155,14 +156,6 @@ async def test_the_age_of_the_signing_key_is_a_metric(stage: Stage) -> None:
     assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3600
     stage.clock.advance(seconds=10)
     assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3610
-
-
-@pytest.mark.slow
-async def test_without_a_database_the_other_metrics_remain(offline_client: Client) -> None:
-    scraped = await scrape(offline_client)
-    assert scraped("wxauth_logins_total") == 0
-    assert scraped("wxauth_sessions") is None
-    assert scraped("wxauth_signing_key_age_seconds") is None
 
 
 async def test_no_label_identifies_a_person(stage: Stage) -> None:

@@ -101,14 +101,9 @@ async def test_data_encrypted_before_or_after_a_login_on_another_phone_decrypts(
     assert [(await each.decrypt(after)).status_code for each in phones] == [200, 200]
 
 
-async def test_a_later_login_to_another_app_does_not_count(phone: DataPhone) -> None:
+async def test_a_session_whose_own_key_is_gone_uses_the_newest_of_its_app(phone: DataPhone) -> None:
     await phone.another()
     await phone.another(app_id=OTHER_APP_ID)
-    assert (await phone.decrypt(phone.tap())).status_code == 200
-
-
-async def test_a_session_whose_own_key_is_gone_uses_the_newest(phone: DataPhone) -> None:
-    await phone.another()
     await phone.stage.rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.tokens["session_id"])
     assert (await phone.decrypt(phone.tap())).status_code == 200
 

@@ -57,12 +57,6 @@ async def test_a_path_without_control_characters_is_accepted(offline_client: Cli
         problem_of(await offline_client.get(path), "not_found", 404)
 
 
-async def test_a_refused_path_is_logged_on_one_line(offline_client: Client, log_lines: LogLines) -> None:
-    await offline_client.get("/metrics%0a", headers={"X-Request-ID": "r-1"})
-    [line] = [line for line in log_lines() if line["event"] == "request_refused"]
-    assert (line["path"], line["code"], line["request_id"]) == ("/metrics\n", "invalid_request", "r-1")
-
-
 @pytest.mark.slow
 async def test_a_content_length_has_256_digits_at_most(offline_client: Client, log_lines: LogLines) -> None:
     for digits in ("0" * 257, "0" * 5000):
