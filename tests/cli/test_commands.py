@@ -37,7 +37,7 @@ from tests.processes import (
     until,
     users_of,
 )
-from tests.programs import needs
+from tests.programs import needs, output_of
 from tests.world import LogIn, Rows, Server, bearer
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
@@ -157,14 +157,9 @@ def printed(dev: Server, heading: str) -> str:
 
 def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Server) -> None:
     needs("curl")
-    done = subprocess.run(
-        ["sh", "-e", "-c", printed(dev, "Log in as alice") + printed(dev, "Use the token")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    tokens, end = json.JSONDecoder().raw_decode(done.stdout)
-    me = json.loads(done.stdout[end:])
+    answers = output_of("sh", "-ec", printed(dev, "Log in as alice") + printed(dev, "Use the token"))
+    tokens, end = json.JSONDecoder().raw_decode(answers)
+    me = json.loads(answers[end:])
     assert tokens["token_type"] == "Bearer"
     assert (me["id"], me["openid"]) == (tokens["user"]["id"], tokens["user"]["openid"])
 
@@ -173,8 +168,7 @@ def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(de
     needs("curl")
     tokens = dev.log_in("alice")
     lines = printed(dev, "Become an administrator") + printed(dev, "Open the console without a phone")
-    done = subprocess.run(["sh", "-e", "-c", lines], capture_output=True, text=True, check=True)
-    assert f"http://127.0.0.1:{dev.port}/admin/#link=" in done.stdout
+    assert f"http://127.0.0.1:{dev.port}/admin/#link=" in output_of("sh", "-ec", lines)
     assert dev.client.get("/v1/admin/users", headers=bearer(tokens)).status_code == 200
 
 
@@ -182,8 +176,7 @@ def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server,
     command = dev_folder / ".wxauth" / "wxauth"
     assert stat.S_IMODE(command.stat().st_mode) == 0o700
     assert f"{command} --help" in printed(dev, "Every other command")
-    usage = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
-    assert usage.startswith("Usage: wxauth ")
+    assert output_of(command, "--help").startswith("Usage: wxauth ")
     done = subprocess.run([command, "check"], capture_output=True, text=True, check=False)
     assert (done.returncode, "BAD" in done.stdout) == (0, False), done.stdout
     apps = json.loads(subprocess.check_output([command, "apps", "list", "--json"]))["items"]
@@ -490,21 +483,17 @@ def test_sighup_changes_nothing_if_the_key_cannot_be_checked(serve: Serve, empty
 
 
 @on_linux
-def test_a_sighup_gives_a_waiting_service_another_database(settings: dict[str, str], folder: Path) -> None:
-    nobody = f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth"
-    url, port = settings.pop("WXAUTH_DATABASE_URL"), free_port()
-    (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={nobody}\n")
-    command = Running(WXAUTH, "serve", cwd=folder, env=settings | {"WXAUTH_PORT": str(port)})
-    service = Server(command, port)
-    with command, service.client:
-        until(lambda: service.has_started)
-        assert service.get("/.well-known/jwks.json").status_code == 503
-        first = service.workers()
-        (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={url}\n")
-        command.process.send_signal(signal.SIGHUP)
-        until(lambda: service.workers() and not service.workers() & first)
-        assert service.get("/.well-known/jwks.json").status_code == 200
-        assert command.end(signal.SIGTERM) == 0
+def test_a_sighup_gives_a_waiting_service_another_database(serve: Serve) -> None:
+    url = serve.settings.pop("WXAUTH_DATABASE_URL")
+    serve.write(DATABASE_URL=f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth")
+    service = serve()
+    assert service.get("/.well-known/jwks.json").status_code == 503
+    first = service.workers()
+    serve.write(DATABASE_URL=url)
+    service.command.process.send_signal(signal.SIGHUP)
+    until(lambda: service.workers() and not service.workers() & first)
+    assert service.get("/.well-known/jwks.json").status_code == 200
+    assert service.command.end(signal.SIGTERM) == 0
 
 
 def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(serve: Serve) -> None:
@@ -572,9 +561,8 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
     service = serve()
     for workers in ("1", "2"):
         env = serve.settings | {"WXAUTH_PORT": str(service.port), "WXAUTH_WORKERS": workers}
-        failed = run("serve", cwd=serve.folder, env=env)
-        assert failed.returncode == 1
-        assert failed.stderr == f"127.0.0.1:{service.port} is in use already: set another WXAUTH_PORT\n"
+        failed = refusal("serve", cwd=serve.folder, env=env)
+        assert failed == f"127.0.0.1:{service.port} is in use already: set another WXAUTH_PORT\n"
 
 
 @on_linux
@@ -583,8 +571,7 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
     [("dev", "authlib", "run scripts/dev in a clone"), ("serve", "fastapi", 'pip install "wxauth[server]"')],
 )
 def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: str, missing: str, mend: str) -> None:
-    ports = ["--port", str(free_port()), "--wechat-port", str(free_port())] if command == "dev" else []
-    arguments = ["wxauth", command, *ports]
+    arguments = ["wxauth", command, *(free_ports() if command == "dev" else ())]
     anew = ("wxauth.server.dev", "wxauth.server.cli.serve", "wxauth.server.service", missing)
     program = (
         f"import sys; [sys.modules.pop(name) for name in [*sys.modules] if name.startswith({anew})];"
@@ -655,7 +642,6 @@ def test_an_impossible_migration_is_one_line(database_url: str, tmp_path: Path, 
 # secret, openapi, and how they are called
 
 
-@pytest.mark.process
 def test_an_encoding_that_lacks_characters_is_one_line() -> None:
     env = environment(PYTHONIOENCODING="latin-1", LC_ALL="C")
     done = subprocess.run([sys.executable, "-m", "wxauth", "openapi"], env=env, capture_output=True, check=False)

@@ -19,9 +19,9 @@ from wxauth.server.users.search_rows import UsersQuery
 pytestmark = pytest.mark.no_database
 
 
-def every_command(command: click.Command = main, *names: str) -> Iterator[tuple[str, ...]]:
-    """The names of a command and of all its subcommands."""
-    yield names
+def every_command(command: click.Command = main, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command and all its subcommands, with their names."""
+    yield names, command
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
@@ -32,7 +32,7 @@ def every_command(command: click.Command = main, *names: str) -> Iterator[tuple[
 
 def test_help_explains_each_command() -> None:
     with Sweep() as sweep:
-        for names in every_command():
+        for names, _ in every_command():
             with sweep.case("wxauth", *names):
                 done = CliRunner().invoke(main, [*names, "--help"])
                 assert done.exit_code == 0
@@ -57,11 +57,7 @@ def test_help_explains_each_command() -> None:
     ],
 )
 def test_a_command_takes_each_field_of_its_operation(words: str, body: type[BaseModel]) -> None:
-    command: click.Command | None = main
-    for name in words.split():
-        assert isinstance(command, click.Group)
-        _, command, _ = command.resolve_command(click.Context(command), [name])
-    assert command
+    command = dict(every_command())[tuple(words.split())]
     taken = {{"no_check": "check_", "disabled": "is_enabled"}.get(it.name or "", it.name) for it in command.params}
     fixed = {"kind", "is_public"} if words.endswith("set") else {"name", "app_secret"}
     assert body.model_fields.keys() - fixed <= taken
@@ -69,7 +65,6 @@ def test_a_command_takes_each_field_of_its_operation(words: str, body: type[Base
 
 @pytest.mark.parametrize("group", [main, users], ids=["wxauth", "users"])
 def test_the_list_of_commands_shows_each_commands_own_help_line(group: click.Group) -> None:
+    commands = dict(every_command(group))
     for name, shown in group.commands.items():
-        _, command, _ = group.resolve_command(click.Context(group), [name])
-        assert command
-        assert shown.get_short_help_str(limit=200) == command.get_short_help_str(limit=200)
+        assert shown.get_short_help_str(limit=200) == commands[name,].get_short_help_str(limit=200)

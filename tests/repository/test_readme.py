@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI
 
 from scripts.write_docs import INDEX, WHOLE, index, whole
 from scripts.write_settings import EXAMPLE, GUIDES, differences, example
+from tests.cli.test_help import every_command
 from tests.conftest import NOWHERE, SETTINGS
 from tests.docs import DOCS, ROOT, both_languages, code_blocks, failures, openapi, table
 from tests.fakes import SECRET_KEY
@@ -21,7 +22,6 @@ from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
 from wxauth.guard import BearerGuard, Principal
 from wxauth.problems import Language
-from wxauth.server.cli import main
 from wxauth.server.core.settings import PREFIX, Settings, settings_from
 from wxauth.server.dev.banner import welcome
 from wxauth.server.dev.run import HOME
@@ -133,18 +133,15 @@ def test_the_table_of_commands_has_every_command(language: str) -> None:
     shown = [
         name for row in table(DOCS / f"commands{language}.md", "command|命令") for name in re.findall("`(.*?)`", row[0])
     ]
-    assert sorted(shown) == sorted(commands(main, "wxauth"))
+    assert sorted(shown) == sorted(commands())
 
 
-def commands(command: click.Command, name: str) -> list[str]:
-    if not isinstance(command, click.Group):
-        return [name]
-    found = [command.resolve_command(click.Context(command), [word]) for word in command.commands]
-    return [line for word, child, _ in found if child for line in commands(child, f"{name} {word}")]
+def commands() -> list[str]:
+    return [" ".join(["wxauth", *names]) for names, it in every_command() if not isinstance(it, click.Group)]
 
 
 def test_the_commands_that_pages_name_exist() -> None:
-    known = set(commands(main, "wxauth"))
+    known = set(commands())
     for page in PAGES:
         code = "\n".join(re.findall(r"^```sh\n.*?^```$|`[^`\n]+`", page.read_text(), re.MULTILINE | re.DOTALL))
         for words in re.findall(r"(?<!\.\./)\bwxauth [a-z]+(?: [a-z-]+)?", code):
