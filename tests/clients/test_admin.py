@@ -196,14 +196,13 @@ async def test_a_clients_scopes_are_replaced(desk: Desk) -> None:
 
 
 @pytest.mark.requirement("asvs-13.2.1")
-async def test_a_renewed_secret_refuses_the_former_one_at_once_if_asked(desk: Desk) -> None:
-    former, renewed = (await desk.add())["client_secret"], (await desk.renew(at_once=True))["client_secret"]
-    assert (await desk.listed())[0]["former_secret_until"] is None
-    assert [await is_admitted(desk, secret) for secret in (former, renewed)] == [False, True]
-
-
-async def test_a_renewed_secret_leaves_the_former_one_a_day(desk: Desk, clock: Clock, login: LogIn) -> None:
-    former, renewed = (await desk.add())["client_secret"], (await desk.renew())["client_secret"]
+async def test_of_renewed_secrets_the_last_works_a_day_if_not_refused_at_once(
+    desk: Desk, clock: Clock, login: LogIn
+) -> None:
+    first, former, renewed = [
+        answer["client_secret"] for answer in (await desk.add(), await desk.renew(), await desk.renew())
+    ]
+    assert not await is_admitted(desk, first), "one former secret at most"
     assert (await desk.listed())[0]["former_secret_until"] == "2026-11-21T08:00:00Z"
     for seconds, is_former_good in ((0, True), (24 * 3600 - 1, True), (1, False)):
         clock.advance(seconds=seconds)
@@ -211,6 +210,9 @@ async def test_a_renewed_secret_leaves_the_former_one_a_day(desk: Desk, clock: C
         assert await is_admitted(desk, renewed)
     desk.root.answer = await login("root")
     assert (await desk.listed())[0]["former_secret_until"] is None
+    last = (await desk.renew(at_once=True))["client_secret"]
+    assert (await desk.listed())[0]["former_secret_until"] is None
+    assert [await is_admitted(desk, secret) for secret in (renewed, last)] == [False, True]
 
 
 async def test_a_taken_or_impossible_name_is_refused_and_one_that_is_not_there_not_found(desk: Desk) -> None:
@@ -293,19 +295,14 @@ async def test_a_sites_claims_are_set_and_cleared_and_a_client_for_phones_has_no
         await desk.refuse("claims", "PATCH", "supabase", claims=wrong)
 
 
-async def test_of_two_changes_at_once_neither_is_lost(desk: Desk) -> None:
+async def test_changes_at_once_are_all_kept_and_wait_for_no_scan_that_is_just_starting(desk: Desk, rows: Rows) -> None:
     await desk.add("shop", **SITE)
     changes: Body = {"title": "Shop", "near": False, "email_domain": "example.org", "scopes": ["openid"]}
-    await gather(*(desk.change("shop", **{name: value}) for name, value in changes.items()))
-    [listed] = await desk.listed()
-    assert {name: listed[name] for name in SITE} == {**SITE, **changes}
-
-
-async def test_a_change_of_a_site_does_not_wait_for_scans_that_are_just_starting(desk: Desk, rows: Rows) -> None:
-    await desk.add("shop", **SITE)
     async with rows.transaction():
         await rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
-        assert (await desk.change("shop", title="Shop"))["title"] == "Shop"
+        await gather(*(desk.change("shop", **{name: value}) for name, value in changes.items()))
+    [listed] = await desk.listed()
+    assert {name: listed[name] for name in SITE} == {**SITE, **changes}
 
 
 async def test_an_invalid_field_of_a_site_is_refused_by_its_name_and_changes_nothing(desk: Desk) -> None:

@@ -8,6 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from tests.clients.test_admin import NO_SITE, SITE
 from tests.fakes import APP, LOGO, Secrets, content_of, service_env
 from tests.processes import Command, make_command, run
 from tests.sweeps import swept
@@ -166,30 +167,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Clients) -> N
     assert (len(credentials["client_secret"]), credentials["scopes"]) == (43, SCOPES)
     (listed,) = await clients.listed()
     assert listed.pop("created_at")
-    assert listed == {
-        "client_id": "shop",
-        "title": "小店",
-        "logo": None,
-        "scopes": SCOPES,
-        "is_public": False,
-        "device": True,
-        "redirect_uris": [CALLBACK, "http://127.0.0.1/callback"],
-        "logout_uris": ["https://shop.example.com/"],
-        "backchannel_logout_uri": "http://127.0.0.1/logout",
-        "app_id": "wx1a2b3c4d5e6f7a8b",
-        "account_app_id": None,
-        "website_app_id": None,
-        "link": False,
-        "near": True,
-        "user_code": True,
-        "email_domain": "example.com",
-        "sso": False,
-        "phone_id_token": False,
-        "pkce": "required",
-        "id_token_alg": "ES256",
-        "resources": [],
-        "claims": None,
-    }
+    assert listed == {**NO_SITE, **SITE, "client_id": "shop", "logo": None, "scopes": SCOPES}
 
 
 async def test_a_public_client_has_no_secret_and_is_given_none(clients: Clients) -> None:

@@ -1,19 +1,10 @@
-"""Scopes decide what a service client may do; its secret can be renewed without an interruption."""
+"""Scopes decide what a service client may do."""
 
-import pytest
-
-from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.world import AddSibling, Client, Stage, add_client
 from wxauth.server.clients import clients
-from wxauth.server.clients.clients import Credentials, renew_secret
+from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
-
-
-@pytest.fixture
-async def orders(add_sibling: AddSibling) -> Credentials:
-    """A service client without any scope that it did not get by default."""
-    return await add_sibling("orders")
 
 
 async def status_of(client: Client, credentials: Credentials) -> int:
@@ -25,15 +16,6 @@ async def test_a_client_from_before_scopes_keeps_its_rights(stage: Stage) -> Non
     await stage.rows.execute("INSERT INTO clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
     assert await status_of(stage.client, Credentials("old", "s")) == 200
     assert (await stage.client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"
-
-
-async def test_a_client_has_at_most_one_former_secret(stage: Stage, orders: Credentials, secrets: Secrets) -> None:
-    renewed = []
-    for _ in range(2):
-        credentials, _ = await renew_secret(stage.services.database, "orders", now=stage.clock())
-        secrets.add(credentials.client_secret)
-        renewed.append(credentials)
-    assert [await status_of(stage.client, each) for each in (orders, *renewed)] == [401, 200, 200]
 
 
 # `CLIENT_RATE_LIMIT`: one client's requests are limited and counted, and take nothing from the others.
