@@ -145,15 +145,20 @@ class AddedClient(Client):
     )
 
 
-class StoredClient(AddedClient, table=True):
+class ClientWithSecrets(AddedClient):
     """A client, with the hashes of its secrets."""
-
-    __tablename__ = "clients"
 
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
     """SHA-256 of the secret, which itself is not stored; null if the client is public."""
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
     """SHA-256 of the former secret, which works until `former_secret_until`."""
+
+
+class StoredClient(ClientWithSecrets, table=True):
+    """A client, which may have been removed."""
+
+    __tablename__ = "clients"
+
     removed_by: str | None = Field(sa_type=Text)
     """The actor who has removed it; null otherwise. A removed client is refused like an unknown one. Its row keeps the
     name from a new client until its last session has ended, so that no session becomes the new one's."""

@@ -4,9 +4,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, LiteralString, NamedTuple
 
-from sqlmodel import Field
-
-from wxauth.server.clients.models import AddedClient, Client
+from wxauth.server.clients.models import AddedClient, Client, ClientWithSecrets
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement, columns_of, part
 from wxauth.server.core.trail import Actor
@@ -23,13 +21,6 @@ class ServiceClient:
     former_secret_until: datetime | None
     scopes: list[str]
     resources: list[str]
-
-
-class ClientWithSecrets(AddedClient):
-    """A client, with the hashes of its secrets."""
-
-    secret_hash: bytes | None = Field(repr=False)
-    former_secret_hash: bytes | None = Field(repr=False)
 
 
 # The lock waits for logins that are opening a session of this client, and later ones find no client.

@@ -1,4 +1,4 @@
-"""What all tables share, and the tables of no room: events, sweeps, attempts.
+"""What all tables share, and the table of events.
 
 Models have the columns. Their defaults, constraints, indexes and triggers are in the revisions alone (`alembic/`).
 """
@@ -11,15 +11,13 @@ from uuid import UUID
 
 from pydantic import PlainSerializer
 from sqlalchemy import DateTime, MetaData, Text
-from sqlalchemy.dialects.postgresql import BYTEA, INET, JSONB
+from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlmodel import Field, SQLModel
 
 # Rows are made without validation (`model_of`), so the validators of most of their models would never be used: 1.3 MB.
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
-BY_ANOTHER = "(actor = user_id::text) IS NOT TRUE"
-"""SQL: whether an event is by somebody else than the user concerned."""
 
 
 def all_tables() -> MetaData:
@@ -77,27 +75,3 @@ class Event(EventFields, table=True):
     """An event of the audit trail."""
 
     __tablename__ = "events"
-
-
-class Sweep(SQLModel, table=True):
-    """The progress of a sweep. Any worker may continue it."""
-
-    __tablename__ = "sweeps"
-
-    name: str = Field(sa_type=Text, primary_key=True)
-    after: UUID
-    """The id of the last row that was checked."""
-    due_at: datetime = Field(sa_type=TIME)
-    """When the next page is due; after the last page, when the next sweep begins."""
-
-
-class AttemptCount(SQLModel, table=True):
-    """A person's attempts of one kind within a window of at most an hour, such as calls that use up WeChat's quota."""
-
-    __tablename__ = "attempts"
-
-    key: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of the kind and the person's identity or unionid. An erasure does not delete it, to keep the count."""
-    since: datetime = Field(sa_type=TIME)
-    """When the window began."""
-    number: int

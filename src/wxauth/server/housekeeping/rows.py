@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.database import Database
+from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.login.record_rows import OPEN_SESSIONS_PART
 from wxauth.server.sessions.rows import (
@@ -28,6 +30,18 @@ from wxauth.server.sessions.rows import (
 
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
+
+
+class SweepProgress(SQLModel, table=True):
+    """The progress of a lap. Any worker may continue it."""
+
+    __tablename__ = "sweeps"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    after: UUID
+    """The id of the last row that was checked."""
+    due_at: datetime = Field(sa_type=TIME)
+    """When the next page is due; after the last page, when the next lap begins."""
 
 
 class Statistics(SQLModel):

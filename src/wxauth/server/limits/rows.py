@@ -8,16 +8,30 @@ from hashlib import sha256
 from math import ceil
 from typing import Final
 
-from sqlmodel import SQLModel
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlmodel import Field, SQLModel
 
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.server.core.database import Database, Sweep, Transaction
+from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import UserInSession
 
 MAX_ATTEMPTS: Final = 20
 """How many calls of WeChat one person may cause in an hour, in one app. Honest use stays below; without the limit, one
 person could use up the app's quota and money."""
+
+
+class AttemptCount(SQLModel, table=True):
+    """A person's attempts of one kind within a window of at most an hour, such as calls that use up WeChat's quota."""
+
+    __tablename__ = "attempts"
+
+    key: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of the kind and the person's identity or unionid. An erasure does not delete it, to keep the count."""
+    since: datetime = Field(sa_type=TIME)
+    """When the window began."""
+    number: int
 
 
 class _Attempt(SQLModel):

@@ -8,13 +8,15 @@ from datetime import datetime
 from typing import Final, LiteralString
 from uuid import UUID
 
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.models import Address
+from wxauth.server.core.models import TIME, Address
 from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ORIGIN, UserInSession
@@ -53,15 +55,25 @@ PRESENT_CONSENTS: Final = f"""
 class ConsentRow(SQLModel):
     """A consent to a version of a document."""
 
-    id: UUID = Field(exclude=True)
-    document: str = Field(schema_extra={"examples": ["privacy"]})
-    version: str = Field(schema_extra={"examples": ["2026-05"]})
-    given_at: datetime
-    withdrawn_at: datetime | None = Field(description="Null while it is valid.")
+    id: UUID = Field(primary_key=True, exclude=True)
+    document: str = Field(sa_type=Text, schema_extra={"examples": ["privacy"]})
+    version: str = Field(sa_type=Text, schema_extra={"examples": ["2026-05"]})
+    given_at: datetime = Field(sa_type=TIME)
+    withdrawn_at: datetime | None = Field(sa_type=TIME, description="Null while it is valid.")
     app_id: str | None = Field(
-        description="The app in which it was given.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
+        sa_type=Text, description="The app in which it was given.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
     )
-    ip: Address = Field(description="From where.", schema_extra={"examples": ["203.0.113.7"]})
+    ip: Address = Field(sa_type=INET, description="From where.", schema_extra={"examples": ["203.0.113.7"]})
+
+
+class Consent(ConsentRow, table=True):
+    """A consent. A withdrawn one stays, with the time of the withdrawal."""
+
+    __tablename__ = "consents"
+
+    user_id: UUID
+    """The id of the user, or of a former user who was merged. Not a foreign key: there may be too many rows for one
+    transaction to delete or move at an erasure or a merge."""
 
 
 # Adds nothing if the same consent still holds, for example after the version in force was set back.

@@ -11,7 +11,7 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.clock import id_range
 from wxauth.server.core.database import Database
-from wxauth.server.core.models import BY_ANOTHER, Address, EventFields
+from wxauth.server.core.models import Address, EventFields
 from wxauth.server.core.statements import Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
 from wxauth.server.sessions.devices import DescribedDevice
@@ -170,7 +170,7 @@ _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
      {_EVENTS} WHERE (events.actor, events.type, events.id) >= (:actor, kind, :lowest)
-        AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND {BY_ANOTHER}
+        AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND (actor = user_id::text) IS NOT TRUE
       ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
  UNION ALL
 ({_of_user(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})

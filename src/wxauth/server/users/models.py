@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Text
-from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME
@@ -91,20 +91,3 @@ class Erasure(SQLModel, table=True):
     """The last event about the person whose data has been removed."""
     acted_after: UUID
     """The last event by the person from which their address has been removed."""
-
-
-class Consent(SQLModel, table=True):
-    """A person's consent to a version of a document. A withdrawn consent stays, with the time of the withdrawal."""
-
-    __tablename__ = "consents"
-
-    id: UUID = Field(primary_key=True)
-    user_id: UUID
-    """The id of the user, or of a former user who was merged. Not a foreign key: there may be too many rows for one
-    transaction to delete or move at an erasure or a merge."""
-    document: str = Field(sa_type=Text)
-    version: str = Field(sa_type=Text)
-    given_at: datetime = Field(sa_type=TIME)
-    withdrawn_at: datetime | None = Field(sa_type=TIME)
-    app_id: str | None = Field(sa_type=Text)
-    ip: str | None = Field(sa_type=INET)
