@@ -5,17 +5,18 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
-from wsgiref.types import StartResponse, WSGIEnvironment
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.guard.fakes import client_of
+from tests.guard.test_asgi import fastapi_app, plain_app
+from tests.guard.test_wsgi import who
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
@@ -40,35 +41,19 @@ def guard(issuer: TestIssuer) -> BearerGuard:
     return issuer.guard(scopes=["orders:read"])
 
 
-async def said(request: Request) -> Response:
-    return PlainTextResponse(str(request.user.id))
-
-
-def said_by_wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    start_response("200 OK", [])
-    return [str(environ["wxauth.user"].id).encode()]
-
-
 Ask = Callable[[httpx.Headers], Awaitable[httpx.Response]]
 
 
 def by_fastapi(guard: BearerGuard) -> Ask:
-    app = FastAPI()
-
-    @app.get("/")
-    async def orders(user: Annotated[Principal, Depends(guard)]) -> str:
-        return str(user.id)
-
-    return lambda headers: client_of(app).get("/", headers=headers)
+    return lambda headers: client_of(fastapi_app(guard)).get("/orders", headers=headers)
 
 
 def by_asgi(guard: BearerGuard) -> Ask:
-    app = BearerMiddleware(Starlette(routes=[Route("/", said)]), guard)
-    return lambda headers: client_of(app).get("/", headers=headers)
+    return lambda headers: client_of(plain_app(guard)).get("/orders", headers=headers)
 
 
 def by_wsgi(guard: BearerGuard) -> Ask:
-    client = httpx.Client(transport=httpx.WSGITransport(BearerWSGIMiddleware(said_by_wsgi, guard)))
+    client = httpx.Client(transport=httpx.WSGITransport(BearerWSGIMiddleware(who, guard)))
     return lambda headers: asyncio.to_thread(client.get, "https://orders.test", headers=headers)
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 import respx
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from jose import jwt
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.clock import Clock
 from tests.guard.fakes import client_of
+from tests.guard.test_fastapi import orders_app
 from tests.problems import problem_of
 from tests.sweeps import swept
 from wxauth.guard import BearerGuard, BearerMiddleware, Principal
@@ -30,17 +31,7 @@ def guard() -> BearerGuard:
 
 @pytest.fixture
 def app(guard: BearerGuard) -> FastAPI:
-    app = FastAPI()
-
-    @app.get("/orders")
-    async def orders(user: Annotated[Principal, Depends(guard)]) -> Principal:
-        return user
-
-    @app.delete("/orders/{n}")
-    async def erase(n: int, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> str:
-        return f"{n} by {user.openid}"
-
-    return app
+    return orders_app(guard)
 
 
 @pytest.fixture
