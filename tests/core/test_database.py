@@ -181,34 +181,29 @@ async def test_a_transaction_sees_what_others_commit_whatever_the_databases_defa
         assert await database.value(isolation) == in_statement
 
 
-async def test_the_server_gives_up_what_we_have_given_up_unless_the_url_says_otherwise(database_url: str) -> None:
-    async with opened(database_url) as database:
-        assert await database.value(SETTINGS) == "wxauth off 4s 2s 8s"
-    async with opened(f"{database_url}&application_name=login&statement_timeout=1s") as database:
-        assert await database.value(SETTINGS) == "login off 1s 2s 8s"
-
-
-async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> None:
-    prepared = Statement[int]("SELECT count(*) AS prepared FROM pg_prepared_statements WHERE name <> ''")
-    async with opened(f"{database_url}&pgbouncer=true") as database:
-        for _ in range(3):
-            by_itself, settings = await database.value(prepared), await database.value(SETTINGS)
-            async with database.begin() as transaction:
-                in_transaction = await transaction.value(prepared)
-                limits = await transaction.value(SETTINGS)
-    assert (by_itself, in_transaction) == (0, 0)
-    assert settings == "wxauth on 0 0 0"
-    assert limits == "wxauth on 4s 2s 8s"  # a transaction brings its own
-
-
-async def test_a_pgbouncer_that_keeps_prepared_statements_gets_them_and_no_settings(database_url: str) -> None:
-    statement = Statement[int](
+@swept(
+    ("more", "settings", "in_transaction", "prepared"),
+    [
+        ("", "wxauth off 4s 2s 8s", "wxauth off 4s 2s 8s", 1),
+        ("&application_name=login&statement_timeout=1s", "login off 1s 2s 8s", "login off 1s 2s 8s", 1),
+        ("&pgbouncer=true", "wxauth on 0 0 0", "wxauth on 4s 2s 8s", 0),  # a transaction brings its own
+        ("&pgbouncer=prepared", "wxauth on 0 0 0", "wxauth on 4s 2s 8s", 1),
+    ],
+)
+async def test_the_url_says_what_is_set_and_prepared(
+    database_url: str, more: str, settings: str, in_transaction: str, prepared: int
+) -> None:
+    counted = Statement[int](
         "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%unmistakable%' AND :is_so"
     )
-    async with opened(f"{database_url}&pgbouncer=prepared") as database:
+    async with opened(database_url + more) as database:
         for _ in range(3):
-            prepared, settings = await database.value(statement, is_so=True), await database.value(SETTINGS)
-    assert (prepared, settings) == (1, "wxauth on 0 0 0")
+            assert await database.value(SETTINGS) == settings
+            by_itself = await database.value(counted, is_so=True)
+            async with database.begin() as transaction:
+                assert await transaction.value(SETTINGS) == in_transaction
+                in_it = await transaction.value(counted, is_so=True)
+    assert (by_itself, in_it) == (prepared, prepared)
 
 
 async def test_a_database_without_limits_for_a_statement_is_reported(database_url: str, rows: Rows) -> None:

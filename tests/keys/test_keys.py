@@ -9,7 +9,6 @@ from uuid import UUID
 
 import httpx
 import pytest
-from uuid_utils.compat import uuid7
 
 from tests.database_proxy import Proxy
 from tests.fakes import OTHER_SECRET_KEY, Clock
@@ -17,12 +16,12 @@ from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer, recorded, until_locked
 from wxauth.server.checks.doctor import examine
-from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.models import RETIRES_AFTER, SIGNS_AFTER, StoredSigningKey, key_state
-from wxauth.server.keys.rows import PUBLISHED, store_keys
+from wxauth.server.keys.models import RETIRES_AFTER, SIGNS_AFTER, key_state
+from wxauth.server.keys.rows import PUBLISHED
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey, TokenIssuer
 
@@ -34,24 +33,6 @@ pytestmark = pytest.mark.no_signing_key
 
 async def published_kids(client: Client) -> list[str]:
     return [key["kid"] for key in (await client.get(JWKS)).json()["keys"]]
-
-
-async def add_key(services: Services, *, activates_in: float = 0) -> str:
-    """Store one more key, as another replica would."""
-    key, now = SigningKey.generate(), services.clock()
-    stored = StoredSigningKey(
-        id=uuid7(),
-        alg="ES256",
-        kid=key.kid,
-        public_jwk=key.public_jwk,
-        private_key=services[Sealer].seal(key.to_der(), context=b"signing_keys\0" + key.kid.encode()),
-        created_at=now,
-        activates_at=now + timedelta(seconds=activates_in),
-        retires_at=None,
-    )
-    async with services.database.begin() as transaction:
-        await store_keys(transaction, [], [stored])
-    return key.kid
 
 
 async def test_twenty_replicas_that_start_at_once_agree_on_one_key(make_services: MakeServices, rows: Rows) -> None:
@@ -99,7 +80,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(stage
 async def test_a_key_that_another_replica_added_is_published_at_the_next_look(stage: Stage) -> None:
     [first] = await published_kids(stage.client)
     etag = (await stage.client.get(JWKS)).headers["ETag"]
-    added = await add_key(stage.services, activates_in=600)
+    added = (await (await stage.make_services())[KeyRing].rotate()).kid
     assert await published_kids(stage.client) == [first]
     await stage.services[KeyRing].refresh()
     assert await published_kids(stage.client) == [first, added]
@@ -120,14 +101,14 @@ async def test_keys_outlive_an_outage_of_the_database(stage: Stage, proxy: Proxy
     await services[KeyRing].try_refresh()
     assert await published_kids(client) == kids
     await proxy.accept()
-    kids.append(await add_key(services))
+    kids.append((await stage.services[KeyRing].rotate()).kid)
     await services[KeyRing].try_refresh()
     assert await published_kids(client) == kids
 
 
 async def test_a_key_that_cannot_be_decrypted_leaves_the_other_keys_in_use(stage: Stage) -> None:
     kids = await published_kids(stage.client)
-    await add_key(stage.services)
+    await (await stage.make_services())[KeyRing].rotate()
     await stage.rows.execute("UPDATE signing_keys SET private_key = '\\x00' WHERE kid <> $1", kids[0])
     await stage.services[KeyRing].try_refresh()
     assert await published_kids(stage.client) == kids

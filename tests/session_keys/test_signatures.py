@@ -3,26 +3,22 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from hmac import digest
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
+from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import NOBODY, AddSibling, Admin, Client, LogIn, Stage, add_client, bearer, leave, recorded
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator
-from wxauth.server.service.build import build_services
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 GOODS = ' {"offerId": "1450000000", "env":0, "productId":"会员\\u0000"}\n'
@@ -193,26 +189,12 @@ async def test_a_client_may_sign_a_hundred_times_a_second(stage: Stage, sign: Si
     assert (await sign(openid=openid)).status_code == 200
 
 
-class CountingDatabase(Database):
-    """Counts its queries."""
-
-    asked = 0
-
-    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
-        self.asked += 1
-        return await super()._answer(text, arguments)
-
-
-async def test_a_signature_costs_one_query(
-    stage: Stage, sign: Sign, make_settings: Callable[..., Settings], database_url: str
-) -> None:
-    openid = (await stage.login())["user"]["openid"]
-    async with aclosing(CountingDatabase(database_url)) as database:
-        counted = stage.make_client(build_services(make_settings(), clock=stage.clock, database=database))
-        assert (await sign(openid=openid, at=counted)).status_code == 200
-        database.asked = 0
-        assert (await sign(openid=openid, at=counted)).status_code == 200
-        assert database.asked == 1
+async def test_a_signature_costs_one_query(stage: Stage, sign: Sign, proxy: Proxy) -> None:
+    openid, client = (await stage.login())["user"]["openid"], await stage.make(database_url=proxy.url)
+    for _ in ("prepares the statement", "counts"):
+        round_trips = proxy.round_trips
+        assert (await sign(openid=openid, at=client)).status_code == 200
+    assert proxy.round_trips - round_trips == 1
 
 
 # What remains of it.

@@ -61,18 +61,13 @@ async def test_a_ban_of_who_is_being_merged_is_a_ban_of_the_user_who_remains(cou
     assert (await couple.alice.ask("GET")).status_code == 401
 
 
-async def test_the_sessions_of_who_is_being_merged_end_with_those_of_the_user_who_remains(couple: Couple) -> None:
-    end = partial(couple.root.ask, "DELETE", f"/users/{couple.bob.user_id}/sessions")
-    assert (await couple.after(couple.merge, end)).status_code == 204
-    assert (await couple.root.read(f"/users/{couple.alice.user_id}"))["sessions"] == []
-
-
-async def test_one_session_of_who_is_being_merged_ends(couple: Couple) -> None:
-    session_id = couple.bob.tokens["session_id"]
-    end = partial(couple.root.ask, "DELETE", f"/users/{couple.bob.user_id}/sessions/{session_id}")
+@pytest.mark.parametrize("ends", ["all", "one"])
+async def test_sessions_of_who_is_being_merged_end_as_those_of_the_user_who_remains(couple: Couple, ends: str) -> None:
+    one = f"/{couple.bob.tokens['session_id']}" if ends == "one" else ""
+    end = partial(couple.root.ask, "DELETE", f"/users/{couple.bob.user_id}/sessions{one}")
     assert (await couple.after(couple.merge, end)).status_code == 204
     sessions = (await couple.root.read(f"/users/{couple.alice.user_id}"))["sessions"]
-    assert [session["id"] for session in sessions] == [couple.alice.tokens["session_id"]]
+    assert [session["id"] for session in sessions] == [couple.alice.tokens["session_id"]] * (ends == "one")
 
 
 async def test_an_erasure_of_who_is_being_merged_erases_the_user_who_remains(couple: Couple) -> None:
