@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
+import pydantic
 from pydantic import PlainSerializer
 from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import INET, JSONB
@@ -33,7 +34,9 @@ def shown_address(ip: object | None) -> str | None:
     return None if ip is None else str(ip)
 
 
-Address = Annotated[object | None, PlainSerializer(shown_address, return_type=str | None)]
+Address = Annotated[
+    object | None, PlainSerializer(shown_address, return_type=str | None), pydantic.Field(examples=["203.0.113.7"])
+]
 """An address, as asyncpg reads it."""
 
 
@@ -68,7 +71,7 @@ class SharedEvent(SQLModel):
 class EventFields(SharedEvent):
     """An event of the audit trail. Only an erased person's data and old addresses are removed from it."""
 
-    ip: Address = Field(sa_type=INET, description="From where.", schema_extra={"examples": ["203.0.113.7"]})
+    ip: Address = Field(sa_type=INET, description="From where.")
 
 
 class Event(EventFields, table=True):

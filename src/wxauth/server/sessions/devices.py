@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import PlainSerializer
+from pydantic import Field, PlainSerializer
 
 # A sender chooses the text, and a list of sessions describes two hundred of them. So `(?>…)` takes the first of the
 # words that a pattern begins with, and no other: to look from each of them in turn is quadratic.
@@ -57,5 +57,7 @@ def describe_device(user_agent: str | None) -> str | None:
     return ", ".join(words) or None
 
 
-DescribedDevice = Annotated[str | None, PlainSerializer(describe_device, return_type=str | None)]
+DescribedDevice = Annotated[
+    str | None, PlainSerializer(describe_device, return_type=str | None), Field(examples=["iOS 17.1, WeChat 8.0.44"])
+]
 """A User-Agent, which answers describe."""

@@ -50,14 +50,11 @@ class EndReason(StrEnum):
     """A website's session, ended because its user was merged into another."""
 
 
-_DEVICE: Final = {"examples": ["iOS 17.1, WeChat 8.0.44"]}
-
-
 class OpenedFrom(TypedDict):
     """From where a session was opened."""
 
     ip: Annotated[str | None, Field(schema_extra={"examples": ["203.0.113.7"]})]
-    device: Annotated[DescribedDevice, Field(schema_extra=_DEVICE)]
+    device: DescribedDevice
 
 
 class ClientOfSession(TypedDict):
@@ -85,10 +82,8 @@ class OpenSession(SQLModel):
     scopes: list[str] | None = Field(
         description="What may be done there; null for any other login.", schema_extra={"examples": [["orders:read"]]}
     )
-    device: DescribedDevice = Field(
-        description="Operating system, and WeChat or browser, from the User-Agent.", schema_extra=_DEVICE
-    )
-    ip: Address = Field(description="The IP address of its last use.", schema_extra={"examples": ["203.0.113.7"]})
+    device: DescribedDevice = Field(description="Operating system, and WeChat or browser, from the User-Agent.")
+    ip: Address = Field(description="The IP address of its last use.")
     opened: OpenedFrom
     created_at: datetime
     last_used_at: datetime = Field(schema_extra={"examples": ["2026-11-20T09:30:00Z"]})

@@ -63,7 +63,7 @@ class ConsentRow(SQLModel):
     app_id: str | None = Field(
         sa_type=Text, description="The app in which it was given.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
     )
-    ip: Address = Field(sa_type=INET, description="From where.", schema_extra={"examples": ["203.0.113.7"]})
+    ip: Address = Field(sa_type=INET, description="From where.")
 
 
 class Consent(ConsentRow, table=True):

@@ -21,8 +21,6 @@ from wxauth.server.web.bodies import Network, OrEmpty, Page, PageQuery, StoredTe
 
 _USER_ID: Final = Field(schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]})
 _NICKNAME: Final = Field(schema_extra={"examples": ["小明"]})
-_DEVICE: Final = {"examples": ["iOS 17.1, WeChat 8.0.44"]}
-_IP: Final = {"examples": ["203.0.113.7"]}
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
 
 
@@ -76,8 +74,8 @@ class ListedLogin(SQLModel):
     nickname: str | None = _NICKNAME
     app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
-    device: DescribedDevice = Field(description="Operating system, and WeChat or browser.", schema_extra=_DEVICE)
-    ip: Address = Field(description="The IP address; its network if it is old.", schema_extra=_IP)
+    device: DescribedDevice = Field(description="Operating system, and WeChat or browser.")
+    ip: Address = Field(description="The IP address; its network if it is old.")
     ended_at: datetime | None = Field(description="When the session was ended; null if it was not.")
 
     @property
@@ -93,8 +91,8 @@ class Glimpse(SQLModel):
     nickname: str | None = _NICKNAME
     avatar_url: str | None = Field(schema_extra={"examples": ["https://example.com/avatars/1.png"]})
     app_id: str | None = Field(description="The app of the newest session; null if there is none.")
-    device: DescribedDevice = Field(description="The device of the newest session.", schema_extra=_DEVICE)
-    ip: Address = Field(description="The address of its last use.", schema_extra=_IP)
+    device: DescribedDevice = Field(description="The device of the newest session.")
+    ip: Address = Field(description="The address of its last use.")
     last_login_at: datetime | None
 
 
