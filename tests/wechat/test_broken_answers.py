@@ -6,13 +6,12 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Self, cast
 
 import httpx
 import pytest
 
 from tests.clock import PATIENCE
-from tests.listening import stop_listening
+from tests.listening import Listening
 from tests.loops import on_both_loops
 from tests.wechat.asking import transport
 from wxauth.server.outbound.transport import HttpTransport
@@ -32,38 +31,21 @@ SPOILS: list[Spoil] = [
 ]
 
 
-class Server:
+class Server(Listening):
     """Answers by the number of the request."""
 
     def __init__(self) -> None:
-        self.serve: Callable[[asyncio.Transport, bytes], None] = well
+        super().__init__(self._answer)
+        self.serve: Callable[[asyncio.StreamWriter, bytes], None] = well
         self.requests: list[bytes] = []
-        self.connections: list[asyncio.Transport] = []
+        self.connections: list[asyncio.StreamWriter] = []
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await stop_listening(self._server)
-        for connection in self.connections:
-            connection.abort()
-        await asyncio.sleep(0)
-
-
-class _Connection(asyncio.Protocol):
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._server.connections.append(self._transport)
-
-    def data_received(self, data: bytes) -> None:
-        number = data.split(b" ", 2)[1].removeprefix(b"/")
-        self._server.requests.append(number)
-        self._server.serve(self._transport, number)
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
+        while True:
+            number = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1].removeprefix(b"/")
+            self.requests.append(number)
+            self.serve(writer, number)
 
 
 def of_length(number: bytes) -> bytes:
@@ -79,8 +61,8 @@ def in_chunks(number: bytes) -> bytes:
     )
 
 
-def well(transport: asyncio.Transport, number: bytes) -> None:
-    transport.write(of_length(number))
+def well(connection: asyncio.StreamWriter, number: bytes) -> None:
+    connection.write(of_length(number))
 
 
 both_framings = pytest.mark.parametrize("answer", [of_length, in_chunks])
@@ -97,7 +79,7 @@ class Client:
     async def is_answered(self, *, is_whole: bool = True) -> bool:
         """Whether the answer is the right one. If it may lack its end, the server closes the connection soon."""
         number = b"%d" % next(self._numbers)
-        request = httpx.Request("GET", self._server.url, extensions={"target": b"/" + number})
+        request = httpx.Request("GET", f"http://{self._server.address}", extensions={"target": b"/" + number})
         asking = asyncio.create_task(self._way.handle_async_request(request))
         if not is_whole:
             while not asking.done() and number not in self._server.requests:  # noqa: ASYNC110 - no event says both
@@ -124,7 +106,7 @@ async def test_an_answer_that_is_cut_off_at_any_byte_is_none(answer: Answer, end
         length = len(answer(b"10000"))
         for position in range(length + 1):
 
-            def cut(connection: asyncio.Transport, number: bytes, position: int = position) -> None:
+            def cut(connection: asyncio.StreamWriter, number: bytes, position: int = position) -> None:
                 connection.write(answer(number)[:position])
                 if end == "reset":
                     linger = struct.pack("ii", 1, 0)
@@ -145,7 +127,7 @@ async def test_an_answer_may_come_in_two_pieces_torn_at_any_byte(answer: Answer)
         client = Client(way, server)
         for position in range(len(answer(b"10000")) + 1):
 
-            def tear(connection: asyncio.Transport, number: bytes, position: int = position) -> None:
+            def tear(connection: asyncio.StreamWriter, number: bytes, position: int = position) -> None:
                 connection.write(answer(number)[:position])
                 asyncio.get_running_loop().call_soon(connection.write, answer(number)[position:])
 
@@ -165,7 +147,7 @@ async def test_an_answer_that_is_spoilt_at_any_byte_spoils_no_other(answer: Answ
             for spoil in SPOILS:
 
                 def spoilt(
-                    connection: asyncio.Transport, number: bytes, position: int = position, spoil: Spoil = spoil
+                    connection: asyncio.StreamWriter, number: bytes, position: int = position, spoil: Spoil = spoil
                 ) -> None:
                     connection.write(spoil(answer(number), position, dice))
 
