@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, Stage, bearer, leave
+from tests.world import AddSibling, Body, Stage, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.feed_routes import cursor_of
@@ -41,13 +41,10 @@ class Feed:
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
         return answer.json()
 
-    async def insert(self, *which: int, type: str = "user.banned") -> None:
-        await insert(self.stage.rows, *which, type=type)
-
-    async def rename(self, person: Body, *names: str) -> None:
-        for name in names:
-            changed = await self.stage.client.patch("/v1/me", json={"nickname": name}, headers=bearer(person))
-            assert changed.status_code == 200
+    async def insert(self, *which: int, type: str = "user.banned", by: asyncpg.Connection | None = None) -> None:
+        """Insert events of these numbers, by another connection than the test's own if it is given."""
+        for number in which:
+            await (by or self.stage.rows).execute(INSERT, event_id(number), type)
 
 
 @pytest.fixture
@@ -63,15 +60,10 @@ def numbers(page: Body) -> list[int]:
     return [int(event["id"][-12:]) for event in page["items"]]
 
 
-async def insert(connection: asyncpg.Connection, *which: int, type: str = "user.banned") -> None:
-    for number in which:
-        await connection.execute(INSERT, event_id(number), type)
-
-
 async def test_the_feed_contains_only_ids(feed: Feed) -> None:
     alice = await feed.stage.login("alice", nickname="小明")
     await feed.stage.rows.execute("UPDATE users SET phone = '+8613800138000'")
-    await feed.rename(alice, "Alice")
+    assert (await feed.stage.change(alice, nickname="Alice")).status_code == 200
     await leave(feed.stage.client, alice)
     page = await feed.read()
     user_id = alice["user"]["id"]
@@ -136,8 +128,8 @@ async def test_an_event_committed_late_is_not_skipped_and_holds_up_nothing(feed:
     await transaction.start()
     await other.start()
     await late.fetch("SELECT * FROM events")  # as a backup's, or somebody's psql
-    await insert(late, 1)
-    await insert(undone, 4)
+    await feed.insert(1, by=late)
+    await feed.insert(4, by=undone)
     async with asyncio.timeout(2):
         await feed.insert(2, 3)
         page = await feed.read()

@@ -1,6 +1,5 @@
 """The events of the trail about people, their identities, profiles and sessions, and their names."""
 
-import json
 import re
 from typing import Any, Final
 
@@ -8,25 +7,20 @@ import pytest
 
 from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP
-from tests.world import Stage, bearer, behind, leave, set_roles
+from tests.world import Admin, Stage, bearer, behind, leave, recorded
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 WORD: Final = re.compile(r"`([a-z_.]+)`")
 
 
-async def recorded(stage: Stage, *kinds: str) -> list[tuple[Any, ...]]:
-    """Type, actor, user, app and data of the events, in order; of these types, where any is given."""
-    found = await stage.rows.fetch(
-        "SELECT type, actor, user_id::text, app_id, data FROM events"
-        " WHERE cardinality($1::text[]) = 0 OR type = ANY ($1) ORDER BY at, id",
-        kinds,
-    )
-    return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
+async def trail(stage: Stage, kind: str = "%") -> list[tuple[Any, ...]]:
+    """Type, actor, user, app and data of the events of this type, or of all."""
+    return await recorded(stage.rows, "type, actor, user_id, app_id, data", "type LIKE $1", kind)
 
 
 async def ends(stage: Stage) -> list[tuple[str, list[str]]]:
-    return [(event[4]["reason"], event[4]["session_ids"]) for event in await recorded(stage, "session.ended")]
+    return [(event[4]["reason"], event[4]["session_ids"]) for event in await trail(stage, "session.ended")]
 
 
 # Coming in.
@@ -37,7 +31,7 @@ async def test_a_new_user_and_each_further_app_are_recorded_once(stage: Stage) -
     await stage.login(unionid="union-alice")
     for _ in range(2):
         await stage.login(unionid="union-alice", nickname="Alice", app=OTHER_APP)
-    assert await recorded(stage) == [
+    assert await trail(stage) == [
         ("user.created", user_id, user_id, APP["app_id"], {}),
         ("identity.added", user_id, user_id, OTHER_APP["app_id"], {}),
         ("user.profile_changed", user_id, user_id, OTHER_APP["app_id"], {"fields": ["nickname"]}),
@@ -48,7 +42,7 @@ async def test_a_merge_records_each_identity_and_the_changed_profile(stage: Stag
     former = (await stage.login(nickname="Al"))["user"]["id"]
     holder = (await stage.login(unionid="union-alice", app=OTHER_APP))["user"]["id"]
     await stage.login(unionid="union-alice")
-    assert (await recorded(stage))[2:] == [
+    assert (await trail(stage))[2:] == [
         ("user.merged", "system", holder, None, {"former_id": former}),
         ("identity.added", "system", holder, APP["app_id"], {}),
         ("user.profile_changed", "system", holder, None, {"fields": ["nickname"]}),
@@ -62,11 +56,11 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(stage: S
     await stage.login(nickname="Al", avatar_url="https://example.com/1.png")
     for fields in ({"nickname": "Al"}, {"nickname": "Al", "avatar_url": "https://example.com/1.png"}):
         await stage.login(**fields)
-    assert await recorded(stage, "user.profile_changed") == []
+    assert await trail(stage, "user.profile_changed") == []
     await stage.login(nickname="Alice", avatar_url="https://example.com/1.png")
     await stage.login(nickname="Alice", avatar_url="https://example.com/2.png")
     user_id = (await stage.login(nickname="Al", avatar_url="https://example.com/1.png"))["user"]["id"]
-    assert await recorded(stage, "user.profile_changed") == [
+    assert await trail(stage, "user.profile_changed") == [
         ("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": fields})
         for fields in (["nickname"], ["avatar_url"], ["nickname", "avatar_url"])
     ]
@@ -77,18 +71,16 @@ async def test_two_simultaneous_logins_each_record_their_change_of_the_name(stag
     await stage.login(nickname="Al")
     waited = await behind(stage.rows, stage.login(nickname="Al"), "UPDATE users SET nickname = 'Alice'")
     assert waited["user"]["nickname"] == "Al"
-    assert [event[4] for event in await recorded(stage, "user.profile_changed")] == [{"fields": ["nickname"]}]
+    assert [event[4] for event in await trail(stage, "user.profile_changed")] == [{"fields": ["nickname"]}]
 
 
 async def test_each_change_by_a_person_is_recorded(stage: Stage) -> None:
     answer = await stage.login(nickname="Al")
     for change in ({"nickname": "Al"}, {"nickname": "Alice", "avatar_url": None}, {"nickname": None}):
-        assert (await stage.client.patch("/v1/me", json=change, headers=bearer(answer))).status_code == 200
+        assert (await stage.change(answer, **change)).status_code == 200
     user_id = answer["user"]["id"]
-    assert (
-        await recorded(stage, "user.profile_changed")
-        == [("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": ["nickname"]})] * 2
-    )
+    changed = ("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": ["nickname"]})
+    assert await trail(stage, "user.profile_changed") == [changed] * 2
 
 
 # Sessions.
@@ -108,7 +100,7 @@ async def test_each_end_of_a_session_is_recorded_with_its_reason(stage: Stage) -
         ("signed_out", [own["session_id"]]),
     ]
     user_id = left["user"]["id"]
-    assert {event[:4] for event in await recorded(stage, "session.ended")} == {
+    assert {event[:4] for event in await trail(stage, "session.ended")} == {
         ("session.ended", user_id, user_id, APP["app_id"])
     }
 
@@ -169,11 +161,6 @@ def test_the_guide_has_the_data_of_every_type(guide: str) -> None:
     assert trail == {kind: names for kind, names in further.items() if names or kind not in SENT_TO_SIBLINGS}
 
 
-async def test_an_event_is_logged_under_its_type_with_underscores(stage: Stage) -> None:
-    root, alice = await stage.login("root"), await stage.login("alice")
-    await set_roles(stage.rows, "admin", user_id=root["user"]["id"])
-    path = f"/v1/admin/users/{alice['user']['id']}"
-    await stage.client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))
-    lines = [line["event"] for line in stage.log_lines()]
-    assert {"user_banned", "user_roles_changed"} <= set(lines)
-    assert set(SENT_TO_SIBLINGS) <= set(EventType)
+async def test_an_event_is_logged_under_its_type_with_underscores(stage: Stage, root: Admin) -> None:
+    await root.change((await stage.login())["user"]["id"], status="disabled", roles=["a"])
+    assert {"user_banned", "user_roles_changed"} <= {line["event"] for line in stage.log_lines()}

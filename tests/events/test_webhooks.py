@@ -34,6 +34,7 @@ from wxauth.server.events.webhook_deliveries import (
     MAX_CONCURRENT_FOR_ONE,
     RETRY_SCHEDULE,
     Deliveries,
+    keep_placing,
     place_events,
 )
 from wxauth.server.events.webhook_rows import LEASE_DELIVERY, Priority
@@ -504,8 +505,6 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(root: WebhookAdmin) 
 
 @pytest.mark.oldest_postgres
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(root: WebhookAdmin) -> None:
-    from wxauth.server.events.webhook_deliveries import keep_placing
-
     await root.add()
     keeping = asyncio.gather(keep_placing(root.stage.services), root.stage.services[Deliveries].keep_delivering())
     try:
