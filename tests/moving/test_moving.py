@@ -26,6 +26,7 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
+from jose.jwt import get_unverified_claims
 
 from tests.database_proxy import Proxy
 from tests.docs import block
@@ -123,6 +124,7 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover) -> None:
     assert user["id"].version == 7
     answer = await mover.stage.login("alice")
     assert answer["is_new_user"] is False
+    assert get_unverified_claims(answer["access_token"])["external_id"] == "10023"
     assert answer["user"] == {
         "id": str(user["id"]),
         **ALICE,
