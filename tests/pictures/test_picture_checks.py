@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from tests.metrics import scrape
 from tests.pictures.test_avatars import encoded, plain
 from tests.world import Body, Stage, bearer, body_of, recorded, until
 from wxauth.server.core.background import Background
@@ -66,14 +66,9 @@ async def events_of(stage: Stage) -> list[tuple[str, str, Body]]:
     return await recorded(stage.rows, "type, actor, data", "actor = 'system'")
 
 
-async def checks_of(stage: Stage) -> dict[tuple[str, str], float]:
-    families = text_string_to_metric_families((await stage.client.get("/metrics")).text)
-    return {
-        (sample.labels["outcome"], sample.labels["errcode"]): sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name == "wxauth_policy_checks_total" and sample.labels["policy"] == "avatar"
-    }
+async def checks_of(stage: Stage) -> dict[tuple[str, ...], float]:
+    scraped = await scrape(stage.client)
+    return scraped.counted("wxauth_policy_checks_total", "outcome", "errcode", policy="avatar")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """`encryptedData`, opened and held against WeChat's own sample; phone numbers as WeChat sends them."""
 
 from base64 import b64decode, b64encode
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
