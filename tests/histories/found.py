@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,6 +12,7 @@ import httpx
 
 from tests.histories.town import Asked, Login, Town
 from tests.world import Body, Rows, bearer, body_of, until
+from wxauth.server.core.models import all_tables
 
 Row = dict[str, Any]
 
@@ -18,12 +20,12 @@ _AT_REST: Final = """
 SELECT NOT EXISTS (SELECT FROM events_unplaced) AND NOT EXISTS (SELECT FROM erasures)
    AND NOT EXISTS (SELECT FROM users WHERE erase_at <= now() AND status = 'active')
 """
-_OWNED: Final = """
-SELECT table_name, array_agg(column_name::text ORDER BY column_name) AS columns
-  FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
- WHERE table_schema = 'public' AND table_type = 'BASE TABLE' GROUP BY table_name
-"""
-"""Every table with its columns."""
+OF_PEOPLE: Final = {
+    name: table.columns.keys()
+    for name, table in all_tables().tables.items()
+    if re.search(r"user_id|(?:openid|session_id)\b", " ".join(table.columns.keys()))
+}
+"""The columns of each table that has something of somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,6 @@ class Refreshed:
 class Found:
     """A town at rest."""
 
-    columns: Mapping[str, Sequence[str]]
-    """The columns of each table."""
     tables: Mapping[str, list[Row]]
     """The rows of each table that has users, identities or sessions."""
     feed: list[Body]
@@ -54,11 +54,6 @@ class Found:
     """Person → the user by whose login their browser goes on without a page."""
     group_of: dict[str, int] = field(default_factory=dict)
     """A number for all ids that merges and splits have, or may have, joined."""
-
-
-def mentions_people(columns: Sequence[str]) -> bool:
-    """Whether a table with these columns has something of somebody."""
-    return any("user_id" in column or column.endswith(("openid", "session_id")) for column in columns)
 
 
 async def rest(town: Town) -> Found:
@@ -89,14 +84,12 @@ async def _look(town: Town, rows: Rows) -> Found:
     while True:
         number = await rows.fetchval("SELECT count(*) FROM events")
         async with rows.transaction(isolation="repeatable_read", readonly=True):
-            columns = {row["table_name"]: row["columns"] for row in await rows.fetch(_OWNED)}
-            read = ("users", *(name for name, of_it in columns.items() if mentions_people(of_it)))
-            tables = {name: [dict(row) for row in await rows.fetch(f"SELECT * FROM {name}")] for name in read}
+            read = {name: await rows.fetch(f"SELECT * FROM {name}") for name in ("users", *OF_PEOPLE)}
         feed = await _all_pages(town, "/v1/events", "after", limit=1000, auth=town.ledger)
         headers = bearer(town.administrators["administrator 1"])
         trail = (await _all_pages(town, "/v1/admin/events", "cursor", limit=100, headers=headers))[::-1]
         if await rows.fetchval("SELECT count(*) FROM events") == number and await rows.fetchval(_AT_REST):
-            return Found(columns, tables, feed, trail, town.asked)
+            return Found({name: [*map(dict, its)] for name, its in read.items()}, feed, trail, town.asked)
         await asyncio.sleep(0.1)
 
 
