@@ -300,14 +300,11 @@ class Admin:
         return [event for event in items if event["type"] not in AT_LOGIN]
 
 
-async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
-    await set_roles(rows, "admin", user_id=answer["user"]["id"])
-    return Admin(client, answer)
-
-
-async def make_support(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
-    """Make somebody a member of the support staff."""
-    await set_roles(rows, "support", user_id=answer["user"]["id"])
+async def make_admin(
+    client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any], *, role: str = "admin"
+) -> Admin:
+    """Give somebody who has logged in this role alone."""
+    await set_roles(rows, role, user_id=answer["user"]["id"])
     return Admin(client, answer)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.processes import Command, make_command
-from tests.world import Admin, Stage, make_support
+from tests.world import Admin, Stage, make_admin
 
 
 @pytest.fixture
 async def sue(stage: Stage) -> Admin:
     """A member of the support staff."""
-    return await make_support(stage.client, stage.rows, await stage.login("sue"))
+    return await make_admin(stage.client, stage.rows, await stage.login("sue"), role="support")
 
 
 @pytest.fixture

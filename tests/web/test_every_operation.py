@@ -11,7 +11,7 @@ from tests.docs import access, openapi
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import NOBODY, AddSibling, Admin, Body, Client, LogIn, Rows, Stage, bearer, later, make_support
+from tests.world import NOBODY, AddSibling, Admin, Body, Client, LogIn, Rows, Stage, bearer, later, make_admin
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 
@@ -152,7 +152,7 @@ async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: Rows, ch
 @pytest.mark.requirement("asvs-8.2.1")
 async def test_staff_may_do_what_their_role_allows_and_nobody_else_may(stage: Stage) -> None:
     client, alice = stage.client, await stage.login()
-    sue = await make_support(client, stage.rows, await stage.login("sue"))
+    sue = await make_admin(client, stage.rows, await stage.login("sue"), role="support")
     with Sweep() as sweep:
         for operation in FOR_STAFF:
             with sweep.case(operation):
