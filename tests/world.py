@@ -346,8 +346,8 @@ class Site:
     async def start(self, **form: str) -> dict[str, Any]:
         return body_of(await self.post("/v1/device_authorization", **form))
 
-    async def poll(self, started: Body) -> httpx.Response:
-        return await self.post("/v1/token", grant_type=DEVICE_CODE, device_code=started["device_code"])
+    async def poll(self, started: Body, **form: str) -> httpx.Response:
+        return await self.post("/v1/token", grant_type=DEVICE_CODE, device_code=started["device_code"], **form)
 
     async def refresh(self, tokens: Body, **form: str) -> httpx.Response:
         return await self.post("/v1/token", grant_type="refresh_token", refresh_token=tokens["refresh_token"], **form)

@@ -133,10 +133,10 @@ class Tab:
         assert (await phone.decide(claimed["id"], verdict)).status_code == 204
         return claimed
 
-    async def approved_by(self, phone: Phone, verdict: str = "approve") -> dict[str, str]:
+    async def approved_by(self, phone: Phone, verdict: str = "approve", *, to: str = CALLBACK) -> dict[str, str]:
         """Scan the code, decide, and return the parameters that the site is sent."""
         await self.decided_by(phone, verdict)
-        return sent(await self.go_on())
+        return sent(await self.go_on(), to)
 
 
 def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:

@@ -97,10 +97,6 @@ class Street(House):
     async def tokens_for(self, onward: httpx.Response | str) -> Body:
         return body_of(await self.redeem(said(onward)["code"]))
 
-    async def person_of(self, onward: httpx.Response | str) -> str:
-        """The id of the person whom the shop now has logged in."""
-        return (await self.claims(await self.tokens_for(onward)))["sub"]
-
     async def people(self) -> tuple[int, int]:
         return await self.stage.number("users"), await self.stage.number("identities")
 

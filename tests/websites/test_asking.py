@@ -9,7 +9,7 @@ from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, sent
 from tests.websites.test_links import IN_WECHAT, SAFARI, approved, browser_of
 from tests.websites.test_resources import FILES, MCP, RESOURCES
-from tests.world import EDGE, Body, bearer, body_of, make_admin
+from tests.world import EDGE, bearer, body_of, make_admin
 
 WEB_VIEW = f"{IN_WECHAT} miniProgram/wx0123"
 WECHAT_ON_A_COMPUTER = f"{EDGE} MicroMessenger/7.0 WindowsWechat/WMPF"
@@ -71,11 +71,6 @@ async def test_no_code_without_the_phone(house: House) -> None:
     assert "/v1/scans/" in page.text
 
 
-async def test_no_login_of_the_browser_is_made_by_it(house: House) -> None:
-    await (await house.browser.show(resource=MCP)).approved_by(house.phone)
-    assert await house.stage.number("browser_logins") == 0
-
-
 def page_at(house: House, user_agent: str) -> Browser:
     return browser_of(house.stage.make_client(house.stage.services), user_agent)
 
@@ -112,37 +107,32 @@ async def test_a_link_of_the_phones_browser_asks_too(house: House) -> None:
     assert body_of(await house.redeem(sent(answer)["code"]))["scope"] == "openid profile"
 
 
-async def listed(house: House) -> list[Body]:
-    sessions: list[Body] = body_of(await house.phone.ask("GET", "/sessions"))["items"]
-    return sessions
-
-
 USES: dict[str, Any] = {
     "client": {"title": "Example Shop", "host": None},
     "resource": {"resource": MCP, "title": "小店助手"},
     "scopes": ["orders:read", "orders:write"],
 }
-NOTHING = dict.fromkeys(USES)
 
 
 async def test_who_may_do_what_is_in_each_list_and_is_ended_there(house: House) -> None:
     tokens = await house.tokens(resource=MCP, scope=None)
     desk = await make_admin(house.stage.client, house.stage.rows, house.phone.tokens)
-    session, phone = await listed(house)
+    session, phone = body_of(await house.phone.ask("GET", "/sessions"))["items"]
     read = await desk.read(f"/users/{house.phone.user_id}")
     export = body_of(await house.phone.ask("GET", "/export"))
     for shown in (session, read["sessions"][0], export["sessions"][1]):
         assert {name: shown[name] for name in USES} == USES
     for shown in (phone, read["sessions"][1], export["sessions"][0]):
-        assert {name: shown[name] for name in USES} == NOTHING
+        assert {name: shown[name] for name in USES} == dict.fromkeys(USES)
     assert (await house.phone.ask("DELETE", f"/sessions/{session['id']}")).status_code == 204
     assert (await house.shop.refresh(tokens)).json()["error"] == "invalid_grant"
     read = await desk.read(f"/users/{house.phone.user_id}")
     assert {name: read["ended_sessions"][0][name] for name in USES} == USES
 
 
-async def test_the_trail_says_what_was_granted(house: House) -> None:
+async def test_the_trail_says_what_was_granted_and_the_browser_has_no_login_by_it(house: House) -> None:
     await house.tokens(resource=MCP, scope="openid orders:read")
+    assert await house.stage.number("browser_logins") == 0
     await house.tokens()
     desk = await make_admin(house.stage.client, house.stage.rows, house.phone.tokens)
     ordinary, granted = [event["data"] for event in await desk.events(type="site.authorized")]

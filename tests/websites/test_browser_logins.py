@@ -243,7 +243,7 @@ async def test_a_site_without_sso_and_a_web_view_use_no_login(house: House) -> N
     assert shows(await house.browser.open())
 
 
-async def test_the_cookies_of_another_browser_and_a_stolen_request_id_are_of_no_use(pair: Pair) -> None:
+async def test_a_page_is_of_use_to_its_own_browser_alone_and_for_ten_minutes(pair: Pair) -> None:
     await pair.tokens()
     page, thief, with_cookie = await pair.page(), pair.another_browser(), pair.another_browser()
     await with_cookie.open()
@@ -253,12 +253,6 @@ async def test_the_cookies_of_another_browser_and_a_stolen_request_id_are_of_no_
     client = pair.browser.client
     assert (await client.get(f"/v1/authorize/{page.request_id}/continue")).status_code == 405
     assert (await client.post("/v1/authorize/AAAAAAAAAAAAAAAAAAAAAA/continue")).status_code == 404
-    assert code_in(await page.press())
-
-
-async def test_the_page_is_good_for_ten_minutes(pair: Pair) -> None:
-    await pair.tokens()
-    page = await pair.page()
     pair.stage.clock.advance(seconds=599)
     assert code_in(await page.press())
     pair.stage.clock.advance(seconds=1)
@@ -287,8 +281,7 @@ async def test_another_account_leads_to_the_ordinary_page(pair: Pair) -> None:
     answer = await (await pair.page(state="s-2", prompt="select_account")).press("another")
     assert (answer.status_code, answer.headers["cache-control"]) == (303, "no-store")
     bob, tab = await pair.bob(), Tab(pair.browser, (await pair.browser.client.get(answer.headers["location"])).text)
-    await tab.decided_by(bob)
-    reported = sent(await tab.go_on(), ADMIN_CALLBACK)
+    reported = await tab.approved_by(bob, to=ADMIN_CALLBACK)
     assert reported["state"] == "s-2"
     tokens = (await pair.redeem_at_desk(reported["code"])).json()
     assert (await pair.claims(tokens, "admin"))["sub"] == bob.user_id
@@ -331,11 +324,7 @@ async def test_prompts_and_max_age(pair: Pair) -> None:
 
 async def test_the_press_that_the_proof_s_own_time_ends_is_of_no_use(pair: Pair) -> None:
     await pair.tokens()
-    page, shorter, off = (
-        await pair.page(),
-        await pair.replicas_browser(sso_ttl=60),
-        await pair.replicas_browser(sso_ttl=0),
-    )
+    page, (shorter, off) = await pair.page(), [await pair.replicas_browser(sso_ttl=ttl) for ttl in (60, 0)]
     assert shows(await shorter.open())
     assert not shows(await off.open())
     assert is_asked_anew(await page.press("continue", off))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.fakes import Clock
 from tests.problems import problem_of
+from tests.tokens.hostile import Forger
 from tests.websites.browsers import VERIFIER, Browser, House, refused, sent
 from tests.websites.test_web_view import CONSOLE
 from tests.world import (
@@ -39,7 +39,6 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import Waits, build_services
-from wxauth.tokens.keys import TokenIssuer
 
 PAGE = CONSOLE["redirect_uri"]
 
@@ -60,8 +59,7 @@ class Office(House):
     async def console_code(self, **asked: str) -> str:
         """The code with which the browser returns to the console after the phone has approved."""
         tab = await self.browser.show(**{**CONSOLE, **asked})
-        await tab.decided_by(self.phone)
-        return sent(await tab.go_on(), to=asked.get("redirect_uri", PAGE))["code"]
+        return (await tab.approved_by(self.phone, to=asked.get("redirect_uri", PAGE)))["code"]
 
     async def post(self, code: str, verifier: str = VERIFIER, *, browser: Browser | None = None) -> httpx.Response:
         body = {"code": code, "code_verifier": verifier}
@@ -212,17 +210,8 @@ async def test_a_program_at_another_port_of_this_machine_cannot_take_the_console
 
 def tokens_of(phone: Phone, services: Services) -> Body:
     """The same person's tokens, of a service with another issuer."""
-    user, now = phone.tokens["user"], services.clock()
-    token = TokenIssuer(issuer=services.settings.issuer, audience=services.settings.audience).issue(
-        services[KeyRing].signing_key(now),
-        user_id=UUID(user["id"]),
-        session_id=UUID(phone.tokens["session_id"]),
-        app_id=user["app_id"],
-        openid=user["openid"],
-        roles=(),
-        now=int(now.timestamp()),
-        expires_in=900,
-    )
+    key = services[KeyRing].signing_key(services.clock())
+    token = Forger(phone.tokens["access_token"], key).with_claims(iss=services.settings.issuer)
     return {**phone.tokens, "access_token": token}
 
 

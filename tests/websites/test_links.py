@@ -12,13 +12,12 @@ from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, Tab, sent
-from tests.world import CAMERA, Body, Client, MakeClient, Phone, body_of, make_admin, set_roles
+from tests.world import CAMERA, EDGE, Body, Client, MakeClient, Phone, body_of, make_admin, set_roles
 from wxauth.server.core.services import Services
 
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1"
 IN_WECHAT = f"{SAFARI} MicroMessenger/8.0.60"
 IN_WECOM = f"{SAFARI} wxwork/4.1.30"
-DESKTOP = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
 BY_SCHEME = 1286
 
 
@@ -122,7 +121,7 @@ async def test_the_button_comes_first_but_for_a_wrong_number_and_needs_no_script
 
 
 async def test_other_browsers_and_sites_have_no_button_nor_any_while_the_setting_is_off(house: House) -> None:
-    for user_agent in (IN_WECHAT, IN_WECOM, DESKTOP):
+    for user_agent in (IN_WECHAT, IN_WECOM, EDGE):
         assert "/link" not in (await house.browser.open(headers={"User-Agent": user_agent})).text
     await house.add_site("plain")
     off = browser_of(await house.stage.make(scan_link="off"))

@@ -73,8 +73,7 @@ async def test_a_mobile_app_proves_its_person_by_its_own_code(stage: Stage) -> N
 
 async def test_it_is_neither_a_bearer_nor_an_id_token_hint(house: House) -> None:
     token = await token_of(house)
-    as_bearer = await house.stage.client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
-    problem_of(as_bearer, "invalid_token", 401)
+    problem_of(await house.stage.me(token), "invalid_token", 401)
     refused = await house.browser.open(id_token_hint=token)
     assert "id_token_hint" in refused.headers["location"], refused.headers
     assert (await house.log_out(id_token_hint=token, post_logout_redirect_uri=BYE)).status_code == 400

@@ -96,13 +96,9 @@ async def test_a_removed_site_whose_people_are_locked_delays_no_other(house: Hou
     assert (await add(json={"name": "a", "redirect_uris": ["https://a.example.com/callback"]})).status_code == 200
     await add_crowd(house, 3)
     await house.tokens()
-    await house.stage.rows.execute(
-        "UPDATE website_sessions SET client_id = 'a' WHERE session_id = $1",
-        await house.stage.rows.fetchval(
-            "SELECT max(id::text)::uuid FROM sessions WHERE user_id = $1::text::uuid AND client_id = 'shop'",
-            house.phone.user_id,
-        ),
-    )
+    of_alice = "SELECT id FROM sessions WHERE client_id = 'shop' AND user_id = $1::text::uuid"
+    move = f"UPDATE website_sessions SET client_id = 'a' WHERE session_id = ({of_alice})"
+    await house.stage.rows.execute(move, house.phone.user_id)
     async with locked(house.stage.rows, house.phone.user_id):
         for name in ("a", "shop"):
             assert (await root.ask("DELETE", f"/clients/{name}")).status_code == 204

@@ -1,7 +1,6 @@
 """A site asks for a token of one service, which no other service accepts (RFC 8707)."""
 
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -56,17 +55,8 @@ async def test_without_scope_it_has_the_services_scopes_by_every_grant(house: Ho
     tokens = await asked(house)
     assert (tokens["scope"], "id_token" in tokens) == ("orders:read orders:write", False)
     assert body_of(await house.shop.refresh(tokens, resource=MCP))["scope"] == "orders:read orders:write"
-    started = await house.shop.start(resource=MCP, scope="orders:read")
-    await house.phone.approve(started)
-    refused(
-        await house.shop.post(
-            "/v1/token",
-            grant_type="urn:ietf:params:oauth:grant-type:device_code",
-            device_code=started["device_code"],
-            resource=FILES,
-        ),
-        "invalid_target",
-    )
+    started = await house.approved(resource=MCP, scope="orders:read")
+    refused(await house.shop.poll(started, resource=FILES), "invalid_target")
     tokens = body_of(await house.shop.poll(started))
     assert get_unverified_claims(tokens["access_token"])["aud"] == MCP
 
@@ -111,13 +101,8 @@ async def test_the_token_endpoint_takes_the_resource_that_was_granted_or_none(ho
     tokens = body_of(await house.shop.refresh(body_of(await house.shop.refresh(tokens)), resource=MCP))
     ordinary = await house.tokens()
     refused(await house.shop.refresh(ordinary, resource=MCP), "invalid_target")
-    answer = await house.stage.client.post(
-        "/v1/token",
-        content=f"resource={quote(MCP)}&resource={quote(MCP)}&a=1&a=2&refresh_token=x",
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
-        auth=(house.shop.name, house.shop.secret or ""),
-    )
-    refused(answer, "invalid_target")
+    form: Body = {"resource": [MCP, MCP], "a": ["1", "2"], "refresh_token": "x"}
+    refused(await house.shop.post("/v1/token", **form), "invalid_target")
     for still in (tokens, ordinary):
         assert (await house.shop.refresh(still)).status_code == 200
 
@@ -128,10 +113,8 @@ async def test_scopes_are_not_widened_at_a_refresh_and_end_with_the_setting(hous
         refused(await house.shop.refresh(tokens, scope=wider), "invalid_scope")
     both = await asked(house)
     narrow = body_of(await house.shop.refresh(both, scope="orders:write"))
-    assert (narrow["scope"], body_of(await house.shop.refresh(narrow))["scope"]) == (
-        "orders:write",
-        "orders:read orders:write",
-    )
+    assert narrow["scope"] == "orders:write"
+    assert body_of(await house.shop.refresh(narrow))["scope"] == "orders:read orders:write"
     for resources, left in ((without("orders:read"), "orders:write"), (RESOURCES[1:], None), ([], None)):
         at = Site(await house.stage.make(resources=resources), "shop", house.shop.secret)
         answer = await at.refresh(narrow)

@@ -15,15 +15,12 @@ import pytest
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.websites.browsers import ASKED, Browser, House, refused, said
+from tests.websites.street import IN_WECHAT
 from tests.world import CALLBACK, recorded
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
 
-WEB_VIEW = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
-    "MicroMessenger/8.0.60(0x18003c2f) NetType/WIFI Language/zh_CN miniProgram/wx1234567890abcdef"
-)
-IN_WEB_VIEW = {"User-Agent": WEB_VIEW}
+IN_WEB_VIEW = {"User-Agent": f"{IN_WECHAT} miniProgram/wx1234567890abcdef"}
 Ask = Callable[..., Awaitable[httpx.Response]]
 CONSOLE = {"client_id": "wxauth-admin", "redirect_uri": "https://auth.test/admin/", "scope": "wxauth:admin"}
 

@@ -327,7 +327,8 @@ async def test_a_door_without_unionids_makes_no_second_user(street: Street, door
     [line] = street.stage.logged("wechat_misconfigured")
     assert "bind the app" in line["what_to_change"]
     for account.has_unionids in (True, False):
-        assert await street.person_of(await street.visitor(door).log_in()) == street.phone.user_id
+        tokens = await street.tokens_for(await street.visitor(door).log_in())
+        assert (await street.claims(tokens))["sub"] == street.phone.user_id
 
 
 @pytest.mark.slow
