@@ -41,15 +41,8 @@ is_possible = sys.platform == "linux"
 class Forked:
     """A `wxauth` process with these arguments, with the parts of `subprocess.Popen` that tests need.
 
-    With `-c` it executes code as Python does, in a process that has imported everything.
-
-    Args:
-        command: The program, which is ignored, and the arguments.
-        cwd: The working folder.
-        env: The whole environment.
-        stdin: As all three streams: a descriptor, an open file, or a constant of `subprocess`.
-        stdout: As above.
-        stderr: As above.
+    With `-c` it executes code as Python does, in a process that has imported everything. The first word of the command,
+    the program, is ignored. A stream is a descriptor, an open file, or a constant of `subprocess`.
     """
 
     def __init__(

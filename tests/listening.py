@@ -15,11 +15,9 @@ STEPS_OF_AN_ACCEPT: Final = 4
 
 
 class Listening:
-    """Serves each connection in a task of its own. When one ends, so does the other.
+    """Serves each connection in a task of its own, which need not handle a client that disconnects.
 
-    Args:
-        serve: Serves one connection. It need not handle a client that disconnects.
-        tls: The server's TLS context, if it speaks TLS.
+    When one ends, so does the other.
     """
 
     def __init__(self, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
@@ -14,6 +13,7 @@ from tests.fakes import SECRET_KEY, Secrets
 from tests.foreign.conftest import Issuer
 from tests.processes import Running, free_port, run
 from tests.programs import EXPRESS, needs, needs_node
+from tests.siblings.test_example_events import event
 from tests.world import Body, add_client, leave, until
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
@@ -60,10 +60,6 @@ def started(script: str, says: str, shop: Shop, folder: Path, **env: str) -> Ite
     with Running(*command, cwd=folder, env={"DATABASE_URL": shop.url, **env}) as process:
         process.wait_for(says)
         yield
-
-
-def event(number: int, kind: str, user_id: str, **data: Any) -> Body:
-    return {"id": f"event-{number}", "type": kind, "user_id": user_id, "data": data}
 
 
 async def test_orders_follow_webhooks_once_and_in_any_order(shop: Shop, tmp_path: Path) -> None:

@@ -14,12 +14,7 @@ from tests.tokens.hostile import HOSTILE, Forgery
 
 pytestmark = pytest.mark.process
 
-# A token forged half a minute ahead may be valid when it is checked.
-ALL_REFUSED = {
-    **{name: forgery for name, forgery in REFUSED.items() if "seconds ahead" not in name},
-    "nbf an hour ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 3600),
-    "iat an hour ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 3600),
-}
+IAT_AHEAD = {"iat an hour ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 3600)}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +32,7 @@ def test_pyjwt_accepts_every_good_token(access_tokens: AccessTokens, issuer: Iss
     assert access_tokens.claims(issuer.forge(forgery))["iss"] == issuer.url
 
 
-@swept("forgery", ALL_REFUSED.values(), ids=ALL_REFUSED)
+@swept("forgery", (REFUSED | IAT_AHEAD).values(), ids=REFUSED | IAT_AHEAD)
 def test_pyjwt_refuses_every_hostile_token(access_tokens: AccessTokens, issuer: Issuer, forgery: Forgery) -> None:
     with pytest.raises(jwt.PyJWTError) as refusal:
         access_tokens.claims(issuer.forge(forgery))

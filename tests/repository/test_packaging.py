@@ -126,16 +126,8 @@ def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     constraints = home / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK).items()))
     pip = (sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check")
-    install = [
-        *pip,
-        "--timeout=15",
-        "--retries=3",
-        "install",
-        "--no-compile",
-        "--constraint",
-        str(constraints),
-        str(wheel),
-    ]
+    what = ("install", "--no-compile", f"--constraint={constraints}", str(wheel))
+    install = [*pip, "--timeout=15", "--retries=3", *what]
     installed = subprocess.run(install, cwd=home, capture_output=True, text=True)
     if installed.returncode != 0:
         download = [*pip, "--timeout=5", "--retries=1", "download", "--no-deps", "-d", str(home), "httpx"]
@@ -329,7 +321,7 @@ def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
 
 def test_the_locks_agree_on_every_version_but_the_oldest() -> None:
     assert len(LOCKS) == 9
-    everything = pins(ROOT / "requirements/dev.lock")
+    everything = pins(DEV_LOCK)
     for lock in LOCKS:
         if lock != LOWEST_LOCK:
             pinned = pins(lock)

@@ -29,18 +29,15 @@ ALICE = "openid-a1-alice"
 EXAMPLES = Path(__file__).parents[2] / "examples/sign-up-hook"
 
 
-def saying(status: int = 200, **answer: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def respond(_: web.Request) -> web.Response:
-        return web.json_response(answer, status=status)
-
-    return respond
-
-
 def text(body: bytes, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def respond(_: web.Request) -> web.Response:
-        return web.Response(body=body, status=status)
+        return web.Response(body=body, status=status, content_type="application/json")
 
     return respond
+
+
+def saying(status: int = 200, **answer: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
+    return text(json.dumps(answer).encode(), status)
 
 
 @dataclass(frozen=True, slots=True)
