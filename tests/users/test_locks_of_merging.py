@@ -60,20 +60,13 @@ async def test_a_merge_beside_a_demotion_leaves_an_administrator(stage: Stage, t
     assert linked["user"]["roles"] == ["admin"]
 
 
-async def test_naming_a_user_waits_for_no_administrator(stage: Stage) -> None:
-    await stage.login("root")
-    await set_roles(stage.rows, "admin")
-    await stage.login()
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
-        assert (await stage.login(unionid=UNION))["user"]["unionid"] == UNION
-
-
-async def test_a_merge_of_users_who_do_not_administer_waits_for_no_administrator(stage: Stage, two_users: Ids) -> None:
-    await stage.login("root")
-    await stage.rows.execute("UPDATE users SET roles = '{admin}' WHERE id <> ALL ($1::text[]::uuid[])", list(two_users))
-    async with stage.rows.transaction():
-        await stage.rows.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
+async def test_naming_and_merging_those_who_do_not_administer_wait_for_no_administrator(
+    stage: Stage, two_users: Ids
+) -> None:
+    root, _ = await stage.login("root"), await stage.login("bob")
+    await set_roles(stage.rows, "admin", user_id=root["user"]["id"])
+    async with locked(stage.rows, root["user"]["id"]):
+        assert (await stage.login("bob", unionid="union-bob"))["user"]["unionid"] == "union-bob"
         assert (await stage.login(unionid=UNION))["user"]["id"] == two_users[1]
 
 

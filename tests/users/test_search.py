@@ -79,13 +79,6 @@ async def test_pages_list_all_users_of_a_number_once(stage: Stage, root: Admin) 
     assert cursor is None
 
 
-@pytest.mark.parametrize("form", ["{0}{{", "urn:uuid:{0}", "{{{0}}}"])
-async def test_an_id_in_another_form_is_none(root: Admin, login: LogIn, form: str) -> None:
-    user_id = (await login("alice", nickname="Alice"))["user"]["id"]
-    assert await root.names(q=form.format(user_id)) == []
-    assert await root.names(q=user_id.replace("-", "")) == []
-
-
 async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(stage: Stage, root: Admin) -> None:
     await stage.login("alice", nickname="Alice")
     await stage.rows.execute("UPDATE identities SET app_id = 'wxformer' WHERE openid LIKE '%alice'")
