@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.problems import kinds_of
 from wxauth.errors import WxAuthError
 from wxauth.server.service.app import create_api
 
@@ -39,9 +40,9 @@ def table(page: Path, header: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1].splitlines()]
 
 
-def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
-    below = [failure for child in kind.__subclasses__() for failure in failures(child)]
-    return [kind, *below] if "code" in vars(kind) and kind.__module__ == "wxauth.errors" else below
+def failures() -> list[type[WxAuthError]]:
+    """Those that have a code of their own, and are no test's."""
+    return [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind) and kind.__module__ == "wxauth.errors"]
 
 
 @cache

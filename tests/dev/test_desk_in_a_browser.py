@@ -8,6 +8,8 @@ import pytest
 from tests.dev.running import Dev, running_dev
 from tests.programs import needs, run_node_tests
 
+pytestmark = [pytest.mark.process, pytest.mark.browser, pytest.mark.node]
+
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
@@ -16,9 +18,6 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
         yield dev
 
 
-@pytest.mark.process
-@pytest.mark.browser
-@pytest.mark.node
 def test_the_example_site_is_logged_in_to_by_the_phone_on_the_desk(dev: Dev) -> None:
     env = {
         "CHROMIUM": needs("chromium-headless-shell", "chromium"),
@@ -30,9 +29,6 @@ def test_the_example_site_is_logged_in_to_by_the_phone_on_the_desk(dev: Dev) -> 
     run_node_tests("desk/scan.test.js", env)
 
 
-@pytest.mark.process
-@pytest.mark.browser
-@pytest.mark.node
 def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
     chromium = needs("chromium-headless-shell", "chromium")
     env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}

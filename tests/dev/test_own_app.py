@@ -23,13 +23,8 @@ OWN = {"WXAUTH_APP_ID": APPS[0]["app_id"], "WXAUTH_APP_SECRET": APPS[0]["app_sec
 
 
 @pytest.fixture(scope="module")
-def simulated_wechat() -> Simulator:
-    return Simulator(takes_names=False)
-
-
-@pytest.fixture(scope="module")
-def wechat_url(simulated_wechat: Simulator) -> Iterator[str]:
-    with serving(create_simulator(simulated_wechat)) as url:
+def wechat_url() -> Iterator[str]:
+    with serving(create_simulator(Simulator(takes_names=False))) as url:
         yield url
 
 

@@ -300,7 +300,9 @@ def _lost(found: Found, asked: Asked, user: Row | None, sessions: Mapping[str, R
             is_gone = is_explained(
                 "remove number", "clear number", "withdraw in WeChat", "erase", "withdraw everything"
             )
-            return None if is_gone or (moved and _was_taken_over(found, asked)) else "the number is gone"
+            removed = ("user.phone_removed", asked.user_id)
+            is_taken = moved and any((event["type"], event["user_id"]) == removed for event in found.trail)
+            return None if is_gone or is_taken else "the number is gone"
         case "end sessions" | "sign out elsewhere":
             kept = asked.value
             for other in found.asked:
@@ -343,10 +345,6 @@ def _is_older_ban(found: Found, unban: Asked, user: Row) -> bool:
     """Whether the present ban was over before it was lifted."""
     bans = [asked for asked in found.asked if asked.what == "ban" and asked.value == user["ban_reason"]]
     return bool(bans) and all(ban.precedes(unban) for ban in bans) and not is_joined(found, unban.user_id)
-
-
-def _was_taken_over(found: Found, asked: Asked) -> bool:
-    return any(event["type"] == "user.phone_removed" and event["user_id"] == asked.user_id for event in found.trail)
 
 
 def group(found: Found) -> None:

@@ -32,12 +32,13 @@ pytestmark = pytest.mark.settings(apps=[PLAIN, SEALED])
 
 
 @pytest.mark.parametrize("content", [TEXT, {"MsgType": "event", "Event": "debug_demo"}, message("nobody", LEFT), None])
-async def test_the_query_string_of_a_message_erases_nobody(inbox: Inbox, content: dict[str, str] | None) -> None:
+async def test_a_messages_query_erases_nobody_and_is_no_handshake(inbox: Inbox, content: dict[str, str] | None) -> None:
     openid = await inbox.openid()
     caught = SignedPush(signed({}).query, b"<xml>", "text/xml") if content is None else signed(content)
     status = 422 if content is None else 200
     assert (await inbox.post(caught)).status_code == status
     await inbox.refuse(forged(caught, openid))
+    problem_of(await inbox.verify_url(caught), "invalid_signature", 403)
     assert (await inbox.post(caught)).status_code == status, "WeChat's own repeat"
     assert await inbox.stage.number("users") == 1
 
@@ -51,12 +52,6 @@ async def test_the_query_string_of_the_handshake_takes_no_message(inbox: Inbox, 
         assert (answer.status_code, answer.text) == (200, ECHO)
     await inbox.refuse(push, way.app)
     assert await inbox.stage.number("users") == 1
-
-
-async def test_the_query_string_of_a_message_is_no_handshake(inbox: Inbox) -> None:
-    caught = signed(TEXT)
-    assert_taken(await inbox.post(caught))
-    problem_of(await inbox.verify_url(caught), "invalid_signature", 403)
 
 
 async def test_two_simultaneous_messages_with_one_signature_are_processed_once(

@@ -19,7 +19,7 @@ from tests.conftest import NOWHERE, SETTINGS
 from tests.docs import DOCS, ROOT, both_languages, code_blocks, failures, openapi, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
-from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
+from wxauth.errors import WeChatBadResponse, WeChatRateLimited
 from wxauth.guard import BearerGuard, Principal
 from wxauth.problems import Language
 from wxauth.server.core.settings import PREFIX, Settings, settings_from
@@ -99,7 +99,7 @@ def test_the_example_holds_no_secret() -> None:
 @both_languages
 def test_the_tables_of_errors_have_every_failure_once(language: str) -> None:
     shown = re.findall(r"`(\w+)` \((\d{3})\)", (DOCS / f"http{language}.md").read_text())
-    assert sorted(shown) == sorted((kind.code, str(kind.status)) for kind in failures(WxAuthError))
+    assert sorted(shown) == sorted((kind.code, str(kind.status)) for kind in failures())
 
 
 @both_languages

@@ -90,9 +90,6 @@ class Tokens:
     def kill(self) -> None:
         self.stage.simulator.access_tokens[FIRST].kill()
 
-    async def log_in(self) -> None:
-        await self.stage.client.post("/v1/login", json={"code": "risky-2"})
-
 
 @pytest.fixture
 def tokens(stage: Stage) -> Tokens:
@@ -102,7 +99,7 @@ def tokens(stage: Stage) -> Tokens:
 @pytest.fixture
 async def ranked(tokens: Tokens) -> Tokens:
     """After a login of the person who is ranked."""
-    await tokens.log_in()
+    await tokens.stage.login("risky-2")
     tokens.stage.simulator.calls.clear()
     return tokens
 
