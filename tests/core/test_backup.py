@@ -49,14 +49,6 @@ def run_program(name: str, *arguments: str) -> None:
     subprocess.run([postgres_program(name), *arguments], check=True, capture_output=True)
 
 
-async def is_empty(database_url: str) -> bool:
-    database = await asyncpg.connect(database_url)
-    try:
-        return not await database.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
-    finally:
-        await database.close()
-
-
 def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
     """The output of the commands. They leave one file, readable only by its owner."""
     done = subprocess.run(["sh", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
@@ -103,7 +95,9 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
     done = await asyncio.to_thread(run_shown, dump + drill, tmp_path, environment)
     assert "    1 |" in done  # user, and when the newest login was
     assert "schema at" in done
-    assert await is_empty(empty_database_url)  # the service's own database was not migrated
+    own = await asyncpg.connect(empty_database_url)
+    assert await own.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0, "it was not migrated"
+    await own.close()
 
 
 @both_languages

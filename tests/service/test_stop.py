@@ -73,10 +73,6 @@ class Leaving:
         """Move the server's clock."""
         self.server.loop.call_soon_threadsafe(let_pass, seconds)
 
-    @property
-    def has_ended(self) -> bool:
-        return not self.thread.is_alive()
-
 
 @pytest.fixture
 def leaving() -> Iterator[Leaving]:
@@ -122,7 +118,7 @@ def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leavi
     assert is_quiet(connection)
     leaving.let_pass(10)
     assert read_all(connection) == b""
-    until(lambda: leaving.has_ended)
+    until(lambda: not leaving.thread.is_alive())
 
 
 def test_a_client_that_connects_during_the_shutdown_is_answered(leaving: Leaving) -> None:

@@ -82,15 +82,10 @@ async def traced(stage: Stage) -> AsyncIterator[Traced]:
     await services.aclose()
 
 
-def as_tree(spans: tuple[ReadableSpan, ...]) -> dict[str, str | None]:
-    """The name of each span, and of the one that it is a part of."""
-    names = {span.context.span_id: span.name for span in spans}
-    return {span.name: names.get(span.parent.span_id) if span.parent else None for span in spans}
-
-
 async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(traced: Traced) -> None:
     answer = await traced.stage.login.ask(at=traced.client)
-    assert as_tree(traced.spans) == {
+    names = {span.context.span_id: span.name for span in traced.spans}
+    assert {span.name: names[span.parent.span_id] if span.parent else None for span in traced.spans} == {
         "WeChat code2session": "POST /v1/login",
         "record_login": "POST /v1/login",
         "POST /v1/login": None,

@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, service_env
+from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import Command, run
 from tests.world import Client, Rows, Stage, bearer, body_of, leave, recorded
@@ -44,6 +45,8 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
         fields: dict[str, Any] = {"nickname": "小明", "consents": {"privacy": "1"}, "headers": {"User-Agent": "Phone"}}
         logins.append(await stage.login(at=client, app=app, unionid="union-alice", **fields))
     await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
+    picture = {"file": ("a.png", encoded(plain(size=(4, 4)), "PNG"))}
+    uploaded = body_of(await client.post("/v1/me/avatar", files=picture, headers=bearer(logins[1])))
     await stage.rows.execute(
         "UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}',"
         " phone_verified_at = '2026-11-20T08:05:00Z'"
@@ -66,7 +69,7 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
         "unionid": "union-alice",
         "unionids": ["union-alice"],
         "nickname": "小明",
-        "avatar_url": None,
+        "avatar_url": uploaded["avatar_url"],
         "phone": "+8613800138000",
         "phone_verified": True,
         "phone_verified_at": "2026-11-20T08:05:00Z",
@@ -87,20 +90,11 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
         logins[1]["session_id"]: (None, "127.0.0.1"),
     }
     assert [(item["document"], item["ip"]) for item in document["consents"]] == [("privacy", "127.0.0.1")]
-    events = [event["type"] for event in document["events"]]
-    assert sorted(events) == ["consent.given", "identity.added", "session.ended", "user.created"]
-    assert document["avatar"] is None
+    events = sorted(event["type"] for event in document["events"])
+    assert events == ["consent.given", "identity.added", "session.ended", "user.created", "user.profile_changed"]
+    avatar = document["avatar"]
+    assert (avatar["content_type"], Image.open(BytesIO(b64decode(avatar["content"]))).size) == ("image/jpeg", (4, 4))
     assert "session_key" not in answer.text
-
-
-async def test_the_document_of_own_data_contains_the_picture(stage: Stage) -> None:
-    alice = await stage.login("alice")
-    file = BytesIO()
-    Image.new("RGB", (4, 4), "red").save(file, "PNG")
-    await stage.client.post("/v1/me/avatar", files={"file": ("a.png", file.getvalue())}, headers=bearer(alice))
-    avatar = (await document_of(stage.client, alice))["avatar"]
-    assert avatar["content_type"] == "image/jpeg"
-    assert Image.open(BytesIO(b64decode(avatar["content"]))).size == (4, 4)
 
 
 async def test_the_document_of_own_data_contains_events_and_names_nobody_else(stage: Stage) -> None:

@@ -144,7 +144,7 @@ async def test_a_rare_nickname_is_looked_up_in_an_index(database: Database, rows
 
 
 @pytest.mark.own_database
-async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(stage: Stage, database: Database) -> None:
+async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(stage: Stage) -> None:
     await some_users(stage.rows, 2_500)
     # Among ten million users PostgreSQL chooses, by itself, to join as it has to here.
     await stage.rows.execute(
