@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
-from sqlmodel import Field, SQLModel
+from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from wxauth.errors import StorageUnavailable
@@ -53,55 +53,51 @@ class EndReason(StrEnum):
 class OpenedFrom(TypedDict):
     """From where a session was opened."""
 
-    ip: Annotated[str | None, Field(schema_extra={"examples": ["203.0.113.7"]})]
+    ip: Annotated[str | None, Field(examples=["203.0.113.7"])]
     device: DescribedDevice
 
 
 class ClientOfSession(TypedDict):
     """A client that a person has allowed to use a resource."""
 
-    title: Annotated[str, Field(schema_extra={"examples": ["Claude"]})]
+    title: Annotated[str, Field(examples=["Claude"])]
     host: Annotated[str | None, Field(description="Of a client that nobody has registered; else null.")]
 
 
 class ResourceOfSession(TypedDict):
     """A resource that a client may use."""
 
-    resource: Annotated[str, Field(schema_extra={"examples": ["https://mcp.example.com/mcp"]})]
-    title: Annotated[str, Field(schema_extra={"examples": ["小店助手"]})]
+    resource: Annotated[str, Field(examples=["https://mcp.example.com/mcp"])]
+    title: Annotated[str, Field(examples=["小店助手"])]
 
 
-class OpenSession(SQLModel):
+class OpenSession(BaseModel):
     """A login on one device."""
 
-    id: UUID = Field(schema_extra={"examples": ["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"]})
-    app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
+    app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
     client: ClientOfSession | None = Field(description="Who may use a resource; null for any other login.")
     resource: ResourceOfSession | None = Field(description="The resource that may be used; null if there is none.")
     scopes: list[str] | None = Field(
-        description="What may be done there; null for any other login.", schema_extra={"examples": [["orders:read"]]}
+        description="What may be done there; null for any other login.", examples=[["orders:read"]]
     )
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser, from the User-Agent.")
     ip: Address = Field(description="The IP address of its last use.")
     opened: OpenedFrom
     created_at: datetime
-    last_used_at: datetime = Field(schema_extra={"examples": ["2026-11-20T09:30:00Z"]})
-    expires_at: datetime = Field(
-        description="When it expires if it is not used.", schema_extra={"examples": ["2026-12-20T09:30:00Z"]}
-    )
+    last_used_at: datetime = Field(examples=["2026-11-20T09:30:00Z"])
+    expires_at: datetime = Field(description="When it expires if it is not used.", examples=["2026-12-20T09:30:00Z"])
 
 
 class PastSession(OpenSession):
     """A login that has ended or expired."""
 
-    ended_at: datetime = Field(schema_extra={"examples": ["2026-11-20T10:00:00Z"]})
-    ended_reason: str = Field(
-        description="As in the event `session.ended`; or `expired`.", schema_extra={"examples": ["signed_out"]}
-    )
+    ended_at: datetime = Field(examples=["2026-11-20T10:00:00Z"])
+    ended_reason: str = Field(description="As in the event `session.ended`; or `expired`.", examples=["signed_out"])
 
 
-class EndedSession(SQLModel):
+class EndedSession(BaseModel):
     """A session that has just been ended."""
 
     id: UUID
@@ -110,7 +106,7 @@ class EndedSession(SQLModel):
     """Whether it was open until now. Otherwise it had ended before, or had expired."""
 
 
-class LastRow(SQLModel):
+class LastRow(BaseModel):
     """The last row of a page of a table in the order of ids."""
 
     id: UUID

@@ -5,9 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, LiteralString
 from uuid import UUID
 
-import pydantic
-from pydantic import StringConstraints
-from sqlmodel import Field, SQLModel
+from pydantic import BaseModel, Field, StringConstraints
 
 from wxauth.server.core.clock import id_range
 from wxauth.server.core.database import Database
@@ -19,17 +17,17 @@ from wxauth.server.sessions.rows import OPENED
 from wxauth.server.users.search_rows import id_in, search_in_windows
 from wxauth.server.web.bodies import Network, OrEmpty, Page, PageQuery, StoredText, Time
 
-_USER_ID: Final = Field(schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]})
-_NICKNAME: Final = Field(schema_extra={"examples": ["小明"]})
+_USER_ID: Final = Field(examples=["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"])
+_NICKNAME: Final = Field(examples=["小明"])
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
 
 
 class HistoryQuery(PageQuery):
     """Which events, logins or refused logins to list."""
 
-    user_id: Annotated[UUID | None, OrEmpty] = pydantic.Field(default=None, description="The user concerned, if known.")
-    since: Annotated[Time | None, OrEmpty] = pydantic.Field(default=None, description="Only at or after this time.")
-    until: Annotated[Time | None, OrEmpty] = pydantic.Field(default=None, description="Only before this time.")
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned, if known.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
     @property
     def id_range(self) -> tuple[UUID, UUID]:
@@ -46,12 +44,12 @@ class HistoryQuery(PageQuery):
 class EventsQuery(HistoryQuery):
     """Which events to list."""
 
-    actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = pydantic.Field(
+    actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
         description="Who did it: the id of a user, the name of a service client (`client:NAME` for what it does to "
         "users by the scope `moderate`), `system`, `operator` or `wechat`.",
     )
-    type: list[StoredText] = pydantic.Field(
+    type: list[StoredText] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
 
@@ -59,20 +57,20 @@ class EventsQuery(HistoryQuery):
 class LoginsQuery(HistoryQuery):
     """Which logins to list."""
 
-    app_id: StoredText | None = pydantic.Field(default=None, description="The app.")
-    network: Annotated[Network | None, OrEmpty] = pydantic.Field(
+    app_id: StoredText | None = Field(default=None, description="The app.")
+    network: Annotated[Network | None, OrEmpty] = Field(
         default=None, description="Only from this network (CIDR) or address, such as `203.0.113.0/24`."
     )
 
 
-class ListedLogin(SQLModel):
+class ListedLogin(BaseModel):
     """A login, as it was when its session was opened."""
 
-    session_id: UUID = Field(schema_extra={"examples": ["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"]})
-    at: datetime = Field(schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
+    session_id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
+    at: datetime = Field(examples=["2026-11-20T10:02:00Z"])
     user_id: UUID = _USER_ID
     nickname: str | None = _NICKNAME
-    app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser.")
     ip: Address = Field(description="The IP address; its network if it is old.")
@@ -84,12 +82,12 @@ class ListedLogin(SQLModel):
         return self.session_id
 
 
-class Glimpse(SQLModel):
+class Glimpse(BaseModel):
     """Who somebody is, in a line."""
 
     id: UUID = _USER_ID
     nickname: str | None = _NICKNAME
-    avatar_url: str | None = Field(schema_extra={"examples": ["https://example.com/avatars/1.png"]})
+    avatar_url: str | None = Field(examples=["https://example.com/avatars/1.png"])
     app_id: str | None = Field(description="The app of the newest session; null if there is none.")
     device: DescribedDevice = Field(description="The device of the newest session.")
     ip: Address = Field(description="The address of its last use.")

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from sqlmodel import Field, SQLModel
+from pydantic import BaseModel, Field
 
 from wxauth.errors import NotFound
 from wxauth.server.core.database import Database, Transaction
@@ -16,11 +16,11 @@ from wxauth.server.limits.rows import PROFILE_CHANGES
 from wxauth.server.sessions.rows import lock_user_by
 
 
-class OwnIdentity(SQLModel):
+class OwnIdentity(BaseModel):
     """One openid in one app, as its user sees it."""
 
-    app_id: str = Field(schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
-    openid: str = Field(schema_extra={"examples": ["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"]})
+    app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
+    openid: str = Field(examples=["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"])
     created_at: datetime
 
 
