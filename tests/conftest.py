@@ -48,6 +48,7 @@ catch_ignored_signals()
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 AT_REST = {"autovacuum_naptime": "1d", "shared_buffers": "128MB", "checkpoint_timeout": "1h"}
 """Settings of PostgreSQL: nothing but the tests is to work there, at random."""
+database_numbers = count(1)
 STARTS_PROGRAMS = {"foreign", "process", "wheel", *(mark for _, mark in programs.PROGRAMS.values())}
 """The marks of tests that start programs."""
 SETTINGS = {
@@ -142,15 +143,8 @@ async def shared_database(postgres: EmbeddedPostgres, admin: asyncpg.Connection)
     await database.aclose()
 
 
-@pytest.fixture(scope="session")
-def database_numbers() -> Iterator[int]:
-    return count(1)
-
-
 @pytest.fixture
-async def empty_database_url(
-    postgres: EmbeddedPostgres, admin: asyncpg.Connection, database_numbers: Iterator[int]
-) -> AsyncIterator[str]:
+async def empty_database_url(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIterator[str]:
     """A database without tables."""
     name = f"empty_{next(database_numbers)}"
     await admin.execute(f"CREATE DATABASE {name}")
@@ -160,10 +154,7 @@ async def empty_database_url(
 
 @pytest.fixture
 async def own_database_url(
-    request: pytest.FixtureRequest,
-    postgres: EmbeddedPostgres,
-    admin: asyncpg.Connection,
-    database_numbers: Iterator[int],
+    request: pytest.FixtureRequest, postgres: EmbeddedPostgres, admin: asyncpg.Connection
 ) -> AsyncIterator[str]:
     """A database for this test alone, for tests that change more than rows."""
     name = f"test_{next(database_numbers)}"

@@ -3,8 +3,7 @@
 import json
 import re
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +35,6 @@ class Front:
 
 @pytest.fixture
 def nginx(tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
-    with nginx_before(replicas.addresses, tmp_path) as front:
-        yield front
-
-
-@contextmanager
-def nginx_before(upstreams: Sequence[str], tmp_path: Path) -> Iterator[Front]:
     own, plain = free_port(), free_port()
     authority = Authority(tmp_path)
     authority.server("127.0.0.1")
@@ -49,8 +42,8 @@ def nginx_before(upstreams: Sequence[str], tmp_path: Path) -> Iterator[Front]:
     addresses = {
         "listen 443 ssl": f"listen 127.0.0.1:{own} ssl",
         "listen 80": f"listen 127.0.0.1:{plain}",
-        "127.0.0.1:8001": upstreams[0],
-        "127.0.0.1:8002": upstreams[1],
+        "127.0.0.1:8001": replicas.addresses[0],
+        "127.0.0.1:8002": replicas.addresses[1],
         "/etc/nginx/certificates/auth.example.com.pem": str(certificate),
         "/etc/nginx/certificates/auth.example.com.key": str(certificate),
         "/var/log/wxauth/access.log": f"{tmp_path}/access.log",

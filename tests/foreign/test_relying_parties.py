@@ -112,26 +112,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.node
-def test_openid_client_completes_each_flow(world: dict[str, str]) -> None:
-    run_node_tests("oauth/relying_party.test.js", world)
-
-
-@pytest.mark.node
 @pytest.mark.requirement("asvs-10.1.1")
-def test_sites_of_other_libraries_log_people_in(world: dict[str, str]) -> None:
-    run_node_tests("oauth/sites.test.js", world)
+@pytest.mark.parametrize("file", ["relying_party", "sites"])
+def test_sites_of_other_libraries_log_people_in(world: dict[str, str], file: str) -> None:
+    run_node_tests(f"oauth/{file}.test.js", world)
 
 
 @pytest.mark.node
 @pytest.mark.browser
-def test_a_page_logs_people_in_with_oidc_client_ts(world: dict[str, str]) -> None:
-    run_node_tests("oauth/oidc_client_ts.test.js", {**world, "CHROMIUM": needs("chromium-headless-shell", "chromium")})
-
-
-@pytest.mark.node
-@pytest.mark.browser
-def test_a_browser_posts_the_answer_to_a_site_that_asks_for_a_form(world: dict[str, str]) -> None:
-    run_node_tests("oauth/form_post.test.js", {**world, "CHROMIUM": needs("chromium-headless-shell", "chromium")})
+@pytest.mark.parametrize("file", ["oidc_client_ts", "form_post"])
+def test_a_page_or_a_form_in_a_browser_logs_people_in(world: dict[str, str], file: str) -> None:
+    chromium = needs("chromium-headless-shell", "chromium")
+    run_node_tests(f"oauth/{file}.test.js", {**world, "CHROMIUM": chromium})
 
 
 @pytest.mark.node

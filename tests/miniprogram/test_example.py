@@ -32,14 +32,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.mark.node
 @pytest.mark.process
-def test_the_demo_can_be_tapped_through(world: dict[str, str]) -> None:
-    run_node_tests("demo/demo.test.js", world)
-
-
-@pytest.mark.node
-@pytest.mark.process
-def test_wechats_ai_and_the_pages_share_one_session(world: dict[str, str]) -> None:
-    run_node_tests("demo/ai.test.js", world)
+@pytest.mark.parametrize("part", ["demo", "ai"])
+def test_the_demo_can_be_tapped_through_and_shares_its_session_with_wechats_ai(
+    world: dict[str, str], part: str
+) -> None:
+    run_node_tests(f"demo/{part}.test.js", world)
 
 
 @pytest.mark.node

@@ -216,23 +216,11 @@ def test_by_a_tunnel_the_mini_program_gets_the_tunnels_address() -> None:
     assert "createAuth({ baseURL: 'https://tunnel.example.com' })" in reported
 
 
-def printed_by_dev(
-    language: Language,
-    *,
-    simulated_url: str | None = "http://127.0.0.1:8001",
-    site_url: str = "http://127.0.0.1:8004",
-    issuer: str = "http://127.0.0.1:8000",
-) -> str:
+def printed_by_dev(language: Language, *, issuer: str = "http://127.0.0.1:8000", **urls: str | None) -> str:
     settings = settings_from(Settings, **{**SETTINGS, "issuer": issuer}, database_url=NOWHERE)
-    return welcome(
-        settings,
-        simulated_url=simulated_url,
-        site_url=site_url,
-        mcp_url=simulated_url and "http://127.0.0.1:8005/mcp",
-        findings=[],
-        home=HOME,
-        language=language,
-    )
+    shown: Any = {"simulated_url": "http://127.0.0.1:8001", "site_url": "http://127.0.0.1:8004", **urls}
+    mcp_url = shown["simulated_url"] and "http://127.0.0.1:8005/mcp"
+    return welcome(settings, **shown, mcp_url=mcp_url, findings=[], home=HOME, language=language)
 
 
 def test_what_dev_prints_names_its_own_program(monkeypatch: pytest.MonkeyPatch) -> None:

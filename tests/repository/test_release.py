@@ -176,14 +176,8 @@ def test_every_package_has_this_version() -> None:
     kubernetes = yaml.safe_load((ROOT / "deploy/kubernetes/kustomization.yaml").read_text())
     compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
     client = json.loads((ROOT / "clients/miniprogram/package.json").read_text())
-    named = [
-        package["version"],
-        client["version"],
-        lock["version"],
-        lock["packages"][""]["version"],
-        kubernetes["images"][0]["newTag"],
-    ]
-    named.append(compose["x-wxauth"]["image"].rpartition(":")[2])
+    named = [package["version"], client["version"], lock["version"], lock["packages"][""]["version"]]
+    named += [kubernetes["images"][0]["newTag"], compose["x-wxauth"]["image"].rpartition(":")[2]]
     assert [PROJECT["version"], *named] == [wxauth.__version__] * 7
 
 

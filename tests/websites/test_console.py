@@ -203,16 +203,11 @@ async def test_a_program_at_another_port_of_this_machine_cannot_take_the_console
     services = await office.stage.make_services(admin_page=True, issuer="http://127.0.0.1:8000")
     await services[ConsoleSessions].add_as_site()
     office.browser = Browser(office.stage.make_client(services))
-    office.phone = replace(office.phone, client=office.browser.client, tokens=tokens_of(office.phone, services))
+    forger = Forger(office.phone.tokens["access_token"], services[KeyRing].signing_key(services.clock()))
+    tokens = {**office.phone.tokens, "access_token": forger.with_claims(iss="http://127.0.0.1:8000")}
+    office.phone = replace(office.phone, client=office.browser.client, tokens=tokens)
     code = await office.console_code(redirect_uri="http://127.0.0.1:6666/admin/")
     problem_of(await office.post(code), "session_revoked", 400)
-
-
-def tokens_of(phone: Phone, services: Services) -> Body:
-    """The same person's tokens, of a service with another issuer."""
-    key = services[KeyRing].signing_key(services.clock())
-    token = Forger(phone.tokens["access_token"], key).with_claims(iss=services.settings.issuer)
-    return {**phone.tokens, "access_token": token}
 
 
 # The site that it is.
