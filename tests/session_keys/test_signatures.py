@@ -13,6 +13,7 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
+from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import NOBODY, AddSibling, Admin, Client, LogIn, Stage, add_client, bearer, leave, recorded
@@ -228,11 +229,9 @@ async def test_signatures_are_counted_by_outcome(stage: Stage, sign: Sign) -> No
     await sign()
     await sign(openid=openid, app_id="wx0000000000000000")
     await sign(openid=openid, auth=None)
-    lines = (await stage.client.get("/metrics")).text.splitlines()
-    assert {line for line in lines if line.startswith("wxauth_signatures_total")} == {
-        f'wxauth_signatures_total{{app_id="{APP_ID}",outcome="{outcome}"}} 1.0'
-        for outcome in ("ok", "not_found", "invalid_request", "invalid_client")
-    } | {'wxauth_signatures_total{app_id="unknown",outcome="unknown_app"} 1.0'}
+    outcomes = [(APP_ID, outcome) for outcome in ("ok", "not_found", "invalid_request", "invalid_client")]
+    counted = (await scrape(stage.client)).counted("wxauth_signatures_total", "app_id", "outcome")
+    assert counted == dict.fromkeys([*outcomes, ("unknown", "unknown_app")], 1)
 
 
 async def test_no_log_line_has_the_data_or_the_signature(stage: Stage, sign: Sign, secrets: Secrets) -> None:

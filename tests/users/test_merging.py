@@ -1,7 +1,6 @@
 """Two users who become one: by a number that both have verified, or by an operator's word."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.processes import Command
 from tests.world import (
@@ -330,20 +330,20 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
 
 
 async def test_merges_are_counted_by_their_source(phone: MiniPrograms) -> None:
-    async def counted() -> dict[str, float]:
-        text = (await phone.stage.client.get("/metrics")).text
-        return {by: float(number) for by, number in re.findall(r'^wxauth_merges_total{by="(\w+)"} (\S+)$', text, re.M)}
+    async def counted() -> list[float | None]:
+        scraped = await scrape(phone.stage.client)
+        return [scraped("wxauth_merges_total", by=source) for source in ("unionid", "phone", "operator")]
 
-    assert await counted() == {"unionid": 0, "phone": 0, "operator": 0}
+    assert await counted() == [0, 0, 0]
     alice = await phone.enter_with_number()
     await phone.enter_with_number(app_id=SECOND)
-    assert await counted() == {"unionid": 0, "phone": 1, "operator": 0}
+    assert await counted() == [0, 1, 0]
     for app_id, has_unionid in ((FIRST, False), (SECOND, True), (FIRST, True)):
         bob = await phone.enter("bob", app_id, has_unionid=has_unionid)
-    assert await counted() == {"unionid": 1, "phone": 1, "operator": 0}
+    assert await counted() == [1, 1, 0]
     root = await make_admin(phone.stage.client, phone.stage.rows, bob)
     assert (await root.merge(alice["user"]["id"], into=root.id)).status_code == 200
-    assert await counted() == {"unionid": 1, "phone": 1, "operator": 1}
+    assert await counted() == [1, 1, 1]
 
 
 @pytest.mark.oldest_postgres
