@@ -102,27 +102,20 @@ async def test_the_max_age_is_the_key_sets_own_without_its_age_in_a_cache_on_the
     assert sibling.issuer.fetches == (2, 2)
 
 
-async def test_a_request_that_is_given_up_leaves_the_others_their_answer(sibling: Sibling) -> None:
+async def test_event_loops_and_threads_share_the_keys_of_one_fetch_though_who_began_it_gives_up(
+    sibling: Sibling,
+) -> None:
     gate = sibling.issuer.gated()
-    given_up, waiting = (asyncio.create_task(sibling.find()) for _ in range(2))
+    given_up, *waiting = [asyncio.create_task(sibling.find()) for _ in range(2)]
     await gate.reached()
     given_up.cancel()
     await asyncio.wait([given_up])
-    gate.opened.set()
-    assert given_up.cancelled()
-    assert await waiting
-    assert sibling.issuer.fetches == (1, 1)
-
-
-async def test_event_loops_and_threads_wait_for_one_fetch_and_share_its_keys(sibling: Sibling) -> None:
-    gate = sibling.issuer.gated()
-    waiting = [asyncio.create_task(sibling.find())]
-    await gate.reached()
     waiting += [asyncio.create_task(asyncio.to_thread(asyncio.run, sibling.find())) for _ in range(3)]
     waiting += [sibling.finding_in_a_thread() for _ in range(3)]
     gate.opened.set()
     found = [*await asyncio.gather(*waiting), await sibling.find(), sibling.find_sync()]
-    assert len({id(key) for key in found if key}) == 1
+    assert given_up.cancelled()
+    assert (all(found), len({id(key) for key in found})) == (True, 1)
     assert sibling.issuer.fetches == (1, 1)
 
 

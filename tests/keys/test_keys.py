@@ -50,12 +50,6 @@ async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(stage
     assert await stage.rows.fetch("SELECT * FROM signing_keys") == stored
 
 
-async def test_a_former_secret_key_still_decrypts_its_signing_keys(stage: Stage) -> None:
-    former = stage.services.settings.secret_key.get_secret_value()
-    rotated = await stage.make_services(secret_key=OTHER_SECRET_KEY, secret_key_previous=former)
-    assert rotated[KeyRing].jwks == stage.services[KeyRing].jwks
-
-
 @pytest.mark.requirement("asvs-16.5.3")
 async def test_before_the_first_key_is_read_nothing_is_signed_or_published(stage: Stage) -> None:
     token = (await stage.login("alice"))["access_token"]

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from tests.fakes import APP
 from tests.moving.mover import Mover
 from tests.problems import problem_of
 from tests.processes import Command
@@ -186,19 +187,14 @@ async def test_a_merge_keeps_the_ban_that_lasts_longer(stage: Stage, root: Admin
         assert (user["status"], user["reason"], user.get("until")) == ("disabled", *kept)
 
 
-async def test_an_export_takes_a_ban_along_and_an_import_brings_it_back(stage: Stage, root: Admin, alice: str) -> None:
-    until, mover = in_utc(stage.clock() + SHORT), Mover(stage)
-    await root.change(alice, status="disabled", reason=REASON, until=until)
-    line = next(line for line in map(json.loads, (await mover.export()).splitlines()) if line["user_id"] == alice)
-    assert (line["ban_reason"], line["banned_until"]) == (REASON, until)
-    await root.ask("DELETE", f"/users/{alice}")
-    assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
-    user = await root.read(f"/users/{alice}")
-    assert (user["status"], user["reason"], user["until"]) == ("disabled", REASON, until)
-    # Other words of the file, such as roles, leave the ban as it is.
-    assert await mover.import_lines({**line, "roles": ["editor"]}, takes_roles=True) == (0, 1, 0, 0)
+async def test_an_import_of_roles_leaves_a_ban_and_one_of_the_status_lifts_it(
+    stage: Stage, root: Admin, alice: str
+) -> None:
+    await root.change(alice, status="disabled", reason=REASON, until=in_utc(stage.clock() + SHORT))
+    line = {"app_id": APP["app_id"], "openid": "openid-a1-alice", "roles": ["editor"], "status": "active"}
+    assert await Mover(stage).import_lines(line, takes_roles=True) == (0, 1, 0, 0)
     assert (await root.read(f"/users/{alice}"))["reason"] == REASON
-    assert await mover.import_lines({**line, "status": "active"}, takes_status=True) == (0, 1, 0, 0)
+    assert await Mover(stage).import_lines(line, takes_status=True) == (0, 1, 0, 0)
     user = await root.read(f"/users/{alice}")
     assert user["status"] == "active"
     assert not user.keys() & {"reason", "until"}

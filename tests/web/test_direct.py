@@ -96,14 +96,6 @@ def test_an_operation_documents_what_its_parameters_and_its_answer_entail() -> N
     assert problems_in(router.routes[1].responses[404]).keys() == {"not_found"}, "of a dependency's dependency"
 
 
-def test_an_answer_of_which_no_example_can_be_made_is_refused() -> None:
-    async def find_text() -> str:
-        return "text"
-
-    with pytest.raises(TypeError, match="no example"):
-        Router("words").get("/text", summary=Title("Find a text", "查找文本"))(find_text)
-
-
 async def test_a_direct_route_reads_a_query_as_fastapi_does() -> None:
     api = FastAPI()
     api.get("/by-fastapi")(list_words)
