@@ -95,23 +95,21 @@ async def test_a_cancelled_connection_attempt_leaves_nothing_behind(black_hole: 
         assert (await ask(way, upstream.url)).content == BODY
 
 
-@pytest.mark.parametrize("silent_first", [True, False], ids=["silent", "refusing"])
+@pytest.mark.parametrize("first", ["silent", "refusing", "eight of IPv6"])
 @on_both_loops
-async def test_an_address_without_answer_is_left(silent_first: bool, black_hole: tuple[str, int], nobody: str) -> None:
-    first = black_hole[1] if silent_first else httpx.URL(nobody).port
-    assert first is not None
-    async with Upstream(OK) as upstream, transport() as way:
-        Names(wechat=[ipv4(first), ipv4(upstream.port)])
+async def test_an_address_without_answer_is_left(first: str, black_hole: tuple[str, int], nobody: str) -> None:
+    port = httpx.URL(nobody).port
+    assert port is not None
+    silent = (socket.AF_INET6, ("::ffff:127.0.0.1", black_hole[1]))
+    before: dict[str, list[Any]] = {
+        "silent": [ipv4(black_hole[1])],
+        "refusing": [ipv4(port)],
+        "eight of IPv6": [silent] * 8,
+    }
+    async with Upstream(OK) as upstream, transport(connect_timeout=1) as way:
+        Names(wechat=[*before[first], ipv4(upstream.port)])
         assert (await ask(way, "http://wechat")).content == BODY
         assert upstream.connections == 1
-
-
-@on_both_loops
-async def test_ipv4_has_its_turn_behind_the_first_address_of_ipv6(black_hole: tuple[str, int]) -> None:
-    async with Upstream(OK) as upstream, transport(connect_timeout=1) as way:
-        silent = (socket.AF_INET6, ("::ffff:127.0.0.1", black_hole[1]))
-        Names(wechat=[*[silent] * 8, ipv4(upstream.port)])
-        assert (await ask(way, "http://wechat")).content == BODY
 
 
 @on_both_loops

@@ -166,15 +166,6 @@ async def test_token_reads_and_requests_to_wechat_are_counted(tokens: Tokens, ro
 # Kept and renewed.
 
 
-@pytest.mark.no_database
-async def test_a_token_is_asked_for_once_and_its_time_runs(tokens: Tokens) -> None:
-    first = await tokens.own()
-    tokens.stage.clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
-    later = await tokens.own()
-    assert (later.value, later.expires_in) == (first.value, RENEWAL_LEAD.total_seconds() + 1)
-    assert tokens.asks == [False]
-
-
 async def test_simultaneous_callers_share_one_request_and_are_recorded_once(tokens: Tokens, rows: Rows) -> None:
     tokens.stage.simulator.fail("stable_token", slow=0.02)
     assert len(set(await asyncio.gather(*(tokens.read() for _ in range(20))))) == 1
@@ -183,9 +174,12 @@ async def test_simultaneous_callers_share_one_request_and_are_recorded_once(toke
 
 
 @pytest.mark.no_database
-async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(tokens: Tokens) -> None:
-    former = await tokens.own()
-    tokens.stage.clock.advance(seconds=LIFETIME - 200)
+async def test_a_token_is_renewed_once_before_its_end_while_the_former_still_works(tokens: Tokens) -> None:
+    former, lead = await tokens.own(), RENEWAL_LEAD.total_seconds()
+    tokens.stage.clock.advance(seconds=LIFETIME - lead - 1)
+    later = await tokens.own()
+    assert (later.value, later.expires_in, tokens.asks) == (former.value, lead + 1, [False])
+    tokens.stage.clock.advance(seconds=lead + 1 - 200)
     last = renewed = await tokens.own()
     assert (last.value, last.expires_in) == (former.value, 200)
     while renewed.value == former.value:
