@@ -354,13 +354,10 @@ async def test_numbers_of_large_tables_are_called_estimates_and_miss_nobody_of_t
     assert min(numbers["active_day"], numbers["active_week"], numbers["active_month"]) >= len(names) + 1
 
 
-async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:
+async def test_thirty_days_by_default_begin_where_the_reader_is(stage: Stage, root: Admin) -> None:
     days = await days_of(root)
     assert (len(days), days[0][0], days[-1][0]) == (30, "2026-10-22", "2026-11-20")
     assert len(await days_of(root, days=366)) == 366
-
-
-async def test_days_begin_where_the_reader_is(stage: Stage, root: Admin) -> None:
     stage.clock.advance(hours=7, minutes=59)  # one minute to midnight in China
     await stage.login("alice")
     stage.clock.advance(minutes=1)

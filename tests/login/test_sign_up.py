@@ -25,20 +25,13 @@ async def test_nothing_is_stored_about_an_unknown_person(stage: Stage, unionid: 
     assert not any("openid-a1-alice" in str(line) for line in stage.log_lines())
 
 
-async def test_a_known_person_logs_in(stage: Stage) -> None:
+async def test_a_known_person_logs_in_and_to_another_app_by_the_unionid(stage: Stage) -> None:
     alice = await stage.login()
-    client = await stage.make(sign_up="closed")
-    answer = await stage.login(at=client)
-    assert (answer["user"]["id"], answer["is_new_user"]) == (alice["user"]["id"], False)
-    named = await stage.login(at=client, unionid="union-alice")
-    assert (named["user"]["id"], named["user"]["unionid"]) == (alice["user"]["id"], "union-alice")
-
-
-async def test_a_person_known_by_the_unionid_logs_in_to_another_app(stage: Stage) -> None:
-    alice = await stage.login(unionid="union-alice")
     client = await stage.make(sign_up="closed", apps=[APP, OTHER_APP])
-    answer = await stage.login(at=client, app=OTHER_APP, unionid="union-alice")
-    assert (answer["user"]["id"], answer["is_new_user"]) == (alice["user"]["id"], False)
+    for how in ({}, {"unionid": "union-alice"}, {"unionid": "union-alice", "app": OTHER_APP}):
+        answer = await stage.login(at=client, **how)
+        assert (answer["user"]["id"], answer["is_new_user"]) == (alice["user"]["id"], False)
+        assert answer["user"]["unionid"] == how.get("unionid")
     assert (await stored(stage.rows))["identities"] == 2
 
 
