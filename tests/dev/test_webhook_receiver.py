@@ -60,13 +60,10 @@ async def test_the_receiver_answers_as_configured(desk: Desk) -> None:
         assert (await desk.messages())[0]["answer"] == answer
     for wrong in ({"answer": 99}, {"answer": "later"}, {"secret": "whsec_§"}):
         assert await desk.behave(**wrong) == 422
-
-
-async def test_the_receiver_hangs_if_configured(desk: Desk) -> None:
     await desk.behave(answer="hang")
     asking = asyncio.create_task(desk.client.post("/webhook", content=b"{}"))
     done, _ = await asyncio.wait([asking], timeout=0.2)
-    assert (done, [message["answer"] for message in await desk.messages()]) == (set(), ["hang"])
+    assert (done, (await desk.messages())[0]["answer"]) == (set(), "hang")
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
 

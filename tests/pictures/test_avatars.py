@@ -88,11 +88,11 @@ def padded(file: bytes, size: int) -> bytes:
     return file.ljust(size, b"\0")
 
 
-def multipart(*parts: tuple[str, bytes]) -> dict[str, Any]:
+def multipart(*parts: tuple[str, bytes], boundary: bytes = BOUNDARY) -> dict[str, Any]:
     """A body by hand, of parts that are a header and content."""
-    body = b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (BOUNDARY, header.encode(), content) for header, content in parts)
-    content_type = f"multipart/form-data; boundary={BOUNDARY.decode()}"
-    return {"content": body + b"--%s--\r\n" % BOUNDARY, "headers": {"Content-Type": content_type}}
+    body = b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (boundary, header.encode(), content) for header, content in parts)
+    content_type = f"multipart/form-data; boundary={boundary.decode()}"
+    return {"content": body + b"--%s--\r\n" % boundary, "headers": {"Content-Type": content_type}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,11 +414,7 @@ async def test_a_body_without_one_file_is_refused(album: Album, request_: dict[s
 
 @pytest.mark.parametrize(("length", "is_taken"), [(1, False), (7, False), (8, True), (70, True), (71, False)])
 async def test_a_boundary_has_8_to_70_characters(album: Album, length: int, is_taken: bool) -> None:
-    boundary = "b" * length
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    part = b'\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + encoded(plain()) + b"\r\n"
-    content = part.join([b"--" + boundary.encode()] * 2) + b"--\r\n"
-    answer = await album.post(content=content, headers=headers)
+    answer = await album.post(**multipart((A_FILE, encoded(plain())), boundary=b"b" * length))
     if is_taken:
         assert answer.status_code == 200, answer.text
     else:
