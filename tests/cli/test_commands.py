@@ -218,13 +218,10 @@ def test_the_simulated_wechat_of_dev_knows_a_person_by_code_and_in_both_apps(dev
     assert (there["id"], there["openid"] != user["openid"]) == (user["id"], True)
 
 
-def test_the_data_of_dev_is_for_its_owner_and_not_for_git(dev: Server, dev_folder: Path) -> None:
+def test_the_data_of_dev_is_for_its_owner_and_one_dev_and_not_for_git(dev: Server, dev_folder: Path) -> None:
     path = dev_folder / ".wxauth" / "secret_key"
     assert (stat.S_IMODE(path.stat().st_mode), len(b64decode(path.read_text()))) == (0o600, 32)
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
-
-
-def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Server, dev_folder: Path) -> None:
     assert "another 'wxauth dev' is using" in refusal("dev", *free_ports(), cwd=dev_folder)
 
 

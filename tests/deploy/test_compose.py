@@ -152,18 +152,14 @@ async def test_the_role_of_the_service_migrates_its_database_and_is_no_superuser
         await admin.execute("DROP ROLE IF EXISTS wxauth")
 
 
-def test_existing_secrets_stay(make_secrets: Callable[..., Path]) -> None:
+@pytest.mark.requirement("asvs-13.3.1")
+def test_existing_secrets_stay_and_only_their_owner_reads_them(make_secrets: Callable[..., Path]) -> None:
     secrets = make_secrets(**ANSWERS)
     before = {path.name: path.read_text() for path in secrets.iterdir()}
     make_secrets(**dict.fromkeys(ANSWERS, "another"))
     assert secrets.with_name(".env").read_text() == "SITE=auth.example.com\n"
     assert {path.name: path.read_text() for path in secrets.iterdir()} == before
     assert len(set(before.values())) == len(before)
-
-
-@pytest.mark.requirement("asvs-13.3.1")
-def test_only_the_owner_of_the_secrets_reads_them(make_secrets: Callable[..., Path]) -> None:
-    secrets = make_secrets(**ANSWERS)
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     # The container runs as another user, and is given the files, not the folder.
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}

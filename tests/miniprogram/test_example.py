@@ -136,14 +136,11 @@ def test_the_configuration_is_json() -> None:
     assert configuration[APP["sitemapLocation"]]["rules"]
 
 
-def test_the_theme_has_every_colour_that_is_used() -> None:
+def test_theme_and_styles_have_every_colour_that_is_used_for_dark_mode_too() -> None:
     used = set(re.findall(r'"@(\w+)"', (DEMO / "app.json").read_text()))
     theme = json.loads((DEMO / APP["themeLocation"]).read_text())
     assert APP["darkmode"]
     assert used == set(theme["light"]) == set(theme["dark"])
-
-
-def test_the_styles_define_every_colour_for_dark_mode() -> None:
     light, dark = (DEMO / "app.wxss").read_text().split("@media (prefers-color-scheme: dark)")
     names = set(re.findall(r"(--\w+):", light))
     assert names == set(re.findall(r"(--\w+):", dark))

@@ -90,17 +90,13 @@ async def test_the_scope_phones_adds_the_number(stage: Stage, add_sibling: AddSi
     assert (await messages.get(user_id)).json()["phone_verified"] is False
 
 
-async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(orders: Sibling) -> None:
-    former, holder, _ = await merged(orders.stage.login)
+async def test_an_id_that_was_merged_away_is_the_remaining_users_until_their_erasure(orders: Sibling) -> None:
+    former, holder, answer = await merged(orders.stage.login)
     user = (await orders.get(former)).json()
     assert (user["id"], user["former_ids"]) == (holder, [former])
     assert {each["app_id"] for each in user["identities"]} == {APP["app_id"], OTHER_APP["app_id"]}
     assert (await orders.get(holder)).json() == user
     assert await orders.find(ids=[former, holder, former]) == [user]
-
-
-async def test_an_erased_user_is_not_found_by_any_id(orders: Sibling) -> None:
-    former, holder, answer = await merged(orders.stage.login)
     assert (await leave(orders.stage.client, answer)).status_code == 204
     for user_id in (former, holder, uuid4()):
         problem_of(await orders.get(user_id), "not_found", 404)

@@ -28,11 +28,12 @@ from wxauth.server.site_logins.authorize import SiteRequests
 UNASKED_VERIFIERS = [{"code_verifier": VERIFIER}, {"code_verifier": "short"}]
 
 
-async def test_a_sites_logo_is_on_its_page_and_on_the_phone(house: House) -> None:
+async def test_a_sites_logo_and_its_title_as_plain_text_are_on_its_page(house: House) -> None:
     assert 'class="logo"' not in (await house.browser.show()).html
-    await house.change(logo=LOGO)
-    tab = await house.browser.show()
+    await house.change(logo=LOGO, title='<script>alert("1")</script>')
+    tab = await house.browser.show(state="\"><script>alert('2')</script>")
     assert f'<img class="logo" src="{LOGO}"' in tab.html
+    assert ("<script>alert" in tab.html, "&lt;script&gt;alert" in tab.html) == (False, True)
     assert (await tab.claimed_by(house.phone))["client"]["logo"] == LOGO
 
 
@@ -341,12 +342,6 @@ async def test_a_phone_is_first_shown_the_code_to_type_because_its_screen_cannot
     computer = (await house.browser.open()).text
     assert computer.index('class="code"') < computer.index("<details>") < computer.index('class="typed"')
     assert ("Waiting for the phone" in computer, "Confirm in the mini-program, and come back" in phone) == (True, True)
-
-
-async def test_a_sites_title_is_shown_as_plain_text(house: House) -> None:
-    await house.change(title='<script>alert("1")</script>')
-    page = await house.browser.open(state="\"><script>alert('2')</script>")
-    assert ("<script>alert" in page.text, "&lt;script&gt;alert" in page.text) == (False, True)
 
 
 @pytest.mark.oldest_postgres

@@ -186,14 +186,15 @@ async def test_a_program_on_loopback_is_said_to_be_local_at_any_port(house: Hous
         assert (await house.browser.open(**{**ASKING, "redirect_uri": wrong})).status_code == 400, wrong
 
 
-async def refused_page(house: House, client_id: str = AGENT, *, shows: str = HOST) -> str:
-    page = await house.browser.open(**{**ASKING, "client_id": client_id})
+async def refused_page(house: House) -> str:
+    """The reason in the log for which the agent's page is refused."""
+    page = await house.browser.open(**ASKING)
     assert (page.status_code, page.headers["content-type"]) == (400, "text/html; charset=utf-8")
-    assert shows in page.text
+    assert HOST in page.text
     assert "Claude" not in page.text
     assert "location" not in page.headers
     line = house.stage.logged("client_document_refused")[-1]
-    assert line["host"] == shows
+    assert line["host"] == HOST
     return str(line["reason"])
 
 

@@ -517,13 +517,10 @@ async def test_a_body_that_is_not_a_form_is_refused_and_not_read_as_an_empty_for
 
 
 @pytest.mark.requirement("asvs-10.4.11", "rfc6749-3.3")
-async def test_a_site_gets_of_its_scopes_those_that_it_asks_for(house: House) -> None:
+async def test_a_site_gets_of_its_scopes_those_that_it_asks_for_and_none_that_it_has_lost(house: House) -> None:
     await house.change(scopes=["openid", "profile", "offline_access"])
     assert (await house.device_tokens(scope="profile phone unheard-of"))["scope"] == "profile"
     assert (await house.device_tokens())["scope"] == "openid profile offline_access"
-
-
-async def test_a_scope_that_a_site_has_lost_is_in_no_later_token(house: House) -> None:
     await house.change(scopes=["openid", "phone", "roles", "email"])
     started = await house.approved()
     await house.change(scopes=["openid", "phone", "roles"])

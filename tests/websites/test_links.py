@@ -164,11 +164,6 @@ async def test_a_link_and_the_code_beside_it_are_claimed_and_decided_apart(house
     assert await approved(tab, house.phone)
 
 
-async def test_ten_presses_are_enough(house: House, tab: Tab) -> None:
-    answers = await asyncio.gather(*(press(tab) for _ in range(14)))
-    assert sorted(answer.status_code for answer in answers) == [303] * 10 + [429] * 4
-
-
 async def test_a_link_lasts_three_minutes_and_its_request_ten(house: House, tab: Tab) -> None:
     scene = await pressed(tab)
     house.stage.clock.advance(seconds=180)

@@ -155,8 +155,8 @@ async def test_links_and_visits_of_one_page_have_ten_presses_each(street: Street
     visitor = street.visitor("website", at=await street.stage.make_services(scan_link="scheme"))
     button = await visitor.open()
     await visitor.press(button)
-    links = [await visitor.client.post(button.replace("/wechat", "/link")) for _ in range(11)]
-    assert [answer.status_code for answer in links] == [303] * 10 + [429]
+    links = await gather(*(visitor.client.post(button.replace("/wechat", "/link")) for _ in range(14)))
+    assert sorted(answer.status_code for answer in links) == [303] * 10 + [429] * 4
     visits = [await visitor.get(button) for _ in range(10)]
     assert [answer.status_code for answer in visits] == [303] * 9 + [429]
 
