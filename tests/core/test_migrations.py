@@ -184,9 +184,21 @@ async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty
             assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"
 
 
-async def migrate_behind_a_writer(empty: Empty, url: str, insert: str, **how: Any) -> None:
-    """The migration to the last revision, during a transaction that it waits for, holds up nobody's `insert`."""
-    logging_in = await asyncpg.connect(url)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("revision", "column", "value", "how"),
+    [
+        pytest.param(REVISIONS[-1], "nickname", "'Alice'", {"lock_patience": 0.2, "pause": 0.1}, id="of a table"),
+        pytest.param("9001", "shoe_size", "42", {}, id="an index"),
+    ],
+)
+async def test_a_change_behind_a_transaction_holds_up_no_writer(
+    empty: Empty, empty_database_url: str, revision: str, column: str, value: str, how: dict[str, Any]
+) -> None:
+    """It waits for its table's writers, and later writers wait for the change, unless it gives way to them."""
+    await migrate(empty.database, revision=revision, scripts=empty.next_scripts)
+    insert = f"INSERT INTO users (id, created_at, {column}) VALUES (gen_random_uuid(), now(), {value})"
+    logging_in = await asyncpg.connect(empty_database_url)
     await logging_in.execute("SET lock_timeout = '2s'")
     async with empty.rows.transaction():
         await empty.rows.execute(insert)
@@ -201,14 +213,6 @@ async def migrate_behind_a_writer(empty: Empty, url: str, insert: str, **how: An
 
 
 @pytest.mark.slow
-async def test_a_migration_behind_a_transaction_holds_up_no_login(empty: Empty, empty_database_url: str) -> None:
-    """A change of a table waits for its writers, and later writers wait for the change, unless it gives way to them."""
-    await migrate(empty.database)
-    insert = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"
-    await migrate_behind_a_writer(empty, empty_database_url, insert, lock_patience=0.2, pause=0.1)
-
-
-@pytest.mark.slow
 async def test_a_table_that_stays_locked_is_reported(empty: Empty) -> None:
     await migrate(empty.database)
     async with empty.rows.transaction():
@@ -216,13 +220,6 @@ async def test_a_table_that_stays_locked_is_reported(empty: Empty) -> None:
         with pytest.raises(MigrationBlocked, match="pg_stat_activity"):
             await migrate(empty.database, scripts=empty.next_scripts, lock_patience=0.05, pause=0.05, patience=0.2)
     assert await migrate(empty.database, scripts=empty.next_scripts) == "9002"
-
-
-@pytest.mark.slow
-async def test_an_index_is_made_while_somebody_writes_to_its_table(empty: Empty, empty_database_url: str) -> None:
-    await migrate(empty.database, revision="9001", scripts=empty.next_scripts)
-    insert = "INSERT INTO users (id, created_at, shoe_size) VALUES (gen_random_uuid(), now(), 42)"
-    await migrate_behind_a_writer(empty, empty_database_url, insert)
 
 
 SQUAWK = [str(Path(sys.executable).with_name("squawk")), "--pg-version=15", "--reporter=gcc"]

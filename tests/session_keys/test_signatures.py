@@ -115,19 +115,17 @@ async def test_without_the_key_of_the_newest_session_the_person_logs_in_again(st
     problem_of(await sign(openid=openid), "session_key_expired", 409)
 
 
-async def test_a_former_id_means_who_remains(sign: Sign, login: LogIn, root: Admin) -> None:
-    former = (await login("bob", app=OTHER_APP))["user"]["id"]
-    into = (await login("alice"))["user"]
-    await root.merge(former, into=into["id"])
-    assert (await sign(user_id=former)).json()["openid"] == into["openid"]
-
-
-async def test_of_several_identities_in_the_app_the_openid_is_wanted(stage: Stage, sign: Sign, root: Admin) -> None:
-    bob, alice = await stage.login("bob"), await stage.login("alice")
-    await root.merge(bob["user"]["id"], into=alice["user"]["id"])
-    problem = problem_of(await sign(user_id=alice["user"]["id"]), "invalid_request", 422)
+async def test_a_former_id_means_who_remains_and_of_several_identities_the_openid_is_wanted(
+    stage: Stage, sign: Sign, root: Admin
+) -> None:
+    bob, carol = (await stage.login("bob", app=OTHER_APP))["user"], (await stage.login("carol"))["user"]
+    alice = (await stage.login("alice"))["user"]
+    await root.merge(bob["id"], into=alice["id"])
+    assert (await sign(user_id=bob["id"])).json()["openid"] == alice["openid"]
+    await root.merge(carol["id"], into=alice["id"])
+    problem = problem_of(await sign(user_id=alice["id"]), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["openid"]
-    assert (await sign(openid=bob["user"]["openid"])).status_code == 200
+    assert (await sign(openid=carol["openid"])).status_code == 200
 
 
 NOBODYS = b'{"openid": "o", "user_id": "%b", "data": ""}' % str(NOBODY).encode()

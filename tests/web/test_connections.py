@@ -76,11 +76,8 @@ def problem_in(answer: bytes) -> tuple[int, str]:
 # Slow
 
 
-def test_a_silent_connection_is_closed(connect: Connect) -> None:
+def test_a_connection_that_is_silent_or_falls_silent_is_closed(connect: Connect) -> None:
     assert read_all(connect()) == b""
-
-
-def test_a_connection_that_falls_silent_is_closed(connect: Connect) -> None:
     answer = exchange(connect, GET % b"a")
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"/a ")
