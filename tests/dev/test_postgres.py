@@ -172,15 +172,6 @@ def test_an_incomplete_cluster_of_a_killed_run_is_created_again(own: Own, data: 
     assert not half_made.exists()
 
 
-@on_kept_data
-def test_a_second_owner_is_refused_with_a_message_about_the_first(own: Own, data: Path) -> None:
-    own()
-    second = EmbeddedPostgres(data, lock_patience=0.1)
-    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as refusal, second:
-        pass
-    assert str(data) in str(refusal.value)
-
-
 async def test_the_data_stays_from_one_run_to_the_next(data: Path) -> None:
     with EmbeddedPostgres(data) as postgres:
         connection = await asyncpg.connect(postgres.url())
@@ -193,7 +184,7 @@ async def test_the_data_stays_from_one_run_to_the_next(data: Path) -> None:
 
 
 @on_kept_data
-def test_the_server_listens_only_on_its_socket(own: Own, data: Path) -> None:
+def test_the_server_listens_only_on_its_socket_and_refuses_a_second_owner(own: Own, data: Path) -> None:
     own()
     listening = {
         line.split()[9] for net in ("tcp", "tcp6") for line in Path(f"/proc/net/{net}").read_text().splitlines()
@@ -201,6 +192,10 @@ def test_the_server_listens_only_on_its_socket(own: Own, data: Path) -> None:
     sockets = {os.readlink(link) for link in Path(f"/proc/{server_of(data)}/fd").iterdir()}
     assert any(link.startswith("socket:") for link in sockets)
     assert not sockets & {f"socket:[{inode}]" for inode in listening}
+    second = EmbeddedPostgres(data, lock_patience=0.1)
+    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as refusal, second:
+        pass
+    assert str(data) in str(refusal.value)
 
 
 @on_kept_data
@@ -223,12 +218,6 @@ def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
     (folder / "file").write_text("")
     with pytest.raises(PostgresUnavailable, match=f"{folder}/file"), EmbeddedPostgres(folder / "file" / "data"):
         pass
-
-
-@as_root
-def test_started_by_root_the_server_runs_as_nobody(own: Own, data: Path) -> None:
-    own()
-    assert user_of(server_of(data)) == NOBODY
 
 
 @on_kept_data
@@ -262,11 +251,12 @@ def test_a_plain_user_needs_no_root(own: Own, data: Path, folder: Path) -> None:
 
 
 @as_root
-def test_started_by_root_the_server_makes_no_closed_folder_accessible(own: Own, data: Path) -> None:
+def test_started_by_root_the_server_runs_as_nobody_and_makes_no_closed_folder_accessible(own: Own, data: Path) -> None:
     data.parent.mkdir(mode=0o700)
     before = [folder.stat().st_mode for folder in data.parents]
     own()
     assert [folder.stat().st_mode for folder in data.parents] == before
+    assert user_of(server_of(data)) == NOBODY
 
 
 @as_root

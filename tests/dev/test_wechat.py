@@ -163,7 +163,7 @@ async def token_body(wechat: WeChat, body: bytes) -> dict[str, Any]:
 # Logins.
 
 
-async def test_a_login_is_answered_without_errcode_and_with_a_new_key(wechat: WeChat) -> None:
+async def test_a_name_or_a_code_is_answered_with_its_person_without_errcode_and_with_a_new_key(wechat: WeChat) -> None:
     body, again = await wechat.log_in(), await wechat.log_in()
     assert body.keys() == {"openid", "unionid", "session_key"}
     assert len(b64decode(body["session_key"])) == 16
@@ -171,6 +171,11 @@ async def test_a_login_is_answered_without_errcode_and_with_a_new_key(wechat: We
     assert re.fullmatch(r"o[\w-]{27}", body["unionid"])
     assert again["session_key"] != body["session_key"]
     assert "openid" in await wechat.log_in("phone-anna")
+    code = await wechat.code()
+    assert errcode(await wechat.log_in(code, secret="wrong")) == 40125
+    assert (await wechat.log_in(code))["openid"] == body["openid"], "a wrong secret does not spend it"
+    without = await wechat.log_in(await wechat.code(has_unionid=False))
+    assert ({*without}, without["openid"]) == ({"openid", "session_key"}, body["openid"])
 
 
 @swept("name", ["alice", "Alice", "zhang.san_2-b", "张三", "é"])
@@ -210,13 +215,6 @@ async def test_a_snapshot_has_made_up_people_who_share_a_unionid(wechat: WeChat)
 # Codes.
 
 
-async def test_a_code_is_exchanged_for_its_person(wechat: WeChat) -> None:
-    alice = await wechat.log_in()
-    assert (await wechat.log_in(await wechat.code()))["openid"] == alice["openid"]
-    without = await wechat.log_in(await wechat.code(has_unionid=False))
-    assert ({*without}, without["openid"]) == ({"openid", "session_key"}, alice["openid"])
-
-
 @each_kind
 async def test_a_code_works_once_for_five_minutes(wechat: WeChat, kind: str) -> None:
     used, in_time, late = [await wechat.code(kind) for _ in range(3)]
@@ -243,12 +241,6 @@ async def test_another_apps_code_is_refused_and_then_spent(wechat: WeChat, kind:
     code = await wechat.code(kind, app_id=SECOND["app_id"])
     assert await wechat.spend(kind, code) == {"/codes": 40029, "/phone-codes": 40013}[kind]
     assert await wechat.spend(kind, code, SECOND) == 40163
-
-
-async def test_a_wrong_secret_does_not_spend_a_code(wechat: WeChat) -> None:
-    code = await wechat.code()
-    assert errcode(await wechat.log_in(code, secret="wrong")) == 40125
-    assert "openid" in await wechat.log_in(code)
 
 
 @each_kind
@@ -506,15 +498,14 @@ async def test_a_person_logs_in_a_hundred_times_a_minute(wechat: WeChat) -> None
 # Faults.
 
 
-async def test_faults_strike_in_turn_as_often_as_was_asked_for_until_they_are_cleared(wechat: WeChat) -> None:
+async def test_faults_of_all_apps_or_one_strike_in_turn_as_often_as_asked_until_cleared(
+    wechat: WeChat,
+) -> None:
     for number, times in ((45009, 2), (40243, 1), (-1, None)):
         await wechat.control("/faults", api="stable_token", errcode=number, times=times)
     assert [errcode(await wechat.token()) for _ in range(6)] == [45009, 45009, 40243, -1, -1, -1]
     assert (await wechat.client.delete("/faults")).status_code == 204
     assert errcode(await wechat.token()) == 0
-
-
-async def test_a_fault_can_be_one_apps(wechat: WeChat) -> None:
     for api in ("stable_token", "getuserphonenumber"):
         await wechat.control("/faults", api=api, app_id=SECOND["app_id"], errcode=-1)
     assert [errcode(await wechat.token(app)) for app in (FIRST, SECOND)] == [0, -1]
