@@ -77,11 +77,15 @@ async def test_refusals_of_logins_and_refreshes_are_found_by_the_user_and_export
     assert {(each["code"], each["request_id"]) for each in document["refusals"]} == {*refusals}
 
 
-async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(stage: Stage, root: Admin) -> None:
+async def test_another_request_or_a_refresh_after_which_the_phone_logs_in_silently_is_none(
+    stage: Stage, root: Admin
+) -> None:
     alice = await stage.login("alice")
     await stage.client.post("/v1/logout", json={"refresh_token": alice["refresh_token"]})
     for token in (alice["refresh_token"], "nonsense"):
         assert (await stage.client.post("/v1/refresh", json={"refresh_token": token})).status_code == 400
+    for method, path in (("GET", "/v1/me"), ("GET", "/v1/login"), ("POST", "/v1/nothing")):
+        await stage.client.request(method, path)
     assert await listed(root) == []
 
 
@@ -100,13 +104,6 @@ async def test_a_login_without_a_code_or_with_an_unknown_app_is_a_refusal(
     problem = problem_of(await client.post("/v1/login", json=body), code, 422 if code == "invalid_request" else 400)
     assert ("one that was just added is known within 15 s" in problem["detail"]) == (app_id is not None)
     assert [(each["code"], each["app_id"]) for each in await listed(root)] == [(code, app_id)]
-
-
-async def test_a_refusal_of_another_request_is_not_listed(client: Client, root: Admin) -> None:
-    await client.get("/v1/me")
-    await client.get("/v1/login")
-    await client.post("/v1/nothing")
-    assert await listed(root) == []
 
 
 @pytest.mark.oldest_postgres
