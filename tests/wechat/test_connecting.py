@@ -100,12 +100,8 @@ async def test_a_cancelled_connection_attempt_leaves_nothing_behind(black_hole: 
 async def test_an_address_without_answer_is_left(first: str, black_hole: tuple[str, int], nobody: str) -> None:
     port = httpx.URL(nobody).port
     assert port is not None
-    silent = (socket.AF_INET6, ("::ffff:127.0.0.1", black_hole[1]))
-    before: dict[str, list[Any]] = {
-        "silent": [ipv4(black_hole[1])],
-        "refusing": [ipv4(port)],
-        "eight of IPv6": [silent] * 8,
-    }
+    before: dict[str, list[Any]] = {"silent": [ipv4(black_hole[1])], "refusing": [ipv4(port)]}
+    before["eight of IPv6"] = [(socket.AF_INET6, ("::ffff:127.0.0.1", black_hole[1]))] * 8
     async with Upstream(OK) as upstream, transport(connect_timeout=1) as way:
         Names(wechat=[*before[first], ipv4(upstream.port)])
         assert (await ask(way, "http://wechat")).content == BODY

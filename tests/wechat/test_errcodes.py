@@ -33,7 +33,6 @@ CLASS_C = {
 """Errcodes that only the operator can solve, each with a word of the remedy."""
 UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
 KNOWN = [errcode_of(number, api=Api.CODE2SESSION) for number in sorted(KNOWN_ERRCODES)]
-BUSY = {"errcode": -1, "errmsg": "system error"}
 
 
 @pytest.mark.slow
@@ -133,7 +132,8 @@ async def test_a_busy_wechat_is_asked_three_times_at_most(stage: Stage) -> None:
 @pytest.mark.parametrize("busy_answers", [1, 2])
 async def test_a_busy_wechat_that_recovers_logs_in(stage: Stage, busy_answers: int) -> None:
     session = stage.wechat.sessions[code := stage.wechat.code_for("alice")]
-    stage.wechat.answers(*[httpx.Response(200, json=BUSY)] * busy_answers, httpx.Response(200, json=session))
+    busy = httpx.Response(200, json={"errcode": -1, "errmsg": "system error"})
+    stage.wechat.answers(*[busy] * busy_answers, httpx.Response(200, json=session))
     assert (await stage.client.post("/v1/login", json={"code": code})).status_code == 200
     assert len(stage.wechat.calls) == busy_answers + 1
 
