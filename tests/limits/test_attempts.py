@@ -1,17 +1,15 @@
 """Limits on calls to WeChat for one user."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.fakes import Clock
 from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
-from tests.world import Body, Rows, Stage, bearer, leave
+from tests.world import Body, Stage, bearer, leave
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -20,6 +18,8 @@ from wxauth.server.limits.rows import MAX_ATTEMPTS, WINDOW
 PHONE: Any = "getuserphonenumber"
 TEXT: Any = "msg_sec_check"
 A_SECOND = timedelta(seconds=1)
+
+pytestmark = pytest.mark.settings(consents="privacy:2026-05,terms:3", access_token_ttl=86400)
 
 
 async def send_wrong_codes(stage: Stage, login: Body, number: int = MAX_ATTEMPTS) -> None:
@@ -96,7 +96,7 @@ async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(stage: Stage
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["flag", "block"])
 @pytest.mark.usefixtures("simulated")
-async def test_after_twenty_new_names_wechat_is_not_asked_for_an_hour(stage: Stage, clock: Clock, policy: str) -> None:
+async def test_after_twenty_new_names_wechat_is_not_asked_for_an_hour(stage: Stage, policy: str) -> None:
     stage = await stage.replica(nickname_check=policy)
     alice = await stage.login()
     for n in range(MAX_ATTEMPTS):
@@ -111,7 +111,7 @@ async def test_after_twenty_new_names_wechat_is_not_asked_for_an_hour(stage: Sta
     assert [line["reason"] for line in stage.logged("login_without_nickname")] == ["rate_limited"]
     await stage.services[Background].drain()
     assert len(stage.asked(TEXT)) == MAX_ATTEMPTS
-    clock.now += WINDOW
+    stage.clock.now += WINDOW
     assert (await stage.change(await stage.login(), nickname="Alice")).status_code == 200
 
 
@@ -136,114 +136,98 @@ async def test_attempts_are_swept_when_their_hour_is_over(stage: Stage) -> None:
 CHANGES, CONSENTS, PICTURES = 60, 20, 20
 
 
-@dataclass(frozen=True)
-class Replicas:
-    """Two replicas, as mini-programs ask them."""
-
-    stage: Stage
-    other: Stage
-
-    async def change(self, login: Body, *, replica: int = 0, **fields: Any) -> httpx.Response:
-        return await (self.stage, self.other)[replica].change(login, **fields)
-
-    async def agree(self, login: Body, **documents: str) -> httpx.Response:
-        return await self.stage.client.post("/v1/me/consents", json=documents, headers=bearer(login))
-
-    async def withdraw(self, login: Body, document: str) -> int:
-        return (await self.stage.client.delete(f"/v1/me/consents/{document}", headers=bearer(login))).status_code
-
-    async def upload(self, login: Body, shade: int, file: bytes | None = None) -> httpx.Response:
-        files = {"file": ("a", file or encoded(plain(colour=(shade, 0, 0))))}
-        return await self.stage.client.post("/v1/me/avatar", files=files, headers=bearer(login))
+async def agree(stage: Stage, login: Body, **documents: str) -> httpx.Response:
+    return await stage.client.post("/v1/me/consents", json=documents, headers=bearer(login))
 
 
-@pytest.fixture
-async def replicas(stage: Stage) -> Replicas:
-    stage = await stage.replica(consents="privacy:2026-05,terms:3", access_token_ttl=86400)
-    return Replicas(stage, await stage.replica())
+async def withdraw(stage: Stage, login: Body, document: str) -> int:
+    return (await stage.client.delete(f"/v1/me/consents/{document}", headers=bearer(login))).status_code
+
+
+async def upload(stage: Stage, login: Body, shade: int, file: bytes | None = None) -> httpx.Response:
+    files = {"file": ("a", file or encoded(plain(colour=(shade, 0, 0))))}
+    return await stage.client.post("/v1/me/avatar", files=files, headers=bearer(login))
 
 
 # Names and picture URLs.
 
 
 @pytest.mark.slow
-async def test_a_user_changes_name_and_picture_sixty_times_an_hour(replicas: Replicas, clock: Clock) -> None:
-    alice = await replicas.stage.login()
+async def test_a_user_changes_name_and_picture_sixty_times_an_hour(stage: Stage) -> None:
+    alice, other = await stage.login(), await stage.replica()
     for n in range(CHANGES):
         fields = {"nickname": f"Alice {n}"} if n % 2 else {"avatar_url": f"https://a.example/{n}.png"}
-        assert (await replicas.change(alice, replica=n % 2, **fields)).status_code == 200
-    clock.advance(minutes=59, seconds=59)
-    refused(await replicas.change(alice, nickname="Alice"), retry_after=1)
-    refused(await replicas.change(alice, avatar_url=None), retry_after=1)
-    assert (await replicas.stage.login())["user"]["nickname"] == f"Alice {CHANGES - 1}"
-    assert (await replicas.change(await replicas.stage.login("bob"), nickname="Bob")).status_code == 200
-    clock.advance(seconds=1)
-    assert (await replicas.change(alice, nickname="Alice")).status_code == 200
+        assert (await (stage, other)[n % 2].change(alice, **fields)).status_code == 200
+    stage.clock.advance(minutes=59, seconds=59)
+    refused(await stage.change(alice, nickname="Alice"), retry_after=1)
+    refused(await stage.change(alice, avatar_url=None), retry_after=1)
+    assert (await stage.login())["user"]["nickname"] == f"Alice {CHANGES - 1}"
+    assert (await stage.change(await stage.login("bob"), nickname="Bob")).status_code == 200
+    stage.clock.advance(seconds=1)
+    assert (await stage.change(alice, nickname="Alice")).status_code == 200
 
 
-async def test_a_change_without_effect_does_not_count(replicas: Replicas, rows: Rows) -> None:
-    alice = await replicas.stage.login(nickname="Alice")
+async def test_a_change_without_effect_does_not_count(stage: Stage) -> None:
+    alice = await stage.login(nickname="Alice")
     for _ in range(CHANGES + 1):
-        assert (await replicas.change(alice, nickname="Alice", avatar_url=None)).status_code == 200
-    await replicas.stage.login(nickname="Alice")
-    assert await rows.fetchval("SELECT count(*) FROM attempts") == 0
+        assert (await stage.change(alice, nickname="Alice", avatar_url=None)).status_code == 200
+    await stage.login(nickname="Alice")
+    assert await stage.rows.fetchval("SELECT count(*) FROM attempts") == 0
 
 
 @pytest.mark.slow
-async def test_a_login_with_one_name_more_succeeds_and_keeps_the_former_name(stage: Stage, replicas: Replicas) -> None:
-    alice = await replicas.stage.login()
+async def test_a_login_with_one_name_more_succeeds_and_keeps_the_former_name(stage: Stage) -> None:
+    alice = await stage.login()
     for n in range(CHANGES - 1):
-        assert (await replicas.stage.login(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
-    assert (await replicas.change(alice, nickname="Alice")).status_code == 200
+        assert (await stage.login(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
+    assert (await stage.change(alice, nickname="Alice")).status_code == 200
     fields = {"nickname": "Mallory", "avatar_url": "https://a.example/1.png"}
-    answer = await replicas.stage.login(**fields)
+    answer = await stage.login(**fields)
     user = answer["user"]
     assert (user["nickname"], user["avatar_url"]) == ("Alice", None)
-    refused(await replicas.change(alice, nickname="Mallory"))
+    refused(await stage.change(alice, nickname="Mallory"))
     assert answer["ignored"] == dict.fromkeys(fields, "rate_limited")
     (line,) = stage.logged("login_without_profile")
     assert (line["fields"], line["reason"]) == (["nickname", "avatar_url"], "rate_limited")
     assert "Mallory" not in str(line)
     stage.clock.advance(hours=1)
-    assert (await replicas.stage.login(nickname="Mallory"))["user"]["nickname"] == "Mallory"
+    assert (await stage.login(nickname="Mallory"))["user"]["nickname"] == "Mallory"
 
 
 # Consents.
 
 
 @pytest.mark.slow
-async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(
-    replicas: Replicas, rows: Rows, clock: Clock
-) -> None:
-    alice = await replicas.stage.login()
+async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(stage: Stage) -> None:
+    alice = await stage.login()
     for _ in range(CONSENTS - 1):
-        assert (await replicas.agree(alice, privacy="2026-05")).status_code == 200
-        assert await replicas.withdraw(alice, "privacy") == 204
-    refused(await replicas.agree(alice, privacy="2026-05", terms="3"))
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'consent.given'") == CONSENTS - 1
-    assert (await replicas.agree(alice, terms="3")).status_code == 200
-    refused(await replicas.agree(alice, privacy="2026-05"))
-    assert (await replicas.agree(alice, terms="3")).status_code == 200, "it is no new one"
-    due = (await replicas.stage.login(consents={"privacy": "2026-05"}))["user"]["consents_due"]
+        assert (await agree(stage, alice, privacy="2026-05")).status_code == 200
+        assert await withdraw(stage, alice, "privacy") == 204
+    refused(await agree(stage, alice, privacy="2026-05", terms="3"))
+    assert await stage.rows.fetchval("SELECT count(*) FROM events WHERE type = 'consent.given'") == CONSENTS - 1
+    assert (await agree(stage, alice, terms="3")).status_code == 200
+    refused(await agree(stage, alice, privacy="2026-05"))
+    assert (await agree(stage, alice, terms="3")).status_code == 200, "it is no new one"
+    due = (await stage.login(consents={"privacy": "2026-05"}))["user"]["consents_due"]
     assert due == [{"document": "privacy", "version": "2026-05"}]
-    assert await replicas.withdraw(alice, "terms") == 204
-    clock.advance(hours=1)
-    assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
+    assert await withdraw(stage, alice, "terms") == 204
+    stage.clock.advance(hours=1)
+    assert (await agree(stage, alice, privacy="2026-05", terms="3")).status_code == 200
 
 
 # Pictures.
 
 
-async def test_a_user_uploads_twenty_pictures_an_hour(replicas: Replicas, clock: Clock) -> None:
-    alice = await replicas.stage.login()
-    problem_of(await replicas.upload(alice, 0, b"not a picture"), "invalid_request", 422)  # which is not counted
+async def test_a_user_uploads_twenty_pictures_an_hour(stage: Stage) -> None:
+    alice = await stage.login()
+    problem_of(await upload(stage, alice, 0, b"not a picture"), "invalid_request", 422)  # which is not counted
     for shade in range(PICTURES):
-        assert (await replicas.upload(alice, shade)).status_code == 200
-    refused(await replicas.upload(alice, 99))
-    assert (await replicas.change(alice, nickname="Alice")).status_code == 200
-    assert (await replicas.upload(await replicas.stage.login("bob"), 0)).status_code == 200
-    clock.advance(hours=1)
-    assert (await replicas.upload(alice, 99)).status_code == 200
+        assert (await upload(stage, alice, shade)).status_code == 200
+    refused(await upload(stage, alice, 99))
+    assert (await stage.change(alice, nickname="Alice")).status_code == 200
+    assert (await upload(stage, await stage.login("bob"), 0)).status_code == 200
+    stage.clock.advance(hours=1)
+    assert (await upload(stage, alice, 99)).status_code == 200
 
 
 # Counts outlive the user.
@@ -251,16 +235,16 @@ async def test_a_user_uploads_twenty_pictures_an_hour(replicas: Replicas, clock:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unionid", [None, "o6_bmasdasdsad6_2sgVt7hMZOPfL"], ids=["openid", "unionid"])
-async def test_erasing_oneself_resets_no_limit_of_names(replicas: Replicas, unionid: str | None, clock: Clock) -> None:
-    first = await replicas.stage.login(unionid=unionid)
+async def test_erasing_oneself_resets_no_limit_of_names(stage: Stage, unionid: str | None) -> None:
+    first = await stage.login(unionid=unionid)
     for n in range(CHANGES // 2):
-        assert (await replicas.change(first, nickname=f"Alice {n}")).status_code == 200
-        renamed = await replicas.stage.login(unionid=unionid, nickname=f"Alice, {n}")
+        assert (await stage.change(first, nickname=f"Alice {n}")).status_code == 200
+        renamed = await stage.login(unionid=unionid, nickname=f"Alice, {n}")
         assert renamed["user"]["nickname"] == f"Alice, {n}"
-    assert (await leave(replicas.stage.client, first)).status_code == 204
-    again = await replicas.stage.login(unionid=unionid, nickname="Alice")
+    assert (await leave(stage.client, first)).status_code == 204
+    again = await stage.login(unionid=unionid, nickname="Alice")
     assert again["is_new_user"] is True
-    refused(await replicas.change(again, nickname="Mallory"))
-    assert (await replicas.stage.login(unionid=unionid, nickname="Mallory"))["user"]["nickname"] == "Alice"
-    clock.advance(hours=1)
-    assert (await replicas.change(again, nickname="Mallory")).status_code == 200
+    refused(await stage.change(again, nickname="Mallory"))
+    assert (await stage.login(unionid=unionid, nickname="Mallory"))["user"]["nickname"] == "Alice"
+    stage.clock.advance(hours=1)
+    assert (await stage.change(again, nickname="Mallory")).status_code == 200

@@ -1,53 +1,39 @@
 """`LOGIN_RATE_LIMIT`: how often one address may log in; `RATE_LIMIT_EXEMPT`: which addresses are not counted."""
 
-from dataclasses import dataclass
-
 import httpx
 import pytest
 
 from tests.problems import problem_of
 from tests.processes import free_port
 from tests.world import Stage, body_of
-from wxauth.server.core.services import Services
 from wxauth.server.service.app import create_app
 
 
-@dataclass(frozen=True)
-class Limited:
-    """A replica, and what it answers to logins from any address."""
-
-    stage: Stage
-    services: Services
-
-    async def log_in(self, address: str = "192.0.2.1", *, code: str | None = None) -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(self.services), client=(address, 50000))
-        async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as client:
-            body = {"code": code or self.stage.wechat.code_for("alice")}
-            return await client.post("/v1/login", json=body)
-
-    async def statuses(self, *addresses: str) -> list[int]:
-        return [(await self.log_in(address)).status_code for address in addresses]
+async def log_in(stage: Stage, address: str = "192.0.2.1", *, code: str | None = None) -> httpx.Response:
+    transport = httpx.ASGITransport(create_app(stage.services), client=(address, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as client:
+        return await client.post("/v1/login", json={"code": code or stage.wechat.code_for("alice")})
 
 
-async def limit(stage: Stage, **settings: str) -> Limited:
-    return Limited(stage, await stage.make_services(**settings))
+async def statuses(stage: Stage, *addresses: str) -> list[int]:
+    return [(await log_in(stage, address)).status_code for address in addresses]
 
 
 @pytest.fixture
-async def limited(stage: Stage) -> Limited:
-    return await limit(stage, login_rate_limit="2/minute")
+async def limited(stage: Stage) -> Stage:
+    return await stage.replica(login_rate_limit="2/minute")
 
 
-async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(stage: Stage, limited: Limited) -> None:
-    assert await limited.statuses(*["192.0.2.1"] * 2) == [200, 200]
-    stage.clock.advance(seconds=20.5)
-    code = stage.wechat.code_for("alice")
-    refused = await limited.log_in(code=code)
+async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(limited: Stage) -> None:
+    assert await statuses(limited, *["192.0.2.1"] * 2) == [200, 200]
+    limited.clock.advance(seconds=20.5)
+    code = limited.wechat.code_for("alice")
+    refused = await log_in(limited, code=code)
     problem_of(refused, "rate_limited", 429)
     assert refused.headers["retry-after"] == "40"
-    assert len(stage.wechat.calls) == 2
-    stage.clock.advance(seconds=40)
-    assert (await limited.log_in(code=code)).status_code == 200
+    assert len(limited.wechat.calls) == 2
+    limited.clock.advance(seconds=40)
+    assert (await log_in(limited, code=code)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -60,31 +46,31 @@ async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(stage: S
     ],
     ids=["each address", "each /64 of IPv6", "ten in the /48", "nobody, where there is no address"],
 )
-async def test_the_limit_is_for(limited: Limited, addresses: list[str], answers: list[int]) -> None:
-    assert await limited.statuses(*addresses) == answers
+async def test_the_limit_is_for(limited: Stage, addresses: list[str], answers: list[int]) -> None:
+    assert await statuses(limited, *addresses) == answers
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "::ffff:203.0.113.7", "2001:db8:5:6::7", "198.51.100.1"])
 async def test_an_exempt_network_is_not_counted(stage: Stage, address: str) -> None:
     networks = "203.0.113.0/24, 2001:db8:5::/48, 198.51.100.1"
-    limited = await limit(stage, login_rate_limit="1/minute", rate_limit_exempt=networks)
-    assert await limited.statuses(*[address] * 3) == [200] * 3
-    assert await limited.statuses(*["192.0.2.1"] * 2) == [200, 429]
+    limited = await stage.replica(login_rate_limit="1/minute", rate_limit_exempt=networks)
+    assert await statuses(limited, *[address] * 3) == [200] * 3
+    assert await statuses(limited, *["192.0.2.1"] * 2) == [200, 429]
 
 
 @pytest.mark.parametrize(
     ("address", "network"), [("203.0.113.7", "203.0.113.0/24"), ("2001:db8:5:6::7", "2001:db8:5::/48")]
 )
-async def test_the_log_names_the_network_that_was_refused(limited: Limited, address: str, network: str) -> None:
-    await limited.statuses(*[address] * 3)
-    (line,) = limited.stage.logged("rate_limited")
+async def test_the_log_names_the_network_that_was_refused(limited: Stage, address: str, network: str) -> None:
+    await statuses(limited, *[address] * 3)
+    (line,) = limited.logged("rate_limited")
     assert (line["what"], line["network"]) == ("login", network)
-    assert address not in str(limited.stage.log_lines())
+    assert address not in str(limited.log_lines())
 
 
 async def test_an_empty_limit_is_none(stage: Stage) -> None:
-    unlimited = await limit(stage, login_rate_limit="")
-    assert await unlimited.statuses(*["192.0.2.1"] * 10) == [200] * 10
+    unlimited = await stage.replica(login_rate_limit="")
+    assert await statuses(unlimited, *["192.0.2.1"] * 10) == [200] * 10
 
 
 async def test_nothing_but_logins_is_limited(stage: Stage) -> None:
@@ -96,6 +82,6 @@ async def test_nothing_but_logins_is_limited(stage: Stage) -> None:
 
 async def test_without_redis_each_process_counts_separately(stage: Stage) -> None:
     settings = {"login_rate_limit": "2/minute", "redis_url": f"redis://127.0.0.1:{free_port()}"}
-    for process in (await limit(stage, **settings), await limit(stage, **settings)):
-        assert await process.statuses(*["192.0.2.1"] * 5) == [200] * 2 + [429] * 3
+    for process in (await stage.replica(**settings), await stage.replica(**settings)):
+        assert await statuses(process, *["192.0.2.1"] * 5) == [200] * 2 + [429] * 3
     assert len(stage.logged("redis_failed")) == 2
