@@ -119,13 +119,7 @@ async def test_right_data_is_taken(stored: asyncpg.Connection) -> None:
         await stored.execute(f"UPDATE users SET {assignment}")
 
 
-async def test_erasing_a_user_takes_identities_and_sessions_along(stored: asyncpg.Connection) -> None:
-    await stored.execute(f"DELETE FROM users WHERE id = '{ALICE}'")
-    assert await stored.fetchval("SELECT array_agg(openid) FROM identities") == ["openid-bob"]
-    assert await stored.fetchval("SELECT count(*) FROM sessions") == 0
-
-
-async def test_the_sessions_of_an_identity_move_and_go_with_it(stored: asyncpg.Connection) -> None:
+async def test_sessions_move_and_go_with_their_identity_which_goes_with_its_user(stored: asyncpg.Connection) -> None:
     await stored.execute(f"""
         {INSERT["identities"]} ('wxb', 'openid-alice', '{ALICE}', now());
         {INSERT["sessions"]} ('{OTHER}', '{ALICE}', 'wxb', 'openid-alice', now(), now(), now());
@@ -134,3 +128,6 @@ async def test_the_sessions_of_an_identity_move_and_go_with_it(stored: asyncpg.C
     assert dict(await stored.fetch("SELECT id::text, user_id::text FROM sessions")) == {SESSION: BOB, OTHER: ALICE}
     await stored.execute("DELETE FROM identities WHERE app_id = 'wxa'")
     assert [str(row["id"]) for row in await stored.fetch("SELECT id FROM sessions")] == [OTHER]
+    await stored.execute(f"DELETE FROM users WHERE id = '{ALICE}'")
+    assert await stored.fetchval("SELECT array_agg(openid) FROM identities") == ["openid-bob"]
+    assert await stored.fetchval("SELECT count(*) FROM sessions") == 0

@@ -14,11 +14,12 @@ from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
+from wxauth.server.checks.sealed import SealedCounts
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER
-from wxauth.server.service.resealing import Resealed, reseal
+from wxauth.server.service.resealing import Resealed, forget, reseal
 from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import START
 
@@ -159,11 +160,14 @@ async def test_after_a_reseal_the_former_secret_key_can_go(stage: Stage, wxauth:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
-async def test_a_reseal_in_pages_misses_nobody(stage: Stage, page_size: int) -> None:
+async def test_page_by_page_nobody_is_missed(stage: Stage, page_size: int) -> None:
     for person in ("alice", "bob", "carol"):
         await stage.login(person)
-    for expected in (Resealed(signing_keys=1, session_keys=3), Resealed()):
-        assert await reseal(stage.services.database, ROTATED, now=stage.clock.now, page_size=page_size) == expected
+    database, now = stage.services.database, stage.clock.now
+    for resealed in (Resealed(signing_keys=1, session_keys=3), Resealed()):
+        assert await reseal(database, ROTATED, now=now, page_size=page_size) == resealed
+    for given_up in (SealedCounts(signing_keys=1, session_keys=3), SealedCounts()):
+        assert await forget(database, Sealer([bytes(32)]), now=now, page_size=page_size) == given_up
 
 
 async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(stage: Stage) -> None:

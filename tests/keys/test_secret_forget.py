@@ -71,15 +71,6 @@ async def test_nothing_is_erased_that_opens_or_without_confirmation(stage: Stage
     assert await stage.rows.fetchrow(everything) == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
-async def test_page_by_page_nothing_is_passed_over(stage: Stage, page_size: int) -> None:
-    for person in ("alice", "bob", "carol"):
-        await stage.login(person)
-    for expected in (SealedCounts(signing_keys=1, session_keys=3), SealedCounts()):
-        assert await forget(stage.services.database, NEW_SEALER, now=stage.clock.now, page_size=page_size) == expected
-
-
 @pytest.mark.oldest_postgres
 async def test_a_session_that_is_being_changed_is_waited_for(stage: Stage) -> None:
     busy, other = [(await stage.login(person))["session_id"] for person in ("alice", "bob")]
