@@ -16,10 +16,10 @@ from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, AddSibling, Admin, Client, LogIn, Stage, add_client, bearer, leave, recorded
+from tests.world import NOBODY, AddSibling, Admin, Client, LogIn, Stage, bearer, leave, recorded
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
-from wxauth.server.dev.wechat import APPS, Simulator
+from wxauth.server.dev.wechat import APPS
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 GOODS = ' {"offerId": "1450000000", "env":0, "productId":"会员\\u0000"}\n'
@@ -243,31 +243,22 @@ async def test_no_log_line_has_the_data_or_the_signature(stage: Stage, sign: Sig
 # With WeChat asked first.
 
 
-@pytest.fixture
-async def checked(stage: Stage, simulated: Simulator) -> Sign:
-    shop = await add_client(stage.services.database, "shop", scopes=[Scope.SIGN], now=stage.clock())
-
-    async def ask(openid: str, data: str = "", *, check: bool = True) -> httpx.Response:
-        body = {"openid": openid, "data": data, "check": check}
-        return await stage.client.post(f"/v1/apps/{APPS[0]['app_id']}/signatures", auth=shop, json=body)
-
-    return ask
-
-
-async def test_wechat_is_asked_first_if_the_shop_wants_it_and_may_refuse_the_key(checked: Sign, stage: Stage) -> None:
-    openid = (await stage.login())["user"]["openid"]
-    unasked = await checked(openid, check=False)
+@pytest.mark.usefixtures("simulated")
+async def test_wechat_is_asked_first_if_the_shop_wants_it_and_may_refuse_the_key(sign: Sign, stage: Stage) -> None:
+    what = {"app_id": APPS[0]["app_id"], "openid": (await stage.login())["user"]["openid"], "data": ""}
+    unasked = await sign(**what)
     assert not stage.simulator.calls_of("checksession")
-    assert (await checked(openid)).json() == unasked.json()
+    assert (await sign(**what, check=True)).json() == unasked.json()
     [call] = stage.simulator.calls_of("checksession")
     assert call.query["signature"] == unasked.json()["signature"], "WeChat takes the signature of the empty text"
     stage.simulator.fail("checksession", errcode=87009)
-    problem_of(await checked(openid), "session_key_expired", 409)
-    assert (await checked(openid)).status_code == 200
+    problem_of(await sign(**what, check=True), "session_key_expired", 409)
+    assert (await sign(**what, check=True)).status_code == 200
 
 
-async def test_a_client_has_ten_checks_a_second(checked: Sign, stage: Stage) -> None:
-    openid = (await stage.login())["user"]["openid"]
-    assert [(await checked(openid)).status_code for _ in range(11)] == [200] * 10 + [429]
-    assert (await checked(openid, check=False)).status_code == 200
+@pytest.mark.usefixtures("simulated")
+async def test_a_client_has_ten_checks_a_second(sign: Sign, stage: Stage) -> None:
+    what = {"app_id": APPS[0]["app_id"], "openid": (await stage.login())["user"]["openid"]}
+    assert [(await sign(**what, check=True)).status_code for _ in range(11)] == [200] * 10 + [429]
+    assert (await sign(**what)).status_code == 200
     assert len(stage.simulator.calls_of("checksession")) == 10

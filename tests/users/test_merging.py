@@ -1,8 +1,6 @@
 """Two users who become one: by a number that both have verified, or by an operator's word."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
@@ -34,42 +32,30 @@ LEFT = "user_authorization_cancellation"
 FIRST, SECOND = (app["app_id"] for app in APPS)
 
 
-@dataclass(frozen=True, slots=True)
-class MiniPrograms:
-    """Mini-programs on people's phones. By default, WeChat sends no unionid to them."""
-
-    stage: Stage
-
-    async def enter(
-        self, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
-    ) -> Body:
-        code = self.stage.code(person, app_id=app_id, has_unionid=has_unionid)
-        return await self.stage.login(code, app_id=app_id, **fields)
-
-    async def enter_with_number(self, person: str = "alice", app_id: str = FIRST, **fields: Any) -> Body:
-        return await self.enter(person, app_id, phone_code=self.stage.phone_code(person, app_id=app_id), **fields)
-
-    async def verify(self, login: Body, person: str = "alice", app_id: str = FIRST) -> httpx.Response:
-        return await self.stage.bind(login, self.stage.phone_code(person, app_id=app_id))
-
-    async def root(self) -> Admin:
-        return await make_admin(self.stage.client, self.stage.rows, await self.enter("root"))
+async def enter(
+    stage: Stage, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
+) -> Body:
+    """Log in to a mini-program. By default, WeChat sends no unionid to it."""
+    code = stage.code(person, app_id=app_id, has_unionid=has_unionid)
+    return await stage.login(code, app_id=app_id, **fields)
 
 
-MakePhone = Callable[..., Awaitable[MiniPrograms]]
+async def enter_with_number(stage: Stage, person: str = "alice", app_id: str = FIRST, **fields: Any) -> Body:
+    return await enter(stage, person, app_id, phone_code=stage.phone_code(person, app_id=app_id), **fields)
+
+
+async def verify(stage: Stage, login: Body, person: str = "alice", app_id: str = FIRST) -> httpx.Response:
+    return await stage.bind(login, stage.phone_code(person, app_id=app_id))
+
+
+async def entered_root(stage: Stage) -> Admin:
+    return await make_admin(stage.client, stage.rows, await enter(stage, "root"))
 
 
 @pytest.fixture
-def make_phone(stage: Stage, simulated: Simulator) -> MakePhone:
-    async def make(**values: object) -> MiniPrograms:
-        return MiniPrograms(await stage.replica(**values))
-
-    return make
-
-
-@pytest.fixture
-async def phone(make_phone: MakePhone) -> MiniPrograms:
-    return await make_phone(phone_policy="link")
+async def linking(stage: Stage, simulated: Simulator) -> Stage:
+    """A replica at which a number that two have verified makes one user of them."""
+    return await stage.replica(phone_policy="link")
 
 
 async def users(seen: Stage) -> set[str]:
@@ -86,36 +72,36 @@ async def merges(seen: Stage) -> list[tuple[str, str, str]]:
 # By number.
 
 
-async def test_a_new_user_who_verifies_a_number_becomes_its_holder(phone: MiniPrograms) -> None:
-    alice = await phone.enter(nickname="Alice")
-    await phone.verify(alice)
-    newcomer = await phone.enter(app_id=SECOND, nickname="A.")
-    await set_roles(phone.stage.rows, "editor", user_id=newcomer["user"]["id"])
-    bound = body_of(await phone.verify(newcomer, app_id=SECOND))
+async def test_a_new_user_who_verifies_a_number_becomes_its_holder(linking: Stage) -> None:
+    alice = await enter(linking, nickname="Alice")
+    await verify(linking, alice)
+    newcomer = await enter(linking, app_id=SECOND, nickname="A.")
+    await set_roles(linking.rows, "editor", user_id=newcomer["user"]["id"])
+    bound = body_of(await verify(linking, newcomer, app_id=SECOND))
     shown = [bound[name] for name in ("id", "nickname", "phone", "app_id", "roles")]
     assert shown == [alice["user"]["id"], "Alice", NUMBER, SECOND, []]
-    assert await users(phone.stage) == {alice["user"]["id"]}
-    assert await merges(phone.stage) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
-    problem_of(await phone.stage.client.get("/v1/me", headers=bearer(newcomer)), "invalid_token", 401)
-    refreshed = await phone.stage.client.post("/v1/refresh", json={"refresh_token": newcomer["refresh_token"]})
+    assert await users(linking) == {alice["user"]["id"]}
+    assert await merges(linking) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
+    problem_of(await linking.client.get("/v1/me", headers=bearer(newcomer)), "invalid_token", 401)
+    refreshed = await linking.client.post("/v1/refresh", json={"refresh_token": newcomer["refresh_token"]})
     assert refreshed.json()["user"]["id"] == alice["user"]["id"]
 
 
-async def test_a_login_with_the_number_returns_its_holder_at_once(phone: MiniPrograms) -> None:
-    alice = await phone.enter_with_number()
-    there = await phone.enter_with_number(app_id=SECOND)
+async def test_a_login_with_the_number_returns_its_holder_at_once(linking: Stage) -> None:
+    alice = await enter_with_number(linking)
+    there = await enter_with_number(linking, app_id=SECOND)
     assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
-    assert await phone.stage.user(there) == there["user"]
-    assert len(await users(phone.stage)) == 1
+    assert await linking.user(there) == there["user"]
+    assert len(await users(linking)) == 1
 
 
 @pytest.mark.slow
-async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms) -> None:
-    alice = await phone.enter_with_number()
-    answers = await asyncio.gather(*(phone.enter_with_number(app_id=SECOND) for _ in range(50)))
+async def test_fifty_phones_at_once_end_in_one_user(linking: Stage) -> None:
+    alice = await enter_with_number(linking)
+    answers = await asyncio.gather(*(enter_with_number(linking, app_id=SECOND) for _ in range(50)))
     assert {"rate_limited"} >= {answer["phone_error"] for answer in answers if "phone_error" in answer}
-    assert (await phone.enter(app_id=SECOND))["user"]["id"] == alice["user"]["id"]
-    assert await users(phone.stage) == {alice["user"]["id"]}
+    assert (await enter(linking, app_id=SECOND))["user"]["id"] == alice["user"]["id"]
+    assert await users(linking) == {alice["user"]["id"]}
 
 
 HOLDER = "UPDATE users SET {} WHERE phone IS NOT NULL"
@@ -147,65 +133,67 @@ PROTECTED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", PROTECTED.values(), ids=PROTECTED)
-async def test_a_number_does_not_merge_a_protected_user(phone: MiniPrograms, change: str) -> None:
-    await phone.enter_with_number()
-    newcomer = await phone.enter(app_id=SECOND)
-    await phone.stage.rows.execute(change)
-    before = await users(phone.stage)
-    problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
-    assert await users(phone.stage) == before
-    assert await merges(phone.stage) == []
+async def test_a_number_does_not_merge_a_protected_user(linking: Stage, change: str) -> None:
+    await enter_with_number(linking)
+    newcomer = await enter(linking, app_id=SECOND)
+    await linking.rows.execute(change)
+    before = await users(linking)
+    problem_of(await verify(linking, newcomer, app_id=SECOND), "phone_taken", 409)
+    assert await users(linking) == before
+    assert await merges(linking) == []
 
 
 @pytest.mark.oldest_postgres
-async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms) -> None:
-    alice = await phone.enter_with_number()
-    await phone.stage.rows.execute("UPDATE users SET phone_verified_at = NULL")
-    newcomer = await phone.enter_with_number(app_id=SECOND)
+async def test_an_imported_number_does_not_merge_users(linking: Stage) -> None:
+    alice = await enter_with_number(linking)
+    await linking.rows.execute("UPDATE users SET phone_verified_at = NULL")
+    newcomer = await enter_with_number(linking, app_id=SECOND)
     assert newcomer["user"]["id"] != alice["user"]["id"]
     assert newcomer["user"]["phone"] == NUMBER, "who verifies it takes it"
 
 
-async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: MiniPrograms) -> None:
-    alice = await phone.enter_with_number()
-    await phone.enter("carol")
-    await phone.stage.rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
-    assert (await phone.enter_with_number(app_id=SECOND))["user"]["id"] == alice["user"]["id"]
+async def test_an_imported_number_of_somebody_else_is_no_obstacle(linking: Stage) -> None:
+    alice = await enter_with_number(linking)
+    await enter(linking, "carol")
+    await linking.rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
+    assert (await enter_with_number(linking, app_id=SECOND))["user"]["id"] == alice["user"]["id"]
 
 
-async def test_the_days_are_the_operators(make_phone: MakePhone) -> None:
-    phone = await make_phone(phone_policy="link", link_phone_days=7)
-    alice = await phone.enter_with_number()
-    phone.stage.clock.advance(days=7, seconds=1)
-    late = await phone.enter_with_number(app_id=SECOND)
+@pytest.mark.usefixtures("simulated")
+async def test_the_days_are_the_operators(stage: Stage) -> None:
+    stage = await stage.replica(phone_policy="link", link_phone_days=7)
+    alice = await enter_with_number(stage)
+    stage.clock.advance(days=7, seconds=1)
+    late = await enter_with_number(stage, app_id=SECOND)
     assert late["phone_error"] == "phone_taken"
-    again = await phone.verify(await phone.enter())
+    again = await verify(stage, await enter(stage))
     assert again.json()["id"] == alice["user"]["id"], "who had verified the same number before"
-    assert (await phone.verify(late, app_id=SECOND)).json()["id"] == alice["user"]["id"]
+    assert (await verify(stage, late, app_id=SECOND)).json()["id"] == alice["user"]["id"]
 
 
-async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(phone: MiniPrograms) -> None:
+async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(linking: Stage) -> None:
     """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
-    code = phone.stage.phone_code()
-    holder = await phone.enter(phone_code=code)
+    code = linking.phone_code()
+    holder = await enter(linking, phone_code=code)
     for days in (6, 1, 30, 30):
-        phone.stage.clock.advance(days=days)
-        holder = await phone.enter(nickname=f"day {days}", phone_code=code)
-        await phone.stage.bind(holder, code)
-    assert (await phone.enter_with_number("bob", SECOND))["phone_error"] == "phone_taken"
-    assert await merges(phone.stage) == []
+        linking.clock.advance(days=days)
+        holder = await enter(linking, nickname=f"day {days}", phone_code=code)
+        await linking.bind(holder, code)
+    assert (await enter_with_number(linking, "bob", SECOND))["phone_error"] == "phone_taken"
+    assert await merges(linking) == []
 
 
-async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone: MakePhone) -> None:
-    phone = await make_phone(phone_policy="link", link_phone_days=3)
-    alice = await phone.enter_with_number()
-    code = phone.stage.phone_code("bob")
-    assert (await phone.enter("bob", phone_code=code))["phone_error"] == "phone_taken"
-    phone.stage.clock.advance(days=4)
-    alice = await phone.enter()
-    assert (await leave(phone.stage.client, alice)).status_code == 204
-    assert (await phone.enter("bob", phone_code=code))["user"]["phone"] == NUMBER
-    assert (await phone.enter_with_number("carol", SECOND))["phone_error"] == "phone_taken"
+@pytest.mark.usefixtures("simulated")
+async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(stage: Stage) -> None:
+    stage = await stage.replica(phone_policy="link", link_phone_days=3)
+    alice = await enter_with_number(stage)
+    code = stage.phone_code("bob")
+    assert (await enter(stage, "bob", phone_code=code))["phone_error"] == "phone_taken"
+    stage.clock.advance(days=4)
+    alice = await enter(stage)
+    assert (await leave(stage.client, alice)).status_code == 204
+    assert (await enter(stage, "bob", phone_code=code))["user"]["phone"] == NUMBER
+    assert (await enter_with_number(stage, "carol", SECOND))["phone_error"] == "phone_taken"
 
 
 # By an operator.
@@ -329,36 +317,36 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
 # Who leaves WeChat with one of the accounts.
 
 
-async def test_merges_are_counted_by_their_source(phone: MiniPrograms) -> None:
+async def test_merges_are_counted_by_their_source(linking: Stage) -> None:
     async def counted() -> list[float | None]:
-        scraped = await scrape(phone.stage.client)
+        scraped = await scrape(linking.client)
         return [scraped("wxauth_merges_total", by=source) for source in ("unionid", "phone", "operator")]
 
     assert await counted() == [0, 0, 0]
-    alice = await phone.enter_with_number()
-    await phone.enter_with_number(app_id=SECOND)
+    alice = await enter_with_number(linking)
+    await enter_with_number(linking, app_id=SECOND)
     assert await counted() == [0, 1, 0]
     for app_id, has_unionid in ((FIRST, False), (SECOND, True), (FIRST, True)):
-        bob = await phone.enter("bob", app_id, has_unionid=has_unionid)
+        bob = await enter(linking, "bob", app_id, has_unionid=has_unionid)
     assert await counted() == [1, 1, 0]
-    root = await make_admin(phone.stage.client, phone.stage.rows, bob)
+    root = await make_admin(linking.client, linking.rows, bob)
     assert (await root.merge(alice["user"]["id"], into=root.id)).status_code == 200
     assert await counted() == [1, 1, 1]
 
 
 @pytest.mark.oldest_postgres
-async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(phone: MiniPrograms) -> None:
-    alice = await phone.enter_with_number(has_unionid=True)
-    there = await phone.enter_with_number(app_id=SECOND)
+async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(linking: Stage) -> None:
+    alice = await enter_with_number(linking, has_unionid=True)
+    there = await enter_with_number(linking, app_id=SECOND)
     assert there["user"]["id"] == alice["user"]["id"]
-    await phone.stage.push_about(alice, LEFT)
-    assert await phone.stage.rows.fetch("SELECT id::text, unionid FROM users") == [(alice["user"]["id"], None)]
-    assert await phone.stage.rows.fetch("SELECT app_id FROM identities") == [(SECOND,)]
-    assert await phone.stage.number("unionids") == 0
-    await phone.stage.push_about(there, LEFT)
-    assert await users(phone.stage) == set()
+    await linking.push_about(alice, LEFT)
+    assert await linking.rows.fetch("SELECT id::text, unionid FROM users") == [(alice["user"]["id"], None)]
+    assert await linking.rows.fetch("SELECT app_id FROM identities") == [(SECOND,)]
+    assert await linking.number("unionids") == 0
+    await linking.push_about(there, LEFT)
+    assert await users(linking) == set()
     told = "SELECT type, data -> 'session_ids' ->> 0 FROM events WHERE actor = 'wechat' ORDER BY at, id"
-    assert await phone.stage.rows.fetch(told) == [
+    assert await linking.rows.fetch(told) == [
         ("session.ended", alice["session_id"]),
         ("identity.removed", None),
         ("session.ended", there["session_id"]),
@@ -366,68 +354,70 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(phone
     ]
 
 
-async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(phone: MiniPrograms) -> None:
-    alice = await phone.enter(has_unionid=True)
-    there = await phone.enter("bob", SECOND, has_unionid=True)
+async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(linking: Stage) -> None:
+    alice = await enter(linking, has_unionid=True)
+    there = await enter(linking, "bob", SECOND, has_unionid=True)
     alice_id, bob_id = alice["user"]["id"], there["user"]["id"]
     # As after an import of two lines with one external_id, of which no event tells.
-    await phone.stage.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
-    await phone.stage.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
-    await phone.stage.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
-    await phone.stage.push_about(there, LEFT)
-    assert await users(phone.stage) == {alice_id}
-    assert await phone.stage.rows.fetch("SELECT app_id FROM identities") == [(FIRST,)]
-    await phone.stage.push_about(alice, LEFT)
-    assert await users(phone.stage) == set()
+    await linking.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
+    await linking.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
+    await linking.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
+    await linking.push_about(there, LEFT)
+    assert await users(linking) == {alice_id}
+    assert await linking.rows.fetch("SELECT app_id FROM identities") == [(FIRST,)]
+    await linking.push_about(alice, LEFT)
+    assert await users(linking) == set()
 
 
+@pytest.mark.usefixtures("simulated")
 @pytest.mark.parametrize("leaves", ["bob", "alice"])
-async def test_what_came_by_a_merge_is_erased_with_its_own_account(make_phone: MakePhone, leaves: str) -> None:
+async def test_what_came_by_a_merge_is_erased_with_its_own_account(stage: Stage, leaves: str) -> None:
     """Bob, of whom much is stored, was merged into Alice by an operator."""
-    phone = await make_phone(consents="privacy:1")
-    root = await phone.root()
-    alice = await phone.enter(nickname="Alice", consents={"privacy": "1"})
+    stage = await stage.replica(consents="privacy:1")
+    root = await entered_root(stage)
+    alice = await enter(stage, nickname="Alice", consents={"privacy": "1"})
     given: Body = {"avatar_url": "https://a.test/bob.png", "consents": {"privacy": "1"}}
-    bob = await phone.enter("bob", SECOND, nickname="Bob", **given)
-    assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
+    bob = await enter(stage, "bob", SECOND, nickname="Bob", **given)
+    assert (await verify(stage, bob, "bob", SECOND)).status_code == 200
     bob_id, alice_id = bob["user"]["id"], alice["user"]["id"]
-    await phone.stage.rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", bob_id)
-    await phone.stage.rows.execute(
+    await stage.rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", bob_id)
+    await stage.rows.execute(
         "INSERT INTO refusals (id, at, code, user_id, network, request_id)"
         " VALUES (gen_random_uuid(), now(), 'phone_taken', $1::text::uuid, '203.0.113.0/24', 'of-bob')",
         bob_id,
     )
     await root.change(bob_id, status="disabled", reason="Bob has cheated")
     assert (await root.merge(bob_id, into=alice_id)).status_code == 200
-    await phone.stage.push_about(bob if leaves == "bob" else alice, LEFT)
+    await stage.push_about(bob if leaves == "bob" else alice, LEFT)
     user = await root.read(f"/users/{alice_id}")
     left = [user.get(name) for name in ("nickname", "avatar_url", "phone", "external_id")]
     assert len(user["consents"]) == 1
-    owners = await phone.stage.rows.fetch("SELECT user_id::text FROM consents")
+    owners = await stage.rows.fetch("SELECT user_id::text FROM consents")
     if leaves == "alice":
         assert (left, owners) == ([None, "https://a.test/bob.png", NUMBER, "10023"], [(bob_id,)])
         return
     assert (left, owners) == (["Alice", None, None, None], [(alice_id,)])
     assert (user["status"], user.get("reason")) == ("disabled", None)
     assert [identity["app_id"] for identity in user["identities"]] == [FIRST]
-    assert await phone.stage.number("refusals") == 0
-    kept = await phone.stage.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
+    assert await stage.number("refusals") == 0
+    kept = await stage.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
     assert kept == [("{}",)], "neither Bob's event, nor that of the user who remained"
-    told = await recorded(phone.stage.rows, "type, data", "actor = 'wechat' AND type LIKE 'user.%'")
+    told = await recorded(stage.rows, "type, data", "actor = 'wechat' AND type LIKE 'user.%'")
     assert told == [("user.profile_changed", {"fields": ["avatar_url"]}), ("user.phone_removed", {})]
 
 
-async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phone: MakePhone) -> None:
+@pytest.mark.usefixtures("simulated")
+async def test_other_services_learn_what_is_lost_with_a_closed_account(stage: Stage) -> None:
     """Who knows users by the feed alone would keep Bob's consent, and take Alice for a user of his app."""
-    phone = await make_phone(consents="privacy:2,terms:3")
-    root = await phone.root()
-    alice = await phone.enter(consents={"privacy": "2"})
-    bob = await phone.enter("bob", SECOND, consents={"terms": "3"})
-    assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
+    stage = await stage.replica(consents="privacy:2,terms:3")
+    root = await entered_root(stage)
+    alice = await enter(stage, consents={"privacy": "2"})
+    bob = await enter(stage, "bob", SECOND, consents={"terms": "3"})
+    assert (await verify(stage, bob, "bob", SECOND)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
-    await phone.stage.push_about(bob, LEFT)
+    await stage.push_about(bob, LEFT)
     of_alice = "actor = 'wechat' AND user_id = $1"
-    assert await recorded(phone.stage.rows, "type, app_id, data", of_alice, alice["user"]["id"]) == [
+    assert await recorded(stage.rows, "type, app_id, data", of_alice, alice["user"]["id"]) == [
         ("session.ended", None, {"reason": "erased", "session_ids": [bob["session_id"]]}),
         ("identity.removed", SECOND, {}),
         ("user.phone_removed", None, {}),
@@ -436,13 +426,13 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(make_phon
     assert [each["document"] for each in (await root.read(f"/users/{alice['user']['id']}"))["consents"]] == ["privacy"]
 
 
-async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(phone: MiniPrograms) -> None:
+async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(linking: Stage) -> None:
     """Otherwise the next owner of the number would be merged too, long after the holder has proved it."""
-    alice = await phone.enter_with_number()
-    phone.stage.clock.advance(days=50)
-    assert (await phone.enter_with_number("bob", SECOND))["user"]["id"] == alice["user"]["id"]
-    verified_at = await phone.stage.rows.fetchval("SELECT phone_verified_at FROM users")
-    assert phone.stage.clock() - verified_at == timedelta(days=50)
+    alice = await enter_with_number(linking)
+    linking.clock.advance(days=50)
+    assert (await enter_with_number(linking, "bob", SECOND))["user"]["id"] == alice["user"]["id"]
+    verified_at = await linking.rows.fetchval("SELECT phone_verified_at FROM users")
+    assert linking.clock() - verified_at == timedelta(days=50)
 
 
 async def split(root: Admin, user: Body, login: Body) -> Body:
@@ -451,65 +441,66 @@ async def split(root: Admin, user: Body, login: Body) -> Body:
     return (await root.ask("POST", f"/users/{user['user']['id']}/split", json=identity)).json()
 
 
+@pytest.mark.usefixtures("simulated")
 @pytest.mark.parametrize("leaves", ["alice", "bob"])
-async def test_a_number_that_two_have_proved_goes_with_the_last_to_do_so(make_phone: MakePhone, leaves: str) -> None:
-    phone = await make_phone(phone_policy="share")
-    root = await phone.root()
-    alice, bob = await phone.enter(), await phone.enter("bob", SECOND)
+async def test_a_number_that_two_have_proved_goes_with_the_last_to_do_so(stage: Stage, leaves: str) -> None:
+    stage = await stage.replica(phone_policy="share")
+    root = await entered_root(stage)
+    alice, bob = await enter(stage), await enter(stage, "bob", SECOND)
     for person, login, app_id in (("alice", alice, FIRST), ("bob", bob, SECOND)):
-        phone.stage.clock.advance(minutes=1)
-        assert (await phone.verify(login, person, app_id)).status_code == 200
+        stage.clock.advance(minutes=1)
+        assert (await verify(stage, login, person, app_id)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
     answer = await split(root, alice, {"alice": alice, "bob": bob}[leaves])
     of_bob, of_alice = ("new_user", "user") if leaves == "bob" else ("user", "new_user")
     assert [answer[name]["phone"] for name in (of_bob, of_alice)] == [NUMBER, None]
-    verified_at = await phone.stage.rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
-    assert verified_at == phone.stage.clock()
+    verified_at = await stage.rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
+    assert verified_at == stage.clock()
 
 
-async def test_a_number_does_not_go_with_who_has_proved_another_one_last(phone: MiniPrograms) -> None:
-    alice, bob = await phone.enter_with_number(), await phone.enter("bob", SECOND)
-    phone.stage.clock.advance(minutes=1)
-    code = phone.stage.phone_code("bob", app_id=SECOND, phone="+85291234567")
-    assert (await phone.stage.bind(bob, code)).status_code == 200
-    root = await phone.root()
+async def test_a_number_does_not_go_with_who_has_proved_another_one_last(linking: Stage) -> None:
+    alice, bob = await enter_with_number(linking), await enter(linking, "bob", SECOND)
+    linking.clock.advance(minutes=1)
+    code = linking.phone_code("bob", app_id=SECOND, phone="+85291234567")
+    assert (await linking.bind(bob, code)).status_code == 200
+    root = await entered_root(linking)
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
     answer = await split(root, alice, bob)
     assert [answer[name]["phone"] for name in ("user", "new_user")] == [NUMBER, None]
 
 
 @pytest.mark.parametrize("is_erased", [False, True])
-async def test_a_former_external_id_replaces_no_removed_one_at_a_parting(phone: MiniPrograms, is_erased: bool) -> None:
-    root, carol = await phone.root(), await phone.enter("carol")
-    await phone.enter()
-    there = await phone.enter(app_id=SECOND, has_unionid=True)
-    await phone.stage.rows.execute("UPDATE users SET external_id = id")
-    await phone.enter(has_unionid=True)
-    await phone.stage.rows.execute("UPDATE users SET external_id = NULL")
+async def test_a_former_external_id_replaces_no_removed_one_at_a_parting(linking: Stage, is_erased: bool) -> None:
+    root, carol = await entered_root(linking), await enter(linking, "carol")
+    await enter(linking)
+    there = await enter(linking, app_id=SECOND, has_unionid=True)
+    await linking.rows.execute("UPDATE users SET external_id = id")
+    await enter(linking, has_unionid=True)
+    await linking.rows.execute("UPDATE users SET external_id = NULL")
     assert (await root.merge(carol["user"]["id"], into=there["user"]["id"])).status_code == 200
-    await (phone.stage.push_about(carol, LEFT) if is_erased else split(root, there, carol))
+    await (linking.push_about(carol, LEFT) if is_erased else split(root, there, carol))
     user = await root.read(f"/users/{there['user']['id']}")
     left = len(user["identities"]), user["external_id"], len(user.get("former_external_ids", []))
     assert left == (2, None, 1)
 
 
-async def test_a_number_does_not_merge_split_users_again(phone: MiniPrograms) -> None:
-    alice = await phone.enter_with_number()
-    phone.stage.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number
-    bob = await phone.enter_with_number("bob", SECOND)
+async def test_a_number_does_not_merge_split_users_again(linking: Stage) -> None:
+    alice = await enter_with_number(linking)
+    linking.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number
+    bob = await enter_with_number(linking, "bob", SECOND)
     assert bob["user"]["id"] == alice["user"]["id"]
-    new_user = (await split(await phone.root(), alice, bob))["new_user"]
+    new_user = (await split(await entered_root(linking), alice, bob))["new_user"]
     assert (new_user["phone"], new_user["phone_verified"]) == (NUMBER, True), "bob has proved it last"
-    again = await phone.enter_with_number("bob", SECOND)
+    again = await enter_with_number(linking, "bob", SECOND)
     assert (again["user"]["id"], "phone_error" in again) == (new_user["id"], False)
-    again = await phone.enter_with_number()
+    again = await enter_with_number(linking)
     assert (again["user"]["id"], again["phone_error"]) == (alice["user"]["id"], "phone_taken")
     assert again["user"]["phone"] is None
 
 
-async def test_a_user_joined_by_wechat_itself_is_erased_completely(phone: MiniPrograms) -> None:
-    alice = await phone.enter()
-    await phone.enter(app_id=SECOND, has_unionid=True)
-    await phone.enter(has_unionid=True)
-    await phone.stage.push_about(alice, LEFT)
-    assert await users(phone.stage) == set()
+async def test_a_user_joined_by_wechat_itself_is_erased_completely(linking: Stage) -> None:
+    alice = await enter(linking)
+    await enter(linking, app_id=SECOND, has_unionid=True)
+    await enter(linking, has_unionid=True)
+    await linking.push_about(alice, LEFT)
+    assert await users(linking) == set()
