@@ -8,10 +8,11 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing
+from dataclasses import MISSING, fields
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import httpx
@@ -48,6 +49,7 @@ catch_ignored_signals()
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 AT_REST = {"autovacuum_naptime": "1d", "shared_buffers": "128MB", "checkpoint_timeout": "1h"}
 """Settings of PostgreSQL: nothing but the tests is to work there, at random."""
+T = TypeVar("T")
 database_numbers = count(1)
 STARTS_PROGRAMS = {"foreign", "process", "wheel", *(mark for _, mark in programs.PROGRAMS.values())}
 """The marks of tests that start programs."""
@@ -323,6 +325,12 @@ def marked(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
     return {key: value for mark in reversed(marks) for key, value in mark.kwargs.items()}
 
 
+def made_of_fixtures(kind: type[T], request: pytest.FixtureRequest) -> T:
+    """A dataclass, each of whose fields without a default is the fixture of this name."""
+    names = [it.name for it in fields(kind) if it.default is it.default_factory is MISSING]  # type: ignore[arg-type]
+    return kind(**{name: request.getfixturevalue(name) for name in names})
+
+
 @pytest.fixture
 async def make_services(
     request: pytest.FixtureRequest,
@@ -399,20 +407,9 @@ def login(client: httpx.AsyncClient, wechat: WeChatByRespx, is_simulated: bool) 
 
 
 @pytest.fixture
-def stage(
-    client: httpx.AsyncClient,
-    login: LogIn,
-    services: Services,
-    wechat: WeChatByRespx,
-    simulator: Simulator,
-    secrets: Secrets,
-    rows: asyncpg.Connection,
-    log_lines: LogLines,
-    make_services: MakeServices,
-    make_client: MakeClient,
-) -> Stage:
+def stage(request: pytest.FixtureRequest) -> Stage:
     """The service, and what a test sees of it from behind."""
-    return Stage(client, login, services, wechat, simulator, secrets, rows, log_lines, make_services, make_client)
+    return made_of_fixtures(Stage, request)
 
 
 @pytest.fixture

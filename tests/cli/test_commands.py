@@ -24,20 +24,9 @@ from starlette.types import Receive, Scope, Send
 
 from tests.fakes import SECRET_KEY, service_env
 from tests.problems import problem_of
-from tests.processes import (
-    PATIENCE,
-    WXAUTH,
-    Running,
-    environment,
-    free_port,
-    is_free,
-    is_served,
-    run,
-    serving,
-    until,
-    users_of,
-)
+from tests.processes import PATIENCE, WXAUTH, Running, environment, free_port, is_free, is_served, run, until, users_of
 from tests.programs import needs, output_of
+from tests.serving import serving
 from tests.world import LogIn, Rows, Server, bearer
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes import LOGO, Clock, Secrets, logo_of
+from tests.fakes import LOGO, logo_of
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, Rows, body_of
+from tests.world import Admin, Body, Rows, Stage, body_of
 
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
@@ -130,8 +130,8 @@ CHANGES: list[tuple[str, str, Body]] = [
 class Desk:
     """An administrator's clients."""
 
+    stage: Stage
     root: Admin
-    secrets: Secrets
 
     async def ask(self, method: str, path: str = "", /, **body: Any) -> httpx.Response:
         """Ask about the client of this name: `await desk.ask("PATCH", "shop", title="Shop")`."""
@@ -141,7 +141,7 @@ class Desk:
     async def add(self, name: str = "billing", /, **fields: Any) -> Body:
         answer = body_of(await self.ask("POST", "", name=name, **fields))
         if answer["client_secret"] is not None:
-            self.secrets.add_unlogged(answer["client_secret"])
+            self.stage.secrets.add_unlogged(answer["client_secret"])
         return answer
 
     async def change(self, name: str, /, **fields: Any) -> Body:
@@ -149,7 +149,7 @@ class Desk:
 
     async def renew(self, name: str = "billing", **how: bool) -> Body:
         answer = await self.ask("POST", f"{name}/secret", **how)
-        self.secrets.add_unlogged(answer.json()["client_secret"])
+        self.stage.secrets.add_unlogged(answer.json()["client_secret"])
         return answer.json()
 
     async def listed(self) -> list[Body]:
@@ -162,8 +162,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(root: Admin, secrets: Secrets) -> Desk:
-    return Desk(root, secrets)
+def desk(stage: Stage, root: Admin) -> Desk:
+    return Desk(stage, root)
 
 
 async def is_admitted(desk: Desk, secret: str) -> bool:
@@ -196,19 +196,17 @@ async def test_a_clients_scopes_are_replaced(desk: Desk) -> None:
 
 
 @pytest.mark.requirement("asvs-13.2.1")
-async def test_of_renewed_secrets_the_last_works_a_day_if_not_refused_at_once(
-    desk: Desk, clock: Clock, login: LogIn
-) -> None:
+async def test_of_renewed_secrets_the_last_works_a_day_if_not_refused_at_once(desk: Desk) -> None:
     first, former, renewed = [
         answer["client_secret"] for answer in (await desk.add(), await desk.renew(), await desk.renew())
     ]
     assert not await is_admitted(desk, first), "one former secret at most"
     assert (await desk.listed())[0]["former_secret_until"] == "2026-11-21T08:00:00Z"
     for seconds, is_former_good in ((0, True), (24 * 3600 - 1, True), (1, False)):
-        clock.advance(seconds=seconds)
+        desk.stage.clock.advance(seconds=seconds)
         assert await is_admitted(desk, former) == is_former_good
         assert await is_admitted(desk, renewed)
-    desk.root.answer = await login("root")
+    desk.root.answer = await desk.stage.login("root")
     assert (await desk.listed())[0]["former_secret_until"] is None
     last = (await desk.renew(at_once=True))["client_secret"]
     assert (await desk.listed())[0]["former_secret_until"] is None
@@ -318,12 +316,10 @@ async def test_an_invalid_field_of_a_site_is_refused_by_its_name_and_changes_not
     assert await desk.listed() == before
 
 
-async def test_no_site_has_a_name_for_which_serve_would_not_start_again(
-    make_services: MakeServices, make_client: MakeClient, desk: Desk
-) -> None:
-    client = make_client(await make_services(audience="shop"))
+async def test_no_site_has_a_name_for_which_serve_would_not_start_again(desk: Desk) -> None:
+    client = await desk.stage.make(audience="shop")
     refreshed = await client.post("/v1/refresh", json={"refresh_token": desk.root.answer["refresh_token"]})
-    desk = Desk(Admin(client, refreshed.json()), desk.secrets)
+    desk = Desk(desk.stage, Admin(client, refreshed.json()))
     await desk.refuse("name", "POST", name="shop", device=True)
     await desk.add("shop")
     await desk.refuse("name", "PATCH", "shop", device=True)

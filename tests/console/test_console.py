@@ -22,21 +22,7 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
-from tests.world import (
-    HOLD_USERS,
-    NOBODY,
-    Admin,
-    Body,
-    Client,
-    MakeClient,
-    MakeServices,
-    Stage,
-    bearer,
-    behind,
-    body_of,
-    make_admin,
-    set_roles,
-)
+from tests.world import HOLD_USERS, NOBODY, Admin, Body, Client, Stage, bearer, behind, body_of, make_admin, set_roles
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.server.console.links import NoLink, make_link
 from wxauth.server.console.routes import CONSOLE_PAGE
@@ -89,10 +75,8 @@ def console(stage: Stage, root: Admin) -> Console:
 
 
 @swept("path", ["/admin", "/admin/", "/admin/main.js", "/admin/session"])
-async def test_without_admin_page_the_console_has_no_paths(
-    make_services: MakeServices, make_client: MakeClient, path: str
-) -> None:
-    client = make_client(await make_services(admin_page=False))
+async def test_without_admin_page_the_console_has_no_paths(stage: Stage, path: str) -> None:
+    client = await stage.make(admin_page=False)
     method = "PUT" if path == SESSION else "GET"
     problem_of(await client.request(method, path, headers=ASKED_BY_THE_PAGE), "not_found", 404)
 
@@ -311,8 +295,8 @@ async def test_another_site_cannot_use_the_consoles_session(console: Console) ->
     assert (await console.post(secret, **own)).status_code == 200
 
 
-async def test_an_origin_of_cors_may_not_use_the_session(make_services: MakeServices, make_client: MakeClient) -> None:
-    client = make_client(await make_services(cors_origins="https://friend.test"))
+async def test_an_origin_of_cors_may_not_use_the_session(stage: Stage) -> None:
+    client = await stage.make(cors_origins="https://friend.test")
     preflight = {
         "Origin": "https://friend.test",
         "Access-Control-Request-Method": "DELETE",

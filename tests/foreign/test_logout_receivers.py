@@ -20,6 +20,7 @@ from tests.tokens.hostile import Forger
 
 pytestmark = pytest.mark.process
 
+Receiver = Callable[[Issuer, Path], AbstractAsyncContextManager[httpx.AsyncClient]]
 EVENTS: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchannel-logout": {}}
 WRONG: dict[str, dict[str, Any]] = {
     "another site's": {"aud": "bank"},
@@ -78,10 +79,7 @@ async def in_node(issuer: Issuer, folder: Path) -> AsyncIterator[httpx.AsyncClie
 
 @pytest.mark.parametrize("receiver", [in_python, pytest.param(in_node, marks=pytest.mark.node)])
 async def test_the_receiver_ends_the_session_of_a_good_token_alone(
-    receiver: Callable[[Issuer, Path], AbstractAsyncContextManager[httpx.AsyncClient]],
-    issuer: Issuer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    receiver: Receiver, issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"no_proxy": "127.0.0.1", "WXAUTH_ISSUER": issuer.url, "WXAUTH_CLIENT_SECRET": "any"}.items():
         monkeypatch.setenv(name, value)

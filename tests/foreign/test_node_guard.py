@@ -17,16 +17,7 @@ from tests.processes import Running
 from tests.programs import needs_node, output_of
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, FOR_GUARDS, GOOD, HOSTILE, Forger
-from wxauth.errors import (
-    InsufficientRole,
-    InsufficientScope,
-    InvalidRequest,
-    InvalidToken,
-    KeysUnavailable,
-    MissingToken,
-    TokenExpired,
-    WxAuthError,
-)
+from wxauth import errors
 from wxauth.guard import BearerGuard, Principal
 from wxauth.problems import problem_document
 from wxauth.testing import USER_ID, TestIssuer
@@ -90,7 +81,7 @@ async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
     """The verdict of our Python guard on a token, in the words of the Node guard."""
     try:
         user = await guard.verify(token)
-    except WxAuthError as refusal:
+    except errors.WxAuthError as refusal:
         return {"code": refusal.code, "detail": refusal.detail}
     described = {
         "id": str(user.id),
@@ -113,13 +104,13 @@ def result_of_script(node: str, script: str, **values: Any) -> Any:
 
 def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
     kinds = (
-        InvalidRequest,
-        MissingToken,
-        InvalidToken,
-        TokenExpired,
-        InsufficientRole,
-        InsufficientScope,
-        KeysUnavailable,
+        errors.InvalidRequest,
+        errors.MissingToken,
+        errors.InvalidToken,
+        errors.TokenExpired,
+        errors.InsufficientRole,
+        errors.InsufficientScope,
+        errors.KeysUnavailable,
     )
     script = """
         import { AuthError, problem } from 'wxauth-guard'
@@ -173,7 +164,7 @@ async def test_the_node_guard_names_scopes_and_metadata_as_our_own_does(node: st
     guard = issuer.guard(scopes=["b"])
     refusals = []
     for headers in ({}, {"Authorization": "Bearer x"}, issuer.headers(scope="a")):
-        with pytest.raises(WxAuthError) as refusal:
+        with pytest.raises(errors.WxAuthError) as refusal:
             await guard.requires("c", "a")(Request({"type": "http", "headers": Headers(headers).raw}))
         refusals.append([refusal.value.detail, refusal.value.headers()["WWW-Authenticate"]])
     told: list[Any] = []

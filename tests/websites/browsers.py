@@ -4,18 +4,15 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from html import unescape
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx
-import pytest
 from jose import jwt
 
-from tests.fakes import WeChatByRespx
 from tests.world import (
     CALLBACK,
     CAMERA,
@@ -29,7 +26,6 @@ from tests.world import (
     bearer,
     body_of,
     leave,
-    until,
     until_locked,
 )
 from wxauth.server.clients.clients import ClientChanges
@@ -194,12 +190,6 @@ class House:
     add_site: AddSite
     get_phone: GetPhone
 
-    @classmethod
-    def made_of_fixtures(cls, request: pytest.FixtureRequest) -> Self:
-        """Each field without a default is the fixture of this name."""
-        names = [it.name for it in fields(cls) if it.default is it.default_factory is MISSING]
-        return cls(**{name: request.getfixturevalue(name) for name in names})
-
     def another_browser(self) -> Browser:
         return Browser(self.stage.make_client(self.stage.services))
 
@@ -306,28 +296,3 @@ class House:
 
     async def metrics(self) -> str:
         return (await self.stage.client.get("/metrics")).text
-
-
-@asynccontextmanager
-async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """WeChat does not answer until the block ends. Waits until it has been asked this often.
-
-    It answers somebody who leaves, with an openid as a code.
-    """
-    may_answer, asked = asyncio.Event(), []
-
-    async def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
-        if not request.url.params["js_code"].startswith("openid-"):
-            await may_answer.wait()
-        return wechat._answer(request)
-
-    async def is_asked(times: int = 1) -> None:
-        await until(lambda: len(asked) >= times)
-
-    wechat.route.mock(side_effect=answer)
-    try:
-        yield is_asked
-    finally:
-        may_answer.set()
-        wechat.route.mock(side_effect=wechat._answer)

@@ -7,13 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import marked
-from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
+from tests.conftest import made_of_fixtures, marked
+from tests.fakes import SECRET_KEY, START
 from tests.websites.browsers import BYE, Browser, House
-from tests.world import CALLBACK, AddSite, Client, GetPhone, LogIn, MakeClient, Phone, Site
+from tests.world import CALLBACK, AddSite, GetPhone, Phone, Site, Stage
 from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
-from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import RsaKey
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import store_keys
@@ -37,41 +36,34 @@ def id_token_key() -> StoredSigningKey:
 
 
 @pytest.fixture
-async def add_site(
-    request: pytest.FixtureRequest,
-    services: Services,
-    client: Client,
-    clock: Clock,
-    secrets: Secrets,
-    id_token_key: StoredSigningKey,
-) -> AddSite:
+async def add_site(request: pytest.FixtureRequest, stage: Stage, id_token_key: StoredSigningKey) -> AddSite:
     """Add an OAuth client: `await add_site("shop", device=True)`."""
     if not request.node.get_closest_marker("no_signing_key"):
-        async with services.database.begin() as transaction:
+        async with stage.services.database.begin() as transaction:
             await store_keys(transaction, [], [id_token_key])
 
     async def add(name: str = "shop", **options: Any) -> Site:
         site = build_client(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})
-        credentials = await add_client(services.database, site, now=clock())
-        return Site(client, name, None if credentials is None else secrets.add(credentials.client_secret))
+        credentials = await add_client(stage.services.database, site, now=stage.clock())
+        return Site(stage.client, name, None if credentials is None else stage.secrets.add(credentials.client_secret))
 
     return add
 
 
 @pytest.fixture
-def get_phone(client: Client, login: LogIn, wechat: WeChatByRespx) -> GetPhone:
+def get_phone(stage: Stage) -> GetPhone:
     """A phone of a person: `await get_phone("alice")`."""
 
     async def log_in(person: str = "alice") -> Phone:
-        return Phone(client, await login(person), partial(wechat.code_for, person))
+        return Phone(stage.client, await stage.login(person), partial(stage.wechat.code_for, person))
 
     return log_in
 
 
 @pytest.fixture
-def browser(make_client: MakeClient, services: Services) -> Browser:
+def browser(stage: Stage) -> Browser:
     """A browser of its own, cookies included."""
-    return Browser(make_client(services))
+    return Browser(stage.make_client(stage.services))
 
 
 @pytest.fixture
@@ -82,7 +74,7 @@ async def shop(request: pytest.FixtureRequest, add_site: AddSite) -> Site:
 
 @pytest.fixture
 def house(request: pytest.FixtureRequest) -> House:
-    return House.made_of_fixtures(request)
+    return made_of_fixtures(House, request)
 
 
 @pytest.fixture

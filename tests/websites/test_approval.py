@@ -1,7 +1,8 @@
 """A yes to a scan is proved by a new `wx.login`, because a stolen access token must open no session of the thief's."""
 
-from asyncio import create_task, gather
-from collections.abc import Awaitable, Callable, Coroutine
+from asyncio import Event, create_task, gather
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -9,11 +10,11 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP
+from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import House, refused, wechat_thinking
-from tests.world import LogIn, Phone
+from tests.websites.browsers import House, refused
+from tests.world import Phone, until
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.database import CONNECTIONS
 from wxauth.server.core.sealing import Sealer, session_key_context
@@ -114,7 +115,7 @@ async def test_the_new_session_key_replaces_the_sessions_and_that_of_the_newest_
 
 
 async def test_the_code_is_of_the_app_in_which_the_session_was_opened(house: House) -> None:
-    in_other_app = await LogIn(house.stage.client, house.stage.wechat)("alice", app=OTHER_APP)
+    in_other_app = await house.stage.login("alice", app=OTHER_APP)
     app_id, first_apps = OTHER_APP["app_id"], house.phone.wx_login()
     house.phone = Phone(house.stage.client, in_other_app, lambda: house.stage.wechat.code_for("alice", app_id=app_id))
     started, scan_id = await house.claimed()
@@ -125,6 +126,31 @@ async def test_the_code_is_of_the_app_in_which_the_session_was_opened(house: Hou
 
 
 # While WeChat is asked.
+
+
+@asynccontextmanager
+async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """WeChat does not answer until the block ends. Waits until it has been asked this often.
+
+    It answers somebody who leaves, with an openid as a code.
+    """
+    may_answer, asked = Event(), []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if not request.url.params["js_code"].startswith("openid-"):
+            await may_answer.wait()
+        return wechat._answer(request)
+
+    async def is_asked(times: int = 1) -> None:
+        await until(lambda: len(asked) >= times)
+
+    wechat.route.mock(side_effect=answer)
+    try:
+        yield is_asked
+    finally:
+        may_answer.set()
+        wechat.route.mock(side_effect=wechat._answer)
 
 
 Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
@@ -160,7 +186,7 @@ async def test_a_login_while_wechat_is_asked_keeps_its_own_session_key(house: Ho
 
     async def log_in(house: House) -> None:
         house.stage.clock.advance(seconds=1)
-        await LogIn(house.stage.client)(house.phone.tokens["user"]["openid"])
+        await replace(house.stage.login, wechat=None)(house.phone.tokens["user"]["openid"])
         kept.append(await house.stage.rows.fetchval(newest))
 
     assert (await after_acts_while_wechat_is_asked(house, await a_yes(house), log_in)).status_code == 204

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 from jose import jwt
 
+from tests.conftest import made_of_fixtures
 from tests.receiver import Receiver
 from tests.websites.browsers import House
 from tests.world import AddSite, Admin, Body, Phone, Site, bearer, until, until_locked
@@ -86,7 +87,7 @@ async def tokens_of_alice(house: House) -> Body:
 
 @pytest.fixture
 def informed(request: pytest.FixtureRequest) -> Informed:
-    return Informed.made_of_fixtures(request)
+    return made_of_fixtures(Informed, request)
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])

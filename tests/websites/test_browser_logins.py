@@ -13,6 +13,7 @@ import httpx
 import pytest
 from jose import jwt
 
+from tests.conftest import made_of_fixtures
 from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, Tab, hidden_fields, refused, sent
 from tests.world import AddSite, Admin, Body, GetPhone, Phone, Site, bearer, body_of, leave, recorded
 
@@ -125,7 +126,7 @@ async def phone(get_phone: GetPhone) -> Phone:
 
 @pytest.fixture
 def pair(request: pytest.FixtureRequest) -> Pair:
-    return Pair.made_of_fixtures(request)
+    return made_of_fixtures(Pair, request)
 
 
 @pytest.mark.slow

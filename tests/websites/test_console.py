@@ -11,26 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import made_of_fixtures
 from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.tokens.hostile import Forger
 from tests.websites.browsers import VERIFIER, Browser, House, refused, sent
 from tests.websites.test_web_view import CONSOLE
-from tests.world import (
-    FAR,
-    Admin,
-    Body,
-    MakeClient,
-    MakeServices,
-    Phone,
-    Rows,
-    bearer,
-    body_of,
-    later,
-    make_admin,
-    set_roles,
-)
+from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles
 from wxauth.server.clients.clients import find_site
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.background import Promises
@@ -66,7 +54,7 @@ class Office(House):
         return await (browser or self.browser).client.post(SESSION, json=body, headers=ASKED_BY_THE_PAGE)
 
     async def opened(self) -> Body:
-        return body_of(await self.post(await self.console_code()))
+        return (await self.post(await self.console_code())).json()
 
     async def read_users(self, session: Body) -> httpx.Response:
         return await self.browser.client.get("/v1/admin/users", headers=bearer(session))
@@ -85,7 +73,7 @@ async def root(phone: Phone, rows: Rows) -> Admin:
 
 @pytest.fixture
 def office(request: pytest.FixtureRequest) -> Office:
-    return Office.made_of_fixtures(request)
+    return made_of_fixtures(Office, request)
 
 
 async def test_an_administrators_scan_opens_the_console(office: Office) -> None:

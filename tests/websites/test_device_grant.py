@@ -15,21 +15,7 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import House, refused
-from tests.world import (
-    DEVICE_CODE,
-    EDGE,
-    FAR,
-    HOME,
-    OFFICE,
-    LogIn,
-    Phone,
-    add_client,
-    bearer,
-    body_of,
-    recorded,
-    scene_of,
-    set_roles,
-)
+from tests.world import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, Phone, add_client, bearer, recorded, scene_of, set_roles
 from wxauth.server.clients.clients import ensure_own_client, find_site
 from wxauth.server.clients.models import Scope
 from wxauth.server.merging.merging import link_unionid
@@ -286,13 +272,13 @@ async def test_what_a_person_who_is_leaving_has_approved_or_claimed_is_worth_not
     refused(await house.shop.refresh(tokens), "invalid_grant")
     problem_of(await house.phone.decide(scan_id), "invalid_token", 401)
     problem_of(await house.phone.scan(await house.shop.start()), "invalid_token", 401)
-    await LogIn(house.phone.client, house.stage.wechat)("alice", stay=True)
+    await house.stage.login("alice", at=house.phone.client, stay=True)
     refused(await house.shop.poll(approved), "access_denied")
     await house.device_tokens(await house.get_phone("alice"))
 
 
 async def test_a_person_who_is_merged_before_the_tokens_is_followed_and_after_them_logged_out(house: House) -> None:
-    other = await LogIn(house.stage.client, house.stage.wechat)("one", app=OTHER_APP, unionid="union-1")
+    other = await house.stage.login("one", app=OTHER_APP, unionid="union-1")
     before, started = await house.device_tokens(), await house.approved()
     alice = {name: house.phone.tokens["user"][name] for name in ("app_id", "openid")}
     await link_unionid(house.stage.services.database, **alice, unionid="union-1", now=house.stage.clock())
@@ -415,7 +401,7 @@ async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
 async def test_a_websites_session_ends_unused_and_in_any_case(house: House) -> None:
     tokens, unused = await house.device_tokens(), await house.device_tokens()
     for _ in range(60):  # twelve hours each: thirty days
-        tokens = body_of(await house.shop.refresh(tokens))
+        tokens = (await house.shop.refresh(tokens)).json()
         house.stage.clock.advance(seconds=43199)
     refused(await house.shop.refresh(unused), "invalid_grant")
     left = (await house.shop.refresh(tokens)).json()

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from tests.conftest import made_of_fixtures
 from tests.websites.browsers import BYE
 from tests.websites.street import COMPUTER, PAGE, Street
 from tests.world import AddSite, GetPhone, LogIn, MakeServices, Phone, Site
@@ -44,4 +45,4 @@ async def shop(add_site: AddSite) -> Site:
 
 @pytest.fixture
 def street(request: pytest.FixtureRequest) -> Street:
-    return Street.made_of_fixtures(request)
+    return made_of_fixtures(Street, request)
