@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -193,16 +194,17 @@ class Town:
         self.simulator.faults.clear()
 
     async def _live(self, who: str, steps: Sequence[Step]) -> None:
-        person: object = None
+        person = ""
         for step in steps:
-            person = step.arguments.get("person")
-            given: Any = step.arguments
-            if step.what in OF_A_PERSON:
-                await self._act(who, step.what, **given)
-            elif step.what in BY_STAFF:
+            given: dict[str, Any] = {**step.arguments}
+            person = given["person"]
+            if step.what in BY_STAFF:
                 await self._administer(who, step.what, **given)
-            else:
+            elif step.what in ("log_in", "refresh_a_site", "push"):
                 await getattr(self, step.what)(who, **given)
+            elif login := self._login_of(given.pop("person"), given.pop("app")):
+                act = partial(self._act, step.what) if step.what in OF_A_PERSON else getattr(self, step.what)
+                await act(who, login, **given)
         if who.startswith(f"{person}'s"):
             self._is_known[str(person)].set()
 
@@ -272,14 +274,11 @@ class Town:
             self.logins[person, app_id].append(Login(person, app_id, asked.answer))
             self._is_known[person].set()
 
-    async def refresh(self, who: str, *, person: str, app: int, replica: int, how: str) -> None:
-        login = self._login_of(person, app)
-        if login is None:
-            return
+    async def refresh(self, who: str, login: Login, *, replica: int, how: str) -> None:
         token = login.tokens["refresh_token"]
         if how == "again" and login.former_refresh_token is not None:
             token = login.former_refresh_token
-        own: dict[str, Any] = {"person": person, "user_id": login.user_id, "value": login.tokens["session_id"]}
+        own: dict[str, Any] = {"person": login.person, "user_id": login.user_id, "value": login.tokens["session_id"]}
         own["json"] = {"refresh_token": token}
         replicas = [replica, 1 - replica] if how == "twice at once" else [replica]
         asking = [self.ask(who, "refresh", "POST", "/v1/refresh", replica=each, **own) for each in replicas]
@@ -287,11 +286,8 @@ class Town:
             if asked.is_done and login.tokens["refresh_token"] == token:
                 login.tokens, login.former_refresh_token = asked.answer, token
 
-    async def _act(self, who: str, step: str, *, person: str, app: int, replica: int, **how: str) -> None:
+    async def _act(self, step: str, who: str, login: Login, *, replica: int, **how: str) -> None:
         """Carry out one of `OF_A_PERSON`."""
-        login = self._login_of(person, app)
-        if login is None:
-            return
         method, path = OF_A_PERSON[step]
         what, value = step.replace("_", " "), how.get("document") or how.get("number")
         body: Body | None = None
@@ -306,17 +302,14 @@ class Town:
             case "give_consent":
                 body = {how["document"]: DOCUMENTS[how["document"]]}
             case "bind_number":
-                body = {"code": self._phone_code_of(person, login.app_id, how["number"])}
+                body = {"code": self._phone_code_of(login.person, login.app_id, how["number"])}
             case "leave":
-                body = {"login_code": self._code_of(person, login.app_id)}
+                body = {"login_code": self._code_of(login.person, login.app_id)}
                 what = "leave" if self.grace_days else "erase"
         await self._ask_as(login, who, what, method, path.format(**how), replica=replica, value=value, json=body)
 
-    async def log_in_to_a_site(self, who: str, *, person: str, app: int, replica: int) -> None:
-        login = self._login_of(person, app)
-        if login is None:
-            return
-        site: dict[str, Any] = {"replica": replica, "person": person, "auth": self.site}
+    async def log_in_to_a_site(self, who: str, login: Login, *, replica: int) -> None:
+        site: dict[str, Any] = {"replica": replica, "person": login.person, "auth": self.site}
         started = await self.ask(who, "start a scan", "POST", "/v1/device_authorization", **site, data={"scope": ""})
         if not started.is_done:
             return
@@ -327,7 +320,7 @@ class Town:
         if redeemed.is_done:
             redeemed.user_id = login.user_id
             tokens = {"user": {"id": login.user_id}, **redeemed.answer}
-            self.sites.append(Login(person, login.app_id, tokens))
+            self.sites.append(Login(login.person, login.app_id, tokens))
 
     async def _approve(self, login: Login, who: str, scene: str, *, replica: int) -> bool:
         """Scan a code and approve. Returns False if the scan is refused."""
@@ -353,13 +346,10 @@ class Town:
 
     # At a computer.
 
-    async def log_in_in_a_browser(self, who: str, *, person: str, app: int, replica: int) -> None:
+    async def log_in_in_a_browser(self, who: str, login: Login, *, replica: int) -> None:
         """By the button of a browser that has a login, otherwise by a scan."""
-        login, computer = self._login_of(person, app), self.computers[person]
-        if login is None:
-            return
-        what = "log in in a browser"
-        asked = Asked(who, what, person, login.app_id, login.user_id, None, next(self._now))
+        computer, what = self.computers[login.person], "log in in a browser"
+        asked = Asked(who, what, login.person, login.app_id, login.user_id, None, next(self._now))
         self.asked.append(asked)
         page = await self._browse(computer, "GET", f"/v1/authorize?{urlencode(ASKED)}", replica=replica)
         onward: tuple[str, str] | None = None
@@ -378,12 +368,12 @@ class Town:
                 asked.status, asked.user_id = 200, get_unverified_claims(tokens["id_token"])["sub"]
         asked.ended = next(self._now)
 
-    async def sign_out_of_the_browser(self, who: str, *, person: str, app: int, replica: int) -> None:
-        computer, login = self.computers[person], self._login_of(person, app)
-        if computer.id_token is not None and login is not None:
+    async def sign_out_of_the_browser(self, who: str, login: Login, *, replica: int) -> None:
+        computer = self.computers[login.person]
+        if computer.id_token is not None:
             path = f"/v1/end_session?{urlencode({'id_token_hint': computer.id_token})}"
             user_id = get_unverified_claims(computer.id_token)["sub"]
-            own: dict[str, Any] = {"person": person, "user_id": user_id, "headers": computer.headers}
+            own: dict[str, Any] = {"person": login.person, "user_id": user_id, "headers": computer.headers}
             await self.ask(who, "sign out of the browser", "GET", path, replica=replica, **own)
 
     async def enter_silently(self, person: str) -> str | None:
