@@ -311,28 +311,20 @@ async def test_a_new_name_is_shown_to_wechat(stage: Stage, method: str) -> None:
 
 
 @flag_or_block
-async def test_a_name_that_stays_is_not_asked_about_again(stage: Stage, policy: str) -> None:
-    stage = await stage.replica(nickname_check=policy)
-    alice = await stage.login(nickname="Alice")
-    await stage.login(nickname="Alice")
-    await stage.login()
-    await stage.change(alice, nickname="Alice")
-    await stage.change(alice, avatar_url="https://example.com/a.png")
-    assert (await stage.change(alice, nickname=None)).json()["nickname"] is None
-    await stage.services[Background].drain()
-    assert len(stage.asked(TEXT)) == 1
-
-
-@flag_or_block
-async def test_a_returning_login_costs_one_call_and_one_statement(stage: Stage, policy: str) -> None:
+async def test_a_returning_login_costs_one_call_and_one_statement_and_a_name_that_stays_none(
+    stage: Stage, policy: str
+) -> None:
     stage = await stage.replica(risk_policy=policy, nickname_check=policy)
-    await stage.login(nickname="Alice")
+    alice = await stage.login(nickname="Alice")
     await stage.services[Background].drain()
     calls = len(stage.simulator.calls)
     for nickname in ("Alice", None):
         session_id = (await stage.login(nickname=nickname))["session_id"]
         written_last = "SELECT u.xmin = s.xmin FROM users u, sessions s WHERE s.id = $1"  # by one transaction
         assert await stage.rows.fetchval(written_last, session_id)
+    await stage.change(alice, nickname="Alice")
+    await stage.change(alice, avatar_url="https://example.com/a.png")
+    assert (await stage.change(alice, nickname=None)).json()["nickname"] is None
     await stage.services[Background].drain()
     assert len(stage.simulator.calls) == calls + 2
 

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("simulated")
 APP, OTHER_APP = APPS
 APP_ID = APP["app_id"]
 CHECK: Api = "media_check_async"
-flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +108,7 @@ async def test_without_the_setting_nothing_is_asked_or_kept(stage: Stage) -> Non
     assert await trace_ids(stage) == []
 
 
-@flag_or_block
+@pytest.mark.parametrize("policy", ["flag", "block"])
 async def test_an_upload_in_a_mini_program_is_given_to_wechat(stage: Stage, policy: str) -> None:
     stage = await stage.replica(avatar_check=policy)
     url = await upload(stage, await stage.login("alice"))
