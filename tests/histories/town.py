@@ -25,7 +25,8 @@ from tests.fakes import service_env
 from tests.histories.plan import DOCUMENTS, Fault, Plan, Step
 from tests.processes import WXAUTH, Running, free_port
 from tests.serving import serving
-from tests.websites.browsers import CHALLENGE, VERIFIER
+from tests.websites.browsers import ASKED as ASKED_BY_THE_SHOP
+from tests.websites.browsers import VERIFIER
 from tests.world import DEVICE_CODE, Body, LogIn, Server, add_client, bearer, scene_of, until
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
@@ -39,14 +40,7 @@ from wxauth.server.users.admin import UserChange, change_user
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")
 OK: Final = range(200, 300)
 BACK: Final = "https://cafe.example.com/back"
-ASKED: Final = {
-    "client_id": "cafe",
-    "redirect_uri": BACK,
-    "response_type": "code",
-    "scope": "openid",
-    "code_challenge": CHALLENGE,
-    "code_challenge_method": "S256",
-}
+ASKED: Final = {**ASKED_BY_THE_SHOP, "client_id": "cafe", "redirect_uri": BACK, "scope": "openid"}
 """The request of a site that shares the browser's login."""
 IN_DOUBT: Final = range(500, 600)
 """Statuses after which the change may have been made, or will be made later."""

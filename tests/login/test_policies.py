@@ -9,7 +9,7 @@ from tests.database_proxy import Proxy
 from tests.loops import let_pass
 from tests.metrics import scrape
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, Body, Stage, bearer, make_admin, recorded, set_roles, until
+from tests.world import BESIDE_LOGINS, Body, Stage, make_admin, recorded, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api
 from wxauth.server.dev.wechat.controls import openid_of
@@ -149,14 +149,11 @@ async def test_a_user_of_the_highest_risk_is_banned_and_spends_no_phone_code(sta
 
 
 async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(blocking: Stage) -> None:
-    root = await blocking.login("root")
-    await set_roles(blocking.rows, "admin")
+    root = await make_admin(blocking.client, blocking.rows, await blocking.login("root"))
     await blocking.login.ask("risky-4")
-    answer = await blocking.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
-    (event,) = answer.json()["items"]
+    (event,) = await root.events(type="user.banned")
     assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
-    path = f"/v1/admin/users/{event['user_id']}"
-    assert (await blocking.client.patch(path, json={"status": "active"}, headers=bearer(root))).status_code == 200
+    await root.change(event["user_id"], status="active")
     login = await blocking.login("risky-4")
     assert (login["user"]["id"], login["is_new_user"]) == (event["user_id"], False)
     assert len(blocking.asked(RISK)) == 2, "of root and of them, once each"

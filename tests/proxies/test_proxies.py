@@ -180,9 +180,7 @@ class Wxauth:
 
     async def log_in(self, person: str = "alice") -> dict[str, Any]:
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:
-            answer = await client.post(f"http://{self.address}/v1/login", json={"code": person})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+            return body_of(await client.post(f"http://{self.address}/v1/login", json={"code": person}))
 
     async def grant(self, person: str, *roles: str) -> dict[str, Any]:
         """Log a person in who has these roles."""
