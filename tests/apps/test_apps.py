@@ -127,6 +127,10 @@ async def test_the_settings_apps_come_first_and_are_changed_only_there(root: Off
         (LATER, "database", False),
     ]
     assert not any("secret" in name and name != "has_app_secret" for app in listed["items"] for name in app)
+    await root.edit(is_enabled=False)
+    named_there = await root.beside(apps=[*APPS, LATER_APP])
+    later = next(app for app in (await named_there.read("/apps"))["items"] if app["app_id"] == LATER)
+    assert (later["source"], later["is_enabled"]) == ("settings", True)
 
 
 async def test_every_process_has_a_change_at_its_next_look(root: Office) -> None:
@@ -283,13 +287,6 @@ async def test_a_disabled_or_removed_app_lets_nobody_in_and_its_sessions_go_on(r
     problem_of(await root.log_in(), "unknown_app", 400)
     assert (await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).status_code == 200
     assert await root.stage.number("apps") == 0
-
-
-async def test_an_app_that_the_settings_name_later_is_the_settings_own(root: Office) -> None:
-    await root.add(is_enabled=False)
-    with_it = await root.beside(apps=[*APPS, LATER_APP])
-    listed = (await with_it.read("/apps"))["items"]
-    assert [(app["source"], app["is_enabled"]) for app in listed if app["app_id"] == LATER] == [("settings", True)]
 
 
 @pytest.mark.oldest_postgres

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -56,53 +56,45 @@ class Guest:
         return found[0]
 
 
-@asynccontextmanager
-async def guest_of(url: str, make_settings: Callable[..., Settings], folder: Path) -> AsyncIterator[Guest]:
+@pytest.fixture
+def guests_url(request: pytest.FixtureRequest) -> str:
+    """Of a database without tables; if the test has one of its own, with those of the service."""
+    has_tables = request.node.get_closest_marker("own_database")
+    return request.getfixturevalue("database_url" if has_tables else "empty_database_url")
+
+
+@pytest.fixture
+async def guest(guests_url: str, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Guest]:
     name = f"Web-{next(numbers)}"
-    owner = await asyncpg.connect(url)
+    owner = await asyncpg.connect(guests_url)
     await owner.execute(f'CREATE ROLE "{name}" LOGIN')
-    settings = make_settings(database_url=url.replace("postgres@", f"{name}@"))
-    yield Guest(name, owner, settings, folder)
+    settings = make_settings(database_url=guests_url.replace("postgres@", f"{name}@"))
+    yield Guest(name, owner, settings, tmp_path)
     await owner.execute(f'REASSIGN OWNED BY "{name}" TO postgres; DROP OWNED BY "{name}"; DROP ROLE "{name}"')
     await owner.close()
 
 
-@pytest.fixture
-async def first_guest(
-    empty_database_url: str, make_settings: Callable[..., Settings], tmp_path: Path
-) -> AsyncIterator[Guest]:
-    """Of a database without tables."""
-    async with guest_of(empty_database_url, make_settings, tmp_path) as guest:
-        yield guest
-
-
-@pytest.fixture
-async def guest(database_url: str, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Guest]:
-    async with guest_of(database_url, make_settings, tmp_path) as guest:
-        yield guest
-
-
 @pytest.mark.process
-async def test_a_role_that_may_not_create_tables_gets_the_grant_from_both_commands(first_guest: Guest) -> None:
-    grant = f'GRANT CREATE ON SCHEMA public TO "{first_guest.name}";'
-    level, message = await first_guest.schema()
+async def test_a_role_that_may_not_create_tables_gets_the_grant_from_both_commands(guest: Guest) -> None:
+    grant = f'GRANT CREATE ON SCHEMA public TO "{guest.name}";'
+    level, message = await guest.schema()
     assert (level, grant in message, "wxauth migrate" in message) == ("bad", True, True)
-    status, output = await first_guest.migrate()
+    status, output = await guest.migrate()
     assert (status, grant in output, len(output.splitlines())) == (1, True, 1)
     assert "permission denied for schema public" in output
-    assert await first_guest.gets_the_suggested_grant(output) == grant
-    assert (await first_guest.migrate())[0] == 0
-    assert (await first_guest.schema())[0] == "ok"
+    assert await guest.gets_the_suggested_grant(output) == grant
+    assert (await guest.migrate())[0] == 0
+    assert (await guest.schema())[0] == "ok"
 
 
 @pytest.mark.process
-async def test_a_role_without_a_schema_gets_the_grant(first_guest: Guest) -> None:
-    await first_guest.owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-    level, message = await first_guest.schema()
+async def test_a_role_without_a_schema_gets_the_grant(guest: Guest) -> None:
+    await guest.owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    level, message = await guest.schema()
     assert (level, "GRANT USAGE, CREATE" in message) == ("bad", True)
-    await first_guest.gets_the_suggested_grant((await first_guest.migrate())[1])
-    assert (await first_guest.migrate())[0] == 0
-    assert (await first_guest.schema())[0] == "ok"
+    await guest.gets_the_suggested_grant((await guest.migrate())[1])
+    assert (await guest.migrate())[0] == 0
+    assert (await guest.schema())[0] == "ok"
 
 
 @pytest.mark.process

@@ -100,14 +100,17 @@ def ask(connection: socket.socket, path: bytes = b"a") -> bytes:
     return connection.recv(65536)
 
 
-def test_an_idle_connection_is_there_for_one_more_request(leaving: Leaving) -> None:
-    connection = leaving.connect()
-    assert b"connection: close" not in ask(connection)
+def test_an_idle_connection_and_a_new_one_are_there_for_one_more_request(leaving: Leaving) -> None:
+    idle = leaving.connect()
+    assert b"connection: close" not in ask(idle)
     leaving.ask_to_end()
-    connection.sendall(GET % b"last")
-    answer = read_all(connection)
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b"connection: close" in answer
+    for connection in (idle, leaving.connect()):
+        connection.sendall(GET % b"last")
+        answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+    leaving.let_pass(LEARNING)
+    until(lambda: is_free(leaving.port))
 
 
 def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leaving: Leaving) -> None:
@@ -119,15 +122,6 @@ def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leavi
     leaving.let_pass(10)
     assert read_all(connection) == b""
     until(lambda: not leaving.thread.is_alive())
-
-
-def test_a_client_that_connects_during_the_shutdown_is_answered(leaving: Leaving) -> None:
-    leaving.ask_to_end()
-    connection = leaving.connect()
-    connection.sendall(GET % b"new")
-    assert b"connection: close" in read_all(connection)
-    leaving.let_pass(LEARNING)
-    until(lambda: is_free(leaving.port))
 
 
 def test_a_client_that_connects_late_can_still_send_a_request(leaving: Leaving) -> None:

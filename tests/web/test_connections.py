@@ -94,10 +94,14 @@ def test_a_request_that_trickles_in_is_given_up(connect: Connect) -> None:
     assert problem_in(answer_to_a_little_now_and_then(connect, head, b"x")) == (408, "invalid_request")
 
 
-def test_a_body_that_nobody_reads_has_no_more_time(connect: Connect) -> None:
-    answer = exchange(connect, POST % b"unread")
+@pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"])
+def test_a_body_that_nobody_reads_has_no_more_time_and_no_request_takes_its_place(
+    connect: Connect, expects: bytes
+) -> None:
+    answer = exchange(connect, b"POST /unread HTTP/1.1\r\nHost: a\r\n" + expects + b"Content-Length: 4\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413")
     assert answer.count(b"HTTP/1.1") == 1
+    assert (b"connection: close" in answer) is bool(expects)
 
 
 def test_empty_lines_are_no_request(connect: Connect) -> None:
@@ -221,12 +225,6 @@ def test_a_client_that_expects_100_continue_gets_100_continue(connect: Connect) 
     answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"/a body" in answer
-
-
-def test_a_client_without_100_continue_cannot_send_a_request_in_place_of_the_body(connect: Connect) -> None:
-    answer = exchange(connect, b"POST /unread HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert b"connection: close" in answer
 
 
 # What an answer says of its length
