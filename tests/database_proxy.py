@@ -1,6 +1,7 @@
 """A proxy to PostgreSQL that fails as networks do."""
 
 import asyncio
+from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
 from dataclasses import asdict, replace
 from ssl import SSLContext
@@ -90,7 +91,7 @@ class Proxy:
         """End the connection instead of passing on the server's next answer (that contains this)."""
         self._loses_answer_with = containing
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         if not self._lets_in:
             writer.close()
             return
@@ -108,12 +109,7 @@ class Proxy:
         self._connections.discard(connection)
 
     async def _pass_on(
-        self,
-        connection: "_Connection",
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        are_answers: bool = False,
+        self, connection: "_Connection", reader: StreamReader, writer: StreamWriter, *, are_answers: bool = False
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
@@ -129,7 +125,7 @@ class Proxy:
 
 
 class _Connection:
-    def __init__(self, client: asyncio.StreamWriter, *, is_silent: bool) -> None:
+    def __init__(self, client: StreamWriter, *, is_silent: bool) -> None:
         self.writers = [client]
         self.is_silent = is_silent
         self.was_answered = False
@@ -143,7 +139,7 @@ class _Connection:
 def with_tls(context: SSLContext, database_url: str) -> Serve:
     """Speaks TLS in front of this test's database."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.readexactly(8)
         writer.write(b"S")
         try:

@@ -4,11 +4,12 @@ import asyncio
 import os
 import socket
 import ssl
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Self
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
 STEPS_OF_AN_ACCEPT: Final = 4
 """Of the event loop: notice the connection, accept it, create its transport, notify its protocol."""
@@ -23,8 +24,8 @@ class Listening:
     def __init__(self, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:
         self._serve = serve
         self._tls = tls
-        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
-        self._writers: list[asyncio.StreamWriter] = []
+        self._serving: dict[StreamWriter, asyncio.Task[None]] = {}
+        self._writers: list[StreamWriter] = []
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls, backlog=1024)
@@ -49,11 +50,11 @@ class Listening:
         return sum(not _has_gone(writer) for writer in self._writers)
 
     # Not a coroutine, which could be cancelled between a connection and a task's first step, leaving it open.
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._writers.append(writer)
         self._serving[writer] = asyncio.get_running_loop().create_task(self._serve_whole(reader, writer))
 
-    async def _serve_whole(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_whole(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
             await self._serve(reader, writer)
         except (asyncio.IncompleteReadError, OSError):
@@ -76,12 +77,7 @@ async def stop_listening(server: asyncio.Server) -> None:
     server.close()
 
 
-async def join(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    from_server: asyncio.StreamReader,
-    to_server: asyncio.StreamWriter,
-) -> None:
+async def join(reader: StreamReader, writer: StreamWriter, from_server: StreamReader, to_server: StreamWriter) -> None:
     """Pass bytes on in both directions, until one side ends."""
     ways = [asyncio.create_task(_pass_on(reader, to_server)), asyncio.create_task(_pass_on(from_server, writer))]
     try:
@@ -92,13 +88,13 @@ async def join(
         to_server.transport.abort()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
 
 
-def _has_gone(writer: asyncio.StreamWriter) -> bool:
+def _has_gone(writer: StreamWriter) -> bool:
     """Whether the other side has closed this connection, even if nobody here is reading."""
     if writer.is_closing():
         return True

@@ -23,13 +23,6 @@ OF_PANEL = {"CONTAINER_NAME": "wxauth", "PANEL_DB_HOST": "postgresql", "PANEL_DB
 OF_SEALOS = {"SEALOS_CLOUD_DOMAIN": "example.com", "SEALOS_CERT_SECRET_NAME": "wildcard"}
 
 
-def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str]) -> Settings:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert unknown_names(environment, env_file=None) == []
-    return load_settings(Settings, env_file=tmp_path / ".env", secrets_dir=tmp_path)
-
-
 def test_the_files_are_those_that_the_script_writes() -> None:
     assert {path: path.read_text() for path in files()} == files()
 
@@ -61,4 +54,8 @@ def test_each_answer_to_choose_from_is_a_valid_one(monkeypatch: pytest.MonkeyPat
     required["WXAUTH_DATABASE_URL"] = "postgresql://wxauth@db/wxauth"
     for asked in ASKED:
         for choice in asked.choices:
-            settings_of(monkeypatch, tmp_path, {**required, f"WXAUTH_{asked.name}": choice})
+            environment = {**required, f"WXAUTH_{asked.name}": choice}
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            assert unknown_names(environment, env_file=None) == []
+            load_settings(Settings, env_file=tmp_path / ".env", secrets_dir=tmp_path)

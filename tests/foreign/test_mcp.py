@@ -37,7 +37,10 @@ DOCUMENT = "https://agent.test/client.json"
 
 
 class Authority:
-    """Approves at once what it is asked for, or less. Its first tokens can be used, but should be renewed already."""
+    """Approves at once what agents ask a server of MCP for, or less.
+
+    Its first tokens can be used, but should be renewed already.
+    """
 
     def __init__(self) -> None:
         self.asked: list[dict[str, str]] = []
@@ -52,8 +55,14 @@ class Authority:
         ]
         self.app = Starlette(routes=routes)
 
-    def at(self, url: str, resource: str) -> None:
-        self.issuer = TestIssuer(url, resource)
+    def at(self, url: str, resource: str, folder: Path) -> None:
+        self.issuer, self.resource, self.folder = TestIssuer(url, resource), resource, folder
+
+    def call(self, agent: tuple[str, ...], *call: str, client_id: str = DOCUMENT, **env: str) -> str:
+        """What this agent prints of a tool."""
+        self.asked.clear()
+        env |= {"RESOURCE": self.resource, "CLIENT_ID": client_id}
+        return said_by(agent, *call, cwd=self.folder, approve=follow, **env)
 
     async def _metadata(self, _: Request) -> Response:
         url = self.issuer.issuer
@@ -92,7 +101,7 @@ def follow(url: str) -> None:
     httpx.get(url, follow_redirects=True, trust_env=False, verify=False).raise_for_status()
 
 
-def said_by(agent: tuple[str, ...], *call: str, cwd: Path, approve: Callable[[str], None] = follow, **env: str) -> str:
+def said_by(agent: tuple[str, ...], *call: str, cwd: Path, approve: Callable[[str], None], **env: str) -> str:
     """What an agent prints of a tool, once the page that it opens is approved."""
     env |= {"CALLBACK_PORT": str(free_port()), "BROWSER": "true"}
     with Running(*agent, *call, cwd=cwd, env=env) as process:
@@ -102,33 +111,21 @@ def said_by(agent: tuple[str, ...], *call: str, cwd: Path, approve: Callable[[st
         return process.output.partition(url)[2].strip()
 
 
-class Agents:
-    """An authority, a server of MCP, and agents that call its tools."""
-
-    def __init__(self, authority: Authority, resource: str, folder: Path) -> None:
-        self.authority, self.resource, self.folder = authority, resource, folder
-
-    def call(self, agent: tuple[str, ...], *call: str, client_id: str = DOCUMENT, **env: str) -> str:
-        self.authority.asked.clear()
-        env |= {"RESOURCE": self.resource, "CLIENT_ID": client_id}
-        return said_by(agent, *call, cwd=self.folder, approve=follow, **env)
-
-
 SERVERS = {"python": (sys.executable, str(EXAMPLE / "server.py")), "node": ("node", str(EXAMPLE / "node/server.js"))}
 AGENTS = {"python": (sys.executable, str(EXAMPLE / "client.py")), "node": ("node", str(EXAMPLE / "node/client.js"))}
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def agents(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
+def authority(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     needs_node(EXAMPLE / "node")
     authority, port, folder = Authority(), str(free_port()), tmp_path_factory.mktemp("mcp")
     resource = f"http://127.0.0.1:{port}/mcp"
     with serving(authority.app) as url:
-        authority.at(url, resource)
+        authority.at(url, resource, folder)
         env = {"RESOURCE": resource, "WXAUTH_ISSUER": url, "PORT": port}
         with Running(*SERVERS[request.param], cwd=folder, env=env) as server:
             until(lambda: "MCP: " in server.output or "running on" in server.output)
-            yield Agents(authority, resource, folder)
+            yield authority
 
 
 @pytest.fixture(params=AGENTS)
@@ -136,29 +133,29 @@ def agent(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return AGENTS[request.param]
 
 
-def test_an_agent_is_approved_and_uses_tools_for_its_person(agents: Agents, agent: tuple[str, ...]) -> None:
-    assert agents.call(agent, "place_order", '{"item": "oolong tea"}') == "ordered: oolong tea"
-    page, *forms = agents.authority.asked
+def test_an_agent_is_approved_and_uses_tools_for_its_person(authority: Authority, agent: tuple[str, ...]) -> None:
+    assert authority.call(agent, "place_order", '{"item": "oolong tea"}') == "ordered: oolong tea"
+    page, *forms = authority.asked
     assert (page["client_id"], page["scope"]) == (DOCUMENT, "orders:read orders:write")
-    assert {asked["resource"] for asked in agents.authority.asked} == {agents.resource}
+    assert {asked["resource"] for asked in authority.asked} == {authority.resource}
     assert forms[0]["grant_type"] == "authorization_code"
     assert all(form["grant_type"] == "refresh_token" for form in forms[1:])
     assert len(forms) > 1 or agent != AGENTS["python"]  # Node's renews what was refused, and no earlier
-    assert "oolong tea" in agents.call(agent, "list_orders", client_id="registered", CLIENT_SECRET="secret")
+    assert "oolong tea" in authority.call(agent, "list_orders", client_id="registered", CLIENT_SECRET="secret")
 
 
-def test_an_agent_reads_which_scope_it_lacks(agents: Agents) -> None:
-    agents.authority.withheld = {"orders:write"}
-    said = agents.call(AGENTS["python"], "place_order", '{"item": "tea"}')
-    agents.authority.withheld = set()
+def test_an_agent_reads_which_scope_it_lacks(authority: Authority) -> None:
+    authority.withheld = {"orders:write"}
+    said = authority.call(AGENTS["python"], "place_order", '{"item": "tea"}')
+    authority.withheld = set()
     assert "this needs the scope orders:write" in said
 
 
-def test_a_server_refuses_another_audience_and_says_whom_to_ask(agents: Agents) -> None:
-    other = TestIssuer(agents.authority.issuer.issuer, "https://other.test/mcp").token(scope="orders:read")
-    metadata = f"{agents.resource.removesuffix('/mcp')}/.well-known/oauth-protected-resource/mcp"
+def test_a_server_refuses_another_audience_and_says_whom_to_ask(authority: Authority) -> None:
+    other = TestIssuer(authority.issuer.issuer, "https://other.test/mcp").token(scope="orders:read")
+    metadata = f"{authority.resource.removesuffix('/mcp')}/.well-known/oauth-protected-resource/mcp"
     for headers, error in (({}, ""), ({"Authorization": f"Bearer {other}"}, 'error="invalid_token", ')):
-        refused = httpx.post(agents.resource, headers=headers, trust_env=False, verify=False)
+        refused = httpx.post(authority.resource, headers=headers, trust_env=False, verify=False)
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == f'Bearer {error}resource_metadata="{metadata}"'
     preflight = httpx.options(metadata, headers={"Origin": "https://a.test"}, trust_env=False, verify=False)
@@ -166,15 +163,15 @@ def test_a_server_refuses_another_audience_and_says_whom_to_ask(agents: Agents) 
 
 
 @pytest.mark.parametrize("header", [{"Host": "evil.test"}, {"Origin": "https://evil.test"}], ids=["Host", "Origin"])
-def test_a_server_refuses_pages_of_other_sites(agents: Agents, header: dict[str, str]) -> None:
+def test_a_server_refuses_pages_of_other_sites(authority: Authority, header: dict[str, str]) -> None:
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}
     call = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
-    token = agents.authority.issuer.token(scope="orders:read")
+    token = authority.issuer.token(scope="orders:read")
     accepted = {"Accept": "application/json, text/event-stream", **bearer(token)}
 
     def status(**headers: str) -> int:
         return httpx.post(
-            agents.resource, json=call, headers=accepted | headers, trust_env=False, verify=False
+            authority.resource, json=call, headers=accepted | headers, trust_env=False, verify=False
         ).status_code
 
     assert status() == 200

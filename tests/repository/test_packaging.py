@@ -41,8 +41,6 @@ async def orders(user: Annotated[Principal, Depends(guard)]) -> dict[str, str]:
 """
 """A sibling service, whole."""
 
-each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
-
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """The output of a command that sees only the given environment variables."""
@@ -311,7 +309,7 @@ def test_the_source_distribution_has_all_that_git_knows(sdist: Path) -> None:
     assert {*output_of("git", "ls-files", cwd=ROOT).splitlines()} - names == set()
 
 
-@each_lock
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
     requirements = lock.read_text().replace("\\\n", "").splitlines()
     pin = re.compile(r"[\w.-]+==[^ :]+( ; [^:]+)?( +--hash=sha256:[0-9a-f]{64})+")

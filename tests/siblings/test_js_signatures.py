@@ -55,20 +55,20 @@ async def test_a_page_is_signed_as_wx_config_takes_it(signing: Stage, shop: Cred
 @swept(
     "url",
     [
-        *(
-            "https://other.test/",
-            "https://a.shop.test/",
-            "https://shop.test.evil.test/",
-            "https://evil.test/@shop.test",
-        ),
-        *("https://u@shop.test/", "https://evil.test\\@shop.test/", "ftp://shop.test/", "shop.test", ""),
-        *(
-            "https://m.shop.test/",
-            f"https://shop.test/{'a' * 2048}",
-            "https://shop.test/a b",
-            "https://shop.test:x/",
-            7,
-        ),
+        "https://other.test/",
+        "https://a.shop.test/",
+        "https://shop.test.evil.test/",
+        "https://evil.test/@shop.test",
+        "https://u@shop.test/",
+        "https://evil.test\\@shop.test/",
+        "ftp://shop.test/",
+        "shop.test",
+        "",
+        "https://m.shop.test/",
+        f"https://shop.test/{'a' * 2048}",
+        "https://shop.test/a b",
+        "https://shop.test:x/",
+        7,
     ],
 )
 async def test_a_page_of_another_host_is_not_signed(signing: Stage, shop: Credentials, url: Any) -> None:
@@ -79,9 +79,7 @@ async def test_a_page_of_another_host_is_not_signed(signing: Stage, shop: Creden
     signing.simulator.calls.clear()
 
 
-async def test_who_may_have_what_signed(signing: Stage, shop: Credentials) -> None:
-    other = await add_client(signing.services.database, "other", scopes=["sign"], now=signing.clock())
-    problem_of(await sign(signing, other), "insufficient_scope", 403)
+async def test_what_may_be_signed_a_hundred_times(signing: Stage, shop: Credentials) -> None:
     problem_of(await sign(signing, shop, app_id=APPS[0]["app_id"]), "wrong_app_kind", 422)
     problem_of(await sign(signing, shop, app_id="wxunknown"), "unknown_app", 400)
     bare = await signing.replica(apps=[*APPS, ACCOUNT])

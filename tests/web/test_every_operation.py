@@ -131,14 +131,16 @@ async def test_without_a_valid_token_nothing_else_is_looked_at(client: Client, l
                 problem_of(await operation.ask(client, content=b"{", headers=token), "token_expired", 401)
 
 
+@pytest.mark.requirement("asvs-7.4.1")
 @pytest.mark.parametrize(
     "change",
     [
+        "UPDATE sessions SET expires_at = created_at",
         "UPDATE sessions SET revoked_at = now(), revoked_reason = 'logout', session_key = NULL",
         "UPDATE users SET status = 'disabled'",
         "DELETE FROM users",
     ],
-    ids=["signed out", "banned", "erased"],
+    ids=["expired", "signed out", "banned", "erased"],
 )
 async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: Rows, change: str) -> None:
     await rows.execute(change)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 from jose import jwt
@@ -89,9 +89,7 @@ class Tab:
     html: str
 
     def found(self, pattern: str) -> str:
-        match = re.search(pattern, self.html)
-        assert match, self.html
-        return match[1]
+        return found_in(self.html, pattern)
 
     @property
     def scene(self) -> str:
@@ -135,25 +133,28 @@ class Tab:
         return sent(await self.go_on(), to)
 
 
-def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
-    """The parameters that a redirect sends to the site."""
-    assert answer.status_code == 303, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    url = answer.headers["location"]
-    assert url.startswith(to), url
+def sent(onward: httpx.Response | str, to: str = CALLBACK) -> dict[str, str]:
+    """The parameters that a site is sent: by a redirect, its URL, or what a web-view is to open."""
+    if isinstance(onward, str):
+        url = onward
+    elif onward.is_success:
+        url = onward.json()["redirect_to"]
+    else:
+        assert (onward.status_code, onward.headers["cache-control"]) == (303, "no-store"), onward.text
+        url = onward.headers["location"]
+    assert url.startswith((f"{to}?", f"{to}&")), url
     assert not urlsplit(url).fragment
     reported = parse_qs(urlsplit(url).query, keep_blank_values=True)
     assert all(len(values) == 1 for values in reported.values())
     return {name: values[0] for name, values in reported.items()}
 
 
-def said(onward: httpx.Response | str) -> dict[str, str]:
-    """The parameters that the shop is sent: by a redirect, its URL, or what a web-view is to open."""
-    if not isinstance(onward, str):
-        redirects = onward.status_code == 303
-        onward = onward.headers["location"] if redirects else onward.json()["redirect_to"]
-    assert onward.startswith(f"{CALLBACK}?"), onward
-    return dict(parse_qsl(urlsplit(onward).query))
+def found_in(page: httpx.Response | str, pattern: str) -> str:
+    """What a page has in the group of this pattern."""
+    text = page if isinstance(page, str) else page.text
+    found = re.search(pattern, text)
+    assert found, text
+    return found[1]
 
 
 def hidden_fields(page: httpx.Response | str) -> dict[str, str]:

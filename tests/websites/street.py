@@ -1,6 +1,5 @@
 """A service whose WeChat is the simulator, browsers at WeChat's own page, and each door to a site."""
 
-import re
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
@@ -8,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
-from tests.websites.browsers import ASKED, House, said
+from tests.websites.browsers import ASKED, House, found_in, sent
 from tests.world import EDGE, Body, Client, Phone, body_of
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
@@ -78,12 +77,6 @@ class Visitor:
         return await self.come_back(await self.callback(**parameters))
 
 
-def found_in(page: httpx.Response, pattern: str) -> str:
-    found = re.search(pattern, page.text)
-    assert found, page.text
-    return found[1]
-
-
 @dataclass(slots=True, kw_only=True)
 class Street(House):
     """A house whose WeChat is the simulator."""
@@ -95,7 +88,7 @@ class Street(House):
         return Visitor(self.stage.make_client(at or self.stage.services), client, USER_AGENTS.get(door, door), person)
 
     async def tokens_for(self, onward: httpx.Response | str) -> Body:
-        return body_of(await self.redeem(said(onward)["code"]))
+        return body_of(await self.redeem(sent(onward)["code"]))
 
     async def people(self) -> tuple[int, int]:
         return await self.stage.number("users"), await self.stage.number("identities")

@@ -14,7 +14,7 @@ import pytest
 from jose import jwt
 
 from tests.conftest import made_of_fixtures
-from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, Tab, hidden_fields, refused, sent
+from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, Tab, found_in, hidden_fields, refused, sent
 from tests.world import AddSite, Admin, Body, GetPhone, Phone, Site, bearer, body_of, leave, recorded
 
 ADMIN_CALLBACK = "https://admin.example.com/callback"
@@ -32,9 +32,7 @@ class PersonPage:
 
     @property
     def request_id(self) -> str:
-        found = re.search(r'action="/v1/authorize/([\w-]{22})/continue"', self.html)
-        assert found, self.html
-        return found[1]
+        return found_in(self.html, r'action="/v1/authorize/([\w-]{22})/continue"')
 
     async def press(self, button: str = "continue", browser: Browser | None = None) -> httpx.Response:
         path, fields = f"/v1/authorize/{self.request_id}/{button}", hidden_fields(self.html)

@@ -14,7 +14,7 @@ from tests.forked import stand_in
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.websites import test_links
-from tests.websites.browsers import House, Tab, hidden_fields, sent
+from tests.websites.browsers import House, Tab, found_in, hidden_fields, sent
 from tests.websites.street import IN_WECHAT
 from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
@@ -31,9 +31,7 @@ pytestmark = pytest.mark.shop(account_app_id="wx1234567890abcdef", link=True)
 
 def link(page: httpx.Response | Tab, text: str) -> str:
     html = page.html if isinstance(page, Tab) else page.text
-    found = re.search(rf'<a href="([^"]+)"[^>]*>{re.escape(text)}</a>', html)
-    assert found, html
-    return unescape(found[1])
+    return unescape(found_in(html, rf'<a href="([^"]+)"[^>]*>{re.escape(text)}</a>'))
 
 
 async def test_the_page_names_the_mini_program_to_open(house: House) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.websites.browsers import ASKED, Browser, House, refused, said
+from tests.websites.browsers import ASKED, Browser, House, found_in, refused, sent
 from tests.websites.street import IN_WECHAT
 from tests.world import CALLBACK, recorded
 from wxauth.server.console.sessions import ConsoleSessions
@@ -28,9 +28,7 @@ CONSOLE = {"client_id": "wxauth-admin", "redirect_uri": "https://auth.test/admin
 def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:
     """The page of the mini-program that a page in a web-view asks for, and its query as the mini-program reads it."""
     assert page.status_code == 200, page.text
-    found = re.search(r'data-page="([^"]+)"', page.text)
-    assert found, page.text
-    url = json.loads(unescape(found[1]))["url"]
+    url = json.loads(unescape(found_in(page, r'data-page="([^"]+)"')))["url"]
     assert "+" not in url
     path, _, query = url.partition("?")
     return path, {name: value for name, [value] in parse_qs(query, strict_parsing=True).items()}
@@ -44,9 +42,9 @@ async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(house: Hous
     house.stage.clock.advance(minutes=10)
     path, query = opened_by(await house.browser.open(headers=IN_WEB_VIEW))
     assert (path, query) == ("/pages/authorize/authorize", ASKED)
-    sent = said(await house.answer(**query))
-    assert (sent["state"], sent["iss"], set(sent)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
-    tokens = (await house.redeem(sent["code"])).json()
+    reported = sent(await house.answer(**query))
+    assert (reported["state"], reported["iss"], set(reported)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
+    tokens = (await house.redeem(reported["code"])).json()
     claims, me = await house.claims(tokens), house.phone.user_id
     assert (claims["sub"], claims["nonce"], claims["amr"]) == (me, "n-1", ["wechat_mini_program"])
     assert claims["auth_time"] == int(logged_in_at.timestamp())
@@ -77,7 +75,7 @@ async def test_a_page_in_a_web_view_starts_no_scan_and_counts_against_no_address
     assert await house.stage.number("site_logins") == 0
     [link] = re.findall(r'<noscript><a class="button" href="([^"]+)"', pages[0].text)
     code_url = unescape(link)
-    assert json.loads(unescape(pages[0].text.split('data-page="')[1].split('"')[0]))["codeUrl"] == code_url
+    assert json.loads(unescape(found_in(pages[0], r'data-page="([^"]+)"')))["codeUrl"] == code_url
     with_code, again = [await browser.client.get(code_url, headers=IN_WEB_VIEW) for _ in range(2)]
     assert re.search(r"[B-Z]{4}-[B-Z]{4}", with_code.text)
     assert again.status_code == 429
@@ -104,9 +102,9 @@ async def test_a_wrong_request_in_a_web_view_ends_as_in_any_browser(house: House
     ],
 )
 async def test_an_error_for_the_site_is_a_url(house: House, parameters: dict[str, Any], error: str) -> None:
-    sent = said(await house.answer(**parameters))
-    assert (sent["error"], sent["iss"], "code" in sent) == (error, "https://auth.test", False)
-    assert sent.get("state") == (None if "state" in parameters else "s-1")
+    reported = sent(await house.answer(**parameters))
+    assert (reported["error"], reported["iss"], "code" in reported) == (error, "https://auth.test", False)
+    assert reported.get("state") == (None if "state" in parameters else "s-1")
 
 
 async def test_an_error_that_must_not_reach_the_site_has_no_url(house: House) -> None:
@@ -160,18 +158,18 @@ async def test_the_console_is_no_site_in_a_web_view(house: House) -> None:
 @pytest.mark.oldest_postgres
 async def test_a_near_site_requires_no_common_network_in_a_web_view(house: House) -> None:
     await house.change(near=True)
-    assert (await house.redeem(said(await house.answer())["code"])).status_code == 200
+    assert (await house.redeem(sent(await house.answer())["code"])).status_code == 200
 
 
 async def test_a_site_that_asks_for_a_new_login_refuses_an_old_login(house: House) -> None:
     house.stage.clock.advance(seconds=30)
     for parameters in ({"prompt": "login"}, {"max_age": "0"}, {"max_age": "29"}):
-        assert "code" in said(await house.answer(**parameters))
+        assert "code" in sent(await house.answer(**parameters))
     house.stage.clock.advance(seconds=1)
     for parameters in ({"prompt": "login"}, {"prompt": "consent login"}, {"max_age": "0"}, {"max_age": "30"}):
-        assert said(await house.answer(**parameters))["error"] == "login_required"
+        assert sent(await house.answer(**parameters))["error"] == "login_required"
     for parameters in ({"max_age": "31"}, {"max_age": "9" * 4000}, {"prompt": "consent"}):
-        assert "code" in said(await house.answer(**parameters))
+        assert "code" in sent(await house.answer(**parameters))
 
 
 # Attacks.
@@ -190,10 +188,10 @@ async def test_a_bearer_alone_opens_no_session_of_a_site_and_gets_no_id_token(ho
 
 
 async def test_a_code_ends_with_the_phones_session_and_after_a_minute(house: House) -> None:
-    code = said(await house.answer())["code"]
+    code = sent(await house.answer())["code"]
     house.stage.clock.advance(seconds=60)
     refused(await house.redeem(code), "invalid_grant")
-    code = said(await house.answer())["code"]
+    code = sent(await house.answer())["code"]
     await house.sign_out_phone()
     refused(await house.redeem(code), "invalid_grant")
     assert await house.stage.number("sessions WHERE client_id = 'shop'") == 0
@@ -214,7 +212,7 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
     bob = await house.get_phone("bob")
     assert [(await ask(bob)).status_code for ask in (house.answer, house.id_token)] == [200] * 2
     house.stage.clock.advance(seconds=60)
-    hint = (await house.redeem(said(await house.answer())["code"])).json()["id_token"]
+    hint = (await house.redeem(sent(await house.answer())["code"])).json()["id_token"]
     named = await gather(*(house.answer(bob, id_token_hint=hint) for _ in range(61)))
     assert sorted(each.status_code for each in named) == [200] * 60 + [429]
 
@@ -231,7 +229,7 @@ async def test_an_answer_and_an_id_token_are_in_the_trail_alone_and_counted_by_t
         app_id = house.phone.tokens["user"]["app_id"]
         assert event == (me, me, "127.0.0.1", app_id, {"client_id": "shop", "door": door})
         if door == "mini_program":
-            await house.redeem(said(answer)["code"])
+            await house.redeem(sent(answer)["code"])
         await ask(login_code=mallory("mallory"))
         house.stage.wechat.answers(*[httpx.ConnectError("no")] * 3)
         problem_of(await ask(), "wechat_unavailable", 503)

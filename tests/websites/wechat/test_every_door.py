@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.sweeps import Sweep
-from tests.websites.browsers import hidden_fields, refused, said, sent
+from tests.websites.browsers import hidden_fields, refused, sent
 from tests.websites.street import (
     PAGE,
     Street,
@@ -49,9 +49,9 @@ async def test_the_person_of_the_hint_is_logged_in_and_nobody_else(street: Stree
     hint = (await street.tokens())["id_token"]
     street.stage.clock.advance(hours=2)  # an expired hint is good, too
     answer = await door(street, await street.get_phone("alice"), id_token_hint=hint)
-    assert (await street.redeem(said(answer)["code"])).status_code == 200
+    assert (await street.redeem(sent(answer)["code"])).status_code == 200
     bob = await street.get_phone("bob")
-    reported = said(await door(street, bob, id_token_hint=hint))
+    reported = sent(await door(street, bob, id_token_hint=hint))
     assert (reported["error"], "code" in reported) == ("login_required", False)
     assert await street.stage.number("sessions WHERE client_id = 'shop' AND user_id = $1::text::uuid", bob.user_id) == 0
 
@@ -83,7 +83,7 @@ async def test_what_is_no_id_token_for_this_client_is_refused_at_once(street: St
     others = await street.tokens(site=await street.add_site("other"), client_id="other")
     for hint in ("a.b.c", street.phone.tokens["access_token"], others["id_token"]):
         assert sent(await street.browser.open(id_token_hint=hint))["error"] == "login_required"
-        assert "error" in said(await street.answer(id_token_hint=hint))
+        assert "error" in sent(await street.answer(id_token_hint=hint))
 
 
 # What a person has granted a site ends with the person's sessions.
@@ -102,7 +102,7 @@ async def by_a_page_that_has_not_gone_on(street: Street, phone: Phone) -> Redeem
 
 def with_code(door: Door) -> Callable[[Street, Phone], Awaitable[Redeem]]:
     async def enter(street: Street, phone: Phone) -> Redeem:
-        code = said(await door(street, phone))["code"]
+        code = sent(await door(street, phone))["code"]
         return lambda: street.redeem(code)
 
     enter.__name__ = getattr(door, "__name__", "a door")
@@ -156,7 +156,7 @@ async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(str
     split = {"app_id": PAGE, "openid": openid_of("bob", PAGE)}
     body_of(await root.ask("POST", f"/users/{alice.user_id}/split", json=split))
     await street.tokens_for(of_alice)
-    refused(await street.redeem(said(of_bob)["code"]), "invalid_grant")
+    refused(await street.redeem(sent(of_bob)["code"]), "invalid_grant")
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ async def test_what_a_split_off_identity_has_granted_ends_and_the_rest_stays(str
 @pytest.mark.parametrize("first", ["sign_out", "exchange"])
 @pytest.mark.parametrize("path", ["/v1/me/sessions", "/v1/me"])
 async def test_of_a_sign_out_and_an_exchange_at_once_no_session_is_left(street: Street, path: str, first: str) -> None:
-    code, phone = said(await by_the_account(street, street.phone))["code"], street.phone
+    code, phone = sent(await by_the_account(street, street.phone))["code"], street.phone
     proof = {"login_code": phone.wx_login()} if path == "/v1/me" else None
     sign_out = partial(street.stage.client.request, "DELETE", path, json=proof, headers=bearer(phone.tokens))
     done = await street.at_once("users", first, sign_out=sign_out, exchange=partial(street.redeem, code))

@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes import Secrets
 from tests.sweeps import Sweep
-from tests.websites.browsers import refused, said
-from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Street, Visitor, found_in
+from tests.websites.browsers import found_in, refused, sent
+from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Street, Visitor
 from tests.world import EDGE, HOLD_USERS, Admin, behind, recorded, until
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
@@ -34,8 +34,8 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(street: Street, door: 
     url, pressed_at = await visitor.press(), street.stage.clock()
     street.stage.clock.advance(seconds=50)
     location = await visitor.come_back(await visitor.allow(url))
-    sent = said(location)
-    assert (sent["state"], sent["iss"], set(sent)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
+    reported = sent(location)
+    assert (reported["state"], reported["iss"], set(reported)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
     tokens = await street.tokens_for(location)
     claims = await street.claims(tokens)
     assert (claims["sub"], claims["nonce"], claims["amr"]) == (me, "n-1", [f"wechat_{door}"])
@@ -196,7 +196,7 @@ async def test_a_callback_that_was_sent_to_somebody_logs_nobody_in(street: Stree
     assert (street.asked(), await street.people()) == (0, people)
     page = await victim.get(OVER)
     assert (page.status_code, "go back to the site" in page.text or "回到网站" in page.text) == (404, True)
-    assert "code" in said(await attacker.come_back(url)), "another browser's try has not spent the state"
+    assert "code" in sent(await attacker.come_back(url)), "another browser's try has not spent the state"
 
 
 async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(street: Street) -> None:
@@ -211,7 +211,7 @@ async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(street: 
     assert (await visitor.come_back(old)).endswith("/wechat/over")
     assert street.asked() == 0
     url = await visitor.callback()
-    assert "code" in said(await visitor.come_back(url))
+    assert "code" in sent(await visitor.come_back(url))
     another = await visitor.allow(pressed.partition("state=")[0] + f"state={dict(parse_qsl(url))['state']}")
     assert (await visitor.come_back(another)).endswith("/wechat/over")
     assert street.asked() == 1
@@ -238,11 +238,11 @@ async def test_the_same_callback_again_goes_the_same_way(street: Street, door: s
     tokens = await street.tokens_for(first)
     assert (await visitor.come_back(url)).endswith("/wechat/done")
     street.stage.clock.advance(seconds=14)
-    refused(await street.redeem(said(first)["code"]), "invalid_grant")
+    refused(await street.redeem(sent(first)["code"]), "invalid_grant")
     tokens = (await street.shop.refresh(tokens)).json()
     assert "access_token" in tokens, "the session has not ended"
     street.stage.clock.advance(seconds=1)
-    refused(await street.redeem(said(first)["code"]), "invalid_grant")
+    refused(await street.redeem(sent(first)["code"]), "invalid_grant")
     refused(await street.shop.refresh(tokens), "invalid_grant")  # this late, somebody else has the code
     assert street.asked() == 1
 
@@ -259,7 +259,7 @@ async def test_the_same_callback_at_two_replicas_asks_wechat_once(street: Street
     second = await visitor.come_back(url, other)
     assert second == await first
     assert street.asked() == 1
-    answers = await gather(*(street.redeem(said(second)["code"]) for _ in range(2)))
+    answers = await gather(*(street.redeem(sent(second)["code"]) for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 400]
     [tokens] = [answer.json() for answer in answers if answer.status_code == 200]
     assert (await street.shop.refresh(tokens)).status_code == 200
@@ -272,7 +272,7 @@ async def test_a_callback_whose_connection_was_closed_is_carried_out(street: Str
     first = create_task(visitor.get(url))
     await until(lambda: street.asked() == 1)
     first.cancel()
-    assert "code" in said(await visitor.come_back(url))
+    assert "code" in sent(await visitor.come_back(url))
     assert street.asked() == 1
 
 
@@ -284,7 +284,7 @@ async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_
     await street.stage.rows.execute(  # as a replica does that then loses its power
         "UPDATE site_logins SET wechat_code_hash = sha256(convert_to($1, 'UTF8'))", code
     )
-    assert said(await visitor.come_back(url))["error"] == "temporarily_unavailable"
+    assert sent(await visitor.come_back(url))["error"] == "temporarily_unavailable"
     assert street.asked() == 0
 
 
@@ -303,7 +303,7 @@ async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(
     assert await street.people() == people
     street.stage.simulator.visitors.clear()
     again = found_in(page, r'class="button" href="([^"]+)"')
-    assert "code" in said(await visitor.come_back(await visitor.callback(again)))
+    assert "code" in sent(await visitor.come_back(await visitor.callback(again)))
     assert f'door="{door}",outcome="snapshot"}} 2.0' in await street.metrics()
 
 
@@ -311,7 +311,7 @@ async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(street: Stree
     for person in ("carol", "bob"):
         street.stage.simulator.visitors[person, PAGE] = Visit(person=person, app_id=PAGE, snapshot="hidden_once")
     # Nothing tells this one from a real person.
-    assert "code" in said(await street.visitor(person="carol").log_in())
+    assert "code" in sent(await street.visitor(person="carol").log_in())
     people = await street.people()
     for person in ("bob", "carol"):
         assert (await street.visitor(person=person).log_in()).endswith("/wechat/snapshot")
@@ -322,7 +322,7 @@ async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(street: Stree
 async def test_a_door_without_unionids_makes_no_second_user(street: Street, door: str) -> None:
     account, people = street.stage.simulator.account(APP_OF[door]), await street.people()
     account.has_unionids = False
-    assert said(await street.visitor(door).log_in())["error"] == "access_denied"
+    assert sent(await street.visitor(door).log_in())["error"] == "access_denied"
     assert await street.people() == people
     [line] = street.stage.logged("wechat_misconfigured")
     assert "bind the app" in line["what_to_change"]
@@ -334,10 +334,10 @@ async def test_a_door_without_unionids_makes_no_second_user(street: Street, door
 @pytest.mark.slow
 async def test_the_site_gets_an_error_when_nobody_logs_in(street: Street) -> None:
     people, closed = await street.people(), await street.stage.make_services(sign_up="closed")
-    assert said(await street.visitor(person="newcomer", at=closed).log_in())["error"] == "access_denied"
+    assert sent(await street.visitor(person="newcomer", at=closed).log_in())["error"] == "access_denied"
     visitor = street.visitor(person="newcomer")
     callback = await visitor.callback()
-    assert said(await visitor.come_back(re.sub("code=[^&]+&", "", callback)))["error"] == "access_denied"
+    assert sent(await visitor.come_back(re.sub("code=[^&]+&", "", callback)))["error"] == "access_denied"
     with Sweep() as cases:
         for fault, error in (
             ({"errcode": 40226}, "access_denied"),
@@ -355,10 +355,10 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(street: Street) -> Non
             with cases.case(str(fault)):
                 street.stage.simulator.fail("access_token", **fault)
                 callback = await visitor.callback()
-                sent = said(await visitor.come_back(callback))
-                assert (sent["error"], sent["state"], "code" in sent) == (error, "s-1", False)
+                reported = sent(await visitor.come_back(callback))
+                assert (reported["error"], reported["state"], "code" in reported) == (error, "s-1", False)
                 before = street.asked()
-                assert said(await visitor.come_back(callback)) == sent
+                assert sent(await visitor.come_back(callback)) == reported
                 assert street.asked() == before
         for errcode in (40029, 40163, 42003):
             with cases.case(str(errcode)):
@@ -377,8 +377,8 @@ async def test_who_is_banned_or_leaving_is_refused_at_the_door_and_before_the_to
     for status, erase_at in (("disabled", None), ("active", leaves)):
         location = await street.visitor(door).log_in()
         await street.stage.rows.execute("UPDATE users SET status = $1, erase_at = $2", status, erase_at)
-        refused(await street.redeem(said(location)["code"]), "invalid_grant")
-        assert said(await street.visitor(door).log_in())["error"] == "access_denied"
+        refused(await street.redeem(sent(location)["code"]), "invalid_grant")
+        assert sent(await street.visitor(door).log_in())["error"] == "access_denied"
         assert await street.stage.number("users WHERE (erase_at IS NULL) = $1", erase_at is None) == 1
         await street.stage.rows.execute("UPDATE users SET status = 'active', erase_at = NULL")
     await street.tokens_for(await street.visitor(door).log_in())
@@ -389,7 +389,7 @@ async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_
     visitor, people = street.visitor("website"), await street.people()
     page = found_in(await visitor.show(), r"(/v1/authorize/[\w-]{22}/)next")
     answer = await visitor.get(f"{page}wechat")
-    assert said(answer)["error"] == "access_denied"
+    assert sent(answer)["error"] == "access_denied"
     assert (street.asked(), await street.people()) == (0, people)
     await street.tokens_for(await street.visitor("account").log_in())
 
@@ -401,7 +401,7 @@ async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(st
         return await rows.fetch("SELECT * FROM users"), await rows.fetch("SELECT * FROM identities")
 
     before = await stored()
-    assert said(await street.visitor("website", "root").log_in())["error"] == "access_denied"
+    assert sent(await street.visitor("website", "root").log_in())["error"] == "access_denied"
     assert await stored() == before
     await street.tokens_for(await street.visitor("account", "root").log_in())
     anywhere = await street.stage.make_services(scan_admin_anywhere=True)
@@ -412,7 +412,7 @@ async def test_who_becomes_staff_during_a_visit_by_a_website_app_is_refused(stre
     await street.visitor("website").log_in()
     promote = "UPDATE users SET roles = '{support}'"
     visited = await behind(street.stage.rows, street.visitor("website").log_in(), HOLD_USERS, then=promote)
-    assert said(visited)["error"] == "access_denied"
+    assert sent(visited)["error"] == "access_denied"
 
 
 @pytest.mark.requirement("asvs-14.2.1")
@@ -465,4 +465,4 @@ async def test_a_person_who_refuses_on_wechats_page_refuses_at_the_site(street: 
     answer = url.replace("/authorize?", "/authorize/answer?") + "&person=alice&answer=refuse"
     back = (await visitor.get(answer, visitor.wechat)).headers["location"]
     assert dict(parse_qsl(urlsplit(back).query)).keys() == {"state"}
-    assert said(await visitor.come_back(back))["error"] == "access_denied"
+    assert sent(await visitor.come_back(back))["error"] == "access_denied"
