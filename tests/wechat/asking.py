@@ -17,6 +17,8 @@ from wxauth.server.outbound.transport import HttpTransport
 SECRET = "s3cr3t-of-the-app"
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 OK = answer(IDENTITY)
+BODY = b'{"openid": "openid-alice"}'
+"""Of an answer, where nobody reads it."""
 CODE = "code-of-alice-0123456789"
 
 

@@ -1,7 +1,5 @@
 """Fixtures of the tests of the transport to WeChat."""
 
-import socket
-
 import pytest
 
 from tests.certificates import Authority
@@ -21,10 +19,3 @@ def service_asking(stage: Stage, secrets: Secrets) -> ServiceAsking:
     for secret in (CODE, IDENTITY["session_key"], PASSWORD, CREDENTIALS):
         secrets.add(secret)
     return ServiceAsking(stage)
-
-
-@pytest.fixture
-def nobody() -> str:
-    """A URL at which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -13,17 +13,15 @@ from pydantic import SecretStr
 from tests.certificates import Authority
 from tests.forward_proxy import CREDENTIALS, PASSWORD, USER, ForwardProxy
 from tests.loops import let_pass, on_both_loops
+from tests.processes import free_port
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
-from tests.wechat.asking import SECRET, ask, ask_and_fail, transport
+from tests.wechat.asking import BODY, SECRET, ask, ask_and_fail, transport
 from tests.world import until
 from wxauth.server.outbound.connection import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 from wxauth.server.outbound.transport import HttpTransport
 
-BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
-
-Address = tuple[Any, ...]
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ class Names:
         self._look_up_literal = loop.__class__.getaddrinfo.__get__(loop)
         loop.getaddrinfo = self._look_up  # type: ignore[method-assign, assignment]
 
-    async def _look_up(self, host: str, port: int, **hints: Any) -> list[Address]:
+    async def _look_up(self, host: str, port: int, **hints: Any) -> list[tuple[Any, ...]]:
         if not host.isalpha():
             return await self._look_up_literal(host, port, **hints)
         self.lookups.append(host)
@@ -97,10 +95,8 @@ async def test_a_cancelled_connection_attempt_leaves_nothing_behind(black_hole: 
 
 @pytest.mark.parametrize("first", ["silent", "refusing", "eight of IPv6"])
 @on_both_loops
-async def test_an_address_without_answer_is_left(first: str, black_hole: tuple[str, int], nobody: str) -> None:
-    port = httpx.URL(nobody).port
-    assert port is not None
-    before: dict[str, list[Any]] = {"silent": [ipv4(black_hole[1])], "refusing": [ipv4(port)]}
+async def test_an_address_without_answer_is_left(first: str, black_hole: tuple[str, int]) -> None:
+    before: dict[str, list[Any]] = {"silent": [ipv4(black_hole[1])], "refusing": [ipv4(free_port())]}
     before["eight of IPv6"] = [(socket.AF_INET6, ("::ffff:127.0.0.1", black_hole[1]))] * 8
     async with Upstream(OK) as upstream, transport(connect_timeout=1) as way:
         Names(wechat=[*before[first], ipv4(upstream.port)])
@@ -132,11 +128,9 @@ async def test_many_connections_at_once_ask_for_a_name_once() -> None:
 
 
 @on_both_loops
-async def test_a_name_whose_addresses_fail_is_resolved_again(nobody: str) -> None:
-    port = httpx.URL(nobody).port
-    assert port is not None
+async def test_a_name_whose_addresses_fail_is_resolved_again() -> None:
     async with Upstream(OK) as upstream, transport() as way:
-        Names(wechat=[ipv4(port)])
+        Names(wechat=[ipv4(free_port())])
         await ask_and_fail(way, "http://wechat", httpx.ConnectError)
         Names()
         await ask_and_fail(way, "http://wechat", httpx.ConnectError)
@@ -287,8 +281,8 @@ async def test_a_proxy_that_makes_no_tunnel_is_no_connection(instead: Behaviour,
 
 
 @on_both_loops
-async def test_a_proxy_that_cannot_be_connected_to_is_no_connection(nobody: str, black_hole: tuple[str, int]) -> None:
-    urls = [nobody, f"http://{black_hole[0]}:{black_hole[1]}", "http://a..b:3128"]
+async def test_a_proxy_that_cannot_be_connected_to_is_no_connection(black_hole: tuple[str, int]) -> None:
+    urls = [f"http://127.0.0.1:{free_port()}", f"http://{black_hole[0]}:{black_hole[1]}", "http://a..b:3128"]
     for url in urls:
         for wechat in ("https://wechat.test", "http://127.0.0.1:1"):
             async with transport(proxy=SecretStr(url), connect_timeout=0.1) as way:

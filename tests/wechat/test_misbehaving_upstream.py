@@ -9,6 +9,7 @@ from tests.certificates import Authority
 from tests.fakes import APP
 from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
+from tests.processes import free_port
 from tests.upstream import Upstream, abort, after, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import until
@@ -57,9 +58,10 @@ async def test_a_slow_wechat_ends_at_the_deadline_be_it_busy_at_first(service_as
 # No connection.
 
 
-async def test_a_refused_connect_is_tried_on_the_fallback_host(service_asking: ServiceAsking, nobody: str) -> None:
+async def test_a_refused_connect_is_tried_on_the_fallback_host(service_asking: ServiceAsking) -> None:
     async with Upstream(OK) as fallback:
-        answered = await log_in(await service_asking(nobody, wechat_fallback_url=f"{fallback.url}/other"))
+        nobody, other = f"http://127.0.0.1:{free_port()}", f"{fallback.url}/other"
+        answered = await log_in(await service_asking(nobody, wechat_fallback_url=other))
         assert answered.status_code == 200
         assert fallback.codes == [CODE]
         assert fallback.requests[0].startswith("/other/sns/")
