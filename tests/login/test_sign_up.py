@@ -10,11 +10,10 @@ from tests.world import Body, Client, Rows, Stage, recorded, set_roles
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest
 
-TABLES = ("users", "identities", "unionids", "sessions", "events")
-
 
 async def stored(rows: Rows) -> dict[str, int]:
-    return {table: await rows.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES}
+    tables = ("users", "identities", "unionids", "sessions", "events")
+    return {table: await rows.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
 
 
 @pytest.mark.parametrize("unionid", [None, "union-alice"])
