@@ -4,14 +4,13 @@ The plans are generic ones of the embedded PostgreSQL, on three kinds of statist
 were analyzed while they were empty, and then filled; and of tables with a million rows, in which nothing is pending.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.core.test_rows import STATEMENTS
+from tests.core.test_rows import STATEMENTS, generic_plans
 from tests.world import Rows
 
 pytestmark = [pytest.mark.own_database, pytest.mark.slow]
@@ -72,17 +71,6 @@ async def plant(rows: Rows) -> set[str]:
     return {*columns, *USUALLY_EMPTY} - OF_FEW_ROWS
 
 
-async def plans(rows: Rows) -> dict[str, dict[str, Any]]:
-    found = {}
-    for name, statement in STATEMENTS.items():
-        await rows.execute(f"PREPARE one AS {statement.text}")
-        nulls = f"({', '.join('NULL' for _ in statement.names)})" if statement.names else ""
-        (plan,) = json.loads(await rows.fetchval(f"EXPLAIN (FORMAT JSON, COSTS OFF) EXECUTE one{nulls}"))
-        await rows.execute("DEALLOCATE one")
-        found[name] = plan["Plan"]
-    return found
-
-
 def parts_of(plan: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[int, Mapping[str, Any]]]:
     yield depth, plan
     for part in plan.get("Plans", ()):
@@ -114,15 +102,14 @@ async def test_each_plan_is_that_of_the_files(rows: Rows, request: pytest.Fixtur
     if rows.get_server_version().major != PLANNED_BY:
         pytest.skip(f"the files have the plans of PostgreSQL {PLANNED_BY}")
     await rows.execute("VACUUM ANALYZE")
-    await rows.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
-    kinds = {"empty": await plans(rows)}
+    kinds = {"empty": await generic_plans(rows)}
     growing = await plant(rows)
-    kinds["filled"] = await plans(rows)
+    kinds["filled"] = await generic_plans(rows)
     await rows.execute("ANALYZE")
     await rows.execute(
         "UPDATE pg_class SET reltuples = 1e6 WHERE relnamespace = 'public'::regnamespace AND reltuples = $1", ROWS
     )
-    kinds["a million"] = await plans(rows)
+    kinds["a million"] = await generic_plans(rows)
     texts: dict[str, str] = {}
     for name in STATEMENTS:
         if any(part.get("Relation Name") in growing for _, part in parts_of(kinds["a million"][name])):

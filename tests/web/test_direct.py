@@ -223,13 +223,6 @@ def api_with(path: str, endpoint: Callable[..., Any]) -> FastAPI:
     return api
 
 
-async def test_each_parameter_is_found_after_those_before_it_and_a_shared_dependency_once() -> None:
-    api = api_with("/measure", measure)
-    for served in (api, Shortcut(api, DirectRoutes(api.routes))):
-        assert await answer_of(served, "/measure?unit=ft", {"factor": 3}) == "3 times 2 ft by 1 ft, ft"
-        assert calls == ["unit", "height", "width", "unit", "endpoint"]
-
-
 async def test_what_a_dependency_yields_is_closed_before_the_answer_is_sent() -> None:
     api = api_with("/opened", read_opened)
 
@@ -244,7 +237,7 @@ async def test_what_a_dependency_yields_is_closed_before_the_answer_is_sent() ->
     assert calls[:-2] == ["open", "endpoint", "close"]
 
 
-async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:
+async def test_a_shared_dependency_is_found_once_and_replaced_wherever_it_is_taken() -> None:
     api = api_with("/measure", measure)
 
     async def unit_of_shop() -> AsyncIterator[str]:
@@ -252,6 +245,8 @@ async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:
         calls.append("closed")
 
     for served in (api, Shortcut(api, DirectRoutes(api.routes))):
+        assert await answer_of(served, "/measure?unit=ft", {"factor": 3}) == "3 times 2 ft by 1 ft, ft"
+        assert calls == ["unit", "height", "width", "unit", "endpoint"], "each after those before it"
         api.dependency_overrides = {unit_of: unit_of_shop, width_of: lambda: "nothing"}
         assert await answer_of(served, "/measure", {"factor": 3}) == "3 times 2 yd by nothing, yd"
         assert calls == ["height", "endpoint", "closed", "closed"]
