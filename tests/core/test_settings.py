@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
-from tests.processes import environment, run
+from tests.processes import environment, free_port, run
 from tests.sweeps import swept
 from wxauth.server.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 
@@ -488,7 +488,7 @@ def test_no_command_prints_anything_of_a_line_that_sets_nothing(tmp_path: Path, 
     url = "postgresql://wxauth:hunter4@127.0.0.1:1/wxauth"
     (tmp_path / ".env").write_text("\n".join([f"WXAUTH_DATABASE_URL={url}", *wrong]), encoding="utf-8")
     for command in ("check", "serve", "users list", "migrate", "alive", "clients list"):
-        done = run(*command.split(), cwd=tmp_path, env={"LANG": language})
+        done = run(*command.split(), cwd=tmp_path, env={"LANG": language, "WXAUTH_PORT": str(free_port())})
         assert done.returncode == 1
         shown = done.stdout + done.stderr
         assert "hunter" not in shown
