@@ -260,17 +260,14 @@ async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next
 
 
 async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(console: Console) -> None:
-    async def refresh(token: str) -> httpx.Response:
-        return await console.stage.client.post("/v1/refresh", json={"refresh_token": token})
-
     await console.opened()
     kept, phones = console.stage.client.cookies[COOKIE], console.root.answer["refresh_token"]
     for token in (kept, kept.replace("wxc_", "wxr_")):
-        problem_of(await refresh(token), "invalid_refresh_token", 400)
+        problem_of(await console.stage.refresh(token), "invalid_refresh_token", 400)
     for token in (phones, phones.replace("wxr_", "wxc_")):
         console.stage.client.cookies.set(COOKIE, token, domain="auth.test", path="/")
         problem_of(await console.extend(), "session_revoked", 400)
-    assert (await refresh(phones)).status_code == 200
+    assert (await console.stage.refresh(phones)).status_code == 200
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -175,13 +176,13 @@ def test_without_an_answer_no_empty_secret_is_made(make_secrets: Callable[..., P
 # Caddy, in front of two replicas
 
 
+@dataclass(frozen=True, slots=True)
 class Front:
     """Caddy with the file of `deploy/compose`, and the replicas behind it."""
 
-    def __init__(self, url: str, caddy: Running, replicas: list[ExitStack]) -> None:
-        self.url = url
-        self.caddy = caddy
-        self.replicas = replicas
+    url: str
+    caddy: Running
+    replicas: list[ExitStack]
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """On a connection of its own."""
@@ -210,12 +211,9 @@ def caddy_before(
 
 
 @pytest.fixture
-def policy() -> str:
-    return POLICY
-
-
-@pytest.fixture
-def front(tmp_path: Path, database_url: str, policy: str) -> Iterator[Front]:
+def front(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Iterator[Front]:
+    """With the file's load-balancing policy, or a test's own."""
+    policy = getattr(request, "param", POLICY)
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
         port = free_port()
@@ -261,7 +259,7 @@ def test_paths_for_operators_are_closed_to_the_public(front: Front) -> None:
 
 
 @pytest.mark.proxy
-@pytest.mark.parametrize("policy", ["lb_policy round_robin\nheader_down Replica {upstream_hostport}"], ids=["in_turn"])
+@pytest.mark.parametrize("front", ["lb_policy round_robin\nheader_down Replica {upstream_hostport}"], indirect=True)
 @pytest.mark.parametrize("way", [foreign.in_wechat, foreign.in_web_view, foreign.on_a_computer])
 async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
     front: Front, services: Services, way: foreign.Way

@@ -41,17 +41,13 @@ class World:
         answer = self.service.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
         return bearer(answer.json())
 
-    def pay(self, app: dict[str, str], order: dict[str, str], person: str = "alice", **changed: str) -> dict[str, Any]:
+    def pay(self, app: dict[str, str], order: dict[str, str], person: str = "alice") -> dict[str, Any]:
         given = {name: order[name] for name in ("signData", "paySig", "signature")}
-        body: dict[str, Any] = self.wechat.post(
-            "/pay", json={"person": person, "app_id": app["app_id"], **given, **changed}
-        ).json()
-        return body
+        return self.wechat.post("/pay", json={"person": person, "app_id": app["app_id"], **given}).json()
 
     def notify(self, app: dict[str, str], order: dict[str, str], event: str) -> dict[str, Any]:
         asked = {"person": "alice", "app_id": app["app_id"], "outTradeNo": order["number"], "event": event}
-        body: dict[str, Any] = self.wechat.post("/notices", json=asked).json()
-        return body
+        return self.wechat.post("/notices", json=asked).json()
 
 
 @pytest.fixture(scope="module")

@@ -29,14 +29,10 @@ async def test_a_session_keeps_where_it_was_opened_beside_where_it_was_last_used
     iphone, android = "iOS 17.1, WeChat 8.0.44", "Android 12, WeChat 8.0.38"
     answer = await stage.login("alice", headers=at(OFFICE))
     assert await place(stage, answer) == (OFFICE, iphone, OFFICE, iphone)
-    answer = await refresh(stage, answer, at(OFFICE))
-    assert await place(stage, answer) == (OFFICE, iphone, OFFICE, iphone)
-    answer = await refresh(stage, answer, at(HOME, ANDROID))
-    assert await place(stage, answer) == (HOME, android, OFFICE, iphone)
-    answer = await refresh(stage, answer, at(FAR, ANDROID))
-    assert await place(stage, answer) == (FAR, android, OFFICE, iphone)
-    answer = await refresh(stage, answer, at(OFFICE))
-    assert await place(stage, answer) == (OFFICE, iphone, OFFICE, iphone)
+    for ip, user_agent in ((OFFICE, IPHONE), (HOME, ANDROID), (FAR, ANDROID), (OFFICE, IPHONE)):
+        answer = await refresh(stage, answer, at(ip, user_agent))
+        device = iphone if user_agent == IPHONE else android
+        assert await place(stage, answer) == (ip, device, OFFICE, iphone)
     [session] = (await root.read(f"/users/{answer['user']['id']}"))["sessions"]
     assert session["opened"] == {"ip": OFFICE, "device": iphone}
     export = (await stage.client.get("/v1/me/export", headers=bearer(answer))).json()

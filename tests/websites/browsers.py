@@ -43,8 +43,11 @@ def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Resp
     return answer
 
 
+Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
 BYE = "https://shop.example.com/bye"
 """Where the shop is left."""
+SHOP = {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com", "host": None, "local": False}
+"""As the phone shows it."""
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 WITHOUT_PKCE: dict[str, Any] = {"code_challenge": None, "code_challenge_method": None}
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"

@@ -1,7 +1,7 @@
 """A yes to a scan is proved by a new `wx.login`, because a stolen access token must open no session of the thief's."""
 
 from asyncio import Event, create_task, gather
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import House, refused
+from tests.websites.browsers import Ask, House, refused
 from tests.world import Phone, until
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.database import CONNECTIONS
@@ -153,7 +153,6 @@ async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., 
         wechat.route.mock(side_effect=wechat._answer)
 
 
-Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
 Act = Callable[[House], Awaitable[object]]
 Prepare = Callable[[House], Awaitable[Ask]]
 

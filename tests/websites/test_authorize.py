@@ -18,7 +18,19 @@ from tests.fakes import LOGO
 from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
-from tests.websites.browsers import ASKED, FORM, VERIFIER, WITHOUT_PKCE, Browser, House, Tab, keys_at, refused, sent
+from tests.websites.browsers import (
+    ASKED,
+    FORM,
+    SHOP,
+    VERIFIER,
+    WITHOUT_PKCE,
+    Browser,
+    House,
+    Tab,
+    keys_at,
+    refused,
+    sent,
+)
 from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, body_of, with_part
 from wxauth.server.clients.clients import renew_secret
 from wxauth.server.core.database import Database
@@ -42,8 +54,7 @@ async def test_a_user_logs_in_to_a_site_by_scanning(house: House) -> None:
     tab, clock = await house.browser.show(), house.stage.clock
     assert await tab.state() == "waiting"
     body = await tab.claimed_by(house.phone)
-    site = {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"}
-    assert body["client"] == {**site, "host": None, "local": False}
+    assert body["client"] == SHOP
     assert body["browser"] == {"device": None, "ip": "127.0.0.1"}
     assert body["same_network"] is True
     assert await tab.state() == "claimed"

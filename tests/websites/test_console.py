@@ -16,7 +16,7 @@ from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_sess
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.tokens.hostile import Forger
-from tests.websites.browsers import VERIFIER, Browser, House, refused, sent
+from tests.websites.browsers import SHOP, VERIFIER, Browser, House, refused, sent
 from tests.websites.test_web_view import CONSOLE
 from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles
 from wxauth.server.clients.clients import find_site
@@ -78,13 +78,7 @@ def office(request: pytest.FixtureRequest) -> Office:
 
 async def test_an_administrators_scan_opens_the_console(office: Office) -> None:
     claimed = await (await office.browser.show(**CONSOLE)).claimed_by(office.phone)
-    site = {
-        "id": "wxauth-admin",
-        "title": "管理后台 Console",
-        "origin": "https://auth.test",
-        "host": None,
-        "local": False,
-    }
+    site = {**SHOP, "id": "wxauth-admin", "title": "管理后台 Console", "origin": "https://auth.test"}
     assert claimed["client"] == site
     answer = await office.post(await office.console_code())
     assert answer.status_code == 200

@@ -14,7 +14,7 @@ from jose.jwt import get_unverified_claims
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.websites.browsers import House, refused
+from tests.websites.browsers import SHOP, House, refused
 from tests.world import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, Phone, add_client, bearer, recorded, scene_of, set_roles
 from wxauth.server.clients.clients import ensure_own_client, find_site
 from wxauth.server.clients.models import Scope
@@ -60,13 +60,7 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(house: House) -
         body = answer.json()
         assert UUID(body.pop("id")).version == 7
         assert body == {
-            "client": {
-                "id": "shop",
-                "title": "Example Shop",
-                "origin": "https://shop.example.com",
-                "host": None,
-                "local": False,
-            },
+            "client": SHOP,
             "resource": None,
             "browser": {"device": "Windows, Edge 141", "ip": OFFICE},
             "same_network": False,

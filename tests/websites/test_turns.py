@@ -2,20 +2,17 @@
 
 from asyncio import create_task, gather, timeout
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import cycle
-from typing import Any
 
-import httpx
 import pytest
 
 from tests.websites import test_links
-from tests.websites.browsers import BYE, House, hidden_fields
+from tests.websites.browsers import BYE, Ask, House, hidden_fields
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.world import AddSite, Site, locked, until_locked
 from wxauth.server.limits.turns import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
-Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
 Prepare = Callable[[House], Awaitable[Ask]]
 
 

@@ -1,14 +1,13 @@
 """What holds by whatever door a person enters a site: who is named, and that a grant ends with the sessions."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.sweeps import Sweep
-from tests.websites.browsers import hidden_fields, refused, sent
+from tests.websites.browsers import Ask, hidden_fields, refused, sent
 from tests.websites.street import (
     PAGE,
     Street,
@@ -24,8 +23,6 @@ from wxauth.server.dev.wechat.controls import openid_of
 
 Act = Callable[[Street, Admin], Awaitable[None]]
 Door = Callable[..., Awaitable[httpx.Response]]
-Redeem = Callable[[], Coroutine[Any, Any, httpx.Response]]
-"""Has the site, or the browser on its way there, redeem what was granted."""
 WITH_PROOF: tuple[Door, ...] = (by_a_scan, by_a_typed_code, by_the_mini_program, by_the_account, by_the_website_app)
 
 
@@ -86,22 +83,22 @@ async def test_what_is_no_id_token_for_this_client_is_refused_at_once(street: St
         assert "error" in sent(await street.answer(id_token_hint=hint))
 
 
-# What a person has granted a site ends with the person's sessions.
+# What a person has granted a site ends with the person's sessions. Each grant returns how it is redeemed.
 
 
-async def by_a_device(street: Street, phone: Phone) -> Redeem:
+async def by_a_device(street: Street, phone: Phone) -> Ask:
     started = await street.approved(phone)
     return lambda: street.shop.poll(started)
 
 
-async def by_a_page_that_has_not_gone_on(street: Street, phone: Phone) -> Redeem:
+async def by_a_page_that_has_not_gone_on(street: Street, phone: Phone) -> Ask:
     tab = await street.browser.show()
     await tab.decided_by(phone)
     return tab.go_on
 
 
-def with_code(door: Door) -> Callable[[Street, Phone], Awaitable[Redeem]]:
-    async def enter(street: Street, phone: Phone) -> Redeem:
+def with_code(door: Door) -> Callable[[Street, Phone], Awaitable[Ask]]:
+    async def enter(street: Street, phone: Phone) -> Ask:
         code = sent(await door(street, phone))["code"]
         return lambda: street.redeem(code)
 

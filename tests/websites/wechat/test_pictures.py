@@ -31,11 +31,6 @@ def qr_of(text: str) -> bytes:
     return output.getvalue()
 
 
-def asked(street: Street) -> list[Body]:
-    """The codes that WeChat was asked for."""
-    return [call.json for call in street.stage.simulator.calls_of("getwxacodeunlimit")]
-
-
 async def picture(street: Street, client: Client | None = None, started: Body | None = None) -> httpx.Response:
     """The picture of a scan, at this replica."""
     return await (client or street.stage.client).get((started or await street.shop.start())["code_image"])
@@ -63,11 +58,11 @@ async def test_an_ordinary_code_holds_the_link_and_is_there_while_the_scan_is_op
 
 async def test_wechats_code_opens_the_page_and_is_made_once(street: Street) -> None:
     started = await street.shop.start()
-    assert asked(street) == []
+    assert street.stage.asked("getwxacodeunlimit") == []
     answers = await gather(*(picture(street, started=started) for _ in range(5)))
     answers.append(await picture(street, await street.stage.make(), started))
     of_page = {"page": "pages/scan/scan", "env_version": "release", "check_path": True}
-    assert asked(street) == [{"scene": scene_of(started), **of_page}]
+    assert street.stage.asked("getwxacodeunlimit") == [{"scene": scene_of(started), **of_page}]
     assert {kind_of(answer) for answer in answers} == {(200, "image/jpeg", "cross-origin")}
     said = f"wxa:{APPS[0]['app_id']}?page=pages/scan/scan&scene={scene_of(started)}&env=release"
     assert {answer.content for answer in answers} == {draw(said, has_transparent_ground=False).content}
@@ -82,7 +77,7 @@ async def test_wechats_code_opens_the_page_and_is_made_once(street: Street) -> N
 )
 async def test_the_settings_say_which_page_of_which_version(street: Street, settings: Body, wanted: Body) -> None:
     assert (await picture(street, await street.stage.make(**settings))).headers["content-type"] == "image/jpeg"
-    assert asked(street)[-1].items() >= wanted.items()
+    assert street.stage.asked("getwxacodeunlimit")[-1].items() >= wanted.items()
 
 
 FAULTS = {
@@ -119,7 +114,7 @@ async def test_the_apps_quota_is_kept_for_others(street: Street) -> None:
     client = await street.stage.make(scan_picture_limit="2/minute")
     kinds = [(await picture(street, client)).headers["content-type"] for _ in range(4)]
     assert kinds == ["image/jpeg"] * 2 + ["image/png"] * 2
-    assert len(asked(street)) == 2
+    assert len(street.stage.asked("getwxacodeunlimit")) == 2
 
 
 # The link by which a phone's browser outside WeChat opens the mini-program.
@@ -142,10 +137,6 @@ async def has_button(linked: Street) -> bool:
     return "/link" in (await linked.browser.open()).text
 
 
-def made(linked: Street) -> list[Body]:
-    return [call.json for call in linked.stage.simulator.calls if call.api == "generate_urllink"]
-
-
 async def test_one_link_serves_all_logins_of_an_app(linked: Street) -> None:
     urls = []
     for _ in range(2):
@@ -156,7 +147,7 @@ async def test_one_link_serves_all_logins_of_an_app(linked: Street) -> None:
         urls.append((url[1], url[2]))
     assert (urls[0][0], urls[0][1] == urls[1][1]) == (urls[1][0], False)
     asked = {"path": "pages/scan/scan", "expire_type": 1, "expire_interval": 30, "env_version": "release"}
-    assert made(linked) == [asked]
+    assert linked.stage.asked("generate_urllink") == [asked]
     policy = (await linked.browser.open()).headers["content-security-policy"]
     assert "form-action 'self' https://wxaurl.cn https://shop.example.com" in policy
 
@@ -165,7 +156,7 @@ async def test_a_link_is_renewed_after_25_days_and_given_for_30_if_wechat_makes_
     for after, number in ((0, 1), (25 * DAY - 1, 1), (1, 2), (25 * DAY - 1, 2)):
         linked.stage.clock.advance(seconds=after)
         assert await has_button(linked)
-        assert len(made(linked)) == number
+        assert len(linked.stage.asked("generate_urllink")) == number
     linked.stage.simulator.fail("generate_urllink", errcode=-1, times=None)
     for after, is_given in ((5 * DAY, True), (1, False)):
         linked.stage.clock.advance(seconds=after)
@@ -178,7 +169,7 @@ async def test_without_a_link_there_is_no_button_and_the_log_has_why(linked: Str
     assert [await has_button(linked) for _ in range(2)] == [False, False]
     (line,) = linked.stage.logged("url_link_not_made")
     assert (line["errcode"], line["level"], advice in line["what_to_change"]) == (errcode, "error", True)
-    assert len(made(linked)) == 1
+    assert len(linked.stage.asked("generate_urllink")) == 1
     linked.stage.clock.advance(seconds=60)
     assert await has_button(linked)
 
