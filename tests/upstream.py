@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 from tests.listening import Listening
@@ -155,3 +156,8 @@ class FakeRedis(Listening):
             if self.answer is None:
                 break
             writer.write(self.answer)
+
+
+def know_no_name(*_: object, **_options: object) -> NoReturn:
+    """In place of `socket.getaddrinfo`: a name server that answers at once, whatever the machine has."""
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

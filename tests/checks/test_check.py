@@ -4,6 +4,7 @@ import asyncio
 import json
 import platform
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -34,7 +35,7 @@ from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.receiver import Receiver
 from tests.sweeps import swept
-from tests.upstream import FakeRedis, Upstream, abort, answer, hang
+from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.result import CheckLevel, CheckResult
@@ -495,8 +496,11 @@ async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lac
     await doctor.says("issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened", issuer=url, clock=clock)
 
 
-async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(doctor: Doctor) -> None:
+async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await doctor.says("issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     unknown = "https://wxauth.invalid"
     await doctor.says("issuer", NOTE, unknown, "not known here", issuer=unknown)
 

@@ -23,7 +23,7 @@ from tests.certificates import Authority
 from tests.clock import PATIENCE
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Gate, Timer
 from tests.sweeps import swept
-from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw
+from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, know_no_name, raw
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey, VerificationKey
@@ -516,7 +516,10 @@ def test_an_internal_url_is_a_host_and_perhaps_a_path(url: str) -> None:
 # Failures of a fetch.
 
 
-async def test_a_host_without_an_address_is_named_as_the_cause(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_host_without_an_address_is_named_as_the_cause(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     reported = await refused(keys_inside("http://wxauth.invalid:8000"))
     assert "the host's name could not be resolved: " in reported
     assert "wxauth.invalid" not in reported
