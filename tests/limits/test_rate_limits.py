@@ -10,7 +10,6 @@ import pytest
 import redis
 from limits import parse
 
-from tests import world
 from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
@@ -73,17 +72,6 @@ async def test_processes_that_share_a_redis_count_together_and_keys_expire(limit
         keys = client.keys("wxauth:login:fixed-window:*")
         assert (len(keys), client.dbsize()) == (2, 2)
         assert all(3590 <= client.ttl(key) <= 3600 for key in keys)
-
-
-@pytest.mark.redis
-async def test_in_redis_a_window_ends(limiters: Limiters, redis_url: str) -> None:
-    limiter = limiters("1/second", redis_url)
-    assert await seconds_refused(limiter) == 0
-
-    async def is_open() -> bool:
-        return await seconds_refused(limiter) == 0
-
-    await world.until(is_open)
 
 
 @pytest.mark.slow

@@ -180,13 +180,6 @@ def test_a_key_is_named_by_its_thumbprint() -> None:
     assert repr(key) == str(key) == f"<SigningKey {key.kid}>", "which is all that is printed"
 
 
-def test_a_stored_key_is_the_same_key_again() -> None:
-    key = SigningKey.generate()
-    again = SigningKey.from_der(key.to_der())
-    assert (again.kid, again.public_jwk) == (key.kid, key.public_jwk)
-    assert key.verification_key.key.verify(b"text", again.signer.sign(b"text"))
-
-
 def test_a_key_of_another_kind_is_not_loaded() -> None:
     other = ed25519.Ed25519PrivateKey.generate()
     with pytest.raises(InvalidKey):
