@@ -145,7 +145,6 @@ def test_the_server_starts_again_after_everything_was_killed(own: Own, data: Pat
 
 @on_kept_data
 def test_the_server_starts_even_if_a_killed_servers_pid_is_reused(own: Own, data: Path, folder: Path) -> None:
-    own().process.communicate()
     with Running("sleep", "60", cwd=folder, user=NOBODY if os.geteuid() == 0 else None) as other:
         pid = other.process.pid
         (data / "postmaster.pid").write_text(f"{pid}\n{data}\n1800000000\n5432\n\n\n  1  1\nready   \n")
@@ -207,8 +206,7 @@ def test_a_long_temporary_folder_does_not_make_the_path_of_its_socket_too_long(o
 
 
 @on_kept_data
-def test_the_servers_error_at_its_start_is_passed_on(own: Own, data: Path) -> None:
-    own().process.communicate()
+def test_the_servers_error_at_its_start_is_passed_on(data: Path) -> None:
     (data / "global" / "pg_control").unlink()
     with pytest.raises(PostgresUnavailable, match="pg_control"), EmbeddedPostgres(data):
         pass
@@ -223,7 +221,6 @@ def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
 @on_kept_data
 @as_root
 def test_started_by_root_the_server_runs_as_the_owner_of_the_data(own: Own, data: Path) -> None:
-    own().process.communicate()
     somebody = 54321
     for path in (data, *data.rglob("*")):
         os.chown(path, somebody, somebody)

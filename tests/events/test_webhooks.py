@@ -555,7 +555,6 @@ async def test_only_one_of_several_simultaneous_webhooks_gets_the_same_name(root
 async def test_an_invalid_webhook_is_refused(root: WebhookAdmin) -> None:
     with Sweep() as sweep:
         for field, value in [
-            ("name", "Orders"),
             ("types", ["client.added"]),
             ("url", "ftp://127.0.0.1/"),
             ("url", "http://"),

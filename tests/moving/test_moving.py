@@ -836,11 +836,9 @@ async def test_two_stray_quotation_marks_cost_no_line_between_them(mover: Mover,
     [
         "",
         "openid,unionid\n",
-        "app_id,openid,attributes.Tier\n",
         "app_id,openid,openid\n",
         "app_id,openid,attributes,attributes.tier\n",
         'app_id,"openid\n',
-        "app_id;openid\n",
     ],
 )
 def test_csv_needs_a_header(text: str) -> None:
