@@ -74,22 +74,6 @@ def test_another_web_page_cannot_drive_the_simulator_and_programs_can(dev: Dev) 
             assert wechat.post("/codes", json={"person": "alice"}, headers=headers).status_code == 200, headers
 
 
-@pytest.mark.no_signing_key
-@pytest.mark.process
-async def test_a_shop_of_ones_own_is_where_the_phone_orders_and_messages_go(tmp_path: Path, database_url: str) -> None:
-    async def take(request: web.Request) -> web.Response:
-        return web.Response(text="success" if request.path == "/wechat" else "an order")
-
-    async with receiving() as shop:
-        shop.usual, url = take, shop.url.removesuffix("/hook")
-        with running_dev(tmp_path, "--shop", f"{url}/", WXAUTH_DATABASE_URL=database_url) as dev:
-            async with httpx.AsyncClient(base_url=dev.wechat_url, trust_env=False, verify=False) as desk:
-                assert (await desk.get("/desk/setup")).json()["shop_url"] == url
-                ordered = await desk.post("/desk/request", headers={"X-Phone-Url": f"{url}/orders"})
-                pushed = await desk.post("/push", json={"person": "alice", "event": "subscribe_msg_popup_event"})
-    assert (ordered.text, pushed.json()["is_taken"]) == ("an order", True)
-
-
 def status_by_name(url: str, path: str, name: str) -> int:
     port = url.rpartition(":")[2]
     return httpx.get(url + path, headers={"Host": f"{name}:{port}"}, verify=False).status_code
@@ -119,15 +103,25 @@ def test_a_page_of_a_rebound_name_is_answered_by_no_server(dev: Dev) -> None:
 
 @pytest.mark.no_signing_key
 @pytest.mark.process
-def test_the_servers_answer_to_the_names_and_origins_they_were_told(tmp_path: Path, database_url: str) -> None:
+async def test_one_may_have_a_shop_names_and_origins_of_ones_own(tmp_path: Path, database_url: str) -> None:
+    async def take(request: web.Request) -> web.Response:
+        return web.Response(text="success" if request.path == "/wechat" else "an order")
+
     env = {"WXAUTH_ISSUER": "https://laptop.test", "WXAUTH_HOST": "0.0.0.0", "WXAUTH_DATABASE_URL": database_url}
     env["WXAUTH_CORS_ORIGINS"] = "https://mine.test"
-    with running_dev(tmp_path, "--allow-host", "WXAUTH:8000", **env) as dev:
-        for url, path in ((dev.url, "/livez"), (dev.wechat_url, "/desk/setup"), (dev.site_url, "/")):
-            for name in ("wxauth", "laptop.test", "192.168.1.7"):  # the last, because it listens on every address
-                assert status_by_name(url, path, name) == 200, (url, name)
-            assert status_by_name(url, path, "evil.test") == 403
-        assert allowed_origin(dev, "https://mine.test") == "https://mine.test"
+    async with receiving() as shop:
+        shop.usual, own = take, shop.url.removesuffix("/hook")
+        with running_dev(tmp_path, "--shop", f"{own}/", "--allow-host", "WXAUTH:8000", **env) as dev:
+            for url, path in ((dev.url, "/livez"), (dev.wechat_url, "/desk/setup"), (dev.site_url, "/")):
+                for name in ("wxauth", "laptop.test", "192.168.1.7"):  # the last, because it listens on every address
+                    assert status_by_name(url, path, name) == 200, (url, name)
+                assert status_by_name(url, path, "evil.test") == 403
+            assert allowed_origin(dev, "https://mine.test") == "https://mine.test"
+            async with httpx.AsyncClient(base_url=dev.wechat_url, trust_env=False, verify=False) as desk:
+                assert (await desk.get("/desk/setup")).json()["shop_url"] == own
+                ordered = await desk.post("/desk/request", headers={"X-Phone-Url": f"{own}/orders"})
+                pushed = await desk.post("/push", json={"person": "alice", "event": "subscribe_msg_popup_event"})
+    assert (ordered.text, pushed.json()["is_taken"]) == ("an order", True)
 
 
 @pytest.mark.process

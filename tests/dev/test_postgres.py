@@ -163,16 +163,12 @@ def test_a_new_owner_waits_for_a_killed_owners_server_to_stop(own: Own, data: Pa
     own()
 
 
-def test_an_incomplete_cluster_of_a_killed_run_is_created_again(own: Own, data: Path) -> None:
+async def test_the_data_stays_from_one_run_to_the_next_but_an_incomplete_cluster_is_created_again(data: Path) -> None:
     half_made = data.with_name("data.new")
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
-    own()
-    assert not half_made.exists()
-
-
-async def test_the_data_stays_from_one_run_to_the_next(data: Path) -> None:
     with EmbeddedPostgres(data) as postgres:
+        assert not half_made.exists()
         connection = await asyncpg.connect(postgres.url())
         await connection.execute("CREATE TABLE kept AS SELECT 'as it was' AS value")
         await connection.close()
