@@ -39,8 +39,8 @@ server {
 
 
 @pytest.fixture
-def cached(make_settings: Callable[..., Settings], clock: Clock, tmp_path: Path) -> Iterator[httpx.Client]:
-    """wxauth behind such a proxy, at the URL that its settings name."""
+def issuer(make_settings: Callable[..., Settings], clock: Clock, tmp_path: Path) -> Iterator[str]:
+    """The URL of wxauth behind such a proxy."""
     port = free_port()
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
@@ -52,24 +52,21 @@ def cached(make_settings: Callable[..., Settings], clock: Clock, tmp_path: Path)
         nginx = stack.enter_context(nginx_with(text, tmp_path, addresses))
         until(lambda: is_served(port) or nginx.process.poll() is not None)
         assert nginx.process.poll() is None, nginx.output
-        yield stack.enter_context(httpx.Client(base_url=issuer, trust_env=False))
+        yield issuer
 
 
-def test_nobody_gets_anothers_answer_even_then(cached: httpx.Client) -> None:
-    people = {name: cached.post("/v1/login", json={"code": name}).json() for name in ("erin", "frank")}
-    for login in people.values():
-        for _ in range(2):
-            assert cached.get("/v1/me", headers=bearer(login)).json()["id"] == login["user"]["id"]
-            verified = cached.get("/v1/verify", headers=bearer(login))
-            assert verified.headers["X-Auth-User-Id"] == login["user"]["id"]
-    strangers: list[dict[str, Any]] = [{}, bearer("x")]
-    for headers in strangers:
-        for path in ("/v1/me", "/v1/verify"):
-            assert cached.get(path, headers=headers).status_code == 401
+async def test_nobody_gets_anothers_answer_even_then_and_the_check_reports_it(issuer: str) -> None:
+    async with httpx.AsyncClient(base_url=issuer, trust_env=False) as cached:
+        for login in [(await cached.post("/v1/login", json={"code": name})).json() for name in ("erin", "frank")]:
+            for _ in range(2):
+                assert (await cached.get("/v1/me", headers=bearer(login))).json()["id"] == login["user"]["id"]
+                verified = await cached.get("/v1/verify", headers=bearer(login))
+                assert verified.headers["X-Auth-User-Id"] == login["user"]["id"]
+        strangers: list[dict[str, Any]] = [{}, bearer("x")]
+        for headers in strangers:
+            for path in ("/v1/me", "/v1/verify"):
+                assert (await cached.get(path, headers=headers)).status_code == 401
 
-
-async def test_the_check_reports_it(cached: httpx.Client) -> None:
-    issuer = str(cached.base_url).rstrip("/")
     [result] = [each async for each in check_issuer(issuer, Findings(), now=datetime.now(UTC), patience=3)]
     assert result.level is CheckLevel.BAD
     assert "twice the same X-Request-ID" in result.text.en
