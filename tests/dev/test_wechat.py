@@ -216,7 +216,7 @@ async def test_a_snapshot_has_made_up_people_who_share_a_unionid(wechat: WeChat)
 
 
 @each_kind
-async def test_a_code_works_once_for_five_minutes(wechat: WeChat, kind: str) -> None:
+async def test_a_code_works_once_for_five_minutes_in_its_app(wechat: WeChat, kind: str) -> None:
     used, in_time, late = [await wechat.code(kind) for _ in range(3)]
     assert [await wechat.spend(kind, used) for _ in range(2)] == [0, 40163]
     wechat.now += 299
@@ -225,6 +225,9 @@ async def test_a_code_works_once_for_five_minutes(wechat: WeChat, kind: str) -> 
     assert await wechat.spend(kind, late) == 40029
     await wechat.code(kind)
     assert await wechat.spend(kind, late) == 40029
+    of_another = await wechat.code(kind, app_id=SECOND["app_id"])
+    assert await wechat.spend(kind, of_another) == {"/codes": 40029, "/phone-codes": 40013}[kind]
+    assert await wechat.spend(kind, of_another, SECOND) == 40163, "a refused one is spent"
 
 
 @swept(("app", "minutes"), [(ACCOUNT, 5), (WEBSITE, 10), (MOBILE_APP, 10)])
@@ -234,13 +237,6 @@ async def test_other_kinds_of_codes_live_five_or_ten_minutes(wechat: WeChat, app
     assert "openid" in await wechat.log_in(in_time, app)
     wechat.now += 1
     assert errcode(await wechat.log_in(late, app)) == 40029
-
-
-@each_kind
-async def test_another_apps_code_is_refused_and_then_spent(wechat: WeChat, kind: str) -> None:
-    code = await wechat.code(kind, app_id=SECOND["app_id"])
-    assert await wechat.spend(kind, code) == {"/codes": 40029, "/phone-codes": 40013}[kind]
-    assert await wechat.spend(kind, code, SECOND) == 40163
 
 
 @each_kind

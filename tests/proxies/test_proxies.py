@@ -387,12 +387,9 @@ async def test_a_malformed_head_gains_nothing(proxy: Proxy) -> None:
                 assert len(proxy.passed) == (1 if status == 200 else 0)
 
 
-async def test_a_head_that_wxauth_would_not_read_is_not_passed_on(proxy: Proxy) -> None:
+async def test_neither_a_head_that_is_too_long_nor_one_with_two_tokens_is_passed_on(proxy: Proxy) -> None:
     answer = await proxy.ask("/orders", proxy.alice | {"X-A": "a" * 60_000})
     assert (answer.status_code, proxy.wxauth.asked) == (TOO_LONG[proxy.name], [])
-
-
-async def test_a_second_authorization_header_does_not_help(proxy: Proxy) -> None:
     answer = await proxy.ask("/orders", [("Authorization", "Bearer x"), *proxy.alice.items()])
     assert answer.status_code == 400
     assert proxy.passed == []
@@ -519,15 +516,12 @@ async def test_a_body_that_follows_an_upgrade_is_not_taken_for_the_next_request(
         assert [scope["path"] for scope in proxy.passed] == [path]
 
 
-async def test_no_http2_is_spoken_that_was_not_configured(proxy: Proxy) -> None:
+async def test_a_proxy_listens_only_on_loopback_and_speaks_no_http2_that_was_not_configured(proxy: Proxy) -> None:
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.2", urlsplit(proxy.url).port)) != 0
     preface, settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\4\0\0\0\0\0"
     # By HTTP/1.1 all of them: Caddy answers what is no path of a site with an empty 200.
     assert await proxy.status_of(preface + settings) == (200 if proxy.name == "caddy" else 400)
-
-
-async def test_a_proxy_listens_only_on_loopback(url: str) -> None:
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.2", urlsplit(url).port)) != 0
 
 
 # The headers that the service receives.
