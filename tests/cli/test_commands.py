@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -652,6 +653,7 @@ async def test_openapi_prints_the_published_document(client: httpx.AsyncClient, 
 
 IN_TURN = """
 import json, os, sys
+os.dup2(1, 2)
 import alembic, asyncpg, cryptography.x509, fastapi, httpx, pydantic_settings, sqlmodel, structlog
 
 for arguments in json.load(sys.stdin):
@@ -682,19 +684,12 @@ async def test_each_command_imports_its_modules(login: LogIn, settings: dict[str
         ("users", "grant", user_id, "admin"): f"{user_id} is active, roles: admin\n",
         ("openapi",): '"openapi":',
     }
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", IN_TURN],
-        input=json.dumps([*commands]),
-        cwd=tmp_path,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-    )
-    said = done.stdout.split("\0")
+    env = environment(**settings)
+    run_all = partial(output_of, input=json.dumps([*commands]), cwd=tmp_path, env=env)
+    said = (await asyncio.to_thread(run_all, sys.executable, "-c", IN_TURN)).split("\0")
     for command, text, status in zip(commands, said[:-1:2], said[1::2], strict=True):
-        assert commands[command] in text, (command, done.stderr)
-        assert status == "0", (command, done.stderr)
+        assert commands[command] in text, command
+        assert status == "0", (command, text)
 
 
 LARGE = ["asyncio", "fastapi", "pydantic", "pydantic_core", "sqlalchemy"]

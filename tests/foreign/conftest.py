@@ -65,20 +65,6 @@ def resources() -> list[dict[str, Any]]:
     return [{"resource": f"http://127.0.0.1:{free_port()}/mcp", "title": "小店助手", "scopes": scopes}]
 
 
-@pytest.fixture(scope="package")
-def issuer_url(
-    database_of_issuer: str, resources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with serving(create_simulator()) as wechat_url:
-        settings = {"wechat_base_url": wechat_url, "issuer": url, "port": port, "resources": json.dumps(resources)}
-        env = service_env(database_of_issuer, apps=[APPS[0]], **settings)
-        with Running(WXAUTH, "serve", cwd=tmp_path_factory.mktemp("issuer"), env=env) as service:
-            service.wait_for('"started"')
-            yield url
-
-
 @asynccontextmanager
 async def issuer_at(url: str, database_url: str) -> AsyncIterator[Issuer]:
     """The service at this address."""
@@ -93,9 +79,18 @@ async def issuer_at(url: str, database_url: str) -> AsyncIterator[Issuer]:
 
 
 @pytest.fixture(scope="package")
-async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issuer]:
-    async with issuer_at(issuer_url, database_of_issuer) as issuer:
-        yield issuer
+async def issuer(
+    database_of_issuer: str, resources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Issuer]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with serving(create_simulator()) as wechat_url:
+        settings = {"wechat_base_url": wechat_url, "issuer": url, "port": port, "resources": json.dumps(resources)}
+        env = service_env(database_of_issuer, apps=[APPS[0]], **settings)
+        with Running(WXAUTH, "serve", cwd=tmp_path_factory.mktemp("issuer"), env=env) as service:
+            service.wait_for('"started"')
+            async with issuer_at(url, database_of_issuer) as issuer:
+                yield issuer
 
 
 @contextmanager

@@ -12,8 +12,6 @@ import pytest
 from tests.docs import ROOT
 from tests.programs import output_of
 
-LEFT_OUT = (".*", "node_modules", "build", "dist", "__pycache__", "*.png")
-
 
 def files(folder: Path) -> dict[str, bytes]:
     ours = (path for path in folder.rglob("*") if not {"build", ".ruff_cache", ".venv"} & {*path.parts})
@@ -23,7 +21,8 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.process
 def test_the_scripts_that_write_files_write_those_that_are_there(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
-    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    left_out = shutil.ignore_patterns(".*", "node_modules", "build", "dist", "__pycache__", "*.png")
+    shutil.copytree(ROOT, clone, ignore=left_out)
     shutil.copy(ROOT / ".env.example", clone)
     (clone / "scripts/setup").write_text('cd "$(dirname "$(readlink -f "$0")")/.."\n')
     (clone / ".venv").symlink_to(sys.prefix)

@@ -461,13 +461,13 @@ async def another_persons_typed_code(pair: Pair) -> None:
     assert "code" in sent(await tab.go_on())
 
 
-async def another_persons_proof_for_a_site_without_sso(pair: Pair) -> None:
+async def a_proof_without_sso(pair: Pair) -> None:
     await pair.change(sso=False)
     assert await pair.code(await pair.bob())
     await pair.change(sso=True)
 
 
-async def a_sign_out_of_another_person_in_this_browser(pair: Pair) -> httpx.Response:
+async def sign_out_another_person(pair: Pair) -> httpx.Response:
     browser, pair.browser = pair.browser, pair.another_browser()
     hint = (await pair.tokens(await pair.bob()))["id_token"]
     pair.browser = browser
@@ -482,9 +482,13 @@ async def sign_out_with_a_hint(pair: Pair) -> httpx.Response:
     return await pair.log_out(id_token_hint=pair.logged_in["admin"]["id_token"])
 
 
-async def sign_out_with_the_hint_of_a_session_that_has_ended(pair: Pair) -> httpx.Response:
+async def revoke_and_sign_out(pair: Pair) -> httpx.Response:
     await revoke(pair)
     return await sign_out_with_a_hint(pair)
+
+
+def deleted_by_staff(path: str = "") -> Act:
+    return lambda pair: pair.root.ask("DELETE", f"/users/{pair.phone.user_id}{path}")
 
 
 async def end_one_by_staff(pair: Pair) -> httpx.Response:
@@ -527,10 +531,7 @@ ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
     "a ban": (lambda pair: change(pair, status="disabled"), ENDED, both("banned"), BOTH),
     "a ban that is lifted": (a_ban_that_is_lifted, ENDED, both("banned"), BOTH),
     "an erasure": (lambda pair: leave(pair.stage.client, pair.phone.tokens), ENDED, both(None), BOTH),
-    "an erasure by staff": (
-        lambda pair: pair.root.ask("DELETE", f"/users/{pair.phone.user_id}"),
-        *(ENDED, both(None), BOTH),
-    ),
+    "an erasure by staff": (deleted_by_staff(), ENDED, both(None), BOTH),
     "the person leaves": (the_person_leaves, ENDED, both("leaving"), BOTH),
     "a merge into another user": (merging("alice", "bob"), ENDED, both("merged"), BOTH),
     "a merge of another user": (merging("bob", "alice"), STAYS, both(None), NOBODY),
@@ -540,24 +541,15 @@ ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
         lambda pair: pair.phone.ask("DELETE", "/sessions"),
         *(ENDED, both("signed_out_elsewhere"), BOTH),
     ),
-    "a sign-out everywhere by staff": (
-        lambda pair: pair.root.ask("DELETE", f"/users/{pair.phone.user_id}/sessions"),
-        *(ENDED, both("administrator"), BOTH),
-    ),
+    "a sign-out everywhere by staff": (deleted_by_staff("/sessions"), ENDED, both("administrator"), BOTH),
     "a role of staff": (lambda pair: change(pair, roles=["support"]), ENDED, both("administrator"), BOTH),
     "another role": (lambda pair: change(pair, roles=["staff"]), STAYS, both(None), NOBODY),
     "another person's proof": (another_persons_proof, ENDED, both("signed_out"), BOTH),
     "another person's typed code": (another_persons_typed_code, ENDED, both("signed_out"), BOTH),
-    "another person's proof for a site without sso": (
-        another_persons_proof_for_a_site_without_sso,
-        *(STAYS, both(None), NOBODY),
-    ),
+    "another person's proof for a site without sso": (a_proof_without_sso, STAYS, both(None), NOBODY),
     "a new proof of the person": (lambda pair: pair.code(prompt="login"), STAYS, both(None), NOBODY),
     "a sign-out by the site": (sign_out_with_a_hint, ENDED, both("signed_out"), BOTH),
-    "a sign-out by the site, whose session has ended": (
-        sign_out_with_the_hint_of_a_session_that_has_ended,
-        *(ENDED, both("signed_out"), "shop"),
-    ),
+    "a sign-out by the site, whose session has ended": (revoke_and_sign_out, ENDED, both("signed_out"), "shop"),
     "a confirmed sign-out without a hint": (lambda pair: pair.log_out_by_page(), ENDED, both("signed_out"), BOTH),
     "a sign-out with a hint from another browser": (
         lambda pair: pair.stage.client.get(
@@ -565,10 +557,7 @@ ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
         ),
         *(STAYS, one("signed_out"), DESK),
     ),
-    "a sign-out of another person in this browser": (
-        a_sign_out_of_another_person_in_this_browser,
-        *(STAYS, both(None), "shop"),  # of the other person's session
-    ),
+    "a sign-out of another person in this browser": (sign_out_another_person, STAYS, both(None), "shop"),  # of theirs
     "an end from the phone": (
         lambda pair: pair.phone.ask("DELETE", f"/sessions/{pair.session_id('admin')}"),
         *(ENDED, one("signed_out_elsewhere"), DESK),
