@@ -50,19 +50,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError("nothing is known of the tests yet: scripts/test --record")
         touched = touched_by_change()
         for item in items[:]:
-            if touched.isdisjoint((_function(item), *_places(item))):
+            path = item.path.relative_to(ROOT)  # the file of a test, and the folders around it
+            if touched.isdisjoint((_function(item), *map(str, (path, *path.parents)))):
                 items.remove(item)
                 config.hook.pytest_deselected(items=[item])
 
 
 def _function(item: pytest.Item) -> str:
     return item.nodeid.partition("[")[0]
-
-
-def _places(item: pytest.Item) -> Iterator[str]:
-    """The file of a test, and the folders around it."""
-    path = item.path.relative_to(ROOT)
-    yield from map(str, (path, *path.parents))
 
 
 def touched_by_change() -> set[str]:

@@ -98,15 +98,9 @@ def test_only_the_ingress_controllers_pods_come_in_from_its_namespace() -> None:
     assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "controller"}
 
 
-def test_the_secrets_are_not_where_kubernetes_puts_its_own() -> None:
+def test_pods_have_no_rights_that_they_do_not_need_nor_secrets_where_kubernetes_puts_its_own() -> None:
     for pod in pods().values():
         assert pod["spec"]["automountServiceAccountToken"] is False
-        for mount in (mount for container in pod["spec"]["containers"] for mount in container["volumeMounts"]):
-            assert not mount["mountPath"].startswith(("/run/secrets", "/var/run"))
-
-
-def test_pods_have_no_rights_that_they_do_not_need() -> None:
-    for pod in pods().values():
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
         assert pod["spec"]["securityContext"]["runAsUser"] == 10001  # the image's
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -116,6 +110,8 @@ def test_pods_have_no_rights_that_they_do_not_need() -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
+            for mount in container["volumeMounts"]:
+                assert not mount["mountPath"].startswith(("/run/secrets", "/var/run"))
 
 
 def test_the_migration_reaches_the_database_and_nobody_reaches_the_migration() -> None:

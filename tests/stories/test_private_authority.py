@@ -51,16 +51,13 @@ async def test_a_webhook_is_delivered(upstream: Upstream) -> None:
     await transport.aclose()
 
 
-async def test_a_guard_asks_the_issuer(upstream: Upstream) -> None:
+async def test_a_guard_and_the_check_ask_the_issuer(upstream: Upstream) -> None:
     with pytest.raises(KeysUnavailable):
         await RemoteKeys(upstream.url).find("1")
     assert len(upstream.requests) == 1
-
-
-async def test_the_check_asks_the_issuer(upstream: Upstream) -> None:
     [result] = [each async for each in check_issuer(upstream.url, Findings(), now=utc_now(), patience=5)]
     assert "certificate" not in result.text.en
-    assert len(upstream.requests) == 1
+    assert len(upstream.requests) == 2
 
 
 async def test_a_collector_is_sent_traces(upstream: Upstream) -> None:

@@ -1,46 +1,30 @@
 """Sites that log people in, and the phones that scan their codes."""
 
-from base64 import b64decode
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from tests.conftest import made_of_fixtures, marked
-from tests.fakes import SECRET_KEY, START
 from tests.websites.browsers import BYE, Browser, House
 from tests.world import CALLBACK, AddSite, GetPhone, Phone, Site, Stage
 from wxauth.server.clients.clients import add_client, build_client
-from wxauth.server.core.sealing import Sealer, signing_key_context
-from wxauth.server.keys.keyring import RsaKey
-from wxauth.server.keys.models import StoredSigningKey
+from wxauth.server.keys.keyring import KeyRing, RsaKey
 from wxauth.server.keys.rows import store_keys
 
 
 @pytest.fixture(scope="session")
-def id_token_key() -> StoredSigningKey:
+def id_token_key() -> RsaKey:
     """A key of id_tokens shared by the tests, because generating one takes longer than most of them."""
-    key = RsaKey.generate()
-    sealed = Sealer([b64decode(SECRET_KEY)]).seal(key.to_der(), context=signing_key_context(key.kid))
-    return StoredSigningKey(
-        id=uuid4(),
-        alg="RS256",
-        kid=key.kid,
-        public_jwk=key.public_jwk,
-        private_key=sealed,
-        created_at=START,
-        activates_at=START,
-        retires_at=None,
-    )
+    return RsaKey.generate()
 
 
 @pytest.fixture
-async def add_site(request: pytest.FixtureRequest, stage: Stage, id_token_key: StoredSigningKey) -> AddSite:
+async def add_site(request: pytest.FixtureRequest, stage: Stage, id_token_key: RsaKey) -> AddSite:
     """Add an OAuth client: `await add_site("shop", device=True)`."""
     if not request.node.get_closest_marker("no_signing_key"):
         async with stage.services.database.begin() as transaction:
-            await store_keys(transaction, [], [id_token_key])
+            await store_keys(transaction, [], [stage.services[KeyRing]._sealed(id_token_key, stage.clock())])
 
     async def add(name: str = "shop", **options: Any) -> Site:
         site = build_client(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})

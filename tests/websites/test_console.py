@@ -154,15 +154,12 @@ async def test_a_code_without_its_verifier_or_from_another_site_opens_nothing_an
     assert (await office.post(code)).status_code == 200
 
 
-async def test_a_code_that_is_used_again_ends_the_session_that_it_made(office: Office) -> None:
+async def test_a_code_works_once_for_a_minute_and_only_for_the_site_that_it_was_made_for(office: Office) -> None:
     code = await office.console_code()
     session = (await office.post(code)).json()
     problem_of(await office.post(code, browser=office.another_browser()), "session_revoked", 400)
     problem_of(await office.read_users(session), "invalid_token", 401)
     problem_of(await office.extend(), "session_revoked", 400)
-
-
-async def test_a_code_is_over_after_a_minute_and_works_only_for_the_site_that_it_was_made_for(office: Office) -> None:
     code = await office.console_code()
     office.stage.clock.advance(seconds=60)
     problem_of(await office.post(code), "session_revoked", 400)
