@@ -16,16 +16,13 @@ Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
 """What to do with a connection on which a request has been read."""
 
 
-def answer(body: object, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> Behaviour:
-    """An answer with these bytes, or with anything else as JSON. `length` replaces its Content-Length."""
+def answer(body: object, *, status: str = "200 OK", headers: str = "") -> Behaviour:
+    """An answer with these bytes, or with anything else as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     async def behave(writer: asyncio.StreamWriter) -> None:
-        size = len(content) if length is None else length
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\n{headers}\r\n".encode() + content)
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n{headers}\r\n".encode() + content)
         await writer.drain()
-        if size != len(content):
-            writer.close()
 
     return behave
 

@@ -12,7 +12,7 @@ import respx
 
 from tests.clock import PATIENCE
 from wxauth.guard import BearerGuard
-from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
+from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class FakeIssuer:
         """How often metadata and keys were requested."""
         return self.metadata.call_count, self.jwks.call_count
 
-    def guard(self, timer: Callable[[], float], timeout: float = FETCH_TIMEOUT) -> BearerGuard:
-        keys = RemoteKeys(ISSUER, timer=timer, timeout=timeout, ssl_context=BELIEVES_NOBODY)
+    def guard(self, timer: Callable[[], float]) -> BearerGuard:
+        keys = RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY)
         return BearerGuard(ISSUER, keys=keys, clock=lambda: NOW)
 
     def token(self, *roles: str, key: SigningKey | None = None) -> str:
@@ -110,8 +110,8 @@ def token_of(key: SigningKey, *roles: str) -> str:
     )
 
 
-def client_of(app: "ASGIApp", root_path: str = "") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, root_path=root_path)
+def client_of(app: "ASGIApp") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="https://orders.test")
 
 
@@ -130,9 +130,8 @@ async def messages_sent(app: "ASGIApp", scope: "Scope") -> "list[Message]":
     return messages
 
 
-async def opening(app: "ASGIApp", path: str, *, token: str | None, can_say_status: bool = False) -> "list[Message]":
+async def opening(app: "ASGIApp", path: str, *, token: str | None) -> "list[Message]":
     """The messages that an app sends during and after a WebSocket's handshake."""
     scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
-    extensions: dict[str, object] = {"websocket.http.response": {}} if can_say_status else {}
-    return await messages_sent(app, {**scope, "headers": headers, "extensions": extensions})
+    return await messages_sent(app, {**scope, "headers": headers, "extensions": {}})
