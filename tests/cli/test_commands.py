@@ -694,14 +694,13 @@ async def test_each_command_imports_its_modules(login: LogIn, settings: dict[str
 
 LARGE = ["asyncio", "fastapi", "pydantic", "pydantic_core", "sqlalchemy"]
 WEB = ["fastapi", "limits", "opentelemetry", "uvicorn"]
-OF_THE_SERVICE = [*WEB, "httpx"]
 
 
 @pytest.mark.parametrize(
     ("modules", "left_out"),
     [
         ("cli.running", LARGE),
-        ("cli.admin cli.clients cli.keys cli.refusals cli.upkeep cli.users service.resealing", OF_THE_SERVICE),
+        ("cli.admin cli.clients cli.keys cli.refusals cli.upkeep cli.users service.resealing", [*WEB, "httpx"]),
         ("cli.apps cli.webhooks", WEB),
     ],
     ids=["the service and its health", "the database", "receivers and WeChat"],

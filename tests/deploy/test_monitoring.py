@@ -64,29 +64,24 @@ def test_the_guide_has_a_response_to_each_alert(guide: str) -> None:
 # Against a service that is asked things
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prometheus")
-
-
 @pytest.fixture
-def prometheus(folder: Path, database_url: str) -> Iterator[str]:
+def prometheus(tmp_path: Path, database_url: str) -> Iterator[str]:
     """The URL of a Prometheus that scrapes a service in use each second, by the configuration shipped."""
     program = needs("prometheus")
     port, own_port = free_port(), free_port()
     for name in ("prometheus.yml", "alerts.yml"):
         text = (RULES.parent / name).read_text()
-        (folder / name).write_text(text.replace('8001", "127.0.0.1:8002', str(port)).replace(": 15s", ": 1s"))
+        (tmp_path / name).write_text(text.replace('8001", "127.0.0.1:8002', str(port)).replace(": 15s", ": 1s"))
     command = (
         program,
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
+        f"--config.file={tmp_path}/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/data",
         f"--web.listen-address=127.0.0.1:{own_port}",
     )
     with serving(create_simulator()) as wechat_url:
         # Until Prometheus has seen it twice, it is used as often as it answers.
         env = service_env(database_url, wechat_base_url=wechat_url, port=port, login_rate_limit="1000000/minute")
-        with Running(WXAUTH, "serve", cwd=folder, env=env) as service, Running(*command, cwd=folder) as scraping:
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as service, Running(*command, cwd=tmp_path) as scraping:
             service.wait_for('"started"')
             scraping.wait_for("Server is ready to receive web requests")
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False) as client:
@@ -101,7 +96,7 @@ def prometheus(folder: Path, database_url: str) -> Iterator[str]:
                 url = f"http://127.0.0.1:{own_port}"
                 until(is_seen)
                 yield url
-    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "data")
 
 
 def ask(url: str, query: str) -> list[Any]:

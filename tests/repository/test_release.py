@@ -19,8 +19,6 @@ from tests.repository.project import PROJECT, metadata, pins
 ROOT = Path(__file__).parents[2]
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
 NPM_FILES = [f"{name}/{file}" for name in ("node", "miniprogram") for file in ("README.md", "package.json")]
-PACKAGE_FILES = ("package.json", "package-lock.json")
-ON_MAIN = "git merge-base --is-ancestor HEAD origin/main"
 DATED = f"## [{wxauth.__version__}] - 2026-12-01"
 
 
@@ -172,7 +170,9 @@ def test_a_tag_of_another_version_and_a_version_without_a_date_are_refused(proje
 
 
 def test_every_package_has_the_version_with_which_the_changelog_begins() -> None:
-    package, lock = (json.loads((ROOT / "clients/node" / name).read_text()) for name in PACKAGE_FILES)
+    package, lock = (
+        json.loads((ROOT / "clients/node" / name).read_text()) for name in ("package.json", "package-lock.json")
+    )
     kubernetes = yaml.safe_load((ROOT / "deploy/kubernetes/kustomization.yaml").read_text())
     compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
     client = json.loads((ROOT / "clients/miniprogram/package.json").read_text())
@@ -187,7 +187,7 @@ def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> Non
     test, build, publish = (WORKFLOW["jobs"][name] for name in ("test", "build", "publish"))
     assert test["uses"] == "./.github/workflows/checks.yml"
     assert [step["run"] for step in build["steps"] if "run" in step] == [
-        ON_MAIN,
+        "git merge-base --is-ancestor HEAD origin/main",
         'scripts/release "$GITHUB_REF_NAME"',
         "scripts/sbom build/wxauth.cdx.json",
     ]

@@ -11,8 +11,6 @@ from tests.websites.test_links import IN_WECHAT, SAFARI, approved, browser_of
 from tests.websites.test_resources import FILES, MCP, RESOURCES
 from tests.world import EDGE, bearer, body_of, make_admin
 
-WEB_VIEW = f"{IN_WECHAT} miniProgram/wx0123"
-WECHAT_ON_A_COMPUTER = f"{EDGE} MicroMessenger/7.0 WindowsWechat/WMPF"
 ORDERS = [{"name": "orders:read", "title": "查看您的订单"}, {"name": "orders:write", "title": "替您下单、退单"}]
 
 
@@ -75,7 +73,7 @@ def page_at(house: House, user_agent: str) -> Browser:
     return browser_of(house.stage.make_client(house.stage.services), user_agent)
 
 
-@swept("user_agent", [WEB_VIEW, IN_WECHAT])
+@swept("user_agent", [f"{IN_WECHAT} miniProgram/wx0123", IN_WECHAT])
 async def test_where_the_phone_cannot_scan_itself_the_address_is_shown(house: House, user_agent: str) -> None:
     for more in ({}, {"door": "scan"}):
         page = await page_at(house, user_agent).open(resource=MCP, **more)
@@ -91,7 +89,7 @@ async def test_where_the_phone_cannot_scan_itself_the_address_is_shown(house: Ho
 
 
 async def test_elsewhere_the_code_is_shown_and_no_way_to_wechats_page(house: House) -> None:
-    for user_agent in (EDGE, WECHAT_ON_A_COMPUTER):
+    for user_agent in (EDGE, f"{EDGE} MicroMessenger/7.0 WindowsWechat/WMPF"):
         page = await page_at(house, user_agent).open(resource=MCP)
         assert "/v1/scans/" in page.text
         path = page.text.partition('data-page="')[2].partition("/state")[0].rpartition("/v1")[2]

@@ -525,7 +525,6 @@ def one(reason: str) -> Ends:
 ENDED, STAYS = False, True
 NOBODY, DESK, BOTH = "", "admin", "admin shop"
 """Which sites learn of an end by a logout token."""
-ERASURES = ("an erasure", "an erasure by staff")
 ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
     "time": (time_passes, ENDED, both(None), NOBODY),
     "a ban": (lambda pair: change(pair, status="disabled"), ENDED, both("banned"), BOTH),
@@ -597,7 +596,7 @@ async def test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites(pa
         "SELECT name FROM deliveries JOIN clients ON clients.id = receiver_id ORDER BY name"
     )
     assert " ".join(row["name"] for row in waiting) == told
-    if name in ERASURES:
+    if name in ("an erasure", "an erasure by staff"):
         for site in (pair.shop, pair.desk):
             refused(await site.refresh(pair.logged_in[site.name]), "invalid_grant")
         assert await pair.stage.number("sessions WHERE client_id IS NOT NULL") == 0

@@ -15,7 +15,6 @@ from tests.world import CALLBACK, NUMBER, Body
 EMAIL = {"email": "{id}@wx.invalid", "email_verified": False}
 OF_PHONE = {"phone_number": NUMBER, "phone_number_verified": True}
 NAMED = {"name": "Alice", "updated_at": ...}
-EVERYTHING = {**NAMED, **EMAIL, **OF_PHONE}
 CLAIMS = json.dumps({"userinfo": {"name": {"essential": True}}}, indent=2)
 
 
@@ -63,7 +62,7 @@ SUCCEED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "oidcc-scope-email": ({"scope": "openid email"}, EMAIL),
     "oidcc-scope-address": ({"scope": "openid address"}, {}),
     "oidcc-scope-phone": ({"scope": "openid phone"}, OF_PHONE),
-    "oidcc-scope-all": ({"scope": "openid profile email address phone"}, EVERYTHING),
+    "oidcc-scope-all": ({"scope": "openid profile email address phone"}, {**NAMED, **EMAIL, **OF_PHONE}),
     "oidcc-ensure-other-scope-order-succeeds": ({"scope": "email openid"}, EMAIL),
     "oidcc-ensure-request-without-nonce-succeeds-for-code-flow": ({"nonce": None}, {}),
     "oidcc-display-page": ({"display": "page"}, {}),
