@@ -238,9 +238,6 @@ class Proxy:
             self.client.build_request(method, "/", headers=headers, extensions=target, **options)
         )
 
-    async def status_of(self, request: str) -> int:
-        return await status_of(self.client, request)
-
     @asynccontextmanager
     async def another(self, *, wxauth: str = "", service: str = "") -> AsyncIterator[httpx.AsyncClient]:
         """A client outside another proxy of the same kind, which has another wxauth, or another service."""
@@ -467,7 +464,7 @@ async def test_a_method_that_is_none_of_a_services_is_refused(proxy: Proxy) -> N
             for more in ("", f"{proxy.authorization}\r\n"):
                 with sweep.case(method, target, "with a token" if more else "without"):
                     asked = f"{method} {target} HTTP/1.1\r\nHost: {{host}}\r\n{more}\r\n"
-                    assert await proxy.status_of(asked) in (400, 405)
+                    assert await status_of(proxy.client, asked) in (400, 405)
     assert proxy.passed == []
 
 
@@ -521,7 +518,7 @@ async def test_a_proxy_listens_only_on_loopback_and_speaks_no_http2_that_was_not
         assert probe.connect_ex(("127.0.0.2", urlsplit(proxy.url).port)) != 0
     preface, settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\4\0\0\0\0\0"
     # By HTTP/1.1 all of them: Caddy answers what is no path of a site with an empty 200.
-    assert await proxy.status_of(preface + settings) == (200 if proxy.name == "caddy" else 400)
+    assert await status_of(proxy.client, preface + settings) == (200 if proxy.name == "caddy" else 400)
 
 
 # The headers that the service receives.
@@ -563,7 +560,7 @@ async def test_trailers_of_a_body_are_not_passed_on_as_headers(proxy: Proxy) -> 
                 proxy.passed.clear()
                 head = f"POST {path} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}\r\nTrailer: {announced}"
                 body = f"Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{trailer}\r\n\r\n"
-                status = await proxy.status_of(f"{head}\r\n{body}")
+                status = await status_of(proxy.client, f"{head}\r\n{body}")
                 if proxy.name == "haproxy":  # which demands the length of a body
                     assert (status, proxy.passed) == (411, [])
                 else:
