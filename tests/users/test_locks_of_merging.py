@@ -1,7 +1,5 @@
 """The locks of a merge: what they prevent, and which requests wait for them."""
 
-import asyncio
-
 import pytest
 
 from tests.fakes import OTHER_APP
@@ -17,7 +15,6 @@ from tests.world import (
     make_admin,
     recorded,
     set_roles,
-    until_locked,
 )
 
 pytestmark = pytest.mark.oldest_postgres
@@ -35,15 +32,12 @@ async def two_users(login: LogIn) -> Ids:
 @pytest.mark.parametrize("is_gone", [True, False])
 async def test_a_merge_notices_an_earlier_merge_of_the_same_user(stage: Stage, two_users: Ids, is_gone: bool) -> None:
     former, holder = two_users
-    async with locked(stage.rows, former):
-        linking = asyncio.create_task(stage.login(unionid=UNION))
-        await until_locked(stage.rows)
-        await stage.rows.execute(
-            "UPDATE identities SET user_id = $2::text::uuid WHERE user_id = $1::text::uuid", former, holder
-        )
-        if is_gone:
-            await stage.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", former)
-    assert (await linking)["user"]["id"] == holder
+    merge = f"UPDATE identities SET user_id = '{holder}' WHERE user_id = '{former}'"
+    if is_gone:
+        merge += f"; DELETE FROM users WHERE id = '{former}'"
+    hold = f"SELECT FROM users WHERE id = '{former}' FOR UPDATE"
+    linked = await behind(stage.rows, stage.login(unionid=UNION), hold, then=merge)
+    assert linked["user"]["id"] == holder
     assert await stage.number("former_users") == 0
 
 

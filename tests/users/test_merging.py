@@ -19,12 +19,12 @@ from tests.world import (
     Body,
     Stage,
     bearer,
+    behind,
     body_of,
     leave,
     make_admin,
     recorded,
     set_roles,
-    until_locked,
 )
 from wxauth.server.dev.wechat import APPS, Simulator
 
@@ -251,15 +251,11 @@ async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_
 @pytest.mark.own_database
 async def test_a_merge_locks_administrators_and_others_in_one_order(stage: Stage, root: Admin) -> None:
     """Otherwise two transactions that lock several users could deadlock, and PostgreSQL would end one of them."""
-    alice, bob = await stage.login("alice"), await stage.login("bob")
-    await set_roles(stage.rows, "admin", user_id=bob["user"]["id"])
-    async with stage.rows.transaction():
-        lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE NOWAIT"
-        await stage.rows.execute(lock, alice["user"]["id"])
-        merging = asyncio.create_task(root.merge(alice["user"]["id"], into=bob["user"]["id"]))
-        await until_locked(stage.rows)
-        await stage.rows.execute(lock, bob["user"]["id"])
-    assert (await merging).status_code == 200
+    alice, bob = [(await stage.login(person))["user"]["id"] for person in ("alice", "bob")]
+    await set_roles(stage.rows, "admin", user_id=bob)
+    lock = "SELECT FROM users WHERE id = '{}' FOR UPDATE NOWAIT".format
+    merged = await behind(stage.rows, root.merge(alice, into=bob), lock(alice), then=lock(bob))
+    assert merged.status_code == 200
 
 
 async def test_a_merge_that_makes_no_sense_or_would_lose_something_is_refused(stage: Stage, root: Admin) -> None:
