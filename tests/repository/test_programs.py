@@ -53,7 +53,8 @@ def test_a_clone_copies_what_another_has_installed_until_the_lock_is_another(tmp
     npm, calls = tmp_path / "npm", tmp_path / "calls"
     npm.write_text(f'#!/bin/sh\necho >>{calls}; rm -rf "$3/node_modules"; mkdir -p "$3/node_modules/a"\n')
     npm.chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    path = f"{tmp_path}:{os.environ.get('PATH', os.defpath)}"
+    env = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
     def install(clone: str, lock: str) -> int:
         """How often npm has been run then."""
