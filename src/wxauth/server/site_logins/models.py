@@ -182,10 +182,10 @@ class SiteLoginFields(RequestFields):
 class StoredSiteLogin(SiteLoginFields, table=True):
     """A login to a site, by any door."""
 
+    __tablename__ = "site_logins"
+
     site: str | None = Field(sa_type=Text)
     """The client, if it is registered, which PostgreSQL fills in: its removal deletes the row."""
-
-    __tablename__ = "site_logins"
 
 
 class ScanPicture(SQLModel, table=True):
