@@ -20,7 +20,8 @@ from wxauth.server.dev.wechat import APPS, LATER_APP, OTHER_KINDS, Simulator, cr
 
 APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb882cf99"}
 OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
-SECRET_KEY, OTHER_SECRET_KEY = (base64.b64encode(bytes(range(first, first + 32))).decode() for first in (0, 32))
+SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
+OTHER_SECRET_KEY = "/" * 42 + "8="
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 """The time of each test's clock at the beginning."""
 

@@ -30,7 +30,7 @@ from tests.certificates import Authority
 from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported, check_chinese
 from tests.database_proxy import HURRIED, Proxy
 from tests.databases import claim
-from tests.fakes import SECRET_KEY, Secrets, service_env
+from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.receiver import Receiver
@@ -51,7 +51,6 @@ from wxauth.server.service.app import create_app
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]
 
-OTHER_SECRET_KEY = "/" * 42 + "8="
 GENERAL = [
     "settings",
     "database",

@@ -23,7 +23,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import SECRET_KEY, service_env
+from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, service_env
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, environment, free_port, is_free, is_served, run, until, users_of
 from tests.programs import needs, output_of
@@ -33,8 +33,6 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
 
 pytestmark = pytest.mark.process
-
-OTHER_SECRET_KEY = "/" * 42 + "8="
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 
