@@ -10,6 +10,6 @@
 | new client documents of all addresses | `RateLimiter` | in a process | - |
 | what costs a person's quota or money at WeChat, or makes work for others | `Rate` | in PostgreSQL | - |
 | requests of one session and one person at once: they wait | `Turns` | in a process | - |
-| phone codes and uploads of one person at once: they are refused | `Places` | in a process | - |
-| rows that refusals or reading staff may add | `Refusals`, `StaffReads` | in a process | `STAFF_READS` |
+| phone codes, uploads, large exports at once: refused | `Places`, `Phones`, `own_data` | in a process | - |
+| rows that refusals or reading staff may add | `Refusals`, `StaffReads` | in a process | - |
 """
