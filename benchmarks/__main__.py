@@ -99,7 +99,7 @@ def run(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", lasting=False))
-        asyncio.run(_make_databases(postgres.url(), names))
+        asyncio.run(make_databases(postgres.url(), names))
         wechat_port = stack.enter_context(stand_in(folder))
         wechat_url = f"http://127.0.0.1:{wechat_port}"
         contenders = [
@@ -139,7 +139,7 @@ def _in_turn(contenders: Sequence[Contender], situation: Situation, number: int)
     return [*asked[first:], *asked[:first]]
 
 
-async def _make_databases(url: str, names: Sequence[str]) -> None:
+async def make_databases(url: str, names: Sequence[str]) -> None:
     connection = await asyncpg.connect(url)
     for name in names:
         await connection.execute(f"CREATE DATABASE {name}")

@@ -5,7 +5,7 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,9 +72,18 @@ class Contender:
 
 @contextmanager
 def started(
-    name: str, *, database_url: str, wechat_url: str, folder: Path, more: Mapping[str, str] | None = None
+    name: str,
+    *,
+    database_url: str,
+    wechat_url: str,
+    folder: Path,
+    more: Mapping[str, str] | None = None,
+    served_by: Sequence[str] = (),
 ) -> Iterator[Contender]:
-    """Run one of `NAMES` while the block runs. `more` are settings of ours."""
+    """Run one of `NAMES` while the block runs.
+
+    `more` are settings of ours, and `served_by` is a command in place of `wxauth serve`.
+    """
     port = free_port()
     own_settings = {
         "DATABASE_URL": database_url,
@@ -91,8 +100,9 @@ def started(
     if name in _ON_OUR_TABLES:
         subprocess.run([sys.executable, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
     if name in ("wxauth", "without_wechat"):
-        command = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
-        with running(name, *command, port=port, folder=folder, env=env) as pid:
+        ours = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
+        program, *arguments = served_by or (sys.executable, *ours)
+        with running(name, *arguments, program=program, port=port, folder=folder, env=env) as pid:
             yield Contender(name, pid, port, database_url, row_counts=_ROWS, env=env)
         return
     options = {"host": "127.0.0.1", "port": port}

@@ -1,0 +1,89 @@
+"""`python -m benchmarks.instructions`: instructions per request, which are the same on a busy machine."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from benchmarks.__main__ import make_databases
+from benchmarks.contenders import Contender, started
+from benchmarks.processes import stand_in
+from benchmarks.rounds import Situation, Surroundings, measure
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.settings import Settings, load_settings
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.service.build import build_services
+from wxauth.server.service.server import check_stored_state, listen, make_server
+
+CONNECTIONS = 4
+"""Few, because each person's login before a load of another kind is counted with it."""
+SITUATIONS = (
+    Situation("login", CONNECTIONS, 0),
+    Situation("guarded", CONNECTIONS, None),
+    Situation("refresh", CONNECTIONS, None),
+)
+WARMING = 200
+SECONDS = 600.0
+
+
+@click.command()
+@click.option("--requests", type=click.IntRange(100), default=600, show_default=True, help="In each load.")
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="After one that is not counted.")
+def main(requests: int, rounds: int) -> None:
+    """Count the instructions of logins, guarded calls and refreshes by Valgrind's Callgrind, in four minutes.
+
+    Rounds differ by less than a hundredth. To compare two commits, run it in a clone of each. What the kernel does is
+    not counted.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
+        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", lasting=False))
+        asyncio.run(make_databases(postgres.url(), ["wxauth"]))
+        port = stack.enter_context(stand_in(folder))
+        # A process that Callgrind has seen fork cannot be asked: so there is one.
+        served_by = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts", sys.executable)
+        contender = stack.enter_context(
+            started(
+                "wxauth",
+                database_url=postgres.url("wxauth"),
+                wechat_url=f"http://127.0.0.1:{port}",
+                folder=folder,
+                served_by=(*served_by, "-m", "benchmarks.instructions", "--serve"),
+            )
+        )
+        surroundings = Surroundings(port, int((folder / "postgres/postmaster.pid").read_text().split()[0]))
+        click.echo("| request | thousands of instructions, by round |\n|---|--:|")
+        for situation in SITUATIONS:
+            counts = []
+            for number in range(rounds + 1):
+                taken = requests if number else WARMING
+                _counted_since(contender, folder)
+                measure(contender, situation, surroundings=surroundings, requests=taken, seconds=SECONDS, round=number)
+                counts.append(_counted_since(contender, folder) / taken / 1000)
+            click.echo(f"| {situation.kind} | {', '.join(f'{count:.0f}' for count in counts[1:])} |")
+
+
+def _counted_since(contender: Contender, folder: Path) -> int:
+    """The instructions since it was last called."""
+    known = set(folder.glob("counts*"))
+    subprocess.run(["callgrind_control", "--dump", str(contender.pid)], check=True, capture_output=True)
+    (dump,) = set(folder.glob("counts.*")) - known
+    found = re.search(r"^totals: (\d+)$", dump.read_text(), re.MULTILINE)
+    assert found is not None, dump
+    return int(found[1])
+
+
+def _serve(settings: Settings) -> None:
+    """As `wxauth serve` does in a worker, in this process."""
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    asyncio.run(check_stored_state(settings))
+    make_server(build_services(settings)).run([listen(settings.host, settings.port)])
+
+
+if __name__ == "__main__":
+    _serve(load_settings(Settings)) if sys.argv[1:] == ["--serve"] else main()
