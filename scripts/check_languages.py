@@ -23,6 +23,8 @@ MAKERS = {"Text", "say", "Failed", "WrongCall", *SECOND}
 SPOKEN = ("cli/", "core/setting", "core/claims.py", "core/resources.py", "core/migrations.py", "moving/", "dev/run.py")
 """The rooms whose refusals a terminal shows."""
 BARE = {"ValueError", "UsageError", "BadParameter", "ClickException"}
+RULE = "must "
+"""How the rules of fields begin, which are data beside them."""
 OF_NAMES = ("words ", "pydantic ")
 """How entries begin whose key is no text."""
 ENTRY = re.compile(r"^  '?([\w. -]+)'?: \[(.*?)\],$", re.MULTILINE | re.DOTALL)
@@ -53,6 +55,9 @@ def wrong_in_python(path: Path, tree: ast.Module, makers: set[str]) -> Iterator[
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 assigned[ast.unparse(target)] += constants(node.value)
     for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if is_spoken and text.startswith(RULE) and text not in catalogue():
+                yield f"{path.name}:{node.lineno}: no Chinese for {text!r}"
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func).rpartition(".")[2]

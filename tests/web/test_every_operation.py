@@ -59,9 +59,9 @@ class Operation:
     def __init__(self, method: str, path: str, described: Body) -> None:
         self.method, self.path = method.upper(), path
         self.name = f"{self.method} {path}"
+        assert self.name in access(), f"{self.name} must be added to tests/web/operations.txt"
         _, (who, *self.further) = access()[self.name]
-        self.takes_token = who in ("user", "support", "admin")
-        self.takes_client = who == "client"
+        self.takes_token, self.takes_client = who in ("user", "support", "admin"), who == "client"
         self.is_for_staff, self.is_for_support = who in ("support", "admin"), who == "support"
         self.parameters = {it["name"]: it["schema"] for it in described.get("parameters", ()) if it["in"] == "query"}
         self.ids = {it["name"]: it["schema"] for it in described.get("parameters", ()) if it["in"] == "path"}
