@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.moving.mover import Mover
-from tests.world import Admin, Body, Client, Stage, bearer, leave, until
+from tests.world import Admin, Body, Client, Stage, bearer, leave, recorded, until
 from wxauth.server.housekeeping.housekeeping import keep_house, sweep, sweep_now
 from wxauth.server.users.erasure_rows import MAX_ROWS_ERASED_WITH_USER
 
@@ -178,6 +178,9 @@ async def test_a_merged_user_is_erased_under_every_former_id(stage: Stage, root:
     for user_id in ids:
         shown = (await root.read("/events", user_id=user_id, type="nickname.flagged", limit=200))["items"]
         assert {event["ip"] for event in shown} == {None}
+    erased = await recorded(stage.rows, "user_id, data", "type = 'user.erased'")
+    assert erased == [(ids[2], {"former_ids": ids[:2]})]
+    assert await stage.number("former_users") == 0
     await sweep(stage.services, pause=0)
     assert await stage.number(ADDRESSES) == 0
 

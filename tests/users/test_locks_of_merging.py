@@ -3,19 +3,7 @@
 import pytest
 
 from tests.fakes import OTHER_APP
-from tests.world import (
-    BESIDE_LOGINS,
-    Admin,
-    Body,
-    LogIn,
-    Stage,
-    behind,
-    leave,
-    locked,
-    make_admin,
-    recorded,
-    set_roles,
-)
+from tests.world import Admin, Body, LogIn, Stage, behind, locked, make_admin, set_roles
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -72,21 +60,3 @@ async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
     other = await make_admin(stage.client, stage.rows, await stage.login("other-root"))
     async with locked(stage.rows, other.id):
         assert (await root.ask(method, f"/users/{alice['user']['id']}", **body)).status_code in (200, 204)
-
-
-async def test_erasing_the_remaining_user_erases_the_former_ids(stage: Stage, two_users: Ids) -> None:
-    former, holder = two_users
-    await stage.rows.execute(
-        "INSERT INTO events (id, type, at, actor, user_id, ip, data) VALUES "
-        "(gen_random_uuid(), 'risk.flagged', now(), 'system', $1::text::uuid, '203.0.113.7', '{\"risk_rank\": 1}')",
-        former,
-    )
-    merged = await stage.login(unionid=UNION)
-    assert (await leave(stage.client, merged)).status_code == 204
-    told = await recorded(stage.rows, "type, user_id, ip, data", f"{BESIDE_LOGINS} AND type <> 'session.ended'")
-    assert sorted(told) == [
-        ("risk.flagged", former, None, {}),
-        ("user.erased", holder, None, {"former_ids": [former]}),
-        ("user.merged", holder, None, {"former_id": former}),
-    ]
-    assert await stage.number("former_users") == 0
