@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -29,7 +29,6 @@ from wxauth.server.moving.rows import (
     Found,
     GivenFields,
     HeldIdentity,
-    IdentityKey,
     Made,
     UserToImport,
     Written,
@@ -88,8 +87,8 @@ FORMER_ID_ERASED: Final = Fault("former_ids", "must not have been erased, except
 FORMER_ID_TAKEN: Final = Fault("former_ids", "must not have been merged into another user")
 NO_EXTERNAL_ID: Final = Fault("former_external_ids", "must be given with the external_id that replaced them")
 FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", "must not be another user's")
-_UNFIT: Final = frozenset({ADMINISTRATOR, MERGED, ERASED, LEAVING})
-"""The faults of a line by itself, which contradict no other line."""
+Signs = Iterator[tuple[Fault, bool]]
+"""Faults, in the order of their report, each with whether a line has it."""
 
 
 class LineOutcome(StrEnum):
@@ -146,6 +145,24 @@ class AdministratorEnds(Exception):
     """A line would end an administrator, but not all of them are locked: it is not known whether one would be left."""
 
 
+class Owners(NamedTuple):
+    """The users whom the names in a line find."""
+
+    by_identity: UUID | None
+    by_unionid: UUID | None
+    by_external_id: UUID | None
+    by_user_id: UUID | None
+
+    @property
+    def owner_id(self) -> UUID | None:
+        """The user to whom the line belongs; None if the line creates one."""
+        return next(filter(None, self), None)
+
+    def is_joined(self, line: Line) -> bool:
+        """Whether only its external_id joins the line to its owner: no openid, unionid or id of the user does."""
+        return self.by_external_id is not None and {self.by_identity, self.by_unionid, line.user_id} == {None}
+
+
 class Batch:
     """Applies lines one by one to the stored data and the changes of the lines before.
 
@@ -180,10 +197,10 @@ class Batch:
 
         Raises: LineRefused; AdministratorEnds.
         """
-        owner_id = self._owner(line)
+        owners = self._owners(line)
+        before = None if owners.owner_id is None else self._users[owners.owner_id]
+        self._check_owner(line, owners, before)
         given = self._given(number, line)
-        is_joined = self._names_alone(line)
-        before = None if owner_id is None else self._users[owner_id]
         former = before or nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
         user = self._updated(former, line, self._options_of_new if before is None else self._options)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
@@ -206,21 +223,25 @@ class Batch:
             is_changed = taken(line, user) or is_changed
         if before is None:
             return LineOutcome.CREATED
-        if is_joined:
+        if owners.is_joined(line):
             return LineOutcome.JOINED
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StandingChange]:
         """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
-        made, before = self.made, self._users_before
-        changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
+        made, before, known = self.made, self._users_before, self._found.identities
+        changed = [user for user_id, user in made.users.items() if user_id in before]
         new = [user for user_id, user in made.users.items() if user_id not in before]
+        identities = {
+            (app_id, openid): {"app_id": app_id, "openid": openid, **held._asdict()}
+            for (app_id, openid), held in made.identities.items()
+        }
         written: Written = {
             ADD_USERS: new,
-            CHANGE_USERS: [user for _, user in changed],
+            CHANGE_USERS: changed,
             ADD_UNIONIDS: [{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
-            ADD_IDENTITIES: _rows_of(made.identities, self._found.identities, is_new=True),
-            CHANGE_IDENTITIES: _rows_of(made.identities, self._found.identities, is_new=False),
+            ADD_IDENTITIES: [row for key, row in identities.items() if key not in known],
+            CHANGE_IDENTITIES: [row for key, row in identities.items() if key in known],
             ADD_FORMER_IDS: [
                 # A microsecond apart in the order of the file, because an export sorts former ids by `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
@@ -236,49 +257,67 @@ class Batch:
         givers = list({consent["user_id"] for consent in self._new_consents})
         noted = await store(transaction, written, givers=givers)
         if not self._options.quiet_events:
-            await record_events(transaction, list(self._events(new, changed, noted)))
-        standings = [(user.id, Standing.of(former), Standing.of(user)) for former, user in changed]
+            await record_events(transaction, list(self._events([*new, *changed], noted)))
+        standings = [(user.id, Standing.of(before[user.id]), Standing.of(user)) for user in changed]
         moved = [(user_id, former, standing) for user_id, former, standing in standings if former != standing]
         return await change_standings(transaction, moved, by=OPERATOR, now=self._now)
 
-    def _owner(self, line: Line) -> UUID | None:
-        """The user to whom the line belongs; None if the line creates one. Raises: LineRefused."""
+    def _owners(self, line: Line) -> Owners:
         identity = self._identities.get((line.app_id, line.openid))
-        by_identity = None if identity is None else identity.user_id
-        by_unionid = self._unionids.get(line.unionid) if line.unionid else None
-        by_external_id = self._external_ids.get(line.external_id) if line.external_id else None
-        by_user_id = line.user_id if line.user_id in self._users else None
-        owner_id = by_identity or by_unionid or by_external_id or by_user_id
-        is_gone = line.user_id in self._found.erased_ids and line.user_id not in self._users
-        has_another_unionid = bool(line.unionid and identity and identity.unionid not in (None, line.unionid))
-        has_external_id = owner_id is not None and self._users[owner_id].external_id is not None
-        openid = self._openids.get((line.app_id, line.unionid), line.openid) if line.unionid else line.openid
-        # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
-        # operator can know that two accounts are of one person.
-        would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
-        signs = (
-            (ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
-            (MERGED, line.user_id in self._former_ids),
-            (LEAVING, self._is_leaving_without(line, owner_id)),
-            (ERASED, is_gone and not self._options.restore),
-            (SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
-            (
-                SECOND_OPENID_OF_EXTERNAL_ID,
-                would_be_second and by_external_id == owner_id and not self._options.joins,
-            ),
-            *self._contradictions(line, owner_id),
-            (ANOTHER_UNIONID, has_another_unionid),
-            (UNIONID_TAKEN, by_unionid not in (None, owner_id) and openid == line.openid),
-            (EXTERNAL_ID_TAKEN, by_external_id not in (None, owner_id)),
-            (ANOTHER_EXTERNAL_ID, bool(line.external_id) and by_external_id is None and has_external_id),
-            (ANOTHER_USER, owner_id is not None and line.user_id not in (None, owner_id)),
+        return Owners(
+            by_identity=None if identity is None else identity.user_id,
+            by_unionid=self._unionids.get(line.unionid) if line.unionid else None,
+            by_external_id=self._external_ids.get(line.external_id) if line.external_id else None,
+            by_user_id=line.user_id if line.user_id in self._users else None,
         )
-        if faults := [fault for fault, is_so in signs if is_so]:
-            contradicts = not _UNFIT.issuperset(faults)
-            owners = (by_identity, by_unionid, by_external_id, by_user_id) if contradicts else ()
-            lines = {self.made.first_lines.get(owner) for owner in owners if owner is not None}
-            raise LineRefused(faults, sorted(filter(None, lines)))
-        return owner_id
+
+    def _check_owner(self, line: Line, owners: Owners, owner: UserToImport | None) -> None:
+        """Check that all names are of one user, whom the line may change. Raises: LineRefused."""
+        unfit = self._unfitness(line, owners, owner)
+        contradictions = [*self._two_people(line, owners, owner), *self._taken_names(line, owners, owner)]
+        if faults := [fault for fault, is_so in (*unfit, *contradictions) if is_so]:
+            first_lines = self.made.first_lines if any(is_so for _, is_so in contradictions) else {}
+            raise LineRefused(faults, sorted({first_lines[user_id] for user_id in owners if user_id in first_lines}))
+
+    def _unfitness(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
+        """The signs that a line by itself must not be imported: they contradict no other line."""
+        is_gone = line.user_id in self._found.erased_ids and owners.by_user_id is None
+        yield ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin
+        yield MERGED, line.user_id in self._former_ids
+        # Whether the user has asked to be erased, and the file does not know: an export of theirs does.
+        yield LEAVING, owner is not None and owner.erase_at not in (None, line.erase_at)
+        yield ERASED, is_gone and not self._options.restore
+
+    def _two_people(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
+        """The signs that a line is of another person than its owner, as if two tables both count their rows from 1.
+
+        WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
+        operator can know that two accounts are of one person.
+        """
+        is_new = owners.by_identity is None and line.user_id is None
+        would_be_second = owner is not None and is_new and self._is_in_app(owner.id, line.app_id)
+        is_by_external_id = owners.by_external_id == owners.owner_id and not self._options.joins
+        yield SECOND_OPENID, self._has_another_openid(line) or (would_be_second and owners.by_unionid is not None)
+        yield SECOND_OPENID_OF_EXTERNAL_ID, would_be_second and is_by_external_id
+        if owner is not None and is_by_external_id and owners.is_joined(line):
+            yield UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner.unionid)
+            if line.phone is not None:
+                has_another = owner.phone_verified_at is not None and owner.phone != line.phone
+                yield PHONE_OF_EXTERNAL_ID, has_another or self._is_verified_by_another(line.phone, owner.id)
+
+    def _taken_names(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
+        """The signs that a name in a line is another user's, or that the owner has another one."""
+        held = self._identities.get((line.app_id, line.openid))
+        is_kept = owner is not None and owner.external_id is not None
+        yield ANOTHER_UNIONID, bool(line.unionid and held and held.unionid not in (None, line.unionid))
+        yield UNIONID_TAKEN, owners.by_unionid not in (None, owners.owner_id) and not self._has_another_openid(line)
+        yield EXTERNAL_ID_TAKEN, owners.by_external_id not in (None, owners.owner_id)
+        yield ANOTHER_EXTERNAL_ID, bool(line.external_id) and owners.by_external_id is None and is_kept
+        yield ANOTHER_USER, owner is not None and line.user_id not in (None, owner.id)
+
+    def _has_another_openid(self, line: Line) -> bool:
+        """Whether the unionid of the line has another openid in its app."""
+        return bool(line.unionid and self._openids.get((line.app_id, line.unionid), line.openid) != line.openid)
 
     def _given(self, number: int, line: Line) -> GivenFields:
         """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
@@ -292,56 +331,14 @@ class Batch:
             raise LineRefused(found, sorted({before[name][0] for name in wrong}))
         return given | before
 
-    def _is_leaving_without(self, line: Line, owner_id: UUID | None) -> bool:
-        """Whether the user has asked to be erased, and the file does not know: an export of theirs does."""
-        erase_at = None if owner_id is None else self._users[owner_id].erase_at
-        return erase_at is not None and erase_at != line.erase_at
-
-    def _names_alone(self, line: Line) -> bool:
-        """Whether only its external_id joins a line to a user: no openid, unionid or id of the user does."""
-        return (
-            line.external_id in self._external_ids
-            and line.user_id is None
-            and (line.app_id, line.openid) not in self._identities
-            and line.unionid not in self._unionids
-        )
-
-    def _contradictions(self, line: Line, owner_id: UUID | None) -> Iterator[tuple[Fault, bool]]:
-        """The signs that an external_id is of two people, as if two tables both count their rows from 1."""
-        if owner_id is None or self._options.joins or not self._names_alone(line):
-            return
-        owner = self._users[owner_id]
-        yield UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner.unionid)
-        has_verified_another = owner.phone_verified_at is not None and owner.phone != line.phone
-        yield (
-            PHONE_OF_EXTERNAL_ID,
-            line.phone is not None and (has_verified_another or self._is_verified_by_another(line.phone, owner_id)),
-        )
-
-    def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:
-        if user_id is None:
-            return False
+    def _is_in_app(self, user_id: UUID, app_id: str) -> bool:
         return (user_id, app_id) in self._found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
 
     def _updated(self, user: UserToImport, line: Line, options: Options) -> UserToImport:
+        """The user with what the line adds or changes. Raises: LineRefused."""
         fields = user.model_copy()
-        for name in _FILLED:
-            given = getattr(line, name)
-            if given is not None and (options.overwrite or getattr(user, name) is None):
-                setattr(fields, name, given)
-        if (
-            line.phone is not None
-            and line.phone != user.phone
-            and (options.overwrite or user.phone is None)
-            and not self._is_verified_by_another(line.phone, user.id)
-        ):
-            fields.phone, fields.phone_verified_at = line.phone, None
-        if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
-            fields.roles = line.roles
-        if options.takes_status and line.status is UserStatus.DISABLED:
-            fields.status, fields.ban_reason, fields.banned_until = "disabled", line.ban_reason, line.banned_until
-        elif options.takes_status and line.status is not None:
-            fields.status, fields.ban_reason, fields.banned_until = "active", None, None
+        self._fill(fields, line, overwrites=options.overwrite)
+        _take_standing(fields, line, options)
         if options is self._options_of_new:
             fields.erase_at = line.erase_at
         if line.attributes and options.takes_attributes:
@@ -355,6 +352,14 @@ class Batch:
         fields.created_at = min(user.created_at, line.created_at or user.created_at)
         fields.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
         return fields
+
+    def _fill(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
+        for name in _FILLED:
+            if (given := getattr(line, name)) is not None and (overwrites or getattr(user, name) is None):
+                setattr(user, name, given)
+        is_wanted = line.phone != user.phone and (overwrites or user.phone is None)
+        if line.phone is not None and is_wanted and not self._is_verified_by_another(line.phone, user.id):
+            user.phone, user.phone_verified_at = line.phone, None
 
     def _is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
         return any(holder_id != user_id for holder_id in self._found.verified.get(phone, ()))
@@ -386,10 +391,7 @@ class Batch:
                 yield Fault("status" if ADMIN in after.roles else "roles", LAST_ADMIN)
 
     def _take_names(self, line: Line, user: UserToImport) -> bool:
-        """Keep the unionid, external id and former ids by which the user is found.
-
-        Returns whether one of them is new.
-        """
+        """Keep the unionid, external ids and former ids that find the user, and return whether one of them is new."""
         is_new = False
         names: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._unionids),
@@ -432,40 +434,40 @@ class Batch:
         self._new_consents += new
         return bool(new)
 
-    def _events(
-        self,
-        new: Iterable[UserToImport],
-        changed: Iterable[tuple[UserToImport, UserToImport]],
-        noted: Iterable[ConsentsNoted],
-    ) -> Iterator[dict[str, Any]]:
+    def _events(self, users: Iterable[UserToImport], noted: Iterable[ConsentsNoted]) -> Iterator[dict[str, Any]]:
         row = partial(event, by=OPERATOR, at=self._now)
         for user_id, app_id, kind in self._added:
             roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
             yield row(kind, user_id=user_id, app_id=app_id, data={"roles": roles} if roles else {})
         for former_id, user_id in self.made.former_ids.items():
             yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # the actor is unknown
-        for user in new:
-            if (ban := Standing.of(user).ban) is not None:
+        for user in users:
+            stored = self._users_before.get(user.id)
+            before = stored or nobody_yet(user.id, user.created_at)
+            changed = [name for name in PROFILE if getattr(before, name) != getattr(user, name)]
+            if stored is not None and changed:
+                yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})
+            if stored is None and (ban := Standing.of(user).ban) is not None:  # else `change_standings` records it
                 yield row(EventType.USER_BANNED, user_id=user.id, data=ban.data)
-            if user.phone is not None:
+            if before.phone != user.phone:
                 yield row(EventType.PHONE_BOUND, user_id=user.id)
-            if user.erase_at is not None:
+            if before.erase_at != user.erase_at:
                 yield row(EventType.USER_LEAVING, user_id=user.id, data={"erase_at": user.erase_at})
-            if user.attributes:
-                yield row(EventType.ATTRIBUTES_CHANGED, user_id=user.id, data={"names": sorted(user.attributes)})
-        for before, after in changed:
-            fields = [name for name in PROFILE if getattr(before, name) != getattr(after, name)]
-            if fields:
-                yield row(EventType.PROFILE_CHANGED, user_id=after.id, data={"fields": fields})
-            if before.phone != after.phone:
-                yield row(EventType.PHONE_BOUND, user_id=after.id)
-            if names := changed_names(before.attributes or {}, after.attributes or {}):
-                yield row(EventType.ATTRIBUTES_CHANGED, user_id=after.id, data={"names": names})
+            if names := changed_names(before.attributes or {}, user.attributes or {}):
+                yield row(EventType.ATTRIBUTES_CHANGED, user_id=user.id, data={"names": names})
         for user_id, held, holding in noted:
-            for document, version in sorted((holding or {}).items()):
-                if (held or {}).get(document) != version:
-                    consent = {"document": document, "version": version}
-                    yield row(EventType.CONSENT_GIVEN, user_id=user_id, data=consent)
+            for document, version in sorted((holding or {}).items() - (held or {}).items()):
+                consent = {"document": document, "version": version}
+                yield row(EventType.CONSENT_GIVEN, user_id=user_id, data=consent)
+
+
+def _take_standing(user: UserToImport, line: Line, options: Options) -> None:
+    if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
+        user.roles = line.roles
+    if options.takes_status and line.status is UserStatus.DISABLED:
+        user.status, user.ban_reason, user.banned_until = "disabled", line.ban_reason, line.banned_until
+    elif options.takes_status and line.status is not None:
+        user.status, user.ban_reason, user.banned_until = "active", None, None
 
 
 def _hash(value: object) -> int | None:
@@ -479,13 +481,3 @@ def _hash(value: object) -> int | None:
             return hash(frozenset(value))
         case _:
             return hash(value)
-
-
-def _rows_of(
-    made: dict[IdentityKey, HeldIdentity], before: dict[IdentityKey, HeldIdentity], *, is_new: bool
-) -> list[dict[str, Any]]:
-    return [
-        {"app_id": app_id, "openid": openid, **identity._asdict()}
-        for (app_id, openid), identity in made.items()
-        if ((app_id, openid) not in before) == is_new
-    ]
