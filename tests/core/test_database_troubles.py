@@ -50,6 +50,8 @@ TROUBLES = {
     "connection": "refuses connections",
     "certificate": "its certificate is not trusted",
     "authority": "SSL_CERT_FILE",
+    "option": "`sslmode` parameter must be one of: disable, allow, prefer, require, verify-ca, verify-full",
+    "file": "the file of sslrootcert, is missing",
 }
 """The line for each problem."""
 
@@ -70,6 +72,8 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
             "connection": f"postgresql://postgres:{PASSWORD}@127.0.0.1:{free_port()}/wxauth",
             "certificate": f"postgresql://postgres:{PASSWORD}@{tls.address}{name}?sslmode=verify-full&sslrootcert={other}",
             "authority": f"postgresql://postgres:{PASSWORD}@{tls.address}{name}?sslmode=verify-full",
+            "option": f"postgresql://postgres:{PASSWORD}@{tls.address}{name}?sslmode=required",
+            "file": f"postgresql://postgres:{PASSWORD}@{tls.address}{name}?sslmode=verify-ca&sslrootcert=/nowhere",
         }[wrong]
         env = service_env(url, wechat_base_url=NOBODY, port=str(free_port())) | {"HOME": str(tmp_path)}
         migrated = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
@@ -81,7 +85,7 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
     assert len(migrated.stderr.splitlines()) == 1
     assert TROUBLES[wrong] in migrated.stderr
     assert any(TROUBLES[wrong] in line for line in checked.stdout.splitlines() if line.startswith("BAD"))
-    if wrong != "authority":
+    if wrong not in ("authority", "option"):
         place = urlsplit(url)
         assert f"{place.hostname}:{place.port or 5432}" in migrated.stderr
     logged = [json.loads(line) for line in served.output.splitlines() if "database_does_not_answer" in line]

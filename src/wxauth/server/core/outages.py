@@ -78,6 +78,7 @@ _CAUSES: Final = (
     ),
     (TimeoutError, "does not answer in time", "未在规定时间内响应"),
     (asyncpg.TargetServerAttributeNotMatched, "is a standby, or takes no writes", "是备库，或不能写入"),
+    (FileNotFoundError, "its socket, or the file of sslrootcert, is missing", "其套接字或 sslrootcert 文件不存在"),
     (BaseException, "cannot be connected to: {}", "无法连接：{}"),
 )
 """Why there is no connection, by the error, in English and Chinese. The first that fits counts."""
@@ -199,7 +200,7 @@ def reason_of(exc: BaseException) -> str:
         return cause.text
     if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
         return "sslmode=verify-ca and verify-full need an authority: name its file by sslrootcert, or by SSL_CERT_FILE"
-    is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
+    is_its_own = isinstance(cause, asyncpg.ClientConfigurationError) or getattr(cause, "sqlstate", None) is not None
     return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
 
 
