@@ -281,7 +281,7 @@ async def merge_by_operator(
             if await transaction.value(HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
                 raise MergeRefused(Text("both have an external_id, of which one would be lost"))
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
-                raise LastAdmin("the ban would follow the only administrator: lift it first")
+                raise LastAdmin(Text("the ban would follow the only administrator: lift it first"))
             merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
         merged.report()
         return merged

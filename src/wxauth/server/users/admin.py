@@ -19,7 +19,7 @@ from wxauth.errors import (
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS
-from wxauth.server.core.terminal import TextError
+from wxauth.server.core.terminal import Text, TextError
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import (
@@ -158,7 +158,7 @@ async def change_user(
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
     """
     if change.until is not None and change.until <= now:
-        raise InvalidRequest.of("until", "Must be in the future")
+        raise InvalidRequest.of("until", Text("Must be in the future"))
 
     may_end_an_administrator = change.may_end_an_administrator and not by.spares_staff
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=may_end_an_administrator)
@@ -172,7 +172,7 @@ async def change_user(
             try:
                 changes |= await patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
             except WrongAttributes as exc:
-                raise InvalidRequest.of("attributes", str(exc)) from None
+                raise InvalidRequest.of("attributes", exc.text) from None
         if change.cancels_leaving:
             changes |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
         if change.cleared and (fields := await clear_fields(transaction, remaining_id, change.cleared)):

@@ -17,6 +17,7 @@ from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
+from wxauth.server.core.terminal import Text
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan
 from wxauth.server.sessions.rows import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
@@ -209,7 +210,7 @@ async def locked_user(
                     continue
                 standings, administrators = locked
                 if administrators == {user_id}:
-                    raise LastAdmin("this is the only administrator: make another one first")
+                    raise LastAdmin(Text("this is the only administrator: make another one first"))
             else:
                 standings = await lock_standings(transaction, [user_id])
             if user_id not in standings:
