@@ -385,7 +385,10 @@ def _field(location: tuple[str | int, ...]) -> str:
 def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
     if model is not None and not error["loc"] and error["type"] in ("json_invalid", "model_type"):
         return f"{error['msg']}: send {json_form(model)} as JSON"
-    if error["type"] in ("string_pattern_mismatch", "uuid_parsing"):  # pydantic's texts contain a pattern, a character
+    # pydantic's texts contain a pattern, and a character of the value.
+    if error["type"] == "string_pattern_mismatch":
         return "String must have the form that the documentation gives"
+    if error["type"] == "uuid_parsing":
+        return "Must be a UUID"
     own = error.get("ctx", {}).get("error")
     return own.text if isinstance(own, WrongValue) else str(error["msg"]).removeprefix("Value error, ")
