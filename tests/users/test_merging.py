@@ -438,7 +438,7 @@ async def split(root: Admin, user: Body, login: Body) -> Body:
 
 
 @pytest.mark.usefixtures("simulated")
-@pytest.mark.parametrize("leaves", ["alice", "bob"])
+@pytest.mark.parametrize("leaves", ["alice", "bob", "bob, erased"])
 async def test_a_number_that_two_have_proved_goes_with_the_last_to_do_so(stage: Stage, leaves: str) -> None:
     stage = await stage.replica(phone_policy="share")
     root = await entered_root(stage)
@@ -447,11 +447,17 @@ async def test_a_number_that_two_have_proved_goes_with_the_last_to_do_so(stage: 
         stage.clock.advance(minutes=1)
         assert (await verify(stage, login, person, app_id)).status_code == 200
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
+    if leaves == "bob, erased":
+        await stage.push_about(bob, LEFT)
+        kept = await stage.rows.fetchrow("SELECT phone, phone_verified_at FROM users WHERE phone IS NOT NULL")
+        assert kept == (NUMBER, stage.clock() - timedelta(minutes=1)), "as alice has proved it"
+        return
     answer = await split(root, alice, {"alice": alice, "bob": bob}[leaves])
     of_bob, of_alice = ("new_user", "user") if leaves == "bob" else ("user", "new_user")
     assert [answer[name]["phone"] for name in (of_bob, of_alice)] == [NUMBER, None]
     verified_at = await stage.rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
     assert verified_at == stage.clock()
+    assert await stage.number("identities WHERE phone_proved_at IS NOT NULL") == 1, "that of who has the number"
 
 
 async def test_a_number_does_not_go_with_who_has_proved_another_one_last(linking: Stage) -> None:

@@ -16,6 +16,7 @@ from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked
 from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.users.consent_rows import PRESENT_CONSENTS
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 
@@ -74,7 +75,9 @@ class Crowd:
         return await root.ask("POST", f"/users/{id_of(user)}/split", json=body)
 
     async def split(self, user: Body, identity: Body, **fields: Any) -> Body:
-        return body_of(await self.ask_split(user, identity, **fields))
+        answer = body_of(await self.ask_split(user, identity, **fields))
+        assert await self.stage.number(f"users WHERE consents IS DISTINCT FROM {PRESENT_CONSENTS}") == 0
+        return answer
 
     async def read(self, user: Body) -> Body:
         return await self.root.read(f"/users/{id_of(user)}")

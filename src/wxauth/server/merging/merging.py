@@ -336,8 +336,7 @@ async def split(
 
     The new user has no roles. Bans from before a merge return to the user who had them; later bans stay with the user.
     Nickname, picture, number and consents move if they are the leaving identities'; if that is not known, neither user
-    keeps them. The sessions of these identities end. The two users are never merged automatically
-    again: see `are_split`.
+    keeps them. The sessions of these identities end. The two users are never merged automatically again (`ARE_SPLIT`).
 
     For a former id, the user that remained after its merge is split. `external_ids` are those present or former
     external ids of the user that move to the new one; None: those merged together with these identities.

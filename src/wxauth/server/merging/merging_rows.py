@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 from uuid import UUID
 
 from wxauth.server.core.database import Transaction
@@ -11,7 +11,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED
 from wxauth.server.merging.origin_rows import FIELDS, Parting, Side, record_moved
-from wxauth.server.sessions.rows import EndReason, end_sessions, keys_of
+from wxauth.server.sessions.rows import EndReason, end_sessions
 from wxauth.server.users.consent_rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.standing_rows import Ban
@@ -90,16 +90,14 @@ SELECT EXISTS (
                           AND other.id NOT IN (:newcomer_id, :holder_id)))
 """)
 """Whether a new user can be merged into the holder of a number without a risk that the account is stolen."""
-# Whether one of these two users was once split from the other. These events are never deleted.
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND (user_id = ANY ({_ONE_PART}) AND data ->> 'new_user_id' = ANY ({_OTHER_PART}::text[])
                        OR user_id = ANY ({_OTHER_PART}) AND data ->> 'new_user_id' = ANY ({_ONE_PART}::text[])))
 """)
-"""Whether one of these two users was split from the other, so that they must not be merged automatically again."""
-# Whether the user was merged because of a phone number or by an operator, so that WeChat does not know about it. These
-# events are never deleted. An import joins without such an event: then two unionids are two WeChat accounts.
+"""Whether one of these two was split from the other: no automatic merge then. Such events are never deleted."""
+# WeChat does not know of these merges. Their events are never deleted. An import has none, but joins two unionids.
 IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
@@ -108,8 +106,63 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
 """Whether the user was joined from several WeChat accounts: by a phone number, an operator, or an import."""
+
+
+class _Leaving:
+    """What leaves a locked user with some identities: the values of the statements below, each under its name there."""
+
+    def __init__(
+        self,
+        parting: Parting,
+        new_user_id: UUID,
+        *,
+        external_ids: Collection[str],
+        lost: Collection[str],
+        givers: Iterable[UUID],
+    ) -> None:
+        facts = parting.facts
+        self.user_id: Final = parting.user_id
+        self.new_user_id: Final = new_user_id
+        """Who gets what leaves; the user's own id if it is erased."""
+        self.app_ids, self.openids = zip(*parting.keys, strict=True)
+        self.unionid: Final = parting.leaving[0].unionid
+        self.created_at: Final = parting.leaving[0].created_at
+        self.former_ids: Final = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
+        """The former ids that become those of the new user."""
+        self.its_ids: Final = [new_user_id, *self.former_ids]
+        """All ids of who leaves: the origins of their unionids."""
+        self.moved: Final = parting.fields_on(Side.LEAVES)
+        """The fields that the new user gets."""
+        self.fields: Final = list(lost)
+        """The fields that the user loses."""
+        leaving = [each for each in parting.external_ids if each[0] in external_ids]
+        moving = sorted(leaving, key=lambda each: each[1] != parting.id_of_merge)
+        self.moving: Final = [name for name, _ in moving]
+        """The external ids that leave, the present one of the new user first; in parallel, their origins."""
+        self.moving_from: Final = [origin if origin in self.former_ids else None for _, origin in moving]
+        # A former id does not replace a removed one.
+        none: list[tuple[str | None, UUID | None]] = [(None, None)] if facts.external_id is None else []
+        staying = [*none, *(each for each in parting.external_ids if each not in moving)]
+        self.staying: Final = [name for name, _ in staying]
+        self.staying_from: Final = [origin for _, origin in staying]
+        sides = {giver: parting.side_of(giver) for giver in givers} | {parting.user_id: parting.side_of(None)}
+        self.leaving_givers: Final = [giver for giver, side in sides.items() if side is Side.LEAVES]
+        """The ids under which stored consents leave."""
+        self.unknown_givers: Final = [giver for giver, side in sides.items() if side is Side.UNKNOWN]
+        """The ids under which only the app shows whether they leave."""
+        self.apps_of_leaving: Final = list(parting.apps_of_leaving)
+        self.apps_of_staying: Final = list(parting.apps_of_staying)
+        self.bans: Final = parting.bans_on(Side.STAYS, Side.UNKNOWN)
+        """Those from before merges that do not leave."""
+        self.is_reason_lost: Final = facts.has_earlier_ban and facts.standing.ban not in self.bans.values()
+
+    async def run(self, transaction: Transaction, statements: Sequence[Statement[object]]) -> None:
+        """Run statements, each with the values that it names."""
+        for statement in statements:
+            await transaction.run(statement, **{name: getattr(self, name) for name in statement.names})
+
+
 _FREE_EXTERNAL_IDS: Final = Statement[Nothing]("DELETE FROM former_external_ids WHERE user_id = :user_id")
-# External ids and their origins are parallel arrays, the present one first, as are app_ids and openids below.
 _KEEP_EXTERNAL_ID: Final = Statement[Nothing]("""
 UPDATE users SET external_id = (:staying::text[])[1], external_id_from = (:staying_from::uuid[])[1] WHERE id = :user_id
 """)
@@ -180,13 +233,12 @@ _ERASE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS gone (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (gone.app_id, gone.openid)
 """)
-# Rows under a leaving id. Under an id of unknown origin, only those in the apps of the leaving identities.
-_LEAVING_PART: Final = """(user_id = ANY (:leaving::uuid[])
-        OR user_id = ANY (:unknown::uuid[]) AND app_id = ANY (:apps_of_leaving::text[]))"""
+_LEAVING_PART: Final = """(user_id = ANY (:leaving_givers::uuid[])
+        OR user_id = ANY (:unknown_givers::uuid[]) AND app_id = ANY (:apps_of_leaving::text[]))"""
 _MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")
 _DELETE_UNKNOWN_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents
- WHERE user_id = ANY (:unknown::uuid[]) AND (app_id = ANY (:apps_of_staying::text[])) IS NOT TRUE
+ WHERE user_id = ANY (:unknown_givers::uuid[]) AND (app_id = ANY (:apps_of_staying::text[])) IS NOT TRUE
 """)
 _DELETE_CONSENTS: Final = Statement[Nothing](f"DELETE FROM consents WHERE {_LEAVING_PART}")
 _NOTE_CONSENTS: Final = Statement[Nothing](
@@ -210,36 +262,32 @@ SELECT :new_user_id, :unionid, :created_at, last_login_at, unjudged_since,
        (:moving::text[])[1], (:moving_from::uuid[])[1], {", ".join(_field_part(name) for name in FIELDS)}
   FROM users WHERE id = :user_id
 """)
-
-
-# The caller has locked the user. Unique values are removed before they are set elsewhere. The proofs of a number that
-# the user loses end by a trigger, after the identities have left.
 _SPLIT: Final = (
-    _FREE_EXTERNAL_IDS,
-    _KEEP_EXTERNAL_ID,
+    _FREE_EXTERNAL_IDS,  # before each is stored again, with its user
+    _KEEP_EXTERNAL_ID,  # before `_ADD`, as the new user may get the one before
     _KEEP_FORMER_EXTERNAL_IDS,
-    _GIVE_UP_UNIONID,
-    _ADD,
+    _GIVE_UP_UNIONID,  # before `_ADD`, as the new user may get it, and while the user has those of all identities
+    _ADD,  # before all that refers to the new user; while the user has the fields, and identities their proofs
     _GIVE_FORMER_EXTERNAL_IDS,
-    _MOVE_AVATAR,
-    _SPLIT_IDENTITIES,
+    _MOVE_AVATAR,  # before `CLEAR_FIELDS`, at which a trigger deletes the user's picture
+    _SPLIT_IDENTITIES,  # before `CLEAR_FIELDS`, at which a trigger ends the proofs of the user's identities
     CLEAR_FIELDS,
     _GIVE_UP_PROOF_AND_REASON,
-    _SPLIT_UNIONIDS,
+    _SPLIT_UNIONIDS,  # after the identities, as the unionids of those that are left stay
     _TAKE_BACK,
     _MOVE_FORMER_IDS,
     _MOVE_CONSENTS,
-    _DELETE_UNKNOWN_CONSENTS,
-    _NOTE_CONSENTS,
+    _DELETE_UNKNOWN_CONSENTS,  # after those that are known to leave
+    _NOTE_CONSENTS,  # last, as it counts what each user has now
 )
-_ERASE: Final = (
+_ERASE: Final = (  # in the order of a split, for the same reasons
     _FREE_EXTERNAL_IDS,
     _KEEP_EXTERNAL_ID,
     _KEEP_FORMER_EXTERNAL_IDS,
     _GIVE_UP_UNIONID,
     _ERASE_IDENTITIES,
     CLEAR_FIELDS,
-    _GIVE_UP_PROOF_AND_REASON,
+    _GIVE_UP_PROOF_AND_REASON,  # after the identities, as only the proofs of those that are left count
     _DELETE_UNIONIDS,
     _DELETE_CONSENTS,
     _NOTE_CONSENTS,
@@ -297,8 +345,7 @@ async def merge_users(
     app_ids = await transaction.values(_MOVE_IDENTITIES, former_id=former_id, into=into)
     for statement in (_MOVE_UNIONIDS, _MOVE_FORMER_USERS, _MOVE_EXTERNAL_IDS):
         await transaction.run(statement, former_id=former_id, into=into)
-    # Before `_MERGE`, which finds the former user's consents by this row. The consents are not moved, as there may be
-    # many.
+    # Before `_MERGE`, which finds the former user's consents by this row: they are not moved, as there may be many.
     await transaction.run(_REMEMBER_FORMER_USER, former_id=former_id, into=into, now=now)
     await transaction.run(_MERGE, former_id=former_id, into=into, is_by_phone=is_by_phone)
     return app_ids
@@ -322,7 +369,8 @@ async def split_user(
     # Consents under an id that leaves move with it.
     kept = [former_id for former_id in parting.merges if former_id not in (new_user_id, *parting.leaving_ids)]
     lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
-    await _take_away(transaction, parting, _SPLIT, new_user_id, external_ids=external_ids, lost=lost, givers=kept)
+    leaving = _Leaving(parting, new_user_id, external_ids=external_ids, lost=lost, givers=kept)
+    await leaving.run(transaction, _SPLIT)
 
 
 async def erase_identities(
@@ -342,57 +390,10 @@ async def erase_identities(
     lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now, identities=parting.keys)
     gone = [name for name, origin in parting.external_ids if parting.side_of(origin) is Side.LEAVES]
-    await _take_away(transaction, parting, _ERASE, user_id, external_ids=gone, lost=lost, givers=parting.merges)
+    leaving = _Leaving(parting, user_id, external_ids=gone, lost=lost, givers=parting.merges)
+    await leaving.run(transaction, _ERASE)
     await erase_person_data(transaction, parting.leaving_ids)
-    removed = EventType.IDENTITY_REMOVED
     for left_app_id in sorted(parting.apps_of_leaving):
-        await record_event(transaction, removed, by=by, at=now, user_id=user_id, app_id=left_app_id)
+        await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=left_app_id)
     await record_moved(transaction, user_id, parting.facts, by=by, now=now)
     return True
-
-
-async def _take_away(
-    transaction: Transaction,
-    parting: Parting,
-    statements: Sequence[Statement[object]],
-    new_user_id: UUID,
-    *,
-    external_ids: Collection[str],
-    lost: Collection[str],
-    givers: Iterable[UUID],
-) -> None:
-    """Run statements about what leaves a user. They take what they name.
-
-    The user loses these external ids, and the fields in `lost`. `givers` are the former ids whose consents may leave.
-    """
-    former_ids = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
-    moving = [each for each in parting.external_ids if each[0] in external_ids]
-    moving.sort(key=lambda each: each[1] != parting.id_of_merge)
-    # A former id does not replace a removed one.
-    none: list[tuple[str | None, UUID | None]] = [(None, None)] if parting.facts.external_id is None else []
-    staying = [*none, *(each for each in parting.external_ids if each not in moving)]
-    sides = {giver: parting.side_of(giver) for giver in givers} | {parting.user_id: parting.side_of(None)}
-    bans = parting.bans_on(Side.STAYS, Side.UNKNOWN)
-    values: dict[str, Any] = {
-        "user_id": parting.user_id,
-        "new_user_id": new_user_id,
-        **keys_of(parting.keys),
-        "unionid": parting.leaving[0].unionid,
-        "created_at": parting.leaving[0].created_at,
-        "former_ids": former_ids,
-        "its_ids": [new_user_id, *former_ids],
-        "moved": parting.fields_on(Side.LEAVES),
-        "fields": list(lost),
-        "moving": [name for name, _ in moving],
-        "moving_from": [origin if origin in former_ids else None for _, origin in moving],
-        "staying": [name for name, _ in staying],
-        "staying_from": [origin for _, origin in staying],
-        "leaving": [giver for giver, side in sides.items() if side is Side.LEAVES],
-        "unknown": [giver for giver, side in sides.items() if side is Side.UNKNOWN],
-        "apps_of_leaving": list(parting.apps_of_leaving),
-        "apps_of_staying": list(parting.apps_of_staying),
-        "bans": bans,
-        "is_reason_lost": parting.facts.has_earlier_ban and parting.facts.standing.ban not in bans.values(),
-    }
-    for statement in statements:
-        await transaction.run(statement, **{name: values[name] for name in statement.names})
