@@ -24,7 +24,7 @@ def serve() -> None:
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the service; 8000, or WXAUTH_PORT.")
-@click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, show_default=True)
+@click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, help="Port of the simulated WeChat; 8001.")
 @click.option("--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; 8004, or a free one.")
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
 @click.option("--shop", "shop_url", metavar="URL", help="A back end of yours that sells, in place of the example's.")

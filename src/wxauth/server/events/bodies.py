@@ -66,8 +66,8 @@ class ReplayRequest(BaseModel):
 
     model_config = body_like({"since": "2026-11-20T08:00:00Z"})
 
-    event_id: UUID | None = None
-    since: Time | None = None
+    event_id: UUID | None = Field(default=None, description="This one event.")
+    since: Time | None = Field(default=None, description="All events of that time and later.")
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -79,7 +79,7 @@ class ReplayRequest(BaseModel):
 class DeliveriesQuery(PageQuery):
     """Which deliveries to list."""
 
-    state: Annotated[DeliveryState | None, OrEmpty] = None
+    state: Annotated[DeliveryState | None, OrEmpty] = Field(default=None, description="Deliveries in this state.")
 
 
 class TrialAnswer(TypedDict):

@@ -30,8 +30,8 @@ class UsersQuery(PageQuery):
         description="A complete openid, unionid, external id or user id, or a phone number as people write it; "
         "or part of a nickname. What has the form of a number, openid, unionid or user id is only looked up whole.",
     )
-    status: Annotated[UserStatus | None, OrEmpty] = None
-    role: Annotated[Role | None, OrEmpty] = None
+    status: Annotated[UserStatus | None, OrEmpty] = Field(default=None, description="Users with this status.")
+    role: Annotated[Role | None, OrEmpty] = Field(default=None, description="Users with this role.")
     app_id: StoredText | None = Field(default=None, description="Users with an identity in this app.")
 
 

@@ -230,7 +230,7 @@ class Parameters(BaseModel):
 class PageQuery(Parameters):
     """The page of a list to answer."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = PAGE_SIZE
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="At most so many."), OrEmpty] = PAGE_SIZE
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
         default=None, description="The `next_cursor` of the previous page."
     )
