@@ -203,7 +203,7 @@ class Batch:
         given = self._given(number, line)
         former = before or nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
         user = self._updated(former, line, self._options_of_new if before is None else self._options)
-        if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
+        if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(former, user)]:
             raise LineRefused(faults)
 
         self.made.first_lines.setdefault(user.id, number)
@@ -323,12 +323,12 @@ class Batch:
         """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
         before = self.made.given.get((line.app_id, line.openid), {})
         given = {name: (number, hashed) for name in _GIVEN_ONCE if (hashed := _hash(getattr(line, name))) is not None}
-        wrong = [name for name in given.keys() & before.keys() if given[name][1] != before[name][1]]
+        wrong = [name for name in given if name in before and given[name][1] != before[name][1]]
         if self._options.takes_attributes and "attributes" in wrong:  # one patch after the other
             wrong.remove("attributes")
         if wrong:
-            found = [Fault(name, GIVEN_BEFORE) for name in _GIVEN_ONCE if name in wrong]
-            raise LineRefused(found, sorted({before[name][0] for name in wrong}))
+            lines = sorted({before[name][0] for name in wrong})
+            raise LineRefused([Fault(name, GIVEN_BEFORE) for name in wrong], lines)
         return given | before
 
     def _is_in_app(self, user_id: UUID, app_id: str) -> bool:
@@ -369,18 +369,14 @@ class Batch:
             yield FORMER_ID_OF_A_USER
         if any(self._former_ids.get(former_id, user.id) != user.id for former_id in line.former_ids):
             yield FORMER_ID_TAKEN
-        if not self._options.restore and not self._found.erased_ids.isdisjoint(
-            former_id for former_id in line.former_ids if former_id not in self._former_ids
-        ):
+        if not self._options.restore and self._found.erased_ids & (set(line.former_ids) - self._former_ids.keys()):
             yield FORMER_ID_ERASED
         if line.former_external_ids and user.external_id is None and line.user_id is None:  # an export knows
             yield NO_EXTERNAL_ID
         if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
             yield FORMER_EXTERNAL_ID_TAKEN
 
-    def _fault_of_standing(self, before: UserToImport | None, after: UserToImport) -> Iterator[Fault]:
-        if before is None:
-            return
+    def _fault_of_standing(self, before: UserToImport, after: UserToImport) -> Iterator[Fault]:
         former, standing = Standing.of(before), Standing.of(after)
         if not self._options.allow_admin and former.is_banned and standing.is_staff and not standing.is_banned:
             yield UNBANNED_ADMIN
@@ -392,18 +388,15 @@ class Batch:
 
     def _take_names(self, line: Line, user: UserToImport) -> bool:
         """Keep the unionid, external ids and former ids that find the user, and return whether one of them is new."""
-        is_new = False
         names: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._unionids),
             ([line.external_id, *line.former_external_ids], self._external_ids),
             (line.former_ids, self._former_ids),
         )
-        for given, known in names:
-            for name in given:
-                if name and name not in known:
-                    known[name] = user.id
-                    is_new = True
-        return is_new
+        new = [(known, name) for given, known in names for name in given if name and name not in known]
+        for known, name in new:
+            known[name] = user.id
+        return bool(new)
 
     def _take_identity(self, line: Line, user: UserToImport) -> bool:
         key = line.app_id, line.openid

@@ -88,12 +88,11 @@ class MadeOnDisk:
     """What the lines have made so far. A batch gets the part that its lines may concern."""
 
     def __init__(self) -> None:
+        name = ""
         try:
             gettempdir()
         except FileNotFoundError:
             name = ":memory:"
-        else:
-            name = ""
         self._file = sqlite3.connect(name, isolation_level=None)
         self._file.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._file.execute("PRAGMA journal_mode = OFF")
@@ -205,7 +204,7 @@ async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
 ) -> list[LineOutcome | LineRefused]:
     """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
-    wanted = _wanted(line for _, line in lines)
+    wanted = _wanted([line for _, line in lines])
     conflict: BaseException | None = None
     with_administrators = False
     for _ in range(_ATTEMPTS):
@@ -271,8 +270,7 @@ def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused
         return exc
 
 
-def _wanted(lines: Iterable[Line]) -> Wanted:
-    lines = list(lines)
+def _wanted(lines: Sequence[Line]) -> Wanted:
     ids = {line.user_id for line in lines if line.user_id is not None}
     return Wanted(
         identities=list({(line.app_id, line.openid) for line in lines}),

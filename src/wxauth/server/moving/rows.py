@@ -278,10 +278,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
     consents = await rows(_CONSENTS, user_ids=user_ids)
     apps = await rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
     return Found(
-        identities={
-            (app_id, openid): HeldIdentity(user_id, unionid, created_at)
-            for app_id, openid, user_id, unionid, created_at in identities
-        },
+        identities={row[:2]: HeldIdentity(*row[2:]) for row in identities},
         unionids=dict(unionids),
         openids={(app_id, unionid): openid for app_id, unionid, openid in openids},
         external_ids=dict(external_ids),
