@@ -32,7 +32,6 @@ WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_OPEN_URL: Final = "https://open.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
-_NO_FILE: Final = "{name}: must be a readable file of UTF-8 text"
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
 
@@ -392,9 +391,8 @@ def load_settings(
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
     except OSError as exc:
-        raise InvalidSettings(
-            [Text("{file}: cannot be read: {reason}", file=env_file, reason=os_reason(exc))]
-        ) from None
+        problem = Text("{file}: cannot be read: {reason}", file=env_file, reason=os_reason(exc))
+        raise InvalidSettings([problem]) from None
     except UnicodeDecodeError:
         raise InvalidSettings([Text("{name}: must be UTF-8 text", name=env_file)]) from None
 
@@ -413,8 +411,7 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
     Of what was typed, only names of settings are shown: a secret may be where a name should be.
     """
     lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
-    if env_file:
-        lines += read_env_file(env_file)[1]
+    lines += read_env_file(env_file)[1] if env_file else []
     return [fault for line in lines if (fault := _fault_of(line))]
 
 
@@ -430,25 +427,35 @@ def _fault_of(line: EnvLine) -> Title | None:
     typed = _WORD.match(name.removeprefix(PREFIX))
     close = difflib.get_close_matches(typed[0] if typed else "", _NAMES, n=1)
     found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
-    if found and re.fullmatch("[A-Za-z]", found["rest"]):
-        found = None  # a misspelt name, such as a plural; more letters may be a value typed without its `=`
-    if found and (not _WORD.match(found["rest"]) or close in ([], [found["setting"].upper()])):
-        setting, sign = f"{PREFIX}{found['setting'].upper()}", found["sign"]
-        text = "{name}: must be followed by '=' ({place})"
-        if sign:
-            text = "{name}: must be followed by '=', not by '{sign}' ({place})"
-        if found["before"]:
-            text = "{name}: must be the first word of its line ({place})"
-        elif found["rest"].startswith("="):
-            text = "{name}: must have its quotes closed, and nothing after them ({place})"
-        return Text(text, name=setting, sign=sign, place=place)
+    return (found and _fault_of_setting(found, close, place)) or _fault_of_name(line, close, place)
+
+
+def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Title | None:
+    """What is wrong where no setting is named; None if the name is not ours. `close` is what may be meant."""
     if line.name is None:
         return Text("{name}: {rule}", name=place, rule=Text("must be NAME=value"))
-    if not name.startswith(PREFIX):
+    if not line.name.upper().startswith(PREFIX):
         return None
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
     text = "{name}: no such setting, did you mean {meant}?" if close else "{name}: no such setting"
     return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{close[0]}" if close else "")
+
+
+def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Title | None:
+    """What is wrong around the name of a setting; None if it is the beginning of another name, or `close` is meant."""
+    setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
+    # A letter more is a misspelt name, such as a plural; more of them may be a value typed without its `=`.
+    if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
+        return None
+    if found["before"]:
+        text = "{name}: must be the first word of its line ({place})"
+    elif rest.startswith("="):
+        text = "{name}: must have its quotes closed, and nothing after them ({place})"
+    elif sign:
+        text = "{name}: must be followed by '=', not by '{sign}' ({place})"
+    else:
+        text = "{name}: must be followed by '=' ({place})"
+    return Text(text, name=f"{PREFIX}{setting}", sign=sign, place=place)
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
@@ -463,7 +470,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
         try:
             texts[name] = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
-            raise InvalidSettings([Text(_NO_FILE, name=name)]) from None
+            raise InvalidSettings([Text("{name}: must be a readable file of UTF-8 text", name=name)]) from None
     return texts
 
 
