@@ -35,7 +35,7 @@ from wxauth.server.core.terminal import WrongValue, say, shown, terminal_languag
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
 from wxauth.server.moving.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
-from wxauth.server.moving.lines import Fault, Line
+from wxauth.server.moving.lines import Line
 
 _COUNTS: Final = "lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}"
 _JOINED: Final = (
@@ -96,11 +96,8 @@ def _opened(path: str) -> IO[bytes]:
 
 
 def _switches(command: Command) -> Command:
-    for each in reversed(fields(Options)):
-        if each.metadata:
-            command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(
-                command
-            )
+    for each in reversed([each for each in fields(Options) if each.metadata]):
+        command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(command)
     return command
 
 
@@ -146,60 +143,6 @@ def import_command(
     locale is. Exit status 1 if a line was refused.
     """
     options = Options(**switches)
-    is_watched = sys.stderr.isatty()
-    clear = "\r\x1b[K" if is_watched else ""
-    cost: Counter[str] = Counter()
-    done = Counts()
-    shown = _Progress(file)
-    header = b""
-
-    def fault_text(fault: Fault) -> str:
-        return say("{name}: {rule}", name=fault.field, rule=fault.wanted)
-
-    def reject(raw: bytes) -> None:
-        if rejected and (header or not is_csv):
-            try:
-                rejected.write(raw if rejected.tell() else header + raw)
-                rejected.flush()
-            except OSError as exc:
-                raise Failed(why_not(rejected_path, exc)) from None
-
-    def refuse(refusal: ImportRefusal) -> None:
-        if not refusal.is_of_fields:
-            reject(refusal.raw)
-        texts = [fault_text(fault) for fault in refusal.faults]
-        faults = ("；" if terminal_language() == "zh" else "; ").join(texts)
-        if refusal.others:
-            faults = say("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
-        if refusal.is_of_fields:
-            texts = [say("skipped: {faults}", faults=text) for text in texts]
-            faults = say("skipped: {faults}", faults=faults)
-        cost.update(texts)
-        click.echo(clear + say("line {number}: {faults}", number=refusal.number, faults=faults), err=True)
-
-    def progress(counts: Counts) -> None:
-        nonlocal done
-        done = counts
-        if is_watched:
-            click.echo(clear + shown.after(counts.lines), err=True, nl=False)
-
-    def waiting(exc: StorageUnavailable, seconds: float) -> None:
-        text = "{trouble}; trying again in {seconds:.0f} s"
-        click.echo(clear + say(text, trouble=trouble_of(exc), seconds=seconds), err=True)
-
-    async def run(services: Services) -> Counts:
-        if app_id:
-            services[Apps].entry(app_id)
-        progress(done)
-        try:
-            return await import_users(services, lines, options, refuse=refuse, progress=progress, waiting=waiting)
-        except StorageUnavailable:
-            given_up = "{n:,} lines are done: run the same command again, imported lines do not change"
-            click.echo(clear + say(given_up, n=done.lines), err=True)
-            raise
-        except sqlite3.OperationalError as exc:
-            raise Failed("the temporary folder (TMPDIR) has no room: {error}", error=exc) from None
-
     name = str(file.name).lower()
     is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
     is_csv = is_csv or is_tsv or name.endswith(".csv")
@@ -208,44 +151,25 @@ def import_command(
     form = Form(delimiter=delimiter, encoding=encoding, app_id=app_id or None, fields=fields, values=values)
     if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
         raise WrongCall("--map attributes.NAME is for CSV")
-    rejected = click.get_current_context().with_resource(_created(rejected_path)) if rejected_path else None
-    try:
-        lines = (CsvLines if is_csv else JsonLines)(file, form, spill=reject)
-    except WrongFile as exc:
-        seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-        found = say("; it is: {seen}", seen=seen) if seen else ""
-        text = fault_text(exc.fault)
-        if exc.fault.field == "line":
-            text = say("line {number}: {faults}", number=1, faults=text)
-        raise Failed(text + found) from None
-    if isinstance(lines, CsvLines):
-        header = lines.header.raw
-    counts = with_services(run)
-    click.echo(clear, err=True, nl=False)
-    if counts.joined:
-        click.echo(say(_JOINED, n=counts.joined), err=True)
-    for text, n in cost.most_common():
-        click.echo(say("{n:,} line: {faults}" if n == 1 else "{n:,} lines: {faults}", n=n, faults=text), err=True)
-    if lines.unknown:
-        click.echo(say("columns ignored: {names}", names=", ".join(map(printable, lines.unknown))), err=True)
-    if counts.odd_openids:
-        click.echo(say(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID), err=True)
-    numbers = asdict(counts)
-    incomplete = say(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
-    blank = say(", blank: {n}", n=counts.blank) if counts.blank else ""
-    show(numbers, say(_COUNTS, **numbers) + incomplete + blank)
-    if counts.refused:
-        click.echo(say(_MEND, file=rejected_path) if rejected_path else say(_RUN_AGAIN), err=True)
-    if options.dry_run:
-        click.echo(say("nothing was stored: run it without --dry-run"), err=True)
+    report = _Report(file, rejected_path, header=None if is_csv else b"")
+    lines = _lines_of(file, form, report, is_csv=is_csv)
+    counts = with_services(lambda services: _import(services, lines, options, report, app_id))
+    report.finish(counts, lines.unknown, is_dry_run=options.dry_run)
     if counts.refused:
         sys.exit(1)
 
 
-class _Progress:
-    """What an import shows on a terminal: lines, their pace, and what is left if the size of the file is known."""
+class _Report:
+    """What an import prints, and its file of refused lines."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], rejected_path: Path | None, *, header: bytes | None) -> None:
+        self.header = header
+        """The header of the refused lines; None until it is known, and they are not written."""
+        self._path = rejected_path
+        self._rejected = click.get_current_context().with_resource(_created(rejected_path)) if rejected_path else None
+        self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        self._faults: Counter[str] = Counter()
+        self.done = Counts()
         self._file = file
         self._began = monotonic()
         self._size = 0
@@ -253,15 +177,99 @@ class _Progress:
             status = os.fstat(file.fileno())
             self._size = status.st_size * stat.S_ISREG(status.st_mode)
 
-    def after(self, lines: int) -> str:
-        """The progress shown after this number of lines."""
-        seconds = monotonic() - self._began
+    def reject(self, raw: bytes) -> None:
+        if self._rejected is not None and self.header is not None:
+            try:
+                self._rejected.write(raw if self._rejected.tell() else self.header + raw)
+                self._rejected.flush()
+            except OSError as exc:
+                raise Failed(why_not(self._path, exc)) from None
+
+    def refuse(self, refusal: ImportRefusal) -> None:
+        texts = [say("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
+        faults = ("；" if terminal_language() == "zh" else "; ").join(texts)
+        if refusal.others:
+            faults = say("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
+        if refusal.is_of_fields:
+            texts = [say("skipped: {faults}", faults=text) for text in texts]
+            faults = say("skipped: {faults}", faults=faults)
+        else:
+            self.reject(refusal.raw)
+        self._faults.update(texts)
+        self.print(say("line {number}: {faults}", number=refusal.number, faults=faults))
+
+    def progress(self, counts: Counts) -> None:
+        self.done = counts
+        if self._clear:
+            click.echo(self._clear + self._pace(), err=True, nl=False)
+
+    def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
+        self.print(say("{trouble}; trying again in {seconds:.0f} s", trouble=trouble_of(exc), seconds=seconds))
+
+    def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
+        click.echo(self._clear, err=True, nl=False)
+        self._clear = ""
+        if counts.joined:
+            self.print(say(_JOINED, n=counts.joined))
+        for text, n in self._faults.most_common():
+            self.print(say("{n:,} line: {faults}" if n == 1 else "{n:,} lines: {faults}", n=n, faults=text))
+        if unknown:
+            self.print(say("columns ignored: {names}", names=", ".join(map(printable, unknown))))
+        if counts.odd_openids:
+            self.print(say(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID))
+        numbers = asdict(counts)
+        incomplete = say(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
+        blank = say(", blank: {n}", n=counts.blank) if counts.blank else ""
+        show(numbers, say(_COUNTS, **numbers) + incomplete + blank)
+        if counts.refused:
+            self.print(say(_MEND, file=self._path) if self._path else say(_RUN_AGAIN))
+        if is_dry_run:
+            self.print(say("nothing was stored: run it without --dry-run"))
+
+    def print(self, text: str) -> None:
+        click.echo(self._clear + text, err=True)
+
+    def _pace(self) -> str:
+        lines, seconds = self.done.lines, monotonic() - self._began
         shown = say("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1))
         if not self._size or not lines:
             return shown
         share = min(self._file.tell() / self._size, 1)
         minutes = seconds * (1 / max(share, 0.0001) - 1) / 60
         return shown + say(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes)
+
+
+def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> CsvLines | JsonLines:
+    try:
+        lines = (CsvLines if is_csv else JsonLines)(file, form, spill=report.reject)
+    except WrongFile as exc:
+        seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
+        found = say("; it is: {seen}", seen=seen) if seen else ""
+        text = say("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
+        if exc.fault.field == "line":
+            text = say("line {number}: {faults}", number=1, faults=text)
+        raise Failed(text + found) from None
+    if isinstance(lines, CsvLines):
+        report.header = lines.header.raw
+    return lines
+
+
+async def _import(
+    services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
+) -> Counts:
+    if app_id:
+        services[Apps].entry(app_id)
+    report.progress(Counts())
+    try:
+        return await import_users(
+            services, lines, options, refuse=report.refuse, progress=report.progress, waiting=report.waiting
+        )
+    except StorageUnavailable:
+        given_up = "{n:,} lines are done: run the same command again, imported lines do not change"
+        report.print(say(given_up, n=report.done.lines))
+        raise
+    except sqlite3.OperationalError as exc:
+        raise Failed("the temporary folder (TMPDIR) has no room: {error}", error=exc) from None
 
 
 @click.command()
