@@ -38,9 +38,7 @@ class App:
                 await end(b"ok")
             case "/large":
                 await start(content_length=str(LARGE))
-                for _ in range(LARGE // 2**20):
-                    await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
-                await end(b"")
+                await end(bytes(LARGE))
             case "/unmeasured":
                 await start()
                 await send({"type": "http.response.body", "body": b"in ", "more_body": True})
@@ -57,12 +55,10 @@ class App:
                 await start(content_length="9")
                 await send({"type": "http.response.body", "body": b"in ", "more_body": True})
             case path:
-                body = b""
-                while True:
+                body, has_more = b"", True
+                while has_more:
                     message = await receive()
-                    body += message["body"]
-                    if not message["more_body"]:
-                        break
+                    body, has_more = body + message["body"], message["more_body"]
                 text = path.encode() + b" " + body
                 await start(content_length=str(len(text)))
                 await end(text)

@@ -53,12 +53,15 @@ LINGER_SECONDS: Final = 2.0
 answer."""
 
 MAX_UNREAD: Final = 64 * 1024
-"""Bytes of a body that the app has not received yet. Beyond that, reading from the client pauses."""
+"""Bytes of a body that the app has not received yet. Beyond that, reading from the client pauses. Nor is more of an
+answer written at once: the transport keeps a copy of what the client does not read."""
 _MAPPED: Final = "::ffff:"
 _BLANK_LINE: Final = b"\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _VERSIONS: Final = ("1.1", "1.0")
 """httptools also parses 0.9, whose requests and answers have no header fields, and 2.0."""
+_CLIENTS_FAULTS: Final = (httptools.HttpParserError, UnicodeError, InvalidRequest)
+"""What our parsing may raise. An invalid request target raises one of the first two."""
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -93,10 +96,8 @@ class Patience:
 class ServerConnections(ServerState):
     """The connections and tasks of the whole server."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_leaving = False
-        """Whether each connection is to be closed after its next answer."""
+    is_leaving = False
+    """Whether each connection is to be closed after its next answer."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -169,6 +170,10 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Write a part of the answer."""
+        body = message.get("body", b"")
+        while len(body) > MAX_UNREAD:
+            await self.send({**message, "body": body[:MAX_UNREAD], "more_body": True})
+            body = memoryview(body)[MAX_UNREAD:]
         if self._connection.is_full:
             await self._connection.drain()
         if self._is_gone:
@@ -180,7 +185,7 @@ class Exchange:
         elif not self.is_answered:
             if message["type"] != "http.response.body":
                 raise RuntimeError(f"{message['type']} within an answer")
-            self._write_body(message.get("body", b""), is_last=not message.get("more_body", False))
+            self._write_body(body, is_last=not message.get("more_body", False))
         else:
             raise RuntimeError(f"{message['type']} after the answer")
 
@@ -550,7 +555,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._ignore_upgrade()  # inside the outer try, because the framing is parsed there, and may be invalid
         except httptools.HttpParserError as exc:
             cause = exc.__context__
-            if isinstance(exc, httptools.HttpParserCallbackError) and not _is_clients_fault(cause):
+            if isinstance(exc, httptools.HttpParserCallbackError) and not isinstance(cause, _CLIENTS_FAULTS):
                 log.error("request_not_parsed", exc_info=cause)
             refusal = InvalidRequest("invalid http request received", status=400)
             # Without its traceback, which refers to us: this cycle would have to wait for the garbage collector.
@@ -657,8 +662,3 @@ def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
 
 def _too_long_a_head() -> InvalidRequest:
     return InvalidRequest(f"the head of a request, cookies included, may have {MAX_HEAD} bytes", status=431)
-
-
-def _is_clients_fault(exc: BaseException | None) -> bool:
-    # An invalid request target raises one of the first two.
-    return isinstance(exc, httptools.HttpParserError | UnicodeError | InvalidRequest)
