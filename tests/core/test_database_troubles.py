@@ -51,7 +51,7 @@ TROUBLES = {
     "certificate": "its certificate is not trusted",
     "authority": "SSL_CERT_FILE",
     "option": "`sslmode` parameter must be one of: disable, allow, prefer, require, verify-ca, verify-full",
-    "file": "the file of sslrootcert, is missing",
+    "file": "has no socket, or no file of sslrootcert: No such file",
 }
 """The line for each problem."""
 

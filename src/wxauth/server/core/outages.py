@@ -78,7 +78,7 @@ _CAUSES: Final = (
     ),
     (TimeoutError, "does not answer in time", "未在规定时间内响应"),
     (asyncpg.TargetServerAttributeNotMatched, "is a standby, or takes no writes", "是备库，或不能写入"),
-    (FileNotFoundError, "its socket, or the file of sslrootcert, is missing", "其套接字或 sslrootcert 文件不存在"),
+    (FileNotFoundError, "has no socket, or no file of sslrootcert: {}", "缺少套接字或 sslrootcert 文件：{}"),
     (BaseException, "cannot be connected to: {}", "无法连接：{}"),
 )
 """Why there is no connection, by the error, in English and Chinese. The first that fits counts."""
