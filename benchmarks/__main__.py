@@ -15,7 +15,7 @@ import click
 from benchmarks import peers
 from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
 from benchmarks.faults import main as break_things
-from benchmarks.processes import stand_in
+from benchmarks.processes import postmaster_of, stand_in
 from benchmarks.report import as_document, as_line, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
 from benchmarks.steady import main as steady
@@ -106,7 +106,7 @@ def run(
             stack.enter_context(started(name, database_url=postgres.url(name), wechat_url=wechat_url, folder=folder))
             for name in names
         ]
-        postgres_pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        postgres_pid = postmaster_of(folder / "postgres")
         surroundings = Surroundings(wechat_port, postgres_pid)
         for contender in contenders:
             say(f"{contender.name}: {PEOPLE} people log in for the first time")

@@ -21,7 +21,7 @@ import asyncpg
 import click
 
 from benchmarks.contenders import Contender, started
-from benchmarks.processes import memory_of_tree, stand_in
+from benchmarks.processes import memory_of_tree, postmaster_of, stand_in
 from benchmarks.rounds import NotDone, Situation, Surroundings, measure
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
@@ -434,7 +434,7 @@ def _watch_memory(folder: Path) -> bool:
         contender = stack.enter_context(
             started("wxauth", database_url=postgres.url(), wechat_url=wechat_url, folder=folder)
         )
-        postgres_pid = int((folder / "small" / "postmaster.pid").read_text().split()[0])
+        postgres_pid = postmaster_of(folder / "small")
         surroundings = Surroundings(wechat_port, postgres_pid)
         early = _memory_after(EARLY, contender, surroundings)
         late = _memory_after(LATE - EARLY, contender, surroundings)

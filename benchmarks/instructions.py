@@ -12,13 +12,11 @@ import click
 
 from benchmarks.__main__ import make_databases
 from benchmarks.contenders import Contender, started
-from benchmarks.processes import stand_in
+from benchmarks.processes import postmaster_of, stand_in
 from benchmarks.rounds import Situation, Surroundings, measure
-from wxauth.server.core.logs import configure_logging
+from benchmarks.services.without_wechat import serve
 from wxauth.server.core.settings import Settings, load_settings
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.service.build import build_services
-from wxauth.server.service.server import check_stored_state, listen, make_server
 
 CONNECTIONS = 4
 """Few, because each person's login before a load of another kind is counted with it."""
@@ -56,7 +54,7 @@ def main(requests: int, rounds: int) -> None:
                 served_by=(*served_by, "-m", "benchmarks.instructions", "--serve"),
             )
         )
-        surroundings = Surroundings(port, int((folder / "postgres/postmaster.pid").read_text().split()[0]))
+        surroundings = Surroundings(port, postmaster_of(folder / "postgres"))
         click.echo("| request | thousands of instructions, by round |\n|---|--:|")
         for situation in SITUATIONS:
             counts = []
@@ -70,7 +68,7 @@ def main(requests: int, rounds: int) -> None:
 
 def _counted_since(contender: Contender, folder: Path) -> int:
     """The instructions since it was last called."""
-    known = set(folder.glob("counts*"))
+    known = set(folder.glob("counts.*"))
     subprocess.run(["callgrind_control", "--dump", str(contender.pid)], check=True, capture_output=True)
     (dump,) = set(folder.glob("counts.*")) - known
     found = re.search(r"^totals: (\d+)$", dump.read_text(), re.MULTILINE)
@@ -78,12 +76,5 @@ def _counted_since(contender: Contender, folder: Path) -> int:
     return int(found[1])
 
 
-def _serve(settings: Settings) -> None:
-    """As `wxauth serve` does in a worker, in this process."""
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
-    asyncio.run(check_stored_state(settings))
-    make_server(build_services(settings)).run([listen(settings.host, settings.port)])
-
-
 if __name__ == "__main__":
-    _serve(load_settings(Settings)) if sys.argv[1:] == ["--serve"] else main()
+    serve(load_settings(Settings)) if sys.argv[1:] == ["--serve"] else main()

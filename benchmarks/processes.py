@@ -87,6 +87,11 @@ def stand_in(folder: Path) -> Iterator[int]:
         yield port
 
 
+def postmaster_of(data: Path) -> int:
+    """The process id of the PostgreSQL that runs in this folder."""
+    return int((data / "postmaster.pid").read_text().split()[0])
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

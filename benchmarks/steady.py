@@ -21,7 +21,7 @@ import click
 
 from benchmarks.arrivals import CALLBACK, HOLDERS, SITE, Plan, Result, Steady
 from benchmarks.contenders import Contender, started
-from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree, stand_in
+from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree, postmaster_of, stand_in
 from benchmarks.report import as_line
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
@@ -101,7 +101,7 @@ def run(kinds: list[Steady], *, seconds: float) -> list[Row]:
             )
         )
         secret = _add_site(contender, folder)
-        postgres_pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        postgres_pid = postmaster_of(folder / "postgres")
         _put(contender, Plan("first", contender.port, 32, 0, HOLDERS, 0, 0, secret), postgres_pid)
         rows = []
         for kind in kinds:

@@ -27,7 +27,7 @@ import click
 from aiohttp import web
 
 from benchmarks.faults import DETECTION, Replicated, private_folder
-from benchmarks.processes import cpu_of_tree, environment, free_port
+from benchmarks.processes import cpu_of_tree, environment, free_port, postmaster_of
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
@@ -346,7 +346,7 @@ def main(context: click.Context) -> None:
         tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-") as folder,
         EmbeddedPostgres(Path(folder) / "postgres", lasting=False) as postgres,
     ):
-        pid = int((Path(folder) / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        pid = postmaster_of(Path(folder) / "postgres")
         asyncio.run(measure(postgres.url(), pid))
 
 
