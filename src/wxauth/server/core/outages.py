@@ -191,7 +191,7 @@ def is_refusal(exc: BaseException) -> bool:
 def reason_of(exc: BaseException) -> str:
     """Why there is no connection, or else the database's own message, or else the type of the error.
 
-    It contains nothing of the URL but host and port.
+    It contains nothing of the URL but host, port and what an option must not be.
     """
     cause: BaseException = exc
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
