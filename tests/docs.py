@@ -51,6 +51,7 @@ def openapi() -> dict[str, Any]:
     return create_api().openapi()
 
 
+@cache
 def access() -> dict[str, tuple[str, list[str]]]:
     """Of each operation of `tests/web/operations.txt`: its id, and who may use it.
 

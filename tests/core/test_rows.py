@@ -20,7 +20,7 @@ from typing_extensions import get_type_hints, is_typeddict
 import wxauth
 from tests.world import Rows
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import UserFields
+from wxauth.server.core.users import USER, UserFields
 from wxauth.server.users.bodies import ProfileAndStanding
 from wxauth.server.users.models import User
 
@@ -171,6 +171,14 @@ def fits(column: asyncpg.Attribute, expected: Any) -> bool:
 
 def one_of(expected: Any) -> Sequence[Any]:
     return get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
+
+
+def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff_alone_need() -> None:
+    columns = [column.name for column in User.__table__.columns]  # type: ignore[attr-defined]  # SQLModel adds the table
+    of_logins_and_staff = ("unjudged_since", "ban_reason", "banned_until", "earlier_bans", "identity_lost_at")
+    columns = [name for name in columns if name not in of_logins_and_staff and not name.endswith("_from")]
+    assert list(UserFields.model_fields) == columns
+    assert ", ".join(f"users.{name}" for name in columns) == USER
 
 
 # The columns of users that `_MERGE` or `_ADD` leaves alone, and why nothing is lost.

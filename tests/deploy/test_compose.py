@@ -28,7 +28,7 @@ from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
 from tests.processes import PATIENCE, Running, free_port, run, serving, until
-from tests.programs import needs, needs_node, output_of, postgres_program
+from tests.programs import ROOT, needs, needs_node, output_of, postgres_program
 from tests.sweeps import swept
 from tests.world import add_client, bearer
 from wxauth.server.core.services import Services
@@ -38,7 +38,6 @@ from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 ANSWERS = {

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import dev_with_sibling, environment
-from tests.programs import needs, needs_node, output_of, run_node_tests
+from tests.programs import ROOT, needs, needs_node, output_of, run_node_tests
 
-ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/uni-app"
 NATIVE = ROOT / "examples/miniprogram"
 CLIENT = ROOT / "clients/miniprogram"

@@ -20,9 +20,8 @@ from websockets.utils import accept_key
 
 from tests.listening import Listening
 from tests.processes import Running, free_port, is_served, until
-from tests.programs import needs
+from tests.programs import ROOT, needs
 
-ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = ROOT / "deploy/proxies"
 SILENCE = 0.5
 """Seconds that end a connection to a service that switches."""

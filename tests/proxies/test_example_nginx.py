@@ -11,12 +11,11 @@ import pytest
 
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_served, until
-from tests.programs import needs, run_node_tests
+from tests.programs import ROOT, needs, run_node_tests
 from tests.world import bearer
 
 pytestmark = [pytest.mark.proxy, pytest.mark.process]
 
-ROOT = Path(__file__).parents[2]
 DRAFTS = "/members/editors/drafts.html"
 
 

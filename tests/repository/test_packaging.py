@@ -18,10 +18,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import wxauth
-from tests.programs import demand_mark, lacks, output_of
+from tests.programs import ROOT, demand_mark, lacks, output_of
 from tests.repository.project import PROJECT, in_a_clone, pins
 
-ROOT = Path(__file__).parents[2]
 LOCKS = sorted(ROOT.glob("requirements/*.lock"))
 DEV_LOCK = ROOT / "requirements/dev.lock"
 LOWEST_LOCK = ROOT / "requirements/guard-lowest.lock"

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.programs import needs
+from tests.programs import ROOT, needs
 from tests.repository.project import in_a_clone
 
-ROOT = Path(__file__).parents[2]
 DEPENDABOT = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
 RENEWED = {update["package-ecosystem"]: update.get("directories", []) for update in DEPENDABOT}
 FOLDERS = [ROOT / name.removeprefix("/") for name in RENEWED["npm"]]

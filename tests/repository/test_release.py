@@ -13,10 +13,9 @@ import yaml
 
 import wxauth
 from tests.clock import PATIENCE
-from tests.programs import NODE_PATIENCE, needs, needs_node, output_of
+from tests.programs import NODE_PATIENCE, ROOT, needs, needs_node, output_of
 from tests.repository.project import PROJECT, metadata, pins
 
-ROOT = Path(__file__).parents[2]
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
 NPM_FILES = [f"{name}/{file}" for name in ("node", "miniprogram") for file in ("README.md", "package.json")]
 DATED = f"## [{wxauth.__version__}] - 2026-12-01"

@@ -15,13 +15,12 @@ from websockets.asyncio.client import connect
 
 from examples.sibling.app import app, guard
 from tests.processes import PATIENCE, dev_with_sibling, serving
-from tests.programs import needs, output_of
+from tests.programs import ROOT, needs, output_of
 from tests.world import bearer
 from wxauth.testing import TestIssuer
 
 pytestmark = pytest.mark.process
 
-ROOT = Path(__file__).parents[2]
 READMES = [
     part.partition("## Events about users")[0].partition("## 用户发生变化时")[0]
     for part in (ROOT / "examples/sibling/README.md").read_text().split("## 中文")

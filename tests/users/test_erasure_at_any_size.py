@@ -177,9 +177,10 @@ async def test_a_merged_user_is_erased_under_every_former_id(stage: Stage, root:
     await erase(stage.client, await stage.login("alice"))
     for user_id in ids:
         shown = (await root.read("/events", user_id=user_id, type="nickname.flagged", limit=200))["items"]
-        assert {event["ip"] for event in shown} == {None}
-    erased = await recorded(stage.rows, "user_id, data", "type = 'user.erased'")
-    assert erased == [(ids[2], {"former_ids": ids[:2]})]
+        assert {(event["ip"], json.dumps(event["data"])) for event in shown} == {(None, "{}")}
+    kept = await recorded(stage.rows, "user_id, data", "type IN ('user.merged', 'user.erased')")
+    merged = [{"by": "operator", "former_id": former_id} for former_id in ids[:2]]
+    assert kept == [(ids[2], data) for data in (*merged, {"former_ids": ids[:2]})]
     assert await stage.number("former_users") == 0
     await sweep(stage.services, pause=0)
     assert await stage.number(ADDRESSES) == 0

@@ -3,14 +3,12 @@
 import re
 import tomllib
 from configparser import ConfigParser
-from pathlib import Path
 
 import pytest
 
-from tests.docs import DOCS, code_blocks, openapi, table, uncommented
+from tests.docs import DOCS, ROOT, code_blocks, openapi, table, uncommented
 from wxauth.server.cli.clients import clients
 
-ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/websites.md"
 PRODUCTS = ROOT / "examples/products"
 
