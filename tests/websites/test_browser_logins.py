@@ -127,6 +127,15 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return made_of_fixtures(Pair, request)
 
 
+async def test_on_ones_own_machine_a_form_may_lead_on_to_another_port_or_name(pair: Pair) -> None:
+    await pair.tokens()
+    local = "http://127.0.0.1:9000/callback"
+    await pair.add_site("local", sso=True, redirect_uris=[local])
+    page = await pair.browser.open(client_id="local", redirect_uri=local)
+    sources = "form-action 'self' http://127.0.0.1:9000 http://127.0.0.1:* http://localhost:*;"
+    assert sources in page.headers["content-security-policy"]
+
+
 @pytest.mark.slow
 async def test_who_has_scanned_for_one_site_goes_on_to_another_by_a_button(pair: Pair) -> None:
     first = await pair.claims(await pair.tokens())

@@ -433,10 +433,11 @@ def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
 def _redirect_source(redirect_uri: str) -> str:
     """What `form-action` must allow for a redirect to the site after a form was sent.
 
-    A browser checks all redirects that follow, and the site may redirect on to another of its own hosts.
+    A browser checks all redirects that follow, and the site may redirect on to another of its own hosts; on the
+    person's machine, to another port, or to its other name, as Next.js does.
     """
     source = _site_source(redirect_uri)
-    return f"{source} https:" if source.startswith("https:") else source
+    return f"{source} https:" if source.startswith("https:") else f"{source} http://127.0.0.1:* http://localhost:*"
 
 
 def _site_source(redirect_uri: str) -> str:
