@@ -360,6 +360,19 @@ async def test_a_refresh_token_rotates_with_grace_and_ends_the_session_when_it_i
     assert not await house.is_in(third)
 
 
+@pytest.mark.requirement("rfc6749-6")
+async def test_a_refresh_that_names_the_scope_it_was_given_has_what_the_client_may_still_have(house: House) -> None:
+    tokens = await house.device_tokens()
+    given = tokens["scope"]
+    assert given == "openid profile"
+    await house.change(scopes=["openid"])
+    tokens = (await house.shop.refresh(tokens, scope=given)).json()
+    assert tokens["scope"] == "openid"
+    await house.change(scopes=["phone"])
+    refused(await house.shop.refresh(tokens, scope=given), "invalid_grant")
+    refused(await house.shop.refresh(tokens, scope=f"{given} phone"), "invalid_scope")
+
+
 async def test_a_refresh_for_more_than_was_granted_is_refused_and_costs_the_site_no_session(house: House) -> None:
     tokens = await house.device_tokens(scope="openid")
     for scope in ("profile", "openid profile"):

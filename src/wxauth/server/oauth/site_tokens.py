@@ -302,10 +302,10 @@ class SiteTokens:
                 log.warning(
                     "refresh_token_reused", session_id=token.session_id, consequence="the session has been ended"
                 )
-            if outcome.why == RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
+            if outcome.why == RefreshRefusal.BEYOND_GRANT:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise OAuthError("invalid_grant", _WHY[outcome.why])
-        now, requested = self.clock(), form.get("scope", outcome.scope).split()
+        now, requested = self.clock(), (form.get("scope") or outcome.scope).split()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in requested)
         if self.settings.is_logged(token.session_id):
@@ -327,16 +327,14 @@ class SiteTokens:
         self, access: Access, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate a refresh token of a session for this resource, or for none."""
-        requested = form["scope"].split() if "scope" in form else access.scopes
-        if not set(requested) <= set(access.scopes):
-            requested = []  # which no session is granted
+        demanded = form["scope"].split() if "scope" in form else []
         return await rotate_refresh_token_of_website(
             self.database,
             token,
             client_id=access.client.name,
             resource=access.url,
-            scopes=requested,
-            demanded=requested if "scope" in form else (),
+            scopes=[name for name in access.scopes if not demanded or name in demanded],
+            demanded=demanded,
             ip=ip,
             lifetimes=session_lifetimes(self.settings, is_of_website=access.resource is None),
             now=self.clock(),

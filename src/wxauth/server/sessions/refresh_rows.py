@@ -96,7 +96,9 @@ class RefreshRefusal(StrEnum):
     REPLACED = "replaced"
     """A newer login of the identity took the session's place."""
     OUT_OF_SCOPE = "out_of_scope"
-    """The website's session was granted none of the scopes, or not all that are demanded."""
+    """The website's session was granted none of the scopes."""
+    BEYOND_GRANT = "beyond_grant"
+    """The website's session was not granted all scopes that are demanded."""
     OTHER_RESOURCE = "other_resource"
     """The website's session is for another resource than this one, or for none."""
 
@@ -190,6 +192,7 @@ SELECT * FROM (
                 WHEN revoked_at IS NOT NULL THEN 'revoked'
                 WHEN NOT ({_IS_FOR_IT}) THEN 'other_resource'
                 WHEN LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now THEN 'expired'
+                WHEN NOT {_GRANTED} @> :demanded::text[] THEN 'beyond_grant'
                 WHEN s.client_id IS NOT NULL AND NOT ({_IS_IN_SCOPE}) THEN 'out_of_scope' END AS why,
            users.id AS user_id, banned_until, s.app_id, s.resource
       FROM (VALUES (:session_id::uuid)) AS asked (id)
