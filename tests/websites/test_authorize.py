@@ -257,6 +257,25 @@ async def test_a_wrong_secret_is_one_warning_that_says_what_is_registered_and_ne
     assert [secret for secret in (former, "mistyped") if secret in repr(house.stage.log_lines())] == []
 
 
+async def test_a_code_that_is_refused_is_one_warning_that_says_what_came_and_what_is_registered(house: House) -> None:
+    wrong: dict[str, dict[str, Any]] = {
+        "redirect_uri is not registered": {"redirect_uri": "http://localhost:9000/api/auth/callback/wxauth?x=a-secret"},
+        "redirect_uri must be sent": {"redirect_uri": ""},
+        "code_verifier must be 43 to 128 characters": {"code_verifier": "a-short-verifier"},
+        "code_verifier must be sent": {"code_verifier": ""},
+        "there is no such code": {},
+    }
+    for why, form in wrong.items():
+        answer = refused(await house.redeem("a-secret-code", **form), "invalid_grant")
+        assert answer.json()["error_description"].startswith(why)
+    assert [(line["event"], line["client_id"], line["registered"]) for line in house.warnings()] == [
+        ("grant_refused", "shop", [CALLBACK])
+    ] * len(wrong)
+    first, *_ = house.warnings()
+    assert first["received"] == "http://localhost:9000/api/auth/callback/wxauth?…"
+    assert not re.search("a-secret|a-short", repr(house.stage.log_lines()))
+
+
 async def test_an_unreachable_database_is_logged_with_its_address(house: House) -> None:
     place = f"127.0.0.1:{free_port()}"
     away = Database(f"postgresql://wxauth:password-of-it@{place}/wxauth")

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from wxauth.errors import InvalidToken
-from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered
+from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered, loggable_uri
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import OPENID_SCOPE, Client
 from wxauth.server.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
@@ -231,10 +231,13 @@ class SiteTokens:
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         code, verifier = form.required("code"), form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
-        is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
         redirect_uri = form.get("redirect_uri", "")  # which may be registered no longer, unless a document had it
-        if not is_proved or not (by_document or is_registered(redirect_uri, client.redirect_uris)):
-            raise OAuthError("invalid_grant", "code_verifier or redirect_uri is missing, or not one of this client's")
+        if challenge is None and (verifier is not None or client.pkce != "optional"):
+            wrong = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
+            raise _refused(client, f"code_verifier {wrong}", redirect_uri)
+        if not (by_document or is_registered(redirect_uri, client.redirect_uris)):
+            wrong = "is not registered for this client" if redirect_uri else "must be sent"
+            raise _refused(client, f"redirect_uri {wrong}", redirect_uri)
         found = await login_of_code(
             self.database,
             code,
@@ -246,9 +249,8 @@ class SiteTokens:
         if isinstance(outcome, NotGranted):
             if outcome is NotGranted.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
-            raise OAuthError(
-                "invalid_grant", "there is no such code of this client, redirect_uri and code_verifier, or it is over"
-            )
+            why = "there is no such code of this client, redirect_uri and code_verifier, or it is over"
+            raise _refused(client, why, redirect_uri)
         return outcome
 
     async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotGranted:
@@ -408,6 +410,18 @@ class SiteTokens:
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
         return None
+
+
+def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
+    """The refusal of a code. Logged, because a site seldom shows it."""
+    log.warning(
+        "grant_refused",
+        client_id=client.name,
+        reason=why,
+        received=loggable_uri(redirect_uri),
+        registered=client.redirect_uris,
+    )
+    return OAuthError("invalid_grant", why)
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
