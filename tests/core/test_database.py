@@ -88,6 +88,7 @@ async def test_of_several_hosts_one_that_lives_is_enough(proxy: Proxy, dead: Pro
     path = urlsplit(proxy.url).path
     assert await can_be_asked(f"postgresql://postgres@{dead.address},{proxy.address}{path}")
     assert await can_be_asked(f"postgresql://postgres@{proxy.address},{dead.address}{path}")
+    assert await can_be_asked(f"postgresql://postgres@{dead.address},[::1]:1,{proxy.address}{path}")
     ports = ",".join(address.rpartition(":")[2] for address in (dead.address, proxy.address))
     assert await can_be_asked(f"postgresql://postgres@{path}?host=127.0.0.1,127.0.0.1&port={ports}")
 

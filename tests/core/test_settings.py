@@ -277,6 +277,7 @@ RIGHT: list[tuple[dict[str, str], str, object]] = [
             "postgresql://wxauth@one:5432,two:5433/wxauth?target_session_attrs=any",
             "postgresql:///wxauth?host=/var/run/postgresql",
             "postgresql://wxauth:p%40ss%2Fword@[::1]:5432/wxauth?sslmode=require",
+            "postgresql://wxauth@a:5432,[::1]:5432/wxauth",
             "postgresql://wxauth@%2Fvar%2Frun%2Fpostgresql/wxauth",
             "postgresql://wxauth:密码:^|{}@db_1.internal/wxauth",
         )
@@ -289,6 +290,7 @@ RIGHT: list[tuple[dict[str, str], str, object]] = [
             "unix:///run/redis.sock?db=1",
             "redis+sentinel://:hunter2@a:26379,b:26379/main",
             "redis+cluster://a:6379,[::1]:6379",
+            "redis+sentinel://:hunter2@[::1]:26379,b:26379,[::2]:26379/main",
         )
     ),
     *(

@@ -119,7 +119,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
         sentinel=True,
     )
     sentinels = hosts.connect(sentinel, password=PASSWORD, decode_responses=True)
-    url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{hosts.silent_port},127.0.0.1:{sentinel}/wxauth"
+    url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{hosts.silent_port},[::1]:{free_port()},127.0.0.1:{sentinel}/wxauth"
     patient, limiter = limiters("2/hour", url, patience=LONG), limiters("2/hour", url)
     assert await hosts.check(url) is CheckLevel.OK
     assert [await admits(patient) for _ in range(3)] == [True, True, False]
@@ -150,7 +150,7 @@ async def test_a_cluster_counts_as_one_redis_and_holds_nobody_up_while_down(host
         node.execute_command("CLUSTER MEET", "127.0.0.1", first, buses[first])
     for port in buses:
         until(partial(is_whole, port))
-    url = f"redis+cluster://127.0.0.1:{hosts.silent_port},127.0.0.1:{first}"
+    url = f"redis+cluster://127.0.0.1:{hosts.silent_port},[::1]:{free_port()},127.0.0.1:{first}"
     patient = [limiters("5/hour", url, patience=LONG) for _ in range(2)]
     assert await hosts.check(url) is CheckLevel.OK
     for subscriber in range(20):  # on all nodes

@@ -15,7 +15,7 @@ from datetime import datetime
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlunsplit
 from zlib import crc32
 
 import asyncpg
@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.host_lists import split_hosts
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import (
     CLASHED,
@@ -475,7 +476,7 @@ class _Answering:
 
 def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:
     """A DSN for each host, further options for asyncpg, and whether there is a pooler."""
-    parts = urlsplit(url)
+    parts, hosts = split_hosts(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
         "application_name": "wxauth",
@@ -494,14 +495,14 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
     authority = os.environ.get("SSL_CERT_FILE")
     if authority and "PGSSLROOTCERT" not in os.environ and query.get("sslmode") in ("verify-ca", "verify-full"):
         query.setdefault("sslrootcert", authority)
-    dsns = _dsn_of_each_host(parts, query)
+    dsns = _dsn_of_each_host(parts, hosts, query)
     options["timeout"] = min(deadlines.connect, deadlines.connect_to_any / len(dsns))
     return dsns, options, is_pooled
 
 
-def _dsn_of_each_host(parts: SplitResult, query: dict[str, str]) -> list[str]:
+def _dsn_of_each_host(parts: SplitResult, hosts: list[str], query: dict[str, str]) -> list[str]:
     user, at, netloc = parts.netloc.rpartition("@")
-    hosts = netloc.split(",") if netloc else query.get("host", "").split(",")
+    hosts = hosts if netloc else query.get("host", "").split(",")
     if len(hosts) > 1:
         query.setdefault("target_session_attrs", "read-write")
     if netloc:

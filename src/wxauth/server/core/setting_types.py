@@ -18,6 +18,7 @@ from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.server.core.addresses import is_refused, numeric_addresses_of
 from wxauth.server.core.claims import check_claims
+from wxauth.server.core.host_lists import split_hosts
 from wxauth.server.core.resources import Resource, check_distinct
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.terminal import WrongValue
@@ -125,14 +126,14 @@ def _json_like(example: str) -> BeforeValidator:
 
 
 def _taken_apart(url: str, form: str, like: str) -> SplitResult:
-    """The parts of a URL of this form, with ports that may be some. Raises: ValueError."""
+    """The parts of a URL of this form, with its first host, and ports that may be some. Raises: ValueError."""
     try:
-        parts = urlsplit(url) if re.fullmatch(form, url) else None
+        parts, hosts = split_hosts(url) if re.fullmatch(form, url) else (None, [])
     except ValueError:  # Unicode takes a character of the password's for one that separates
         parts = None
     if parts is None:
         raise WrongValue(_LIKE, form=like)
-    if not all(0 < int(port) < 65536 for port in re.findall(r":(\d+)(?=,|$)", parts.netloc.rpartition("@")[2])):
+    if not all(0 < int(port[1]) < 65536 for host in hosts if (port := re.search(r":(\d+)$", host))):
         raise WrongValue("must have ports from 1 to 65535")
     return parts
 

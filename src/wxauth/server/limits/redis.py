@@ -4,11 +4,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from limits.aio.storage import RedisStorage
 from limits.storage import storage_from_string
 
+from wxauth.server.core.host_lists import split_hosts
 from wxauth.server.core.logs import redact
 
 # Contains the strategy, because another strategy's keys have other types, and Redis would refuse our commands for them.
@@ -23,7 +24,9 @@ def redis_storage(url: str, *, what: str, patience: float, closing: AsyncExitSta
     the keys. `patience` is the time limit of one use in seconds. Each of several hosts gets a share of it, so that a
     silent one leaves time for the others.
     """
-    from redis.asyncio import ConnectionPool  # here, because the import takes 0.1 s, which few need
+    # Here, because the import takes 0.1 s, which few need.
+    from redis.asyncio import ConnectionPool, Sentinel
+    from redis.asyncio.cluster import ClusterNode
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
@@ -34,23 +37,24 @@ def redis_storage(url: str, *, what: str, patience: float, closing: AsyncExitSta
         pool = ConnectionPool.from_url(url)
         closing.push_async_callback(pool.aclose)
         return cast(RedisStorage, make("async+redis://", connection_pool=pool))
-    parts = urlsplit(url)
-    share = {"socket_timeout": patience / (url.count(",") + 2)}
-    # `limits` does not decode them.
+    parts, hosts = split_hosts(url)
+    places = [(name.strip("[]"), int(port)) for name, _, port in (host.rpartition(":") for host in hosts)]
     login = {name: unquote(text) for name in ("username", "password") if (text := getattr(parts, name))}
+    options = {**login, "socket_timeout": patience / (len(hosts) + 1)}
     if parts.scheme == "redis+sentinel":
         # By default, a dead Sentinel is tried four times, with pauses, before the next one is tried.
-        asked = {**login, **share, "retry": Retry(NoBackoff(), 0)}
-        storage = make(f"async+{url}", **login, **share, sentinel_kwargs=asked)
-        clients = [storage.bridge.storage, storage.bridge.storage_replica, *storage.bridge.sentinel.sentinels]
-    else:
-        # 1: asks again which node has the key.
-        storage = make(f"async+{url}", **login, **share, retry=Retry(NoBackoff(), 1))
-        clients = [storage.bridge.storage]
-        for nodes in ("nodes_cache", "startup_nodes"):  # the client's own aclose leaves these open after a failure
-            closing.push_async_callback(clients[0].nodes_manager.aclose, nodes)
-    for client in clients:
-        closing.push_async_callback(client.aclose)
+        sentinel = Sentinel(places, sentinel_kwargs={**options, "retry": Retry(NoBackoff(), 0)}, **options)  # type: ignore[no-untyped-call]
+        primary = sentinel.master_for(parts.path.strip("/"))
+        for client in (primary, *sentinel.sentinels):
+            closing.push_async_callback(client.aclose)
+        return cast(RedisStorage, make("async+redis://", connection_pool=primary.connection_pool))
+    nodes = [ClusterNode(host, port) for host, port in places]
+    # 1: asks again which node has the key.
+    storage = make("async+redis+cluster://", startup_nodes=nodes, **options, retry=Retry(NoBackoff(), 1))
+    cluster = storage.bridge.storage
+    for kept in ("nodes_cache", "startup_nodes"):  # the client's own aclose leaves these open after a failure
+        closing.push_async_callback(cluster.nodes_manager.aclose, kept)
+    closing.push_async_callback(cluster.aclose)
     return cast(RedisStorage, storage)
 
 
