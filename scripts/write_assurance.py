@@ -1,6 +1,7 @@
-"""Writes the tables of `docs/assurance*.md` from `tests/requirements.toml` and the marks of the tests."""
+"""Writes the tables of `docs/assurance*.md`: `tests/requirements.toml`, the marks of tests, `docs/conformance.json`."""
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,49 @@ GUIDES: Final = {"en": ROOT / "docs/assurance.md", "zh": ROOT / "docs/assurance.
 HEAD: Final = {"en": "| requirement | how | test |", "zh": "| 要求 | 做法 | 测试 |"}
 BEHIND: Final = "\n## OpenSSF Scorecard\n"
 """What follows the tables."""
+CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)", re.DOTALL)
+COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
+SUITES: Final = {
+    "en": """
+The OpenID Foundation's suite {version}, {date}; clients with `{clients}`:
+
+| plan | modules | passed | reviewer decides | skipped | warning | failed |
+|---|--:|--:|--:|--:|--:|--:|
+{rows}
+MCP's `{mcp[package]}` {mcp[version]}: wxauth passes {server[passed]} of {server[scenarios]}
+scenarios of authorization servers, and the {examples[count]} servers of [{examples[folder]}](agents.md) pass {passed}.
+
+""",
+    "zh": """
+OpenID 基金会的测试套件 {version}，{date}；客户端使用 `{clients}`：
+
+| 计划 | 项目 | 通过 | 审核者判断 | 跳过 | 警告 | 失败 |
+|---|--:|--:|--:|--:|--:|--:|
+{rows}
+MCP 的 `{mcp[package]}` {mcp[version]}：授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个；
+[{examples[folder]}](agents.zh-CN.md) 的 {examples[count]} 个服务器通过 {passed}。
+
+""",
+}
+
+
+def suites(language: str) -> str:
+    """What the conformance suites found."""
+    found = json.loads((ROOT / "docs/conformance.json").read_text(encoding="utf-8"))
+    comma = ", " if language == "en" else "、"
+    rows = ""
+    for each in found["openid"]["plans"]:
+        cells = (comma.join(each["plan"]), *(str(each[column]) for column in COLUMNS))
+        rows += f"| {' | '.join(cells)} |\n"
+    mcp = found["mcp"]
+    return SUITES[language].format(
+        **found["openid"],
+        rows=rows,
+        mcp=mcp,
+        server=mcp["authorization_server"],
+        examples=mcp["servers"],
+        passed=comma.join(mcp["servers"]["passed"]),
+    )
 
 
 def sections() -> list[dict[str, Any]]:
@@ -61,7 +105,8 @@ def written(language: str) -> str:
     """The guide, with the tables as they must be."""
     text = GUIDES[language].read_text(encoding="utf-8")
     before, behind = text.index("\n## "), text.index(BEHIND)
-    return f"{text[:before]}{''.join(tables(language))}{text[behind:]}"
+    text = f"{text[:before]}{''.join(tables(language))}{text[behind:]}"
+    return CONFORMANCE.sub(lambda _: suites(language), text)
 
 
 if __name__ == "__main__":
