@@ -39,6 +39,7 @@ PROGRAMS = {
     "promtool": ("prometheus", "operations"),
     "redis-server": ("redis-server", "redis"),
     "slirp4netns": ("slirp4netns", "container"),
+    "strace": ("strace", "operations"),
     "systemd-nspawn": ("systemd-container", "operations"),
     "unshare": ("util-linux", "container"),
 }
