@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+from codecs import BOM_UTF8
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, NoReturn
@@ -41,11 +42,18 @@ _SEEN = re.compile(rf"[^\s{_UNSEEN}]")
 _HTTP_URL: Final = re.compile(
     r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
 )
-_HALF = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{1,2}(?![\x80-\xbf])")
-"""The beginning of a character of four bytes, such as an emoji."""
+_MORE: Final = rb"[\x80-\xbf]"
+_HALF = re.compile(
+    rb"(?:[\xc2-\xdf]|[\xe0-\xef]%(m)b?|[\xf0-\xf4]%(m)b{0,2})"
+    rb"(?=[\x00-\x7f]|[\xc2-\xdf]%(m)b|[\xe0-\xef]%(m)b{2}|[\xf0-\xf4]%(m)b{3})" % {b"m": _MORE}
+)
+"""The beginning of a character, before a whole one. Text in GBK is none: other bytes follow most of its beginnings."""
 _MOST_CONTAINERS: Final = 1000
+_DEEPEST: Final = 100
 # One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_LARGE = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
+"""What makes JSON too large to be read, and the strings in which it does not count."""
 
 
 def is_loopback(host: str | None) -> bool:
@@ -103,19 +111,39 @@ def _text(value: object) -> str:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def read_loosely(text: bytes, *, strict: bool = True) -> Any:
-    """JSON whose texts may have halves of emoji, which become lone surrogates, and raw controls if not `strict`.
+def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
+    """JSON whose texts may have halves of characters, which become lone surrogates, and raw controls if not `strict`.
 
-    Raises: ValueError.
+    With `cut`, what is nested deeper than anybody reads is null, and a number of 1,000 digits is 0. A byte order mark
+    is skipped. Raises: ValueError.
     """
-    halves = _HALF.sub(b"\xed\xa0\xbd", text).decode("utf-8", "surrogatepass")
+    halves = _HALF.sub(b"\xed\xa0\xbd", text.removeprefix(BOM_UTF8)).decode("utf-8", "surrogatepass")
     whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # joins two halves
-    if has_too_many_containers(whole, _MOST_CONTAINERS):  # Python 3.13 reads 9,000 levels, where others give up
+    if cut:
+        whole = _cut(whole)
+    elif has_too_many_containers(whole, _MOST_CONTAINERS):  # Python 3.13 reads 9,000 levels, where others give up
         raise ValueError("nested too deeply")
     try:
         return json.loads(whole, strict=strict, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _cut(text: str) -> str:
+    kept, depth, begin = list[str](), 0, 0
+    for found in _LARGE.finditer(text):
+        start, end = found.span()
+        if found[0] in "[{":
+            depth += 1
+            if depth == _DEEPEST + 1:
+                kept += text[begin:start], "null"
+        elif found[0] in "]}":
+            depth -= 1
+            begin = end if depth == _DEEPEST else begin
+        elif found[0][0] != '"' and depth <= _DEEPEST:
+            kept += text[begin:start], "0"
+            begin = end
+    return "".join((*kept, text[begin:]))
 
 
 def refuse_constant(name: str) -> NoReturn:

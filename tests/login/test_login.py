@@ -122,9 +122,10 @@ async def test_a_form_is_refused_with_the_hint_to_send_json(client: Client, form
         (b'{"code": "\xff"}', "body"),
         ('{"code": "abc"}'.encode("utf-16"), "body"),
         (b'{"code": "abc", "nickname": "\xc4\xe3"}', "body"),
-        (b'{"code": ' + b"9" * 60_000 + b"}", "body"),
-        (b'{"code": "abc", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "body"),
-        (b'{"code": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000 + b"}", "body"),
+        (b'{"code": ' + b"9" * 60_000 + b"}", "code"),
+        (b'{"code": "abc", "x": ' + b"[" * 30_000 + b"}", "body"),
+        (b'{"code": "abc", "x": ' + b"[" * 30_000 + b"]" * 30_001 + b"}", "body"),
+        (b'{"code": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000 + b"}", "code"),
         (b"{}", "code"),
         # Beyond those of every field, which `tests/web/test_every_operation.py` makes of the documentation.
         *((json.dumps({"code": value}).encode(), "code") for value in (None, 1e308, "a\ud83d")),
@@ -185,11 +186,48 @@ async def test_a_login_is_refused_for_nothing_optional(stage: Stage, optional: B
     assert ("phone_error" in answer, answer["user"]["roles"]) == (False, [])
 
 
-@swept("half", [rb"\ud83d", b"\xed\xa0\xbd", b"\xf0\x9f\x98", rb"\ude00", rb"\ude00\ud83d"])
-async def test_a_name_with_half_an_emoji_is_kept_without_it(stage: Stage, half: bytes) -> None:
-    body = b'{"code": "%s", "nickName": "%s%s"}' % (stage.wechat.code_for("alice").encode(), "小明😀".encode(), half)
+@swept("field", ["nickname", "consents", "anything"])
+@swept(
+    "large",
+    [
+        b"9" * 5000,
+        b"-1" + b"0" * 60_000,
+        b"[" * 30_000 + b"]" * 30_000,
+        b'{"]\\"a": [' * 1500 + b"]}" * 1500,
+        b"[%s]" % b",".join([b"{}"] * 2000),
+        b'["\xe5\xbe", %s]' % b",".join([b"{}"] * 2000),
+    ],
+    ids=range(6),
+)
+async def test_a_login_is_refused_for_nothing_large(stage: Stage, field: str, large: bytes) -> None:
+    await stage.login("alice", nickname="小明")
+    code = stage.wechat.code_for("alice").encode()
+    answer = body_of(
+        await stage.client.post("/v1/login", content=b'{"%s": %s, "code": "%s"}' % (field.encode(), large, code))
+    )
+    assert answer.get("ignored") == (None if field == "anything" else {field: "invalid_request"})
+    assert answer["user"]["nickname"] == "小明"
+
+
+async def test_a_byte_order_mark_before_a_body_is_skipped(stage: Stage) -> None:
+    body = json.dumps({"code": stage.wechat.code_for("alice"), "nickname": "小明"}).encode("utf-8-sig")
+    login = body_of(await stage.client.post("/v1/login", content=body))
+    assert login["user"]["nickname"] == "小明"
+    body = json.dumps({"refresh_token": login["refresh_token"]}).encode("utf-8-sig")
+    assert "access_token" in body_of(await stage.client.post("/v1/refresh", content=body))
+
+
+HALVES = [rb"\ud83d", rb"\ude00", rb"\ude00\ud83d", b"\xed\xa0\xbd"]
+CUT = [whole.encode()[:end] for whole in ("é", "微", "😀") for end in range(1, len(whole.encode()))]
+
+
+@swept("after", ["", "…", "a"])
+@swept("half", [*HALVES, *CUT])
+async def test_a_name_with_half_a_character_is_kept_without_it(stage: Stage, half: bytes, after: str) -> None:
+    name = "小明😀".encode() + half + after.encode()
+    body = b'{"code": "%s", "nickName": "%s"}' % (stage.wechat.code_for("alice").encode(), name)
     answer = await stage.client.post("/v1/login", content=body)
-    assert (answer.status_code, answer.json()["user"]["nickname"]) == (200, "小明😀"), answer.text
+    assert (answer.status_code, answer.json()["user"]["nickname"]) == (200, f"小明😀{after}"), answer.text
     assert "ignored" not in answer.json()
 
 

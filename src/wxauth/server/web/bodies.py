@@ -285,7 +285,7 @@ def read_body(model: type[Model], body: bytes) -> Model:
 
 
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
-    """A body that is not valid, but for halves of emoji and for what is optional. Raises: InvalidRequest.
+    """Read a body that is not valid: without what is optional, and whatever has cut its texts. Raises: InvalidRequest.
 
     A half refuses only the field that has it, unless the model has it in `cleaned`.
     """
@@ -295,7 +295,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     if is_json and not optional:
         raise invalid_request(errors, model)
     try:
-        given = from_json(body) if is_json else read_loosely(body)
+        given = from_json(body) if is_json else read_loosely(body, cut=bool(optional))
     except ValueError:
         raise invalid_request(errors, model) from None
     fields, left_out = _fields_of(model), frozenset[str]()
