@@ -213,4 +213,8 @@ async def test_what_is_no_id_is_refused_as_in_an_import(crm: Sibling, orders: Si
         problem = problem_of(await crm.put(user_id, external_id=wrong), "invalid_request", 422)
         assert [error["field"] for error in problem["errors"]] == ["external_id"], wrong
     problem_of(await crm.put(user_id), "invalid_request", 422)
+    # Its length is judged first: to normalize the marks took two seconds, to search a bracket's end is as long as it.
+    for long in ("a" + "\u0301" * 15_000 + "\u0327" * 15_000, "[" + "x" * 60_000 + "]"):
+        (error,) = problem_of(await crm.put(user_id, external_id=long), "invalid_request", 422)["errors"]
+        assert error == {"field": "external_id", "message": "String should have at most 128 characters"}
     assert await orders.find(external_ids=["7"]) == []
