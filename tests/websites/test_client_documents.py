@@ -398,6 +398,18 @@ async def test_a_stranger_who_wastes_documents_shuts_nobody_out(house: House, se
         assert "Too many attempts" in late.text
 
 
+async def test_all_addresses_of_a_wide_network_waste_as_many_documents_as_one(
+    house: House, services: Services, host: Host
+) -> None:
+    for subscriber in range(3):
+        async with at(services, f"2001:db8:7:{subscriber}::1") as stranger:
+            answered = await statuses(stranger, *(f"{subscriber}-{number}" for number in range(10)))
+            assert answered == [429 if subscriber else 400] * 10
+    host.documents[f"{AGENT}/good"] = {**DOCUMENT, "client_id": f"{AGENT}/good"}
+    async with at(services, "2001:db8:8::1") as other:
+        assert await statuses(other, "good") == [303]
+
+
 async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Host) -> None:
     await asked(house, agent)
     replica = await house.stage.make_services()  # which has not seen it yet

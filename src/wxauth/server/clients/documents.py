@@ -44,7 +44,7 @@ STALE_USED: Final = timedelta(days=1)
 PAUSE: Final = timedelta(minutes=1)
 """The pause before another fetch, after a refusal or a failure."""
 NEW_OF_AN_ADDRESS: Final = "10/minute"
-"""How many documents that have not been good yet are fetched for one address."""
+"""How many documents that have not been good yet are fetched for one address, or one IPv6 /48."""
 NEW_OF_ALL: Final = "30/minute"
 """How many of them one process fetches, counted after those of the address: nobody alone can use them up."""
 MAX_KEPT: Final = 1000

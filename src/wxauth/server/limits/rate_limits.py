@@ -25,8 +25,6 @@ REDIS_RETRY_SECONDS: Final = 5.0
 """How long Redis is not used after a failure."""
 MAX_COUNTERS: Final = 100_000
 """How many counters this process keeps. Beyond that, the oldest is dropped."""
-WIDE_NETWORK_FACTOR: Final = 10
-"""The limit of an IPv6 /48, as a multiple of the limit of one address."""
 
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
@@ -53,6 +51,7 @@ class RateLimiter:
             misconfigured, each process counts for itself.
         exempt: Networks whose addresses are not counted.
         patience: Seconds that a request waits for Redis.
+        wide: The limit of an IPv6 /48, as a multiple of that of one address.
     """
 
     def __init__(
@@ -64,6 +63,7 @@ class RateLimiter:
         redis_url: str | None = None,
         exempt: Sequence[str] = (),
         patience: float = REDIS_TIMEOUT_SECONDS,
+        wide: int = 10,
     ) -> None:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
@@ -77,7 +77,7 @@ class RateLimiter:
             return clock().timestamp()
 
         amount, _, window = rate.partition("/")
-        self._limits = parse(rate), parse(f"{int(amount) * WIDE_NETWORK_FACTOR}/{window}")
+        self._limits = parse(rate), parse(f"{int(amount) * wide}/{window}")
         self._windows = Windows(now)
         self._redis = None if redis_url is None else _Redis(redis_url, now, patience, what)
 

@@ -1,6 +1,6 @@
 """Builds the parts of the service, and sets how long each waits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -132,7 +132,7 @@ def build_services(
 
     limiters: list[RateLimiter] = []
 
-    def make_limiter(kind: type[Limiter], rate: str, what: str) -> Limiter:
+    def make_limiter(kind: Callable[..., Limiter], rate: str, what: str) -> Limiter:
         made = kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
         limiters.append(made)
         return made
@@ -160,7 +160,7 @@ def build_services(
     )
     make(
         ClientDocuments,
-        of_address=make_limiter(RateLimiter, NEW_OF_AN_ADDRESS, "client-document"),
+        of_address=make_limiter(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
     )
     make(StaffReads, is_on=settings.staff_reads)
