@@ -36,6 +36,12 @@ OWN_RULES = {
         "postgresql://wxauth:hunter2#@db/wxauth",
         "postgresql://wxauth:hunter2/x@db/wxauth",
         "postgresql://postgresql://wxauth:hunter2@db/wxauth",
+        "postgresql://wxauth:2024/hunter2@db/wxauth",
+        "postgresql://wxauth:2024?hunter2@db/wxauth",
+        "postgresql://wxauth:2024/?hunter2@db/wxauth",
+        "postgresql://wxauth:2024/x?y&hunter2@db/wxauth",
+        "postgresql://db:5432/hunter2@db/wxauth",
+        "postgresql://db/wxauth?application_name=hunter2@x",
         *(f"postgresql://wxauth:{password}@db/wxauth" for password in UNENCODED),
     ],
     "APP_ID": ["wx 1"],
@@ -150,6 +156,21 @@ OWN_RULES = {
         "redis+sentinel://:hunter2@redis-1:26379/name?sentinel_password=hunter3",
         "redis://:hunter2@redis:99999",
         "redis://redis://:hunter2@redis",
+        "redis://wxauth:2024?hunter2@redis:6379/0",
+        "redis://wxauth:2024/?hunter2@redis:6379/0",
+        "redis://redis?client_name=hunter2@x",
+        "unix://wxauth:2024/hunter2@/run/redis.sock",
+        *(
+            f"{place}?{option}"
+            for place in ("redis://:hunter2@redis", "rediss://:hunter2@redis", "unix://:hunter2@/run/redis.sock")
+            for option in (
+                "socket_timeout=hunter2",
+                "max_connections=x",
+                "db=abc",
+                "health_check_interval=x",
+                "hunter3=1",
+            )
+        ),
         *(f"redis://:{password}@redis" for password in UNENCODED),
         *(f"redis+cluster://:{password}@redis:6379" for password in UNENCODED),
     ],
@@ -276,6 +297,8 @@ RIGHT: list[tuple[dict[str, str], str, object]] = [
         for url in (
             "postgresql://wxauth@one:5432,two:5433/wxauth?target_session_attrs=any",
             "postgresql:///wxauth?host=/var/run/postgresql",
+            "postgresql://wxauth@/wxauth?sslmode=disable&host=/run/a@b&port=5433",
+            "postgresql://wxauth:2024%2Fx@db:5432/wx%40auth?application_name=a%40b",
             "postgresql://wxauth:p%40ss%2Fword@[::1]:5432/wxauth?sslmode=require",
             "postgresql://wxauth@a:5432,[::1]:5432/wxauth",
             "postgresql://wxauth@%2Fvar%2Frun%2Fpostgresql/wxauth",
@@ -288,6 +311,8 @@ RIGHT: list[tuple[dict[str, str], str, object]] = [
             "redis://redis",
             "rediss://wxauth:hunter%402@[::1]:6379/1?ssl_ca_certs=/ca.pem",
             "unix:///run/redis.sock?db=1",
+            "unix://wxauth:hunter2@/run/a@b/redis.sock",
+            "redis://redis/0?socket_timeout=1.5&max_connections=20&health_check_interval=10&client_name=a%40b&protocol=3",
             "redis+sentinel://:hunter2@a:26379,b:26379/main",
             "redis+cluster://a:6379,[::1]:6379",
             "redis+sentinel://:hunter2@[::1]:26379,b:26379,[::2]:26379/main",
@@ -403,6 +428,12 @@ def test_the_environment_comes_before_the_env_file_and_that_before_files(load: L
     assert load(**REQUIRED, AUDIENCE="environment").audience == "environment"
 
 
+def test_a_byte_order_mark_before_a_secret_is_skipped(load: Load, place: Path) -> None:
+    (place / "secrets" / "wxauth_secret_key").write_text(f"{SECRET_KEY}\r\n", encoding="utf-8-sig")
+    settings = load(**{name: value for name, value in REQUIRED.items() if name != "SECRET_KEY"})
+    assert settings.secret_keys == [b64decode(SECRET_KEY)]
+
+
 def test_secret_files_may_be_in_any_folder(load: Load, place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (place / "secrets" / "wxauth_audience").write_text("usual")
     folder = tmp_path_factory.mktemp("credentials")
@@ -429,6 +460,10 @@ def test_a_folder_in_the_place_of_a_file_is_reported(load: Load, place: Path) ->
 WITHOUT_EQUALS = "WXAUTH_APP_SECRET: must be followed by '='"
 SET_NOTHING = [
     ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by '＝'"),
+    ("WXAUTH_APP_SECRET＝hunter2=", f"{WITHOUT_EQUALS}, not by '＝'"),
+    ("WXAUTH_DATABASE_URL ＝ hunter2?a=b", "WXAUTH_DATABASE_URL: must be followed by '=', not by '＝'"),
+    ("WXAUTH_PUSH_AES_KEY＝hunter2=", "WXAUTH_PUSH_AES_KEY: must be followed by '=', not by '＝'"),
+    ("WXAUTH_PUSH_AES_KEY=hunter2", "no such setting, did you mean WXAUTH_APPS?"),
     ("WXAUTH_APP_SECRET：hunter2", f"{WITHOUT_EQUALS}, not by '：'"),
     ("WXAUTH_APP_SECRET:hunter2=", f"{WITHOUT_EQUALS}, not by ':'"),
     ("  WXAUTH_APP_SECRET: hunter2", f"{WITHOUT_EQUALS}, not by ':'"),

@@ -52,10 +52,10 @@ _PORT: Final = ":[0-9]{1,5}"
 _HOSTS: Final = rf"({_HOST}({_PORT})?(,{_HOST}({_PORT})?)*)?"
 _REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
-    rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#]*)?",
+    rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
     rf"redis\+sentinel://{_REDIS_HOSTS}/[\w.-]+",
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
-    rf"unix://{_USER}/[^?#]+(\?[^#]*)?",
+    rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
 )
 _LIKE: Final = "must be a URL like {form}, with / : # ? @ [ ] percent-encoded in user and password"
 
@@ -140,7 +140,8 @@ def _taken_apart(url: str, form: str, like: str) -> SplitResult:
 
 def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
-    form = rf"postgresql://{_USER}{_HOSTS}(/[^?#]*)?(\?[^#]*)?"
+    # A password with `/` or `?` may begin like a port. So what follows the host has no `@`, but in a socket's path.
+    form = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?(host=/[^#&]*|[^#&@]*)(&(host=/[^#&]*|[^#&@]*))*)?"
     parts = _taken_apart(url, form, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     listed = query["port"].split(",") if query.get("port") else []
@@ -185,6 +186,14 @@ def _check_proxy_url(value: SecretStr) -> None:
 def _check_redis_url(value: SecretStr) -> None:
     like = "redis://host:6379/0, redis+sentinel://host:26379,host:26379/name, redis+cluster://host:6379,host:6379"
     _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), like)
+    if value.get_secret_value().startswith("redis+"):
+        return
+    from redis.asyncio import ConnectionPool  # takes a tenth of a second, which few commands need
+
+    try:
+        ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]  # opens none
+    except Exception:  # of many kinds
+        raise WrongValue("must have only options that redis-py knows, each with a value of its type") from None
 
 
 def _check_events_kept(value: int) -> None:
