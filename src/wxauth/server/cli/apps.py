@@ -247,7 +247,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, str]:
 def _ask_for(label: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
-    if not (line := sys.stdin.readline().strip()):
+    if not (line := sys.stdin.readline().removeprefix("\ufeff").strip()):
         raise Failed("{label} must be a line of the standard input", label=label)
     return line
 

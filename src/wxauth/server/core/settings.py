@@ -361,12 +361,14 @@ class Settings(DatabaseSettings):
 
 
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
+_OF_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
+_SIGN: Final = "[:：＝﹦⁼]"
 _SETTING: Final = re.compile(
-    rf"(?:export\s)?\s*(?P<before>.*?)\b{PREFIX}(?P<setting>{'|'.join(sorted(_NAMES, key=len, reverse=True))})"
-    r"(?P<rest>\s*(?P<sign>[:：＝﹦⁼]?).*)",
+    rf"(?:export\s)?\s*(?P<before>.*?)\b{PREFIX}(?P<setting>{'|'.join(sorted(_NAMES, key=len, reverse=True))}"
+    rf"|(?:{'|'.join(_OF_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""A text that has the name of a setting, the longest that it may be."""
+"""A text with the name of a setting, the longest that it may be, or that of an app's field before a wrong sign."""
 _WORD: Final = re.compile(r"\w+", re.ASCII)
 _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
 
@@ -425,7 +427,8 @@ def _fault_of(line: EnvLine) -> Title | None:
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     typed = _WORD.match(name.removeprefix(PREFIX))
-    close = difflib.get_close_matches(typed[0] if typed else "", _NAMES, n=1)
+    word = typed[0] if typed else ""
+    close = ["APPS"] if word in _OF_APPS else difflib.get_close_matches(word, _NAMES, n=1)
     found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
     return (found and _fault_of_setting(found, close, place)) or _fault_of_name(line, close, place)
 
@@ -468,7 +471,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
         if path.is_dir():  # Docker creates a folder if the file to be mounted does not exist
             raise InvalidSettings([Text("{name}: must be a file, and is a folder", name=name)])
         try:
-            texts[name] = path.read_text(encoding="utf-8").strip()
+            texts[name] = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             raise InvalidSettings([Text("{name}: must be a readable file of UTF-8 text", name=name)]) from None
     return texts
