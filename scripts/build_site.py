@@ -12,10 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -33,22 +35,34 @@ _GROUP: Final = re.compile(r"^## (.+)$|^\| [^|]+ \| (\[.*\)) \|$", re.MULTILINE)
 _DIAGRAM: Final = re.compile(r"^```mermaid$", re.MULTILINE)
 """Diagrams stay text: the theme would load the program that draws them from another host."""
 
-_COLOURS: Final = """\
-:root, [data-md-color-scheme] {
-  --md-primary-fg-color: #147a45;
-  --md-accent-fg-color: #147a45;
-  --md-typeset-a-color: #147a45;
+_REPLAYED: Final = {
+    "code": ("the phone asks WeChat for a code", "手机向微信取 code"),
+    "login": ("the phone sends it to wxauth", "手机把 code 发给 wxauth"),
+    "wechat": ("wxauth exchanges it, once", "wxauth 用它换取身份，只换一次"),
+    "tokens": ("and answers with tokens; the session is in PostgreSQL", "返回令牌；会话已写入 PostgreSQL"),
+    "service": ("your service knows who is calling", "你的服务由此知道请求来自谁"),
 }
-[data-md-color-scheme="slate"] {
-  --md-accent-fg-color: #6cc998;
-  --md-typeset-a-color: #6cc998;
+"""The steps of `docs/site/login.json`, in both languages."""
+LONGEST_LINE: Final = 80
+_BUTTONS: Final = {"en": ("Replay", "Next step"), "zh": ("重放", "下一步")}
+_SCHEMES: Final = {
+    "en": ("Use light colours", "Use dark colours", "Use the system's colours"),
+    "zh": ("使用浅色", "使用深色", "跟随系统"),
 }
-.md-option {
-  display: none;
+"""What the button in the head does: at first, after one press, after two."""
+_SEARCH_IN_CHINESE: Final = {
+    '`${new Intl.NumberFormat("en-US").format(i)} ${i===1?"result":"results"}`': "`${i} 条结果`",
+    '"No results"': '"没有结果"',
+    '"Loading search\\u2026"': '"正在加载……"',
+    'children:"Filters"': 'children:"筛选"',
+    'children:"Tags"': 'children:"标签"',
+    'placeholder:"Search"': 'placeholder:"搜索"',
+    '"aria-label":"Search results"': '"aria-label":"搜索结果"',
+    '"aria-label":"Search"': '"aria-label":"搜索"',
+    '"aria-label":"Filters"': '"aria-label":"筛选"',
+    '"aria-label":"Close search"': '"aria-label":"关闭搜索"',
 }
-"""
-"""Our green, as on the console: the theme's has a contrast of 2.8 on white, and readers need 4.5 (WCAG 2.2, 1.4.3).
-The theme's switch of colours, which the system sets here, could be reached by Tab, and was not seen."""
+"""What the theme's search says in English alone. A text that a new version words otherwise fails the build."""
 
 
 def write_source(language: str, folder: Path, *, source: str | None = None) -> None:
@@ -56,15 +70,39 @@ def write_source(language: str, folder: Path, *, source: str | None = None) -> N
     suffix = LANGUAGES[language]
     pages = folder / "docs"
     shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.md", "*.json", "*.txt"))
+    home = page(DOCS / f"site/home{suffix}.md", language, source=source).replace("](../", "](")
+    (pages / "index.md").write_text(home.replace("<!-- login -->", replay(language)), "utf-8")
     for file in sorted(DOCS.glob("*.md")):
         name, is_chinese = re.subn(r"\.zh-CN\.md$", ".md", file.name)
         is_alone = not is_chinese and not file.with_suffix(".zh-CN.md").exists()
         if bool(is_chinese) == bool(suffix) or is_alone:
-            (pages / name).write_text(page(file, language, source=source), "utf-8")
+            (pages / _place(name)).write_text(page(file, language, source=source), "utf-8")
     for file in sorted((DOCS / "decisions").glob("*.md")):
         (pages / "decisions" / file.name).write_text(page(file, language, source=source), "utf-8")
-    (pages / "colours.css").write_text(_COLOURS, "utf-8")
     (folder / "zensical.toml").write_text(settings(language), "utf-8")
+
+
+def replay(language: str) -> str:
+    """The recorded login, as a list of its steps."""
+    column = tuple(LANGUAGES).index(language)
+    items = ""
+    for step in json.loads((DOCS / "site/login.json").read_text("utf-8")):
+        sent = {name: step[name] for name in ("body", "answer") if name in step}
+        shown = "\n".join(_json(value) for value in sent.values())
+        title = f"<strong>{escape(step['request'])}</strong>: {_REPLAYED[step['step']][column]}"
+        items += f"<li><p>{title}</p><pre><code>{escape(shown)}</code></pre></li>\n"
+    buttons = "".join(f'<button type="button" class="md-button">{each}</button>' for each in _BUTTONS[language])
+    return f'<div class="replay-buttons" hidden>{buttons}</div>\n<ol class="replay">\n{items}</ol>'
+
+
+def _json(value: Any) -> str:
+    short = json.dumps(value, ensure_ascii=False)
+    return short if len(short) <= LONGEST_LINE else json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def _place(name: str) -> str:
+    """The file of a guide: the list of all guides is not the front page."""
+    return name.replace("README.md", "guides.md")
 
 
 def page(file: Path, language: str, *, source: str | None = None) -> str:
@@ -82,7 +120,8 @@ def page(file: Path, language: str, *, source: str | None = None) -> str:
             return f"{mark}[{text}]({target})"
         if text in ("中文", "English"):
             return f'<a href="{_of_other_language(language, there)}" hreflang="{_TAGS[text]}">{text}</a>'
-        return f"{mark}[{text}]({target.replace('.zh-CN.md', '.md')}{anchor})"
+        target = target.replace(".zh-CN.md", ".md")
+        return f"{mark}[{text}]({_place(target) if there.parent == DOCS else target}{anchor})"
 
     parts = _FENCED.split(_DIAGRAM.sub("```text", file.read_text("utf-8")))
     return "".join(part if place % 2 else _LINK.sub(link, part) for place, part in enumerate(parts))
@@ -90,7 +129,7 @@ def page(file: Path, language: str, *, source: str | None = None) -> str:
 
 def _of_other_language(language: str, there: Path) -> str:
     """The address of a page of the other language, seen from a page beside it."""
-    name = re.sub(r"(\.zh-CN)?\.md$", ".html", there.name).replace("README.html", "index.html")
+    name = re.sub(r"(\.zh-CN)?\.md$", ".html", there.name).replace("README.html", "guides.html")
     return f"zh/{name}" if language == "en" else f"../{name}"
 
 
@@ -113,8 +152,9 @@ docs_dir = "docs"
 site_dir = "out"
 use_directory_urls = false
 copyright = "Apache-2.0"
-extra_css = ["colours.css"]
-nav = ["README.md", {", ".join(nav)}]
+extra_css = ["site/site.css"]
+extra_javascript = ["site/site.js"]
+nav = ["index.md", "guides.md", {", ".join(nav)}]
 
 [project.theme]
 language = "{language}"
@@ -123,16 +163,7 @@ logo = "logo.svg"
 favicon = "logo.svg"
 features = ["navigation.sections", "navigation.top", "content.code.copy", "search.highlight"]
 
-[[project.theme.palette]]
-media = "(prefers-color-scheme: light)"
-scheme = "default"
-primary = "green"
-
-[[project.theme.palette]]
-media = "(prefers-color-scheme: dark)"
-scheme = "slate"
-primary = "green"
-
+{"".join(_palettes(language))}
 [[project.extra.alternate]]
 name = "English"
 link = "{home or "./"}index.html"
@@ -153,6 +184,21 @@ slugify = {{object = "pymdownx.slugs.slugify", kwds = {{case = "lower"}}}}
 """
 
 
+def _palettes(language: str) -> Iterator[str]:
+    """The colour schemes: the system's, and what the button in the head leads to."""
+    looks = (("", "", "sun-moon"), (": light", "default", "sun"), (": dark", "slate", "moon"))
+    for name, (media, scheme, icon) in zip(_SCHEMES[language], looks, strict=True):
+        yield f"""\
+[[project.theme.palette]]
+media = "(prefers-color-scheme{media})"
+{f'scheme = "{scheme}"' if scheme else ""}
+primary = "green"
+toggle.icon = "lucide/{icon}"
+toggle.name = "{name}"
+
+"""
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -166,13 +212,23 @@ def build(folder: Path, *, source: str | None = None) -> None:
             made.mkdir()
             write_source(language, made, source=source)
             subprocess.run([ZENSICAL, "build", "--strict"], cwd=made, check=True)  # noqa: S603 - our own program
-            shutil.copytree(made / "out", folder / ("" if language == "en" else language))
+            shutil.copytree(made / "out", folder / ("" if language == "en" else language), dirs_exist_ok=True)
+    _search_in_chinese(folder / "zh")
     if contact := os.environ.get("SECURITY_CONTACT"):
         expires = datetime.now(UTC) + timedelta(days=360)
         (folder / ".well-known").mkdir()
         (folder / ".well-known/security.txt").write_text(
             f"Contact: {contact}\nExpires: {expires:%Y-%m-%dT%H:%M:%SZ}\n", "utf-8"
         )
+
+
+def _search_in_chinese(folder: Path) -> None:
+    (script,) = folder.glob("assets/javascripts/bundle.*.js")
+    text = script.read_text("utf-8")
+    for english, chinese in _SEARCH_IN_CHINESE.items():
+        assert english in text, f"the theme says {english} no more"
+        text = text.replace(english, chinese)
+    script.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

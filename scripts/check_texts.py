@@ -12,7 +12,7 @@ from check_languages import wrong_languages  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-FOLDERS = (".", "docs", "docs/decisions", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
+FOLDERS = (".", "docs", "docs/decisions", "docs/site", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
 IN_ENGLISH_ALONE = [DOCS / "architecture.md", DOCS / "development.md"]
 """For those who change the code, whose names and comments are English."""
 LONGEST_README = 150

@@ -10,8 +10,10 @@ from typing import Final
 import pytest
 
 from scripts.build_site import ROOT, ZENSICAL, page, settings
+from scripts.record_login import RECORDED, record
 from tests.clock import PATIENCE
 from tests.docs import DOCS
+from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_PATIENCE, needs, run_node_tests
 
 ELSEWHERE: Final = re.compile(
@@ -30,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.foreign
 def test_the_site_has_every_guide_in_both_languages_a_search_and_a_contact(site: Path) -> None:
     for guide in DOCS.glob("*.zh-CN.md"):
-        name = guide.name.replace(".zh-CN.md", ".html").replace("README", "index")
+        name = guide.name.replace(".zh-CN.md", ".html").replace("README", "guides")
         assert 'lang="en"' in (site / name).read_text()
         assert 'lang="zh"' in (site / "zh" / name).read_text()
     for folder, title in (("", "The console and support"), ("zh", "管理后台与客服")):
@@ -43,7 +45,7 @@ def test_the_site_has_every_guide_in_both_languages_a_search_and_a_contact(site:
 @pytest.mark.browser
 @pytest.mark.node
 def test_the_site_has_no_barriers(site: Path) -> None:
-    pages = "index siblings zh/mini-program zh/settings"
+    pages = "index guides siblings zh/index zh/mini-program zh/settings"
     env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE": str(site), "PAGES": pages}
     run_node_tests("site/site.test.js", env)
 
@@ -69,12 +71,29 @@ def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path, link: str) ->
     assert run.returncode != 0
 
 
+@pytest.mark.process
+def test_the_recorded_login_has_the_steps_of_one_now(tmp_path: Path) -> None:
+    wechat_port = free_port()
+    ports = ("--port", str(free_port()), "--wechat-port", str(wechat_port))
+    with Running(WXAUTH, "dev", *ports, cwd=tmp_path) as service:
+        service.wait_for("Ctrl-C")
+        now = record(f"http://127.0.0.1:{wechat_port}")
+    kept = json.loads(RECORDED.read_text())
+    assert [shape_of(step) for step in now] == [shape_of(step) for step in kept]
+    assert now[2]["body"]["secret"] == "•••"
+
+
+def shape_of(value: object) -> object:
+    """The names in it, without the values."""
+    return {name: shape_of(part) for name, part in value.items()} if isinstance(value, dict) else None
+
+
 @pytest.mark.slow
 def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_source() -> None:
-    assert "[Guides](README.md)" in page(DOCS / "console.md", "en")
+    assert "[Guides](guides.md)" in page(DOCS / "console.md", "en")
     assert '<a href="zh/console.html" hreflang="zh-CN">中文</a>' in page(DOCS / "console.md", "en")
     assert "[隐私](privacy.md)" in page(DOCS / "README.zh-CN.md", "zh")
-    assert '<a href="../index.html" hreflang="en">English</a>' in page(DOCS / "README.zh-CN.md", "zh")
+    assert '<a href="../guides.html" hreflang="en">English</a>' in page(DOCS / "README.zh-CN.md", "zh")
     assert "[deploy](https://code.test/deploy/README.md)" in page(
         DOCS / "operations.md", "en", source="https://code.test"
     )
