@@ -20,7 +20,7 @@ import pytest
 import respx
 
 from tests import programs
-from tests.database_proxy import Proxy
+from tests.database_proxy import PATIENT, Proxy
 from tests.databases import TEMPLATE, SharedDatabase, delete_signing_key, make_template
 from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
@@ -31,7 +31,7 @@ from tests.world import AddSibling, Admin, LogIn, LogLines, MakeClient, MakeServ
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import DEADLINES, Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.metrics import DECLARED, REGISTRY
 from wxauth.server.core.services import Services
@@ -40,7 +40,7 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
-from wxauth.server.service.build import WAITS, Waits, build_services
+from wxauth.server.service.build import Waits, build_services
 
 gc.disable()  # until all tests are collected
 use_memory()
@@ -331,6 +331,10 @@ def made_of_fixtures(kind: type[T], request: pytest.FixtureRequest) -> T:
     return kind(**{name: request.getfixturevalue(name) for name in names})
 
 
+UNHURRIED = Waits(database=PATIENT)
+"""For tests that hold a lock, on a machine of any speed, because PostgreSQL's own limits are real time."""
+
+
 @pytest.fixture
 async def make_services(
     request: pytest.FixtureRequest,
@@ -343,10 +347,11 @@ async def make_services(
     made: list[Services] = []
 
     async def make(
-        *, waits: Waits = WAITS, wechat_transport: httpx.AsyncBaseTransport | None = transport, **values: object
+        *, waits: Waits = UNHURRIED, wechat_transport: httpx.AsyncBaseTransport | None = transport, **values: object
     ) -> Services:
         settings = make_settings(**values)
-        is_shared = settings.database_url.get_secret_value() == shared_database.url and waits.database == WAITS.database
+        is_usual = waits.database in (DEADLINES, PATIENT)
+        is_shared = is_usual and settings.database_url.get_secret_value() == shared_database.url
         database = shared_database.database if is_shared else None
         services = build_services(
             settings, clock=clock, wechat_transport=wechat_transport, waits=waits, database=database
