@@ -202,6 +202,7 @@ def test_a_wrong_merge_is_undone_and_a_stolen_key_withdrawn(reader: Reader) -> N
 
 
 def test_people_move_in_from_a_file_and_to_another_company(reader: Reader) -> None:
+    needs("jq")
     page, line = "docs/moving-in.md", json.loads(block("docs/moving-in.md", '"external_id": "10023"'))
     openid, new = openid_of("frank", APP), openid_of("frank", APPS[1]["app_id"])
     (reader.folder / "users.jsonl").write_text(json.dumps({**line, "app_id": APP, "openid": openid}))
