@@ -5,11 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.docs import ROOT
+from tests.processes import PATIENCE, free_port
 from tests.programs import output_of
 
 
@@ -34,25 +37,24 @@ def test_the_scripts_that_write_files_write_those_that_are_there(tmp_path: Path)
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("set_by", ["PIP_INDEX_URL", "pip config"])
+@pytest.mark.parametrize("set_by", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "pip's own file"])
 def test_packages_are_requested_of_the_mirror_that_pip_knows(tmp_path: Path, set_by: str) -> None:
-    programs, config = tmp_path / ".venv/bin", tmp_path / ".config/pip/pip.conf"
+    config = tmp_path / ".config/pip/pip.conf"
     for folder in ("scripts", "requirements", ".venv/bin", ".config/pip"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("scripts/setup", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path / file)
-    for program in ("python", "uv"):
-        (programs / program).symlink_to(Path(sys.prefix, "bin", program))
+    for part in ("bin/python", "bin/uv", "lib", "pyvenv.cfg"):
+        (tmp_path / ".venv" / part).symlink_to(Path(sys.prefix, part))
     for lock in ("dev", "run"):  # the second counts as installed, so that nothing else is
         (tmp_path / f"requirements/{lock}.lock").write_text(f"some-package==1.0 --hash=sha256:{64 * '0'} # {lock}\n")
     locked = output_of("sh", "-c", "pwd -P && cksum <requirements/run.lock", cwd=tmp_path)
     (tmp_path / ".venv/.locked").write_text(locked)
     with socket.create_server(("127.0.0.1", 0)) as mirror:
-        mirror.settimeout(60)
+        mirror.settimeout(PATIENCE)
         url = f"http://127.0.0.1:{mirror.getsockname()[1]}/simple"
-        config.write_text(f"[global]\nindex-url = {url}\n" if set_by == "pip config" else "")
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-        env |= {"PIP_INDEX_URL": url} if set_by == "PIP_INDEX_URL" else {}
+        config.write_text(f"[global]\nindex-url = {url}\n" if set_by == "pip's own file" else "")
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | ({set_by: url} if set_by.isupper() else {})
         with subprocess.Popen(["sh", "scripts/setup"], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL):
             asked, _ = mirror.accept()
             with asked:
@@ -60,23 +62,80 @@ def test_packages_are_requested_of_the_mirror_that_pip_knows(tmp_path: Path, set
                 asked.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
-@pytest.mark.parametrize("folder", ["of somebody else", "that keeps no permissions"])
-def test_a_folder_that_cannot_serve_is_refused_before_anything_is_installed(tmp_path: Path, folder: str) -> None:
-    clone = tmp_path / "clone"
-    for name in ("scripts", "requirements"):
-        (clone / name).mkdir(parents=True)
+# What cannot serve is refused before anything is installed.
+
+NOBODY = 65534
+FULL = "echo 'Filesystem 1048576-blocks Used Available'; echo /dev/vda 300 1 299"
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """What `scripts/dev` reads of a clone before it installs anything."""
+
+    folder: Path
+    programs: Path
+
+    def refuses(self, *arguments: str, user: int | None = None, env: Mapping[str, str] | None = None) -> str:
+        """What `scripts/dev` says as it fails."""
+        command = ["sh", str(self.folder / "scripts/dev"), *arguments]
+        whole = {"PATH": f"{self.programs}:{os.environ['PATH']}", "PYTHON": sys.executable, **(env or {})}
+        done = subprocess.run(command, env=whole, user=user, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    def refuses_at_once(self, *arguments: str, user: int | None = None, env: Mapping[str, str] | None = None) -> str:
+        said = self.refuses(*arguments, user=user, env=env)
+        assert sorted(path.name for path in self.folder.iterdir()) == ["pyproject.toml", "requirements", "scripts"]
+        return said
+
+    def replace(self, program: str, by: str) -> None:
+        (self.programs / program).write_text(f"#!/bin/sh\n{by}\n")
+        (self.programs / program).chmod(0o755)
+
+
+@pytest.fixture
+def clone(folder: Path) -> Clone:
+    folder.chmod(0o755)  # pytest's own are closed to others
+    clone = Clone(folder / "clone", folder / "bin")
+    for path in (clone.folder / "scripts", clone.folder / "requirements", clone.programs):
+        path.mkdir(parents=True)
     for file in ("scripts/setup", "scripts/dev", "requirements/dev.lock", "pyproject.toml"):
-        shutil.copy(ROOT / file, clone / file)
-    programs, words = tmp_path / "bin", "must be writable by"
-    programs.mkdir()
-    command = ["sh", str(clone / "scripts/dev")]
-    if folder == "that keeps no permissions":  # as Windows' folders in WSL: chmod does nothing
-        (programs / "chmod").symlink_to(shutil.which("true") or "true")
-        words, command = "keeps no permissions of files", ["sh", "-c", 'umask 0; exec "$@"', "sh", *command]
-    else:  # read-only for root, too
-        command = ["unshare", "-m", "sh", "-c", f"mount --bind -o ro '{clone}' '{clone}'; exec \"$@\"", "sh", *command]
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert sorted(path.name for path in clone.iterdir()) == ["pyproject.toml", "requirements", "scripts"]
+        shutil.copy(ROOT / file, clone.folder / file)
+    return clone
+
+
+def test_a_folder_of_somebody_else_is_refused(clone: Clone) -> None:
+    clone.folder.chmod(0o555)
+    assert "must be writable by" in clone.refuses_at_once(user=NOBODY if os.geteuid() == 0 else None)
+
+
+def test_a_folder_that_keeps_no_permissions_is_refused(clone: Clone) -> None:
+    clone.replace("chmod", "umask 0; rm .probe; : >.probe")  # as Windows' folders in WSL
+    assert "keeps no permissions of files" in clone.refuses_at_once()
+
+
+def test_a_full_disk_is_named_with_its_folder_and_what_is_needed(clone: Clone) -> None:
+    clone.replace("df", FULL)
+    said = clone.refuses_at_once()
+    assert f"{clone.folder} needs " in said
+    assert " MB of disk space; 299 MB are free" in said
+
+
+@pytest.mark.parametrize("taken_by", ["--port", "WXAUTH_PORT", "--site-port"])
+def test_a_port_that_is_taken_is_named(clone: Clone, taken_by: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        options = [f"{taken_by}={port}"] if taken_by.startswith("--") else []
+        said = clone.refuses_at_once(*options, env={taken_by: port} if not options else {})
+    option = taken_by if options else "--port"
+    assert f"127.0.0.1:{port} is taken: choose another port with {option}." in said
+
+
+@pytest.mark.process
+def test_a_proxy_that_does_not_answer_is_named_by_the_last_line(clone: Clone) -> None:
+    (clone.folder / "requirements/dev.lock").write_text(f"uv==0 --hash=sha256:{64 * '0'}\n")
+    port = free_port()
+    proxy = f"http://somebody:hunter2@127.0.0.1:{port}"
+    said = clone.refuses(env={"https_proxy": proxy, "PIP_RETRIES": "0", "HOME": str(clone.folder.parent)})
+    assert "hunter2" not in said
+    assert f"The proxy http://127.0.0.1:{port} (HTTPS_PROXY) does not answer." in said.splitlines()[-1]
