@@ -13,7 +13,7 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from tests.processes import PATIENCE, WXAUTH, Running, environment, free_port, i
 from tests.programs import needs, output_of
 from tests.serving import serving
 from tests.world import LogIn, Rows, Server, bearer
+from wxauth.server.dev.agent import has_mcp
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
 
@@ -232,6 +233,22 @@ def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: P
         failed = refusal("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
         assert f"127.0.0.1:{dev.port}" in failed
         assert option in failed
+
+
+@pytest.mark.parametrize("given_by", ["--port", "WXAUTH_PORT"])
+def test_all_ports_of_dev_follow_that_of_the_service_where_they_are_free(tmp_path: Path, given_by: str) -> None:
+    port = free_port()
+    with ExitStack() as stack:
+        others = range(port + 1, port + 10)
+        stack.enter_context(socket.create_server(("127.0.0.1", port + 1)))
+        taken = [other for other in others if is_served(other)]
+        options = ["--port", str(port)] if given_by == "--port" else []
+        env = {} if options else {"WXAUTH_PORT": str(port)}
+        command = stack.enter_context(Running(WXAUTH, "dev", *options, cwd=tmp_path, env=env))
+        output = command.wait_for("Ctrl-C ends it all")
+    found = {int(number) for number in re.findall(r"127\.0\.0\.1:(\d+)", output)}
+    assert found <= {port, *others} - {*taken}
+    assert len(found) == (4 if has_mcp() else 3)
 
 
 @on_linux

@@ -23,13 +23,25 @@ def serve() -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="Port of the service; 8000, or WXAUTH_PORT.")
-@click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, help="Port of the simulated WeChat; 8001.")
-@click.option("--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; 8004, or a free one.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of the service; WXAUTH_PORT, or 8000. The others follow it."
+)
+@click.option(
+    "--wechat-port",
+    type=click.IntRange(1, 65535),
+    help="Port of the simulated WeChat; the service's + 1, if it is free.",
+)
+@click.option(
+    "--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; the service's + 4, if it is free."
+)
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
 @click.option("--shop", "shop_url", metavar="URL", help="A back end of yours that sells, in place of the example's.")
 def dev(
-    port: int | None, wechat_port: int, site_port: int | None, allowed_hosts: tuple[str, ...], shop_url: str | None
+    port: int | None,
+    wechat_port: int | None,
+    site_port: int | None,
+    allowed_hosts: tuple[str, ...],
+    shop_url: str | None,
 ) -> None:
     """Run the service for development, with nothing configured.
 

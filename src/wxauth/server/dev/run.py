@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -77,8 +77,9 @@ exec {python} -m wxauth "$@"
 _TITLES: Final = ("示例小店 Shop", "示例书店 Bookshop", "示例服务号 Service account", "示例网站 Website")
 """Those of the simulated apps, in the order of the settings."""
 HOME: Final = Path(".wxauth")
-SITE_PORT: Final = 8004
-"""The default port of the example sites."""
+_WECHAT_PORT_AFTER: Final = 1
+"""How far the simulated WeChat's port is after the service's: 8001, or a free one."""
+_SITE_PORT_AFTER: Final = 4
 _OF_BEFORE: Final = (
     "the database in {home}/ is of another version of wxauth: delete the folder {home}/, which has the data of this "
     "laptop alone, and start again ({reason})"
@@ -159,21 +160,23 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
 def run(
     *,
     port: int | None,
-    wechat_port: int,
+    wechat_port: int | None = None,
     site_port: int | None = None,
     shop_url: str | None = None,
     allowed_hosts: Iterable[str] = (),
 ) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: TextError, StorageUnavailable."""
-    simulated_url = None if NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
+    is_simulated = not NAMES & _variables_set()
     try:
         with ExitStack() as stack, ExitStack() as threads:
             stack.enter_context(_handled_by(partial(_end, stack)))
             taken: list[Title] = []
-            site_listener = stack.enter_context(_listen("127.0.0.1", site_port or SITE_PORT, "--site-port", taken))
-            if site_port is None:
-                taken.clear()  # any other will do
-            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
+            first = port or _port_of_environment() or Settings.model_fields["port"].default
+            beside = partial(_listen_beside, first, {first, wechat_port, site_port}, stack, taken)
+            simulated_url = None
+            if is_simulated:
+                wechat_listener, simulated_url = beside(_WECHAT_PORT_AFTER, wechat_port, "--wechat-port")
+            site_listener, site_url = beside(_SITE_PORT_AFTER, site_port, "--site-port")
             shop_url = (shop_url or site_url + SHOP_PATH).rstrip("/")
             settings, findings, own = _load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
             configure_logging(level=settings.log_level, log_format=settings.log_format)
@@ -181,16 +184,12 @@ def run(
                 click.echo(shown(line), err=True)
             names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port", taken))
-            if simulated_url is not None:
-                wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port", taken))
             if taken:  # first: ports in use are reported at once
                 raise TextError(joined(taken, "\n"))
             mcp_url = None
             if simulated_url is not None and not settings.resources and has_mcp():
-                mcp_listener = stack.enter_context(
-                    _listen("127.0.0.1", min(settings.port + MCP_PORT_AFTER, 65535), "", [])
-                )
-                mcp_url = f"http://127.0.0.1:{mcp_listener.getsockname()[1]}/mcp"
+                mcp_listener, mcp_origin = beside(MCP_PORT_AFTER, None, "")
+                mcp_url = f"{mcp_origin}/mcp"
                 own["resources"] = [resource_at(mcp_url)]
                 settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
             if not os.environ.get("WXAUTH_DATABASE_URL"):
@@ -293,6 +292,37 @@ def _secret_key() -> str:
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
     return path.read_text("utf-8").strip()
+
+
+def _port_of_environment() -> int | None:
+    """`WXAUTH_PORT`; None if it is no number, of which the settings complain."""
+    text = next((value for name, value in os.environ.items() if name.upper() == "WXAUTH_PORT"), "")
+    return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None
+
+
+def _listen_beside(
+    port: int,
+    given: Set[int | None],
+    stack: ExitStack,
+    taken: list[Title],
+    after: int,
+    own: int | None,
+    option: str,
+) -> tuple[socket.socket, str]:
+    """A socket at a part's own port, and its URL. Without one, so far after the service's, or else near it.
+
+    Ports that are given belong to other parts.
+    """
+    near = [number for number in (port + after, *range(port + 9, port, -1)) if number not in given and number < 65536]
+    free = None if own else next((it for number in near if (it := _listen_or_none(number)) is not None), None)
+    listener = stack.enter_context(free or _listen("127.0.0.1", own or 0, option, taken))
+    return listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _listen_or_none(port: int) -> socket.socket | None:
+    with suppress(OSError):
+        return listen("127.0.0.1", port)
+    return None
 
 
 def _listen(host: str, port: int, option: str, taken: list[Title]) -> socket.socket:
