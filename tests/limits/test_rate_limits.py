@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from limits import parse
 
 from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
-from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, Windows
+from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, Limit, Windows
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def redis_url(redis_server: str) -> str:
 
 
 def test_windows_that_have_ended_are_dropped() -> None:
-    now, limit = 0.0, parse("1 per 10 second")
+    now, limit = 0.0, Limit(1, 10)
     windows = Windows(lambda: now)
     for second in range(100):
         now = float(second)
@@ -50,14 +49,14 @@ def test_windows_that_have_ended_are_dropped() -> None:
 
 
 def test_no_more_windows_are_kept_than_there_may_be() -> None:
-    windows, limit = Windows(lambda: 0.0, at_most=5), parse("2 per 10 second")
+    windows, limit = Windows(lambda: 0.0, at_most=5), Limit(2, 10)
     assert [windows.seconds_to_wait(limit, f"address {number}") for number in (*range(20), 19, 19)] == [0] * 21 + [10]
     assert len(windows) <= 5
 
 
 def test_a_clock_that_is_set_back_and_not_just_corrected_begins_the_windows_anew() -> None:
     times = iter((3600.0, 3599.5, 0.0, 0.0))
-    windows, limit = Windows(lambda: next(times)), parse("1/second")
+    windows, limit = Windows(lambda: next(times)), Limit.of("1/second")
     assert [windows.seconds_to_wait(limit, "address") for _ in range(4)] == [0, 2, 0, 1]
 
 

@@ -137,7 +137,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
     assert PASSWORD not in str(limiters.log_lines())
 
 
-@pytest.mark.filterwarnings("ignore:unclosed (transport|Connection):ResourceWarning")  # one that redis-py lost
+@pytest.mark.filterwarnings("ignore:unclosed (transport|Connection|<Stream):ResourceWarning")  # one that redis-py lost
 async def test_a_cluster_counts_as_one_redis_and_holds_nobody_up_while_down(hosts: Hosts, limiters: Limiters) -> None:
     buses = {free_port(): free_port() for _ in range(3)}
     nodes = [

@@ -6,7 +6,7 @@ For WeChat, `tests/wechat/test_connecting.py` has it; for the database, `tests/c
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import aclosing
 from pathlib import Path
 
 import httpx
@@ -19,7 +19,7 @@ from wxauth.guard.jwks import RemoteKeys
 from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.checks.result import Findings
 from wxauth.server.core.clock import utc_now
-from wxauth.server.limits.redis import redis_storage
+from wxauth.server.limits.redis import RedisCounts
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.service.spans import spans_to
@@ -77,6 +77,5 @@ async def test_a_redis_of_a_private_authority_counts(authority: Authority) -> No
 
     server = await asyncio.start_server(count, "127.0.0.1", 0, ssl=authority.server("127.0.0.1"))
     url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, AsyncExitStack() as closing:
-        storage = redis_storage(url, what="check", patience=5, closing=closing)
-        assert await storage.incr("check", expiry=1) == 1
+    async with server, aclosing(RedisCounts(url, what="check", patience=5)) as counts:
+        assert await counts.add("check", seconds=1) == 1

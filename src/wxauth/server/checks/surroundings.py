@@ -4,7 +4,7 @@ import asyncio
 import http.cookies
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from platform import python_version
 from types import ModuleType
 from typing import Final
@@ -16,7 +16,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.terminal import Text
-from wxauth.server.limits.redis import redis_reason, redis_storage
+from wxauth.server.limits.redis import RedisCounts, redis_reason
 from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.push.forwarding import PushRequest, send_on
@@ -92,10 +92,9 @@ async def check_redis(
         return
     url = settings.redis_url.get_secret_value()
     try:
-        async with asyncio.timeout(patience), AsyncExitStack() as closing:
+        async with asyncio.timeout(patience), aclosing(RedisCounts(url, what="check", patience=patience)) as counts:
             # Counts, as a login does, because even a replica, or a cluster that is down, would answer a PING.
-            storage = redis_storage(url, what="check", patience=patience, closing=closing)
-            await storage.incr("check", expiry=1)
+            await counts.add("check", seconds=1)
         yield good("redis", "answers")
     except Exception as exc:
         yield bad(
