@@ -231,6 +231,15 @@ def test_a_file_of_another_kind_is_named_with_its_remedy(is_csv: bool, name: str
         assert refusal.value.fault.wanted.zh != str(refusal.value)
 
 
+@swept("name", ["a;b;c;d", "a|b|c|d", "a\tb\tc\td", "a;b|c;d,e;f"])
+def test_a_quoted_name_of_a_column_may_have_any_divider(name: str) -> None:
+    lines = CsvLines(io.BytesIO(f'app_id,openid,"{name}"\nwx1,oAlice,x\n'.encode()))
+    assert lines.unknown == [name]
+    assert [json.loads(line.text) for line in lines if isinstance(line.text, bytes)] == [
+        {"app_id": "wx1", "openid": "oAlice"}
+    ]
+
+
 NAMED = '{{"app_id": "{}", "openid": "{}", "{}": {}}}'
 WITH_HALF = {
     **dict.fromkeys(("openid", "unionid", "external_id", "ban_reason", "status"), '"xxxxxxxxxxxxxxxxxxxxxxxxxxxx?"'),

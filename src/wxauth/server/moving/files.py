@@ -174,8 +174,9 @@ class CsvLines:
         self._lines = _numbered(file, form, spill, _NO_CSV)
         self.header = _first_of(self._lines)
         text = self.header.text if isinstance(self.header.text, bytes) else b""
-        divider = max(_DIVIDED, key=lambda each: text.count(each.encode()))
-        if text.count(divider.encode()) > text.count(form.delimiter.encode()):
+        unquoted = re.sub(rb'"[^"]*"', b"", text)
+        divider = max(_DIVIDED, key=lambda each: unquoted.count(each.encode()))
+        if unquoted.count(divider.encode()) > unquoted.count(form.delimiter.encode()):
             raise WrongFile(Fault("file", _DIVIDED[divider]))
         header = self._cells(self.header.text)
         if isinstance(header, Fault):
