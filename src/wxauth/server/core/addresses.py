@@ -49,13 +49,19 @@ NEARBY: Final = PrefixLengths(24, 56)
 """The network that two devices in one home or office probably share."""
 Scheme = Literal["http", "https"]
 _PRIVATE: Final = tuple(
-    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7", "::1/128"))
+    map(
+        ip_network,
+        # 100.64.0.0/10: of providers' NAT, and of containers and private networks such as Tailscale's.
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"),
+    )
 )
 _PUBLIC: Final = tuple(map(ip_network, ("0.0.0.0/0", "2000::/3")))
 """IPv6 beyond it is reserved, local to a link, or a form of IPv4 addresses: translated, compatible, local-use NAT64."""
 _METADATA: Final = (
     ip_network("169.254.0.0/16"),  # link-local; the metadata of most clouds too
     ip_network("100.100.100.200/32"),  # Alibaba's metadata
+    ip_network("168.63.129.16/32"),  # Azure's
+    ip_network("192.0.0.192/32"),  # Oracle's
 )
 _NEVER: Final = _METADATA + tuple(
     map(
