@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.fakes import APP, Secrets, service_env
 from tests.processes import Command, make_command
@@ -22,6 +23,10 @@ def webhooks(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
     return make_command("webhooks", cwd=tmp_path, env=env)
 
 
+async def moved(_: web.Request) -> web.StreamResponse:
+    return web.Response(status=308, headers={"Location": "https://www.shop.example.com/hook/"})
+
+
 async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, receiver: Receiver, rows: Rows) -> None:
     added = await webhooks("add", "orders", receiver.url, "--type", "user.erased", "--json")
     assert (added.returncode, added.stderr) == (0, "")
@@ -38,6 +43,10 @@ async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, r
     receiver.usual = 500
     tried = await webhooks("test", "orders")
     assert (tried.returncode, tried.stdout.split()[0], len(tried.stderr.splitlines())) == (1, "500", 1)
+    receiver.usual = moved
+    tried = await webhooks("test", "orders")
+    assert (tried.returncode, len(tried.stderr.splitlines())) == (1, 1)
+    assert "has answered 308, to https://www.shop.example.com/hook/: redirects are not followed" in tried.stderr
     changed = await webhooks("set", "orders", "--all-types", "--disable")
     assert changed.stdout == f"orders is disabled, {receiver.url}, types: all\n"
     renewed = await webhooks("secret", "orders")

@@ -92,6 +92,11 @@ def test_command(webhook_name: str) -> None:
     answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
     if prints_json() or answer.status is not None:
         show(trial_answer(answer), say("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds))
+    if answer.location:
+        text = (
+            "{name} has answered {status}, to {location}: redirects are not followed, so give the URL that it leads to"
+        )
+        raise Failed(text, name=webhook_name, status=answer.status, location=answer.location[:300])
     if not answer.is_accepted:
         reason = answer.error or Text("{name} has answered {status}", name=webhook_name, status=answer.status)
         raise Failed("{reason}: not accepted", reason=reason)

@@ -8,6 +8,7 @@ from typing import Final
 import httpx
 
 from wxauth.server.core.terminal import Text
+from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
 
@@ -25,6 +26,8 @@ class Answer:
     milliseconds: int
     error: str | None = None
     retry_after: str | None = None
+    location: str | None = None
+    """Where a redirect leads, in the receiver's words. It is not followed."""
 
     @property
     def is_accepted(self) -> bool:
@@ -35,7 +38,7 @@ class Answer:
 async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
 ) -> Answer:
-    """POST this once. Of the response, only the status, within `patience` seconds, and `Retry-After` are kept."""
+    """POST this once. Of the response, only the status, within `patience` seconds, and two header fields are kept."""
     started = perf_counter()
     response = error = None
     ended: float | None = None
@@ -61,4 +64,6 @@ async def send(
     milliseconds = round(((ended or perf_counter()) - started) * 1000)
     if response is None:
         return Answer(None, milliseconds, error)
-    return Answer(response.status_code, milliseconds, retry_after=response.extensions[ANSWER].retry_after)
+    answer: HttpAnswer = response.extensions[ANSWER]
+    location = answer.location if response.is_redirect else None
+    return Answer(answer.status, milliseconds, retry_after=answer.retry_after, location=location)

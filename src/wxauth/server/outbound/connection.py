@@ -38,7 +38,7 @@ NAME_SECONDS: Final = 10.0
 
 _MAX_REFUSAL: Final = 64 * 1024
 _TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
-_TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control")
+_TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control", b"location")
 """The header fields of an answer that are kept."""
 _OF_NO_KNOWN_AUTHORITY: Final = range(18, 22)
 """OpenSSL's codes of a certificate that is its own authority's, or of an authority that is not trusted here."""
@@ -64,6 +64,7 @@ class HttpAnswer(NamedTuple):
     """Whether it has a Content-Encoding."""
     retry_after: str | None = None
     cache_control: str | None = None
+    location: str | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -232,9 +233,9 @@ class Connection(asyncio.Protocol):
             self._body_timer = None
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            date, content_type, retry_after, cache_control = map(self._texts.get, _TEXTS)
+            date, content_type, *others = map(self._texts.get, _TEXTS)
             body, packed = b"".join(self._body), self._is_encoded
-            answer.set_result(HttpAnswer(self._status, body, date, content_type, packed, retry_after, cache_control))
+            answer.set_result(HttpAnswer(self._status, body, date, content_type, packed, *others))
 
     def _fail(self, failure: httpx.RequestError) -> None:
         if self._body_timer is not None:
