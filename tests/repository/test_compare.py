@@ -1,0 +1,43 @@
+"""`docs/compare.md` says nothing of others without a recent source, and nothing of ourselves without a test."""
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from scripts.write_compare import FACTS, OTHERS, PAGES, written
+from tests.docs import DOCS
+
+YEAR = timedelta(days=366)
+FOUND = json.loads(FACTS.read_text())
+
+
+@pytest.mark.parametrize("language", PAGES)
+def test_the_comparison_is_written_from_its_facts(language: str) -> None:
+    assert PAGES[language].read_text() == written(language), "run scripts/docs"
+
+
+def test_the_comparison_has_twenty_rows_and_what_speaks_against_wxauth() -> None:
+    assert len(FOUND["rows"]) == 20
+    assert [row["row"][0] for row in FOUND["rows"] if row["wxauth"][0] == "no"]
+    assert "## Why not us" in PAGES["en"].read_text()
+
+
+def test_each_fact_about_another_product_has_a_source_younger_than_a_year() -> None:
+    oldest = datetime.now(UTC).date() - YEAR
+    for name, (url, month) in FOUND["sources"].items():
+        assert date.fromisoformat(f"{month}-28") >= oldest, f"look again: {name}, {url}"
+    for row in FOUND["rows"]:
+        for cell in filter(None, (row[name] for name in OTHERS)):
+            assert cell["source"] in FOUND["sources"]
+
+
+def test_each_fact_about_wxauth_names_a_test() -> None:
+    tests = {
+        name
+        for file in (DOCS.parent / "tests").glob("*/**/test_*.py")
+        for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    for row in FOUND["rows"]:
+        assert row["test"] in tests or row["wxauth"][0] == "no", row["row"][0]
