@@ -1,16 +1,9 @@
-// Takes the screenshots of docs/console.md, of the desk and of the README, in both languages. scripts/pictures runs it.
-import { readFile } from 'node:fs/promises'
+// Takes the screenshots of docs/console.md and of the desk, in both languages. scripts/pictures runs it.
 import { launch } from '../browser.js'
-import { CONSOLE_URL, DESK_URL, SERVICE_URL, LATER_APP, asks, beginScan, linkFor, logIn, makeAdministrator, phoneOf } from './driving.js'
+import { CONSOLE_URL, DESK_URL, SERVICE_URL, LATER_APP, asks, linkFor, logIn, makeAdministrator } from './driving.js'
 
-const LOGO = `data:image/png;base64,${await readFile(new URL('../../../src/wxauth/server/dev/shop.png', import.meta.url), 'base64')}`
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
-const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, appendix B
-/** The pictures of the README, which stand side by side, have one size: 560 × 762. */
-const SMALL = { viewport: { width: 480, height: 653 }, deviceScaleFactor: 7 / 6 }
-const PHONE = { width: 360, height: 489 }
-const WINDOWS = 'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36'
 const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44'
 const ANDROID = 'Mozilla/5.0 (Linux; Android 14) MicroMessenger/8.0.47'
 
@@ -142,38 +135,10 @@ for (const lang of ['en', 'zh-CN']) {
     await page.waitForFunction(() => document.querySelector('.tap').querySelector('[data-direction=serviceToWeChat]'))
     await page.waitForFunction(() => !document.querySelector('.waiting'))
   }
-  await page.screenshot({ path: `${folder}/../desk${lang === 'en' ? '' : `.${lang}`}.png` })
-}
-// What people see: the login page of a website, and the question on the phone.
-for (const [lang, title] of [
-  ['en', 'Corner Shop'],
-  ['zh-CN', '小店'],
-]) {
-  const name = `shop-${lang.toLowerCase()}`
-  const callback = 'https://shop.example.com/callback'
-  await change('/clients', 'POST', { name, title, logo: LOGO, redirect_uris: [callback] })
-  const whole = { viewport: { width: 540, height: 735 }, deviceScaleFactor: 560 / 540 }
-  const context = await browser.newContext({ ...whole, locale: lang, userAgent: WINDOWS, extraHTTPHeaders: { 'X-Forwarded-For': '203.0.113.58' } })
-  const page = await context.newPage()
-  const asked = { client_id: name, redirect_uri: callback, response_type: 'code', scope: 'openid profile', state: 'a', code_challenge: CHALLENGE }
-  await page.goto(`${SERVICE_URL}/v1/authorize?${new URLSearchParams({ ...asked, code_challenge_method: 'S256', ui_locales: lang })}`)
-  const phone = await phoneOf(browser, 'person-0', { locale: lang, deviceScaleFactor: 560 / PHONE.width })
-  await beginScan(phone, page)
-  await phone.waitForSelector('#sheet .buttons')
-  const suffix = lang === 'en' ? '' : `.${lang}`
-  await page.screenshot({ path: `${folder}/../pictures/login${suffix}.png` })
-  const { height } = await phone.locator('.phone').boundingBox()
-  await phone.setViewportSize({ width: 1280, height: Math.round(900 + PHONE.height - height) })
-  await phone.locator('.phone').screenshot({ path: `${folder}/../pictures/question${suffix}.png` })
-  const list = await browser.newContext({ ...SMALL, locale: lang, timezoneId: 'Asia/Shanghai' })
-  const people = await list.newPage()
-  await spread(people)
-  await people.goto(await linkFor(root, lang))
-  await people.evaluate(() => (location.hash = '#/users'))
-  await people.waitForSelector('main tbody tr')
-  await people.waitForFunction(() => !document.querySelector('[aria-busy=true]'))
-  await people.screenshot({ path: `${folder}/../pictures/users${suffix}.png` })
-  await Promise.all([context, phone.context(), list].map((each) => each.close()))
+  for (const [colorScheme, suffix] of [['light', ''], ['dark', '.dark']]) {
+    await page.emulateMedia({ colorScheme })
+    await page.screenshot({ path: `${folder}/../desk${lang === 'en' ? '' : `.${lang}`}${suffix}.png` })
+  }
 }
 await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`, { method: 'DELETE' }) // the next pictures add it with its logo
 await browser.close()
