@@ -886,14 +886,15 @@ async def test_without_the_database_no_signature_leaves_the_house(doctor: Doctor
 
 async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doctor: Doctor) -> None:
     kinds = {
-        MOBILE_APP["app_id"]: ["", " unionid"],
-        WEBSITE["app_id"]: ["", " unionid", " callback domain"],
+        MOBILE_APP["app_id"]: ["", " unionid", " push"],
+        WEBSITE["app_id"]: ["", " unionid", " push", " callback domain"],
         ACCOUNT["app_id"]: ["", " access_token", " unionid", " push", " callback domain"],
     }
     results = await doctor(apps=[*APPS, *OTHER_KINDS])
     for app_id, suffixes in kinds.items():
         assert [name for name in results if app_id in name] == [f"wechat {app_id}{suffix}" for suffix in suffixes]
         assert_reported(results, of_app(app_id=app_id), OK, "takes the app's secret")
+        assert_reported(results, of_app("push", app_id), OK, f"/v1/wechat/push/{app_id}")
     assert doctor.wechat.asked["access_token"] == len(OTHER_KINDS)
     wrong = await doctor(apps=[*APPS, {**MOBILE_APP, "app_secret": "hunter2-of-nobody"}])
     assert_reported(wrong, of_app(app_id=MOBILE_APP["app_id"]), BAD, "40125")

@@ -6,14 +6,17 @@ import httpx
 import pytest
 
 from tests.sweeps import swept
-from tests.world import Stage
+from tests.world import BESIDE_LOGINS, Admin, Stage, body_of, recorded
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
+from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.service.app import create_app
 
 pytestmark = pytest.mark.usefixtures("simulated")
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
+PAGE, SITE, MOBILE = (app["app_id"] for app in (ACCOUNT, WEBSITE, MOBILE_APP))
+of_every_kind = pytest.mark.settings(apps=[*APPS, ACCOUNT, WEBSITE, MOBILE_APP])
 
 
 class Pusher:
@@ -53,6 +56,89 @@ async def test_the_service_accepts_the_simulators_messages(stage: Stage, app_id:
     assert (await stage.user(alice))["nickname"] is None
     assert (await push(app_id=app_id, event="user_authorization_cancellation")).json()["is_taken"]
     assert (await stage.me(alice)).json()["code"] == "invalid_token"
+
+
+@of_every_kind
+@pytest.mark.parametrize("format", ["json", "xml"])
+async def test_who_withdraws_all_from_an_app_is_no_longer_known_in_it(stage: Stage, format: str) -> None:
+    push = Pusher(stage.simulator, stage.services)
+    in_mini_program, in_app = await stage.login(nickname="Alice"), await stage.login(app_id=MOBILE)
+    assert (await push(app_id=MOBILE, format=format)).json()["is_taken"]
+    assert (await stage.me(in_app)).json()["code"] == "invalid_token"
+    user = await stage.user(in_mini_program)
+    assert (user["nickname"], user["unionid"]) == ("Alice", in_app["user"]["unionid"])
+    ended = {"reason": "erased", "session_ids": [in_app["session_id"]]}
+    assert await recorded(stage.rows, "type, actor, app_id, data", BESIDE_LOGINS) == [
+        ("session.ended", "wechat", None, ended),
+        ("identity.removed", "wechat", MOBILE, {}),
+    ]
+    again = await stage.login(app_id=MOBILE)  # by the unionid, which the mini-program knows
+    assert (again["is_new_user"], again["user"]["id"]) == (False, user["id"])
+
+
+@of_every_kind
+async def test_a_unionid_goes_with_the_last_identity_that_has_it(stage: Stage, root: Admin) -> None:
+    alice, bob = await stage.login(app_id=MOBILE), await stage.login("bob")
+    body_of(await root.merge(alice["user"]["id"], into=bob["user"]["id"]))
+    assert (await Pusher(stage.simulator, stage.services)(app_id=MOBILE)).json()["is_taken"]
+    assert (await stage.user(bob))["unionid"] == bob["user"]["unionid"]
+    assert (await stage.login(app_id=MOBILE))["is_new_user"]
+
+
+@of_every_kind
+@pytest.mark.parametrize("app_id", [SITE, MOBILE])
+async def test_who_withdraws_all_from_their_only_app_is_erased(stage: Stage, app_id: str) -> None:
+    user = (await stage.login(app_id=MOBILE))["user"]
+    known = "UPDATE identities SET app_id = $1, openid = $2"  # a website's login takes a browser
+    await stage.rows.execute(known, app_id, openid_of("alice", app_id))
+    push = Pusher(stage.simulator, stage.services)
+    assert (await push(app_id=app_id)).json()["is_taken"]
+    assert await stage.number("users") == 0
+    assert (await recorded(stage.rows, "type, user_id"))[-1] == ("user.erased", user["id"])
+
+
+@of_every_kind
+async def test_a_banned_person_who_withdraws_all_stays_banned_and_is_erased_after_the_ban(
+    stage: Stage, root: Admin
+) -> None:
+    alice = await stage.login(app_id=MOBILE)
+    await root.change(alice["user"]["id"], status="disabled")
+    assert (await Pusher(stage.simulator, stage.services)(app_id=MOBILE)).json()["is_taken"]
+    assert (await stage.login.ask(app_id=MOBILE)).json()["code"] == "account_disabled"
+
+
+CODES: dict[str, dict[str, set[str]]] = {
+    FIRST: {"6": {"nickname", "avatar_url"}, "8": set(), "19": {"nickname"}, "20": {"avatar_url"}},
+    PAGE: {"205": {"nickname", "avatar_url"}, "6": set(), "201": set(), "301": set()},
+    SITE: {"6": set(), "205": set()},
+}
+
+
+@of_every_kind
+@pytest.mark.parametrize("app_id", CODES)
+async def test_what_a_code_withdraws_depends_on_the_kind_of_app(stage: Stage, app_id: str) -> None:
+    push = Pusher(stage.simulator, stage.services)
+    alice = await stage.login(app_id=MOBILE)
+    await stage.rows.execute("UPDATE identities SET app_id = $1, openid = $2", app_id, openid_of("alice", app_id))
+    for code, cleared in CODES[app_id].items():
+        await stage.rows.execute("UPDATE users SET nickname = 'A', avatar_url = 'https://a.example/1.png'")
+        assert (await push(app_id=app_id, revoke_info=code)).json()["is_taken"]
+        kept = await stage.rows.fetchrow("SELECT nickname, avatar_url FROM users WHERE id = $1", alice["user"]["id"])
+        assert {name for name, value in kept.items() if value is None} == cleared
+        stage.clock.advance(seconds=1)
+
+
+@of_every_kind
+@pytest.mark.parametrize("app_id", [FIRST, PAGE, SITE, MOBILE])
+async def test_every_app_is_told_of_a_risky_profile_and_of_a_closed_account(stage: Stage, app_id: str) -> None:
+    push = Pusher(stage.simulator, stage.services)
+    await stage.login(app_id=MOBILE)
+    await stage.rows.execute("UPDATE identities SET app_id = $1, openid = $2", app_id, openid_of("alice", app_id))
+    await stage.rows.execute("UPDATE users SET nickname = 'bad'")
+    assert (await push(app_id=app_id, event="user_info_modified")).json()["is_taken"]
+    assert (await recorded(stage.rows, "type, data"))[-1] == ("user.profile_changed", {"fields": ["nickname"]})
+    assert (await push(app_id=app_id, event="user_authorization_cancellation")).json()["is_taken"]
+    assert await stage.number("users") == 0
 
 
 @pytest.mark.no_database

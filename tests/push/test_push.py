@@ -31,7 +31,7 @@ from tests.push.messages import (
     unread,
 )
 from tests.sweeps import Sweep, swept
-from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, set_roles, until
+from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, recorded, set_roles, until
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.dev.wechat.push import SignedPush, encrypt, push_signature
 from wxauth.server.push.receiving import PushedMessages
@@ -129,7 +129,6 @@ async def test_messages_are_taken_as_in_wechats_examples(inbox: Inbox) -> None:
         b"[]",
         b'"xml"',
         b"\xff\xfe<\x00x\x00m\x00l\x00",
-        b'{"Event": "\xe5\xbe"}',
         b"<xml><Event>user_authorization_revoke</Event>",
         b"<!DOCTYPE xml><xml><Event>x</Event></xml>",
         b'<!DOCTYPE xml SYSTEM "http://127.0.0.1:1/x.dtd"><xml/>',
@@ -218,14 +217,33 @@ async def test_several_revocations_in_one_xml_message_are_accepted(inbox: Inbox)
     assert await inbox.kept() == dict.fromkeys(PROFILE)
 
 
-NOTHING_REVOKED: list[object] = ["1", "60", "201", "", None, {}, [], 7]
+async def test_names_with_blanks_around_them_are_read_and_those_without_count(inbox: Inbox) -> None:
+    openid = await inbox.openid()
+    content = {" OpenID": openid, " Event ": REVOKED, "\tRevokeInfo": "8", "CreateTime": NOW}
+    await inbox.send(content)
+    assert (await inbox.kept())["phone"] is None
+    await inbox.send({**content, "RevokeInfo": "19", "CreateTime": NOW + 1})
+    assert await inbox.kept() == {**PROFILE, "nickname": None, "phone": None}
+
+
+async def test_a_name_or_picture_that_wechat_has_found_risky_is_cleared(inbox: Inbox) -> None:
+    await inbox.receive_with(apps=[PLAIN], nickname_check="off", avatar_check="off")
+    user = (await inbox.log_in())["user"]
+    for time in (NOW, NOW + 1):
+        await inbox.send({**message(user["openid"], "user_info_modified"), "CreateTime": time})
+        assert await inbox.kept() == {**dict.fromkeys(PROFILE), "phone": PROFILE["phone"]}
+    changed = await recorded(inbox.stage.rows, "type, user_id, app_id, data", "actor = 'wechat'")
+    data = {"fields": ["nickname", "avatar_url"]}
+    assert changed == [("user.profile_changed", user["id"], APP["app_id"], data)]
+
+
+NOTHING_REVOKED: list[object] = ["1", "60", "201", "205", "301", "", None, {}, [], 7]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
-        {"MsgType": "event", "Event": "user_info_modified"},
         {"MsgType": "event", "Event": "debug_demo"},
         {"MsgType": "text", "Content": f"<Event>{LEFT}</Event>"},
         {"MsgType": "event", "Event": REVOKED},
@@ -238,6 +256,9 @@ async def test_a_message_that_withdraws_nothing_changes_nothing(inbox: Inbox, co
     await inbox.send({"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
     assert await inbox.kept() == PROFILE
     assert await inbox.events() == []
+    unknown = content.get("Event") == REVOKED and content.get("RevokeInfo") not in ("1", 7)
+    names = [line["event"] for line in inbox.stage.log_lines() if line["level"] == "warning"]
+    assert names == ["revocation_not_understood" if unknown else "push_ignored"]
 
 
 async def test_only_the_person_of_that_app_withdraws(inbox: Inbox) -> None:

@@ -118,8 +118,7 @@ async def check_app(
         yield _judge_api(app, use, failure, settings, observed)
     if users is not None:
         yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
-    if app.has_wechat_token:
-        yield _judge_push(app, settings, found.apps)
+    yield _judge_push(app, settings, found.apps)
     if app.kind in ("official_account", "website"):
         yield _judge_callback_domain(app, settings)
     default = next((it.app_id for it in found.apps if it.is_mini_program), None)

@@ -117,13 +117,6 @@ class App(AppFields):
 
     app_id: types.AppId
 
-    @field_validator("push_token")
-    @classmethod
-    def _no_push_without_messages(cls, token: types.PushToken | None, info: ValidationInfo) -> types.PushToken | None:
-        if token is not None and info.data.get("kind") in ("website", "mobile_app"):
-            raise WrongValue("must be left out: WeChat pushes no messages to a website or a mobile_app")
-        return token
-
     @field_validator("push_aes_key", "push_forward")
     @classmethod
     def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:

@@ -233,6 +233,25 @@ _ERASE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS gone (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (gone.app_id, gone.openid)
 """)
+_OTHER_APPS: Final = Statement[str]("""
+SELECT app_id FROM identities WHERE user_id = :user_id AND (app_id, openid) <> (:app_id, :openid)
+""")
+# A unionid that no other identity has was known by this one alone.
+_ERASE_IDENTITY: Final = Statement[Nothing]("""
+WITH gone AS (
+    DELETE FROM identities WHERE app_id = :app_id AND openid = :openid RETURNING unionid
+), others AS (
+    SELECT unionid, created_at FROM identities
+     WHERE user_id = :user_id AND (app_id, openid) <> (:app_id, :openid)
+), lost AS (
+    DELETE FROM unionids USING gone
+     WHERE unionids.unionid = gone.unionid AND NOT EXISTS (SELECT FROM others WHERE others.unionid = gone.unionid)
+    RETURNING unionids.unionid
+)
+UPDATE users
+   SET unionid = (SELECT unionid FROM others WHERE unionid IS NOT NULL ORDER BY created_at DESC LIMIT 1)
+  FROM lost WHERE users.id = :user_id AND users.unionid = lost.unionid
+""")
 _LEAVING_PART: Final = """(user_id = ANY (:leaving_givers::uuid[])
         OR user_id = ANY (:unknown_givers::uuid[]) AND app_id = ANY (:apps_of_leaving::text[]))"""
 _MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")
@@ -396,4 +415,22 @@ async def erase_identities(
     for left_app_id in sorted(parting.apps_of_leaving):
         await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=left_app_id)
     await record_moved(transaction, user_id, parting.facts, by=by, now=now)
+    return True
+
+
+async def erase_identity(
+    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
+) -> bool:
+    """Erase this identity of a locked user alone: all else stays with the others, also those with its unionid.
+
+    Returns False, and does nothing, if the user has no other identity.
+    """
+    identity = {"app_id": app_id, "openid": openid}
+    other_apps = await transaction.values(_OTHER_APPS, user_id=user_id, **identity)
+    if not other_apps:
+        return False
+    await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now, identities=[(app_id, openid)])
+    await transaction.run(_ERASE_IDENTITY, user_id=user_id, **identity)
+    if app_id not in other_apps:
+        await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
     return True

@@ -4,30 +4,34 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
+from uuid import UUID
 
 from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.background import Background, Promises
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import OncePerDay, get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.merging.merging_rows import IS_JOINED, erase_identities
+from wxauth.server.merging.merging_rows import IS_JOINED, erase_identities, erase_identity
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.rows import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
-from wxauth.server.users.erasure_rows import erase_user
+from wxauth.server.users.erasure_rows import erase_user, leave_later
+from wxauth.server.users.standing_rows import lock_standing
 from wxauth.server.users.user_rows import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
 from wxauth.server.wechat.received import (
     MessageKind,
     PictureVerdict,
     WeChatMessage,
     Withdrawal,
+    Withdrawn,
     check_signature,
     read_handshake,
     read_message,
@@ -129,7 +133,8 @@ class PushedMessages:
                 handling.outcome = "forwarded"
                 return answer
             handling.outcome = "done" if is_own else "ignored"
-            is_told = is_own or withdrawal_in(message) is not None  # which has a log line of its own
+            # These have log lines of their own.
+            is_told = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
             if not is_told and self._warned.is_due((app_id, message.name), self.clock().date()):
                 what = "no service receives this message: set push_forward for the app, to the URL of one that does"
                 log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
@@ -171,6 +176,8 @@ class PushedMessages:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
+        if (code := message.unknown_code) is not None:
+            log.warning("revocation_not_understood", app_id=app.app_id, code=code)
         if not is_own:
             handling.kind = message.kind_for_others
         return is_own
@@ -209,7 +216,7 @@ class PushedMessages:
                 patience=self.kept_in_memory,
                 app_id=app_id,
                 openid=withdrawal.openid,
-                withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
+                withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
         self.promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
@@ -224,36 +231,52 @@ class PushedMessages:
                 log.info("push_repeated", app_id=app_id)
                 return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
-            is_left = False
-            if user_id is None:
-                pass  # remembered nevertheless: a repeat must not erase the data of somebody who signs up in between
-            elif withdrawal.is_whole:
+            event, facts = "withdrawal_of_nobody", dict[str, object](app_id=app_id)
+            # Nobody is remembered, too: a repeat must not erase the data of somebody who signs up in between.
+            if user_id is not None:
+                event, more = await self._erase_from(transaction, user_id, app_id, withdrawal, now=now)
+                facts = {"user_id": user_id, **facts, **more}
+        log.info(event, **facts)
+        return user_id is not None
+
+    async def _erase_from(
+        self, transaction: Transaction, user_id: UUID, app_id: str, withdrawal: Withdrawal, *, now: datetime
+    ) -> tuple[str, Mapping[str, object]]:
+        """Erase from a locked user what WeChat says. Returns what to log."""
+        of_wechat = {"actor": WECHAT.name}
+        identity = {"app_id": app_id, "openid": withdrawal.openid}
+        record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
+        match withdrawal.what:
+            case Withdrawn.ACCOUNT:
                 # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
                 # account, and the facts from it.
-                if await transaction.value(IS_JOINED, user_id=user_id):
-                    identity = {"app_id": app_id, "openid": withdrawal.openid}
-                    is_left = await erase_identities(transaction, user_id, **identity, by=WECHAT, now=now)
-                if not is_left:
-                    # Even the last administrator is erased: the data of a closed account must not be kept, and its
-                    # owner could not log in anyway.
-                    await erase_user(transaction, user_id, by=WECHAT, now=now)
-            else:
+                is_joined = await transaction.value(IS_JOINED, user_id=user_id)
+                if is_joined and await erase_identities(transaction, user_id, **identity, by=WECHAT, now=now):
+                    return "identities_erased", of_wechat
+            case Withdrawn.IDENTITY:
+                if await erase_identity(transaction, user_id, **identity, by=WECHAT, now=now):
+                    return "identities_erased", of_wechat
+                standing = await lock_standing(transaction, user_id)
+                if standing is not None and standing.is_banned:
+                    # Consent can be given and withdrawn at any time, which must not end a ban.
+                    await leave_later(transaction, user_id, erase_at=now, now=now)
+                    return "user_leaving", of_wechat
+            case Withdrawn.DATA | Withdrawn.RISKY_PROFILE:
                 cleared = await clear_fields(transaction, user_id, withdrawal.fields)
+                if withdrawal.what is Withdrawn.RISKY_PROFILE:
+                    if cleared:
+                        await record(EventType.PROFILE_CHANGED, data={"fields": cleared})
+                    return "profile_found_risky", {"fields": cleared}
                 if "phone" in withdrawal.fields:
                     await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
-                record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
                 await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
                 if "phone" in cleared:
                     await record(EventType.PHONE_REMOVED)
-        if user_id is None:
-            log.info("withdrawal_of_nobody", app_id=app_id)
-        elif is_left:
-            log.info("identities_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
-        elif withdrawal.is_whole:
-            log.info("user_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
-        else:
-            log.info("authorization_revoked", user_id=user_id, app_id=app_id, fields=withdrawal.fields)
-        return user_id is not None
+                return "authorization_revoked", {"fields": withdrawal.fields}
+        # Even the last administrator is erased: the data of a closed account must not be kept, and its owner could not
+        # log in anyway.
+        await erase_user(transaction, user_id, by=WECHAT, now=now)
+        return "user_erased", of_wechat
 
     async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> bool:
         await claim_signature(self.database, message.signature, now=self.clock())

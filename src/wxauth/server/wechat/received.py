@@ -6,7 +6,8 @@ signature of an encrypted message covers it.
 
 Sources: https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html,
 https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html, and WeChat's
-mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`).
+mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`). Codes of other kinds:
+WeChat's pages "授权变更" of service accounts, website apps and mobile apps.
 """
 
 import hmac
@@ -15,7 +16,7 @@ import re
 import unicodedata
 from base64 import b64decode
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,6 +34,7 @@ from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import FieldError, InvalidRequest, InvalidSignature, WeChatBadResponse
+from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App
 from wxauth.texts import read_loosely
 
@@ -69,17 +71,32 @@ _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 REVOKED: Final = "user_authorization_revoke"
 """The event when a person withdraws some data."""
+RISKY: Final = "user_info_modified"
+"""The event when WeChat has found a person's name or picture risky; it does not say which."""
 LEFT: Final = "user_authorization_cancellation"
 """The event when a person's WeChat account is closed."""
 CHECKED: Final = "wxa_media_check"
 """The event when WeChat has checked a picture."""
-FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
-    "6": frozenset({"nickname", "avatar_url"}),
-    "8": frozenset({"phone"}),
-    "19": frozenset({"nickname"}),  # chosen with <input type="nickname">
-    "20": frozenset({"avatar_url"}),  # chosen with <button open-type="chooseAvatar">
+_IDENTITY: Final = "identity"
+_IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
+WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
+    "mini_program": {
+        # addresses, invoices, places, sports, microphone, camera, albums, Bluetooth, calendar, contacts, files...
+        **dict.fromkeys(("1", "2", "3", "4", "5", "7", "12", "13", "14", "15", "16", "18"), ()),
+        "6": ["nickname", "avatar_url"],
+        "8": ["phone"],
+        "19": ["nickname"],  # chosen with <input type="nickname">
+        "20": ["avatar_url"],  # chosen with <button open-type="chooseAvatar">
+    },
+    # address, invoices, cards, microphone; place, pictures
+    "official_account": {
+        **dict.fromkeys(("201", "202", "203", "204", "206", "207"), ()),
+        "205": ["nickname", "avatar_url"],
+    },
+    "website": _IN_OPEN_PLATFORM,
+    "mobile_app": _IN_OPEN_PLATFORM,
 }
-"""The fields of a user for each code. Data of other codes (addresses, invoices, places, files...) is not stored."""
+"""By kind of app, what each code of `RevokeInfo` withdraws here: fields of the user, or their identity."""
 SIGNED_WITHIN: Final = timedelta(minutes=5)
 """How far WeChat's timestamp may be from our time. WeChat signs when it sends, and retries within seconds."""
 
@@ -240,6 +257,7 @@ class WeChatMessage:
     """A message from WeChat, decrypted if it was encrypted."""
 
     app_id: str
+    app_kind: AppKind
     fields: Mapping[str, Any]
     is_readable: bool
     """Whether it is JSON or XML."""
@@ -255,8 +273,21 @@ class WeChatMessage:
     @property
     def name(self) -> str:
         """Its Event, or else its MsgType, fit for a log: up to 64 characters, none of them a control character."""
-        name = _text(self.fields.get("Event")) or _text(self.fields.get("MsgType"))
-        return "".join(filter(str.isprintable, name))[:LONGEST_NAME]
+        return _for_log(_text(self.fields.get("Event")) or _text(self.fields.get("MsgType")))
+
+    @property
+    def revoked_codes(self) -> frozenset[str]:
+        """The codes in RevokeInfo. WeChat documents a string with one; numbers, lists and several codes work, too."""
+        revoked = self.fields.get("RevokeInfo")
+        values = revoked if isinstance(revoked, list) else [revoked]
+        return frozenset(code for value in values for code in re.findall("[0-9]+", _text(value)))
+
+    @property
+    def unknown_code(self) -> str | None:
+        """RevokeInfo, fit for a log, if a person withdraws something that is not known of this kind of app."""
+        if self.event != REVOKED or not self.revoked_codes.isdisjoint(WITHDRAWN_BY_CODE[self.app_kind]):
+            return None
+        return _for_log(str(self.fields.get("RevokeInfo", "")))
 
     @property
     def kind_for_others(self) -> MessageKind:
@@ -267,15 +298,27 @@ class WeChatMessage:
         return MessageKind.PAYMENT if self.event.startswith(_PAYMENT) else MessageKind.OTHER
 
 
+class Withdrawn(StrEnum):
+    """What WeChat has told about a person."""
+
+    DATA = "data"
+    """The person no longer shares some fields."""
+    RISKY_PROFILE = "risky profile"
+    """WeChat has found the name or the picture risky."""
+    IDENTITY = "identity"
+    """The person no longer uses the app."""
+    ACCOUNT = "all"
+    """The WeChat account is closed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """A withdrawal: data that the user no longer shares, or the whole account."""
+    """What must be erased of a person."""
 
     openid: str
+    what: Withdrawn
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
-    is_whole: bool = False
-    """Whether the user must be erased, because the WeChat account is closed."""
     mark: bytes
     """Identifies the message: the same for each delivery of it, and different for every other message."""
 
@@ -342,7 +385,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
     # The digest is of the text, not of the body, because WeChat may encrypt a message anew for each delivery.
     signature, fields = _signature(app, query, text), _fields_or_none(text)
     is_sealed = app.push_aes_key is not None
-    return WeChatMessage(app.app_id, fields or {}, fields is not None, signature, is_sealed=is_sealed)
+    return WeChatMessage(app.app_id, app.kind, fields or {}, fields is not None, signature, is_sealed=is_sealed)
 
 
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
@@ -353,9 +396,16 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     fields = message.fields
     if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
         raise InvalidSignature("the message is encrypted, and there is no push_aes_key for this app")
-    event, codes = message.event, _codes_in(fields.get("RevokeInfo"))
-    withdrawn = frozenset[str]().union(*(FIELDS_OF_REVOKE_INFO.get(code, ()) for code in codes))
-    if event != LEFT and not (event == REVOKED and withdrawn):
+    event, codes = message.event, message.revoked_codes
+    withdrawn: set[str] = set()
+    if event == REVOKED:
+        withdrawn.update(*(WITHDRAWN_BY_CODE[message.app_kind].get(code, ()) for code in codes))
+        what = Withdrawn.IDENTITY if _IDENTITY in withdrawn else Withdrawn.DATA
+    elif event == RISKY:
+        withdrawn, what = {"nickname", "avatar_url"}, Withdrawn.RISKY_PROFILE
+    else:
+        what = Withdrawn.ACCOUNT
+    if event != LEFT and not withdrawn:
         return None
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
     if not _TOKEN.fullmatch(openid):
@@ -364,8 +414,8 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
-        fields=tuple(field for field in _FIELDS if event == REVOKED and field in withdrawn),
-        is_whole=event == LEFT,
+        what=what,
+        fields=tuple(field for field in _FIELDS if field in withdrawn),
         mark=_mark(message.app_id, event, openid, sent, *sorted(codes)),
     )
 
@@ -428,7 +478,8 @@ def _fields_or_none(body: bytes) -> dict[str, Any] | None:
         fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
-    return fields if isinstance(fields, dict) else None
+    # WeChat's pages show names with a blank before them.
+    return {name.strip(): value for name, value in fields.items()} | fields if isinstance(fields, dict) else None
 
 
 def _xml_fields(text: str) -> dict[str, str]:
@@ -452,10 +503,8 @@ def _text(value: object) -> str:
     return str(value).strip() if isinstance(value, str | int) else ""
 
 
-def _codes_in(revoke_info: object) -> frozenset[str]:
-    """The codes in RevokeInfo. WeChat documents a string with one code; numbers, lists and several codes work, too."""
-    values = revoke_info if isinstance(revoke_info, list) else [revoke_info]
-    return frozenset(code for value in values for code in re.findall("[0-9]+", _text(value)))
+def _for_log(text: str) -> str:
+    return "".join(filter(str.isprintable, text))[:LONGEST_NAME]
 
 
 def _mark(*parts: str) -> bytes:

@@ -33,11 +33,22 @@ ACCOUNT: Final = {
     "kind": "official_account",
     "push_token": "devPushTokenOfTheAccount",
 }
-WEBSITE: Final = {"app_id": "wxdevwebsite0000e5", "app_secret": "dev-secret-of-the-website", "kind": "website"}
-MOBILE_APP: Final = {"app_id": "wxdevmobile00000f6", "app_secret": "dev-secret-of-the-mobile-app", "kind": "mobile_app"}
+WEBSITE: Final = {
+    "app_id": "wxdevwebsite0000e5",
+    "app_secret": "dev-secret-of-the-website",
+    "kind": "website",
+    "push_token": "devPushTokenOfTheWebsite",
+}
+MOBILE_APP: Final = {
+    "app_id": "wxdevmobile00000f6",
+    "app_secret": "dev-secret-of-the-mobile-app",
+    "kind": "mobile_app",
+    "push_token": "devPushTokenOfTheMobileApp",
+}
 OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
 """Apps that are not mini-programs. WeChat knows them, but the service does not until somebody adds them."""
-SECRETS: Final = {app["app_id"]: app["app_secret"] for app in (*APPS, LATER_APP, *OTHER_KINDS)}
+BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_KINDS)}
+SECRETS: Final = {app_id: app["app_secret"] for app_id, app in BY_ID.items()}
 APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
 """The kind of each app."""
 

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from wxauth.server.dev.wechat.calls import Wires
-from wxauth.server.dev.wechat.controls import ACCOUNT, APPS, LATER_APP, ControlOfPerson
+from wxauth.server.dev.wechat.controls import BY_ID, ControlOfPerson
 from wxauth.server.outbound.receivers import signed_headers
 
 AT_ONCE: Final = (0, 0)
@@ -62,8 +62,9 @@ class PushRequest(ControlOfPerson):
     """Body of `POST /push`: an event about a person, to be pushed."""
 
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
-    revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] = "6"
-    """The code for what `user_authorization_revoke` withdraws."""
+    revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] | None = None
+    """The code for what `user_authorization_revoke` withdraws. By default, name and picture, or all of a website or a
+    mobile app."""
     mode: Mode | None = None
     """By default `aes` for an app with a push_aes_key, `plain` for others."""
     format: Format = "json"
@@ -207,7 +208,7 @@ class PushSender:
 
     async def _attempt(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send a message, signed anew. Raises: ValueError."""
-        app = next(app for app in (*APPS, LATER_APP, ACCOUNT) if app["app_id"] == request.app_id)
+        app = BY_ID[request.app_id]
         mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
         if mode == "aes" and "push_aes_key" not in app:
             raise ValueError("mode: this app has no push_aes_key")

@@ -73,6 +73,7 @@ _VERDICTS: Final = {
     "可疑": ("review", 21000),
 }
 _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
+_USUALLY_REVOKED: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
 _USUAL_QUOTA: Final = 1_000_000
 _CLEARED_A_MONTH: Final = 10
 _LONGEST_URL_LINK: Final = 30
@@ -229,7 +230,8 @@ class Simulator:
     def push_message(self, request: PushRequest) -> dict[str, Any]:
         """The push message of an event about a person."""
         openid = openid_of(request.person, request.app_id)
-        return make_message(openid, request.event, request.revoke_info, app_id=request.app_id, now=self.now())
+        revoked = request.revoke_info or _USUALLY_REVOKED[APP_KINDS[request.app_id]]
+        return make_message(openid, request.event, revoked, app_id=request.app_id, now=self.now())
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
