@@ -1,3 +1,4 @@
+/* eslint-disable */
 // Types of wxauth-scan.js.
 import type { Auth } from './wxauth.js'
 

@@ -1,7 +1,8 @@
-// Logs in to a website whose code this phone has scanned. wxauth-scan.d.ts documents the functions.
+/* eslint-disable */
+// Logs in to a website whose code this phone has scanned. wxauth-scan.d.ts documents it.
 import { AuthError } from './wxauth.js'
 
-const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as at a login
+const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 
 /** @type {typeof import('./wxauth-scan.js').scanOf} */
 export function scanOf(options) {
@@ -87,7 +88,7 @@ async function post(auth, url, body, wanted) {
 // How the page was opened. One opened from another page of the mini-program was not opened by a camera.
 function entryOf(name, value) {
   // @ts-ignore
-  const host = typeof uni === 'undefined' ? wx : uni
+  const host = typeof wx === 'undefined' ? uni : wx
   const entry = (host.getEnterOptionsSync && host.getEnterOptionsSync()) || {}
   const { query } = entry
   const isOurs = !query || same(query[name], value)

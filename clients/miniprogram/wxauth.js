@@ -1,4 +1,5 @@
-// The session of a mini-program. wxauth.d.ts documents the functions.
+/* eslint-disable */
+// A mini-program's session, as wxauth.d.ts documents it.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const SHUT_OUT = /^(account_(disabled|leaving)|session_replaced)$/
@@ -8,36 +9,39 @@ const TITLES = {
 	timeout: '网络超时|Timed out',
 	aborted: '已取消|Cancelled',
 	wx_login_failed: '微信登录失败|WeChat login failed',
+	login_required: '请先登录。|Please log in.',
+	domain_not_allowed: '暂时无法访问。|Not available now.',
 	single_page: '请点击底部“前往小程序”|Open the mini-program below',
 	phone_refused: '未授权手机号|No phone number',
-	phone_unavailable: '暂时无法获取手机号|No phone number at present',
-	phone_quota_used_up: '暂时无法获取手机号|No phone number at present',
+	phone_unavailable: '暂时无法获取手机号|No phone number now',
+	phone_quota_used_up: '暂时无法获取手机号|No phone number now',
 	session_revoked: '登录已失效|Logged out',
 	session_replaced: '账号已在其他设备登录|Logged in elsewhere',
 }
 
 export class AuthError extends Error {
-	constructor(code, more = /** @type {any} */ ({})) {
-		const { title, detail, errors, status = null, requestId = null, retryAfter = null } = more
-		const { wechatErrcode = null, until = null, eraseAt = null } = more
+	constructor(code, more = Object()) {
+		const { title, detail, errors, until } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
 		if (!(this instanceof AuthError)) Object.setPrototypeOf(this, AuthError.prototype) // compiled to ES5
-		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
-		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
+		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column()]
 		const end = isText(until) && attempt(() => minuteOf(until))
-		if (end) this.title += ['解封时间：', ' Until '][column] + end
-		this.errors = Array.isArray(errors) ? errors : []
-		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode, until, eraseAt })
+		if (end) this.title += ['解封时间：', ' Until '][column()] + end
+		Object.assign(this, { name: 'AuthError', code, errors: Array.isArray(errors) ? errors : [] })
+		const names = 'status requestId retryAfter wechatErrcode until eraseAt'.split(' ')
+		for (const name of names) this[name] = more[name] === undefined ? null : more[name]
 	}
 }
 
 /** @type {typeof import('./wxauth.js').createAuth} */
 export function createAuth(options) {
-	const { baseURL: url, appId: id, origins = [], platform, storageKey = 'wxauth', now = Date.now } = Object(options)
+	const { baseURL: url, appId: id, origins = [], silent = true, isRefused } = Object(options)
+	const { platform, storageKey = 'wxauth', now = Date.now } = Object(options)
 	const baseURL = `${url}`.replace(/\/+$/, '')
 	const trusted = [originGiven('baseURL', baseURL), ...[].concat(origins).map((one) => originGiven('origins', one))]
+	// uni's functions may have been changed by interceptors.
 	// @ts-ignore
-	const host = platform || (typeof uni === 'undefined' ? wx : uni)
+	const host = platform || attempt(() => wx.login && wx.request && wx) || attempt(() => uni)
 	const appId = id || attempt(() => host.getAccountInfoSync().miniProgram.appId)
 
 	const place = JSON.stringify([baseURL, appId])
@@ -47,23 +51,24 @@ export function createAuth(options) {
 	let stored
 	let lastTime = 0
 	let era = {} // ends with the session, maybe with an error
-	let underWay = {} // login, refresh: promises
-	let isReplaced // by a login on another device: else both would log each other out for ever
+	let underWay = {}
+	let isReplaced // by a login elsewhere: else both would log each other out for ever
 	let listeners = []
 
 	const read = () => attempt(() => host.getStorageSync(storageKey))
 
-	// Loads the stored session, which another instance may have replaced.
+	// The stored session may be another instance's.
 	function load() {
 		const text = read()
 		if (text === stored) return
 		stored = text
 		return attempt(() => {
 			const kept = JSON.parse(text)
-			if (kept.place === place) isReplaced = kept.isReplaced
-			if (kept.place !== place || !kept.user.id || (kept.tokens && !kept.tokens.refresh)) return
-			keep(kept.user, kept.tokens)
-			return true
+			if (kept.place !== place) return
+			isReplaced = kept.isReplaced
+			const isWhole = kept.user.id && (kept.tokens ? kept.tokens.refresh : silent)
+			if (isWhole) keep(kept.user, kept.tokens)
+			return isWhole
 		})
 	}
 
@@ -71,6 +76,7 @@ export function createAuth(options) {
 		const isChanged = JSON.stringify(newUser) !== JSON.stringify(user)
 		user = newUser
 		tokens = newTokens
+		if (tokens) era.error = undefined
 		const text = user || isReplaced ? JSON.stringify({ place, user, tokens, isReplaced }) : ''
 		if (text !== stored) {
 			attempt(() => host.setStorageSync(storageKey, text))
@@ -83,7 +89,7 @@ export function createAuth(options) {
 
 	function forget(error) {
 		era.error = error
-		isReplaced = error && error.code === 'session_replaced' ? true : undefined
+		isReplaced = (error && error.code === 'session_replaced') || undefined
 		era = {}
 		underWay = {}
 		keep(null, null)
@@ -101,16 +107,17 @@ export function createAuth(options) {
 	}
 
 	// A phone's clock may be wrong, so only durations count.
-	function isFresh({ at, life }) {
+	function isFresh({ access, at, life }) {
 		const time = now()
-		if (time < Math.max(at, lastTime)) return false
+		if (!access || time < Math.max(at, lastTime)) return false
 		lastTime = time
-		return time <= at + life - Math.min(31000, life / 2 + 1000, life * 0.75) // the server counts in whole seconds
+		return time <= at + life - Math.min(31000, life / 2 + 1000, life * 0.75)
 	}
 
-	async function call(name, args, observe) {
-		// Opened from Moments: a preview, where nobody can log in.
-		if (attempt(() => host.getEnterOptionsSync().scene) === 1154) fail('single_page')
+	async function call(name, args, observe, isGuest) {
+		// Opened from Moments, where nobody can log in.
+		if (!isGuest && attempt(() => host.getEnterOptionsSync().scene) === 1154) fail('single_page')
+		if (!attempt(() => host[name].call)) fail('no_platform', name)
 		let timer
 		try {
 			return await new Promise((resolve, reject) => {
@@ -119,20 +126,20 @@ export function createAuth(options) {
 					timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' }) // some never call back
 				}
 				wait()
-				const success = (answer) => resolve(answer || {})
+				const success = (answer) => resolve({ ...answer, statusCode: +Object(answer).statusCode || undefined })
 				const task = host[name]({ ...args, redirect: 'manual', success, fail: reject, complete() {} })
-				if (observe) observe(task, wait)
+				if (observe) attempt(() => observe(task, wait))
 			})
 		} catch (e) {
 			const detail = e && (e.errMsg || e.message)
-			const code = /time.{0,2}out|超时/i.test(detail) ? 'timeout' : 'network_error'
-			return fail(name === 'login' ? 'wx_login_failed' : code, detail)
+			fail(name === 'login' ? 'wx_login_failed' : codeOfFailure(detail), detail)
 		} finally {
 			clearTimeout(timer)
 		}
 	}
 
-	const to = (path, args) => ({ timeout: /refresh$/.test(path) ? 10000 : 20000, ...args, url: baseURL + path })
+	const header = { 'Accept-Language': ['zh-CN', 'en'][column()] }
+	const to = (path, args) => ({ timeout: /refresh$/.test(path) ? 10000 : 20000, header, ...args, url: baseURL + path })
 	const post = async (path, data, wanted) => bodyOf(await call('request', to(path, POST(data))), wanted)
 	const endSession = (refresh_token) => post('/v1/logout', { refresh_token }).catch(() => {})
 
@@ -143,20 +150,15 @@ export function createAuth(options) {
 		keep(answer.user, { access, refresh, at, life: expires_in * 1000, until: at + refresh_expires_in * 1000 })
 	}
 
-	async function logIn(fields, asked, isLast) {
+	async function logIn(fields, asked) {
 		check(asked)
 		try {
 			const code = await auth.loginCode()
 			check(asked)
 			const { nickname, avatarUrl: avatar_url, phoneCode, phone, consents, stay } = fields
-			let phone_code = phone || phoneCode
+			const tap = phone || phoneCode
 			let phoneError = null
-			try {
-				if (phone_code) phone_code = codeOf(phone_code)
-			} catch (e) {
-				phoneError = e.code
-				phone_code = null
-			}
+			const phone_code = tap && attempt(() => codeOf(tap), (e) => (phoneError = e.code))
 			const at = now()
 			const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents, stay }
 			const answer = await post('/v1/login', body, 'refresh_token')
@@ -168,13 +170,12 @@ export function createAuth(options) {
 			return answer.user
 		} catch (e) {
 			check(asked)
-			if (!isLast && ONCE_MORE.test(e.code)) return logIn(fields, asked, true)
 			if (SHUT_OUT.test(e.code)) forget(e)
 			throw e
 		}
 	}
 
-	async function login({ force, ...fields } = /** @type {any} */ ({})) {
+	async function login({ force, ...fields } = Object()) {
 		if (!Object.keys(fields).length) {
 			if (underWay.login) return underWay.login
 			load()
@@ -182,86 +183,90 @@ export function createAuth(options) {
 		}
 		const asked = era
 		const turn = Promise.resolve(underWay.login).catch(() => {})
-		return begin('login', turn.then(() => logIn(fields, asked)))
+		return begin('login', turn.then(() => twice(() => logIn(fields, asked), isPassing)))
 	}
 
 	// Sent again if the answer may be lost: a token has one successor.
-	const sendRefresh = (refresh_token, isLast) =>
-		post('/v1/refresh', { refresh_token }, 'refresh_token').catch((e) => {
-			if (isLast || e.status) throw e
-			return sendRefresh(refresh_token, true)
-		})
+	const sendRefresh = (refresh_token) =>
+		twice(() => post('/v1/refresh', { refresh_token }, 'refresh_token'), (e) => !e.status)
 
 	async function refresh(old) {
-		const asked = era
 		const at = now()
 		try {
 			const answer = await sendRefresh(old.refresh)
 			if (tokens === old) take(answer, at) // else it was overtaken
 		} catch (e) {
-			if (tokens === old) {
-				if (SHUT_OUT.test(e.code)) forget(e)
-				if (e.status !== 400 || isReplaced) throw e
-				keep(user, null)
-				await login()
-			}
+			if (tokens !== old) return
+			if (SHUT_OUT.test(e.code)) return forget(e)
+			if (e.status !== 400) throw e
+			keep(user, null)
+			era.error = e
 		}
-		check(asked)
-		return tokens
 	}
 
-	// Tokens with time left, other than the refused one.
-	async function current(refused, asked = era) {
+	async function current(refused, asked = era, mayLogIn = silent) {
 		check(asked)
 		if (tokens && tokens.access !== refused && isFresh(tokens)) return tokens
-		if (underWay.refresh) return underWay.refresh
-		if (load()) return current(refused, asked)
-		if (tokens) return begin('refresh', refresh(tokens))
-		if (isReplaced) return fail('session_replaced')
+		if (!underWay.refresh && load()) return current(refused, asked, mayLogIn)
+		const refreshing = underWay.refresh || (tokens && begin('refresh', refresh(tokens)))
+		if (refreshing) {
+			await refreshing
+			check(asked)
+			if (tokens) return tokens
+			if (!mayLogIn) keep(null, null)
+		}
+		if (!mayLogIn) throw ((refused || refreshing) && era.error) || new AuthError('login_required')
+		if (isReplaced) fail('session_replaced')
 		await login()
 		check(asked)
 		return tokens
 	}
 
-	// After a 401, sent again with another token, unless the page has had a piece of the answer.
-	async function send(name, args, tokenFor, watch = /** @type {any} */ ({}), refused) {
+	// Sent again after a refusal, unless the page has had a piece.
+	async function send(name, args, tokenFor, watch = Object(), refused) {
 		const token = await tokenFor(refused)
 		const header = { ...args.header }
 		for (const key in header) if (/^authorization$/i.test(key)) delete header[key]
-		header.Authorization = `Bearer ${token}`
-		const answer = await call(name, { ...args, header }, watch.begin)
-		const isLast = answer.statusCode !== 401 || refused || watch.hasPiece
-		return isLast ? answer : send(name, args, tokenFor, watch, token)
+		if (token) header.Authorization = `Bearer ${token}`
+		const answer = await call(name, { ...args, header }, watch.begin, !token)
+		if (!token || refused || watch.hasPiece) return answer
+		const isRefusal = answer.statusCode === 401 || (await (async () => watch.isRefused(answer))().catch(() => {}))
+		return isRefusal ? send(name, args, tokenFor, watch, token) : answer
 	}
 
-	// Gives the page the tasks and the pieces of a request with its second try.
 	function watched(enableChunked, onChunk, onTask) {
-		let stop, abort // the latest task
-		const watch = { hasPiece: false, isAborted: false, aborted: new Promise((_, reject) => (stop = reject)), begin }
+		let stop
+		let abort = () => {} // the latest task's
+		const watch = Object({ aborted: new Promise((_, reject) => (stop = reject)), begin })
 		function begin(task, wait) {
 			let status // with the head, on most platforms; the body of a 401 is no piece
-			if (enableChunked) {
-				if (task.onHeadersReceived) task.onHeadersReceived((head) => (status = head.statusCode))
-				task.onChunkReceived(({ data }) => {
-					wait()
-					if (status === 401 || watch.isAborted) return
-					watch.hasPiece = true
-					if (onChunk) onChunk(data)
-				})
+			const listen = (real) => {
+				abort = () => attempt(() => real.abort())
+				if (watch.isAborted) abort()
+				if (!enableChunked) return
+				attempt(() => real.onHeadersReceived((head) => (status = +head.statusCode)))
+				attempt(() =>
+					real.onChunkReceived(({ data }) => {
+						wait()
+						if (status === 401 || watch.isAborted) return
+						watch.hasPiece = true
+						if (onChunk) (async () => onChunk(data))()
+					}),
+				)
 			}
-			if (!onTask) return
-			abort = task.abort.bind(task)
-			task.abort = () => {
+			Object(task).then ? task.then(listen, () => {}) : listen(task) // a promise, behind an interceptor
+			const ours = Object.create(Object(task))
+			ours.abort = () => {
 				watch.isAborted = true
 				stop(new AuthError('aborted'))
 				abort()
 			}
-			Promise.resolve().then(() => onTask(task)) // later, so that its errors are its own
+			if (onTask) (async () => onTask(ours))() // its errors are its own
 		}
 		return watch
 	}
 
-	async function guarded(name, { onChunk, onTask, ...args }) {
+	async function guarded(name, { onChunk, onTask, silent: mayLogIn = silent, ...args }, isOpen) {
 		const path = given(args.url, 'url')
 		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
 		if (!trusted.includes(originOf(url))) {
@@ -270,27 +275,31 @@ export function createAuth(options) {
 		const asked = era
 		let owner = user && user.openid
 		const watch = watched(args.enableChunked, onChunk, onTask)
+		if (isOpen) watch.isRefused = isRefused
 		const tokenFor = async (refused) => {
-			const { access } = await current(refused, asked)
-			check(asked, owner)
+			const { access } = await current(refused, asked, mayLogIn).catch((e) => {
+				const isOver = e === asked.error || e.status > 428 || isPassing(e) // or wxauth is away
+				const isGuest = isOver ? /^(get|head|)$/i.test(args.method || '') : e.code === 'login_required' && !refused
+				if (isOpen && !mayLogIn && isGuest) return {}
+				throw e
+			})
+			if (access) check(asked, owner)
 			if (watch.isAborted) fail('aborted')
-			owner = user.openid
+			owner = user && user.openid
 			return access
 		}
-		const answer = await Promise.race([watch.aborted, send(name, { ...args, url }, tokenFor, watch)])
-		const { statusCode, data, header = {} } = answer
+		const answer = Promise.race([watch.aborted, send(name, { ...args, url }, tokenFor, watch)])
+		const { statusCode, data, header = {} } = await answer
 		return { statusCode, data, header }
 	}
 
-	const own = async (path, wanted, args, name = 'request') => bodyOf(await guarded(name, to(path, args)), wanted)
+	const own = async (path, wanted, args, name = 'request') =>
+		bodyOf(await guarded(name, to('/v1/me' + path, args)), wanted)
 
 	// Proved by a new wx.login, which somebody who has stolen the token cannot make.
 	async function proved(path, wanted, data) {
 		const ask = async () => own(path, wanted, POST({ ...data, login_code: await auth.loginCode() }))
-		return ask().catch((e) => {
-			if (!e.status || !ONCE_MORE.test(e.code)) throw e
-			return ask()
-		})
+		return twice(ask, (e) => e.status && isPassing(e))
 	}
 
 	const end = async (path, id) => void (await own(path + encodeURIComponent(given(id, 'id')), null, DELETE))
@@ -316,48 +325,52 @@ export function createAuth(options) {
 		},
 		login,
 		loginCode: async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
-		getToken: async () => (await current()).access,
-		request: (options) => guarded('request', options),
-		updateProfile: ({ nickname, avatarUrl: avatar_url, phone }) =>
-			change('/v1/me', POST({ nickname, avatar_url, phone })),
-		setAvatar: (picture) =>
-			change('/v1/me/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
-		bindPhone: (tap) => change('/v1/me/phone', POST({ code: codeOf(tap) })),
-		decrypt: async ({ encryptedData: encrypted_data, iv }) =>
-			(await own('/v1/me/decrypt', 'data', POST({ encrypted_data, iv }))).data,
-		sessions: async () => (await own('/v1/me/sessions?limit=200', 'items')).items,
-		revokeSession: (id) => end('/v1/me/sessions/', id),
-		consent: (documents) => own('/v1/me/consents', 'items', POST(documents)).then(() => change('/v1/me')),
-		withdrawConsent: (document) => end('/v1/me/consents/', document).then(() => change('/v1/me')),
-		async idToken(clientId, options) {
-			const data = { client_id: given(clientId, 'clientId'), nonce: Object(options).nonce }
-			return (await proved('/v1/me/id-token', 'id_token', data)).id_token
-		},
+		request: (options) => guarded('request', options, true),
 		async logout(options) {
 			load()
 			const old = tokens
 			forget()
 			if (!old) return
-			if (options && options.everywhere) {
+			if (Object(options).everywhere) {
 				const tokenFor = async (refused) => (refused ? (await sendRefresh(old.refresh)).access_token : old.access)
 				await send('request', to('/v1/me/sessions', DELETE), tokenFor).catch(() => {})
 			}
 			await endSession(old.refresh)
 		},
+		// From here on, not for guests.
+		getToken: async () => (await current()).access,
+		updateProfile: ({ nickname, avatarUrl: avatar_url, phone }) =>
+			change('', POST({ nickname, avatar_url, phone })),
+		setAvatar: (picture) =>
+			change('/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
+		bindPhone: (tap) => change('/phone', POST({ code: codeOf(tap) })),
+		decrypt: async ({ encryptedData: encrypted_data, iv }) =>
+			(await own('/decrypt', 'data', POST({ encrypted_data, iv }))).data,
+		sessions: async () => (await own('/sessions?limit=200', 'items')).items,
+		revokeSession: (id) => end('/sessions/', id),
+		consent: (documents) => own('/consents', 'items', POST(documents)).then(() => change('')),
+		withdrawConsent: (document) => end('/consents/', document).then(() => change('')),
+		async idToken(clientId, options) {
+			const data = { client_id: given(clientId, 'clientId'), nonce: Object(options).nonce }
+			return (await proved('/id-token', 'id_token', data)).id_token
+		},
 		async deleteAccount() {
 			const asked = era
-			await proved('/v1/me/erasure')
+			await proved('/erasure')
 			if (asked === era) forget()
 		},
 	}
-	for (const name of Object.keys(auth).slice(5)) {
+	Object.keys(auth).slice(5).forEach((name, i) => {
 		const member = auth[name]
 		auth[name] = (...args) =>
-			(async () => member(...args))().catch((e) => {
+			(async () => {
+				if (!silent && i > 3 && !tokens && !load()) fail('login_required')
+				return member(...args)
+			})().catch((e) => {
 				if (e.name === 'AuthError') throw e
 				fail('invalid_argument', e.message)
 			})
-	}
+	})
 	return auth
 }
 
@@ -366,6 +379,13 @@ const DELETE = { method: 'DELETE' }
 const fail = (code, detail) => {
 	throw new AuthError(code, { detail })
 }
+const column = () => attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
+const isPassing = (e) => ONCE_MORE.test(e.code)
+const twice = (ask, mayRepeat) =>
+	ask().catch((e) => {
+		if (!mayRepeat(e)) throw e
+		return ask()
+	})
 const isText = (value) => typeof value === 'string' && value !== ''
 
 // In the phone's time zone: 2027-01-01 08:00.
@@ -374,27 +394,39 @@ function minuteOf(time) {
 	return new Date(+at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16).replace('T', ' ')
 }
 
-function attempt(action) {
+function attempt(action, otherwise = (_) => {}) {
 	try {
 		return action()
-	} catch (_) {}
+	} catch (e) {
+		otherwise(e)
+	}
 }
 
 // A text, or this member of an event's detail.
 function given(value, name) {
 	const detail = value && value.detail
 	const text = detail ? detail[name] : value
-	return isText(text) ? text : fail('invalid_argument', name)
+	const why = /cancel/.test(detail && detail.errMsg) ? 'aborted' : 'invalid_argument'
+	return isText(text) ? text : fail(why, name)
 }
 
-// The code of a tap on the phone button: itself, or its event.
+// The code of a tap: itself, or its event.
 function codeOf(tap) {
 	const detail = tap && tap.detail
 	if (!detail || isText(detail.code)) return given(tap, 'code')
-	const { errMsg = 'no code', errno } = detail
-	const why = /deny|cancel/i.test(errMsg) ? 'phone_refused' : 'phone_unavailable'
+	const { errMsg = 'no code', errno, encryptedData } = detail
+	const isDeclined = +errno === 104 || /den[yi]|cancel|not authorized/i.test(errMsg)
 	// WeChat's 1400001: the account must buy more.
-	return fail(+errno === 1400001 ? 'phone_quota_used_up' : why, errMsg + (errno ? `, errno ${errno}` : ''))
+	const code = +errno === 1400001 ? 'phone_quota_used_up' : isDeclined ? 'phone_refused' : 'phone_unavailable'
+	const why = encryptedData ? '; the base library is older than 2.21.2' : ''
+	fail(code, errMsg + (errno ? `, errno ${errno}` : '') + why)
+}
+
+function codeOfFailure(detail) {
+	if (/time.{0,2}out|超时/i.test(detail)) return 'timeout'
+	if (/not in domain list/i.test(detail)) return 'domain_not_allowed'
+	const isOurs = /invalid url|no such file|file (not|does)/i.test(detail)
+	return isOurs ? 'invalid_argument' : 'network_error'
 }
 
 // A URL that could be read in two ways has no origin.
@@ -405,12 +437,12 @@ function originOf(url) {
 
 function originGiven(name, url) {
 	const must = 'must be http:// or https:// and a host, without a user or a backslash'
-	const like = name === 'baseURL' ? "baseURL: 'https://auth.example.com'" : "origins: ['https://api.example.com']"
-	const what = `${name} ${must}, not ${shown(url) || 'empty'}; write createAuth({ ${like} })`
+	const like = name === 'baseURL' ? "'https://auth.example.com'" : "['https://api.example.com']"
+	const what = `${name} ${must}, not ${shown(url) || 'empty'}; write createAuth({ ${name}: ${like} })`
 	return originOf(url) || fail('invalid_argument', what)
 }
 
-// Without the parts that may be secret: query, user and password.
+// Without query, user and password.
 const shown = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
 
 // The body of a 2xx that has the required member, or at least is not a page.
@@ -419,10 +451,9 @@ function bodyOf({ statusCode: status, data, header }, wanted) {
 	const isGood = /^2/.test(status)
 	if (isGood && (wanted ? body && body[wanted] : !isText(body))) return body
 	const problem = (!isGood && body) || {}
-	const { code, title, detail, errors, request_id: requestId, wechat_errcode: wechatErrcode } = problem
-	const { until, erase_at: eraseAt } = problem
-	const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
+	const { code, request_id: requestId, wechat_errcode: wechatErrcode, erase_at: eraseAt } = problem
+	const name = Object.keys(Object(header)).find((key) => /^retry-after$/i.test(key))
 	const retryAfter = name && /^\d+$/.test(header[name]) ? +header[name] : null
-	const more = { title, detail, errors, status, requestId, retryAfter, wechatErrcode, until, eraseAt }
+	const more = { ...problem, status, requestId, retryAfter, wechatErrcode, eraseAt }
 	throw new AuthError(isText(code) ? code : 'http_error', more)
 }

@@ -1,3 +1,4 @@
+/* eslint-disable */
 // Logs in to a website that this mini-program shows in a web-view. wxauth-site.d.ts documents the function.
 import { AuthError } from './wxauth.js'
 

@@ -6,7 +6,7 @@ import { simulatedPlatform } from './simulated.js'
 export const auth = createAuth({
   baseURL,
   origins: [ordersURL],
-  platform: simulated ? simulatedPlatform(simulated) : uni,
+  platform: simulated ? simulatedPlatform(simulated) : undefined,
 })
 
 export function showError(error) {

@@ -1,22 +1,60 @@
-// Types of wxauth.js. Every promise that rejects does so with an AuthError.
+/* eslint-disable */
+// Types of wxauth.js. Every promise that rejects does so with an AuthError. 所有 Promise 失败时都是 AuthError。
 
-/** The options of `createAuth`. */
+/**
+ * The options of `createAuth`.
+ * `createAuth` 的参数。
+ */
 export interface AuthOptions {
-  /** The URL of the service, with its path if it has one: `https://auth.example.com`. */
+  /**
+   * The URL of the service, with its path if it has one: `https://auth.example.com`.
+   * wxauth 的地址，有路径则带上路径：`https://auth.example.com`。
+   */
   baseURL: string
-  /** The mini-program's appid. By default the running mini-program's, or the service's first app if that is unknown. */
+  /**
+   * The mini-program's appid. By default the running mini-program's, or the service's first app if that is unknown.
+   * 小程序的 appid。默认为当前小程序的；取不到时为服务的第一个应用。
+   */
   appId?: string
-  /** Other origins to which `request` sends the token: `https://api.example.com`. */
+  /**
+   * Other origins to which `request` sends the token: `https://api.example.com`.
+   * `request` 可携带 token 访问的其他源：`https://api.example.com`。
+   */
   origins?: readonly string[]
-  /** `wx`, `uni`, or an object that behaves like them. By default `uni` if it exists, otherwise `wx`. */
+  /**
+   * Whether the client logs in by itself, with `wx.login`, when it needs a session; true by default. With false there are
+   * guests: without a session `request` is sent without a token, and what needs one rejects with `login_required`.
+   * 需要会话时是否静默登录（自行调用 `wx.login`），默认 true。设为 false 即允许游客：没有会话时 `request` 不带 token 照常发出，
+   * 必须登录的方法以 `login_required` 失败。
+   */
+  silent?: boolean
+  /**
+   * Which answers of your services, besides status 401, mean that this token is refused: `({ data }) => data.errno === 501`.
+   * It may be async; if it throws, the answer is none.
+   * 除 401 外，哪些响应表示 token 被拒绝：`({ data }) => data.errno === 501`。可以是 async；抛出异常视为不是。
+   */
+  isRefused?(answer: Answer): unknown
+  /**
+   * An object that behaves like `wx`. By default `wx`, which no interceptor of `uni.request` touches, otherwise `uni`.
+   * 与 `wx` 行为一致的对象。默认为 `wx`（不受 `uni.addInterceptor` 影响），没有 `wx` 时为 `uni`。
+   */
   platform?: Platform
-  /** The storage key of the session. By default `wxauth`. */
+  /**
+   * The storage key of the session. By default `wxauth`.
+   * 会话在本地缓存中的 key，默认 `wxauth`。
+   */
   storageKey?: string
-  /** Returns the time in milliseconds. By default `Date.now`. */
+  /**
+   * Returns the time in milliseconds. By default `Date.now`.
+   * 返回当前毫秒数，默认 `Date.now`。
+   */
   now?: () => number
 }
 
-/** The members used of `wx` or `uni`, in the style with callbacks. */
+/**
+ * The members used of `wx` or `uni`, in the style with callbacks.
+ * 用到的 `wx` 或 `uni` 的成员，均为回调形式。
+ */
 export interface Platform {
   login(options: {
     provider: 'weixin'
@@ -46,13 +84,22 @@ export interface Platform {
   getStorageSync(key: string): any
   setStorageSync(key: string, value: string): void
   removeStorageSync(key: string): void
-  /** Used for the appid, if none is given. */
+  /**
+   * Used for the appid, if none is given.
+   * 未传 appid 时用来取 appid。
+   */
   getAccountInfoSync?(): { miniProgram: { appId: string } }
-  /** Used to tell the single page that Moments shows, where nobody can log in: scene 1154. */
+  /**
+   * Used to tell the single page that Moments shows, where nobody can log in: scene 1154.
+   * 用来识别朋友圈打开的单页模式（场景值 1154），其中无法登录。
+   */
   getEnterOptionsSync?(): { scene: number }
 }
 
-/** A person, in the app of the session. Times are RFC 3339. */
+/**
+ * A person, in the app of the session. Times are RFC 3339.
+ * 当前应用中的用户。时间均为 RFC 3339。
+ */
 export interface User {
   id: string
   app_id: string
@@ -60,13 +107,25 @@ export interface User {
   unionid: string | null
   nickname: string | null
   avatar_url: string | null
-  /** In E.164 form: `+8613800138000`. */
+  /**
+   * In E.164 form: `+8613800138000`.
+   * E.164 格式：`+8613800138000`。
+   */
   phone: string | null
-  /** False for a number that was only imported; null without a number. */
+  /**
+   * False for a number that was only imported; null without a number.
+   * 仅导入、未经微信验证的号码为 false；没有号码为 null。
+   */
   phone_verified: boolean | null
-  /** The person's id in the system before wxauth. */
+  /**
+   * The person's id in the system before wxauth.
+   * 用户在迁移前系统中的 ID。
+   */
   external_id: string | null
-  /** Documents that the person has not agreed to yet, if the service requires consents. */
+  /**
+   * Documents that the person has not agreed to yet, if the service requires consents.
+   * 服务要求同意、而用户尚未同意的文件。
+   */
   consents_due?: { document: string; version: string }[]
   roles: string[]
   status: 'active' | 'disabled'
@@ -74,85 +133,162 @@ export interface User {
   last_login_at: string | null
 }
 
-/** A login on one device. Times are RFC 3339. */
+/**
+ * A login on one device. Times are RFC 3339.
+ * 一台设备上的登录。时间均为 RFC 3339。
+ */
 export interface Session {
   id: string
   app_id: string
-  /** Such as `iOS 17.1, WeChat 8.0.44`. */
+  /**
+   * Such as `iOS 17.1, WeChat 8.0.44`.
+   * 例如 `iOS 17.1, WeChat 8.0.44`。
+   */
   device: string | null
-  /** The address of its last use. */
+  /**
+   * The address of its last use.
+   * 最近一次使用的 IP。
+   */
   ip: string | null
-  /** From where it was opened. */
+  /**
+   * From where it was opened.
+   * 登录时的 IP 与设备。
+   */
   opened: { ip: string | null; device: string | null }
   created_at: string
   last_used_at: string
   expires_at: string
-  /** The client that may use a resource, the resource, and its scopes; null for any other login. */
+  /**
+   * The client that may use a resource, the resource, and its scopes; null for any other login.
+   * 可访问资源的客户端、该资源及其权限范围；其他登录为 null。
+   */
   client: { title: string; host: string | null } | null
   resource: { resource: string; title: string } | null
   scopes: string[] | null
-  /** Whether it is the session of the request. */
+  /**
+   * Whether it is the session of the request.
+   * 是否为发起本次请求的会话。
+   */
   current: boolean
 }
 
-/** Optional parts of a login. Absent or empty ones change nothing. */
+/**
+ * Optional parts of a login. Absent or empty ones change nothing.
+ * 登录的可选字段。不传或为空则不改变。
+ */
 export interface LoginFields {
-  /** Log in again even if the stored session has time left: a new `wx.login`, a new session_key. */
+  /**
+   * Log in again even if the stored session has time left: a new `wx.login`, a new session_key.
+   * 本地会话未过期也重新登录：新的 `wx.login`，新的 session_key。
+   */
   force?: boolean
   nickname?: string | null
-  /** An https URL. For a picture from `chooseAvatar`, call `setAvatar` after the login. */
+  /**
+   * An https URL. For a picture from `chooseAvatar`, call `setAvatar` after the login.
+   * https 地址。`chooseAvatar` 选的图片请在登录后调用 `setAvatar`。
+   */
   avatarUrl?: string | null
-  /** As for `bindPhone`. If it fails, or has no code, the login succeeds, and `auth.phoneError` has the reason. */
+  /**
+   * As for `bindPhone`. If it fails, or has no code, the login succeeds, and `auth.phoneError` has the reason.
+   * 同 `bindPhone`。失败或没有 code 时登录仍成功，原因见 `auth.phoneError`。
+   */
   phone?: PhoneTap | null
-  /** The same, for a login that has its code alone. */
+  /**
+   * The same, for a login that has its code alone.
+   * 同上，只有 code 时使用。
+   */
   phoneCode?: string | null
-  /** The documents that the person agrees to: `{ privacy: '2026-05' }`. Versions not in force are ignored, and stay due. */
+  /**
+   * The documents that the person agrees to: `{ privacy: '2026-05' }`. Versions not in force are ignored, and stay due.
+   * 用户同意的文件：`{ privacy: '2026-05' }`。非现行版本会被忽略，仍待同意。
+   */
   consents?: Record<string, string>
-  /** Cancels the erasure that the person has asked for, after `account_leaving`. */
+  /**
+   * Cancels the erasure that the person has asked for, after `account_leaving`.
+   * 在 `account_leaving` 之后撤销用户申请的注销。
+   */
   stay?: boolean
 }
 
-/** As for `wx.request`. Its other options are passed on; `success`, `fail` and `complete` are not called. */
+/**
+ * As for `wx.request`. Its other options are passed on; `success`, `fail` and `complete` are not called.
+ * 同 `wx.request`。其他参数原样传递；不会调用 `success`、`fail`、`complete`。
+ */
 export interface RequestOptions {
-  /** At the origin of `baseURL` or one of `origins`. A relative URL is appended to `baseURL`. */
+  /**
+   * At the origin of `baseURL` or one of `origins`. A relative URL is appended to `baseURL`.
+   * 须属于 `baseURL` 或 `origins` 的源。相对地址拼在 `baseURL` 之后，即发给 wxauth。
+   */
   url: string
   method?: 'OPTIONS' | 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'TRACE' | 'CONNECT'
   data?: string | object | ArrayBuffer
-  header?: Record<string, string>
-  /** Milliseconds. */
+  /** Without `Authorization`, which is the client's. 不含 `Authorization`，由客户端填写。 */
+  header?: Record<string, any>
+  /**
+   * Milliseconds.
+   * 毫秒。
+   */
   timeout?: number
   dataType?: string
-  responseType?: 'text' | 'arraybuffer'
-  /** The answer arrives in pieces, as of a language model. A 401 before the first piece is handled as always. */
+  responseType?: 'text' | 'arraybuffer' | (string & {})
+  /**
+   * As in `createAuth`, for this request.
+   * 仅对本次请求生效，含义同 `createAuth` 的 `silent`。
+   */
+  silent?: boolean
+  /**
+   * The answer arrives in pieces, as of a language model. A 401 before the first piece is handled as always.
+   * 分块接收响应，如大模型的回答。首块之前的 401 照常处理。
+   */
   enableChunked?: boolean
-  /** Called with each piece, if `enableChunked` is set. A character may be split between two. */
+  /**
+   * Called with each piece, if `enableChunked` is set. A character may be split between two.
+   * 设置 `enableChunked` 后，每收到一块调用一次。一个字符可能被分在两块中。
+   */
   onChunk?(piece: ArrayBuffer): void
-  /** Called with the request's task, and with that of the second try after a 401. `abort()` rejects with `aborted`. */
+  /**
+   * Called with the request's task, and with that of the second try after a 401. `abort()` rejects with `aborted`.
+   * 传入请求任务；401 后重发时再次传入新的任务。`abort()` 使请求以 `aborted` 失败。
+   */
   onTask?(task: RequestTask): void
-  [other: string]: unknown
 }
 
-/** What `wx.request` returns, reduced to the member used here. */
+/**
+ * What `wx.request` returns, reduced to the member used here.
+ * `wx.request` 的返回值，仅列出用到的成员。
+ */
 export interface RequestTask {
   abort(): void
 }
 
-/** An answer with any status. */
+/**
+ * An answer with any status.
+ * 任意状态码的响应。
+ */
 export interface Answer<Data = any> {
   statusCode: number
   data: Data
   header: Record<string, any>
 }
 
-/** A button's event, reduced to the members used here. */
+/**
+ * A button's event, reduced to the members used here.
+ * 按钮事件，仅列出用到的成员。
+ */
 export interface ButtonEvent<Detail> {
   detail: Detail
 }
 
-/** A tap on the phone button: the event of `bindgetphonenumber`, or its code. */
-export type PhoneTap = string | ButtonEvent<{ code?: string; errMsg?: string; errno?: number }>
+/**
+ * A tap on the phone button: the event of `bindgetphonenumber`, or its code.
+ * 点击手机号按钮：`bindgetphonenumber` 的事件，或其中的 code。
+ */
+export type PhoneTap = string | ButtonEvent<{ code?: string; errMsg?: string; errno?: number; encryptedData?: string }>
 
-/** A failure. Contains no token. */
+/**
+ * A failure. Contains no token.
+ * 失败信息，不含 token。
+ */
 export declare class AuthError extends Error {
   constructor(
     code: string,
@@ -169,90 +305,173 @@ export declare class AuthError extends Error {
     },
   )
   /**
-   * The service's code, or `network_error`, `timeout`, `aborted` (by `onTask`), `wx_login_failed`, `single_page`,
-   * `phone_refused`, `phone_unavailable`, `phone_quota_used_up`, `invalid_argument`, `origin_not_allowed`, `http_error`
-   * (an answer that is not a problem document). `session_revoked` also means that a logout, or another person's login,
-   * happened meanwhile; `session_replaced` that a login on another device replaced this session: only `login()` gets a
-   * new one.
+   * The service's code, or `network_error`, `timeout`, `aborted` (by `onTask`, or a picture that was not chosen),
+   * `wx_login_failed`, `login_required` (a guest), `single_page`, `phone_refused`, `phone_unavailable`,
+   * `phone_quota_used_up`, `invalid_argument`, `origin_not_allowed`, `domain_not_allowed` (add the domain in WeChat's
+   * console), `no_platform` (no such function here), `http_error` (an answer that is not a problem document).
+   * `session_revoked` also means that a logout, or another person's login, happened meanwhile; `session_replaced` that a
+   * login on another device replaced this session: only `login()` gets a new one.
+   * 服务返回的 code，或上述客户端自己的 code。`login_required`：游客；`domain_not_allowed`：域名未加入合法域名；`no_platform`：
+   * 当前环境没有该函数；`http_error`：响应不是 wxauth 的。`session_revoked` 也表示其间退出了登录或换了人登录；
+   * `session_replaced` 表示会话被另一台设备的登录取代，只有 `login()` 会建立新会话。
    */
   code: string
-  /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */
+  /**
+   * One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese.
+   * 给用户看的一句话，可直接用于 `wx.showToast`：中文；微信语言不是中文时为英文。
+   */
   title: string
-  /** The fields that the service refused, by its names for them. Empty for other errors. */
+  /**
+   * The fields that the service refused, by its names for them. Empty for other errors.
+   * 服务拒绝的字段（服务端字段名）。其他错误为空数组。
+   */
   errors: { field: string; message: string }[]
-  /** The HTTP status; null without an answer. */
+  /**
+   * The HTTP status; null without an answer.
+   * HTTP 状态码；没有响应为 null。
+   */
   status: number | null
-  /** The id of this request in the service's log. */
+  /**
+   * The id of this request in the service's log.
+   * 本次请求在服务日志中的 ID。
+   */
   requestId: string | null
-  /** Seconds after which to try again, if the service names them. */
+  /**
+   * Seconds after which to try again, if the service names them.
+   * 服务要求的重试等待秒数。
+   */
   retryAfter: number | null
-  /** WeChat's error code, if WeChat refused the service's call. */
+  /**
+   * WeChat's error code, if WeChat refused the service's call.
+   * 微信拒绝服务端调用时的微信错误码。
+   */
   wechatErrcode: number | null
-  /** For `account_disabled`: when the ban ends by itself, which `title` has in the phone's time. RFC 3339. */
+  /**
+   * For `account_disabled`: when the ban ends by itself, which `title` has in the phone's time. RFC 3339.
+   * `account_disabled` 时：自动解封的时间，`title` 中为手机时区的时间。
+   */
   until: string | null
-  /** For `account_leaving`: when the person is erased, unless they log in with `stay`. RFC 3339. */
+  /**
+   * For `account_leaving`: when the person is erased, unless they log in with `stay`. RFC 3339.
+   * `account_leaving` 时：注销生效的时间，除非以 `stay` 登录。
+   */
   eraseAt: string | null
 }
 
-/** A person's session on this phone. Members need no `this`. */
+/**
+ * A person's session on this phone. Members need no `this`.
+ * 用户在本机的会话。各方法不依赖 `this`。
+ */
 export interface Auth {
-  /** The last known user, available at once even after a restart; null if nobody is logged in. */
+  /**
+   * The last known user, available at once even after a restart; null if nobody is logged in.
+   * 最近已知的用户，重启后也立即可用；未登录为 null。
+   */
   readonly user: User | null
-  /** Whether the last login created this user; false before a login. */
+  /**
+   * Whether the last login created this user; false before a login.
+   * 最近一次登录是否新建了用户；登录前为 false。
+   */
   readonly isNewUser: boolean
-  /** The code of the problem for which the last login did not bind the number of its `phone`; null if it did. */
+  /**
+   * The code of the problem for which the last login did not bind the number of its `phone`; null if it did.
+   * 最近一次登录未能绑定手机号的原因（code）；已绑定为 null。
+   */
   readonly phoneError: string | null
-  /** The fields that the last login left out, each with its problem's code: `{ nickname: 'invalid_request' }`; or null. */
+  /**
+   * The fields that the last login left out, each with its problem's code: `{ nickname: 'invalid_request' }`; or null.
+   * 最近一次登录忽略的字段及其原因：`{ nickname: 'invalid_request' }`；没有则为 null。
+   */
   readonly ignored: Record<string, string> | null
-  /** Calls `listener` with the user after each change. Returns a function that stops this. */
+  /**
+   * Calls `listener` with the user after each change. Returns a function that stops this.
+   * 用户变化后调用 `listener`。返回取消监听的函数。
+   */
   onChange(listener: (user: User | null) => void): () => void
   /**
    * Resolves to the user of the stored session, otherwise logs in with `wx.login`. Simultaneous calls share one login.
    * With `force` or a field it always logs in again.
+   * 返回本地会话的用户，没有会话则用 `wx.login` 登录。并发调用只登录一次；带 `force` 或任何字段时必定重新登录。
    */
   login(fields?: LoginFields): Promise<User>
-  /** The code of a new `wx.login`, as a proof that the person is present. It works once, and may end the session_key.
-  */
+  /**
+   * The code of a new `wx.login`, as a proof that the person is present. It works once, and may end the session_key.
+   * 新的 `wx.login` 的 code，证明本人在场。只能使用一次，可能使 session_key 失效。
+   */
   loginCode(): Promise<string>
-  /** An access token with half a minute (or half its life) left. Refreshes or logs in if necessary. */
+  /**
+   * An access token with half a minute (or half its life) left. Refreshes or logs in if necessary.
+   * 至少还有半分钟（或一半有效期）的 access token，必要时刷新或登录。
+   */
   getToken(): Promise<string>
   /**
    * `wx.request` with the token. After a 401 it refreshes once and sends again. Any status resolves, even a redirect,
    * which is not followed. Without an answer it rejects and does not send again.
+   * 带 token 的 `wx.request`。401 后刷新一次并重发。任何状态码都算成功（重定向不跟随）；没有响应则失败，且不重发。
    */
-  request<Data = any>(options: RequestOptions): Promise<Answer<Data>>
-  /** Changes the given fields; null or empty clears. */
+  request<Data = any>(options: RequestOptions | (RequestOptions & Record<string, unknown>)): Promise<Answer<Data>>
+  /**
+   * Changes the given fields; null or empty clears.
+   * 修改给出的字段；null 或空字符串表示清除。
+   */
   updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null; phone?: null }): Promise<User>
-  /** Uploads a picture: the local path, or the event of `bindchooseavatar`. */
+  /**
+   * Uploads a picture: the local path, or the event of `bindchooseavatar`.
+   * 上传头像：本地路径，或 `bindchooseavatar` 的事件。
+   */
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
-  /** Binds the phone number. `phone_refused` if the person refused, `phone_unavailable` if WeChat gives no code. */
+  /**
+   * Binds the phone number. `phone_refused` if the person refused, `phone_unavailable` if WeChat gives no code.
+   * 绑定手机号。用户拒绝为 `phone_refused`，微信没有给出 code 为 `phone_unavailable`。
+   */
   bindPhone(tap: PhoneTap): Promise<User>
-  /** Records that the person agrees to these documents, in the versions in force: `{ privacy: '2026-05' }`. */
+  /**
+   * Records that the person agrees to these documents, in the versions in force: `{ privacy: '2026-05' }`.
+   * 记录用户同意这些文件的现行版本：`{ privacy: '2026-05' }`。
+   */
   consent(documents: Record<string, string>): Promise<User>
-  /** Records that the person withdraws a consent. */
+  /**
+   * Records that the person withdraws a consent.
+   * 记录用户撤回同意。
+   */
   withdrawConsent(document: string): Promise<User>
-  /** Decrypts WeChat's data. After `session_key_expired`, call `login({ force: true })`, and encrypt again. */
+  /**
+   * Decrypts WeChat's data. After `session_key_expired`, call `login({ force: true })`, and encrypt again.
+   * 解密微信的加密数据。遇到 `session_key_expired` 请 `login({ force: true })` 后重新获取。
+   */
   decrypt<Data = any>(sealed: { encryptedData: string; iv: string }): Promise<Data>
-  /** The person's sessions on all devices, last used first, at most 200. */
+  /**
+   * The person's sessions on all devices, last used first, at most 200.
+   * 用户在所有设备上的会话，最近使用的在前，最多 200 个。
+   */
   sessions(): Promise<Session[]>
-  /** Logs out on one device. */
+  /**
+   * Logs out on one device.
+   * 使一台设备退出登录。
+   */
   revokeSession(id: string): Promise<void>
   /**
    * An id_token for another back end, such as Supabase, proved by a new `wx.login`; valid for five minutes. The client must
    * have been added with `--phone-id-token`.
+   * 供 Supabase 等其他后端使用的 id_token，以新的 `wx.login` 为证，有效五分钟。该客户端须以 `--phone-id-token` 添加。
    */
   idToken(clientId: string, options?: { nonce?: string }): Promise<string>
   /**
    * Forgets the session at once, and ends it at the service, as far as the network allows; with `everywhere` on all
    * devices. Never rejects, and takes precedence over a login or a refresh under way.
+   * 立即清除本地会话，并尽量在服务端结束它；`everywhere` 表示所有设备。从不失败，优先于进行中的登录或刷新。
    */
   logout(options?: { everywhere?: boolean }): Promise<void>
   /**
    * Erases the person at the service, proved by a new `wx.login`, and the session here. If the service has days of grace,
    * it erases the person after them, and a login meanwhile is `account_leaving`.
+   * 注销：在服务端删除该用户（以新的 `wx.login` 为证），并清除本地会话。若服务设有冷静期，则期满才删除，其间登录为 `account_leaving`。
    */
   deleteAccount(): Promise<void>
 }
 
-/** Loads the stored session, without the network. Throws an AuthError if `baseURL` or an origin is malformed. */
+/**
+ * Loads the stored session, without the network. Throws an AuthError if `baseURL` or an origin is malformed.
+ * 读取本地会话，不访问网络。`baseURL` 或某个源格式错误时抛出 AuthError。
+ */
 export declare function createAuth(options: AuthOptions): Auth

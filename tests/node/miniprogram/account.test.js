@@ -136,7 +136,7 @@ test('setAvatar rejects with what the service says of a file that is no picture,
   const { auth, phone } = await loggedIn()
   phone.files.set(PICTURE, Buffer.from('no picture'))
   assert.equal((await rejection(auth.setAvatar(PICTURE), 'invalid_request')).status, 422)
-  assert.match((await rejection(auth.setAvatar('http://tmp/none'), 'network_error')).message, /file not found/)
+  assert.match((await rejection(auth.setAvatar('http://tmp/none'), 'invalid_argument')).message, /file not found/)
   phone.isOnline = false
   await rejection(auth.setAvatar(PICTURE), 'network_error')
   assert.equal(auth.user.avatar_url, null)

@@ -15,8 +15,10 @@ const WECHAT = readFileSync(here('../node_modules/miniprogram-api-typings/types/
 const DOCS = '../../../docs/'
 const TSC = here('../node_modules/typescript/bin/tsc')
 
-test('the client is smaller than 17,000 bytes, and its lines are for reading', () => {
-  assert.ok(Buffer.byteLength(SOURCE) < 17_000, `${Buffer.byteLength(SOURCE)} bytes`)
+test('the client is smaller than 18,500 bytes, and its lines are for reading', () => {
+  assert.ok(Buffer.byteLength(SOURCE) < 18_500, `${Buffer.byteLength(SOURCE)} bytes`)
+  const packed = ['wxauth', 'wxauth-scan', 'wxauth-site'].map((name) => here(`../../../clients/miniprogram/${name}.js`))
+  assert.ok(packed.reduce((sum, file) => sum + readFileSync(file).length, 0) < 26_000)
   const lines = SOURCE.split('\n')
   assert.ok(lines.every((line) => line.length <= 120))
   assert.ok(lines.length > 200)
@@ -96,4 +98,5 @@ const tsc = (config) =>
 
 test('tsc finds the client as its types say', () => tsc('tsconfig.client.json'))
 test('a native mini-program uses each member by its type, and wx fits', () => tsc('tsconfig.json'))
-test('uni of uni-app fits', () => tsc('tsconfig.uni.json'))
+test('uni of uni-app fits, and what its own requests take', () => tsc('tsconfig.uni.json'))
+test('wx of a mini-game fits', () => tsc('tsconfig.minigame.json'))

@@ -428,5 +428,5 @@ for (const error of [new TypeError('wx.request is broken'), { errMsg: 'request:f
 test('a platform that lacks what is asked of it rejects', async () => {
   const { auth, phone } = await loggedIn()
   delete phone.wx.uploadFile
-  assert.match((await rejection(auth.setAvatar('f'), 'network_error')).message, /is not a function/)
+  assert.match((await rejection(auth.setAvatar('f'), 'no_platform')).message, /uploadFile/)
 })

@@ -166,7 +166,7 @@ for (const [errMsg, code] of [
   ['fail errcode:-118 cronet_error_code:-118 error_msg:net::ERR_CONNECTION_TIMED_OUT', 'timeout'],
   ['fail 请求超时。', 'timeout'],
   ['fail interrupted', 'network_error'],
-  ['fail url not in domain list', 'network_error'],
+  ['fail url not in domain list', 'domain_not_allowed'],
 ])
   test(`"request:${errMsg}" is ${code}, and the developer reads why`, async (t) => {
     const { auth, phone, sibling } = await withSibling(t)

@@ -14,6 +14,8 @@ const auth: Auth = createAuth({
   platform,
   storageKey: 'wxauth',
   now: () => Date.now(),
+  silent: false,
+  isRefused: async ({ statusCode, data }) => statusCode === 200 && data.errno === 501,
 })
 createAuth({ baseURL: 'https://auth.example.com', platform: wx })
 // @ts-expect-error: a service is needed
@@ -55,6 +57,7 @@ Page({
       header: { 'X-Mine': '1' },
       timeout: 5000,
       enableHttp2: true,
+      silent: true,
     })
     this.setData({ statusCode: statusCode + 1, data, date: header.Date })
     let shown = 0

@@ -3,3 +3,5 @@ import { createAuth, type Platform } from '../../../../clients/miniprogram/wxaut
 
 const platform: Platform = uni
 export const auth = createAuth({ baseURL: 'https://auth.example.com', platform })
+
+export const request = <Data>(options: UniApp.RequestOptions) => auth.request<Data>(options)
