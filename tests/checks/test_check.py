@@ -529,6 +529,18 @@ async def test_another_service_at_the_issuer_is_recognised(doctor: Doctor, answe
         await doctor.says("issuer", *said, url, issuer=url)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NO_PROXY", "::1/128,[::1],["), ("ALL_PROXY", "socks5://127.0.0.1:9"), ("HTTPS_PROXY", "ftp://127.0.0.1:9")],
+)
+async def test_variables_of_a_proxy_that_cannot_be_used_are_left_out(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
+    await doctor.says("issuer", NOTE, "is a name that is not known here", issuer="https://auth.example.com")
+
+
 async def test_a_certificate_of_an_authority_that_is_not_known_here_is_reported_with_the_remedy(
     doctor: Doctor, certificate: dict[str, str], tmp_path: Path
 ) -> None:

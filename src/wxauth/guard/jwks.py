@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from wxauth.errors import KeysUnavailable
+from wxauth.guard.proxies import proxy_for
 from wxauth.texts import is_http_url, is_loopback, is_secure
 from wxauth.tokens.keys import VerificationKey, verification_keys
 
@@ -43,6 +44,7 @@ CONNECT_PART: Final = 0.8
 """The part of the timeout that connecting may take, so that its timeout differs from that of a missing answer."""
 PATIENCE_PART: Final = 0.2
 """The part of the timeout for which the thread that starts a fetch waits for it."""
+_LOOP_PAUSE: Final = 0.01
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
 
@@ -207,10 +209,11 @@ class RemoteKeys:
 
     def _run(self, reading: Future[None]) -> None:
         try:
+            _wait_for_another_loop(self._timeout)
             asyncio.run(self._read(reading))
         except Exception as exc:  # such as no more files or threads: waiters must not wait forever
             if not reading.done():
-                self._note_failure(type(exc).__name__)
+                self._note_failure(self._cause(exc))
                 reading.set_result(None)
 
     async def _read(self, reading: Future[None]) -> None:
@@ -265,22 +268,42 @@ class RemoteKeys:
         self._next_for_unknown = max(self._next_for_unknown, next_try)
 
     async def _fetch(self) -> _KeySet:
-        if self._ssl is None:
-            self._ssl = httpx.create_ssl_context()
-        async with httpx.AsyncClient(
-            verify=self._ssl,
-            timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
-            follow_redirects=False,
-            trust_env=self._internal_url is None and not self._is_on_loopback,
-        ) as client:
-            metadata, _ = await _get_json(client, (self._internal_url or self._issuer) + METADATA_PATH)
-            if (named := metadata.get("issuer")) != self._issuer:
-                raise _Unreadable(f"the metadata names another issuer, {_shown(named)}, in place of {self._issuer!a}")
-            jwks, headers = await _get_json(client, self._jwks_url(metadata.get("jwks_uri")))
+        metadata, _ = await self._get_json((self._internal_url or self._issuer) + METADATA_PATH)
+        if (named := metadata.get("issuer")) != self._issuer:
+            raise _Unreadable(f"the metadata names another issuer, {_shown(named)}, in place of {self._issuer!a}")
+        jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")))
         documents = jwks.get("keys")
         if not isinstance(documents, list):
             raise _Unreadable("the JWK set has no list of keys")
         return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=_max_age(headers))
+
+    async def _get_json(self, url: str) -> tuple[dict[str, Any], httpx.Headers]:
+        if self._ssl is None:
+            self._ssl = httpx.create_ssl_context()
+        # Not compressed: a few compressed bytes could decompress to more than MAX_DOCUMENT.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        is_nearby = self._internal_url is not None or self._is_on_loopback
+        async with (
+            httpx.AsyncClient(
+                verify=self._ssl,
+                timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
+                follow_redirects=False,
+                trust_env=False,
+                proxy=None if is_nearby else proxy_for(url),
+            ) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise _Unreadable(f"status {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_DOCUMENT:
+                    raise _Unreadable("the document is too large")
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise _Unreadable("not a JSON object")
+        return document, response.headers
 
     def _jwks_url(self, jwks_uri: object) -> str:
         if self._internal_url is not None:
@@ -295,6 +318,21 @@ class RemoteKeys:
     def _is_as_secure(self, url: str) -> bool:
         # Plain http to loopback is for development. Another machine's metadata must not send us to our own.
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
+
+
+def _wait_for_another_loop(seconds: float) -> None:
+    """Green threads (gevent, eventlet) share a thread, which runs one event loop at a time, such as another guard's.
+
+    Raises: _Unreadable.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        time.sleep(_LOOP_PAUSE)
+    raise _Unreadable("another event loop runs in the thread that reads them")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -318,23 +356,6 @@ def _max_age(headers: httpx.Headers) -> float:
         return DEFAULT_MAX_AGE
     age = _AGE.match(headers.get("age", ""))
     return min(max(float(match[1]) - (float(age[1]) if age else 0.0), 1.0), KEPT_FOR)
-
-
-async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], httpx.Headers]:
-    # Not compressed: a few compressed bytes could decompress to more than MAX_DOCUMENT.
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    async with client.stream("GET", url, headers=headers) as response:
-        if response.status_code != httpx.codes.OK:
-            raise _Unreadable(f"status {response.status_code}")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > MAX_DOCUMENT:
-                raise _Unreadable("the document is too large")
-    document = json.loads(body)
-    if not isinstance(document, dict):
-        raise _Unreadable("not a JSON object")
-    return document, response.headers
 
 
 def _host_of(url: str) -> str:

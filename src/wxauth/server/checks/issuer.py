@@ -13,6 +13,7 @@ import httpx
 from pydantic_core import from_json
 
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
+from wxauth.guard.proxies import proxy_for
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, good, note
 from wxauth.server.core.terminal import Text, TextError
 from wxauth.server.keys.models import StoredSigningKey
@@ -91,8 +92,7 @@ async def _judge_issuer(
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
     # Requests the document as the guard does, so that anything that stops a sibling is found here.
     on_loopback = is_loopback(urlsplit(issuer).hostname)
-    tls = httpx.create_ssl_context()  # with SSL_CERT_FILE, even if proxies of the environment are not used
-    async with httpx.AsyncClient(verify=tls, timeout=limits, trust_env=not on_loopback) as client:
+    async with _client(issuer, limits) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
         named = metadata.get("issuer")
         if named != issuer:
@@ -106,11 +106,18 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
         if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
             text = "{issuer} has no jwks_uri with https: another service answers there"
             raise _Wrong(text, issuer=issuer)
-        documents = (await _get(client, jwks_uri)).get("keys")
+        async with _client(jwks_uri, limits) as jwks_client:
+            documents = (await _get(jwks_client, jwks_uri)).get("keys")
         if not isinstance(documents, list):
             raise _Wrong("{url} has no list of keys: another service answers there", url=jwks_uri)
         await _find_cache(client, issuer)
     return set(verification_keys(documents))
+
+
+def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
+    """Connects to the host of a URL as the guard does."""
+    proxy = None if is_loopback(urlsplit(url).hostname) else proxy_for(url)
+    return httpx.AsyncClient(verify=httpx.create_ssl_context(), timeout=limits, trust_env=False, proxy=proxy)
 
 
 async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
@@ -146,11 +153,11 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
     """Check whether clients find the metadata of a resource, and by it this issuer (RFC 9728)."""
     name, parts = f"resource {url}", urlsplit(url)
     metadata_url = f"{parts.scheme}://{parts.netloc}{_RESOURCE_METADATA}{parts.path.removesuffix('/')}"
-    limits, tls = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS), httpx.create_ssl_context()
+    limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
     try:
         async with (
             asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS),
-            httpx.AsyncClient(verify=tls, timeout=limits, trust_env=not is_loopback(parts.hostname)) as client,
+            _client(url, limits) as client,
         ):
             metadata = await _get(client, metadata_url)
     except (_Found, TimeoutError) as exc:

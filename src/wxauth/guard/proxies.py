@@ -1,0 +1,82 @@
+"""The proxy of a request by the environment, in which programs and companies set anything."""
+
+import logging
+import os
+import re
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from ipaddress import ip_address, ip_network
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies
+
+from wxauth.texts import is_http_url
+
+_ENTRY: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
+_SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)
+_log = logging.getLogger(__name__)
+
+
+def proxy_for(url: str) -> str | None:
+    """The URL of the proxy for this URL, by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+
+    httpx refuses every request where one of them has what it cannot read: here it is left out, with one warning.
+    """
+    given, parts = getproxies(), urlsplit(url)
+    is_covered = False
+    for entry in filter(None, map(str.strip, given.get("no", "").split(","))):
+        try:
+            is_covered |= _covers(entry.lower(), parts)
+        except ValueError:
+            _warn("no", "has entries that cannot be read, which are left out")
+    if is_covered:
+        return None
+    for kind in (parts.scheme, "all"):
+        if proxy := given.get(kind):
+            proxy = proxy if "://" in proxy else f"http://{proxy}"
+            if _is_usable(proxy):
+                return proxy
+            _warn(kind, "has no URL of a proxy that can be used (SOCKS needs the package socksio), and is left out")
+    return None
+
+
+def _covers(entry: str, parts: SplitResult) -> bool:
+    """Whether an entry of `NO_PROXY` names the host of a URL. Raises: ValueError.
+
+    It is `*`, an address, a range, or a domain; the last may have a port, and each a scheme.
+    """
+    scheme, _, entry = entry.rpartition("://")
+    is_of_scheme = scheme in ("", "all", parts.scheme)
+    host = (parts.hostname or "").rstrip(".")
+    with suppress(ValueError):  # it is a name
+        network = ip_network(re.sub(r"[\[\]]", "", entry), strict=False)
+        return is_of_scheme and _is_address(host) and ip_address(host) in network
+    found = _ENTRY.fullmatch(entry)
+    if found is None:
+        raise ValueError("no entry of NO_PROXY")
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    name = found["name"] or host
+    is_named = host == name or (host.endswith(f".{name}") and not _is_address(host))
+    return is_of_scheme and is_named and found["port"] in (None, str(port))
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        return bool(ip_address(host))
+    return False
+
+
+def _is_usable(proxy: str) -> bool:
+    plain, is_socks = _SOCKS.subn("http", proxy, count=1)
+    return (
+        is_http_url(plain)
+        and not re.search("[/?#].*@", plain.partition("://")[2])  # of a password that is not percent-encoded
+        and not (is_socks and find_spec("socksio") is None)
+    )
+
+
+@cache
+def _warn(kind: str, fault: str) -> None:
+    names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
+    _log.warning("%s %s", next(iter(names), f"{kind}_proxy"), fault)  # without its value, which may have a password

@@ -1,0 +1,50 @@
+"""Several guards in one process of gevent, of eventlet, or of threads: all read their keys for the first requests."""
+
+import asyncio
+import json
+import sys
+
+import pytest
+
+from tests.clock import PATIENCE
+from tests.guard.fakes import ISSUER
+from tests.upstream import Upstream, answer
+from wxauth.tokens.keys import SigningKey
+
+ASKING = """
+import json, sys
+kind, url, kid = sys.argv[1:]
+if kind == "gevent":
+    from gevent import monkey
+    monkey.patch_all()
+elif kind == "eventlet":
+    import eventlet
+    eventlet.monkey_patch()
+import threading
+from wxauth.guard.jwks import RemoteKeys
+sources, found = [RemoteKeys("https://auth.test", internal_url=url) for _ in range(3)], []
+def ask(number):
+    try:
+        found.append(sources[number % 3].find_sync(kid) is not None)
+    except Exception as refusal:
+        found.append(str(refusal))
+threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
+for act in ("start", "join"):
+    for thread in threads:
+        getattr(thread, act)()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["gevent", "eventlet", "threads"])
+async def test_no_first_request_of_several_guards_fails(kind: str) -> None:
+    if kind != "threads":
+        pytest.importorskip(kind)  # the guard's own environments have neither
+    key = SigningKey.generate()
+    document = answer({"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys", "keys": [key.public_jwk]})
+    async with Upstream(document) as server, asyncio.timeout(PATIENCE):
+        command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, key.kid)
+        asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        printed, _ = await asking.communicate()
+    assert json.loads(printed) == [True] * 24
