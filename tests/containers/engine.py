@@ -199,7 +199,8 @@ def running_engine() -> Iterator[Engine]:
 
 def _recipe() -> str:
     """Changes with whatever the engine and the images are made by."""
-    files = [HERE / "cell", *sorted((HERE / "images").iterdir()), Path("/etc/ssl/certs/ca-certificates.crt")]
+    scripts = (HERE / "cell", HERE / "debian")
+    files = [*scripts, *sorted((HERE / "images").iterdir()), Path("/etc/ssl/certs/ca-certificates.crt")]
     return sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:12]
 
 

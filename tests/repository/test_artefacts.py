@@ -11,7 +11,7 @@ from tests.docs import ROOT, uncommented
 
 LIST = ROOT / "tests/artefacts.txt"
 FOLDERS = ("deploy/", "examples/", "clients/", "scripts/", ".github/workflows/")
-ALONE = ("Dockerfile", ".ci/run", ".env.example", "the wheel", "the sdist")
+ALONE = ("Dockerfile", ".ci/bare", ".ci/run", ".env.example", "the wheel", "the sdist")
 NOT_OURS = {"node_modules", "__pycache__", "miniprogram_dist"}
 """Made by what is run there."""
 
