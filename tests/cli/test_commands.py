@@ -251,6 +251,12 @@ def test_all_ports_of_dev_follow_that_of_the_service_where_they_are_free(tmp_pat
     assert len(found) == (4 if has_mcp() else 3)
 
 
+def test_dev_names_the_folder_in_which_it_cannot_write(tmp_path: Path) -> None:
+    command = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh", WXAUTH, "dev", *free_ports())  # as on a full disk
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, ".wxauth: File too large\n")
+
+
 @on_linux
 @pytest.mark.parametrize(
     ("ending", "status"),

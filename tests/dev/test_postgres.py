@@ -1,6 +1,7 @@
 """The embedded PostgreSQL: gone with its owner, however that ends, and its data kept."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Timer
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -211,6 +213,13 @@ def test_the_servers_error_at_its_start_is_passed_on(data: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
     (folder / "file").write_text("")
     with pytest.raises(PostgresUnavailable, match=f"{folder}/file"), EmbeddedPostgres(folder / "file" / "data"):
+        pass
+
+
+def test_a_full_disk_is_named_with_its_folder_and_what_is_needed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * 2**20))
+    words = re.escape(f"{data.parent} needs 60 MB of disk space; 40 MB are free")
+    with pytest.raises(PostgresUnavailable, match=words), EmbeddedPostgres(data):
         pass
 
 

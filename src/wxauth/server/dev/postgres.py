@@ -32,6 +32,8 @@ _PORT: Final = 5432
 """Not a real port: only part of the socket's name, in a private folder."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
 """Characters. With our folder and the socket's name added, the path stays below a socket's limit of 104."""
+_NEEDED_MEGABYTES: Final = 60
+"""Of a new cluster, and some for what comes into it."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
 """Seconds. If the former owner was just killed, its server takes a moment to stop."""
 _START_TIMEOUT_SECONDS: Final = 30.0
@@ -191,6 +193,9 @@ class EmbeddedPostgres:
         # Created beside, then renamed, so that the half-made cluster of a killed run is never used.
         fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
+        if (free := shutil.disk_usage(self.data.parent).free >> 20) < _NEEDED_MEGABYTES:
+            text = "{folder} needs {needed} MB of disk space; {free} MB are free"
+            raise PostgresUnavailable(text, folder=self.data.parent, needed=_NEEDED_MEGABYTES, free=free)
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"

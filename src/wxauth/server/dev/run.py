@@ -249,7 +249,7 @@ def _load_settings(
             findings = asyncio.run(check_apps(settings))
         secret.keep_unless_refused(findings)
     except OSError as exc:
-        raise TextError("{name}: {rule}", name=exc.filename, rule=os_reason(exc)) from None
+        raise TextError("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc)) from None
     return settings, findings, own
 
 
