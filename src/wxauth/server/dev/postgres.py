@@ -1,9 +1,9 @@
 """A real PostgreSQL from a wheel, which ends with the process that owns it.
 
-Only the wheel's programs are used, because its own starter (`get_server`) leaves the server running when the owner is
-killed, and opens the folders above the data to everyone. The starter also takes 1.5 times as long with a new cluster
-(0.55 and 0.38 s) and 3 times with an existing one (0.12 and 0.04 s). It could replace this module once its server ends
-with the owner.
+Only the wheel's programs are used. Its own starter (`get_server`) leaves the server running when the owner is killed or
+terminated, and later owners, too, because the killed one stays in its list of users; under root it adds a user to the
+machine, and opens the folders above the data to everyone. It could replace this module once its server ends with the
+owner.
 
 Here, a small supervisor process starts the server, and the owner holds the supervisor's standard input. However the
 owner ends, the supervisor reads the end of file, stops the server and cleans up.
