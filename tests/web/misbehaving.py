@@ -1,17 +1,41 @@
-"""An app for clients that misbehave, which misbehaves itself at some paths."""
+"""An app for clients that misbehave, which misbehaves itself at some paths, and the server and edge around it."""
 
 import asyncio
 import socket
 import threading
+from collections import Counter
 from contextlib import suppress
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.processes import PATIENCE
+from wxauth.server.service.server import uvicorn_options
+from wxauth.server.web.edge import Edge
+from wxauth.server.web.http_protocol import SENDING_SECONDS, HttpProtocol
 
 LARGE = 64 * 2**20
+_BODY = bytes(LARGE)
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def behind_edge(app: ASGIApp, *, seconds: float = SENDING_SECONDS) -> Edge:
+    """The app behind our edge, with bodies of any size, and `/slow` with more time."""
+    return Edge(
+        app,
+        larger_bodies={"/{path:path}": LARGE},
+        longer_bodies={"/auth/slow": PATIENCE},
+        refused=lambda *_: None,
+        body_seconds=seconds,
+    )
+
+
+def options(*, seconds: float = SENDING_SECONDS) -> dict[str, Any]:
+    """The options of uvicorn for such an app."""
+    timed = {"http": partial(HttpProtocol, seconds=seconds), "timeout_keep_alive": seconds}
+    return uvicorn_options() | {"lifespan": "off", **timed}
 
 
 class App:
@@ -19,8 +43,17 @@ class App:
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
+        self.begun, self.ended = Counter[str](), Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and count."""
+        self.begun[scope["path"]] += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.ended[scope["path"]] += 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def start(status: int = 200, **headers: str) -> None:
             fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
             await send({"type": "http.response.start", "status": status, "headers": fields})
@@ -38,7 +71,7 @@ class App:
                 await end(b"ok")
             case "/large":
                 await start(content_length=str(LARGE))
-                await end(bytes(LARGE))
+                await end(_BODY)
             case "/unmeasured":
                 await start()
                 await send({"type": "http.response.body", "body": b"in ", "more_body": True})

@@ -8,7 +8,7 @@ import tracemalloc
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.processes import serving
@@ -140,12 +140,10 @@ async def test_an_address_without_a_proxy_has_the_same_form(stage: Stage, peer: 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 def test_where_both_ipv6_and_ipv4_are_served_a_client_has_its_own_address() -> None:
-    async def show(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse(scope["client"][0])(scope, receive, send)
-
-    with serving(show, at=listen("::", 0), kind=Server, **uvicorn_options(), lifespan="off") as url:
+    served = BehindProxies(answer_with_client, ())
+    with serving(served, at=listen("::", 0), kind=Server, **uvicorn_options(), lifespan="off") as url:
         for host in ("127.0.0.1", "[::1]"):
-            assert httpx.get(url.replace("127.0.0.1", host), trust_env=False).text == host.strip("[]")
+            assert httpx.get(url.replace("127.0.0.1", host), trust_env=False).json()["client"] == host.strip("[]")
 
 
 def test_without_ipv6_ipv4_alone_is_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
             wechat_routes.SIGNATURES_PATH: wechat_routes.MAX_SIGNATURE_BODY,
             push_routes.PUSH_PATH: push_routes.MAX_MESSAGE,
         },
+        longer_bodies={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
         refused=partial(_note_refusal, services),
     )
     app = services[Tracing].app(app)

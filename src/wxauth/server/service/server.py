@@ -27,20 +27,18 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.terminal import Text, os_reason
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.pictures.routes import UPLOAD_PATH, UPLOAD_TIMEOUT_SECONDS
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing
 from wxauth.server.service.probes import Readiness, is_migrated
 from wxauth.server.service.shared_counts import count_as_a_worker, delete_shared_folder, shared_by_workers
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
-from wxauth.server.web.http_protocol import HttpProtocol, Patience
+from wxauth.server.web.http_protocol import HttpProtocol
 from wxauth.server.web.http_server import Server
 
 PROXY_NOTICE_SECONDS: Final = 2.0
 """How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
 DRAIN_SECONDS: Final = 10
 """How long requests under way may take after that."""
-REQUEST_TIMEOUTS: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_TIMEOUT_SECONDS})
 
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 """Requests leave few reference cycles.
@@ -107,7 +105,9 @@ def listen(host: str, port: int) -> socket.socket:
 def uvicorn_options() -> dict[str, Any]:
     """The options of uvicorn, in production and development."""
     return {
-        "http": partial(HttpProtocol, patience=REQUEST_TIMEOUTS),
+        "http": HttpProtocol,
+        "timeout_keep_alive": 75,  # common proxies close their idle connections earlier
+        "reset_contextvars": True,  # a pipelined request is begun by the answer before, whose ids its log would have
         "ws": "none",
         "loop": "uvloop",
         "log_config": None,

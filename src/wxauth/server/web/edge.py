@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
+from types import MappingProxyType
 from typing import Final
 
 from starlette.requests import Request
@@ -19,9 +20,12 @@ from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuth
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.server.core.metrics import Counter, Histogram
+from wxauth.server.web.http_protocol import SENDING_SECONDS, HttpProtocol
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""
+MAX_PIECE: Final = 64 * 1024
+"""Bytes of an answer that are written at once: the transport keeps a copy of what the client does not read."""
 MAX_CONTENT_TYPE: Final = 256
 """Characters of a `Content-Type`. Libraries parse its parameters in quadratic time."""
 MAX_CONTENT_LENGTH: Final = 256
@@ -37,12 +41,13 @@ STATUS_KEY: Final = "wxauth.status"
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent"))
+_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect"))
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
 _FIRST_FAILURE = 400
+_LATE: Final = 408
 FIRST_FAULT: Final = 500
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
@@ -85,7 +90,9 @@ class Edge:
 
     Args:
         larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
+        longer_bodies: The time limits, in seconds, of those for whose bodies `body_seconds` are too few.
         refused: Called with each request that was answered with a problem document, and its error.
+        body_seconds: For sending the rest of a body.
     """
 
     def __init__(
@@ -93,11 +100,15 @@ class Edge:
         app: ASGIApp,
         *,
         larger_bodies: Mapping[str, int],
+        longer_bodies: Mapping[str, float] = MappingProxyType({}),
         refused: Callable[[Scope, WxAuthError], None],
+        body_seconds: float = SENDING_SECONDS,
     ) -> None:
         self._app = app
         self._larger_bodies = [(compile_path(path)[0], limit) for path, limit in larger_bodies.items()]
+        self._longer_bodies = [(compile_path(path)[0], seconds) for path, seconds in longer_bodies.items()]
         self._refused = refused
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -105,17 +116,22 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        given_id, declared_size, trace, too_long = _take_head(scope)
+        connection = HttpProtocol.of(scope)
+        given_id, declared_size, trace, too_long, waits_for_continue = _take_head(scope)
         scope[REQUEST_ID_KEY] = current_id = accepted_request_id(given_id)
         id_token = request_id.set(current_id)
         trace_token = None if trace is None else trace_id.set(trace)
         status = received = 0
 
         async def receive_within_limit() -> Message:
-            nonlocal received
+            nonlocal received, waits_for_continue
             if declared_size is not None and declared_size > MAX_BODY:
                 self._check_size(declared_size, scope)
-            message = await receive()
+            waits_for_continue = False
+            if connection is None or not connection.is_in_body:
+                message = await receive()
+            else:
+                message = await self._receive_in_time(receive, scope, started)
             received += len(message.get("body", b""))
             if received > MAX_BODY:
                 self._check_size(received, scope)
@@ -130,24 +146,38 @@ class Edge:
                     (b"x-request-id", current_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
+                # Without `100 Continue`, the client may next send the body or another request.
+                if connection is not None and (connection.begin_answer() or waits_for_continue or status == _LATE):
+                    message["headers"].append((b"connection", b"close"))
+            else:
+                body = memoryview(message.get("body", b""))
+                while len(body) > MAX_PIECE:
+                    await send({**message, "body": body[:MAX_PIECE], "more_body": True})
+                    message["body"] = body = body[MAX_PIECE:]
             await send(message)
 
         # The server never passes on more than the declared size.
         is_small = declared_size is not None and declared_size <= MAX_BODY
+        is_here = connection is None or not connection.is_in_body
         try:
             if (refusal := _refusal_of(scope, too_long)) is not None:
                 scope[PROBLEM_KEY] = refusal
                 await problem_response(refusal, scope)(scope, receive, send_with_id)
             else:
-                await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
+                await self._app(scope, receive if is_small and is_here else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
             # Most likely the server is stopping, and cancels the requests that are left.
             if status == 0:
-                scope[PROBLEM_KEY] = failure = InternalError("the service was stopped before it could answer")
-                await problem_response(failure, scope)(scope, receive, send_with_id)
+                scope[PROBLEM_KEY] = stopped = InternalError("the service was stopped before it could answer")
+                await problem_response(stopped, scope)(scope, receive, send_with_id)
             raise
-        except Exception as fault:
-            log.error("request_failed", exc_info=fault)  # the app has sent a 500, unless the answer had begun already
+        except Exception as fault:  # Starlette has answered, unless it was not called yet
+            failure = fault if isinstance(fault, WxAuthError) else InternalError("the log has more")
+            if failure is not fault:
+                log.error("request_failed", exc_info=fault)
+            if status == 0:
+                scope[PROBLEM_KEY] = failure
+                await problem_response(failure, scope)(scope, receive, send_with_id)
         finally:
             seconds = perf_counter() - started
             scope[STATUS_KEY] = status
@@ -162,6 +192,16 @@ class Edge:
             if trace_token is not None:
                 trace_id.reset(trace_token)
 
+    async def _receive_in_time(self, receive: Receive, scope: Scope, started: float) -> Message:
+        """The next part of a body. Raises: InvalidRequest, if it is late."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        limit = next((seconds for pattern, seconds in self._longer_bodies if pattern.match(path)), self._body_seconds)
+        try:
+            async with asyncio.timeout(started + limit - perf_counter()):
+                return await receive()
+        except TimeoutError:
+            raise InvalidRequest(f"the body was not here in {limit:g} s", status=_LATE) from None
+
     def _check_size(self, size: int, scope: Scope) -> None:
         """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -170,12 +210,13 @@ class Edge:
             raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
-def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, str | None]:
-    """The request's id, the size of its body, its trace, and what is wrong with a field too long to be parsed.
+def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, str | None, bool]:
+    """The request's id, the size of its body, its trace, what is wrong with a field too long to be parsed.
 
-    Cookies are put aside, for the routes that read them.
+    At last, whether the client waits for `100 Continue`. Cookies are put aside, for the routes that read them.
     """
     given_id = declared_size = trace_given = too_long = None
+    waits = False
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
         if name not in _NOTED:  # one lookup is cheaper than five comparisons
@@ -192,12 +233,14 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, str | 
                 too_long = f"Content-Type must have at most {MAX_CONTENT_TYPE} characters"
         elif name == b"cookie":
             cookies.append(value)
+        elif name == b"expect":
+            waits = value.lower() == b"100-continue"
         elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
             trace_given = trace[1].decode()
     if cookies:
         scope[COOKIES_KEY] = b";".join(cookies)
         scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
-    return given_id, declared_size, trace_given, too_long
+    return given_id, declared_size, trace_given, too_long, waits
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:

@@ -17,8 +17,6 @@ _TICKS_BETWEEN_LOOKS: Final = 5
 """Ticks of uvicorn, of which there are ten a second, between two checks of time limits."""
 _TICK_SECONDS: Final = 0.05
 """Seconds between two checks while the server stops."""
-_CANCELLED_ANSWERS_SECONDS: Final = 1.0
-"""How long the answers to cancelled requests may take."""
 
 log = get_logger()
 
@@ -58,7 +56,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second. Checking time limits here is cheaper than a timer for each request."""
         if counter % _TICKS_BETWEEN_LOOKS == 0:
-            self._check_deadlines(asyncio.get_running_loop().time())
+            self._check_deadlines()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -76,37 +74,29 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop gracefully."""
         self.server_state.is_leaving = True
+        self.server_state.learning = self._learning
         loop = asyncio.get_running_loop()
         learnt_at = loop.time() + self._learning
-        ends_at = learnt_at + (self.config.timeout_graceful_shutdown or 0.0)
         log.info("leaving", connections=len(self._connections()), requests=len(self.server_state.tasks))
         while not self.force_exit and loop.time() < learnt_at:
-            self._check_deadlines(loop.time())
+            self._check_deadlines()
             await asyncio.sleep(_TICK_SECONDS)
         await self._stop_listening(sockets or [])
-        while not self.force_exit and (now := loop.time()) < ends_at:
-            await asyncio.sleep(_TICK_SECONDS)  # first, because a connection just accepted is not in the set yet
-            if not self.server_state.connections and not self.server_state.tasks:
-                break
-            self._check_deadlines(now)
+        closing = asyncio.create_task(self._close_quiet_connections())
+        try:
+            await super().shutdown()
+            await asyncio.sleep(_TICK_SECONDS)  # for the answers to cancelled requests
+        finally:
+            closing.cancel()
             for connection in self._connections():
-                connection.leave(quiet_since=now - self._learning)
-        await self._cut_off()
-        if not self.force_exit:
-            await self.lifespan.shutdown()
-
-    async def _cut_off(self) -> None:
-        """Cancel the requests, and close the connections, that have not ended by themselves."""
-        tasks = list(self.server_state.tasks)
-        if tasks:
-            log.warning("requests_cut_off", requests=len(tasks))
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=_CANCELLED_ANSWERS_SECONDS)
-        while connections := self._connections():
-            for connection in connections:
                 connection.abort()
+
+    async def _close_quiet_connections(self) -> None:
+        while True:
             await asyncio.sleep(_TICK_SECONDS)
+            self._check_deadlines()
+            for connection in self._connections():
+                connection.shutdown()
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Stop listening. Connections that wait in the backlog are still served: the kernel would reset them."""
@@ -124,9 +114,9 @@ class Server(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
-    def _check_deadlines(self, now: float) -> None:
+    def _check_deadlines(self) -> None:
         for connection in self._connections():
-            connection.check_deadline(now)
+            connection.check_deadline()
 
     def _connections(self) -> list[HttpProtocol]:
         return cast("list[HttpProtocol]", list(self.server_state.connections))

@@ -25,6 +25,8 @@ _REMEMBERED: Final = 4096
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
 """An address in brackets, of IPv4, or of IPv6; the first two may have a port."""
 _ZONE: Final = re.compile(r"%[^/]*")  # a zone is meaningful only on the machine that wrote it
+_MAPPED: Final = "::ffff:"
+"""Before an address of IPv4, if it has connected to a socket of both IPv6 and IPv4."""
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
 
@@ -52,6 +54,8 @@ class BehindProxies:
         """Serve one request."""
         if scope["type"] == "http":
             scope["root_path"] = self._root_path or scope.get("root_path", "")
+            if (peer := scope.get("client")) is not None and peer[0].startswith(_MAPPED):
+                scope["client"] = (peer[0].removeprefix(_MAPPED), peer[1])
             self._apply_forwarded_headers(scope)
         await self._app(scope, receive, send)
 
