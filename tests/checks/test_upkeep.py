@@ -1,5 +1,6 @@
 """`wxauth check` reports what will stop the database, before it does."""
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -47,6 +48,20 @@ async def test_a_table_without_autovacuum_is_reported(doctor: Doctor, rows: Rows
     assert_reported({"": result}, "", BAD, "sessions")
     await rows.execute(result.text.en.partition(": ")[2])
     assert "database autovacuum" not in await doctor()
+
+
+@pytest.mark.slow
+async def test_an_order_of_text_that_has_changed_is_reported(doctor: Doctor, rows: Rows) -> None:
+    assert "database collation" not in await doctor()
+    await rows.execute("UPDATE pg_database SET datcollversion = '2.31' WHERE datname = current_database()")
+    result = (await doctor())["database collation"]
+    assert_reported({"": result}, "", NOTE, "2.31")
+    _, first, then = re.split("first (?=REINDEX)|; then ", result.text.en)
+    await rows.execute("CREATE TABLE of_mine (name text)")
+    await doctor.says("database collation", BAD, "of_mine.name")
+    await rows.execute(first)
+    await rows.execute(then)
+    assert "database collation" not in await doctor()
 
 
 async def test_a_replication_slot_that_nobody_reads_is_reported(doctor: Doctor, rows: Rows) -> None:

@@ -49,7 +49,7 @@ def network(engine: Engine) -> Iterator[str]:
     """A network with a PostgreSQL named `database`."""
     engine.docker("network", "create", NETWORK)
     password = "POSTGRES_PASSWORD=secret"
-    engine.docker("run", "--detach", f"--network={NETWORK}", "--name=database", "--env", password, "postgres:18")
+    engine.docker("run", "--detach", f"--network={NETWORK}", "--name=database", "--env", password, "postgres:18-trixie")
     ready = "pg_isready --host=127.0.0.1 >/dev/null && echo yes || echo no"
     until(lambda: engine.docker("exec", "database", "sh", "-c", ready) == "yes")
     yield NETWORK

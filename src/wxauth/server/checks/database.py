@@ -49,6 +49,7 @@ CLOCK_DIFFERENCE: Final = 5.0
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL version that can run the migrations."""
 _FIRST_WITH_STATISTICS_OF_WAL: Final = 140000
+_FIRST_WITH_VERSIONS_OF_ORDER: Final = 150000
 MUCH_WAL: Final = 2**30
 """Bytes of whole-page images in the write-ahead log below which there is nothing worth saving."""
 SELDOM: Final = 15 * 60
@@ -69,6 +70,8 @@ async def check_database(
                 return
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
                 yield judge_wal(await database.one(rows.READ_WAL))
+            if found_server.version_number >= _FIRST_WITH_VERSIONS_OF_ORDER:
+                yield _judge_order(await database.one(rows.READ_ORDER))
             if unlimited := await rows.missing_limits(database):
                 yield bad(
                     "database limits",
@@ -207,6 +210,33 @@ def judge_wal(wal: rows.WalStatistics) -> CheckResult | None:
         pages=wal.page_bytes / gigabyte,
         saving=saving,
         to_run="; ".join(to_run),
+    )
+
+
+def _judge_order(order: rows.TextOrder) -> CheckResult | None:
+    """How to mend indexes after the order of text has changed under the database; None if it has not."""
+    if order.recorded == order.present and not order.columns:
+        return None
+    name = order.database
+    # PostgreSQL refuses to refresh a version that was, or is, none.
+    refresh = f"ALTER DATABASE {name} REFRESH COLLATION VERSION"
+    if None in (order.recorded, order.present):
+        refresh = (
+            "UPDATE pg_database SET datcollversion = pg_database_collation_actual_version(oid) "
+            "WHERE datname = current_database()"
+        )
+    judged = bad if order.columns else note
+    return judged(
+        "database collation",
+        "was made with version {recorded} of the order of text, which is {present} now: indexes that depend on it may "
+        "miss rows, {whose}: as its administrator, first {reindex}; then {refresh}",
+        recorded=order.recorded or Text("none"),
+        present=order.present or Text("none"),
+        whose=Text("such as those of {columns}", columns=", ".join(order.columns[:3]))
+        if order.columns
+        else Text("but none of wxauth's"),
+        reindex=f"REINDEX DATABASE {name}",
+        refresh=refresh,
     )
 
 

@@ -71,6 +71,35 @@ SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
 """Requires a view that exists since PostgreSQL 14."""
 
 
+@dataclass(frozen=True, slots=True)
+class TextOrder:
+    """The version of the operating system's, or ICU's, order of text; None if it has none."""
+
+    database: str
+    """Quoted for SQL."""
+    recorded: str | None
+    """When the database was made."""
+    present: str | None
+    columns: list[str]
+    """Those of our columns that are ordered by a version that has changed."""
+
+
+READ_ORDER: Final = Statement[TextOrder]("""
+SELECT quote_ident(datname) AS database, datcollversion AS recorded,
+       pg_database_collation_actual_version(d.oid) AS present,
+       ARRAY(SELECT format('%s.%s', attrelid::regclass, attname)
+               FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN pg_collation o ON o.oid = attcollation
+              WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind = 'r' AND attnum > 0
+                AND NOT attisdropped
+                AND CASE WHEN collprovider = 'd'
+                         THEN datcollversion IS DISTINCT FROM pg_database_collation_actual_version(d.oid)
+                         ELSE collversion <> pg_collation_actual_version(o.oid) END
+              ORDER BY 1) AS columns
+  FROM pg_database d WHERE datname = current_database()
+""")
+"""Requires columns that exist since PostgreSQL 15."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upkeep:
     """What an administrator of the database has to look after."""

@@ -62,6 +62,10 @@ _OF_ANOTHER: Final = "the schema is at {revision!r}, of another version of wxaut
 _TAKEN: Final = (
     "a table of this schema is another program's ({reason}): name a database of its own in WXAUTH_DATABASE_URL"
 )
+_TWICE: Final = (
+    "a row that may be there once is there twice ({reason}; {detail}), because the order of text has changed under the "
+    "database: delete the newer one, and run this again"
+)
 _NO_REVISION: Final = "there is no revision {revision!r}; there are {revisions}"
 _BLOCKED: Final = (
     "revision {revision} could not get hold of a table in {seconds:g} s: somebody's transaction has it all the time; "
@@ -204,6 +208,9 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
         except DBAPIError as exc:
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
                 raise UnknownRevision(_TAKEN, reason=exc.driver_exception) from exc
+            if isinstance(exc.driver_exception, asyncpg.UniqueViolationError):
+                clash = exc.driver_exception
+                raise UnknownRevision(_TWICE, reason=message_of(clash).partition("\n")[0], detail=clash.detail) from exc
             if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
                 raise
             if loop.time() >= give_up_at:

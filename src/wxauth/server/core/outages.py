@@ -38,8 +38,9 @@ _AWAY = (
 )
 # The database refuses us: the password, the role or the name of the database is wrong.
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-# Our transaction conflicted with another one, and the server has rolled ours back.
-CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# Our transaction conflicted with another one, and the server has rolled ours back. The last: a migration has changed a
+# table since the statement was prepared. asyncpg has dropped it, and prepares it again at the next try.
+CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
 # The database does not fit this version: it is not migrated, or our role lacks privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
 # A pooler has moved us to another server connection, where our prepared statements are missing or clash.

@@ -202,7 +202,6 @@ class Found(NamedTuple):
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
 # A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
 # because an import refuses two openids of an app with one unionid.
-# Names are sorted by their bytes (COLLATE "C"), so that the order is the same in every database.
 # The columns are those of an exported line, in the order of the guide.
 _ALL: Final = Statement[Mapping[str, object]](f"""
 SELECT i.app_id, i.openid,
@@ -211,7 +210,7 @@ SELECT i.app_id, i.openid,
                                   WHERE other.user_id = u.id
                                     AND (other.unionid = u.unionid
                                          OR other.unionid IS NULL
-                                            AND (other.created_at, other.app_id COLLATE "C", other.openid COLLATE "C")
+                                            AND (other.created_at, other.app_id, other.openid)
                                               < (i.created_at, i.app_id, i.openid)))
             THEN u.unionid ELSE i.unionid END AS unionid,
        u.external_id, {_COPIED},
@@ -222,15 +221,15 @@ SELECT i.app_id, i.openid,
                        'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
                        'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
                        'app_id', app_id, 'ip', abbrev(ip))
-                   ORDER BY given_at, document COLLATE "C", version COLLATE "C", app_id COLLATE "C", ip)
+                   ORDER BY given_at, document, version, app_id, ip)
               FROM consents
              WHERE consents.user_id = ANY ({ids_of("u.id")})), '[]') AS consents,
        ARRAY (SELECT id FROM former_users WHERE former_users.user_id = u.id ORDER BY merged_at, id) AS former_ids,
        u.ban_reason, u.banned_until,
-       (SELECT array_agg(former.external_id ORDER BY former.external_id COLLATE "C")
+       (SELECT array_agg(former.external_id ORDER BY former.external_id)
           FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
   FROM identities i JOIN users u ON u.id = i.user_id
- ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
+ ORDER BY i.created_at, i.app_id, i.openid
 """)
 
 
