@@ -350,6 +350,11 @@ async def test_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage:
         " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
     )
     await doctor.says("sealed_data", BAD, "2 of 5 values")
+    await stage.rows.execute(
+        "INSERT INTO apps (app_id, fields, secrets, is_enabled, created_at)"
+        " VALUES ('wx00000000000000ff', '{}', 'sealed by nobody', true, now())"
+    )
+    await doctor.says("apps", BAD, "wx00000000000000ff", "WXAUTH_SECRET_KEY")
 
 
 @pytest.mark.process

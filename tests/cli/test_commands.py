@@ -513,6 +513,53 @@ def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(serve: Serve)
     assert OTHER_SECRET_KEY not in refused.stdout + refused.stderr
 
 
+NOT_OPENED = """
+INSERT INTO apps (app_id, fields, secrets, is_enabled, created_at)
+VALUES ('wx00000000000000ff', '{}', 'sealed by another key', true, now())
+"""
+
+
+async def test_an_app_that_cannot_be_opened_stops_neither_the_service_nor_other_apps(
+    serve: Serve, database_url: str
+) -> None:
+    rows = await asyncpg.connect(database_url)
+    await rows.execute(NOT_OPENED)
+    await rows.close()
+    service = await asyncio.to_thread(serve)
+    assert any(line.get("app_ids") == ["wx00000000000000ff"] for line in service.lines)
+    service.log_in("alice")
+    refused = service.client.post("/v1/login", json={"code": "alice", "app_id": "wx00000000000000ff"})
+    assert (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
+    assert service.command.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("stored", ["a signing key", "only an app"])
+async def test_a_command_with_another_secret_key_seals_nothing(
+    folder: Path, settings: dict[str, str], database_url: str, stored: str
+) -> None:
+    rows = await asyncpg.connect(database_url)
+    url = "https://orders.example.com/hook"
+    if stored == "only an app":
+        await rows.execute("DELETE FROM signing_keys")
+        await rows.execute(NOT_OPENED)
+    else:
+        settings = settings | {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY}
+    before = await rows.fetch("SELECT app_id FROM apps UNION ALL SELECT name FROM webhooks")
+    secret = folder / "app_secret"
+    secret.write_text("5f4dcc3b5aa765d61d8327deb882cf99\n")
+    for command in (
+        ("apps", "add", "wx00000000000000aa", "--no-check"),
+        ("webhooks", "add", "orders", url),
+        ("webhooks", "secret", "orders"),
+    ):
+        with secret.open("rb") as stdin:
+            done = await asyncio.to_thread(run, *command, cwd=folder, env=settings, stdin=stdin.fileno())
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("WXAUTH_SECRET_KEY: must be the key that encrypted what is stored")
+    assert await rows.fetch("SELECT app_id FROM apps UNION ALL SELECT name FROM webhooks") == before
+    await rows.close()
+
+
 @pytest.mark.parametrize("asked_for", ["schema=public", "statement_timeout=abc", "sslmode=bogus"])
 def test_unknown_parameters_of_a_url_stop_every_command(settings: dict[str, str], folder: Path, asked_for: str) -> None:
     url = settings["WXAUTH_DATABASE_URL"]

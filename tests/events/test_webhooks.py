@@ -203,6 +203,17 @@ async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(root:
     assert len(root.receiver.got[1][0]["webhook-signature"].split(" ")) == 1
 
 
+@pytest.mark.usefixtures("real_time")
+async def test_a_former_secret_that_cannot_be_opened_holds_up_no_message(root: WebhookAdmin) -> None:
+    await root.add()
+    secret = await root.renew_secret()
+    await root.stage.rows.execute("UPDATE webhooks SET former_secret = 'sealed with another key'")
+    await root.happen(2)
+    for headers, body in root.receiver.got:
+        Webhook(secret).verify(body, headers)
+    assert [line["webhook"] for line in root.stage.logged("former_webhook_secret_not_unsealed")] == ["orders"]
+
+
 # Delivery and retries.
 
 

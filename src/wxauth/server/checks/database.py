@@ -26,7 +26,7 @@ from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
-from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import Text
 from wxauth.server.keys.models import keys_for
@@ -141,6 +141,9 @@ async def _check_stored(
         yield _judge_webhooks(webhooks)
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
+    if apps.unopened:
+        text = "{some}: nobody can log in, because the secrets cannot be decrypted; {why}"
+        yield bad("apps", text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY)
     found.apps = [known.app for known in apps.all() if known.is_enabled]
     if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(rows.HAS_USERS):
         text = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"

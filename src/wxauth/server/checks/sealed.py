@@ -22,6 +22,7 @@ from wxauth.server.core.sealing import (
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.webhook_rows import ALL_WEBHOOKS
 from wxauth.server.keys.models import StoredSigningKey, has_next, signing_key_of
+from wxauth.server.keys.rows import PUBLISHED
 from wxauth.server.phones.rows import PENDING_ANSWERS, StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 
@@ -91,6 +92,17 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
     )
     values = (value for kind, rows in kinds for row in rows for value in kind.values(row))
     return [(sealed, context) for sealed, context in values if sealed is not None]
+
+
+async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> None:
+    """Check that what is sealed now will open where the service runs: by the signing keys, or else by other values.
+
+    Raises: CannotOpen, if none opens.
+    """
+    kept = [(key.private_key, signing_key_context(key.kid)) for key in await database.rows(PUBLISHED, now=now)]
+    kept = kept or await some_values(database, now=now)
+    if kept and not any(sealer.opens(sealed, context=context) for sealed, context in kept):
+        raise CannotOpen("encrypted with an unknown key")
 
 
 def judge_signing_keys(

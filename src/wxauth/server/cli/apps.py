@@ -271,4 +271,4 @@ def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: str) -> None:
     async def answered(parts: Parts) -> AppAnswer:
         return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await ask(parts))
 
-    show(_with_parts(answered), text)
+    show(_with_parts(answered, seals=True), text)

@@ -104,9 +104,10 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
     return _run(run, log_level="critical")  # no log lines: `Failed` prints the error
 
 
-def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False) -> T:
+def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
     """Return the result of `use`, called with parts that are made when they are asked for. Raises: Failed.
 
+    With `seals`, it fails first if the secret key opens nothing: what it sealed, the service could not open.
     To import all parts of the service takes half a second more. Requires all settings.
     """
     from wxauth.server.core.services import Parts
@@ -121,6 +122,10 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
         ):
             await correct_clock(clock, database)
             sealer, resolver = Sealer(settings.secret_keys), NameResolver()
+            if seals:
+                from wxauth.server.checks.sealed import ensure_opens
+
+                await ensure_opens(database, sealer, now=clock())
             parts = Parts(
                 {Settings: settings, Clock: clock, Database: database, Sealer: sealer, NameResolver: resolver}
             )

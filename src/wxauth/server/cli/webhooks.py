@@ -57,7 +57,7 @@ def list_command() -> None:
 def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
     """Add a webhook that sends events to URL, and print its secret, this once."""
     types = given.get("types", ())
-    _show_secret(_with_webhooks(lambda webhooks: webhooks.add(webhook_name, url=url, types=types, by=OPERATOR)))
+    _show_secret(_with_webhooks(lambda it: it.add(webhook_name, url=url, types=types, by=OPERATOR), seals=True))
 
 
 @webhooks.command()
@@ -107,7 +107,7 @@ def test_command(webhook_name: str) -> None:
 @json_option
 def secret_command(webhook_name: str) -> None:
     """Renew a webhook's secret, and print it, this once. For 24 hours the former one signs too."""
-    _show_secret(_with_webhooks(lambda webhooks: webhooks.renew_secret(webhook_name, by=OPERATOR)))
+    _show_secret(_with_webhooks(lambda it: it.renew_secret(webhook_name, by=OPERATOR), seals=True))
 
 
 @webhooks.command()
@@ -143,10 +143,10 @@ def _types_of(webhook: Any) -> str:
     return ",".join(webhook.types) or say("all")
 
 
-def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]]) -> T:
+def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
     async def run(parts: Parts) -> T:
         async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
             parts[httpx.AsyncBaseTransport] = transport
             return await use(parts[Webhooks])
 
-    return with_parts(run)
+    return with_parts(run, seals=seals)

@@ -105,6 +105,8 @@ class Deliveries:
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
+    _not_unsealed: set[UUID] = field(init=False, default_factory=set)
+    """The webhooks whose former secret cannot be opened, which is logged once."""
     _under_way: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
@@ -247,7 +249,12 @@ class Deliveries:
         keys = [self.sealer.open(webhook.secret, context=context)]
         former, until = webhook.former_secret, webhook.former_secret_until
         if former is not None and until is not None and now < until:
-            keys.append(self.sealer.open(former, context=context))
+            try:
+                keys.append(self.sealer.open(former, context=context))
+            except CannotOpen as exc:  # its receiver has the present one
+                if webhook_id not in self._not_unsealed:
+                    self._not_unsealed.add(webhook_id)
+                    log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
         return keys
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:

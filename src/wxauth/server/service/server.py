@@ -17,6 +17,7 @@ import uvicorn
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
+from wxauth.server.checks.sealed import ensure_opens
 from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.core.clock import DatabaseClock, correct_clock
 from wxauth.server.core.database import Database
@@ -243,12 +244,13 @@ async def _check_secret_key(settings: Settings, database: Database) -> None:
     apps = Apps(settings=settings, database=database, sealer=sealer)
     await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
     try:
+        await ensure_opens(database, sealer, now=clock())
         await keys.refresh()
     except CannotOpen:
         raise InvalidSettings([WRONG_SECRET_KEY]) from None
-    await apps.refresh()
-    if keys.unopened or apps.unopened:
+    if keys.unopened:
         raise InvalidSettings([WRONG_SECRET_KEY])
+    await apps.refresh()  # logs which cannot be opened; the others serve
 
 
 async def _check_client_names(settings: Settings, database: Database) -> None:
