@@ -7,7 +7,8 @@ const { WXAUTH_ISSUER: issuer = 'http://127.0.0.1:8000', WXAUTH_AUDIENCE: audien
 const guard = new BearerGuard({ issuer, audience })
 const app = express()
 
-const whoami = ({ user }, response) => response.json({ sub: user.id, openid: user.openid })
+const whoami = ({ user }, response) =>
+  response.json({ sub: user.id, openid: user.openid, app_id: user.appId, external_id: user.externalId })
 
 // A website's token has a scope.
 const own = (request, response, next) => {

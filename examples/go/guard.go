@@ -19,8 +19,9 @@ const clockSkew = 30 * time.Second
 type User struct {
 	jwt.RegisteredClaims          // Subject is the user's id
 	ClientID             string   `json:"client_id"`
-	AppID                string   `json:"app_id"` // the mini-program; empty where it is ClientID
+	AppID                string   `json:"app_id"` // the app in which the user has this OpenID
 	OpenID               string   `json:"openid"`
+	ExternalID           *string  `json:"external_id"` // the id where the user was imported from; nil for others
 	SessionID            string   `json:"sid"`
 	Roles                []string `json:"roles"`
 	Scope                *string  `json:"scope"` // what a website or an agent was granted; nil in your mini-programs
@@ -42,6 +43,9 @@ func (g Guard) Verify(token string) (*User, error) {
 	parsed, err := parser.ParseWithClaims(token, user, g.Keys)
 	if err != nil {
 		return nil, err
+	}
+	if user.AppID == "" {
+		user.AppID = user.ClientID // of a login in the mini-program
 	}
 	return user, g.check(parsed.Header, user)
 }

@@ -10,7 +10,10 @@ import (
 // Orders is the service, guarded.
 func Orders(guard Guard) http.Handler {
 	whoami := func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusOK, map[string]string{"sub": UserOf(r).Subject, "openid": UserOf(r).OpenID})
+		user := UserOf(r)
+		answer(w, http.StatusOK, map[string]any{
+			"sub": user.Subject, "openid": user.OpenID, "app_id": user.AppID, "external_id": user.ExternalID,
+		})
 	}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /whoami", guard.Require(whoami))

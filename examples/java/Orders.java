@@ -75,8 +75,13 @@ public final class Orders {
     }
 
     private static void send(HttpExchange exchange, Wxauth.User user) throws IOException {
-        // wxauth's ids need no escaping in JSON; for other texts take your JSON library.
-        send(exchange, 200, "{\"sub\": \"" + user.id() + "\", \"openid\": \"" + user.openid() + "\"}");
+        // wxauth's ids need no escaping in JSON; for other texts, as most external ids, take your JSON library.
+        var externalId = user.externalId() == null ? "null" : "\"" + user.externalId() + "\"";
+        send(
+                exchange,
+                200,
+                "{\"sub\": \"" + user.id() + "\", \"openid\": \"" + user.openid() + "\", \"app_id\": \"" + user.appId()
+                        + "\", \"external_id\": " + externalId + "}");
     }
 
     private static void send(HttpExchange exchange, int status, String json) throws IOException {

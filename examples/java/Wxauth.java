@@ -35,9 +35,18 @@ public final class Wxauth {
     private static final Duration KEPT_FOR = Duration.ofHours(24); // while wxauth is away
     private static final System.Logger LOG = System.getLogger("wxauth");
 
-    /** What a good access token says. `scope` is what a website or an agent was granted; null in your mini-programs. */
+    /**
+     * What a good access token says. `externalId` is the user's id where they were imported from, or null; `scope` what a
+     * website or an agent was granted, null in your mini-programs.
+     */
     public record User(
-            String id, String appId, String openid, String sessionId, List<String> roles, String scope) {}
+            String id,
+            String appId,
+            String openid,
+            String externalId,
+            String sessionId,
+            List<String> roles,
+            String scope) {}
 
     /** Answer 401: the message is for your log. */
     public static final class InvalidToken extends Exception {
@@ -122,9 +131,16 @@ public final class Wxauth {
             }
         }
         var appId = claims.get("app_id") instanceof String other ? other : clientId;
+        var externalId = claims.containsKey("external_id") ? text(claims, "external_id") : null;
         var scope = claims.containsKey("scope") ? String.valueOf(claims.get("scope")) : null;
         return new User(
-                text(claims, "sub"), appId, text(claims, "openid"), text(claims, "sid"), List.copyOf(roles), scope);
+                text(claims, "sub"),
+                appId,
+                text(claims, "openid"),
+                externalId,
+                text(claims, "sid"),
+                List.copyOf(roles),
+                scope);
     }
 
     private boolean isSigned(PublicKey key, String[] parts) throws InvalidToken {

@@ -12,7 +12,7 @@ try {
     if ($path === '/orders' && isset($user['scope'])) { // a website's token has a scope
         throw new WxauthRefusal(403, 'insufficient_scope', ['WWW-Authenticate' => 'Bearer error="insufficient_scope"']);
     }
-    [$status, $body] = [200, ['sub' => $user['sub'], 'openid' => $user['openid']]];
+    [$status, $body] = [200, array_intersect_key($user, array_flip(['sub', 'openid', 'app_id', 'external_id']))];
 } catch (WxauthRefusal $refusal) {
     [$status, $body] = [$refusal->getCode(), $refusal->body()];
     $headers += $refusal->headers;

@@ -23,6 +23,8 @@ function wxauth_claims(string $token, string $issuer, array $keys, string $audie
     if ($claims->iss !== $issuer || !in_array($audience, (array) $claims->aud, true)) {
         throw new UnexpectedValueException('iss or aud is another');
     }
+    $claims->app_id ??= $claims->client_id;
+    $claims->external_id ??= null;
     return $claims;
 }
 

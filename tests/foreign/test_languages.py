@@ -22,8 +22,8 @@ from tests.docs import ROOT, block
 from tests.fakes import service_env
 from tests.foreign.conftest import Front, Issuer, issuer_at
 from tests.foreign.corpus import ACCEPTED, REFUSED
-from tests.processes import WXAUTH, Running, free_port, run, until
-from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node
+from tests.processes import WXAUTH, Running, environment, free_port, run, until
+from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node, output_of
 from tests.serving import serving
 from tests.sweeps import Sweep
 from tests.tokens.hostile import CLAIMS, HOSTILE, Forgery, decode
@@ -78,6 +78,7 @@ LANGUAGES = {
     "Spring Boot 4, asking": spring(-1, ("spring-boot:", "test spring-boot:"), properties="spring.security", asks=True),
     "WebFlux": spring(0, OLDER, ("examples/spring", "examples/spring/webflux"), takes=TAKEN_BY_SPRING),
     "Java": Language(("java", "javac"), "javac -d classes"),
+    "Java 8": Language(("java", "javac"), "javac --release 8"),
     "Go": Language(("go",), "go run -C"),
     "PHP": Language(("php",), "php -S", asks=True),
     "Express": Language(("node", "npm"), "npm start"),
@@ -156,6 +157,10 @@ async def wxauth(
                 }
                 world.own |= {f"an agent, its {name}": agent[name] for name in ("access_token", "refresh_token")}
                 world.own |= {"staff": world.log_in("carol")["access_token"]}
+                dave = {"app_id": APPS[0]["app_id"], "openid": world.log_in("dave")["user"]["openid"]}
+                (folder / "users.jsonl").write_text(json.dumps({**dave, "external_id": "10023"}))
+                command("users", "import", "users.jsonl")
+                world.own |= {"imported": world.log_in("dave")["access_token"]}
                 yield world
     await admin.execute("DROP DATABASE languages WITH (FORCE)")
 
@@ -263,6 +268,7 @@ def test_it_refuses_every_other_token(service: Service, wxauth: Wxauth) -> None:
 
 def test_it_admits_those_whom_wxauths_own_tokens_are_for(service: Service, wxauth: Wxauth) -> None:
     admitted = {"a login": (200, 403, 200), "staff": (200, 200, 200), "a site, its access_token": (200, 403, 403)}
+    admitted["imported"] = admitted["a login"]
     with Sweep() as sweep:
         for name, token in wxauth.own.items():
             with sweep.case(name):
@@ -272,6 +278,16 @@ def test_it_admits_those_whom_wxauths_own_tokens_are_for(service: Service, wxaut
                     if answer.status_code == 403:
                         assert challenge_of(answer).startswith('Bearer error="insufficient_scope"')
     assert service.ask(wxauth.own["staff"]).json()["sub"] == part(wxauth.own["staff"], 1)["sub"]
+
+
+def test_it_knows_the_app_of_a_user_and_the_id_from_before(service: Service, wxauth: Wxauth) -> None:
+    def shown(token: str) -> tuple[Any, ...]:
+        answer = service.ask(token).json()
+        return answer["app_id"], answer["external_id"]
+
+    app_id = APPS[0]["app_id"]
+    assert shown(wxauth.own["a login"]) == shown(wxauth.own["a site, its access_token"]) == (app_id, None)
+    assert shown(wxauth.own["imported"]) == (app_id, "10023")
 
 
 def test_it_takes_no_role_from_what_is_no_list(service: Service, wxauth: Wxauth) -> None:
@@ -352,6 +368,58 @@ def test_the_go_test_shown_passes_and_so_does_the_attack_by_unknown_keys(tmp_pat
     shutil.copytree(ROOT / "examples/go", tmp_path, dirs_exist_ok=True)
     shutil.copy(Path(__file__).with_name("keys_attacked_test.go"), tmp_path)
     subprocess.run([go, "test", "."], cwd=tmp_path, check=True, timeout=NODE_PATIENCE)
+
+
+INTERCEPTED = """
+import com.example.orders.Wxauth;
+import javax.servlet.http.*;
+import org.springframework.mock.web.*;
+import org.springframework.web.servlet.HandlerInterceptor;
+
+public class Intercepted implements HandlerInterceptor {
+    final Wxauth wxauth = new Wxauth(System.getenv("WXAUTH_ISSUER"), "wxauth");
+
+    @Override
+    %s
+
+    public static void main(String[] tokens) {
+        Intercepted interceptor = new Intercepted();
+        for (String token : tokens) {
+            MockHttpServletRequest request = new MockHttpServletRequest();
+            if (!token.isEmpty()) request.addHeader("Authorization", token);
+            MockHttpServletResponse response = new MockHttpServletResponse();
+            System.out.print(interceptor.preHandle(request, response, null) + " " + response.getStatus() + "\\n");
+        }
+    }
+}
+"""
+SPRING_5 = ("spring-webmvc", "spring-web", "spring-core", "spring-jcl", "spring-beans", "spring-context", "spring-test")
+"""Of Spring Boot 2.1.5."""
+
+
+def test_the_interceptor_of_spring_boot_2_admits_the_users_of_mini_programs(wxauth: Wxauth, tmp_path: Path) -> None:
+    jars = [f"org.springframework:{name}:5.1.7.RELEASE" for name in SPRING_5]
+    for jar in (*jars, "javax.servlet:javax.servlet-api:4.0.1"):
+        copy = [needs("mvn"), "-q", "dependency:copy", f"-Dartifact={jar}", f"-DoutputDirectory={tmp_path / 'jars'}"]
+        done = subprocess.run(copy, cwd=tmp_path, capture_output=True, text=True, timeout=NODE_PATIENCE)
+        if done.returncode:
+            lacks(f"needs {jar}: {done.stdout[-300:]} 未能下载依赖包")
+    source = tmp_path / "Intercepted.java"
+    source.write_text(INTERCEPTED % block(PAGE, "public boolean preHandle"))
+    path = f"{tmp_path}:{tmp_path}/jars/*"
+    sources = [ROOT / "examples/java8/Wxauth.java", source]
+    output_of(needs("javac"), "--release", "8", "-Xlint:-options", "-cp", path, "-d", str(tmp_path), *map(str, sources))
+    own = wxauth.own
+    headers = [
+        f"Bearer {own['a login']}",
+        f"bearer {own['staff']}",
+        f"Bearer {own['a site, its access_token']}",
+        "",
+        "Basic x",
+    ]
+    env = environment(WXAUTH_ISSUER=wxauth.front.url)
+    printed = output_of(needs("java"), "-cp", path, "Intercepted", *headers, env=env)
+    assert printed.splitlines() == ["true 200", "true 200", "false 403", "false 401", "false 401"]
 
 
 def test_what_the_page_shows_in_java_compiles(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import java.net.URI;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -39,10 +40,12 @@ import org.springframework.security.config.annotation.web.builders.HttpSecurity;
 import org.springframework.security.config.http.SessionCreationPolicy;
 import org.springframework.security.core.GrantedAuthority;
 import org.springframework.security.core.authority.SimpleGrantedAuthority;
+import org.springframework.security.oauth2.core.DefaultOAuth2AuthenticatedPrincipal;
 import org.springframework.security.oauth2.core.OAuth2AccessToken;
 import org.springframework.security.oauth2.core.OAuth2AuthenticatedPrincipal;
 import org.springframework.security.oauth2.core.OAuth2TokenValidatorResult;
 import org.springframework.security.oauth2.jwt.JwtDecoder;
+import org.springframework.security.oauth2.jwt.MappedJwtClaimSetConverter;
 import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
 import org.springframework.security.oauth2.server.resource.authentication.BearerTokenAuthentication;
 import org.springframework.security.oauth2.server.resource.authentication.JwtAuthenticationConverter;
@@ -87,6 +90,7 @@ class Wxauth {
             claims.verify(found, context);
         });
         var decoder = new NimbusJwtDecoder(processor);
+        decoder.setClaimSetConverter(Wxauth::withApp);
         decoder.setJwtValidator(token -> OAuth2TokenValidatorResult.success()); // the processor has checked everything
         return decoder;
     }
@@ -115,7 +119,17 @@ class Wxauth {
         return found;
     }
 
-    private static BearerTokenAuthentication introspected(String token, OAuth2AuthenticatedPrincipal user) {
+    /** `app_id`, in which the user has this openid: absent after a login in the mini-program, whose it is. */
+    private static Map<String, Object> withApp(Map<String, Object> claims) {
+        var all = MappedJwtClaimSetConverter.withDefaults(Map.of()).convert(claims);
+        all.putIfAbsent("app_id", all.get("client_id"));
+        return all;
+    }
+
+    private static BearerTokenAuthentication introspected(String token, OAuth2AuthenticatedPrincipal found) {
+        var claims = new HashMap<>(found.getAttributes());
+        claims.putIfAbsent("app_id", claims.get("client_id"));
+        var user = new DefaultOAuth2AuthenticatedPrincipal(found.getName(), claims, List.of());
         var credentials = new OAuth2AccessToken(
                 OAuth2AccessToken.TokenType.BEARER, token, user.getAttribute("iat"), user.getAttribute("exp"));
         return new BearerTokenAuthentication(user, credentials, authorities(user.getAttributes()));

@@ -1,5 +1,7 @@
 package com.example.orders;
 
+import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
@@ -18,7 +20,9 @@ public class App {
 
     @GetMapping("/whoami")
     Mono<Map<String, Object>> whoami(AbstractOAuth2TokenAuthenticationToken<?> user) {
-        return Mono.just(Map.of("sub", user.getName(), "openid", user.getTokenAttributes().get("openid")));
+        var shown = new HashMap<String, Object>(Map.of("sub", user.getName()));
+        for (var name : List.of("openid", "app_id", "external_id")) shown.put(name, user.getTokenAttributes().get(name));
+        return Mono.just(shown);
     }
 
     @GetMapping("/staff")

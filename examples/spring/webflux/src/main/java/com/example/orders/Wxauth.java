@@ -35,6 +35,7 @@ import org.springframework.security.config.web.server.ServerHttpSecurity;
 import org.springframework.security.core.GrantedAuthority;
 import org.springframework.security.core.authority.SimpleGrantedAuthority;
 import org.springframework.security.oauth2.core.OAuth2TokenValidatorResult;
+import org.springframework.security.oauth2.jwt.MappedJwtClaimSetConverter;
 import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
 import org.springframework.security.oauth2.jwt.ReactiveJwtDecoder;
 import org.springframework.security.oauth2.server.resource.authentication.ReactiveJwtAuthenticationConverter;
@@ -84,6 +85,7 @@ class Wxauth {
             claims.verify(found, context);
         });
         var decoder = new NimbusJwtDecoder(processor);
+        decoder.setClaimSetConverter(Wxauth::withApp);
         decoder.setJwtValidator(token -> OAuth2TokenValidatorResult.success()); // the processor has checked everything
         return token -> Mono.fromCallable(() -> decoder.decode(token))
                 .subscribeOn(Schedulers.boundedElastic()); // reading the keys blocks
@@ -108,6 +110,13 @@ class Wxauth {
             for (var role : roles) found.add(new SimpleGrantedAuthority("ROLE_" + role));
         if (!claims.containsKey("scope")) found.add(new SimpleGrantedAuthority("own"));
         return found;
+    }
+
+    /** `app_id`, in which the user has this openid: absent after a login in the mini-program, whose it is. */
+    private static Map<String, Object> withApp(Map<String, Object> claims) {
+        var all = MappedJwtClaimSetConverter.withDefaults(Map.of()).convert(claims);
+        all.putIfAbsent("app_id", all.get("client_id"));
+        return all;
     }
 
     /** Spring would answer 500 while wxauth's keys have never been read. */
