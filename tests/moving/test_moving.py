@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+import asyncpg
 import pytest
 from jose.jwt import get_unverified_claims
 
@@ -1111,6 +1112,8 @@ async def test_an_export_is_a_consistent_snapshot(mover: Mover) -> None:
 class Shop:
     """A backend that was made by a tutorial: a table as old tables are, asked by the queries that the guide shows."""
 
+    table = "user"
+
     def __init__(self, app_id: str) -> None:
         self.app_id = app_id
         self.rows = [self._row(number) for number in range(1, 201)]
@@ -1143,9 +1146,11 @@ class Shop:
             database.create_function("CONCAT", 2, lambda *texts: None if None in texts else "".join(texts))
             database.create_function("DATE_FORMAT", 2, self._date_format)
             database.create_function("REGEXP", 2, self._regexp)
-            database.execute(f"CREATE TABLE user ({', '.join(self.rows[0])})")
+            database.execute(f"CREATE TABLE {self.table} ({', '.join(self.rows[0])})")
             places = ", ".join("?" * len(self.rows[0]))
-            database.executemany(f"INSERT INTO user VALUES ({places})", [tuple(row.values()) for row in self.rows])
+            database.executemany(
+                f"INSERT INTO {self.table} VALUES ({places})", [tuple(row.values()) for row in self.rows]
+            )
             return [json.loads(line) for (line,) in database.execute(query.replace("wx1a2b3c4d5e6f7a8b", self.app_id))]
 
     @staticmethod
@@ -1230,6 +1235,75 @@ def test_all_queries_of_the_example_return_the_same_people() -> None:
     assert [*map(plain, shop.by_mongosh(query_in("mongodb.js")))] == [*map(plain, people)]
     assert [*map(plain, shop.of_the_cloud(query_in("cloud.cjs")))] == [*map(plain, people)]
 
+
+class OpenSourceShop(Shop):
+    """The same people, in the table of a shop that is published."""
+
+    def __init__(self, app_id: str, table: str) -> None:
+        super().__init__(app_id)
+        self.table = table
+        for row in self.rows:
+            number, at = row["id"], row.pop("create_time")
+            names = {"openid": "weixin_openid", "nick_name": "nickname", "avatar_url": "avatar", "phone": "mobile"}
+            for ours, theirs in names.items():
+                row[theirs] = row.pop(ours)
+            if table == "litemall_user":
+                row |= {"add_time": at, "last_login_time": at, "status": number % 4, "deleted": number % 10 == 9}
+            else:
+                seconds = int(datetime(2023, 1, 2, 3, 4, 5, tzinfo=CHINA).timestamp())
+                row |= {"register_time": seconds if at else 0, "last_login_time": 0}
+
+
+CHINA = timezone(timedelta(hours=8))
+
+
+@pytest.mark.parametrize(("table", "people", "banned"), [("litemall_user", 176, 88), ("nideshop_user", 196, 0)])
+async def test_the_people_of_a_published_shop_go_in_by_its_query(
+    stage: Stage, rows: Rows, table: str, people: int, banned: int
+) -> None:
+    stage = await stage.replica(apps=APPS)
+    lines = OpenSourceShop(APPS[0]["app_id"], table).by_sql(query_in(f"{table.removesuffix('_user')}.sql"))
+    assert await Mover(stage).import_lines(*lines) == (people, 0, 0, 0)
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE status = 'disabled'") == banned
+    registered = "SELECT count(*) FROM users WHERE created_at = '2023-01-02 03:04:05+08'"
+    assert await rows.fetchval(registered) > people / 4
+    assert {line["external_id"] for line in lines} <= {str(number) for number in range(1, 201)}
+
+
+@pytest.mark.own_database
+async def test_a_table_with_its_own_keys_has_one_row_for_each_user(database_url: str) -> None:
+    """As `claim.sql` says, also for many requests at once."""
+    once, *each = re.split(r";\s*", re.sub(r"--.*", "", query_in("claim.sql")).strip().rstrip(";"))
+    async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
+        await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text NOT NULL)")
+        await pool.execute("INSERT INTO customers (openid) VALUES ('o-1'), ('o-2'), (''), ('o-2')")
+        await pool.execute(once)
+
+        async def row_of(user: UUID, external_id: int | None = None, openid: str | None = None) -> int:
+            values = {"id": user, "external_id": external_id, "openid": openid}
+            for statement in each:
+                names, sql = list(dict.fromkeys(re.findall(r":(\w+)", statement))), statement
+                for place, name in enumerate(names, 1):
+                    sql = sql.replace(f":{name}", f"${place}::{TYPES[name]}")
+                found = await pool.fetch(sql, *(values[name] for name in names))
+                if found:
+                    return found[0]["id"]
+            raise AssertionError
+
+        async def at_once(*what: Any) -> set[int]:
+            user = uuid4()
+            return set(await asyncio.gather(*(row_of(user, *what) for _ in range(8))))
+
+        assert await at_once(1, None) == {1}
+        assert await at_once(None, "o-2") == {2}, "the first of two"
+        new = await at_once(None, None)
+        assert len(new) == 1
+        assert not new & {1, 2, 3, 4}, "nobody's empty openid is claimed"
+        assert not await at_once(1, "o-1") & {1}, "somebody's row is not claimed again"
+        assert await pool.fetchval("SELECT count(*) FROM customers") == 6
+
+
+TYPES = {"id": "uuid", "external_id": "int", "openid": "text"}
 
 # The commands.
 

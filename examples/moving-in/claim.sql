@@ -1,0 +1,22 @@
+-- The row of a verified token in a table with its own keys, in PostgreSQL. Each statement commits by itself.
+-- :id is the token's user; :external_id its external_id as a number, or null; :openid its openid if app_id is your app, else null.
+
+-- once
+ALTER TABLE customers ADD wxauth_id uuid UNIQUE;
+
+-- known
+SELECT id FROM customers WHERE wxauth_id = :id;
+
+-- imported: the row is claimed
+UPDATE customers SET wxauth_id = :id WHERE id = :external_id AND wxauth_id IS NULL;
+
+-- in your app before, not imported
+UPDATE customers SET wxauth_id = :id
+ WHERE id = (SELECT min(id) FROM customers WHERE openid = :openid AND openid <> '' AND wxauth_id IS NULL)
+   AND wxauth_id IS NULL AND NOT EXISTS (SELECT FROM customers WHERE wxauth_id = :id);
+
+-- new, unless another request has just made it
+INSERT INTO customers (wxauth_id, openid) VALUES (:id, COALESCE(:openid, '')) ON CONFLICT (wxauth_id) DO NOTHING;
+
+-- then it is there
+SELECT id FROM customers WHERE wxauth_id = :id;

@@ -1,0 +1,11 @@
+SELECT JSON_OBJECT(
+  'app_id', 'wx1a2b3c4d5e6f7a8b',
+  'openid', weixin_openid,
+  'external_id', CAST(id AS CHAR),
+  'nickname', IF(nickname REGEXP '[[:cntrl:]]', NULL, SUBSTR(TRIM(nickname), 1, 64)),
+  'avatar_url', IF(avatar REGEXP '^https?://[^/ ]+[.][^ ]+$', REPLACE(avatar, 'http://', 'https://'), NULL),
+  'phone', IF(mobile REGEXP '^([+]?86)?1[0-9]{10}$', CONCAT('+86', SUBSTR(mobile, -11)), NULL),
+  'status', IF(status IN (1, 2), 'disabled', 'active'),
+  'created_at', IF(add_time > '1970-01-01', DATE_FORMAT(add_time, '%Y-%m-%dT%H:%i:%s+08:00'), NULL),
+  'last_login_at', IF(last_login_time > '1970-01-01', DATE_FORMAT(last_login_time, '%Y-%m-%dT%H:%i:%s+08:00'), NULL))
+FROM litemall_user WHERE weixin_openid REGEXP '^[A-Za-z0-9_-]{20,}$' AND deleted = 0 ORDER BY id;
