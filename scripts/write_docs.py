@@ -22,7 +22,7 @@ _HEAD: Final = """\
 > access token that other services verify off-line. It is also an OpenID provider: people log in to websites by a scan.
 
 Errors are application/problem+json with a stable `code`. The OpenAPI document of a running service is at /openapi.json.
-Written by scripts/docs. In one page, for work on a mini-program or a back end: [SKILL.md](../clients/SKILL.md).
+Written by scripts/docs. In one page, for work on a mini-program or a back end: [SKILL.md](../skills/wxauth/SKILL.md).
 
 ## Guides
 

@@ -1,9 +1,12 @@
-"""`clients/SKILL.md`: with this page alone, a mini-program logs in, and services in Python and Node are guarded.
+"""`skills/wxauth/SKILL.md`: with this page alone, a mini-program logs in, and services in Python and Node are guarded.
 
 So with the few lines of the READMEs.
 """
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -11,13 +14,13 @@ import pytest
 
 from tests.docs import ROOT, block, code_blocks
 from tests.foreign.conftest import Issuer
-from tests.processes import WXAUTH, Running, free_port, until
-from tests.programs import EXPRESS, needs_node
+from tests.processes import WXAUTH, Running, environment, free_port, until
+from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs_node, output_of
 from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 
-SKILL = ROOT / "clients/SKILL.md"
+SKILL = ROOT / "skills/wxauth/SKILL.md"
 PHONE = """
 const fetched = async ({ url, method, data, header, success }) => {
   const headers = { 'content-type': 'application/json', ...header }
@@ -66,9 +69,9 @@ def test_a_back_end_is_guarded(issuer: Issuer, tmp_path: Path, language: str) ->
         assert client.get("/orders").status_code == 401
 
 
-def is_up(client: httpx.Client) -> bool:
+def is_up(client: httpx.Client, status: int = 404) -> bool:
     try:
-        return client.get("/").status_code == 404
+        return client.get("/").status_code == status
     except httpx.TransportError:
         return False
 
@@ -79,13 +82,13 @@ const { statusCode, data } = await auth.request({ url: '/v1/me' })
 """
 
 
-@pytest.mark.parametrize("page", ["clients/SKILL.md", "README.md", "clients/miniprogram/README.md"])
+@pytest.mark.parametrize("page", ["skills/wxauth/SKILL.md", "README.md", "clients/miniprogram/README.md"])
 def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path, page: str) -> None:
     (tmp_path / "package.json").write_text('{"type": "module"}')
     (tmp_path / "wxauth.js").write_text((ROOT / "clients/miniprogram/wxauth.js").read_text())
     own = {"https://auth.example.com": issuer.url, ", appId: 'wx…'": "", "https://api.example.com/orders": "/v1/me"}
     own["import { createAuth } from './wxauth.js'"] = "const { createAuth } = await import('./wxauth.js')"
-    if page == "clients/SKILL.md":
+    if page == "skills/wxauth/SKILL.md":
         (tmp_path / "auth.js").write_text(block_of("js", "createAuth", issuer))
         run = OF_A_MODULE
     else:  # imports of a module would come before the phone is there
@@ -97,10 +100,89 @@ def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path, page: str) -> No
         phone.wait_for("{ statusCode: 200, openid: 'o")
 
 
+def shell(line: str, folder: Path) -> None:
+    """Runs a line of a page in this folder, with the checkout where the page says that it is."""
+    line = line.replace("/path/to/wxauth", str(ROOT)).replace("../wxauth", str(ROOT))
+    path = f"{folder}/.venv/bin:{os.environ['PATH']}"
+    env = environment(PATH=path, npm_config_cache=str(folder.parent / "npm"), npm_config_fund="false")
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=env, capture_output=True, text=True, timeout=NODE_PATIENCE
+    )
+    if done.returncode and re.search(
+        r"EAI_AGAIN|ENOTFOUND|ECONN|Name or service|No matching distribution", done.stderr
+    ):
+        lacks(f"needs a registry: {done.stderr[-300:]} 未能下载依赖包")
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+def lines_of(page: str, starts: str) -> list[str]:
+    """The page's lines, or commands within a line, that begin so."""
+    text = (ROOT / page).read_text()
+    found = re.findall(rf"`({starts}[^`]*)`", text) + re.findall(rf"(?m)^({starts}.*)$", text)
+    return [line for line in found if "/wxauth" in line or "wxauth-guard-" in line]
+
+
+@pytest.mark.parametrize("page", ["skills/wxauth/SKILL.md", "clients/node/README.md", "clients/node/README.zh-CN.md"])
+def test_the_lines_that_install_the_guard_of_node_work_in_an_empty_folder(tmp_path: Path, page: str) -> None:
+    node, folder = needs_node(EXPRESS), tmp_path / "project"
+    folder.mkdir()
+    lines = [line for starts in ("npm pack", "npm install") for line in lines_of(page, starts)]
+    assert any("npm install ./wxauth-guard-" in line for line in lines)
+    for line in lines:
+        shell(line, folder)
+    used = "import('wxauth-guard/express').then(({ bearer }) => console.log(typeof bearer))"
+    assert output_of(node, "-e", used, cwd=folder) == "function\n"
+    shell("rm -r node_modules && npm ci", folder)
+    assert output_of(node, "-e", used, cwd=folder) == "function\n"
+
+
+@pytest.mark.parametrize("page", ["skills/wxauth/SKILL.md", "docs/siblings.md", "docs/siblings.zh-CN.md"])
+def test_the_lines_that_install_the_guard_of_python_work_in_an_empty_folder(tmp_path: Path, page: str) -> None:
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=tmp_path, check=True)
+    [line] = [line for line in lines_of(page, r"(?:\.venv/bin/)?pip install") if "uvicorn" in line]
+    shell(line, tmp_path)
+    used = "import fastapi, uvicorn; from wxauth.guard import BearerGuard"
+    assert output_of(tmp_path / ".venv/bin/python", "-c", used) == ""
+
+
+def test_a_back_end_without_a_framework_knows_its_caller(issuer: Issuer, tmp_path: Path) -> None:
+    node, port = needs_node(EXPRESS), free_port()
+    (tmp_path / "node_modules").symlink_to(EXPRESS / "node_modules")
+    [call] = re.findall(r"`(await guard\.user\(request\))`", SKILL.read_text())
+    (tmp_path / "server.mjs").write_text(BARE % (call, port))
+    env = {"ISSUER": issuer.url}
+    with (
+        Running(node, "server.mjs", cwd=tmp_path, env=env),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
+    ):
+        until(lambda: is_up(client, 401))
+        assert client.get("/", headers=bearer(issuer.token)).text.startswith("o")
+        assert client.get("/").text == "Please log in."
+
+
+BARE = """
+import { createServer } from 'node:http'
+import { AuthError, BearerGuard } from 'wxauth-guard'
+const guard = new BearerGuard({ issuer: process.env.ISSUER, audience: 'wxauth' })
+createServer(async (request, response) => {
+  try {
+    const user = %s
+    response.end(user.openid)
+  } catch (error) {
+    if (!(error instanceof AuthError)) throw error
+    response.writeHead(error.status).end(String(error.title.en))
+  }
+}).listen(%d, '127.0.0.1')
+"""
+
+
 def test_the_page_is_one_page_and_names_files_that_are_there() -> None:
     text = SKILL.read_text()
-    assert len(text.splitlines()) < 100
-    named = re.findall(r"`((?:docs|clients)/[\w./-]+)`", text)
+    assert len(text.splitlines()) <= 110
+    named = re.findall(r"`((?:docs|clients|examples)/[\w./-]+)`", text)
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
-    assert "../clients/SKILL.md" in (ROOT / "docs/llms.txt").read_text()
+    front = re.match(r"---\nname: wxauth\ndescription: (.{1,1024})\n---\n", text)
+    assert front, "as `skills add` reads it"
+    assert (ROOT / "clients/SKILL.md").resolve() == SKILL.resolve()
+    assert "../skills/wxauth/SKILL.md" in (ROOT / "docs/llms.txt").read_text()

@@ -33,7 +33,7 @@ def repository() -> list[Path]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     names = done.stdout.split("\0") if done.stdout else [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
     found = [Path(name) for name in sorted(names) if not NOT_OURS & {*Path(name).parts}]
-    return [path for path in found if (ROOT / path).is_file()]
+    return [path for path in found if (ROOT / path).is_file() and not (ROOT / path).is_symlink()]
 
 
 def files() -> list[str]:
