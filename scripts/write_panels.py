@@ -5,12 +5,11 @@ The rest of those files stays as it is: only the nodes that this list makes are 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
 from wxauth import __version__
-from wxauth.errors import Title
 from wxauth.server.core.settings import PREFIX
 
 ROOT: Final = Path(__file__).parents[1]
@@ -20,12 +19,19 @@ SEALOS: Final = ROOT / "deploy/sealos/index.yaml"
 _MADE: Final = "# Written by scripts/panels. 由 scripts/panels 生成。\n"
 
 
+class Label(NamedTuple):
+    """A text in both languages."""
+
+    en: str
+    zh: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A setting that a form asks for, with its label."""
 
     name: str
-    label: Title
+    label: Label
     is_required: bool = False
     default: str = ""
     choices: tuple[str, ...] = ()
@@ -37,31 +43,31 @@ class Asked:
 
 
 ASKED: Final = (
-    Asked(name="ISSUER", label=Title("Public URL, https", "对外网址（https）"), is_required=True),
+    Asked(name="ISSUER", label=Label("Public URL, https", "对外网址（https）"), is_required=True),
     Asked(
         name="SECRET_KEY",
-        label=Title("Key: openssl rand -base64 32", "密钥：openssl rand -base64 32"),
+        label=Label("Key: openssl rand -base64 32", "密钥：openssl rand -base64 32"),
         is_required=True,
     ),
-    Asked(name="APP_ID", label=Title("AppID of the mini-program", "小程序 AppID"), is_required=True),
-    Asked(name="APP_SECRET", label=Title("AppSecret", "小程序密钥 AppSecret"), is_required=True),
-    Asked(name="TRUSTED_PROXIES", label=Title("Network of the proxy", "反向代理网段"), default="172.16.0.0/12"),
-    Asked(name="ADMIN_PAGE", label=Title("Admin console", "管理后台"), default="true", choices=("true", "false")),
-    Asked(name="SIGN_UP", label=Title("Sign-up", "注册"), default="open", choices=("open", "closed")),
+    Asked(name="APP_ID", label=Label("AppID of the mini-program", "小程序 AppID"), is_required=True),
+    Asked(name="APP_SECRET", label=Label("AppSecret", "小程序密钥 AppSecret"), is_required=True),
+    Asked(name="TRUSTED_PROXIES", label=Label("Network of the proxy", "反向代理网段"), default="172.16.0.0/12"),
+    Asked(name="ADMIN_PAGE", label=Label("Admin console", "管理后台"), default="true", choices=("true", "false")),
+    Asked(name="SIGN_UP", label=Label("Sign-up", "注册"), default="open", choices=("open", "closed")),
     Asked(
         name="PHONE_POLICY",
-        label=Title("A number of somebody else's", "手机号已属他人时"),
+        label=Label("A number of somebody else's", "手机号已属他人时"),
         default="move",
         choices=("move", "refuse", "share", "link"),
     ),
-    Asked(name="CONSENTS", label=Title("Documents, like privacy:2026-05", "需同意的文档，如 privacy:2026-05")),
+    Asked(name="CONSENTS", label=Label("Documents, like privacy:2026-05", "需同意的文档，如 privacy:2026-05")),
     Asked(
         name="EVENTS_KEPT_DAYS",
-        label=Title("Days of the audit trail", "审计记录保留天数"),
+        label=Label("Days of the audit trail", "审计记录保留天数"),
         default="0",
     ),
-    Asked(name="ENDED_SESSIONS_KEPT_DAYS", label=Title("Days of ended sessions", "已结束会话保留天数"), default="180"),
-    Asked(name="SECURITY_CONTACT", label=Title("Contact, like mailto:…", "安全问题联系方式，如 mailto:…")),
+    Asked(name="ENDED_SESSIONS_KEPT_DAYS", label=Label("Days of ended sessions", "已结束会话保留天数"), default="180"),
+    Asked(name="SECURITY_CONTACT", label=Label("Contact, like mailto:…", "安全问题联系方式，如 mailto:…")),
 )
 
 

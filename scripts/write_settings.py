@@ -8,32 +8,30 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from wxauth.errors import Title
-from wxauth.problems import Language
 from wxauth.server.core.setting_types import CENTURY_DAYS, CENTURY_SECONDS, CommaList
 from wxauth.server.core.settings import PREFIX, WECHAT_FALLBACK_URL, Settings
 
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLE: Final = ROOT / ".env.example"
-GUIDES: Final[dict[Language, Path]] = {
+GUIDES: Final[dict[str, Path]] = {
     "en": ROOT / "docs" / "settings.md",
     "zh": ROOT / "docs" / "settings.zh-CN.md",
 }
 HEADINGS: Final = {
-    "database_url": Title("Database and logs", "数据库与日志"),
-    "app_id": Title("Mini-programs", "小程序"),
-    "secret_key": Title("Secret keys", "密钥"),
-    "issuer": Title("Tokens and sessions", "令牌与会话"),
-    "wechat_base_url": Title("Calls to WeChat", "调用微信接口"),
-    "phone_policy": Title("Users", "用户"),
-    "events_kept_days": Title("Retention", "数据保留"),
-    "scan_page": Title("Scan login", "扫码登录"),
-    "redis_url": Title("Rate limits", "限流"),
-    "trusted_proxies": Title("Proxies, browsers, traces", "代理、跨域与链路追踪"),
-    "admin_page": Title("Admin console", "管理后台"),
-    "host": Title("Server", "监听与进程"),
+    "database_url": ("Database and logs", "数据库与日志"),
+    "app_id": ("Mini-programs", "小程序"),
+    "secret_key": ("Secret keys", "密钥"),
+    "issuer": ("Tokens and sessions", "令牌与会话"),
+    "wechat_base_url": ("Calls to WeChat", "调用微信接口"),
+    "phone_policy": ("Users", "用户"),
+    "events_kept_days": ("Retention", "数据保留"),
+    "scan_page": ("Scan login", "扫码登录"),
+    "redis_url": ("Rate limits", "限流"),
+    "trusted_proxies": ("Proxies, browsers, traces", "代理、跨域与链路追踪"),
+    "admin_page": ("Admin console", "管理后台"),
+    "host": ("Server", "监听与进程"),
 }
-"""The headings of the groups in the example, by the first setting of each."""
+"""The headings of the groups in the example, by the first setting of each, in English and Chinese."""
 TO_REPLACE: Final = {"database_url": "postgresql://wxauth@localhost:5432/wxauth", "app_id": "", "app_secret": ""}
 """Values that the example shows, not commented out, for the operator to replace."""
 USUAL: Final = {"log_format": "json", "wechat_fallback_url": WECHAT_FALLBACK_URL}
@@ -52,7 +50,7 @@ _HEAD: Final = """\
 """
 
 
-def described(language: Language) -> dict[str, tuple[str, str]]:
+def described(language: str) -> dict[str, tuple[str, str]]:
     """The default and the description of each setting, as the guide has them."""
     return {name.lower(): (default, text) for name, default, text in _ROW.findall(GUIDES[language].read_text("utf-8"))}
 
@@ -63,7 +61,7 @@ def example() -> str:
     lines = [_HEAD]
     for name, field in Settings.model_fields.items():
         if name in HEADINGS:
-            lines += [f"# --- {HEADINGS[name].en} · {HEADINGS[name].zh} ---", ""]
+            lines += [f"# --- {' · '.join(HEADINGS[name])} ---", ""]
         for language, required in zip(GUIDES, ("Required. ", "必填。"), strict=True):
             lines += _comment((required if field.is_required() else "") + texts[language][name][1])
         line = f"{PREFIX}{name.upper()}={TO_REPLACE.get(name, _default(name, field))}"
@@ -71,7 +69,7 @@ def example() -> str:
     return "\n".join(lines)
 
 
-def differences(language: Language) -> Iterator[str]:
+def differences(language: str) -> Iterator[str]:
     """What the guide says otherwise than the declarations."""
     texts = described(language)
     if [*texts] != [*Settings.model_fields]:
@@ -106,7 +104,7 @@ def _default(name: str, field: FieldInfo) -> str:
     return ",".join(value) if isinstance(value, tuple | dict) else str(value)
 
 
-def _form(field: FieldInfo, language: Language) -> str:
+def _form(field: FieldInfo, language: str) -> str:
     """The beginning of a description: the values that there are, or that there may be several."""
     values = ("true", "false") if field.annotation is bool else get_args(field.annotation)
     if field.annotation is bool or get_origin(field.annotation) is Literal:
@@ -115,7 +113,7 @@ def _form(field: FieldInfo, language: Language) -> str:
     return _in(language, "Separated by commas", "逗号分隔") if CommaList in field.metadata else ""
 
 
-def _range(field: FieldInfo, language: Language) -> str:
+def _range(field: FieldInfo, language: str) -> str:
     least = max((getattr(each, "ge", 0) for each in field.metadata), default=0)
     most = min((getattr(each, "le", CENTURY_SECONDS) for each in field.metadata), default=CENTURY_SECONDS)
     if most not in (CENTURY_DAYS, CENTURY_SECONDS):  # which only keep dates within what can be stored
@@ -137,7 +135,7 @@ def _columns(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _in(language: Language, en: str, zh: str) -> str:
+def _in(language: str, en: str, zh: str) -> str:
     return en if language == "en" else zh
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import httpx
 
-from wxauth.errors import NICKNAME_REFUSED, PICTURE_OF_ANOTHER_KIND, PICTURE_TOO_LARGE, Title, WxAuthError
+from wxauth.errors import NICKNAME_REFUSED, PICTURE_OF_ANOTHER_KIND, PICTURE_TOO_LARGE, WxAuthError
+from wxauth.i18n import Text
 
 
 def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:
@@ -12,7 +13,7 @@ def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:
     return [kind for child in base.__subclasses__() for kind in (child, *kinds_of(child))]
 
 
-TITLES: dict[str, Title] = {kind.code: kind.title for kind in kinds_of(WxAuthError) if hasattr(kind, "code")}
+TITLES: dict[str, Text] = {kind.code: kind.title for kind in kinds_of(WxAuthError) if hasattr(kind, "code")}
 
 OF_PERSONS = {"invalid_request": [NICKNAME_REFUSED, PICTURE_OF_ANOTHER_KIND], "payload_too_large": [PICTURE_TOO_LARGE]}
 """Other titles, which say what the person can change."""
@@ -28,7 +29,7 @@ def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]
     assert document["type"] == f"urn:wxauth:problem:{code}"
     if code != "sign_up_refused":  # may have the title of the operator's own service
         titles = [TITLES[code], *OF_PERSONS.get(code, ())]
-        assert document["title"] in [getattr(title, {"en": "en", "zh-CN": "zh"}[language]) for title in titles]
+        assert document["title"] in [title.translated(language) for title in titles]
     assert (document["status"], document["request_id"]) == (status, answer.headers["x-request-id"])
     assert document["detail"]
     expected = {"type", "title", "status", "detail", "code", "request_id"}

@@ -8,6 +8,8 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+from wxauth.i18n import lazy_gettext as _
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a write to a full or broken disk fails with."""
 _OF_TERMINALS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
@@ -32,21 +34,21 @@ def main() -> None:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
             raise
-        from wxauth.server.core.terminal import say
+        from wxauth.server.core.terminal import localized
 
         if sys.argv[1:2] == ["dev"]:
-            sys.exit(say("{package} is not installed: run scripts/dev in a clone", package=package))
-        sys.exit(say('{package} is not installed: pip install "wxauth[server]"', package=package))
+            sys.exit(localized(_("{package} is not installed: run scripts/dev in a clone", package=package)))
+        sys.exit(localized(_('{package} is not installed: pip install "wxauth[server]"', package=package)))
     except Exception as exc:
         from wxauth.server.core.logs import lines_of
-        from wxauth.server.core.terminal import os_reason, say
+        from wxauth.server.core.terminal import localized, os_reason
 
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
-            sys.exit(say("the output cannot be written: {error}", error=os_reason(exc)))
+            sys.exit(localized(_("the output cannot be written: {error}", error=os_reason(exc))))
         if isinstance(exc, UnicodeEncodeError) and exc.encoding in _OF_TERMINALS:
-            text = "the output cannot be written in {encoding}: set PYTHONIOENCODING=utf-8"
-            sys.exit(say(text, encoding=exc.encoding))
+            text = _("the output cannot be written in {encoding}: set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
+            sys.exit(localized(text))
         sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would contain values from PostgreSQL's message
 
 

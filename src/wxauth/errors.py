@@ -9,31 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, NamedTuple, Self
 from uuid import UUID
 
-
-class Title(str):
-    """A text for people: a string in English, which has its Chinese."""
-
-    _zh: str
-
-    def __new__(cls, en: str, zh: str) -> Self:
-        """Make a text of both."""
-        title = super().__new__(cls, en)
-        title._zh = zh
-        return title
-
-    def __deepcopy__(self, _: object) -> Self:
-        """Itself, which never changes."""
-        return self
-
-    @property
-    def en(self) -> str:
-        """The English."""
-        return str(self)
-
-    @property
-    def zh(self) -> str:
-        """The Chinese."""
-        return self._zh
+from wxauth.i18n import Text, lazy_gettext as _
 
 
 class FieldError(NamedTuple):
@@ -48,7 +24,7 @@ class WxAuthError(Exception):
 
     code: ClassVar[str]
     status: int
-    title: ClassVar[Title]
+    title: ClassVar[Text]
     detail: str = ""
     retry_after: int | None = None
     """Seconds, sent as `Retry-After`."""
@@ -66,9 +42,7 @@ class WxAuthError(Exception):
         if status is not None:
             cls.status = status
 
-    def __init__(
-        self, detail: str | None = None, *, title: Title | None = None, retry_after: int | None = None
-    ) -> None:
+    def __init__(self, detail: str | None = None, *, title: Text | None = None, retry_after: int | None = None) -> None:
         self.detail = self.detail if detail is None else detail
         super().__init__(self.detail)
         if title is not None:
@@ -95,17 +69,17 @@ class RequestRefused(WxAuthError):
 class InvalidRequest(RequestRefused, code="invalid_request", status=422):
     """The body or a parameter is invalid. `errors` names the fields, never their values."""
 
-    title = Title("The request is not valid.", "请求内容有误。")
+    title = _("The request is not valid.")
 
     def __init__(
-        self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422, title: Title | None = None
+        self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422, title: Text | None = None
     ) -> None:
         super().__init__(detail, title=title)
         self.errors = tuple(errors)
         self.status = status
 
     @classmethod
-    def of(cls, field: str, message: str, *, title: Title | None = None) -> Self:
+    def of(cls, field: str, message: str, *, title: Text | None = None) -> Self:
         """For one invalid field. The title says what the person can change."""
         return cls(f"{field}: {message}", errors=[FieldError(field, message)], title=title)
 
@@ -114,9 +88,9 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
         return {"errors": [error._asdict() for error in self.errors]}
 
 
-NICKNAME_REFUSED: Final = Title("This name cannot be used, please choose another.", "此昵称不可用，请换一个。")
-PICTURE_OF_ANOTHER_KIND: Final = Title("A picture must be a JPEG, PNG or WebP.", "图片须为 JPEG、PNG 或 WebP。")
-PICTURE_TOO_LARGE: Final = Title("A picture may have at most 2 MB.", "图片不能超过 2 MB。")
+NICKNAME_REFUSED: Final = _("This name cannot be used, please choose another.")
+PICTURE_OF_ANOTHER_KIND: Final = _("A picture must be a JPEG, PNG or WebP.")
+PICTURE_TOO_LARGE: Final = _("A picture may have at most 2 MB.")
 """Titles of `invalid_request` and `payload_too_large` for what the person can change."""
 
 
@@ -135,19 +109,19 @@ class AppRefused(InvalidRequest):
 class PayloadTooLarge(RequestRefused, code="payload_too_large", status=413):
     """The body is larger than this path accepts."""
 
-    title = Title("The request is too large.", "请求内容过大。")
+    title = _("The request is too large.")
 
 
 class NotFound(RequestRefused, code="not_found", status=404):
     """No such path."""
 
-    title = Title("Not found.", "没有找到。")
+    title = _("Not found.")
 
 
 class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
     """The path exists, but not with this method."""
 
-    title = Title("This method is not allowed here.", "不支持此请求方法。")
+    title = _("This method is not allowed here.")
 
     def __init__(self, detail: str, *, allow: Sequence[str]) -> None:
         super().__init__(detail)
@@ -161,13 +135,13 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
 class UnknownApp(RequestRefused, code="unknown_app", status=400):
     """The request names an app that is not configured."""
 
-    title = Title("This app is not known here.", "未知的应用。")
+    title = _("This app is not known here.")
 
 
 class WrongAppKind(RequestRefused, code="wrong_app_kind", status=422):
     """This kind of app does not have this feature."""
 
-    title = Title("This kind of app cannot do that.", "该类型的应用不支持此操作。")
+    title = _("This kind of app cannot do that.")
 
 
 # WeChat.
@@ -188,57 +162,57 @@ class WeChatError(WxAuthError):
 class InvalidCode(WeChatError, code="invalid_code", status=400):
     """The code is invalid, has expired, or belongs to another app."""
 
-    title = Title("That did not work, please try again.", "操作失败，请重试。")
+    title = _("That did not work, please try again.")
 
 
 class CodeUsed(WeChatError, code="code_used", status=400):
     """The code has been exchanged before."""
 
-    title = Title("This was already used, please try again.", "该凭证已被使用，请重试。")
+    title = _("This was already used, please try again.")
 
 
 class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
     """WeChat rates this person as a high risk."""
 
-    title = Title("WeChat does not allow this account to log in.", "微信已限制该账号登录。")
+    title = _("WeChat does not allow this account to log in.")
 
 
 class SessionKeyExpired(WeChatError, code="session_key_expired", status=409):
     """The session_key is not the one that WeChat now uses for this person."""
 
-    title = Title("Please log in again, then tap once more.", "请重新登录，然后再点一次。")
+    title = _("Please log in again, then tap once more.")
 
 
 class WeChatRateLimited(WeChatError, code="wechat_rate_limited", status=429):
     """WeChat's own limit: per user and minute, or the app's daily quota."""
 
-    title = Title("Too many attempts, please try again later.", "操作过于频繁，请稍后再试。")
+    title = _("Too many attempts, please try again later.")
     retry_after = 60
 
 
 class WeChatUnavailable(WeChatError, code="wechat_unavailable", status=503):
     """WeChat is busy, failing or unreachable."""
 
-    title = Title("WeChat is busy, please try again.", "微信服务繁忙，请稍后再试。")
+    title = _("WeChat is busy, please try again.")
     retry_after = 3
 
 
 class WeChatTimeout(WeChatError, code="wechat_timeout", status=504):
     """WeChat did not answer in time."""
 
-    title = Title("WeChat did not answer in time, please try again.", "微信响应超时，请重试。")
+    title = _("WeChat did not answer in time, please try again.")
 
 
 class WeChatBadResponse(WeChatError, code="wechat_bad_response", status=502):
     """WeChat's answer is not what its documentation describes."""
 
-    title = Title("WeChat gave an unexpected answer, please try again.", "微信返回异常，请重试。")
+    title = _("WeChat gave an unexpected answer, please try again.")
 
 
 class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
     """WeChat rejects the app itself: its id, secret, IP address or permission."""
 
-    title = Title("This is not available right now.", "该功能暂不可用。")
+    title = _("This is not available right now.")
 
 
 # Access tokens.
@@ -264,14 +238,14 @@ class BearerError(WxAuthError):
 class MissingToken(BearerError, code="missing_token", status=401):
     """No `Authorization` header, another scheme, or no token after `Bearer`."""
 
-    title = Title("Please log in.", "请先登录。")
+    title = _("Please log in.")
     challenge = "Bearer"
 
 
 class InvalidToken(BearerError, code="invalid_token", status=401):
     """The token is not one of ours, or is no longer valid."""
 
-    title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
+    title = _("Your login is no longer valid, please log in again.")
     challenge = 'Bearer error="invalid_token"'
 
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
@@ -283,20 +257,20 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
 class TokenExpired(InvalidToken, code="token_expired"):
     """The token was valid and has expired."""
 
-    title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
+    title = _("Your login has expired, please log in again.")
 
 
 class InsufficientRole(BearerError, code="insufficient_role", status=403):
     """The user does not have the required role."""
 
-    title = Title("You are not allowed to do this.", "没有权限进行此操作。")
+    title = _("You are not allowed to do this.")
     challenge = 'Bearer error="insufficient_scope"'
 
 
 class InsufficientScope(BearerError, code="insufficient_scope", status=403):
     """The token is valid, but does not allow this."""
 
-    title = Title("These credentials do not allow that.", "当前凭据无权进行此操作。")
+    title = _("These credentials do not allow that.")
     challenge = 'Bearer error="insufficient_scope"'
 
     def __init__(self, detail: str = "", *, scope: str = "") -> None:
@@ -310,31 +284,31 @@ class InsufficientScope(BearerError, code="insufficient_scope", status=403):
 class InvalidRefreshToken(WxAuthError, code="invalid_refresh_token", status=400):
     """The refresh token is not one of ours, or its user has been erased."""
 
-    title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
+    title = _("Your login is no longer valid, please log in again.")
 
 
 class RefreshTokenExpired(WxAuthError, code="refresh_token_expired", status=400):
     """The session was idle for too long, or has reached its maximum age."""
 
-    title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
+    title = _("Your login has expired, please log in again.")
 
 
 class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
     """The refresh token has been rotated already, so somebody else may have it. The session has been ended."""
 
-    title = Title("You have been logged out to keep your account safe.", "为保护账号安全，已退出登录，请重新登录。")
+    title = _("You have been logged out to keep your account safe.")
 
 
 class SessionRevoked(WxAuthError, code="session_revoked", status=400):
     """The session has been ended."""
 
-    title = Title("You have been logged out, please log in again.", "您已退出登录，请重新登录。")
+    title = _("You have been logged out, please log in again.")
 
 
 class SessionReplaced(WxAuthError, code="session_replaced", status=400):
     """A newer login replaced the session, because the app limits the sessions of a person."""
 
-    title = Title("You have logged in on another device.", "您的账号已在其他设备登录。")
+    title = _("You have logged in on another device.")
 
 
 # Scanned codes with which this person cannot log in.
@@ -343,25 +317,25 @@ class SessionReplaced(WxAuthError, code="session_replaced", status=400):
 class ScanOver(WxAuthError, code="scan_over", status=404):
     """The code is unknown, expired or already decided, or another scan has taken it over."""
 
-    title = Title("This code is no longer good, please get a new one.", "二维码已失效，请在网页上刷新。")
+    title = _("This code is no longer good, please get a new one.")
 
 
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The code was not scanned with the camera: it was read from a picture or a chat, or typed."""
 
-    title = Title("Scan with the camera, never a code sent to you.", "请用相机直接扫码，勿扫他人发来的码。")
+    title = _("Scan with the camera, never a code sent to you.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
     """Phone and browser must be in the same network, and it is not certain that they are."""
 
-    title = Title("Join the network of the computer, then scan again.", "请连接电脑所在的网络后再扫码。")
+    title = _("Join the network of the computer, then scan again.")
 
 
 class ScanTaken(WxAuthError, code="scan_taken", status=409):
     """Somebody else has scanned the code first."""
 
-    title = Title("Somebody else has scanned this code.", "该二维码已被他人扫描。")
+    title = _("Somebody else has scanned this code.")
 
 
 # Service clients.
@@ -370,7 +344,7 @@ class ScanTaken(WxAuthError, code="scan_taken", status=409):
 class InvalidClient(WxAuthError, code="invalid_client", status=401):
     """The client's name or secret is missing or wrong."""
 
-    title = Title("The credentials of the service are not valid.", "服务的凭据无效。")
+    title = _("The credentials of the service are not valid.")
 
     def headers(self) -> dict[str, str]:
         """`WWW-Authenticate` (RFC 6749, section 5.2)."""
@@ -388,7 +362,7 @@ class ClientLacksScope(InsufficientScope):
 class NameTaken(WxAuthError, code="name_taken", status=409):
     """A client or webhook of this name exists already."""
 
-    title = Title("This name is taken.", "该名称已被使用。")
+    title = _("This name is taken.")
 
 
 # Message push.
@@ -397,19 +371,19 @@ class NameTaken(WxAuthError, code="name_taken", status=409):
 class CursorExpired(WxAuthError, code="cursor_expired", status=410):
     """Events after the cursor have been deleted, or the database was restored from before the cursor."""
 
-    title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
+    title = _("The service has missed events and must begin anew.")
 
 
 class InvalidSignature(WxAuthError, code="invalid_signature", status=403):
     """The message push is not from WeChat, or not for this app."""
 
-    title = Title("This message is not from WeChat.", "该消息并非来自微信。")
+    title = _("This message is not from WeChat.")
 
 
 class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
     """The app's `push_forward` did not take the message, so WeChat must send it again."""
 
-    title = Title("The message could not be handed on.", "消息未能转发。")
+    title = _("The message could not be handed on.")
 
 
 # The service.
@@ -418,14 +392,14 @@ class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
 class RateLimited(WxAuthError, code="rate_limited", status=429):
     """Too many requests of one kind from one address, client or user."""
 
-    title = Title("Too many attempts, please try again later.", "操作过于频繁，请稍后再试。")
+    title = _("Too many attempts, please try again later.")
     retry_after = 60
 
 
 class AccountDisabled(WxAuthError, code="account_disabled", status=403):
     """The user is banned."""
 
-    title = Title("This account has been disabled.", "该账号已被封禁。")
+    title = _("This account has been disabled.")
 
     def __init__(
         self,
@@ -446,7 +420,7 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
 class AccountLeaving(WxAuthError, code="account_leaving", status=403):
     """The person has asked to be erased, and may still change their mind."""
 
-    title = Title("This account is about to be deleted.", "该账号正在注销中。")
+    title = _("This account is about to be deleted.")
 
     def __init__(self, erase_at: datetime, *, user_id: UUID | None = None) -> None:
         super().__init__("the person has asked to be erased: a login with stay cancels that")
@@ -461,101 +435,101 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
 class LoginTooOld(WxAuthError, code="login_too_old", status=403):
     """The change has lasting effect and requires a session that was opened recently."""
 
-    title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
+    title = _("Please log in again to do this.")
     detail = "the session must have been opened within the last ADMIN_FRESH_LOGIN seconds: log in again"
 
 
 class WrongPerson(WxAuthError, code="wrong_person", status=403):
     """The new `wx.login` code belongs to another person than the session."""
 
-    title = Title("This WeChat account is not the one that is logged in.", "当前微信与已登录的账号不是同一人。")
+    title = _("This WeChat account is not the one that is logged in.")
 
 
 class SnapshotUser(WxAuthError, code="snapshot_user", status=403):
     """WeChat showed a snapshot of the page, whose user is made up."""
 
-    title = Title("WeChat shows a preview of this page.", "微信展示的是预览页，请点击使用完整服务。")
+    title = _("WeChat shows a preview of this page.")
 
 
 class SignUpClosed(WxAuthError, code="sign_up_closed", status=403):
     """The app is closed to new users."""
 
-    title = Title("This app is not open to new users.", "暂不开放新用户注册。")
+    title = _("This app is not open to new users.")
 
 
 class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
     """The operator's own service has refused a new user, with a text of its own or without one."""
 
-    title = Title("This service does not accept your registration.", "暂时无法为你注册。")
+    title = _("This service does not accept your registration.")
 
     def __init__(self, detail: str = "the operator's service has refused this person", *, title: str | None = None):
-        super().__init__(detail, title=None if title is None else Title(title, title))
+        super().__init__(detail, title=None if title is None else Text("{title}", title=title))
 
 
 class SignUpUnavailable(WxAuthError, code="sign_up_unavailable", status=503):
     """The operator's own service gives no decision about a new user's sign-up."""
 
-    title = Title("Registration is not possible now, please try again.", "暂时无法注册，请稍后再试。")
+    title = _("Registration is not possible now, please try again.")
     retry_after = 3
 
 
 class LastAdmin(WxAuthError, code="last_admin", status=409):
     """The last administrator must remain."""
 
-    title = Title("The last administrator cannot be removed.", "不能移除最后一位管理员。")
+    title = _("The last administrator cannot be removed.")
 
 
 class AppTaken(WxAuthError, code="app_taken", status=409):
     """An app with this id exists already."""
 
-    title = Title("This app is there already.", "该应用已存在。")
+    title = _("This app is there already.")
 
 
 class AppInSettings(WxAuthError, code="app_in_settings", status=409):
     """The app is defined in the settings and must be changed there."""
 
-    title = Title("This app is in the settings and is changed there.", "该应用由配置文件指定，请在配置中修改。")
+    title = _("This app is in the settings and is changed there.")
 
 
 class PhoneTaken(WxAuthError, code="phone_taken", status=409):
     """The phone number belongs to another user, and PHONE_POLICY refuses it."""
 
-    title = Title("This phone number belongs to another account.", "该手机号已绑定其他账号。")
+    title = _("This phone number belongs to another account.")
 
 
 class ExternalIdTaken(WxAuthError, code="external_id_taken", status=409):
     """Another user has this external id, or a user who was merged into another one had it."""
 
-    title = Title("This id belongs to another account.", "该编号属于另一个账号。")
+    title = _("This id belongs to another account.")
 
 
 class MergeRefused(WxAuthError, code="merge_refused", status=409):
     """These two users cannot be merged."""
 
-    title = Title("These two accounts cannot be merged.", "这两个账号无法合并。")
+    title = _("These two accounts cannot be merged.")
 
 
 class SplitRefused(WxAuthError, code="split_refused", status=409):
     """This part cannot be split from the user."""
 
-    title = Title("This account cannot be split.", "该账号无法拆分。")
+    title = _("This account cannot be split.")
 
 
 class KeysUnavailable(WxAuthError, code="keys_unavailable", status=503):
     """The guard has no verification keys and cannot fetch them."""
 
-    title = Title("The login service is not reachable, please try again.", "暂时无法验证登录，请稍后再试。")
+    title = _("The login service is not reachable, please try again.")
     retry_after = 5
 
 
 class StorageUnavailable(WxAuthError, code="storage_unavailable", status=503):
     """The database does not answer."""
 
-    title = Title("The service is busy, please try again.", "服务繁忙，请稍后再试。")
+    title = _("The service is busy, please try again.")
     retry_after = 3
 
 
 class InternalError(WxAuthError, code="internal_error", status=500):
     """A fault of ours. The log has the details under the same `request_id`."""
 
-    title = Title("Something went wrong, please try again.", "服务出错，请稍后再试。")
+    title = _("Something went wrong, please try again.")

@@ -3,9 +3,11 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, overload
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, overload
 
 from wxauth.errors import WxAuthError
+from wxauth.i18n import SOURCE, find_language, translate
 from wxauth.texts import to_json
 
 if TYPE_CHECKING:
@@ -18,12 +20,10 @@ REQUEST_ID_KEY = "wxauth.request_id"
 """The key under which the service's own edge stores a request's id in the ASGI scope."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
-_OTHER_LANGUAGE = re.compile(r"\bLanguage/(?!zh)")
+_LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?|\*)\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
+_OF_WECHAT = re.compile(r"MicroMessenger(?:.*\bLanguage/([\w-]+))?")
 POLICY_VIOLATION: Final = 1008
 """The code with which a WebSocket is closed (RFC 6455, section 7.4.1)."""
-
-Language = Literal["en", "zh"]
 
 
 class AnyHeaders(Protocol):
@@ -48,8 +48,8 @@ def accepted_request_id(value: str | None) -> str:
     return os.urandom(16).hex()
 
 
-def preferred_language(headers: "Headers") -> Language:
-    """Chinese if `Accept-Language` prefers it to English; otherwise English. Several such lines count as one.
+def preferred_language(headers: "Headers") -> str:
+    """The first of `Accept-Language` in which there are texts; otherwise English. Several such lines count as one.
 
     `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header. If it is missing or
     empty, the language is the one in WeChat's user agent; Chinese if WeChat names none.
@@ -57,30 +57,21 @@ def preferred_language(headers: "Headers") -> Language:
     return _language(headers.getlist("accept-language"), headers.get("user-agent", ""))
 
 
-def _language(lines: Iterable[str], user_agent: str) -> Language:
+def _language(lines: Iterable[str], user_agent: str) -> str:
     accepted = ",".join(filter(str.strip, lines))
     if not accepted:
-        return "zh" if "MicroMessenger" in user_agent and not _OTHER_LANGUAGE.search(user_agent) else "en"
-    best: dict[str, tuple[float, int]] = {}
-    for position, part in enumerate(accepted[:1024].split(",")):
-        match = _LANGUAGE_RANGE.fullmatch(part)
-        if match is None:
-            continue
-        quality = float(match[2] or 1)
-        rank = (quality, -position)
-        if quality > 0:
-            language = match[1].lower()
-            best[language] = max(rank, best.get(language, rank))
-    if "zh" not in best:
-        return "en"
-    return "zh" if "en" not in best or best["zh"] > best["en"] else "en"
+        of_wechat = _OF_WECHAT.search(user_agent)
+        return (of_wechat and find_language(of_wechat[1] or "zh")) or SOURCE
+    matches = filter(None, map(_LANGUAGE_RANGE.fullmatch, accepted[:1024].split(",")))
+    ranges = sorted(((float(match[2] or 1), match[1]) for match in matches), key=itemgetter(0), reverse=True)
+    return next(filter(None, (find_language(tag) for quality, tag in ranges if quality > 0)), SOURCE)
 
 
-def problem_document(error: WxAuthError, *, language: Language, request_id: str) -> dict[str, Any]:
+def problem_document(error: WxAuthError, *, language: str, request_id: str) -> dict[str, Any]:
     """The members of RFC 9457, ours (`code`, `request_id`), and those of the error itself."""
     return {
         "type": f"urn:wxauth:problem:{error.code}",
-        "title": getattr(error.title, language),
+        "title": translate(error.title, language),
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
@@ -121,11 +112,11 @@ def values_of(scope: Mapping[str, Any], name: bytes) -> list[str]:
     return [value.decode("latin-1") for field, value in scope["headers"] if field == name]
 
 
-def _localized(error: WxAuthError, language: Language, request_id: str) -> ProblemAnswer:
+def _localized(error: WxAuthError, language: str, request_id: str) -> ProblemAnswer:
     headers = {
         **error.headers(),
         "Cache-Control": "no-store",
-        "Content-Language": {"en": "en", "zh": "zh-CN"}[language],
+        "Content-Language": language,
         "Content-Type": "application/problem+json",
     }
     return ProblemAnswer(

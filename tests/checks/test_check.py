@@ -282,8 +282,8 @@ def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved
 
     words = ("40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout")
     assert_reported({"wal": advice()}, "wal", NOTE, *words)
-    assert "wal_compression = 'on'" in advice(has_lz4=False).text.en
-    compressed = advice(compression="pglz").text.en
+    assert "wal_compression = 'on'" in advice(has_lz4=False).text
+    compressed = advice(compression="pglz").text
     assert ("wal_compression" in compressed, "checkpoint_timeout" in compressed) == (False, True)
     for little in ({"page_bytes": 2**29}, {"compression": "lz4", "checkpoint_timeout": 1800}):
         assert judge_wal(WAL.model_copy(update=little)) is None
@@ -557,7 +557,7 @@ async def test_a_certificate_of_an_authority_that_is_not_known_here_is_reported_
         by_authority = await doctor(wechat_base_url=upstream.url)
     for results in (self_signed, by_authority):
         assert_reported(results, of_app(), BAD, "no answer from WeChat", "SSL_CERT_FILE")
-        assert "请在 SSL_CERT_FILE 中指定其 CA 证书文件" in results[of_app()].text.zh
+        assert "请在 SSL_CERT_FILE 中指定其 CA 证书文件" in results[of_app()].text.translated("zh-CN")
 
 
 async def test_a_certificate_not_of_the_form_that_newer_pythons_require_is_reported_in_words(
@@ -644,7 +644,7 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     doctor.wechat.account(APP_ID).is_whitelisted = False
     results = await doctor()
     assert_reported(results, of_app(), OK)
-    message = results[of_app("access_token")].text.en
+    message = results[of_app("access_token")].text
     assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
     assert "rid" not in message
     assert not results.keys() & {of_app("phone"), of_app("risk")}
@@ -775,7 +775,7 @@ async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
         setattr(doctor.wechat.account(APP_ID), field, value)
     results = await doctor(**settings)
     assert_reported(results, of_app(name), *said)
-    assert ("not needed now" in results[of_app(name)].text.en) is (said[0] is NOTE)
+    assert ("not needed now" in results[of_app(name)].text) is (said[0] is NOTE)
     assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
     asked = doctor.wechat.calls_of("getuserphonenumber")
     assert {"openid" in call.json for call in asked} == {settings.get("phone_check_openid", True)}
@@ -868,7 +868,7 @@ async def test_a_handler_is_asked_by_a_used_up_signature(doctor: Doctor, stage: 
     receiver.usual = answer
     results = await doctor(**handed_on(f"{receiver.url}?own=1"))
     assert_reported(results, of_app("push_forward"), OK, "answers WeChat's check")
-    assert "ignored" not in results[of_app("push")].text.en
+    assert "ignored" not in results[of_app("push")].text
     assert (stored, queries[0]["own"]) == ([1], "1")
     caught = {name: queries[0][name] for name in ("signature", "timestamp", "nonce")}
     left = json.dumps({"Event": "user_authorization_cancellation", "OpenID": "o", "MsgType": "event"})

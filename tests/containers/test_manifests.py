@@ -14,8 +14,7 @@ import yaml
 from scripts.write_panels import IMAGE, PANEL
 from tests.containers.conftest import SERVER
 from tests.containers.engine import Engine
-from tests.deploy import test_kubernetes as kubernetes
-from tests.deploy import test_panels as panels
+from tests.deploy import test_kubernetes as kubernetes, test_panels as panels
 from tests.processes import until
 
 pytestmark = [pytest.mark.container, pytest.mark.operations]

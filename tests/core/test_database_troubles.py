@@ -125,7 +125,7 @@ async def test_a_database_without_writes_is_called_that(database_url: str, rows:
     [line] = log_lines()
     assert line["event"] == "database_takes_no_writes"
     assert "default_transaction_read_only" in line["reason"]
-    assert trouble_of(refused.value).zh.startswith("不能写入")
+    assert trouble_of(refused.value).translated("zh-CN").startswith("不能写入")
 
 
 async def test_a_connection_begun_before_an_outage_does_not_end_it(database_url: str, log_lines: LogLines) -> None:

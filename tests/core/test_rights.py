@@ -41,7 +41,7 @@ class Guest:
     async def schema(self) -> tuple[str, str]:
         """What `wxauth check` says of it."""
         results = await examine(self.settings)
-        [found] = [(result.level, result.text.en) for result in results if result.name == "schema"]
+        [found] = [(result.level, result.text) for result in results if result.name == "schema"]
         return found
 
     async def migrate(self) -> tuple[int, str]:
@@ -121,7 +121,7 @@ async def test_a_role_that_may_use_but_not_alter_the_tables_gets_their_owner(gue
     assert (await guest.schema())[0] == "ok"
     scripts = scripts_of_next_version(guest.folder)
     async with aclosing(Database(guest.url)) as database:
-        message = judge_schema(KNOWN_REVISIONS[0], await read_rights(database), revisions_in(scripts)).text.en
+        message = judge_schema(KNOWN_REVISIONS[0], await read_rights(database), revisions_in(scripts)).text
         assert f'GRANT "{owner}" TO "{guest.name}";' in message
         with pytest.raises(MigrationForbidden, match="must be owner of table users"):
             await migrate(database, scripts=scripts)

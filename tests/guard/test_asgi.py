@@ -11,12 +11,14 @@ import httpx
 import pytest
 import websockets
 from fastapi import Depends, FastAPI
-from litestar import Litestar
-from litestar import Request as LitestarRequest
-from litestar import WebSocket as LitestarWebSocket
-from litestar import asgi as litestar_asgi
-from litestar import get as litestar_get
-from litestar import websocket as litestar_websocket
+from litestar import (
+    Litestar,
+    Request as LitestarRequest,
+    WebSocket as LitestarWebSocket,
+    asgi as litestar_asgi,
+    get as litestar_get,
+    websocket as litestar_websocket,
+)
 from litestar.config.cors import CORSConfig
 from litestar.middleware import DefineMiddleware
 from starlette.applications import Starlette

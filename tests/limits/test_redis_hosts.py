@@ -62,7 +62,7 @@ class Hosts:
     async def check(self, url: str) -> CheckLevel:
         """What `wxauth check` says of this URL."""
         (result,) = [result async for result in check_redis(self.make_settings(redis_url=url))]
-        assert PASSWORD not in result.text.en
+        assert PASSWORD not in result.text
         return result.level
 
 

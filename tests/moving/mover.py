@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tests.world import Stage, recorded
-from wxauth.errors import Title
+from wxauth.i18n import Text
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import DEFAULT_FORM, CsvLines, Form, JsonLines, NumberedLine, export_users
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
@@ -19,7 +19,7 @@ class Mover:
 
     stage: Stage
     refusals: list[tuple[int, str]] = field(default_factory=list)
-    messages: list[Title] = field(default_factory=list)
+    messages: list[Text] = field(default_factory=list)
     others: list[Sequence[int]] = field(default_factory=list)
 
     async def with_settings(self, **settings: object) -> Self:

@@ -61,7 +61,7 @@ async def test_an_id_that_is_something_else_is_refused_and_named(mover: Mover, n
     for (value, it), message in zip(wrong, mover.messages, strict=True):
         assert message.startswith(f"must be the id alone: this looks like {it}"), value
         assert OPENID not in message
-        assert "这里像是" in message.zh, value
+        assert "这里像是" in message.translated("zh-CN"), value
 
 
 async def test_other_ids_stay_as_they_are(mover: Mover) -> None:
@@ -228,7 +228,7 @@ def test_a_file_of_another_kind_is_named_with_its_remedy(is_csv: bool, name: str
         with pytest.raises(WrongFile, match=re.escape(remedy)) as refusal:
             (CsvLines if is_csv else JsonLines)(io.BytesIO(file), form)
         assert refusal.value.fault.field == "file", name
-        assert refusal.value.fault.wanted.zh != str(refusal.value)
+        assert refusal.value.fault.wanted.translated("zh-CN") != str(refusal.value)
 
 
 @swept("name", ["a;b;c;d", "a|b|c|d", "a\tb\tc\td", "a;b|c;d,e;f"])

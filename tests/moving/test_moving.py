@@ -52,9 +52,9 @@ from tests.world import (
     until,
 )
 from wxauth.errors import StorageUnavailable
+from wxauth.i18n import Text
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import DEADLINES
-from wxauth.server.core.terminal import Text
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 from wxauth.server.moving.batch import GIVEN_BEFORE
@@ -1385,7 +1385,7 @@ async def test_the_command_reports_what_csv_has_cost(
     skipping = await imported(text, "--dry-run", "--skip-bad-fields")
     lines = [first, f"line 3: skipped: {phone}", f"1 line: {unionid}", f"1 line: {phone}", f"1 line: skipped: {phone}"]
     assert skipping == (1, counts(2, "1, without bad fields: 1"), [*lines, *sums[2:]])
-    unionid, phone = (f"{name}：{Text(EXPECTED[name]).zh}" for name in ("unionid", "phone"))
+    unionid, phone = (f"{name}：{Text(EXPECTED[name]).translated('zh-CN')}" for name in ("unionid", "phone"))
     with file.open("rb") as opened:
         chinese = {**env, "LC_ALL": "zh_CN.UTF-8"}
         done = run("users", "import", "-", "--csv", cwd=tmp_path, env=chinese, stdin=opened.fileno())

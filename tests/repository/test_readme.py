@@ -21,7 +21,6 @@ from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited
 from wxauth.guard import BearerGuard, Principal
-from wxauth.problems import Language
 from wxauth.server.core.settings import PREFIX, Settings, settings_from
 from wxauth.server.dev.banner import welcome
 from wxauth.server.dev.run import HOME
@@ -44,7 +43,7 @@ def example_settings() -> dict[str, tuple[bool, str]]:
 
 
 @pytest.mark.parametrize("language", GUIDES)
-def test_settings_are_documented_as_they_are_declared(language: Language) -> None:
+def test_settings_are_documented_as_they_are_declared(language: str) -> None:
     assert list(differences(language)) == []
     assert EXAMPLE.read_text() == example(), "run scripts/settings"
 
@@ -213,7 +212,7 @@ def test_by_a_tunnel_the_mini_program_gets_the_tunnels_address() -> None:
     assert "createAuth({ baseURL: 'https://tunnel.example.com' })" in reported
 
 
-def printed_by_dev(language: Language, *, issuer: str = "http://127.0.0.1:8000", **urls: str | None) -> str:
+def printed_by_dev(language: str, *, issuer: str = "http://127.0.0.1:8000", **urls: str | None) -> str:
     settings = settings_from(Settings, **{**SETTINGS, "issuer": issuer}, database_url=NOWHERE)
     shown: Any = {"simulated_url": "http://127.0.0.1:8001", "site_url": "http://127.0.0.1:8004", **urls}
     mcp_url = shown["simulated_url"] and "http://127.0.0.1:8005/mcp"

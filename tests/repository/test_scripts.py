@@ -30,7 +30,7 @@ def test_the_scripts_that_write_files_write_those_that_are_there(tmp_path: Path)
     (clone / "scripts/setup").write_text('cd "$(dirname "$(readlink -f "$0")")/.."\n')
     (clone / ".venv").symlink_to(sys.prefix)
     before = files(clone)
-    for script in ("docs", "format", "panels", "settings"):
+    for script in ("docs", "format", "panels", "settings", "texts"):
         output_of(clone / "scripts" / script, env={**os.environ, "PYTHONPATH": str(clone / "src")})
     assert [name for name, text in files(clone).items() if before.get(name) != text] == []
     assert len(list(clone.glob("build/llms-full*.txt"))) == 2

@@ -14,7 +14,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
+from wxauth.errors import AccountDisabled, NotFound, WxAuthError
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.web.answers import Entails
 from wxauth.server.web.direct import DirectRoute, DirectRoutes, Router, Shortcut
 
@@ -81,7 +82,7 @@ async def list_words(query: Annotated[WordsQuery, Query()]) -> dict[str, Any]:
 
 def test_an_operation_documents_what_its_parameters_and_its_answer_entail() -> None:
     router = Router("words")
-    router.get("/words/{word_id}", summary=Title("Find a word", "查找词语"), failures=[NotFound])(find_word)
+    router.get("/words/{word_id}", summary=_("Find a word"), failures=[NotFound])(find_word)
     [route] = router.routes
     codes = {code for status in (403, 404, 422, 500) for code in problems_in(route.responses[status])}
     assert codes == {"account_disabled", "not_found", "invalid_request", "internal_error"}
@@ -89,9 +90,9 @@ def test_an_operation_documents_what_its_parameters_and_its_answer_entail() -> N
     assert [error["field"] for error in wrong_id["errors"]] == ["word_id"]
     assert route.responses[200]["content"]["application/json"]["example"] == {"word": "hello", "translation": None}
     assert route.openapi_extra == {"security": [{"wxauth": []}, {"other": []}]}
-    assert isinstance(route.summary, Title)
-    assert (route.summary, route.summary.zh) == ("Find a word", "查找词语")
-    router.post("/", summary=Title("Measure", "测量"), response_model=Word)(measure)
+    assert isinstance(route.summary, Text)
+    assert (route.summary, route.summary.translated("zh-CN")) == ("Find a word", "Find a word")
+    router.post("/", summary=_("Measure"), response_model=Word)(measure)
     assert problems_in(router.routes[1].responses[403]).keys() == {"account_disabled"}
     assert problems_in(router.routes[1].responses[404]).keys() == {"not_found"}, "of a dependency's dependency"
 

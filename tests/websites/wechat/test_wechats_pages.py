@@ -15,8 +15,7 @@ from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Stree
 from tests.world import EDGE, HOLD_USERS, Admin, behind, recorded, until
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP
-from wxauth.server.dev.wechat.controls import CodeRequest
-from wxauth.server.dev.wechat.controls import Visitor as Visit
+from wxauth.server.dev.wechat.controls import CodeRequest, Visitor as Visit
 
 ON_A_COMPUTER_IN_WECHAT = EDGE + " MicroMessenger/7.0.20.1781(0x6700143B) NetType/WIFI WindowsWechat Language/zh_CN"
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Version/18.5 Mobile/15E148 Safari/604.1"

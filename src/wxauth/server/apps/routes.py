@@ -11,11 +11,11 @@ from wxauth.errors import (
     AppRefused,
     AppTaken,
     FieldError,
-    Title,
     WeChatBadResponse,
     WeChatRateLimited,
     WeChatUnavailable,
 )
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
 from wxauth.server.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
 from wxauth.server.core.setting_types import AppId
@@ -45,21 +45,21 @@ async def _answer_about(
 AnswerAboutDep = Annotated[Callable[[KnownApp], AppAnswer], Depends(_answer_about)]
 
 
-@router.get("/v1/admin/apps", summary=Title("List the apps", "列出应用"))
+@router.get("/v1/admin/apps", summary=_("List the apps"))
 async def list_apps(_: AdministratorDep, apps: AppsDep, answer_about: AnswerAboutDep) -> Items[AppAnswer]:
     """The apps in the settings, then the added ones, the oldest first. Without secrets."""
     await apps.refresh()
     return all_of(answer_about(known) for known in apps.all())
 
 
-@router.get("/v1/admin/app_titles", summary=Title("List the titles of the apps", "列出应用的名称"))
+@router.get("/v1/admin/app_titles", summary=_("List the titles of the apps"))
 async def list_app_titles(_: StaffDep, apps: AppsDep) -> Items[AppTitleAnswer]:
     """The apps in the order of `GET /v1/admin/apps`, for support staff too."""
     await apps.refresh()
     return all_of(AppTitleAnswer.model_validate(known.app, from_attributes=True) for known in apps.all())
 
 
-@router.post("/v1/admin/apps", summary=Title("Add an app", "添加应用"), failures=[*_ASKING_WECHAT, AppTaken])
+@router.post("/v1/admin/apps", summary=_("Add an app"), failures=[*_ASKING_WECHAT, AppTaken])
 async def add_app(
     administrator: FreshAdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, body: AppRequest
 ) -> AppAnswer:
@@ -72,7 +72,7 @@ async def add_app(
     return answer_about(known)
 
 
-@router.get("/v1/admin/apps/{app_id}", summary=Title("Read an app", "查看应用"), failures=[NO_SUCH_APP])
+@router.get("/v1/admin/apps/{app_id}", summary=_("Read an app"), failures=[NO_SUCH_APP])
 async def read_app(
     _: AdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, app_id: AppId
 ) -> AppAnswer:
@@ -82,7 +82,7 @@ async def read_app(
 
 @router.patch(
     "/v1/admin/apps/{app_id}",
-    summary=Title("Change an app", "修改应用"),
+    summary=_("Change an app"),
     failures=[*_ASKING_WECHAT, NO_SUCH_APP, AppInSettings],
 )
 async def change_app(
@@ -102,15 +102,13 @@ async def change_app(
     return answer_about(known)
 
 
-@router.delete(
-    "/v1/admin/apps/{app_id}", summary=Title("Remove an app", "移除应用"), failures=[NO_SUCH_APP, AppInSettings]
-)
+@router.delete("/v1/admin/apps/{app_id}", summary=_("Remove an app"), failures=[NO_SUCH_APP, AppInSettings])
 async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsDep, app_id: AppId) -> None:
     """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions remain."""
     await managed.remove(app_id, by=administrator)
 
 
-@router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"), tag="me")
+@router.get("/v1/me/identities", summary=_("List my identities"), tag="me")
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """The caller's openids in each app, the oldest first."""
     identities = await database.rows(IDENTITIES_OF, user_id=caller.user.id)

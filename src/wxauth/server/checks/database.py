@@ -7,6 +7,7 @@ from typing import Final
 from cryptography import x509
 
 from wxauth.errors import StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import rows
 from wxauth.server.checks.result import (
@@ -28,7 +29,6 @@ from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import Text
 from wxauth.server.keys.models import keys_for
 from wxauth.server.keys.rows import PUBLISHED
 from wxauth.server.login.login_rows import rehearse_login
@@ -75,9 +75,11 @@ async def check_database(
             if unlimited := await rows.missing_limits(database):
                 yield bad(
                     "database limits",
-                    "the database cancels no statement by itself, so that one locked row can hold up every login: run "
-                    "as its administrator: {to_run}",
-                    to_run="; ".join(unlimited),
+                    _(
+                        "the database cancels no statement by itself, so that one locked row can hold up every login: "
+                        "run as its administrator: {to_run}",
+                        to_run="; ".join(unlimited),
+                    ),
                 )
             yield await _judge_pooler(database)
             name = "stored"
@@ -89,8 +91,8 @@ async def check_database(
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
-        text = "{trouble}; see that it runs, and WXAUTH_DATABASE_URL"
-        yield bad(name, text, trouble=trouble_of(exc))
+        text = _("{trouble}; see that it runs, and WXAUTH_DATABASE_URL", trouble=trouble_of(exc))
+        yield bad(name, text)
     finally:
         await database.aclose()
 
@@ -98,13 +100,15 @@ async def check_database(
 async def _judge_pooler(database: Database) -> CheckResult | None:
     are_kept = await rows.keeps_prepared(database)
     if database.prepares and are_kept is False:
-        text = "forgets prepared statements, so that requests fail: {to_do}"
-        return bad("database pooler", text, to_do=WHERE_NOTHING_IS_KEPT)
+        text = _("forgets prepared statements, so that requests fail: {to_do}", to_do=WHERE_NOTHING_IS_KEPT)
+        return bad("database pooler", text)
     if are_kept and not database.prepares:
         return note(
             "database pooler",
-            "keeps prepared statements: ?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a "
-            "login's work",
+            _(
+                "keeps prepared statements: ?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a "
+                "login's work"
+            ),
         )
     return None
 
@@ -115,13 +119,15 @@ async def _check_stored(
     asked_at = clock()
     theirs = await database.time()
     reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
-    whose, bound = Text("the database's"), Text("whose time counts")
+    whose, bound = _("the database's"), _("whose time counts")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
     its_rights = await rows.read_rights(database)
     if its_rights.missing_to_serve is not None:
-        text = "is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};"
-        yield bad("schema", text, grant=its_rights.missing_to_serve)
+        text = _(
+            "is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};", grant=its_rights.missing_to_serve
+        )
+        yield bad("schema", text)
         return
     revision = await current_revision(database)
     yield judge_schema(revision, its_rights)
@@ -130,8 +136,8 @@ async def _check_stored(
 
     now = clock()
     if (reason := await rehearse_login(database, now=now)) is not None:
-        text = "is refused by the database: {reason}; see the privileges and triggers of its tables"
-        yield bad("login", text, reason=reason)
+        text = _("is refused by the database: {reason}; see the privileges and triggers of its tables", reason=reason)
+        yield bad("login", text)
     sealer = Sealer(settings.secret_keys)
     keys = found.signing_keys = keys_for(ALGORITHM, await database.rows(PUBLISHED, now=now))
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
@@ -142,14 +148,14 @@ async def _check_stored(
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     if apps.unopened:
-        text = "{some}: nobody can log in, because the secrets cannot be decrypted; {why}"
-        yield bad("apps", text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY)
+        text = _("{some}: nobody can log in, because the secrets cannot be decrypted; {why}")
+        yield bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
     found.apps = [known.app for known in apps.all() if known.is_enabled]
     if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(rows.HAS_USERS):
-        text = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
+        text = _("is closed, and there is no user yet: nobody can log in before 'wxauth users import'")
         yield note("sign-up", text)
     if settings.admin_page and not await database.value(rows.HAS_ADMINISTRATORS):
-        text = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
+        text = _("opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'")
         yield note("console", text)
     found.sites = [client for client in await database.rows(ALL_CLIENTS) if client.is_site]
     found.users = {
@@ -167,16 +173,19 @@ def judge_server(server: rows.PostgresServer) -> CheckResult:
     if unfit is not None:
         return CheckResult(name, CheckLevel.BAD, unfit)
     if server.is_standby:
-        return bad(name, "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL")
+        return bad(name, _("is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL"))
     if server.is_read_only:
-        return bad(name, "takes no writes: see default_transaction_read_only of the database and its role")
+        return bad(name, _("takes no writes: see default_transaction_read_only of the database and its role"))
     if server.version_number // 10000 < OLDEST_SERVER:
-        text = "is PostgreSQL {version}: must be {oldest} or newer"
-        return bad(name, text, version=server.version, oldest=OLDEST_SERVER)
+        text = _("is PostgreSQL {version}: must be {oldest} or newer", version=server.version, oldest=OLDEST_SERVER)
+        return bad(name, text)
     if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
-        text = "isolates by {isolation}: default_transaction_isolation of the role must be 'read committed'"
-        return bad(name, text, isolation=server.isolation)
-    return good(name, "answers, PostgreSQL {version}", version=server.version)
+        text = _(
+            "isolates by {isolation}: default_transaction_isolation of the role must be 'read committed'",
+            isolation=server.isolation,
+        )
+        return bad(name, text)
+    return good(name, _("answers, PostgreSQL {version}", version=server.version))
 
 
 def judge_wal(wal: rows.WalStatistics) -> CheckResult | None:
@@ -200,19 +209,21 @@ def judge_wal(wal: rows.WalStatistics) -> CheckResult | None:
     ]
     gigabyte = 2**30
     saving = (
-        Text("less frequent checkpoints would write fewer of them")
+        _("less frequent checkpoints would write fewer of them")
         if is_compressed
-        else Text("compression saves some {n:.1f} GB of that", n=wal.page_bytes / gigabyte / 2)
+        else _("compression saves some {n:.1f} GB of that", n=wal.page_bytes / gigabyte / 2)
     )
     return note(
         "database wal",
-        "wrote {total:.0f} GB since {since:%Y-%m-%d}, {pages:.0f} GB of it whole pages: {saving}; as its "
-        "administrator: {to_run}",
-        total=wal.bytes / gigabyte,
-        since=wal.since,
-        pages=wal.page_bytes / gigabyte,
-        saving=saving,
-        to_run="; ".join(to_run),
+        _(
+            "wrote {total:.0f} GB since {since:%Y-%m-%d}, {pages:.0f} GB of it whole pages: {saving}; as its "
+            "administrator: {to_run}",
+            total=wal.bytes / gigabyte,
+            since=wal.since,
+            pages=wal.page_bytes / gigabyte,
+            saving=saving,
+            to_run="; ".join(to_run),
+        ),
     )
 
 
@@ -231,15 +242,17 @@ def _judge_order(order: rows.TextOrder) -> CheckResult | None:
     judged = bad if order.columns else note
     return judged(
         "database collation",
-        "was made with version {recorded} of the order of text, which is {present} now: indexes that depend on it may "
-        "miss rows, {whose}: as its administrator, first {reindex}; then {refresh}",
-        recorded=order.recorded or Text("none"),
-        present=order.present or Text("none"),
-        whose=Text("such as those of {columns}", columns=", ".join(order.columns[:3]))
-        if order.columns
-        else Text("but none of wxauth's"),
-        reindex=f"REINDEX DATABASE {name}",
-        refresh=refresh,
+        _(
+            "was made with version {recorded} of the order of text, which is {present} now: indexes that depend on it "
+            "may miss rows, {whose}: as its administrator, first {reindex}; then {refresh}",
+            recorded=order.recorded or _("none"),
+            present=order.present or _("none"),
+            whose=_("such as those of {columns}", columns=", ".join(order.columns[:3]))
+            if order.columns
+            else _("but none of wxauth's"),
+            reindex=f"REINDEX DATABASE {name}",
+            refresh=refresh,
+        ),
     )
 
 
@@ -248,36 +261,44 @@ def judge_upkeep(upkeep: rows.Upkeep) -> Iterator[CheckResult]:
     if not upkeep.vacuums:
         yield bad(
             "database autovacuum",
-            "is off: tables grow, and at last the database takes no writes: as its administrator, {to_run}",
-            to_run="ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()",
+            _(
+                "is off: tables grow, and at last the database takes no writes: as its administrator, {to_run}",
+                to_run="ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()",
+            ),
         )
     elif upkeep.not_vacuumed:
         to_run = "; ".join(f"ALTER TABLE {table} RESET (autovacuum_enabled)" for table in upkeep.not_vacuumed)
-        text = "is off for {tables}: {to_run}"
-        yield bad("database autovacuum", text, tables=", ".join(upkeep.not_vacuumed), to_run=to_run)
+        text = _("is off for {tables}: {to_run}", tables=", ".join(upkeep.not_vacuumed), to_run=to_run)
+        yield bad("database autovacuum", text)
     if upkeep.inactive_slots:
         judged = bad if upkeep.retained >= MUCH_RETAINED else note
         yield judged(
             "database slots",
-            "nobody reads {slots}, and the log that it retains ({n:.1f} GB) fills the disk: have its reader connect, "
-            "or pg_drop_replication_slot('…')",
-            slots=", ".join(upkeep.inactive_slots),
-            n=upkeep.retained / 2**30,
+            _(
+                "nobody reads {slots}, and the log that it retains ({n:.1f} GB) fills the disk: have its reader "
+                "connect, or pg_drop_replication_slot('…')",
+                slots=", ".join(upkeep.inactive_slots),
+                n=upkeep.retained / 2**30,
+            ),
         )
     if upkeep.oldest_id >= OLD_ID:
         yield bad(
             "database ids",
-            "the oldest transaction id is {n} million old; at 2147 million the database takes no writes: end old "
-            "transactions, prepared ones and slots, then VACUUM (FREEZE) the oldest of pg_database",
-            n=upkeep.oldest_id // 10**6,
+            _(
+                "the oldest transaction id is {n} million old; at 2147 million the database takes no writes: end old "
+                "transactions, prepared ones and slots, then VACUUM (FREEZE) the oldest of pg_database",
+                n=upkeep.oldest_id // 10**6,
+            ),
         )
     if upkeep.idle_transactions:
         yield bad(
             "database transactions",
-            "idle for over an hour, so that nothing deleted since is cleaned up, process {pids}: SELECT "
-            "pg_terminate_backend({pid})",
-            pids=", ".join(map(str, upkeep.idle_transactions)),
-            pid=upkeep.idle_transactions[0],
+            _(
+                "idle for over an hour, so that nothing deleted since is cleaned up, process {pids}: SELECT "
+                "pg_terminate_backend({pid})",
+                pids=", ".join(map(str, upkeep.idle_transactions)),
+                pid=upkeep.idle_transactions[0],
+            ),
         )
 
 
@@ -291,9 +312,11 @@ def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResul
     judged = note if end - now > ENDS_VERY_SOON else bad
     return judged(
         "database certificate",
-        "{ends} on {end:%Y-%m-%d}: renew it and reload the server, or sslmode=verify-full refuses it",
-        ends=Text("ended") if end <= now else Text("ends"),
-        end=end,
+        _(
+            "{ends} on {end:%Y-%m-%d}: renew it and reload the server, or sslmode=verify-full refuses it",
+            ends=_("ended") if end <= now else _("ends"),
+            end=end,
+        ),
     )
 
 
@@ -301,22 +324,24 @@ def judge_schema(
     revision: str | None, its_rights: rows.RoleRights, known: Sequence[str] = KNOWN_REVISIONS
 ) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
-    to_do = Text("run 'wxauth migrate'")
+    to_do = _("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
-        first = "as the owner of the database, {grant}; then run 'wxauth migrate'"
-        to_do = Text(first, grant=its_rights.missing_to_migrate)
+        first = _(
+            "as the owner of the database, {grant}; then run 'wxauth migrate'", grant=its_rights.missing_to_migrate
+        )
+        to_do = first
     if revision is None:
-        return bad("schema", "is not there yet: {to_do}", to_do=to_do)
+        return bad("schema", _("is not there yet: {to_do}", to_do=to_do))
     newest = known[0]
     if (refusal := refusal_of(revision, known)) is not None:
         return CheckResult("schema", CheckLevel.BAD, refusal)
     if not is_usable(revision, known):
-        text = "is at {revision}, behind {newest}: {to_do}"
-        return bad("schema", text, revision=revision, newest=newest, to_do=to_do)
+        text = _("is at {revision}, behind {newest}: {to_do}", revision=revision, newest=newest, to_do=to_do)
+        return bad("schema", text)
     if revision != newest:
-        text = "is at {revision}, of a newer version than this one, which serves on with it"
-        return note("schema", text, revision=revision)
-    return good("schema", "at {revision}, as this version needs it", revision=revision)
+        text = _("is at {revision}, of a newer version than this one, which serves on with it", revision=revision)
+        return note("schema", text)
+    return good("schema", _("at {revision}, as this version needs it", revision=revision))
 
 
 def _judge_webhooks(webhooks: Sequence[rows.WebhookState]) -> CheckResult:
@@ -324,9 +349,17 @@ def _judge_webhooks(webhooks: Sequence[rows.WebhookState]) -> CheckResult:
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
     if stuck:
-        text = "{some}: nothing delivered for an hour, while something waits: see 'wxauth webhooks test {first}'"
-        return bad(name, text, some=", ".join(stuck), first=stuck[0])
+        text = _(
+            "{some}: nothing delivered for an hour, while something waits: see 'wxauth webhooks test {first}'",
+            some=", ".join(stuck),
+            first=stuck[0],
+        )
+        return bad(name, text)
     if disabled:
-        text = "{some}: disabled, by you or by its 410: 'wxauth webhooks set {first} --enable'"
-        return note(name, text, some=", ".join(disabled), first=disabled[0])
-    return good(name, "{n}, none of which has failed for an hour", n=len(webhooks))
+        text = _(
+            "{some}: disabled, by you or by its 410: 'wxauth webhooks set {first} --enable'",
+            some=", ".join(disabled),
+            first=disabled[0],
+        )
+        return note(name, text)
+    return good(name, _("{n}, none of which has failed for an hour", n=len(webhooks)))

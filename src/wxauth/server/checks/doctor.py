@@ -8,6 +8,7 @@ from typing import Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.issuer import check_issuer, check_resource
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, compare, good
@@ -24,7 +25,6 @@ from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.wechat.client import transport_for
 from wxauth.tokens.verifier import CLOCK_SKEW
@@ -40,7 +40,7 @@ async def check_all() -> list[CheckResult]:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
         return [CheckResult("settings", CheckLevel.BAD, problem) for problem in exc.problems]
-    results = [good("settings", "each one is of its form")]
+    results = [good("settings", _("each one is of its form"))]
     results += [CheckResult("settings", CheckLevel.BAD, line) for line in unknown_names()]
     return results + await examine(settings)
 
@@ -78,10 +78,10 @@ async def examine(
         )
     if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        bound = Text("tokens bear with {seconds} s", seconds=CLOCK_SKEW)
-        results.append(compare(nearest, name="clock wechat", whose=Text("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
+        bound = _("tokens bear with {seconds} s", seconds=CLOCK_SKEW)
+        results.append(compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
     if not found.apps:
-        text = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
+        text = _("there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS")
         results.append(bad("apps", text))
     return [*results, *chain.from_iterable(others), judge_python()]
 
@@ -135,10 +135,10 @@ async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]
                 if result is not None:
                     results.append(result)  # noqa: PERF401 - the results before a failure are kept
     except TimeoutError:
-        text = "not checked to the end in {seconds:g} s"
-        results.append(bad(name, text, seconds=LONGEST_CHECK_SECONDS))
+        text = _("not checked to the end in {seconds:g} s", seconds=LONGEST_CHECK_SECONDS)
+        results.append(bad(name, text))
     except Exception as exc:
         reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
-        text = "not checked to the end, by a fault of wxauth's own: {reason}"
-        results.append(bad(name, text, reason=reason))
+        text = _("not checked to the end, by a fault of wxauth's own: {reason}", reason=reason)
+        results.append(bad(name, text))
     return results

@@ -14,8 +14,9 @@ from pydantic_core import from_json
 
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.guard.proxies import proxy_for
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, good, note
-from wxauth.server.core.terminal import Text, TextError
+from wxauth.server.core.terminal import TextError
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.outbound.connection import refusal_of
 from wxauth.texts import is_loopback, is_secure
@@ -55,38 +56,47 @@ async def _judge_issuer(
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
     except _NotThere as exc:
-        text = "{fault}: right before 'wxauth serve' has started, wrong afterwards"
-        return note(_NAME, text, fault=exc.text)
+        text = _("{fault}: right before 'wxauth serve' has started, wrong afterwards", fault=exc.text)
+        return note(_NAME, text)
     except _Wrong as exc:
         return CheckResult(_NAME, CheckLevel.BAD, exc.text)
     except TimeoutError:
-        text = "{issuer} takes too long to answer: see the service's log, and the proxy in front of it"
-        return bad(_NAME, text, issuer=issuer)
+        text = _(
+            "{issuer} takes too long to answer: see the service's log, and the proxy in front of it", issuer=issuer
+        )
+        return bad(_NAME, text)
     if keys is None:
-        text = "{issuer} answers; whether with the stored keys cannot be told without the database"
-        return note(_NAME, text, issuer=issuer)
+        text = _("{issuer} answers; whether with the stored keys cannot be told without the database", issuer=issuer)
+        return note(_NAME, text)
     # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
     if not signing & kids:
         return bad(
             _NAME,
-            "{issuer} answers with none of the stored keys: the service there has another database, see its "
-            "WXAUTH_DATABASE_URL and this one",
-            issuer=issuer,
+            _(
+                "{issuer} answers with none of the stored keys: the service there has another database, see its "
+                "WXAUTH_DATABASE_URL and this one",
+                issuer=issuer,
+            ),
         )
     if missing := signing - kids:
         return bad(
             _NAME,
-            "{issuer} lacks {n} of {total} stored keys, and siblings refuse their tokens: does the service there log "
-            "signing_keys_not_opened, or a cache keep its jwks_uri for more than five minutes?",
-            issuer=issuer,
-            n=len(missing),
-            total=len(signing),
+            _(
+                "{issuer} lacks {n} of {total} stored keys, and siblings refuse their tokens: does the service there "
+                "log signing_keys_not_opened, or a cache keep its jwks_uri for more than five minutes?",
+                issuer=issuer,
+                n=len(missing),
+                total=len(signing),
+            ),
         )
     if is_loopback(urlsplit(issuer).hostname):
-        text = "{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for phones and WeChat"
-        return note(_NAME, text, issuer=issuer)
-    return good(_NAME, "{issuer} answers with the stored keys", issuer=issuer)
+        text = _(
+            "{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for phones and WeChat",
+            issuer=issuer,
+        )
+        return note(_NAME, text)
+    return good(_NAME, _("{issuer} answers with the stored keys", issuer=issuer))
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
@@ -98,18 +108,20 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
         if named != issuer:
             other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
             raise _Wrong(
-                "{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same",
-                issuer=issuer,
-                other=other,
+                _(
+                    "{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same",
+                    issuer=issuer,
+                    other=other,
+                )
             )
         jwks_uri = metadata.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
-            text = "{issuer} has no jwks_uri with https: another service answers there"
-            raise _Wrong(text, issuer=issuer)
+            text = _("{issuer} has no jwks_uri with https: another service answers there")
+            raise _Wrong(Text(text, issuer=issuer))
         async with _client(jwks_uri, limits) as jwks_client:
             documents = (await _get(jwks_client, jwks_uri)).get("keys")
         if not isinstance(documents, list):
-            raise _Wrong("{url} has no list of keys: another service answers there", url=jwks_uri)
+            raise _Wrong(_("{url} has no list of keys: another service answers there", url=jwks_uri))
         await _find_cache(client, issuer)
     return set(verification_keys(documents))
 
@@ -123,7 +135,7 @@ def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
 async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
     """Raises: _Wrong, if what answers may have been stored for another request."""
     url, ids = f"{issuer}/livez", set[str]()
-    for _ in range(2):
+    for _attempt in range(2):
         try:
             async with client.stream("GET", url) as response:
                 status, headers = response.status_code, response.headers
@@ -133,19 +145,21 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
             return
         request_id = headers.get("X-Request-ID", "")
         if request_id in ids:
-            sign = Text("twice the same X-Request-ID")
+            sign = _("twice the same X-Request-ID")
         elif "Age" in headers:
-            sign = Text("with an Age")
+            sign = _("with an Age")
         elif "no-store" not in headers.get("Cache-Control", "").lower():
-            sign = Text("without Cache-Control: no-store")
+            sign = _("without Cache-Control: no-store")
         else:
             ids |= {request_id} - {""}
             continue
         raise _Wrong(
-            "{url} answers {sign}: a proxy in front of wxauth caches, and would give one person's data to another; "
-            "switch its cache off (proxy_cache of nginx, 缓存 of a panel or CDN)",
-            url=url,
-            sign=sign,
+            _(
+                "{url} answers {sign}: a proxy in front of wxauth caches, and would give one person's data to another; "
+                "switch its cache off (proxy_cache of nginx, 缓存 of a panel or CDN)",
+                url=url,
+                sign=sign,
+            )
         )
 
 
@@ -161,19 +175,19 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
         ):
             metadata = await _get(client, metadata_url)
     except (_Found, TimeoutError) as exc:
-        reason = exc.text if isinstance(exc, _Found) else Text("no answer in time")
-        text = "{url} is missing, so clients do not find wxauth: {reason}"
-        yield bad(name, text, url=metadata_url, reason=reason)
+        reason = exc.text if isinstance(exc, _Found) else _("no answer in time")
+        text = _("{url} is missing, so clients do not find wxauth: {reason}", url=metadata_url, reason=reason)
+        yield bad(name, text)
         return
     servers = metadata.get("authorization_servers")
     if metadata.get("resource") != url:
-        text = "{url} names another resource: it must be spelt there as in WXAUTH_RESOURCES"
-        yield bad(name, text, url=metadata_url)
+        text = _("{url} names another resource: it must be spelt there as in WXAUTH_RESOURCES", url=metadata_url)
+        yield bad(name, text)
     elif not isinstance(servers, list) or issuer not in servers:
-        text = "{url} does not name {issuer} among its authorization_servers"
-        yield bad(name, text, url=metadata_url, issuer=issuer)
+        text = _("{url} does not name {issuer} among its authorization_servers", url=metadata_url, issuer=issuer)
+        yield bad(name, text)
     else:
-        yield good(name, "names itself and this issuer")
+        yield good(name, _("names itself and this issuer"))
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
@@ -184,7 +198,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_DOCUMENT:
-                    raise _Wrong("{url} is too large: another service answers there", url=url)
+                    raise _Wrong(_("{url} is too large: another service answers there", url=url))
     except httpx.TransportError as exc:
         raise _named(exc, url) from exc
     try:
@@ -192,8 +206,8 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        text = "{url} is no JSON object: another service answers there, or a proxy does not pass it on"
-        raise _Wrong(text, url=url)
+        text = _("{url} is no JSON object: another service answers there, or a proxy does not pass it on", url=url)
+        raise _Wrong(text)
     return document
 
 
@@ -202,22 +216,28 @@ def _judge_status(response: httpx.Response) -> None:
     if status == HTTPStatus.OK:
         return
     if status in _NOBODY_BEHIND:
-        text = "{url} answers with status {status}, so the proxy there finds no service behind it"
-        raise _NotThere(text, url=url, status=status)
+        text = _(
+            "{url} answers with status {status}, so the proxy there finds no service behind it", url=url, status=status
+        )
+        raise _NotThere(text)
     if response.is_redirect:
         to = urlsplit(response.headers["Location"])
         where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
         raise _Wrong(
-            "{url} redirects to {where}, where siblings do not follow: serve it there, or set WXAUTH_ISSUER to where "
-            "it is",
-            url=url,
-            where=where[:_LONGEST_NAME],
+            _(
+                "{url} redirects to {where}, where siblings do not follow: serve it there, or set WXAUTH_ISSUER to "
+                "where it is",
+                url=url,
+                where=where[:_LONGEST_NAME],
+            )
         )
     raise _Wrong(
-        "{url} answers with status {status}: another service answers there, or the proxy in front does not pass "
-        "/.well-known/ on",
-        url=url,
-        status=status,
+        _(
+            "{url} answers with status {status}: another service answers there, or the proxy in front does not pass "
+            "/.well-known/ on",
+            url=url,
+            status=status,
+        )
     )
 
 
@@ -231,28 +251,36 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
             case ssl.SSLCertVerificationError():
                 why = refusal_of(cause)
                 if "RFC 5280" not in why:
-                    chain = "{why}; have the proxy there send a certificate for this name, with its whole chain"
-                    why = Text(chain, why=why)
-                text = "{where} has a certificate that does not hold: {why}"
-                return _Wrong(text, where=where, why=why)
+                    chain = _(
+                        "{why}; have the proxy there send a certificate for this name, with its whole chain", why=why
+                    )
+                    why = chain
+                text = _("{where} has a certificate that does not hold: {why}", where=where, why=why)
+                return _Wrong(text)
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
-                text = "{where} does not speak TLS ({why}): is it plain http? Siblings require https"
-                return _Wrong(text, where=where, why=cause.reason)
+                text = _(
+                    "{where} does not speak TLS ({why}): is it plain http? Siblings require https",
+                    where=where,
+                    why=cause.reason,
+                )
+                return _Wrong(text)
             case socket.gaierror():
-                return _NotThere("{where} is a name that is not known here", where=where)
+                return _NotThere(_("{where} is a name that is not known here", where=where))
             case ConnectionRefusedError():
-                return _NotThere("nothing listens at {where}", where=where)
+                return _NotThere(_("nothing listens at {where}", where=where))
         cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        return _NotThere("{where} cannot be connected to from here ({kind})", where=where, kind=kind)
+        return _NotThere(_("{where} cannot be connected to from here ({kind})", where=where, kind=kind))
     if isinstance(exc, httpx.TimeoutException):
-        text = "{where} takes the connection and does not answer: see the service's log, and the proxy's"
-        return _Wrong(text, where=where)
-    text = "{where} closes the connection without an answer ({kind})"
+        text = _(
+            "{where} takes the connection and does not answer: see the service's log, and the proxy's", where=where
+        )
+        return _Wrong(text)
+    text = _("{where} closes the connection without an answer ({kind})")
     if parts.scheme == "http":
-        text = (
+        text = _(
             "{where} closes the connection without an answer ({kind}): does it speak TLS? Then WXAUTH_ISSUER must "
             "begin with https"
         )
-    return _Wrong(text, where=where, kind=kind)
+    return _Wrong(Text(text, where=where, kind=kind))

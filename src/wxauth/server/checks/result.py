@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
-from wxauth.errors import Title
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.clients.models import Client
 from wxauth.server.core.settings import App
-from wxauth.server.core.terminal import Text
 from wxauth.server.keys.models import StoredSigningKey
 
 
@@ -34,7 +33,7 @@ class CheckResult:
 
     name: str
     level: CheckLevel
-    text: Title
+    text: Text
 
     @property
     def ok(self) -> bool:
@@ -42,19 +41,19 @@ class CheckResult:
         return self.level is not CheckLevel.BAD
 
 
-def good(name: str, text: str, /, **holes: object) -> CheckResult:
+def good(name: str, text: Text) -> CheckResult:
     """A result: it works."""
-    return CheckResult(name, CheckLevel.OK, Text(text, **holes))
+    return CheckResult(name, CheckLevel.OK, text)
 
 
-def note(name: str, text: str, /, **holes: object) -> CheckResult:
+def note(name: str, text: Text) -> CheckResult:
     """A result: it may be intended."""
-    return CheckResult(name, CheckLevel.NOTE, Text(text, **holes))
+    return CheckResult(name, CheckLevel.NOTE, text)
 
 
-def bad(name: str, text: str, /, **holes: object) -> CheckResult:
+def bad(name: str, text: Text) -> CheckResult:
     """A result: it does not work."""
-    return CheckResult(name, CheckLevel.BAD, Text(text, **holes))
+    return CheckResult(name, CheckLevel.BAD, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +74,22 @@ class ClockReading:
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
-def compare(reading: ClockReading, *, name: str, whose: Title, allowed: float, bound: Title) -> CheckResult:
+def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bound: Text) -> CheckResult:
     """Whether our clock agrees with another one's, within the seconds that are allowed."""
     distance = abs(reading.ahead)
     if distance - reading.uncertainty <= allowed:
         within = max(1, round(distance + reading.uncertainty))
-        return good(name, "within {n} s of {whose}", n=within, whose=whose)
-    where = Text("ahead of") if reading.ahead > 0 else Text("behind")
+        return good(name, _("within {n} s of {whose}", n=within, whose=whose))
+    where = _("ahead of") if reading.ahead > 0 else _("behind")
     return bad(
         name,
-        "this machine's clock is {seconds:.0f} s {where} {whose}, {bound}: have NTP set the one that is wrong",
-        seconds=distance,
-        where=where,
-        whose=whose,
-        bound=bound,
+        _(
+            "this machine's clock is {seconds:.0f} s {where} {whose}, {bound}: have NTP set the one that is wrong",
+            seconds=distance,
+            where=where,
+            whose=whose,
+            bound=bound,
+        ),
     )
 
 

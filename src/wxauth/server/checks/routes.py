@@ -6,7 +6,7 @@ from pydantic import Field
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from wxauth.errors import Title
+from wxauth.i18n import lazy_gettext as _
 from wxauth.problems import preferred_language
 from wxauth.server.apps.registry import NO_SUCH_APP
 from wxauth.server.apps.routes import AppsDep, ManagedAppsDep
@@ -35,7 +35,7 @@ class CheckResultAnswer(TypedDict):
     ]
 
 
-@router.get("/v1/admin/check", summary=Title("Run the health checks", "检查整个服务的配置"))
+@router.get("/v1/admin/check", summary=_("Run the health checks"))
 async def check_everything(_: AdministratorDep, settings: SettingsDep, request: Request) -> Items[CheckResultAnswer]:
     """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat.
 
@@ -48,7 +48,7 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
 
 @router.post(
     "/v1/admin/apps/{app_id}/check",
-    summary=Title("Check one app's configuration", "检查应用的配置"),
+    summary=_("Check one app's configuration"),
     failures=[NO_SUCH_APP],
 )
 async def check_one_app(
@@ -67,6 +67,6 @@ async def check_one_app(
 def _report(results: list[CheckResult], request: Request) -> Items[CheckResultAnswer]:
     language = preferred_language(request.headers)
     items: list[CheckResultAnswer] = [
-        {"name": it.name, "ok": it.ok, "level": it.level, "message": getattr(it.text, language)} for it in results
+        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.text.translated(language)} for it in results
     ]
     return all_of(items)

@@ -9,6 +9,7 @@ import asyncpg
 from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import STATEMENT_CACHE, Database
 from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import STATEMENT_LOST, NotConnected, raise_if_unavailable
@@ -263,7 +264,7 @@ async def certificate_of(database: Database) -> bytes | None:
     try:
         connection = await database.connect()
     except NotConnected as exc:
-        raise StorageUnavailable("the database does not answer") from exc
+        raise StorageUnavailable(_("the database does not answer")) from exc
     try:
         tls = connection._transport.get_extra_info("ssl_object")  # asyncpg does not show it
         return None if tls is None else tls.getpeercert(binary_form=True)

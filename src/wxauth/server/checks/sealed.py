@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.rows import STORED_APPS, SealedApp
 from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import SAMPLE, SOME_SESSION_KEYS
@@ -111,23 +112,31 @@ def judge_signing_keys(
     """Whether each key opens, which one signs, and when the next one does."""
     name = "signing_keys"
     if not keys:
-        return good(name, "none yet: the first is made when the service first starts")
+        return good(name, _("none yet: the first is made when the service first starts"))
     if unopened := [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]:
-        text = "{n} of {total} cannot be decrypted ({which}); {why}"
-        return bad(name, text, n=len(unopened), total=len(keys), which=", ".join(unopened), why=WRONG_SECRET_KEY)
+        text = _(
+            "{n} of {total} cannot be decrypted ({which}); {why}",
+            n=len(unopened),
+            total=len(keys),
+            which=", ".join(unopened),
+            why=WRONG_SECRET_KEY,
+        )
+        return bad(name, text)
     current, newest = signing_key_of(keys, now), keys[-1]
     if newest.activates_at > now and not has_next(keys, now):
         return note(
             name,
-            "{kid} signs only from {time}: the clock of the replica that made it was ahead: see the replicas' clocks, "
-            "then run 'wxauth keys rotate'",
-            kid=newest.kid,
-            time=_minute(newest.activates_at),
+            _(
+                "{kid} signs only from {time}: the clock of the replica that made it was ahead: see the replicas' "
+                "clocks, then run 'wxauth keys rotate'",
+                kid=newest.kid,
+                time=_minute(newest.activates_at),
+            ),
         )
-    time, text = newest.activates_at, "{n} published; {kid} signs now, {newest} from {time}"
+    time, text = newest.activates_at, _("{n} published; {kid} signs now, {newest} from {time}")
     if time <= now:
-        time, text = max(now, newest.created_at + max_age), "{n} published; {kid} signs now, the next is made {time}"
-    return good(name, text, n=len(keys), kid=current.kid, newest=newest.kid, time=_minute(time))
+        time, text = max(now, newest.created_at + max_age), _("{n} published; {kid} signs now, the next is made {time}")
+    return good(name, Text(text, n=len(keys), kid=current.kid, newest=newest.kid, time=_minute(time)))
 
 
 def judge_sealed(
@@ -138,23 +147,27 @@ def judge_sealed(
     every = [*((key.private_key, signing_key_context(key.kid)) for key in keys), *values]
     total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)
     if unopened:
-        text = "{n} of {total} values looked at cannot be decrypted; {why}"
-        return bad(name, text, n=unopened, total=total, why=WRONG_SECRET_KEY)
+        text = _(
+            "{n} of {total} values looked at cannot be decrypted; {why}", n=unopened, total=total, why=WRONG_SECRET_KEY
+        )
+        return bad(name, text)
     if not every:
-        return good(name, "nothing stored yet")
-    stale = sum(not sealed.startswith(sealer.prefix) for sealed, _ in every)
+        return good(name, _("nothing stored yet"))
+    stale = sum(not sealed.startswith(sealer.prefix) for sealed, _context in every)
     if stale:
         return note(
             name,
-            "{n} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal' before you "
-            "remove it",
-            n=stale,
-            total=total,
+            _(
+                "{n} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal' before "
+                "you remove it",
+                n=stale,
+                total=total,
+            ),
         )
     if has_previous:
-        text = "can be decrypted; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
-        return good(name, text, total=total)
-    return good(name, "can be decrypted; {total} values looked at", total=total)
+        text = _("can be decrypted; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS", total=total)
+        return good(name, text)
+    return good(name, _("can be decrypted; {total} values looked at", total=total))
 
 
 def _minute(time: datetime) -> str:

@@ -11,11 +11,11 @@ from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.terminal import Text
 from wxauth.server.limits.redis import RedisCounts, redis_reason
 from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
@@ -46,25 +46,30 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
         try:
             await claim_signature(database, signature, now=now)
         except (StorageUnavailable, InvalidSignature):
-            yield bad(name, "not asked, because the database does not answer")
+            yield bad(name, _("not asked, because the database does not answer"))
             return
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await send_on(transport, app, request, method="GET")
         except (PushNotForwarded, TimeoutError) as exc:
-            reason = exc.detail if isinstance(exc, PushNotForwarded) else Text("no answer in time")
+            reason = exc.detail if isinstance(exc, PushNotForwarded) else _("no answer in time")
             yield bad(
                 name,
-                "{reason}, so that messages are not handed on: correct the URL, or make it answer WeChat's check",
-                reason=reason,
+                _(
+                    "{reason}, so that messages are not handed on: correct the URL, or make it answer WeChat's check",
+                    reason=reason,
+                ),
             )
             return
     if answer.content == echostr.encode():
-        yield good(name, "answers WeChat's check of its URL")
+        yield good(name, _("answers WeChat's check of its URL"))
     else:
         yield bad(
             name,
-            "gave no echostr back: its Token must be this app's push_token, and a GET be answered with echostr alone",
+            _(
+                "gave no echostr back: its Token must be this app's push_token, and a GET be answered with echostr "
+                "alone"
+            ),
         )
 
 
@@ -76,12 +81,12 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
             return
         try:
             await hook.ask({"type": "test"}, now=clock())
-            yield good("sign_up_hook", "answers")
+            yield good("sign_up_hook", _("answers"))
         except HookFailed as exc:
             refuses = settings.sign_up_hook_failure == "refuse"
-            text = "fails ({reason}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL"
-            consequence = Text("newcomers are refused") if refuses else Text("everybody may sign up")
-            yield bad("sign_up_hook", text, reason=exc.text, consequence=consequence)
+            text = _("fails ({reason}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL")
+            consequence = _("newcomers are refused") if refuses else _("everybody may sign up")
+            yield bad("sign_up_hook", Text(text, reason=exc.text, consequence=consequence))
 
 
 async def check_redis(
@@ -95,12 +100,14 @@ async def check_redis(
         async with asyncio.timeout(patience), aclosing(RedisCounts(url, what="check", patience=patience)) as counts:
             # Counts, as a login does, because even a replica, or a cluster that is down, would answer a PING.
             await counts.add("check", seconds=1)
-        yield good("redis", "answers")
+        yield good("redis", _("answers"))
     except Exception as exc:
         yield bad(
             "redis",
-            "does not answer ({reason}): until it does, each process counts for itself; see WXAUTH_REDIS_URL",
-            reason=redis_reason(exc) or type(exc).__name__,
+            _(
+                "does not answer ({reason}): until it does, each process counts for itself; see WXAUTH_REDIS_URL",
+                reason=redis_reason(exc) or type(exc).__name__,
+            ),
         )
 
 
@@ -114,10 +121,12 @@ def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
         cookies: The standard library's `http.cookies`.
     """
     if not hasattr(cookies, "_OctalPatt"):
-        return good("python", python_version())
+        return good("python", Text(python_version()))
     return note(
         "python",
-        "{version} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies itself, but "
-        "other services on this Python may stop; 3.11.10, 3.12.6 and newer are mended",
-        version=python_version(),
+        _(
+            "{version} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies itself, "
+            "but other services on this Python may stop; 3.11.10, 3.12.6 and newer are mended",
+            version=python_version(),
+        ),
     )

@@ -19,7 +19,6 @@ from pydantic_core import from_json
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
-    Title,
     WeChatBadResponse,
     WeChatError,
     WeChatMisconfigured,
@@ -27,12 +26,12 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.addresses import numeric_addresses_of, plain_address
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, exchange_api
@@ -95,7 +94,7 @@ class _Use:
     name: str
     api: str
     ask: Callable[[WeChatApi], Awaitable[object]]
-    why_unused: Title | None = None
+    why_unused: Text | None = None
 
 
 async def check_app(
@@ -154,7 +153,7 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             "phone",
             Api.PHONE_NUMBER,
             lambda api: api.phone_number(app, _CODE, openid=openid),
-            None if gives_phones else Text("nobody has given a phone number lately"),
+            None if gives_phones else _("nobody has given a phone number lately"),
         ),
         _Use(
             "session_keys",
@@ -165,13 +164,13 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             "risk",
             Api.RISK_RANK,
             lambda api: api.risk_rank(app, openid=_OPENID, client_ip=_CLIENT_IP),
-            Text("{setting} is off", setting="WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
+            _("{setting} is off", setting="WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
         ),
         _Use(
             "nickname",
             Api.CHECK_TEXT,
             lambda api: api.check_text(app, openid=_OPENID, content=_TEXT),
-            Text("{setting} is off", setting="WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
+            _("{setting} is off", setting="WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
         ),
     ]
     if settings.avatar_check != "off":
@@ -187,19 +186,19 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
     prefix = f"{settings.issuer}/d/"
     if settings.scan_code == "link":
         if is_loopback(urlsplit(prefix).hostname):
-            text = "ordinary links, and no phone can open {url}: set WXAUTH_ISSUER"
-            return note(name, text, url=prefix)
-        entered = Text(
+            text = _("ordinary links, and no phone can open {url}: set WXAUTH_ISSUER", url=prefix)
+            return note(name, text)
+        entered = _(
             "ordinary links; in WeChat's console, 扫普通链接二维码打开小程序: {url}, page {page}, published",
             url=prefix,
             page=settings.scan_page,
         )
         if settings.link_check_file is None:
-            text = "{entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for"
-            return note(name, text, entered=entered)
+            text = _("{entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for", entered=entered)
+            return note(name, text)
         return CheckResult(name, CheckLevel.OK, entered)
-    text = "mini-program codes of {page} ({env})"
-    what = Text(text, page=settings.scan_page, env=settings.scan_env)
+    text = _("mini-program codes of {page} ({env})", page=settings.scan_page, env=settings.scan_env)
+    what = text
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         asked = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens).mini_program_code(
             app, _CODE, page=settings.scan_page, env=settings.scan_env
@@ -209,24 +208,28 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         return CheckResult(name, CheckLevel.OK, what)
     result = _judge_failure(name, Api.MINI_PROGRAM_CODE, failure, settings, observed)
     if failure.errcode == DAILY_QUOTA:
-        text = "{what}: asked too often just now, 5,000 a minute: run this again in a minute"
-        return note(name, text, what=what)
-    text = "{what} are not to be had, so ordinary ones are shown: {why}"
-    return CheckResult(name, result.level, Text(text, what=what, why=result.text))
+        text = _("{what}: asked too often just now, 5,000 a minute: run this again in a minute", what=what)
+        return note(name, text)
+    text = _("{what} are not to be had, so ordinary ones are shown: {why}", what=what, why=result.text)
+    return CheckResult(name, result.level, text)
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
     name = f"wechat {app.app_id}"
     if failure is None:
-        return bad(name, "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?")
+        return bad(name, _("took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"))
     if not isinstance(failure, InvalidCode | CodeUsed):
         return _judge_failure(name, exchange_api(app), failure, settings, observed)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in observed.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
-        text = "answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first"
-        return note(name, text, fallback=fallback, base=base)
-    return good(name, "answers, and takes the app's secret")
+        text = _(
+            "answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first",
+            fallback=fallback,
+            base=base,
+        )
+        return note(name, text)
+    return good(name, _("answers, and takes the app's secret"))
 
 
 def _judge_token(
@@ -234,29 +237,32 @@ def _judge_token(
 ) -> CheckResult:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
-        return good(name, "obtainable from this address")
+        return good(name, _("obtainable from this address"))
     result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
-    why = Text("not to be had, for the same reason") if is_the_same else result.text
-    text = "{why}; what else the app may ask is not known without one"
-    return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, Text(text, why=why))
+    why = _("not to be had, for the same reason") if is_the_same else result.text
+    text = _("{why}; what else the app may ask is not known without one", why=why)
+    return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, text)
 
 
 def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
     name = f"wechat {app.app_id} {use.name}"
     sends_openid = use.api == Api.PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
-        text = "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode {errcode})"
-        result = bad(name, text, errcode=_WRONG_PARAMETER)
+        text = _(
+            "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode {errcode})",
+            errcode=_WRONG_PARAMETER,
+        )
+        result = bad(name, text)
     elif _is_permitted(use.api, failure):
-        return good(name, "permitted")
+        return good(name, _("permitted"))
     else:
         assert failure is not None
         result = _judge_failure(name, use.api, failure, settings, observed)
     if use.why_unused is None:
         return result
-    text = "{refused}; not needed now, for {why}"
-    return note(name, text, refused=result.text, why=use.why_unused)
+    text = _("{refused}; not needed now, for {why}", refused=result.text, why=use.why_unused)
+    return note(name, text)
 
 
 def _is_permitted(api: str, failure: WeChatError | None) -> bool:
@@ -275,50 +281,63 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             seen = observed.addresses
             return bad(
                 name,
-                "WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 (errcode {errcode})",
-                addresses=Title(" and ".join(seen), "、".join(seen)),
-                errcode=errcode,
+                _(
+                    "WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 "
+                    "(errcode {errcode})",
+                    addresses=_(" and ").join(seen),
+                    errcode=errcode,
+                ),
             )
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
-            text = "asked too often just now: run this again in a minute (errcode {errcode})"
-            return note(name, text, errcode=errcode)
+            text = _("asked too often just now: run this again in a minute (errcode {errcode})", errcode=errcode)
+            return note(name, text)
         case WeChatUnavailable() if errcode == SYSTEM_BUSY:
-            text = "WeChat is busy, also when asked again: run this again in a minute (errcode {errcode})"
-            return bad(name, text, errcode=errcode)
+            text = _(
+                "WeChat is busy, also when asked again: run this again in a minute (errcode {errcode})", errcode=errcode
+            )
+            return bad(name, text)
         case WeChatUnavailable() if observed.at_proxy:
-            text = "{why}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
-            return bad(name, text, why=observed.at_proxy, base=base)
+            text = _(
+                "{why}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}", why=observed.at_proxy, base=base
+            )
+            return bad(name, text)
         case WeChatUnavailable() | WeChatTimeout():
             why = failure.detail
             if observed.reason:
-                why = Text("{failure} ({reason})", failure=why, reason=observed.reason)
-            text = "{why}: see that this machine reaches {base} (name, firewall, TLS)"
-            return bad(name, text, why=why, base=base)
+                why = _("{failure} ({reason})", failure=why, reason=observed.reason)
+            text = _("{why}: see that this machine reaches {base} (name, firewall, TLS)", why=why, base=base)
+            return bad(name, text)
         case WeChatBadResponse() if errcode is None:
-            text = "{why}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
-            return bad(name, text, why=failure.detail)
+            text = _("{why}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?", why=failure.detail)
+            return bad(name, text)
     assert errcode is not None
     if (remedy := errcode_of(errcode, api=api).remedy) is not None:
-        return bad(name, "{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode)
-    text = "refused: look the errcode up in WeChat's table of return codes (errcode {errcode})"
-    return bad(name, text, errcode=errcode)
+        return bad(name, _("{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode))
+    text = _("refused: look the errcode up in WeChat's table of return codes (errcode {errcode})", errcode=errcode)
+    return bad(name, text)
 
 
 def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> CheckResult:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
-        return good(name, "not known before somebody has logged in")
+        return good(name, _("not known before somebody has logged in"))
     if users.with_unionid:
-        text = "bound to an Open Platform account: {n} of {total} users have one"
-        return good(name, text, n=users.with_unionid, total=users.users)
-    if is_only_one:
-        text = (
-            "none of {n} users has one: bind the app to an Open Platform account, should another app share its users "
-            "some day"
+        text = _(
+            "bound to an Open Platform account: {n} of {total} users have one", n=users.with_unionid, total=users.users
         )
-        return good(name, text, n=users.users)
-    text = "none of {n} users has one: bind the app to an Open Platform account, if the apps are to share users"
-    return note(name, text, n=users.users)
+        return good(name, text)
+    if is_only_one:
+        text = _(
+            "none of {n} users has one: bind the app to an Open Platform account, should another app share its users "
+            "some day",
+            n=users.users,
+        )
+        return good(name, text)
+    text = _(
+        "none of {n} users has one: bind the app to an Open Platform account, if the apps are to share users",
+        n=users.users,
+    )
+    return note(name, text)
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
@@ -327,49 +346,55 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
     if is_loopback(host):  # of which the issuer's own check makes one remark, for all apps
-        text = "WeChat takes no callback to {issuer}: set WXAUTH_ISSUER"
-        return good(name, text, issuer=settings.issuer)
+        text = _("WeChat takes no callback to {issuer}: set WXAUTH_ISSUER", issuer=settings.issuer)
+        return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
-        text = "WXAUTH_ISSUER {issuer} cannot be one: it must be https, with a name and without a port"
-        return bad(name, text, issuer=settings.issuer)
-    text = "in WeChat's console, enter {host}; set WXAUTH_CHECK_FILES for the file it asks for"
-    return good(name, text, host=host)
+        text = _(
+            "WXAUTH_ISSUER {issuer} cannot be one: it must be https, with a name and without a port",
+            issuer=settings.issuer,
+        )
+        return bad(name, text)
+    text = _("in WeChat's console, enter {host}; set WXAUTH_CHECK_FILES for the file it asks for", host=host)
+    return good(name, text)
 
 
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
-        text = "no push_token, so withdrawals are not reported: set one (WXAUTH_APPS, 'wxauth apps set') for {url}"
+        text = _("no push_token, so withdrawals are not reported: set one (WXAUTH_APPS, 'wxauth apps set') for {url}")
         if app.is_mini_program and settings.avatar_check != "off":
-            text = (
+            text = _(
                 "no push_token, so WXAUTH_AVATAR_CHECK gets no verdict: set one (WXAUTH_APPS, 'wxauth apps set') for "
                 "{url}"
             )
-        return note(name, text, url=url)
+        return note(name, Text(text, url=url))
     others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
     if others and app.push_aes_key is None:
-        text = (
+        text = _(
             "has the push_token of {others}, so whoever sees a query of that app's can sign messages of this one: "
-            "give each its own"
+            "give each its own",
+            others=others,
         )
-        return bad(name, text, others=others)
-    mode = Text("security mode (安全模式)") if app.push_aes_key else Text("plain mode (明文模式)")
+        return bad(name, text)
+    mode = _("security mode (安全模式)") if app.push_aes_key else _("plain mode (明文模式)")
     if is_loopback(urlsplit(url).hostname):
-        text = "configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
-        return good(name, text, mode=mode, url=url)
-    said = Text("in WeChat's console, 消息推送: {url}, {mode}", url=url, mode=mode)
+        text = _("configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER", mode=mode, url=url)
+        return good(name, text)
+    said = _("in WeChat's console, 消息推送: {url}, {mode}", url=url, mode=mode)
     if app.push_forward is None:
-        text = (
-            "{said}; payments, customer service and all else that is not wxauth's own are ignored without push_forward"
+        text = _(
+            "{said}; payments, customer service and all else that is not wxauth's own are ignored without push_forward",
+            said=said,
         )
-        said = Text(text, said=said)
+        said = text
     if app.push_aes_key is None:
-        text = (
+        text = _(
             "{said}; WeChat does not sign the message itself, so somebody between WeChat and this server can change "
-            "it: better set push_aes_key where push_token is, and 安全模式 in the console"
+            "it: better set push_aes_key where push_token is, and 安全模式 in the console",
+            said=said,
         )
-        return note(name, text, said=said)
+        return note(name, text)
     return CheckResult(name, CheckLevel.OK, said)
 
 

@@ -11,37 +11,44 @@ import click
 from click import _textwrap as click_wrapping
 
 from wxauth import __version__
-from wxauth.server.core.terminal import catalogue, say, terminal_language, width
+from wxauth.i18n import SOURCE, Text, lazy_gettext as _, pgettext
+from wxauth.server.core.terminal import localized, terminal_language, width
+
+
+def _of_click(message: str) -> str:
+    return pgettext("click", message, terminal_language())
+
 
 for _name, _module in list(sys.modules.items()):
     if _name.startswith("click."):  # its own sentences, which it looks up by these two names of gettext
-        vars(_module).update(_=say, ngettext=lambda one, many, number: say(one if number == 1 else many))
+        vars(_module).update(_=_of_click, ngettext=lambda one, many, number: _of_click(one if number == 1 else many))
 for _module in (click.formatting, click_wrapping):
     vars(_module).update(term_len=width)  # click counts characters, and breaks Chinese within its Latin words
 click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
 
+_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
 MODULES: Final = {
     "running": {
-        "serve": "Run the service in production.",
-        "dev": "Run the service for development, with nothing configured.",
-        "alive": "Check that the service on this machine answers.",
-        "openapi": "Print the OpenAPI document.",
+        "serve": _("Run the service in production."),
+        "dev": _("Run the service for development, with nothing configured."),
+        "alive": _("Check that the service on this machine answers."),
+        "openapi": _("Print the OpenAPI document."),
     },
     "upkeep": {
-        "migrate": "Migrate the database schema to this version.",
-        "check": "Run the health checks.",
-        "sweep": "Delete expired data now.",
+        "migrate": _("Migrate the database schema to this version."),
+        "check": _("Run the health checks."),
+        "sweep": _("Delete expired data now."),
     },
     "keys": {
-        "keys": "Manage the keys that sign access tokens and id_tokens.",
-        "secret": "Manage the secret key that encrypts stored values.",
+        "keys": _("Manage the keys that sign access tokens and id_tokens."),
+        "secret": _("Manage the secret key that encrypts stored values."),
     },
-    "admin": {"admin": "Log in to the administrators' console."},
-    "apps": {"apps": "Manage mini-programs and other apps."},
-    "clients": {"clients": "Manage services and sites that use wxauth."},
-    "refusals": {"refusals": "Print refused logins, the newest first."},
-    "users": {"users": "Manage users, their roles and bans."},
-    "webhooks": {"webhooks": "Manage webhooks, which send events to other services."},
+    "admin": {"admin": _("Log in to the administrators' console.")},
+    "apps": {"apps": _("Manage mini-programs and other apps.")},
+    "clients": {"clients": _("Manage services and sites that use wxauth.")},
+    "refusals": {"refusals": _("Print refused logins, the newest first.")},
+    "users": {"users": _("Manage users, their roles and bans.")},
+    "webhooks": {"webhooks": _("Manage webhooks, which send events to other services.")},
 }
 """The commands of each module, with their lines in `wxauth --help`, which then need not import them. A test compares
 both."""
@@ -61,12 +68,10 @@ class LazyGroup(click.Group):
             for name, summary in names.items():
                 self.add_command(click.Command(name, help=summary))
 
-        self._path = "" if self.name == "main" else f"{self.name} "
-
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command, which may not be imported yet."""
         command = super().get_command(ctx, cmd_name)
-        return command and in_language(command, self._path + cmd_name)
+        return command and in_language(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -76,34 +81,33 @@ class LazyGroup(click.Group):
         if name in self._modules:
             module = import_module(f"{__name__}.{self._modules[name]}")
             found = getattr(module, name, None) or getattr(module, f"{name}_command")
-            command = in_language(found, self._path + name)
+            command = in_language(found)
         return name, command, rest
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Parse the arguments."""
-        return click.Group.make_context(in_language(self, self._path.strip()), info_name, args, parent, **extra)
+        return click.Group.make_context(in_language(self), info_name, args, parent, **extra)
 
 
-def in_language(command: click.Command, path: str) -> click.Command:
+def in_language(command: click.Command) -> click.Command:
     """A command whose help is in the language of the terminal; a copy, unless that is English."""
-    if terminal_language() == "en":
+    if terminal_language() == SOURCE:
         return command
-    texts, made = catalogue(), copy(command)
-    made.help = texts.get(path or "wxauth", command.help)
-    made.short_help = (made.help or "").partition("。")[0] + "。"
-    made.options_metavar = say(made.options_metavar or "")
+    made = copy(command)
+    made.help = command.help and localized(Text(command.help))
+    made.short_help = _SENTENCE.split(made.help or "")[0]
+    made.options_metavar = _of_click(made.options_metavar or "")
     made.params = [copy(each) for each in command.params]
     for option in made.params:
-        option.type, option.metavar = copy(option.type), option.metavar and say(option.metavar)
-        option.type.name = say(option.type.name)
+        option.type, option.metavar = copy(option.type), option.metavar and _of_click(option.metavar)
+        option.type.name = _of_click(option.type.name)
         if isinstance(option, click.Option) and option.help:
-            keys = (f"{scope} {option.opts[0]}".strip() for scope in (path, path.split()[0] if path else "", ""))
-            option.help = next((texts[key] for key in keys if key in texts), option.help)
+            option.help = localized(Text(option.help))
     if isinstance(made, click.Group):
-        made.subcommand_metavar = say(made.subcommand_metavar or "")
-        made.commands = {name: in_language(each, f"{path} {name}".strip()) for name, each in made.commands.items()}
+        made.subcommand_metavar = _of_click(made.subcommand_metavar or "")
+        made.commands = {name: in_language(each) for name, each in made.commands.items()}
     return made
 
 

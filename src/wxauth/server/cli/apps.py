@@ -9,6 +9,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from wxauth.errors import WeChatBadResponse
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.cli.printing import (
@@ -28,7 +29,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import with_parts
 from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import App, AppFields, Settings
-from wxauth.server.core.terminal import rule_of, say, word
+from wxauth.server.core.terminal import localized, rule_of, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -109,9 +110,9 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
             is_checked=not no_check,
             by=OPERATOR,
         ),
-        say("added {name}", name=app_id),
+        localized(_("added {name}", name=app_id)),
     )
-    click.echo(say("Running services have it within 15 seconds."), err=True)
+    click.echo(localized(_("Running services have it within 15 seconds.")), err=True)
 
 
 @apps.command()
@@ -136,17 +137,17 @@ def set_command(
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
     if no_push and not given.keys().isdisjoint(_OF_PUSH):
-        raise WrongCall("--no-push excludes --push-token, --push-aes-key and --push-forward")
+        raise WrongCall(_("--no-push excludes --push-token, --push-aes-key and --push-forward"))
     if no_push_forward and "push_forward" in given:
-        raise WrongCall("--no-push-forward excludes --push-forward")
+        raise WrongCall(_("--no-push-forward excludes --push-forward"))
     cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
     given |= dict.fromkeys(cleared) | ({} if is_enabled is None else {"is_enabled": is_enabled})
     if not given:
-        raise WrongCall("at least one option must be given")
+        raise WrongCall(_("at least one option must be given"))
     changes = _valid(AppChangeRequest, given | _asked(given)).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
-        say("changed {name}", name=app_id),
+        localized(_("changed {name}", name=app_id)),
     )
 
 
@@ -155,7 +156,7 @@ def set_command(
 def remove_command(app_id: str) -> None:
     """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
     _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
-    click.echo(say("removed {name}", name=app_id))
+    click.echo(localized(_("removed {name}", name=app_id)))
 
 
 @apps.command()
@@ -170,7 +171,7 @@ def force_token_command(app_id: str) -> None:
     from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 
     _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
-    click.echo(say("{app_id} has a new token", app_id=app_id))
+    click.echo(localized(_("{app_id} has a new token", app_id=app_id)))
 
 
 @apps.command()
@@ -184,7 +185,7 @@ def quota_command(app_id: str, api: str | None) -> None:
     numbers WeChat does not give (76021, 76022).
     """
     if api is not None and not api.startswith("/"):
-        raise WrongCall("API must be a path, such as /wxa/business/getuserphonenumber")
+        raise WrongCall(_("API must be a path, such as /wxa/business/getuserphonenumber"))
 
     async def ask(parts: Parts) -> list[dict[str, Any]]:
         app, items = _with_wechat_token(parts, app_id), []
@@ -207,14 +208,13 @@ def quota_command(app_id: str, api: str | None) -> None:
 @yes_option
 def clear_quota_command(app_id: str) -> None:
     """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
-    question = "Clear the quota of {app_id}, one of ten times this month?"
-    confirm(lambda: say(question, app_id=app_id))
+    confirm(lambda: localized(_("Clear the quota of {app_id}, one of ten times this month?", app_id=app_id)))
 
     async def clear(parts: Parts) -> None:
         await parts[WeChatApi].clear_quota(_with_wechat_token(parts, app_id))
 
     _with_parts(clear)
-    click.echo(say("cleared the quota of {app_id}", app_id=app_id))
+    click.echo(localized(_("cleared the quota of {app_id}", app_id=app_id)))
 
 
 @apps.command()
@@ -235,7 +235,7 @@ def rid_command(app_id: str, rid: str) -> None:
 def _with_wechat_token(parts: Parts, app_id: str) -> App:
     app: App = parts[Apps].find(app_id)
     if not app.has_wechat_token:
-        raise Failed("{app_id} is a {kind}, which has no quotas at WeChat", app_id=app_id, kind=app.kind)
+        raise Failed(_("{app_id} is a {kind}, which has no quotas at WeChat", app_id=app_id, kind=app.kind))
     return app
 
 
@@ -248,7 +248,7 @@ def _ask_for(label: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
     if not (line := sys.stdin.readline().removeprefix("\ufeff").strip()):
-        raise Failed("{label} must be a line of the standard input", label=label)
+        raise Failed(_("{label} must be a line of the standard input", label=label))
     return line
 
 
@@ -262,7 +262,7 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         return kind.model_validate(values)
     except ValidationError as exc:
         errors = exc.errors(include_input=False)
-        lines = [say("{name}: {rule}", name=".".join(map(str, it["loc"])), rule=rule_of(it)) for it in errors]
+        lines = [localized(_("{name}: {rule}", name=".".join(map(str, it["loc"])), rule=rule_of(it))) for it in errors]
         is_of_prompt = {part for each in errors for part in each["loc"]} <= _LABELS.keys()
         raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from wxauth.errors import InvalidRequest
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.cli.printing import (
     SHOWN_ONCE,
     Failed,
@@ -37,7 +38,7 @@ from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, 
 from wxauth.server.clients.rows import ALL_CLIENTS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
-from wxauth.server.core.terminal import Text, WrongValue, say, word
+from wxauth.server.core.terminal import WrongValue, localized, word
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 
@@ -56,7 +57,7 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     for given in filter(None, values):
         name, equals, value = given.partition("=")
         if not equals:
-            raise WrongValue("must be NAME=VALUE")
+            raise WrongValue(_("must be NAME=VALUE"))
         template[name] = typed_attribute(value)
     return template if values else None
 
@@ -135,7 +136,7 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
     settings = read_settings(ClientCommandSettings)
 
     async def add(database: Database, now: datetime) -> tuple[Client, Credentials | None]:
-        async for _ in end_sessions_left(database, client_name):
+        async for _left in end_sessions_left(database, client_name):
             pass  # a removed client's, which keep the name until then
         return await ClientChanges(database, NameResolver(), settings).add(client_name, given, now=now)
 
@@ -154,7 +155,7 @@ def set_command(client_name: str, given: dict[str, Any]) -> None:
     sessions continue without removed scopes.
     """
     if not given:
-        raise WrongCall("--scope or another option must be given")
+        raise WrongCall(_("--scope or another option must be given"))
     changes = {
         name: [each for each in value if each] if isinstance(value, list) else None if value == "" else value
         for name, value in given.items()
@@ -178,8 +179,8 @@ def secret_command(client_name: str, at_once: bool) -> None:
         try:
             return await renew_secret(database, client_name, at_once=at_once, now=now)
         except InvalidRequest:
-            text = "{name} is public, and has no secret"
-            raise Failed(text, name=client_name) from None
+            text = _("{name} is public, and has no secret", name=client_name)
+            raise Failed(text) from None
 
     _show(client_name, *with_database(renew))
 
@@ -211,15 +212,15 @@ def remove_command(client_name: str) -> None:
 
     async def remove(database: Database, now: datetime) -> None:
         await remove_client(database, client_name, now=now)
-        click.echo(say("removed {name}", name=client_name))
+        click.echo(localized(_("removed {name}", name=client_name)))
         async for left in end_sessions_left(database, client_name):
-            click.echo(say("{left} sessions left", left=left))
+            click.echo(localized(_("{left} sessions left", left=left)))
 
     with_database(remove)
 
 
 def _show(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
     secret = None if credentials is None else credentials.client_secret
-    note = Text("A public client has no secret.") if secret is None else SHOWN_ONCE
+    note = _("A public client has no secret.") if secret is None else SHOWN_ONCE
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}
     show(answer, [(word(field), value) for field, value in answer.items() if value is not None], note)

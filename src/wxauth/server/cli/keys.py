@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from wxauth.errors import NotFound
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.cli.printing import Failed, confirm, json_option, show, show_items, to_the_second, yes_option
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import say
+from wxauth.server.core.terminal import localized
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.server.keys.models import StoredSigningKey
@@ -65,7 +66,7 @@ def rotate_command() -> None:
     """
     key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
-    show(row, say("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
+    show(row, localized(_("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at))))
 
 
 # An id may begin with "-", even with "-h".
@@ -84,10 +85,10 @@ def withdraw_command(kid: str) -> None:
         try:
             return await keys.withdraw(kid, by=OPERATOR)
         except NotFound:
-            raise Failed("there is no published key with that id: see 'wxauth keys list'") from None
+            raise Failed(_("there is no published key with that id: see 'wxauth keys list'")) from None
 
     signs = _with_key_ring(withdraw)
-    text = say("{kid} is withdrawn; {other} signs now", kid=kid, other=signs.kid)
+    text = localized(_("{kid} is withdrawn; {other} signs now", kid=kid, other=signs.kid))
     show({"kid": kid, "signing": signs.kid}, text)
 
 
@@ -123,10 +124,13 @@ def reseal_command() -> None:
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
-    show(asdict(done), say("encrypted again: {counts}", counts=_counts(done)))
+    show(asdict(done), localized(_("encrypted again: {counts}", counts=_counts(done))))
     if done.not_opened:
-        text = "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it"
-        raise Failed(text, n=done.not_opened)
+        text = _(
+            "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it",
+            n=done.not_opened,
+        )
+        raise Failed(text)
 
 
 @secret.command()
@@ -141,19 +145,22 @@ def forget_command() -> None:
     from wxauth.server.service.resealing import forget
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    confirm(lambda: say("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?"))
+    confirm(lambda: localized(_("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?")))
     done = with_database(lambda database, now: forget(database, sealer, now=now))
-    lines = [say("given up: {counts}", counts=_counts(done))]
+    lines = [localized(_("given up: {counts}", counts=_counts(done)))]
     if done.webhook_secrets:
-        lines.append(say("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable"))
+        lines.append(
+            localized(_("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable"))
+        )
     if done.apps:
-        lines.append(say("add these apps again: wxauth apps add APP_ID"))
+        lines.append(localized(_("add these apps again: wxauth apps add APP_ID")))
     show(asdict(done), "\n".join(lines))
 
 
 def _counts(done: "SealedCounts") -> str:
-    text = (
+    text = _(
         "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone answers, "
-        "{webhook_secrets} webhook secrets, {apps} apps"
+        "{webhook_secrets} webhook secrets, {apps} apps",
+        **asdict(done),
     )
-    return say(text, **asdict(done))
+    return localized(text)

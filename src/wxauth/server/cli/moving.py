@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from wxauth.errors import StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.cli.printing import (
     Command,
@@ -31,24 +32,24 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.services import Services
-from wxauth.server.core.terminal import WrongValue, say, shown, terminal_language
+from wxauth.server.core.terminal import WrongValue, localized
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
 from wxauth.server.moving.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import Line
 
-_COUNTS: Final = "lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}"
-_JOINED: Final = (
+_COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
+_JOINED: Final = _(
     "lines joined to a user by external_id alone: {n:,}. Is each of them the same person? If two tables number their"
     " rows separately, give their ids a prefix"
 )
-_ODD_OPENIDS: Final = (
+_ODD_OPENIDS: Final = _(
     "openids that have not {length} characters, as WeChat's have: {n:,}. Is it the right column, and are they whole?"
 )
-_RUN_AGAIN: Final = (
+_RUN_AGAIN: Final = _(
     "correct the refused lines, and run the command again with the whole file: imported lines do not change"
 )
-_MEND: Final = "the refused lines are in {file}: correct them there, and import that file"
+_MEND: Final = _("the refused lines are in {file}: correct them there, and import that file")
 
 _MOST_CELLS: Final = 30
 _LONGEST_CELL: Final = 40
@@ -62,9 +63,9 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
         if not (is_field(name) and equals and (value if colon else right)):
-            raise WrongValue("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/moving-in.md")
+            raise WrongValue(_("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/moving-in.md"))
         if value in values.get(name, ()) if colon else right in fields or name in fields.values():
-            raise WrongValue("must have each FIELD and each COLUMN or VALUE once")
+            raise WrongValue(_("must have each FIELD and each COLUMN or VALUE once"))
         if colon:
             values.setdefault(name, {})[value] = right
         else:
@@ -72,7 +73,7 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
     return fields, values
 
 
-_time_zone = checked(ZoneInfo, "must be a name such as Asia/Shanghai")
+_time_zone = checked(ZoneInfo, _("must be a name such as Asia/Shanghai"))
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def _created(path: Path) -> Iterator[IO[bytes]]:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as exc:
-        raise click.UsageError(shown(why_not(path, exc))) from None
+        raise click.UsageError(localized(why_not(path, exc))) from None
     with os.fdopen(descriptor, "wb") as file:
         try:
             yield file
@@ -150,7 +151,7 @@ def import_command(
     delimiter = "\t" if is_tsv else ","
     form = Form(delimiter=delimiter, encoding=encoding, app_id=app_id or None, fields=fields, values=values)
     if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
-        raise WrongCall("--map attributes.NAME is for CSV")
+        raise WrongCall(_("--map attributes.NAME is for CSV"))
     report = _Report(file, rejected_path, header=None if is_csv else b"")
     lines = _lines_of(file, form, report, is_csv=is_csv)
     counts = with_services(lambda services: _import(services, lines, options, report, app_id))
@@ -186,17 +187,19 @@ class _Report:
                 raise Failed(why_not(self._path, exc)) from None
 
     def refuse(self, refusal: ImportRefusal) -> None:
-        texts = [say("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
-        faults = ("；" if terminal_language() == "zh" else "; ").join(texts)
+        texts = [localized(_("{name}: {rule}", name=fault.field, rule=fault.wanted)) for fault in refusal.faults]
+        faults = localized(_("; ")).join(texts)
         if refusal.others:
-            faults = say("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
+            faults = localized(
+                _("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
+            )
         if refusal.is_of_fields:
-            texts = [say("skipped: {faults}", faults=text) for text in texts]
-            faults = say("skipped: {faults}", faults=faults)
+            texts = [localized(_("skipped: {faults}", faults=text)) for text in texts]
+            faults = localized(_("skipped: {faults}", faults=faults))
         else:
             self.reject(refusal.raw)
         self._faults.update(texts)
-        self.print(say("line {number}: {faults}", number=refusal.number, faults=faults))
+        self.print(localized(_("line {number}: {faults}", number=refusal.number, faults=faults)))
 
     def progress(self, counts: Counts) -> None:
         self.done = counts
@@ -204,39 +207,41 @@ class _Report:
             click.echo(self._clear + self._pace(), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
-        self.print(say("{trouble}; trying again in {seconds:.0f} s", trouble=trouble_of(exc), seconds=seconds))
+        self.print(localized(_("{trouble}; trying again in {seconds:.0f} s", trouble=trouble_of(exc), seconds=seconds)))
 
     def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
         click.echo(self._clear, err=True, nl=False)
         self._clear = ""
         if counts.joined:
-            self.print(say(_JOINED, n=counts.joined))
+            self.print(localized(Text(_JOINED, n=counts.joined)))
         for text, n in self._faults.most_common():
-            self.print(say("{n:,} line: {faults}" if n == 1 else "{n:,} lines: {faults}", n=n, faults=text))
+            self.print(
+                localized(Text(_("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}"), n=n, faults=text))
+            )
         if unknown:
-            self.print(say("columns ignored: {names}", names=", ".join(map(printable, unknown))))
+            self.print(localized(_("columns ignored: {names}", names=", ".join(map(printable, unknown)))))
         if counts.odd_openids:
-            self.print(say(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID))
+            self.print(localized(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID)))
         numbers = asdict(counts)
-        incomplete = say(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
-        blank = say(", blank: {n}", n=counts.blank) if counts.blank else ""
-        show(numbers, say(_COUNTS, **numbers) + incomplete + blank)
+        incomplete = localized(_(", without bad fields: {n}", n=counts.incomplete)) if counts.incomplete else ""
+        blank = localized(_(", blank: {n}", n=counts.blank)) if counts.blank else ""
+        show(numbers, localized(Text(_COUNTS, **numbers)) + incomplete + blank)
         if counts.refused:
-            self.print(say(_MEND, file=self._path) if self._path else say(_RUN_AGAIN))
+            self.print(localized(Text(_MEND, file=self._path)) if self._path else localized(_RUN_AGAIN))
         if is_dry_run:
-            self.print(say("nothing was stored: run it without --dry-run"))
+            self.print(localized(_("nothing was stored: run it without --dry-run")))
 
     def print(self, text: str) -> None:
         click.echo(self._clear + text, err=True)
 
     def _pace(self) -> str:
         lines, seconds = self.done.lines, monotonic() - self._began
-        shown = say("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1))
+        shown = localized(_("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1)))
         if not self._size or not lines:
             return shown
         share = min(self._file.tell() / self._size, 1)
         minutes = seconds * (1 / max(share, 0.0001) - 1) / 60
-        return shown + say(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes)
+        return shown + localized(_(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes))
 
 
 def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> CsvLines | JsonLines:
@@ -244,10 +249,10 @@ def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> 
         lines = (CsvLines if is_csv else JsonLines)(file, form, spill=report.reject)
     except WrongFile as exc:
         seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-        found = say("; it is: {seen}", seen=seen) if seen else ""
-        text = say("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
+        found = localized(_("; it is: {seen}", seen=seen)) if seen else ""
+        text = localized(_("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted))
         if exc.fault.field == "line":
-            text = say("line {number}: {faults}", number=1, faults=text)
+            text = localized(_("line {number}: {faults}", number=1, faults=text))
         raise Failed(text + found) from None
     if isinstance(lines, CsvLines):
         report.header = lines.header.raw
@@ -265,11 +270,13 @@ async def _import(
             services, lines, options, refuse=report.refuse, progress=report.progress, waiting=report.waiting
         )
     except StorageUnavailable:
-        given_up = "{n:,} lines are done: run the same command again, imported lines do not change"
-        report.print(say(given_up, n=report.done.lines))
+        given_up = _(
+            "{n:,} lines are done: run the same command again, imported lines do not change", n=report.done.lines
+        )
+        report.print(localized(given_up))
         raise
     except sqlite3.OperationalError as exc:
-        raise Failed("the temporary folder (TMPDIR) has no room: {error}", error=exc) from None
+        raise Failed(_("the temporary folder (TMPDIR) has no room: {error}", error=exc)) from None
 
 
 @click.command()
@@ -292,10 +299,10 @@ def export_command(file: Path, form: str | None) -> None:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device such as /dev/null keeps its permissions
             os.fchmod(descriptor, 0o600)
     except OSError as exc:
-        raise click.UsageError(shown(why_not(file, exc))) from None
+        raise click.UsageError(localized(why_not(file, exc))) from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
             number = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
     except OSError as exc:
         raise Failed(why_not(file, exc)) from None
-    click.echo(say("{number} identities", number=number), err=True)
+    click.echo(localized(_("{number} identities", number=number)), err=True)

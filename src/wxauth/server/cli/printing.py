@@ -12,19 +12,9 @@ import click
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
 
-from wxauth.errors import Title
+from wxauth.i18n import SOURCE, Text, lazy_gettext as _
 from wxauth.server.core.setting_types import picture_url
-from wxauth.server.core.terminal import (
-    Text,
-    TextError,
-    WrongValue,
-    os_reason,
-    say,
-    shown,
-    terminal_language,
-    width,
-    word,
-)
+from wxauth.server.core.terminal import TextError, WrongValue, localized, os_reason, terminal_language, width, word
 from wxauth.server.web.bodies import Page, PageQuery, Time, id_in_cursor, items_of
 from wxauth.texts import clean_text
 
@@ -52,10 +42,10 @@ def prints_json() -> bool:
 
 
 class Failed(click.ClickException):
-    """Ends the command with status 1 and this text, or with this template filled."""
+    """Ends the command with status 1 and this text."""
 
-    def __init__(self, text: str, /, **values: object) -> None:
-        super().__init__(shown(text) if isinstance(text, Title) else say(text, **values))
+    def __init__(self, text: str) -> None:
+        super().__init__(localized(text))
 
     def show(self, file: object = None) -> None:
         """Print the message to standard error, without click's `Error:` before it."""
@@ -65,20 +55,20 @@ class Failed(click.ClickException):
 
 def sentence(text: str) -> str:
     """A text in the language of the terminal, with a full stop."""
-    return shown(text) + say(".")
+    return localized(text) + localized(_("."))
 
 
 class WrongCall(click.UsageError):
-    """Ends the command with status 2 and this template filled, as a wrong call."""
+    """Ends the command with status 2 and this text, as a wrong call."""
 
-    def __init__(self, template: str, /, **values: object) -> None:
-        super().__init__(sentence(Text(template, **values)))
+    def __init__(self, text: Text) -> None:
+        super().__init__(sentence(text))
 
 
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 """Columns whose values are words of ours."""
-SHOWN_ONCE: Final = Text("Keep the secret, it is not shown again.")
+SHOWN_ONCE: Final = _("Keep the secret, it is not shown again.")
 
 
 def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
@@ -97,7 +87,7 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
     else:
         print_table(text)
     for note in notes:
-        click.echo(shown(note), err=True)
+        click.echo(localized(note), err=True)
 
 
 def show_items(
@@ -105,7 +95,7 @@ def show_items(
 ) -> None:
     """Print a list or a page of one, with the columns of `table`. `as_json` is its JSON, if not that of its items."""
     page = found if isinstance(found, Page) else Page(list(found), None)
-    notes = [say("There are more: --cursor {cursor}", cursor=page.next_cursor)] if page.next_cursor else []
+    notes = [localized(_("There are more: --cursor {cursor}", cursor=page.next_cursor))] if page.next_cursor else []
     show(as_json or items_of(page), table(page.items, names, **shown), *notes)
 
 
@@ -124,7 +114,7 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
 
 def header(*columns: str) -> tuple[str, ...]:
     """The names of columns, as a table shows them."""
-    return tuple(word(name) if terminal_language() == "zh" else name.upper() for name in columns)
+    return tuple(name.upper() if terminal_language() == SOURCE else word(name) for name in columns)
 
 
 def print_table(rows: Iterable[tuple[object, ...]]) -> None:
@@ -161,7 +151,7 @@ def printable(text: str | None) -> str:
 
 def state_of(it: Any) -> str:
     """Whether an app or a webhook is used."""
-    return say("enabled") if it.is_enabled else say("disabled")
+    return localized(_("enabled")) if it.is_enabled else localized(_("disabled"))
 
 
 def to_the_minute(time: datetime | None, *, timespec: str = "minutes") -> str:
@@ -181,7 +171,7 @@ def confirm(question: Callable[[], str]) -> None:
     if _is_given("--yes"):
         return
     if not sys.stdin.isatty():
-        raise WrongCall("without a terminal, --yes must be given")
+        raise WrongCall(_("without a terminal, --yes must be given"))
     click.confirm(question(), abort=True, err=True)
 
 
@@ -206,21 +196,21 @@ def stripped(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:  # an argument that is not UTF-8 has surrogates
-        raise WrongValue("must be UTF-8") from None
+        raise WrongValue(_("must be UTF-8")) from None
     return text.strip()
 
 
 text_option = checked(stripped)
 time_option = checked(
-    TypeAdapter(Time).validate_python, "must be a time with its offset, like 2026-11-27T18:00:00+08:00"
+    TypeAdapter(Time).validate_python, _("must be a time with its offset, like 2026-11-27T18:00:00+08:00")
 )
 _once = checked(lambda values: [*dict.fromkeys(values)] or None)
-_cursor = checked(id_in_cursor, "must be the next_cursor of a page")
+_cursor = checked(id_in_cursor, _("must be the next_cursor of a page"))
 
 
-def why_not(file: object, exc: OSError) -> Title:
+def why_not(file: object, exc: OSError) -> Text:
     """Why a file cannot be used."""
-    return Text("{name}: {rule}", name=file, rule=os_reason(exc))
+    return _("{name}: {rule}", name=file, rule=os_reason(exc))
 
 
 def read_picture(given: str) -> str:
@@ -228,7 +218,7 @@ def read_picture(given: str) -> str:
     try:
         return "" if given in ("default", "") else picture_url(Path(given).read_bytes())
     except WrongValue as exc:
-        raise WrongValue("{name}: {rule}", name=given, rule=exc.text) from None
+        raise WrongValue(_("{name}: {rule}", name=given, rule=exc.text)) from None
 
 
 def takes(
@@ -294,7 +284,7 @@ def _option_of(
     made: dict[str, Any] = {
         "option": f"--{name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f"{clear}:" if clear else "by default", shape.get("description", "")),
-        "callback": checked(value, 'must be JSON, such as 2 or {"role": "authenticated"}, or default'),
+        "callback": checked(value, _('must be JSON, such as 2 or {"role": "authenticated"}, or default')),
     }
     if "boolean" in kinds:
         made |= {"is_flag": True, "default": None, "callback": None}

@@ -17,11 +17,11 @@ from wxauth.errors import (
     NameTaken,
     NotFound,
     StorageUnavailable,
-    Title,
     UnknownApp,
     WeChatError,
     WxAuthError,
 )
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.cli.printing import Failed
 from wxauth.server.core.clock import Clock, DatabaseClock, correct_clock
 from wxauth.server.core.database import Database
@@ -29,7 +29,7 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.outages import trouble_of
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
-from wxauth.server.core.terminal import TextError, say, shown
+from wxauth.server.core.terminal import TextError, localized
 from wxauth.server.outbound.urls import NameResolver
 
 if TYPE_CHECKING:
@@ -38,13 +38,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NOUNS: Final = {
-    "client_name": Title("service client", "服务客户端"),
-    "webhook_name": Title("webhook", "Webhook"),
-    "user_id": Title("user", "用户"),
-    "app_id": Title("app", "应用"),
+    "client_name": _("service client"),
+    "webhook_name": _("webhook"),
+    "user_id": _("user"),
+    "app_id": _("app"),
 }
 """What a command is about, by the name of its argument."""
-_NOTHING: Final = Title("", "")
 
 
 @contextmanager
@@ -58,33 +57,35 @@ def failures_printed() -> Iterator[None]:
 
 def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
     options = click.get_current_context().params
-    noun, name = next(((_NOUNS[option], options[option]) for option in _NOUNS if option in options), (_NOTHING, ""))
+    noun, name = next(((_NOUNS[option], options[option]) for option in _NOUNS if option in options), ("", ""))
     match exc:
         case TextError():
-            return shown(exc.text)
+            return localized(exc.text)
         case CannotOpen():
-            return shown(WRONG_SECRET_KEY)
+            return localized(WRONG_SECRET_KEY)
         case StorageUnavailable():
-            return say("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=trouble_of(exc))
+            return localized(_("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=trouble_of(exc)))
         case NotFound() if exc.detail == f"there is no such {noun}":
-            return say("there is no {noun} {name}", noun=noun, name=name)
+            return localized(_("there is no {noun} {name}", noun=noun, name=name))
         case NameTaken() | AppTaken():
-            return say("{noun} {name} exists already", noun=noun, name=name)
+            return localized(_("{noun} {name} exists already", noun=noun, name=name))
         case AppInSettings():
-            return say("{name} is in the settings: change it there", name=name)
+            return localized(_("{name} is in the settings: change it there", name=name))
         case UnknownApp() if noun is _NOUNS["app_id"]:
-            return say("{name} is not one of the configured apps", name=name)
+            return localized(_("{name} is not one of the configured apps", name=name))
         case AppRefused():
-            return say("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)
+            return localized(
+                _("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)
+            )
         case WeChatError():
-            skipped = say("; --no-check skips this check") if "no_check" in options else ""
-            return say("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code) + skipped
+            skipped = localized(_("; --no-check skips this check")) if "no_check" in options else ""
+            return localized(_("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code)) + skipped
         case InvalidRequest() if exc.errors:
-            return "\n".join(say("{name}: {rule}", name=field, rule=rule) for field, rule in exc.errors)
-        case _ if not exc.detail or isinstance(exc.detail, Title):
-            return shown(exc.detail or exc.title)
+            return "\n".join(localized(_("{name}: {rule}", name=field, rule=rule)) for field, rule in exc.errors)
+        case _ if not exc.detail or isinstance(exc.detail, Text):
+            return localized(exc.detail or exc.title)
         case _:
-            return say("{title} ({detail})", title=exc.title, detail=exc.detail)
+            return localized(_("{title} ({detail})", title=exc.title, detail=exc.detail))
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:

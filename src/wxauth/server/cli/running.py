@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from wxauth.server.core.terminal import say
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.terminal import localized
 
 
 @click.command()
@@ -59,7 +60,7 @@ def dev(
 
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
-        raise WrongCall("--allow-host must be a name or an address, such as laptop.example.com")
+        raise WrongCall(_("--allow-host must be a name or an address, such as laptop.example.com"))
     with failures_printed():
         run(
             port=port,
@@ -90,17 +91,17 @@ def alive(*, ready: bool) -> None:
         connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
     except (OSError, HTTPException, UnicodeError) as exc:
-        text = "nothing answers at {host}, port {port}: {error}"
-        sys.exit(say(text, host=host, port=port, error=type(exc).__name__))
+        text = _("nothing answers at {host}, port {port}: {error}", host=host, port=port, error=type(exc).__name__)
+        sys.exit(localized(text))
     if status != 200:
-        text = "the answer at {host}, port {port} has status {status}"
-        sys.exit(say(text, host=host, port=port, status=status))
+        text = _("the answer at {host}, port {port} has status {status}", host=host, port=port, status=status)
+        sys.exit(localized(text))
 
 
 def _refuse_windows(command: str) -> None:
     """Refuse to run where processes cannot fork, and the bundled PostgreSQL cannot end together with its owner."""
     if os.name != "posix":
-        sys.exit(say("wxauth {command} needs Linux or macOS; on Windows run it in WSL", command=command))
+        sys.exit(localized(_("wxauth {command} needs Linux or macOS; on Windows run it in WSL", command=command)))
 
 
 def _address() -> tuple[str, int]:
@@ -108,9 +109,9 @@ def _address() -> tuple[str, int]:
     from wxauth.server.core.env_file import read_env_file
 
     try:
-        given, _ = read_env_file(Path(".env"))
+        given, _lines = read_env_file(Path(".env"))
     except UnicodeDecodeError:
-        sys.exit(say("{name}: must be UTF-8 text", name=".env"))
+        sys.exit(localized(_("{name}: must be UTF-8 text", name=".env")))
     host, port = ((os.environ.get(name) or given.get(name) or "").strip() for name in ("WXAUTH_HOST", "WXAUTH_PORT"))
     # For a Service named wxauth, Kubernetes sets this variable to a URL instead of a port.
     host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104 - compared only

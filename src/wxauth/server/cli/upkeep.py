@@ -6,12 +6,13 @@ from contextlib import aclosing
 
 import click
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.cli.printing import Failed, confirm, json_option, show, yes_option
 from wxauth.server.cli.resources import failures_printed, read_settings, with_services
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import DatabaseSettings
-from wxauth.server.core.terminal import Text, say, shown
+from wxauth.server.core.terminal import localized
 
 
 @click.command()
@@ -26,14 +27,14 @@ def migrate(revision: str) -> None:
     from wxauth.server.core.revisions import is_newer
 
     if revision == "base":
-        confirm(lambda: say("Erase all users and data for good?"))
+        confirm(lambda: localized(_("Erase all users and data for good?")))
     with failures_printed():
         # That it waits, and for what.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
-    note = say(", of a newer version than this one, which serves on with it") if is_newer(schema) else ""
-    click.echo(say("schema at {revision}", revision=schema or "base") + note)
+    note = localized(_(", of a newer version than this one, which serves on with it")) if is_newer(schema) else ""
+    click.echo(localized(_("schema at {revision}", revision=schema or "base")) + note)
 
 
 async def _migrate(url: str, revision: str) -> str | None:
@@ -46,9 +47,9 @@ async def _migrate(url: str, revision: str) -> str | None:
             from wxauth.server.checks.rows import read_rights
 
             missing = (await read_rights(database)).missing_to_migrate
-            to_do = ": as the owner of the database, {grant};" if missing else ""
-            text = "WXAUTH_DATABASE_URL: its role may not migrate: {why}{to_do}"
-            raise Failed(text, why=exc, to_do=Text(to_do, grant=missing)) from None
+            to_do = _(": as the owner of the database, {grant};", grant=missing) if missing else ""
+            text = _("WXAUTH_DATABASE_URL: its role may not migrate: {why}{to_do}", why=exc, to_do=to_do)
+            raise Failed(text) from None
 
 
 @click.command()
@@ -68,7 +69,7 @@ def check() -> None:
     results = asyncio.run(check_all())
     show(
         [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.text} for it in results],
-        [(MARKS[it.level], it.name, shown(it.text)) for it in results],
+        [(MARKS[it.level], it.name, localized(it.text)) for it in results],
     )
     sys.exit(0 if all(it.ok for it in results) else 1)
 
@@ -86,5 +87,5 @@ def sweep() -> None:
     swept = with_services(sweep_now)
     show(
         {"events": swept.events, "addresses": swept.addresses},
-        say("events deleted: {events}, addresses truncated: {n}", events=swept.events, n=swept.addresses),
+        localized(_("events deleted: {events}, addresses truncated: {n}", events=swept.events, n=swept.addresses)),
     )

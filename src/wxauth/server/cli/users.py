@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from wxauth.errors import NotFound
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.cli import LazyGroup
 from wxauth.server.cli.printing import (
     Failed,
@@ -33,7 +34,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
-from wxauth.server.core.terminal import WrongValue, say, word
+from wxauth.server.core.terminal import WrongValue, localized, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import Role, UserStatus
 from wxauth.server.merging.merging import Merged, merge_by_operator, split
@@ -42,22 +43,23 @@ from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserChange, change_user, erase_user, read_user
 from wxauth.server.users.attributes import check_patch, typed_attribute
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
+from wxauth.server.users.consent_rows import ConsentRow
 from wxauth.server.users.search_rows import UsersQuery, find_users
 from wxauth.server.users.standing_rows import Ban
 
 _MOVING: Final = {
     "moving": {
-        "export": "Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.",
-        "import": "Import users from FILE (-: standard input), one identity a line, as JSON or CSV.",
+        "export": _("Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV."),
+        "import": _("Import users from FILE (-: standard input), one identity a line, as JSON or CSV."),
     }
 }
 """The commands that are imported when they are called. A test compares the lines."""
 
 
-_role = checked(TypeAdapter(Role).validate_python, "must be a-z, 0-9, _ and -, the first a letter, at most 32")
+_role = checked(TypeAdapter(Role).validate_python, _("must be a-z, 0-9, _ and -, the first a letter, at most 32"))
 _reason = checked(
     lambda text: TypeAdapter(Reason).validate_python(stripped(text)),
-    "must be at most 500 characters, without control characters",
+    _("must be at most 500 characters, without control characters"),
 )
 
 
@@ -67,7 +69,7 @@ def _attributes(values: Sequence[str]) -> dict[str, object]:
     for given in values:
         name, equals, value = given.partition("=")
         if not equals:
-            raise WrongValue("must be NAME=VALUE, or NAME= to remove it")
+            raise WrongValue(_("must be NAME=VALUE, or NAME= to remove it"))
         patch[name] = typed_attribute(value) if value else None
     check_patch(patch)
     return patch
@@ -139,7 +141,8 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
         *((name, fields[name]) for name in ("roles", "nickname", "avatar_url")),
         (
             "phone",
-            (user["phone"] or "-") + ("" if user["phone_verified"] in (None, True) else f"  ({say('unproved')})"),
+            (user["phone"] or "-")
+            + ("" if user["phone_verified"] in (None, True) else f"  ({localized(_('unproved'))})"),
         ),
         *((name, fields[name]) for name in ("unionid", "external_id")),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
@@ -162,27 +165,26 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
             )
             for session in user["ended_sessions"]
         ),
-        *(
-            (
-                "consent",
-                f"{consent.document}:{consent.version}  {say('given {time}', time=to_the_minute(consent.given_at))}"
-                + (
-                    f"  {say('withdrawn {time}', time=to_the_minute(consent.withdrawn_at))}"
-                    * bool(consent.withdrawn_at)
-                ),
-            )
-            for consent in user["consents"]
-        ),
+        *(("consent", f"{consent.document}:{consent.version}  {_given(consent)}") for consent in user["consents"]),
     ]
     return [(word(name), value) for name, value in rows]
 
 
+def _given(consent: ConsentRow) -> str:
+    given = localized(_("given {time}", time=to_the_minute(consent.given_at)))
+    if consent.withdrawn_at is None:
+        return given
+    return f"{given}  {localized(_('withdrawn {time}', time=to_the_minute(consent.withdrawn_at)))}"
+
+
 def _used(session: OpenSession) -> str:
-    return say("used {time}", time=to_the_minute(session.last_used_at))
+    return localized(_("used {time}", time=to_the_minute(session.last_used_at)))
 
 
 def _opened(session: OpenSession) -> str:
-    return say("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
+    return localized(
+        _("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
+    )
 
 
 @users.command()
@@ -236,7 +238,7 @@ def revoke_command(user_id: UUID, role: str) -> None:
 def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) -> None:
     """Change the attributes of a user, or remove the phone number."""
     if not attributes and not no_phone:
-        raise WrongCall("--attribute or --no-phone must be given")
+        raise WrongCall(_("--attribute or --no-phone must be given"))
     _change(user_id, UserChange(attributes=attributes or None))
     if no_phone:
         from wxauth.server.phones.phones import remove_phone_of
@@ -253,19 +255,21 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 
     def question() -> str:
         one, other = _name_of(from_id), _name_of(into_id)
-        return say("Merge {a} ({one}) into {b} ({other})?", a=from_id, one=one, b=into_id, other=other)
+        return localized(_("Merge {a} ({one}) into {b} ({other})?", a=from_id, one=one, b=into_id, other=other))
 
     async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
         try:
             merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
             return merged, await read_user(database, merged.before[1].id, now=now)
         except NotFound:
-            raise Failed("one of these users is not there") from None
+            raise Failed(_("one of these users is not there")) from None
 
     confirm(question)
     merged, user = with_database(merge)
     click.echo(
-        say("{former} is {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=_names(user["roles"]))
+        localized(
+            _("{former} is {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=_names(user["roles"]))
+        )
     )
     for each in merged.before:
         _echo_standing(each.id, each.nickname, each.roles, each.standing.ban)
@@ -278,7 +282,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     "key",
     metavar="APP_ID:OPENID",
     required=True,
-    callback=checked(_identity, "must be APP_ID:OPENID"),
+    callback=checked(_identity, _("must be APP_ID:OPENID")),
     help="The identity that leaves, with the user's others that have its unionid.",
 )
 @click.option(
@@ -297,7 +301,7 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, 
     POST /v1/admin/users/{id}/split.
     """
     if external_id and no_external_id:
-        raise WrongCall("--external-id and --no-external-id contradict each other")
+        raise WrongCall(_("--external-id and --no-external-id contradict each other"))
     app_id, openid = key
     external_ids = [external_id] if external_id else [] if no_external_id else None
 
@@ -307,7 +311,7 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, 
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
-    confirm(lambda: say("Split {name} from {user_id}?", name=name, user_id=user_id))
+    confirm(lambda: localized(_("Split {name} from {user_id}?", name=name, user_id=user_id)))
     user, new_user = with_database(split_it)
     rows = [
         (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
@@ -326,10 +330,10 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, 
 def erase_command(user_id: UUID) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
     confirm(
-        lambda: say("Erase {user_id} ({name}) for good?", user_id=user_id, name=_name_of(user_id)),
+        lambda: localized(_("Erase {user_id} ({name}) for good?", user_id=user_id, name=_name_of(user_id))),
     )
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
-    click.echo(say("erased {user_id}", user_id=user_id))
+    click.echo(localized(_("erased {user_id}", user_id=user_id)))
 
 
 def _echo_standing(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
@@ -337,9 +341,11 @@ def _echo_standing(user_id: UUID, nickname: str | None, roles: Sequence[str], ba
     if nickname or roles or ban:
         name, banned = printable(nickname), ""
         if ban:
-            until = say(" until {time}", time=to_the_minute(ban.until)) if ban.until else ""
-            banned = say(", banned{until}: {reason}", until=until, reason=printable(ban.reason))
-        click.echo(say("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=_names(roles)) + banned)
+            until = localized(_(" until {time}", time=to_the_minute(ban.until))) if ban.until else ""
+            banned = localized(_(", banned{until}: {reason}", until=until, reason=printable(ban.reason)))
+        click.echo(
+            localized(_("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=_names(roles))) + banned
+        )
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:
@@ -352,10 +358,12 @@ def _change(user_id: UUID, change: UserChange) -> None:
         return await read_user(database, user_id, now=now)
 
     user = with_database(ask)
-    until = say(" until {time}", time=to_the_minute(user["until"])) if "until" in user else ""
+    until = localized(_(" until {time}", time=to_the_minute(user["until"]))) if "until" in user else ""
     state, roles = word(user["status"]) + until, _names(user["roles"])
     leaves = "" if user["erase_at"] is None else f", {word('erase_at')}: {to_the_minute(user['erase_at'])}"
-    click.echo(say("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles) + leaves)
+    click.echo(
+        localized(_("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles)) + leaves
+    )
 
 
 def _name_of(user_id: UUID) -> str:
@@ -365,7 +373,7 @@ def _name_of(user_id: UUID) -> str:
 
 def _called(user_id: UUID, nickname: str | None) -> str:
     """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
-    return nickname or say("Nameless …{end}", end=str(user_id)[-8:])
+    return nickname or localized(_("Nameless …{end}", end=str(user_id)[-8:]))
 
 
 def _names(roles: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import click
 import httpx
 from pydantic import StringConstraints, TypeAdapter
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.cli.printing import (
     SHOWN_ONCE,
     Failed,
@@ -23,14 +24,14 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import T, with_parts
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.services import Parts
-from wxauth.server.core.terminal import Text, say, word
+from wxauth.server.core.terminal import localized, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.bodies import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver
 
-_RULE: Final = "must be a-z, 0-9, _ and -, the first a letter or digit, at most 64"
+_RULE: Final = _("must be a-z, 0-9, _ and -, the first a letter or digit, at most 64")
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
@@ -67,13 +68,13 @@ def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
 def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> None:
     """Change the given fields of a webhook."""
     if all_types and "types" in given:
-        raise WrongCall("--type and --all-types exclude each other")
+        raise WrongCall(_("--type and --all-types exclude each other"))
     changes = given | ({"types": ()} if all_types else {})
     if not changes:
-        raise WrongCall("--url, --type, --all-types, --enable or --disable must be given")
+        raise WrongCall(_("--url, --type, --all-types, --enable or --disable must be given"))
     changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **changes, by=OPERATOR))
     holes = {"name": webhook_name, "state": state_of(changed), "url": changed.url, "types": _types_of(changed)}
-    click.echo(say("{name} is {state}, {url}, types: {types}", **holes))
+    click.echo(localized(_("{name} is {state}, {url}, types: {types}", **holes)))
 
 
 @webhooks.command()
@@ -81,7 +82,7 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
 def remove_command(webhook_name: str) -> None:
     """Remove a webhook; events that wait for it are dropped."""
     _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
-    click.echo(say("removed {name}", name=webhook_name))
+    click.echo(localized(_("removed {name}", name=webhook_name)))
 
 
 @webhooks.command()
@@ -91,15 +92,20 @@ def test_command(webhook_name: str) -> None:
     """Send one test message now and print the result. Exit status 1 unless the receiver has accepted it."""
     answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
     if prints_json() or answer.status is not None:
-        show(trial_answer(answer), say("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds))
+        show(trial_answer(answer), localized(_("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds)))
     if answer.location:
-        text = (
-            "{name} has answered {status}, to {location}: redirects are not followed, so give the URL that it leads to"
+        raise Failed(
+            _(
+                "{name} has answered {status}, to {location}: redirects are not followed, so give the URL that it "
+                "leads to",
+                name=webhook_name,
+                status=answer.status,
+                location=answer.location[:300],
+            )
         )
-        raise Failed(text, name=webhook_name, status=answer.status, location=answer.location[:300])
     if not answer.is_accepted:
-        reason = answer.error or Text("{name} has answered {status}", name=webhook_name, status=answer.status)
-        raise Failed("{reason}: not accepted", reason=reason)
+        reason = answer.error or _("{name} has answered {status}", name=webhook_name, status=answer.status)
+        raise Failed(_("{reason}: not accepted", reason=reason))
 
 
 @webhooks.command()
@@ -129,9 +135,9 @@ def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
 def replay_command(webhook_name: str, given: dict[str, Any]) -> None:
     """Send an event again, or all events since a time, of the webhook's types only."""
     if len(given) != 1:
-        raise WrongCall("either --event or --since must be given")
+        raise WrongCall(_("either --event or --since must be given"))
     replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **given))
-    show({"replayed": replayed}, say("{n} to be sent again", n=replayed))
+    show({"replayed": replayed}, localized(_("{n} to be sent again", n=replayed)))
 
 
 def _show_secret(new: NewWebhookAnswer) -> None:
@@ -140,7 +146,7 @@ def _show_secret(new: NewWebhookAnswer) -> None:
 
 
 def _types_of(webhook: Any) -> str:
-    return ",".join(webhook.types) or say("all")
+    return ",".join(webhook.types) or localized(_("all"))
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:

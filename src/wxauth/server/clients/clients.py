@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlencode, urlsplit
 
-from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable, Title
+from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.rows import STORED_APPS
 from wxauth.server.clients import rows
 from wxauth.server.clients.models import (
@@ -31,7 +32,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.resources import Resource, as_compared, find_resource
 from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import ClientCommandSettings, Settings
-from wxauth.server.core.terminal import Text, WrongValue
+from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.outbound.urls import NameResolver, check_url
 from wxauth.server.users.bodies import TITLE
@@ -55,7 +56,7 @@ HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
 
 # As an actor in the audit trail, a client must not look like a user or like one of these.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
-NAME_RULE: Final = Text(
+NAME_RULE: Final = _(
     "must be 1 to 64 of a-z, 0-9, _ and -, the first a letter or digit; "
     "no UUID, none of {names}, and no name that begins with wxauth",
     names=", ".join(_ACTORS),
@@ -65,26 +66,26 @@ _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 _ANY_APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_APPS: Final[Mapping[str, tuple[AppKind, str]]] = {
-    "app_id": ("mini_program", "must be the app_id of a mini-program"),
-    "account_app_id": ("official_account", "must be the app_id of a service account"),
-    "website_app_id": ("website", "must be the app_id of a website app"),
+_APPS: Final[Mapping[str, tuple[AppKind, Text]]] = {
+    "app_id": ("mini_program", _("must be the app_id of a mini-program")),
+    "account_app_id": ("official_account", _("must be the app_id of a service account")),
+    "website_app_id": ("website", _("must be the app_id of a website app")),
 }
 """The fields of a site that name an app: the kind of the app, and the rule."""
 _FORMS: Final = {
-    "title": (TITLE, "must be 1 to 64 characters, not only spaces, none of them a control"),
+    "title": (TITLE, _("must be 1 to 64 characters, not only spaces, none of them a control")),
     **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},
-    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "must be a domain like example.com"),
+    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), _("must be a domain like example.com")),
     "id_token_alg": (
         re.compile("|".join(ID_TOKEN_ALGS)),
-        Text("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS)),
+        _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS)),
     ),
 }
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
 """Of a kind: each login and each CORS request compares them."""
 _LONGEST_SHOWN: Final = 200
-URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
+URI_RULE: Final = _("must be https://host/path, or http on a loopback address; no fragment, user or pattern")
 
 # A URI (RFC 3986) without fragment, user information or `*`, which might be meant as a pattern.
 _FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
@@ -102,9 +103,8 @@ AnyClientSettings = Settings | ClientCommandSettings
 class WrongClient(InvalidRequest):
     """A client cannot have these options: names the wrong field, and its rule."""
 
-    def __init__(self, field: str, template: str, /, **values: object) -> None:
-        rule = template if isinstance(template, Title) else Text(template, **values)
-        super().__init__(Text("{name}: {rule}", name=field, rule=rule), errors=[FieldError(field, rule)])
+    def __init__(self, field: str, rule: Text) -> None:
+        super().__init__(_("{name}: {rule}", name=field, rule=rule), errors=[FieldError(field, rule)])
 
 
 class Credentials(NamedTuple):
@@ -162,8 +162,8 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
     known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
     if unknown := [scope for scope in client.scopes if scope not in known]:
-        rule = "{scope} is for a site" if unknown[0] in SITE_SCOPE_NAMES else "must be some of {scopes}"
-        raise WrongClient("scopes", rule, scope=unknown[0], scopes=", ".join(known))
+        rule = _("{scope} is for a site") if unknown[0] in SITE_SCOPE_NAMES else _("must be some of {scopes}")
+        raise WrongClient("scopes", Text(rule, scope=unknown[0], scopes=", ".join(known)))
     scopes: list[str] = [*scopes_in_order(client.scopes)]
     if is_site:
         site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
@@ -172,7 +172,9 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
         return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
     for field in _OF_SITES:
         if getattr(client, field) != Client.model_fields[field].default:
-            raise WrongClient(field, "is for a site: one with a redirect URI, the device grant, or phones' id_tokens")
+            raise WrongClient(
+                field, _("is for a site: one with a redirect URI, the device grant, or phones' id_tokens")
+            )
     return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
 
 
@@ -235,7 +237,7 @@ class ClientChanges:
                 raise WrongClient(field, rule)
         if uri := values.get("backchannel_logout_uri"):
             if "#" in uri:
-                raise WrongClient("backchannel_logout_uri", "must be without a fragment")
+                raise WrongClient("backchannel_logout_uri", _("must be without a fragment"))
             try:
                 await check_url(uri, resolver=self.resolver)
             except WrongValue as exc:
@@ -300,7 +302,7 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
     """End the sessions of a removed client, if any are left. Yields how many are, before every ten pages."""
     while (left := await database.value(rows.SESSIONS_LEFT, name=name)) is not None:
         yield left
-        for _ in range(10):
+        for _page in range(10):
             page = await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
             if page is None or not page.rows:  # removed, swept by another worker, or its users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
@@ -330,7 +332,7 @@ def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
     """Raises: WrongClient, if a site has one of these names."""
     if client.is_site and client.name in reserved:
         raise WrongClient(
-            "name", "must not be a site's: it is the audience's or an app's, and tokens would be confused"
+            "name", _("must not be a site's: it is the audience's or an app's, and tokens would be confused")
         )
 
 
@@ -340,7 +342,7 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
         return values
     found = [find_resource(known, url) for url in values["resources"]]
     if None in found:
-        raise WrongClient("resources", "must be resources of WXAUTH_RESOURCES; a slash at the end counts")
+        raise WrongClient("resources", _("must be resources of WXAUTH_RESOURCES; a slash at the end counts"))
     return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
 
 
@@ -363,7 +365,7 @@ def origin_shown(redirect_uris: Sequence[str]) -> str | None:
 
 def _check_uris(uris: Sequence[str]) -> None:
     if len(uris) > MAX_URIS:
-        raise WrongValue("must be at most {n} URIs", n=MAX_URIS)
+        raise WrongValue(_("must be at most {n} URIs", n=MAX_URIS))
     for uri in uris:
         check_uri(uri)
 
@@ -371,27 +373,27 @@ def _check_uris(uris: Sequence[str]) -> None:
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     """Raises: WrongClient, if a site cannot have these options."""
     if client.is_public and client.device:
-        raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
+        raise WrongClient("is_public", _("excludes the device grant: anybody could show a code in its name"))
     if client.is_public and (scopes := scopes_in_order(client.scopes)):
-        raise WrongClient("scopes", "{scope} is for services with a secret", scope=scopes[0])
+        raise WrongClient("scopes", _("{scope} is for services with a secret", scope=scopes[0]))
     if client.is_public and client.pkce == "optional":
-        raise WrongClient("pkce", "must be required for a public client, which has no secret: leave it so")
+        raise WrongClient("pkce", _("must be required for a public client, which has no secret: leave it so"))
     if client.logout_uris and not client.redirect_uris:
-        raise WrongClient("logout_uris", "must be empty without a redirect URI")
+        raise WrongClient("logout_uris", _("must be empty without a redirect URI"))
     if client.sso and not client.redirect_uris:
-        raise WrongClient("sso", "needs a redirect URI: a device has no browser whose login it could share")
+        raise WrongClient("sso", _("needs a redirect URI: a device has no browser whose login it could share"))
     if client.sso and client.near:
-        raise WrongClient("sso", "excludes near, which asks for a phone at each login: choose one of the two")
+        raise WrongClient("sso", _("excludes near, which asks for a phone at each login: choose one of the two"))
     if client.link and not client.redirect_uris:
-        raise WrongClient("link", "needs a redirect URI: a device has no phone's browser")
+        raise WrongClient("link", _("needs a redirect URI: a device has no phone's browser"))
     if client.link and client.near:
-        raise WrongClient("link", "excludes near: a browser and WeChat on one phone may use different networks")
+        raise WrongClient("link", _("excludes near: a browser and WeChat on one phone may use different networks"))
     if client.phone_id_token and OPENID_SCOPE not in site_scopes:
-        raise WrongClient("phone_id_token", "needs the scope openid, which an id_token is for")
+        raise WrongClient("phone_id_token", _("needs the scope openid, which an id_token is for"))
     if client.phone_id_token and client.near:
-        raise WrongClient("phone_id_token", "excludes near: there is no browser whose network could be compared")
+        raise WrongClient("phone_id_token", _("excludes near: there is no browser whose network could be compared"))
     if _APP_ID.fullmatch(client.name):
-        raise WrongClient("name", "must not be a site's: it looks like the app_id of a mini-program")
+        raise WrongClient("name", _("must not be a site's: it looks like the app_id of a mini-program"))
 
 
 def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -399,9 +401,9 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     # A public client has no secret to continue with. If a confidential one became public, anybody who knows its name
     # could use its sessions, which were opened with its secret.
     if bool(after["is_public"]) != client.is_public:
-        raise WrongClient("is_public", "cannot be changed: remove the client, and add it anew")
+        raise WrongClient("is_public", _("cannot be changed: remove the client, and add it anew"))
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
-        raise WrongClient("redirect_uris", "must not be empty without the device grant: a site remains a site")
+        raise WrongClient("redirect_uris", _("must not be empty without the device grant: a site remains a site"))
     return after
 
 

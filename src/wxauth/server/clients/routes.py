@@ -8,7 +8,8 @@ from fastapi import Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model, model_validator
 from pydantic.fields import FieldInfo
 
-from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
+from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients import clients, rows
 from wxauth.server.clients.clients import URI_RULE, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
@@ -109,14 +110,14 @@ async def _client_changes(
 ClientChangesDep = Annotated[clients.ClientChanges, Depends(_client_changes)]
 
 
-@router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
+@router.get("/v1/admin/clients", summary=_("List clients"))
 async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
     """Every client (services and sites), without its secret."""
     found, now = await database.rows(rows.ALL_CLIENTS), clock()
     return all_of(client_answer(client, now=now) for client in found)
 
 
-@router.post("/v1/admin/clients", summary=Title("Add a client", "添加客户端"), failures=[_WRONG_URI, NameTaken])
+@router.post("/v1/admin/clients", summary=_("Add a client"), failures=[_WRONG_URI, NameTaken])
 async def add_client(
     administrator: FreshAdministratorDep, changes: ClientChangesDep, clock: ClockDep, body: ClientRequest
 ) -> NewClientAnswer:
@@ -133,7 +134,7 @@ async def add_client(
 
 @router.patch(
     "/v1/admin/clients/{name}",
-    summary=Title("Change a client", "修改客户端"),
+    summary=_("Change a client"),
     failures=[_WRONG_URI, _NO_SUCH_CLIENT],
 )
 async def change_client(
@@ -153,7 +154,7 @@ async def change_client(
     return client_answer(changed, now=now)
 
 
-@router.delete("/v1/admin/clients/{name}", summary=Title("Remove a client", "移除客户端"), failures=[_NO_SUCH_CLIENT])
+@router.delete("/v1/admin/clients/{name}", summary=_("Remove a client"), failures=[_NO_SUCH_CLIENT])
 async def remove_client(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, name: ClientName
 ) -> None:
@@ -163,7 +164,7 @@ async def remove_client(
 
 @router.post(
     "/v1/admin/clients/{name}/secret",
-    summary=Title("Rotate a client's secret", "更换客户端的密钥"),
+    summary=_("Rotate a client's secret"),
     failures=[_PUBLIC, _NO_SUCH_CLIENT],
 )
 async def renew_client_secret(

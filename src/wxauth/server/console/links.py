@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.console import rows
 from wxauth.server.core.database import Database
 from wxauth.server.core.terminal import TextError
@@ -34,20 +35,22 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 
     Raises: NoLink.
     """
-    text = "{user_id} is unknown, banned, leaving, or neither admin nor support: 'wxauth users grant {user_id} admin'"
+    text = _(
+        "{user_id} is unknown, banned, leaving, or neither admin nor support: 'wxauth users grant {user_id} admin'"
+    )
     if user_id is None:
         administrators = await database.values(rows.ADMINISTRATORS)
-        text = "there is no administrator yet: see 'wxauth users list', then 'wxauth users grant USER_ID admin'"
+        text = _("there is no administrator yet: see 'wxauth users list', then 'wxauth users grant USER_ID admin'")
         if not administrators:
             raise NoLink(text)
         user_id, *others = administrators
         if others:
-            raise NoLink("there are several administrators: name one, see 'wxauth users list --role admin'")
+            raise NoLink(_("there are several administrators: name one, see 'wxauth users list --role admin'"))
     link = ConsoleLink(user_id, new_secret(), now + LINK_LIFETIME)
     async with database.begin() as transaction:
         standing = await lock_standing(transaction, user_id)
         if standing is None or not standing.is_staff or standing.is_banned or standing.is_leaving:
-            raise NoLink(text, user_id=user_id)
+            raise NoLink(Text(text, user_id=user_id))
         digest = hash_of(link.secret)
         await transaction.run(rows.STORE_LINK, digest=digest, user_id=user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 from pydantic_core import to_json
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
@@ -47,19 +48,19 @@ _FACTS: Final[Mapping[str, Callable[[UserInSession, bool], object]]] = {
 def check_claims(template: Template) -> None:
     """Check a template. Raises: ValueError, with its rule."""
     if reserved := sorted(RESERVED_CLAIMS & template.keys()):
-        raise WrongValue("must not have the claim {claim}, which has a meaning of its own", claim=reserved[0])
+        raise WrongValue(_("must not have the claim {claim}, which has a meaning of its own", claim=reserved[0]))
     if "" in template:
-        raise WrongValue("must be without an empty name")
+        raise WrongValue(_("must be without an empty name"))
     try:
         text = to_json(template, inf_nan_mode="strings")
     except (ValueError, UnicodeError):
-        raise WrongValue("must be JSON") from None
+        raise WrongValue(_("must be JSON")) from None
     if b"\\u0000" in text.replace(b"\\\\", b""):  # PostgreSQL cannot store it
-        raise WrongValue("must be without U+0000")
+        raise WrongValue(_("must be without U+0000"))
     if len(text) > MAX_TEMPLATE:
-        raise WrongValue("must be at most {n} bytes", n=MAX_TEMPLATE)
+        raise WrongValue(_("must be at most {n} bytes", n=MAX_TEMPLATE))
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
-        raise WrongValue("must have at most {n} lists and objects", n=MAX_CONTAINERS)
+        raise WrongValue(_("must have at most {n} lists and objects", n=MAX_CONTAINERS))
     _filled(template, _check_fact)
 
 
@@ -89,7 +90,7 @@ def _filled(value: object, take: Callable[[str], object]) -> object:
     if isinstance(value, list):
         return [found for part in value if (found := _filled(part, take)) is not None] or None
     if isinstance(value, int | float) and (abs(value) > sys.float_info.max or value != value):
-        raise WrongValue("must have no number beyond a double's range")
+        raise WrongValue(_("must have no number beyond a double's range"))
     return value
 
 
@@ -103,4 +104,4 @@ def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
 def _check_fact(fact: str) -> None:
     if fact not in _FACTS and not (fact.startswith(_ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact, len(_ATTRIBUTE))):
         facts = ", ".join(f"${known}" for known in _FACTS)
-        raise WrongValue("must have no other facts than {facts}, $attributes.NAME", facts=facts)
+        raise WrongValue(_("must have no other facts than {facts}, $attributes.NAME", facts=facts))

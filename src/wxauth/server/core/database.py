@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.host_lists import split_hosts
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import (
@@ -38,7 +39,6 @@ from wxauth.server.core.outages import (
     troubles,
 )
 from wxauth.server.core.statements import Nothing, Statement, T_co
-from wxauth.server.core.terminal import joined
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -372,7 +372,7 @@ class Database(_Reader):
         troubles.begin()
         if len(failures) == 1:
             raise failures[0]
-        raise NotConnected(joined((each.text for each in failures), "; ", "；")) from failures[-1].__cause__
+        raise NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
     @property
     def prepares(self) -> bool:
@@ -469,7 +469,7 @@ class _Answering:
         try:
             await self._timeout.__aexit__(kind, exc, traceback)
         except TimeoutError as late:
-            raise StorageUnavailable("the database does not answer") from late
+            raise StorageUnavailable(_("the database does not answer")) from late
         if exc is not None:
             raise_if_unavailable(exc)
 

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from alembic import command
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.database import ISOLATION, Database
 from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.outages import raise_if_unavailable
@@ -58,16 +59,16 @@ _DEADLINES: Final = text("""
 """)
 _NOTE_DIGEST: Final = text("UPDATE alembic_version SET digest = :digest")
 _TURN_PAUSE_SECONDS: Final = 0.1
-_OF_ANOTHER: Final = "the schema is at {revision!r}, of another version of wxauth; migrate with that one"
-_TAKEN: Final = (
+_OF_ANOTHER: Final = _("the schema is at {revision!r}, of another version of wxauth; migrate with that one")
+_TAKEN: Final = _(
     "a table of this schema is another program's ({reason}): name a database of its own in WXAUTH_DATABASE_URL"
 )
-_TWICE: Final = (
+_TWICE: Final = _(
     "a row that may be there once is there twice ({reason}; {detail}), because the order of text has changed under the "
     "database: delete the newer one, and run this again"
 )
-_NO_REVISION: Final = "there is no revision {revision!r}; there are {revisions}"
-_BLOCKED: Final = (
+_NO_REVISION: Final = _("there is no revision {revision!r}; there are {revisions}")
+_BLOCKED: Final = _(
     "revision {revision} could not get hold of a table in {seconds:g} s: somebody's transaction has it all the time; "
     "see pg_stat_activity for old ones, end them, and run this again"
 )
@@ -110,7 +111,7 @@ async def migrate(
     directory = ScriptDirectory.from_config(_config(scripts))
     target = order[-1] if revision == HEAD else revision
     if (unfit := await refusal_of_engine(database)) is not None:
-        raise UnknownRevision("the database {unfit}", unfit=unfit)
+        raise UnknownRevision(_("the database {unfit}", unfit=unfit))
     async with _turn(database):
         while True:
             stored = await current_revision(database, scripts)
@@ -120,9 +121,9 @@ async def migrate(
             if is_newer(stored, known) and revision == HEAD:
                 return stored
             if here not in order:
-                raise UnknownRevision(_OF_ANOTHER, revision=here)
+                raise UnknownRevision(Text(_OF_ANOTHER, revision=here))
             if target not in order:
-                raise UnknownRevision(_NO_REVISION, revision=revision, revisions=", ".join(reversed(order)))
+                raise UnknownRevision(Text(_NO_REVISION, revision=revision, revisions=", ".join(reversed(order))))
             if here == target:
                 return None if here == BASE else here
             is_upgrade = order.index(here) < order.index(target)
@@ -207,14 +208,16 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
             return
         except DBAPIError as exc:
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
-                raise UnknownRevision(_TAKEN, reason=exc.driver_exception) from exc
+                raise UnknownRevision(Text(_TAKEN, reason=exc.driver_exception)) from exc
             if isinstance(exc.driver_exception, asyncpg.UniqueViolationError):
                 clash = exc.driver_exception
-                raise UnknownRevision(_TWICE, reason=message_of(clash).partition("\n")[0], detail=clash.detail) from exc
+                raise UnknownRevision(
+                    Text(_TWICE, reason=message_of(clash).partition("\n")[0], detail=clash.detail)
+                ) from exc
             if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
                 raise
             if loop.time() >= give_up_at:
-                raise MigrationBlocked(_BLOCKED, revision=step.revision, seconds=patience) from exc
+                raise MigrationBlocked(Text(_BLOCKED, revision=step.revision, seconds=patience)) from exc
             log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all try at once
 

@@ -11,15 +11,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.terminal import Text, TextError
+from wxauth.server.core.terminal import TextError
 
-WHERE_NOTHING_IS_KEPT: Final = Title(
+WHERE_NOTHING_IS_KEPT: Final = _(
     "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
-    "max_prepared_statements = 100, and then takes ?pgbouncer=prepared",
-    "请在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=true；PgBouncer 1.21 起，设 max_prepared_statements = 100 即可保留"
-    "预编译语句，此时改用 ?pgbouncer=prepared",
+    "max_prepared_statements = 100, and then takes ?pgbouncer=prepared"
 )
 
 # The database is unreachable, starting, stopping, full, closed or now a standby; or a lock was not released in time.
@@ -61,28 +60,20 @@ _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine locati
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 _POOLER_REFUSES: Final = "unsupported startup parameter"  # PgBouncer's: PostgreSQL has no such words
 _CAUSES: Final = (
-    (asyncpg.InvalidPasswordError, "refuses the password: {}", "密码不被接受：{}"),
-    (asyncpg.InvalidAuthorizationSpecificationError, "refuses the role: {}", "拒绝该角色：{}"),
-    (asyncpg.InvalidCatalogNameError, "has no such database: {}", "没有这个数据库：{}"),
-    (asyncpg.PostgresError, "takes no connection: {}", "不接受连接：{}"),
-    (socket.gaierror, "the host name does not resolve: {}", "主机名无法解析：{}"),
-    (
-        ssl.SSLCertVerificationError,
-        "its certificate is not trusted: {} (see sslrootcert, SSL_CERT_FILE)",
-        "证书不受信任：{}（请检查 sslrootcert、SSL_CERT_FILE）",
-    ),
-    (ssl.SSLError, "the TLS handshake fails: {}", "TLS 握手失败：{}"),
-    (
-        ConnectionRefusedError,
-        "refuses connections: does PostgreSQL listen there?",
-        "拒绝连接，可能没有 PostgreSQL 在此监听",
-    ),
-    (TimeoutError, "does not answer in time", "未在规定时间内响应"),
-    (asyncpg.TargetServerAttributeNotMatched, "is a standby, or takes no writes", "是备库，或不能写入"),
-    (FileNotFoundError, "has no socket, or no file of sslrootcert: {}", "缺少套接字或 sslrootcert 文件：{}"),
-    (BaseException, "cannot be connected to: {}", "无法连接：{}"),
+    (asyncpg.InvalidPasswordError, _("refuses the password: {reason}")),
+    (asyncpg.InvalidAuthorizationSpecificationError, _("refuses the role: {reason}")),
+    (asyncpg.InvalidCatalogNameError, _("has no such database: {reason}")),
+    (asyncpg.PostgresError, _("takes no connection: {reason}")),
+    (socket.gaierror, _("the host name does not resolve: {reason}")),
+    (ssl.SSLCertVerificationError, _("its certificate is not trusted: {reason} (see sslrootcert, SSL_CERT_FILE)")),
+    (ssl.SSLError, _("the TLS handshake fails: {reason}")),
+    (ConnectionRefusedError, _("refuses connections: does PostgreSQL listen there?")),
+    (TimeoutError, _("does not answer in time")),
+    (asyncpg.TargetServerAttributeNotMatched, _("is a standby, or takes no writes")),
+    (FileNotFoundError, _("has no socket, or no file of sslrootcert: {reason}")),
+    (BaseException, _("cannot be connected to: {reason}")),
 )
-"""Why there is no connection, by the error, in English and Chinese. The first that fits counts."""
+"""Why there is no connection, by the error. The first that fits counts."""
 
 log = get_logger()
 
@@ -164,11 +155,11 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     Raises: StorageUnavailable.
     """
     if is_closed and isinstance(exc, asyncpg.InterfaceError):
-        raise StorageUnavailable("the database does not answer") from exc
+        raise StorageUnavailable(_("the database does not answer")) from exc
     if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-        raise StorageUnavailable("the database takes no writes") from exc
+        raise StorageUnavailable(_("the database takes no writes")) from exc
     if isinstance(exc, (*_AWAY, ConnectionLost)):
-        raise StorageUnavailable("the database does not answer") from exc
+        raise StorageUnavailable(_("the database does not answer")) from exc
     if isinstance(exc, CLASHED):
         raise ChangesClashed("others changed the same at this moment") from exc
     if isinstance(exc, _UNFIT):
@@ -205,14 +196,14 @@ def reason_of(exc: BaseException) -> str:
     return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
 
 
-def trouble_of(exc: StorageUnavailable) -> Title:
-    """One line for the operator, in both languages."""
+def trouble_of(exc: StorageUnavailable) -> Text:
+    """One line for the operator."""
     if isinstance(cause := exc.__cause__, NotConnected):
         return cause.text
     reason = reason_of(exc)
     if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
-        return Text("takes no writes: see default_transaction_read_only of the database and its role")
-    return Title(f"{exc.detail}: {reason}", f"没有响应：{reason}")
+        return _("takes no writes: see default_transaction_read_only of the database and its role")
+    return _("{name}: {rule}", name=exc.detail, rule=reason)
 
 
 def raise_if_not_connected(exc: Exception, dsn: str) -> None:
@@ -227,7 +218,7 @@ def raise_if_not_connected(exc: Exception, dsn: str) -> None:
         raise NotConnected(_why_not(exc, dsn)) from exc
 
 
-def _why_not(exc: BaseException, dsn: str) -> Title:
+def _why_not(exc: BaseException, dsn: str) -> Text:
     """Why there is no connection: host and port, and the problem."""
     parts = urlsplit(dsn)
     query = dict(parse_qsl(parts.query))
@@ -239,10 +230,9 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
     else:
         found = (getattr(exc, name, None) for name in ("verify_message", "reason", "strerror"))
         reason = next(filter(None, found), type(exc).__name__)
-    en, zh = next((en, zh) for kind, en, zh in _CAUSES if isinstance(exc, kind))
+    why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
     if reason.startswith(_POOLER_REFUSES):
-        en = f"is a pooler ({{}}): {WHERE_NOTHING_IS_KEPT}"
-        zh = f"是连接池（{{}}）：{WHERE_NOTHING_IS_KEPT.zh}"
+        why = _("is a pooler ({reason}): {remedy}", remedy=WHERE_NOTHING_IS_KEPT)
     elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
-        en, zh = "refuses TLS, which sslmode requires", "不支持 TLS，而 sslmode 要求 TLS"
-    return Title(f"{place}: {en.format(reason)}", f"{place}：{zh.format(reason)}")
+        why = _("refuses TLS, which sslmode requires")
+    return _("{name}: {rule}", name=place, rule=Text(why, reason=reason))

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import clean_text, is_http_url, is_secure
 
@@ -31,25 +32,27 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 def _check_url(value: str) -> str:
     if len(value) > MAX_RESOURCE or not _URL.fullmatch(value) or not is_http_url(value) or not is_secure(value):
         raise WrongValue(
-            "must be a URL like https://host/path of at most {n} characters, with the host in lower case, "
-            "without user, query or fragment; http on loopback alone",
-            n=MAX_RESOURCE,
+            _(
+                "must be a URL like https://host/path of at most {n} characters, with the host in lower case, "
+                "without user, query or fragment; http on loopback alone",
+                n=MAX_RESOURCE,
+            )
         )
     return value
 
 
 def _check_scope(name: str) -> str:
     if not _SCOPE.fullmatch(name):
-        raise WrongValue("must be 1 to 64 printable ASCII characters without spaces, quotes and backslashes")
+        raise WrongValue(_("must be 1 to 64 printable ASCII characters without spaces, quotes and backslashes"))
     if name in OWN_SCOPES:
-        raise WrongValue("must not be a scope of wxauth's own")
+        raise WrongValue(_("must not be a scope of wxauth's own"))
     return name
 
 
 def _check_title(title: str) -> str:
     words, is_one_line = " ".join(title.split()), title.splitlines() == [title] and "\t" not in title
     if not 1 <= len(title) <= 64 or not is_one_line or not words or clean_text(title) != words:
-        raise WrongValue("must be 1 to 64 characters, not only spaces, none of them a control")
+        raise WrongValue(_("must be 1 to 64 characters, not only spaces, none of them a control"))
     return title
 
 
@@ -97,7 +100,7 @@ def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()
     for number, each in enumerate(resources):
         if as_compared(each.resource) in known:
             raise WrongValue(
-                "WXAUTH_RESOURCES[{n}].resource: must differ from the others and from WXAUTH_AUDIENCE", n=number
+                _("WXAUTH_RESOURCES[{n}].resource: must differ from the others and from WXAUTH_AUDIENCE", n=number)
             )
         known.add(as_compared(each.resource))
     return resources

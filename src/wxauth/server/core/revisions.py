@@ -10,28 +10,24 @@ from typing import Final
 
 import asyncpg
 
-from wxauth.errors import Title
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.database import Database
 from wxauth.server.core.outages import reason_of
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.terminal import Text
 
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _BEFORE_ALL: Final = "0000"
 """The revision of a schema that other SQL has made than ours of that number, as a preview did."""
-_OF_PREVIEW: Final = Title(
+_OF_PREVIEW: Final = _(
     "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
-    "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database",
-    "数据库结构属于 0.1.0 之前的版本，无法迁移：请用那个版本运行 'wxauth users export users.jsonl'，"
-    "再用本版本在空数据库上运行 'wxauth migrate' 和 'wxauth users import users.jsonl'",
+    "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database"
 )
 _OF_ANOTHER: Final = ""
 """The revision of a schema that is another program's."""
-_IS_OF_ANOTHER: Final = Title(
-    "alembic_version in this schema is another program's: name a database of its own in WXAUTH_DATABASE_URL",
-    "此结构中的 alembic_version 属于其他程序：请在 WXAUTH_DATABASE_URL 中指定专用的数据库",
+_IS_OF_ANOTHER: Final = _(
+    "alembic_version in this schema is another program's: name a database of its own in WXAUTH_DATABASE_URL"
 )
 _OTHER_ENGINE: Final = re.compile(
     r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
@@ -101,32 +97,32 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
     return revision is not None and revision > known[0]
 
 
-def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Title | None:
+def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
     """Why a schema cannot be migrated: it is another program's, or of a version before the first release."""
     if revision is None or revision >= known[-1]:
         return None
     return _OF_PREVIEW if revision != _OF_ANOTHER else _IS_OF_ANOTHER
 
 
-async def refusal_of_engine(database: Database) -> Title | None:
+async def refusal_of_engine(database: Database) -> Text | None:
     """Why the database is none for wxauth. Raises: StorageUnavailable."""
     try:
         found = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
-        return Text("is not PostgreSQL ({reason}): docs/database.md names databases that do", reason=reason_of(exc))
+        return _("is not PostgreSQL ({reason}): docs/database.md names databases that do", reason=reason_of(exc))
     return why_unfit(*found)
 
 
-def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Title | None:
+def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
     """Why an engine, by its version(), or the encoding of the database will not do.
 
     PostgreSQL will, and what is changed below SQL alone, such as Aurora.
     """
     if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
-        name = other[0].replace("YB", "YugabyteDB") if other else Text("an engine without PL/pgSQL")
-        return Text("is {engine}, which cannot run the schema: docs/database.md names databases that do", engine=name)
+        name = other[0].replace("YB", "YugabyteDB") if other else _("an engine without PL/pgSQL")
+        return _("is {engine}, which cannot run the schema: docs/database.md names databases that do", engine=name)
     if encoding != "UTF8":
-        return Text(
+        return _(
             "is encoded in {encoding}: must be UTF8; dump it, and restore it into a new one: createdb --encoding=UTF8 "
             "--template=template0",
             encoding=encoding,

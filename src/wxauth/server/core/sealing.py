@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from wxauth.errors import Title
+from wxauth.i18n import lazy_gettext as _
 
 SECRET_KEY_BYTES: Final = 32
 
@@ -21,11 +21,9 @@ _NONCE_BYTES = 12
 _PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
 
 
-WRONG_SECRET_KEY: Final = Title(
+WRONG_SECRET_KEY: Final = _(
     "WXAUTH_SECRET_KEY: must be the key that encrypted what is stored; after a change of keys, put the former one into "
-    "WXAUTH_SECRET_KEY_PREVIOUS; if that is lost for good, 'wxauth secret forget' erases what cannot be decrypted",
-    "WXAUTH_SECRET_KEY：须为加密已存内容所用的密钥；更换后请将旧密钥填入 WXAUTH_SECRET_KEY_PREVIOUS；"
-    "旧密钥若已丢失，'wxauth secret forget' 会删除无法解密的内容",
+    "WXAUTH_SECRET_KEY_PREVIOUS; if that is lost for good, 'wxauth secret forget' erases what cannot be decrypted"
 )
 """What to change if stored values cannot be decrypted."""
 FORM_POST_CONTEXT: Final = b"form_post"

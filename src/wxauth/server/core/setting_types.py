@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_core import PydanticUseDefault, from_json
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.addresses import is_refused, numeric_addresses_of
 from wxauth.server.core.claims import check_claims
 from wxauth.server.core.host_lists import split_hosts
@@ -57,7 +58,7 @@ _REDIS_FORMS: Final = (
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
 )
-_LIKE: Final = "must be a URL like {form}, with / : # ? @ [ ] percent-encoded in user and password"
+_LIKE: Final = _("must be a URL like {form}, with / : # ? @ [ ] percent-encoded in user and password")
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
@@ -66,7 +67,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
     with suppress(ValueError):
         if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
             return key
-    raise WrongValue("must be 32 bytes in base64; generate them with 'wxauth secret new'")
+    raise WrongValue(_("must be 32 bytes in base64; generate them with 'wxauth secret new'"))
 
 
 def picture_url(content: bytes) -> str:
@@ -78,7 +79,7 @@ def picture_url(content: bytes) -> str:
             image.load()
             kind = image.format.lower().replace("mpo", "jpeg")  # what Pillow calls a JPEG with a second picture in it
             return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    raise WrongValue("must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024")
+    raise WrongValue(_("must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024"))
 
 
 @lru_cache(maxsize=256)  # apps are read every five seconds, and each of their logos takes 15 ms
@@ -88,8 +89,10 @@ def check_logo(url: str) -> str:
         if picture_url(base64.b64decode(url.partition(",")[2])) == url:
             return url
     raise WrongValue(
-        "must be a `data:` URL, in base64 and with its own type, of a PNG, JPEG or WebP of at most 32 KiB "
-        "and 1024 × 1024"
+        _(
+            "must be a `data:` URL, in base64 and with its own type, of a PNG, JPEG or WebP of at most 32 KiB "
+            "and 1024 × 1024"
+        )
     )
 
 
@@ -103,7 +106,7 @@ def _read_documents(value: object) -> object:
     found = [_DOCUMENT.fullmatch(item.strip()) for item in value.split(",") if item.strip()]
     documents = {each[1]: each[2] for each in found if each}
     if len(documents) != len(found):
-        raise WrongValue("must be documents with versions like privacy:2026-05,terms:3, each document once")
+        raise WrongValue(_("must be documents with versions like privacy:2026-05,terms:3, each document once"))
     return documents
 
 
@@ -119,7 +122,7 @@ def _json_like(example: str) -> BeforeValidator:
         except ValueError:
             parsed = None
         if not isinstance(parsed, kind):
-            raise WrongValue("must be JSON like {example}", example=example)
+            raise WrongValue(_("must be JSON like {example}", example=example))
         return parsed
 
     return BeforeValidator(read)
@@ -132,9 +135,9 @@ def _taken_apart(url: str, form: str, like: str) -> SplitResult:
     except ValueError:  # Unicode takes a character of the password's for one that separates
         parts = None
     if parts is None:
-        raise WrongValue(_LIKE, form=like)
+        raise WrongValue(Text(_LIKE, form=like))
     if not all(0 < int(port[1]) < 65536 for host in hosts if (port := re.search(r":(\d+)$", host))):
-        raise WrongValue("must have ports from 1 to 65535")
+        raise WrongValue(_("must have ports from 1 to 65535"))
     return parts
 
 
@@ -146,36 +149,36 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     listed = query["port"].split(",") if query.get("port") else []
     if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
-        raise WrongValue("must have ports from 1 to 65535")
+        raise WrongValue(_("must have ports from 1 to 65535"))
     if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
-        raise WrongValue("must have one port, or as many as hosts")
+        raise WrongValue(_("must have one port, or as many as hosts"))
     return SecretStr(url)
 
 
 def _refuse_unit(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*[A-Za-z]+\s*", value):
-        raise WrongValue("must be a number of seconds, such as 900")
+        raise WrongValue(_("must be a number of seconds, such as 900"))
     return value
 
 
 def _check_url(value: str) -> None:
     if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
-        raise WrongValue("must be a URL like https://host or https://host/path, without user, query or fragment")
+        raise WrongValue(_("must be a URL like https://host or https://host/path, without user, query or fragment"))
     if value.endswith("/"):
-        raise WrongValue("must be a URL without a trailing slash")
+        raise WrongValue(_("must be a URL without a trailing slash"))
 
 
 def _check_secure_url(value: str) -> None:
     _check_url(value)
     if not is_secure(value):
-        raise WrongValue("must be https, unless the host is loopback")
+        raise WrongValue(_("must be https, unless the host is loopback"))
 
 
 def _check_issuer(value: str) -> None:
     _check_secure_url(value)
     path = urlsplit(value).path
     if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
-        raise WrongValue("must have a path without percent-encoding, and none of the service's own (/v1, /docs)")
+        raise WrongValue(_("must have a path without percent-encoding, and none of the service's own (/v1, /docs)"))
 
 
 def _check_proxy_url(value: SecretStr) -> None:
@@ -193,22 +196,24 @@ def _check_redis_url(value: SecretStr) -> None:
     try:
         ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]  # opens none
     except Exception:  # of many kinds
-        raise WrongValue("must have only options that redis-py knows, each with a value of its type") from None
+        raise WrongValue(_("must have only options that redis-py knows, each with a value of its type")) from None
 
 
 def _check_events_kept(value: int) -> None:
     if 0 < value < _SHORTEST_TRAIL:
-        raise WrongValue("must be {n} or more, or 0 to keep it forever", n=_SHORTEST_TRAIL)
+        raise WrongValue(_("must be {n} or more, or 0 to keep it forever", n=_SHORTEST_TRAIL))
 
 
 def _check_hook_url(value: str) -> None:
     if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
-        raise WrongValue("must be a URL like https://host/path, without user and fragment; http in a private network")
+        raise WrongValue(
+            _("must be a URL like https://host/path, without user and fragment; http in a private network")
+        )
     parts = urlsplit(value)
     # Those of a name are checked at each connection.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
-        raise WrongValue("must have a public or private address; with http, a private one")
+        raise WrongValue(_("must have a public or private address; with http, a private one"))
 
 
 def is_below(url: str, issuer: str) -> bool:
@@ -230,15 +235,15 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
     with suppress(ValueError):
         if prefix == "whsec_" and 24 <= len(key := base64.b64decode(text, validate=True)) <= 64:
             return key
-    raise WrongValue("must be whsec_ followed by 24 to 64 random bytes in base64")
+    raise WrongValue(_("must be whsec_ followed by 24 to 64 random bytes in base64"))
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
-        raise WrongValue("must be at most {n} roles like member or beta-tester, separated by commas", n=MAX_ROLES)
+        raise WrongValue(_("must be at most {n} roles like member or beta-tester, separated by commas", n=MAX_ROLES))
     if not STAFF_ROLES.isdisjoint(value):
         raise WrongValue(
-            "must not have {roles}, which newcomers must never get", roles=" or ".join(sorted(STAFF_ROLES))
+            _("must not have {roles}, which newcomers must never get", roles=" or ".join(sorted(STAFF_ROLES)))
         )
     return tuple(dict.fromkeys(value))
 
@@ -247,7 +252,7 @@ def _check_region(value: str) -> str:
     from phonenumbers import SUPPORTED_REGIONS  # takes a tenth of a second, which few commands need
 
     if value.upper() not in SUPPORTED_REGIONS:
-        raise WrongValue("must be the two letters of a country, such as CN")
+        raise WrongValue(_("must be the two letters of a country, such as CN"))
     return value.upper()
 
 
@@ -257,9 +262,9 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
-        raise WrongValue("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone") from None
+        raise WrongValue(_("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone")) from None
     if any(item.endswith("/0") for item in items):  # all are trusted: the first entry counts, which the client writes
-        raise WrongValue("must be networks of the proxies, not all addresses; * alone trusts any last entry")
+        raise WrongValue(_("must be networks of the proxies, not all addresses; * alone trusts any last entry"))
     return items
 
 
@@ -267,9 +272,11 @@ def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         networks = tuple(ip_network(item, strict=False) for item in value)
     except ValueError:
-        raise WrongValue("must be addresses or networks like 203.0.113.0/24, separated by commas") from None
+        raise WrongValue(_("must be addresses or networks like 203.0.113.0/24, separated by commas")) from None
     if any(network.prefixlen == 0 for network in networks):
-        raise WrongValue("must be networks of your own, not all addresses; for no limit, leave LOGIN_RATE_LIMIT empty")
+        raise WrongValue(
+            _("must be networks of your own, not all addresses; for no limit, leave LOGIN_RATE_LIMIT empty")
+        )
     return tuple(map(str, networks))
 
 
@@ -278,18 +285,18 @@ def _check_origin(value: str) -> None:
         return
     _check_url(value)
     if urlsplit(value).path:
-        raise WrongValue("must be origins like https://admin.example.com, separated by commas")
+        raise WrongValue(_("must be origins like https://admin.example.com, separated by commas"))
 
 
 def _check_root_files(values: tuple[str, ...]) -> None:
     names = [value.partition(":")[0] for value in values]
     if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
-        raise WrongValue("must have each name once, and no path of the service's own such as docs")
+        raise WrongValue(_("must have each name once, and no path of the service's own such as docs"))
 
 
 def _check_secrets_folder(value: Path) -> None:
     if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
-        raise WrongValue("must be a readable folder")
+        raise WrongValue(_("must be a readable folder"))
 
 
 def _ignore_service_link(value: object) -> object:
@@ -308,7 +315,7 @@ def _checked(check: Callable[[T], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _form(pattern: str, refusal: str) -> AfterValidator:
+def _form(pattern: str, refusal: Text) -> AfterValidator:
     """A text, or a secret, of this form."""
 
     def check(value: str | SecretStr) -> None:
@@ -334,17 +341,19 @@ TrailDays = Annotated[Days, _checked(_check_events_kept)]
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 AppSecret = Annotated[
     SecretStr,
-    _form(r"\S+", "must not be empty or contain white space"),
+    _form(r"\S+", _("must not be empty or contain white space")),
     Field(json_schema_extra={"minLength": 1}),
 ]
 # WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
 PushToken = Annotated[
     SecretStr,
-    _form("[!-~]{3,32}", "must be the Token of WeChat's message push settings: 3 to 32 letters and digits"),
+    _form("[!-~]{3,32}", _("must be the Token of WeChat's message push settings: 3 to 32 letters and digits")),
 ]
 PushAesKey = Annotated[
     SecretStr,
-    _form("[A-Za-z0-9+/]{43}", "must be the EncodingAESKey of WeChat's message push settings: 43 letters and digits"),
+    _form(
+        "[A-Za-z0-9+/]{43}", _("must be the EncodingAESKey of WeChat's message push settings: 43 letters and digits")
+    ),
 ]
 SecretKey = Annotated[SecretStr, _checked(secret_key_bytes)]
 
@@ -379,14 +388,14 @@ RateText = Annotated[
     str,
     _form(
         r"([1-9]\d{0,8}/(second|minute|hour|day))?",
-        "must be a rate like 600/minute (or second, hour, day), or empty for no limit",
+        _("must be a rate like 600/minute (or second, hour, day), or empty for no limit"),
     ),
 ]
 PagePath = Annotated[
     str,
     _form(
         "[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
-        "must be a page like pages/scan/scan, without a leading slash and without a query",
+        _("must be a page like pages/scan/scan, without a leading slash and without a query"),
     ),
 ]
 SecretsFolder = Annotated[Path, _checked(_check_secrets_folder)]
@@ -396,14 +405,14 @@ DomainFile = Annotated[
     str,
     _form(
         "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}",
-        "must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c",
+        _("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c"),
     ),
 ]
 ContactUri = Annotated[
     str,
     _form(
         r"mailto:[^\s@]+@[^\s@]+|tel:\+[\d-]+|https://[^\s]+",
-        "must be a URI like mailto:security@example.com or https://example.com/security",
+        _("must be a URI like mailto:security@example.com or https://example.com/security"),
     ),
 ]
 Resources = Annotated[tuple[Resource, ...], _json_like(_EXAMPLE_OF_RESOURCES), AfterValidator(check_distinct)]
@@ -414,9 +423,9 @@ def _check_host(value: str) -> None:
     form = r"(?:\[([0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|([0-9.]+))(?::([1-9][0-9]{0,4}))?"
     with suppress(ValueError):
         if (found := re.fullmatch(form, value)) and int(found[3] or 0) < 65536:
-            _ = found[1] and IPv6Address(found[1]), found[2] and IPv4Address(found[2])
+            _address = found[1] and IPv6Address(found[1]), found[2] and IPv4Address(found[2])
             return
-    raise WrongValue("must be hosts like claude.ai in lower case, with a port if there is one, separated by commas")
+    raise WrongValue(_("must be hosts like claude.ai in lower case, with a port if there is one, separated by commas"))
 
 
 HostName = Annotated[str, _checked(_check_host)]

@@ -20,11 +20,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wxauth.errors import Title
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core import setting_types as types
 from wxauth.server.core.env_file import EnvLine, read_env_file
 from wxauth.server.core.resources import Resource, check_distinct
-from wxauth.server.core.terminal import Text, TextError, WrongValue, joined, os_reason, rule_of
+from wxauth.server.core.terminal import TextError, WrongValue, os_reason, rule_of
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")
@@ -42,9 +42,9 @@ _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)
 class InvalidSettings(TextError):
     """Settings are wrong or missing. `problems` names each variable and what it must be, never its value."""
 
-    def __init__(self, problems: Iterable[Title]) -> None:
+    def __init__(self, problems: Iterable[Text]) -> None:
         self.problems = list(problems)
-        super().__init__(joined(self.problems, "\n"))
+        super().__init__(Text("\n").join(self.problems))
 
 
 AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
@@ -121,7 +121,7 @@ class App(AppFields):
     @classmethod
     def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
         if value is not None and "push_token" in info.data and info.data["push_token"] is None:
-            raise WrongValue("must be set together with {name}", name="push_token")
+            raise WrongValue(_("must be set together with {name}", name="push_token"))
         return value
 
     @property
@@ -175,7 +175,7 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def _no_sample_of_the_record(cls, number: int, info: ValidationInfo) -> int:
         if number > 1 and info.data.get("log_addresses"):
-            raise WrongValue("must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins")
+            raise WrongValue(_("must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins"))
         return number
 
 
@@ -289,11 +289,11 @@ class Settings(DatabaseSettings):
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
-            raise WrongValue("must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET")
+            raise WrongValue(_("must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET"))
         if bool(app_id) != bool(app_secret):
-            raise WrongValue("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
+            raise WrongValue(_("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS"))
         if len({app.app_id for app in apps}) != len(apps):
-            raise WrongValue("must have each app_id once")
+            raise WrongValue(_("must have each app_id once"))
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
 
     @field_validator("issuer")
@@ -301,15 +301,17 @@ class Settings(DatabaseSettings):
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
             if app.push_forward is not None and types.is_below(app.push_forward, issuer):
-                text = "push_forward of {app_id} in WXAUTH_APPS must not be a URL of wxauth itself"
-                raise WrongValue(text, app_id=app.app_id)
+                text = _(
+                    "push_forward of {app_id} in WXAUTH_APPS must not be a URL of wxauth itself", app_id=app.app_id
+                )
+                raise WrongValue(text)
         return issuer
 
     @field_validator("sign_up_hook_secret")
     @classmethod
     def _no_hook_without_secret(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if secret is None and info.data.get("sign_up_hook_url") is not None:
-            raise WrongValue("must be set together with {name}", name="WXAUTH_SIGN_UP_HOOK_URL")
+            raise WrongValue(_("must be set together with {name}", name="WXAUTH_SIGN_UP_HOOK_URL"))
         return secret
 
     @field_validator("resources")
@@ -321,7 +323,7 @@ class Settings(DatabaseSettings):
     @classmethod
     def _no_documents_without_resources(cls, hosts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if hosts and info.data.get("resources") == ():
-            raise WrongValue("must be set together with {name}", name="WXAUTH_RESOURCES")
+            raise WrongValue(_("must be set together with {name}", name="WXAUTH_RESOURCES"))
         return hosts
 
     @field_validator("wechat_fallback_url", mode="before")
@@ -386,10 +388,10 @@ def load_settings(
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
     except OSError as exc:
-        problem = Text("{file}: cannot be read: {reason}", file=env_file, reason=os_reason(exc))
+        problem = _("{file}: cannot be read: {reason}", file=env_file, reason=os_reason(exc))
         raise InvalidSettings([problem]) from None
     except UnicodeDecodeError:
-        raise InvalidSettings([Text("{name}: must be UTF-8 text", name=env_file)]) from None
+        raise InvalidSettings([_("{name}: must be UTF-8 text", name=env_file)]) from None
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
@@ -400,7 +402,7 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
         raise InvalidSettings(_problem(error) for error in exc.errors(include_input=False)) from None
 
 
-def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Title]:
+def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
     """What is wrong with each variable that has our prefix but is no setting, and with each line that sets nothing.
 
     Of what was typed, only names of settings are shown: a secret may be where a name should be.
@@ -410,13 +412,13 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
     return [fault for line in lines if (fault := _fault_of(line))]
 
 
-def _fault_of(line: EnvLine) -> Title | None:
+def _fault_of(line: EnvLine) -> Text | None:
     name, value = (line.name or "").upper(), line.value or ""
-    place = Text(".env, line {n}", n=line.number) if line.number else Text("the environment")
+    place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:
-        text = "{name}: must have straight quotes, or none ({place})"
-        return Text(text, name=name, place=place) if value.startswith(_OTHER_QUOTES) else None
+        text = _("{name}: must have straight quotes, or none ({place})", name=name, place=place)
+        return text if value.startswith(_OTHER_QUOTES) else None
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     typed = _WORD.match(name.removeprefix(PREFIX))
@@ -426,31 +428,31 @@ def _fault_of(line: EnvLine) -> Title | None:
     return (found and _fault_of_setting(found, close, place)) or _fault_of_name(line, close, place)
 
 
-def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Title | None:
+def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
     """What is wrong where no setting is named; None if the name is not ours. `close` is what may be meant."""
     if line.name is None:
-        return Text("{name}: {rule}", name=place, rule=Text("must be NAME=value"))
+        return _("{name}: {rule}", name=place, rule=_("must be NAME=value"))
     if not line.name.upper().startswith(PREFIX):
         return None
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
-    text = "{name}: no such setting, did you mean {meant}?" if close else "{name}: no such setting"
+    text = _("{name}: no such setting, did you mean {meant}?") if close else _("{name}: no such setting")
     return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{close[0]}" if close else "")
 
 
-def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Title | None:
+def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Text | None:
     """What is wrong around the name of a setting; None if it is the beginning of another name, or `close` is meant."""
     setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
     # A letter more is a misspelt name, such as a plural; more of them may be a value typed without its `=`.
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
         return None
     if found["before"]:
-        text = "{name}: must be the first word of its line ({place})"
+        text = _("{name}: must be the first word of its line ({place})")
     elif rest.startswith("="):
-        text = "{name}: must have its quotes closed, and nothing after them ({place})"
+        text = _("{name}: must have its quotes closed, and nothing after them ({place})")
     elif sign:
-        text = "{name}: must be followed by '=', not by '{sign}' ({place})"
+        text = _("{name}: must be followed by '=', not by '{sign}' ({place})")
     else:
-        text = "{name}: must be followed by '=' ({place})"
+        text = _("{name}: must be followed by '=' ({place})")
     return Text(text, name=f"{PREFIX}{setting}", sign=sign, place=place)
 
 
@@ -462,25 +464,25 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
         if name not in names:
             continue
         if path.is_dir():  # Docker creates a folder if the file to be mounted does not exist
-            raise InvalidSettings([Text("{name}: must be a file, and is a folder", name=name)])
+            raise InvalidSettings([_("{name}: must be a file, and is a folder", name=name)])
         try:
             texts[name] = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
-            raise InvalidSettings([Text("{name}: must be a readable file of UTF-8 text", name=name)]) from None
+            raise InvalidSettings([_("{name}: must be a readable file of UTF-8 text", name=name)]) from None
     return texts
 
 
-def _problem(error: Mapping[str, Any]) -> Title:
+def _problem(error: Mapping[str, Any]) -> Text:
     location: tuple[str | int, ...] = error["loc"]
     rule = rule_of(error)
     if rule.startswith(PREFIX):
         return rule
     if error["type"] == "extra_forbidden":
         kind = Resource if location[0] == "resources" else App
-        location, rule = location[:-1], Text("must have only {names}", names=", ".join(kind.model_fields))
+        location, rule = location[:-1], _("must have only {names}", names=", ".join(kind.model_fields))
     elif error["type"] == "missing":
-        rule = Text("is required")
+        rule = _("is required")
     elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":
-        rule = Text("must be an AppID, such as wx0123456789abcdef")
+        rule = _("must be an AppID, such as wx0123456789abcdef")
     inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
-    return Text("{name}: {rule}", name=f"{PREFIX}{str(location[0]).upper()}{inside}", rule=rule)
+    return _("{name}: {rule}", name=f"{PREFIX}{str(location[0]).upper()}{inside}", rule=rule)

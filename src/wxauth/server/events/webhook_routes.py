@@ -4,7 +4,8 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Query
 
-from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
+from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.events.bodies import (
     DeliveriesQuery,
     NewWebhook,
@@ -27,13 +28,13 @@ router = Router("admin")
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 
-@router.get("/v1/admin/webhooks", summary=Title("List webhooks", "查看 Webhook"))
+@router.get("/v1/admin/webhooks", summary=_("List webhooks"))
 async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> Items[WebhookAnswer]:
     """Every webhook, by name, without its secret."""
     return all_of(webhook.shown for webhook in await webhooks.all())
 
 
-@router.post("/v1/admin/webhooks", summary=Title("Add a webhook", "添加 Webhook"), failures=[_WRONG_URL, NameTaken])
+@router.post("/v1/admin/webhooks", summary=_("Add a webhook"), failures=[_WRONG_URL, NameTaken])
 async def add_webhook(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, body: NewWebhook
 ) -> NewWebhookAnswer:
@@ -41,7 +42,7 @@ async def add_webhook(
     return await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
 
 
-@router.get("/v1/admin/webhooks/{name}", summary=Title("Read a webhook", "查看某个 Webhook"), failures=[_NONE])
+@router.get("/v1/admin/webhooks/{name}", summary=_("Read a webhook"), failures=[_NONE])
 async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: str) -> WebhookAnswer:
     """A webhook, without its secret."""
     return (await webhooks.read(name)).shown
@@ -49,7 +50,7 @@ async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: str) ->
 
 @router.patch(
     "/v1/admin/webhooks/{name}",
-    summary=Title("Change, enable or disable a webhook", "修改、启用或停用 Webhook"),
+    summary=_("Change, enable or disable a webhook"),
     failures=[_WRONG_URL, _NONE],
 )
 async def change_webhook(
@@ -59,13 +60,13 @@ async def change_webhook(
     return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
 
-@router.delete("/v1/admin/webhooks/{name}", summary=Title("Remove a webhook", "删除 Webhook"), failures=[_NONE])
+@router.delete("/v1/admin/webhooks/{name}", summary=_("Remove a webhook"), failures=[_NONE])
 async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str) -> None:
     """Send nothing more to this webhook. Its pending deliveries are dropped."""
     await webhooks.remove(name, by=administrator)
 
 
-@router.post("/v1/admin/webhooks/{name}/test", summary=Title("Test a webhook", "测试 Webhook"), failures=[_NONE])
+@router.post("/v1/admin/webhooks/{name}/test", summary=_("Test a webhook"), failures=[_NONE])
 async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> TrialAnswer:
     """Send one `webhook.test` now. The answer is 200 with the webhook's status, or with an `error` and no status."""
     return trial_answer(await webhooks.send_test(name, by=administrator))
@@ -73,7 +74,7 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 
 @router.post(
     "/v1/admin/webhooks/{name}/secret",
-    summary=Title("Rotate a webhook's secret", "更换 Webhook 的密钥"),
+    summary=_("Rotate a webhook's secret"),
     failures=[_NONE],
 )
 async def renew_webhook_secret(
@@ -83,7 +84,7 @@ async def renew_webhook_secret(
     return await webhooks.renew_secret(name, by=administrator)
 
 
-@router.get("/v1/admin/webhooks/{name}/deliveries", summary=Title("List deliveries", "查看投递记录"), failures=[_NONE])
+@router.get("/v1/admin/webhooks/{name}/deliveries", summary=_("List deliveries"), failures=[_NONE])
 async def list_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
@@ -91,7 +92,7 @@ async def list_deliveries(
     return items_of(await webhooks.deliveries_of(name, query))
 
 
-@router.post("/v1/admin/webhooks/{name}/replay", summary=Title("Replay events", "重新投递事件"), failures=[_NONE])
+@router.post("/v1/admin/webhooks/{name}/replay", summary=_("Replay events"), failures=[_NONE])
 async def replay_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from wxauth.errors import KeysUnavailable, Title
+from wxauth.errors import KeysUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.server.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
@@ -57,7 +58,7 @@ class WithdrawnKeyAnswer(TypedDict):
 
 @router.get(
     "/.well-known/jwks.json",
-    summary=Title("Public signing keys", "签名公钥"),
+    summary=_("Public signing keys"),
     operation_id="read_signing_keys",
     responses={
         200: {
@@ -87,14 +88,14 @@ async def jwks(request: Request, keys: KeyRingDep) -> Response:
     return cacheable_response(request, jwks, etag=etag, headers=headers, media_type="application/json")
 
 
-@admin_router.get("/v1/admin/keys", summary=Title("List the signing keys", "列出签名密钥"))
+@admin_router.get("/v1/admin/keys", summary=_("List the signing keys"))
 async def list_keys(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> KeysAnswer:
     """Every published key: former keys, the signing key, the next key."""
     of_access_tokens, of_id_tokens = await list_published(database, now=clock())
     return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
 
 
-@admin_router.post("/v1/admin/keys/rotate", summary=Title("Rotate the signing key", "发布新的签名密钥"))
+@admin_router.post("/v1/admin/keys/rotate", summary=_("Rotate the signing key"))
 async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> RotatedKeysAnswer:
     """Publish a new key, which signs six minutes later.
 
@@ -106,7 +107,7 @@ async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> 
 
 @admin_router.post(
     "/v1/admin/keys/{kid}/withdraw",
-    summary=Title("Withdraw a signing key", "立即撤回签名密钥"),
+    summary=_("Withdraw a signing key"),
     failures=[NO_SUCH_KEY],
 )
 async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
-from wxauth.errors import Title
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.login import record_rows
 from wxauth.server.login.record_rows import Overview, Refusal, RefusalSearch
 from wxauth.server.login.records import Numbers, Refusals
@@ -35,7 +35,7 @@ class NumbersQuery(BaseModel):
     )
 
 
-@router.get("/v1/admin/numbers", summary=Title("Read daily statistics", "查看每日统计"))
+@router.get("/v1/admin/numbers", summary=_("Read daily statistics"))
 async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> Overview:
     """The totals, and the counts of each day.
 
@@ -44,7 +44,7 @@ async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[Number
     return await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
 
 
-@router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
+@router.get("/v1/admin/refusals", summary=_("List refused logins"))
 async def list_refusals(
     staff: StaffDep,
     recorded: RefusalsDep,

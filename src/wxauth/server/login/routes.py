@@ -24,9 +24,9 @@ from wxauth.errors import (
     SignUpUnavailable,
     SnapshotUser,
     StorageUnavailable,
-    Title,
     WrongAppKind,
 )
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.logs import get_logger
@@ -132,7 +132,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
 
 @router.post(
     LOGIN,
-    summary=Title("Log in with a wx.login code", "用 wx.login 的 code 登录"),
+    summary=_("Log in with a wx.login code"),
     failures=[
         *CODE_FAILURES,
         SignUpClosed,
@@ -166,7 +166,7 @@ async def log_in(
 
 @router.post(
     REFRESH,
-    summary=Title("Refresh the tokens", "用刷新令牌换取新的一对令牌"),
+    summary=_("Refresh the tokens"),
     failures=[
         InvalidRefreshToken,
         RefreshTokenExpired,
@@ -189,7 +189,7 @@ async def refresh(body: RefreshRequest, logins: LoginsDep, device: DeviceDep) ->
 
 @router.post(
     "/v1/logout",
-    summary=Title("Log out", "退出登录"),
+    summary=_("Log out"),
     failures=GUARDED,
     openapi_extra={"security": [*BEARER, {}]},
 )
@@ -224,15 +224,13 @@ _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.post(
     "/v1/me/erasure",
-    summary=Title("Erase my account (for clients whose DELETE has no body)", "注销我的账号（DELETE 无法带请求体时）"),
+    summary=_("Erase my account (for clients whose DELETE has no body)"),
     tag="me",
     operation_id="erase_me_by_post",
     failures=_FAILURES,
     responses=_LEAVING,
 )
-@router.delete(
-    "/v1/me", summary=Title("Erase my account", "注销我的账号"), tag="me", failures=_FAILURES, responses=_LEAVING
-)
+@router.delete("/v1/me", summary=_("Erase my account"), tag="me", failures=_FAILURES, responses=_LEAVING)
 async def erase_me(
     caller: CallerDep,
     body: ProofRequest,

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from wxauth.errors import SignUpRefused, SignUpUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.logs import get_logger
@@ -96,7 +97,7 @@ class SignUpHook:
         try:
             if self._pause_until is not None and now < self._pause_until:
                 outcome = "not_asked"
-                raise HookFailed("it has failed too often: it is asked again in some seconds")
+                raise HookFailed(_("it has failed too often: it is asked again in some seconds"))
             answer = await self.ask({"type": "sign_up", "data": about}, now=now)
         except HookFailed as exc:
             if outcome == "failed":
@@ -138,19 +139,19 @@ class SignUpHook:
                 request = httpx.Request("POST", url, content=body, headers=headers, extensions=how)
                 response = await self.transport.handle_async_request(request)
         except TimeoutError:
-            raise HookTimedOut("no answer in {n:g} s", n=patience) from None
+            raise HookTimedOut(_("no answer in {n:g} s", n=patience)) from None
         except httpx.TransportError as exc:
             raise HookFailed(*exc.args) from None
         except (httpx.InvalidURL, UnicodeError):
-            raise HookFailed("URL cannot be used") from None
+            raise HookFailed(_("URL cannot be used")) from None
         if response.status_code != _OK:
-            raise HookFailed("its status was {n}", n=response.status_code)
+            raise HookFailed(_("its status was {n}", n=response.status_code))
         try:
             answer = read_loosely(response.extensions[ANSWER].body)
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):
-            raise HookFailed("its answer was no JSON object with a boolean 'allow'")
+            raise HookFailed(_("its answer was no JSON object with a boolean 'allow'"))
         return answer
 
     def _note_failure(self, failure: HookFailed) -> None:

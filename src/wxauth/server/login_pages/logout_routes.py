@@ -8,7 +8,8 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import PayloadTooLarge, Title
+from wxauth.errors import PayloadTooLarge
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients.clients import find_site, is_registered, with_query
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
@@ -96,14 +97,14 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
 
 @router.get(
     _PATH,
-    summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
+    summary=_("Log out (OpenID Connect RP-Initiated Logout)"),
     operation_id="end_session",
     responses=PAGES,
     openapi_extra=text_parameters(*_PARAMETERS),
 )
 @router.post(
     _PATH,
-    summary=Title("Log out by a form", "退出登录（以表单请求）"),
+    summary=_("Log out by a form"),
     operation_id="end_session_by_form",
     responses=PAGES,
     failures=[PayloadTooLarge],

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
-from wxauth.problems import Language, preferred_language
+from wxauth.i18n import find_language, languages, own_name
+from wxauth.problems import preferred_language
 from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
@@ -69,7 +70,6 @@ VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": Fal
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 _WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
-_TAGS: Final[Mapping[Language, str]] = {"en": "en", "zh": "zh-CN"}
 _BROWSER: Final = "wxauth-browser"
 """The cookie that identifies a browser."""
 _LOGIN: Final = "wxauth-login"
@@ -89,13 +89,10 @@ def _templates() -> Environment:
     return Environment(loader=FileSystemLoader(PAGES_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
-def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
+def language_of(request: Request, *, ui_locales: str | None = None) -> str:
     """The language of a page: the one that the site requests, otherwise the one that the browser prefers."""
-    for locale in (ui_locales or "").split():
-        found = re.match(r"(en|zh)\b", locale.lower().replace("_", "-"))
-        if found:
-            return "zh" if found[1] == "zh" else "en"
-    return preferred_language(request.headers)
+    requested = filter(None, map(find_language, (ui_locales or "").split()))
+    return next(requested, None) or preferred_language(request.headers)
 
 
 def host_cookie(settings: Settings, name: str) -> str:
@@ -121,7 +118,7 @@ class Pages:
     device: Device
     form: str
     """The form that the browser has posted, still encoded; empty without one."""
-    language: Language = field(init=False)
+    language: str = field(init=False)
     """That of the request's `ui_locales`, which are in its query or form, or the one that the browser prefers."""
     root: str = field(init=False)
     """The path under which the service is reached."""
@@ -241,7 +238,7 @@ class Pages:
             data={
                 "stateUrl": f"{own_url}/state",
                 "nextUrl": f"{own_url}/next",
-                "texts": states | {"left": getattr(TEXTS["left"], self.language)},
+                "texts": states | {"left": TEXTS["left"].translated(self.language)},
             },
             form_action=_form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'",
             way="how" if not on_a_phone else "opens" if link_target else "type",
@@ -294,7 +291,7 @@ class Pages:
             form_action=f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'",
             name=(person.nickname or "").strip() or self._text("no_name"),
             fields={**kept, CONFIRMED: field},
-            other_language=self._in_other_language("", kept),
+            other_languages=self._in_other_languages("", kept),
         )
 
     def visit(self, name: str, *, page_id: str) -> Response:
@@ -323,7 +320,7 @@ class Pages:
 
     def instructions(self, name: str) -> Response:
         """A page with instructions, for anybody who opens its URL: `device` or `link`."""
-        return self.message(name, other_language=self._in_other_language("", {}))
+        return self.message(name, other_languages=self._in_other_languages("", {}))
 
     def _mistake(self, refusal: Unanswerable) -> Response:
         """The page for a request whose redirect URI cannot be trusted: it names the site, and the URI received."""
@@ -346,7 +343,7 @@ class Pages:
         """A page on which a person logs in to a site. It names the site, and its origin.
 
         On a loopback address, where any port is good, the origin has the port that was asked for. With `page_id`, there
-        is a way back to the site; with `parameters`, the same page in the other language.
+        is a way back to the site; with `parameters`, the same page in the other languages.
         """
         site, client_id = (
             (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)
@@ -368,7 +365,7 @@ class Pages:
             origin=origin_of(redirect_uri if host or is_local or not uris else uris[0]),
             own_url=own_url,
             way_back=own_url and _Link(f"{own_url}/cancel", self._text("back_to", title=site.title)),
-            other_language=parameters and self._in_other_language(f"{self.root}{AUTHORIZE_PATH}", parameters),
+            other_languages=self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", parameters) if parameters else [],
             **more,
         )
 
@@ -384,7 +381,7 @@ class Pages:
         **more: Any,
     ) -> Response:
         """A page made of one of the templates. `data` is what its script reads."""
-        tag, read = _TAGS[self.language], None if data is None else to_json(data).decode()
+        tag, read = self.language, None if data is None else to_json(data).decode()
         context = {"title": title, "tag": tag, "root": self.root, "text": self._text, "data": read, **more}
         html = _templates().get_template(f"{template}.html").render(context)
         headers = {
@@ -399,17 +396,20 @@ class Pages:
 
     def _text(self, name: str, /, **values: object) -> str:
         """A text with these values in it. Where Chinese has no space, there is none around a name."""
-        text: str = getattr(TEXTS[name], self.language).format(**values)
+        text = TEXTS[name].translated(self.language).format(**values)
         return _GAP_IN_CHINESE.sub("", text) if values.keys() & {"name", "title"} else text
 
     def _own_url(self, page_id: str) -> str:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
-    def _in_other_language(self, path: str, parameters: Mapping[str, str]) -> "_Link | None":
-        """The link to this page in the other language; None if its URL would be too long. No path: the page's own."""
-        tag = _TAGS["en" if self.language == "zh" else "zh"]
-        query = urlencode({**parameters, "ui_locales": tag})
-        return None if len(query) > LONGEST_REDIRECT else _Link(f"{path}?{query}", self._text("other_language"), tag)
+    def _in_other_languages(self, path: str, parameters: Mapping[str, str]) -> list[_Link]:
+        """The links to this page in other languages; none whose URL would be too long. No path: the page's own."""
+        queries = {tag: urlencode({**parameters, "ui_locales": tag}) for tag in languages() if tag != self.language}
+        return [
+            _Link(f"{path}?{query}", own_name(tag), tag)
+            for tag, query in queries.items()
+            if len(query) <= LONGEST_REDIRECT
+        ]
 
 
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:

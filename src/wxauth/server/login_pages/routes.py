@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
+from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
@@ -109,14 +110,14 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
 
 @router.get(
     AUTHORIZE_PATH,
-    summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
+    summary=_("Log in to a site (OpenID Connect)"),
     operation_id="authorize",
     responses=PAGES,
     openapi_extra=text_parameters(*_PARAMETERS),
 )
 @router.post(
     AUTHORIZE_PATH,
-    summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
+    summary=_("Log in to a site by a form (OpenID Connect)"),
     operation_id="authorize_by_form",
     responses=PAGES,
     failures=[PayloadTooLarge],
@@ -263,7 +264,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
 
 @router.get(
     "/v1/scans/{scene}/code",
-    summary=Title("Image of a scan code", "二维码图片"),
+    summary=_("Image of a scan code"),
     responses={
         200: {"description": "PNG or JPEG", "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}}}
     },
@@ -277,15 +278,13 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
-@router.get("/d", summary=Title("Instructions for scanning or typing a code", "扫码或输入代码的说明页"), responses=HTML)
+@router.get("/d", summary=_("Instructions for scanning or typing a code"), responses=HTML)
 async def show_device_page(pages: PagesDep) -> Response:
     """A page that explains how to scan or type a code. It changes nothing."""
     return pages.instructions("device")
 
 
-@router.get(
-    "/d/{scene}", summary=Title("Page for a code scanned outside WeChat", "用其他应用扫码时的提示页"), responses=HTML
-)
+@router.get("/d/{scene}", summary=_("Page for a code scanned outside WeChat"), responses=HTML)
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
     """A page that asks the person to scan the code with WeChat. It changes nothing.
 

@@ -6,8 +6,7 @@ not change back and forth while apps move one after the other. Other reasons are
 verified, and an operator's decision.
 """
 
-from collections.abc import Collection, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Sequence, Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,11 +15,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
-from wxauth.server.core.terminal import Text
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES
 from wxauth.server.merging.merging_rows import (
@@ -190,7 +189,7 @@ async def link_unionid(
     Raises: AccountDisabled, AccountLeaving.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    for _ in range(_ATTEMPTS):
+    for _attempt in range(_ATTEMPTS):
         people = await database.one(PEOPLE, **identity)
         if people.two is None:
             return
@@ -267,21 +266,21 @@ async def merge_by_operator(
 
     Raises: NotFound, MergeRefused, LastAdmin.
     """
-    for _ in range(_ATTEMPTS_OF_OPERATORS):
+    for _attempt in range(_ATTEMPTS_OF_OPERATORS):
         user_id = await current_user(database, former_id)
         remaining_id = await current_user(database, into)
         if user_id == remaining_id:
-            raise MergeRefused(Text("they are one user already"))
+            raise MergeRefused(_("they are one user already"))
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None:
                 continue
             if pair.is_anybody_leaving:
-                raise MergeRefused(Text("one of them is leaving: cancel that first"))
+                raise MergeRefused(_("one of them is leaving: cancel that first"))
             if await transaction.value(HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
-                raise MergeRefused(Text("both have an external_id, of which one would be lost"))
+                raise MergeRefused(_("both have an external_id, of which one would be lost"))
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
-                raise LastAdmin(Text("the ban would follow the only administrator: lift it first"))
+                raise LastAdmin(_("the ban would follow the only administrator: lift it first"))
             merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
         merged.report()
         return merged
@@ -347,12 +346,12 @@ async def split(
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, standing):
         if standing.is_leaving:
-            raise SplitRefused(Text("the user is leaving: cancel that first"))
+            raise SplitRefused(_("the user is leaving: cancel that first"))
         parting = await Parting.of(transaction, remaining_id, (app_id, openid))
         if parting is None:
-            raise SplitRefused(Text("the user has no such identity"))
+            raise SplitRefused(_("the user has no such identity"))
         if parting.is_whole:
-            raise SplitRefused(Text("nothing would be left of the user"))
+            raise SplitRefused(_("nothing would be left of the user"))
         moving = _external_ids_to_move(parting, external_ids)
         new_user_id, settled = await _split(transaction, parting, moving, by=by, now=now)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
@@ -406,10 +405,10 @@ def _external_ids_to_move(parting: Parting, given: Sequence[str] | None) -> Sequ
     Raises: SplitRefused.
     """
     if given is not None:
-        if not {name for name, _ in parting.external_ids}.issuperset(given):
-            raise SplitRefused(Text("the external_id is not the user's"))
+        if not {name for name, _origin in parting.external_ids}.issuperset(given):
+            raise SplitRefused(_("the external_id is not the user's"))
         return given
     sides = {name: parting.side_of(origin) for name, origin in parting.external_ids}
     if Side.UNKNOWN in sides.values():
-        raise SplitRefused(Text("it is not known whose external_id this is: name the one that moves, or null for none"))
+        raise SplitRefused(_("it is not known whose external_id this is: name the one that moves, or null for none"))
     return [external_id for external_id, side in sides.items() if side is Side.LEAVES]

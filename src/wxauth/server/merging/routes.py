@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, Title
+from wxauth.errors import LastAdmin, MergeRefused, SplitRefused
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.merging.merging import merge_by_operator, split
 from wxauth.server.users import admin
 from wxauth.server.users.admin_routes import NO_SUCH_USER
@@ -75,7 +76,7 @@ class SplitAnswer(BaseModel):
 
 @router.post(
     "/v1/admin/users/{user_id}/merge",
-    summary=Title("Merge two users", "将用户合并到另一用户"),
+    summary=_("Merge two users"),
     failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are one user already")],
 )
 async def merge_users(
@@ -108,7 +109,7 @@ async def merge_users(
 
 @router.post(
     "/v1/admin/users/{user_id}/split",
-    summary=Title("Split a user", "拆分用户"),
+    summary=_("Split a user"),
     failures=[NO_SUCH_USER, SplitRefused("the user has no such identity")],
 )
 async def split_user(

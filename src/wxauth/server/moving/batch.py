@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
@@ -50,43 +51,49 @@ _BY_RULE: Final = ("phone", "roles", "status", "ban_reason", "banned_until", "at
 _FILLED: Final = [name for name in _GIVEN_ONCE if name not in _BY_RULE]
 """Those that a line fills if they are empty, or replaces with --overwrite."""
 
-ADMINISTRATOR: Final = Fault("roles", "must be without admin and support, unless --allow-admin is given")
+ADMINISTRATOR: Final = Fault("roles", _("must be without admin and support, unless --allow-admin is given"))
 UNBANNED_ADMIN: Final = Fault(
-    "status", "must leave banned administrators and support staff banned, unless --allow-admin is given"
+    "status", _("must leave banned administrators and support staff banned, unless --allow-admin is given")
 )
-LAST_ADMIN: Final = "must leave an administrator: make another one first"
-MERGED: Final = Fault("user_id", "must not have been merged into another user")
-ERASED: Final = Fault("user_id", "must not have been erased, except with --restore")
-LEAVING: Final = Fault("user_id", "must not be of a user who has asked to be erased")
-ANOTHER_USER: Final = Fault("user_id", "must be the user whom the identity, the unionid or the external_id names")
+LAST_ADMIN: Final = _("must leave an administrator: make another one first")
+MERGED: Final = Fault("user_id", _("must not have been merged into another user"))
+ERASED: Final = Fault("user_id", _("must not have been erased, except with --restore"))
+LEAVING: Final = Fault("user_id", _("must not be of a user who has asked to be erased"))
+ANOTHER_USER: Final = Fault("user_id", _("must be the user whom the identity, the unionid or the external_id names"))
 SECOND_OPENID: Final = Fault(
-    "unionid", "must be of one openid in this app: WeChat gives each person one, and another one has it"
+    "unionid", _("must be of one openid in this app: WeChat gives each person one, and another one has it")
 )
 SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
     "external_id",
-    "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
-    " only if they are one person, --join accepts both",
+    _(
+        "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
+        " only if they are one person, --join accepts both"
+    ),
 )
-ANOTHER_UNIONID: Final = Fault("unionid", "must be the one that the identity has already")
+ANOTHER_UNIONID: Final = Fault("unionid", _("must be the one that the identity has already"))
 UNIONID_OF_EXTERNAL_ID: Final = Fault(
     "unionid",
-    "must be the one of the user whom the external_id names: these may be two people; only if they are one person,"
-    " --join makes them one user",
+    _(
+        "must be the one of the user whom the external_id names: these may be two people; only if they are one person,"
+        " --join makes them one user"
+    ),
 )
 PHONE_OF_EXTERNAL_ID: Final = Fault(
     "phone",
-    "must not contradict a verified number: the user whom the external_id names has verified another one, or"
-    " another user this one; only if they are one person, --join makes them one user",
+    _(
+        "must not contradict a verified number: the user whom the external_id names has verified another one, or"
+        " another user this one; only if they are one person, --join makes them one user"
+    ),
 )
-UNIONID_TAKEN: Final = Fault("unionid", "must not be another user's")
-EXTERNAL_ID_TAKEN: Final = Fault("external_id", "must not be another user's")
-ANOTHER_EXTERNAL_ID: Final = Fault("external_id", "must be the one that the user has already")
-GIVEN_BEFORE: Final = "must be as in the earlier line with this openid: remove one of the two lines"
-FORMER_ID_OF_A_USER: Final = Fault("former_ids", "must not be the id of a user")
-FORMER_ID_ERASED: Final = Fault("former_ids", "must not have been erased, except with --restore")
-FORMER_ID_TAKEN: Final = Fault("former_ids", "must not have been merged into another user")
-NO_EXTERNAL_ID: Final = Fault("former_external_ids", "must be given with the external_id that replaced them")
-FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", "must not be another user's")
+UNIONID_TAKEN: Final = Fault("unionid", _("must not be another user's"))
+EXTERNAL_ID_TAKEN: Final = Fault("external_id", _("must not be another user's"))
+ANOTHER_EXTERNAL_ID: Final = Fault("external_id", _("must be the one that the user has already"))
+GIVEN_BEFORE: Final = _("must be as in the earlier line with this openid: remove one of the two lines")
+FORMER_ID_OF_A_USER: Final = Fault("former_ids", _("must not be the id of a user"))
+FORMER_ID_ERASED: Final = Fault("former_ids", _("must not have been erased, except with --restore"))
+FORMER_ID_TAKEN: Final = Fault("former_ids", _("must not have been merged into another user"))
+NO_EXTERNAL_ID: Final = Fault("former_external_ids", _("must be given with the external_id that replaced them"))
+FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", _("must not be another user's"))
 Signs = Iterator[tuple[Fault, bool]]
 """Faults, in the order of their report, each with whether a line has it."""
 

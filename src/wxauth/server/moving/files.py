@@ -11,8 +11,8 @@ from typing import IO, Final, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.database import Database
-from wxauth.server.core.terminal import Text
 from wxauth.server.core.users import ATTRIBUTE_NAME
 from wxauth.server.moving.lines import NOT_UTF8, Fault, Line
 from wxauth.server.moving.rows import all_identities
@@ -21,49 +21,55 @@ from wxauth.server.users.attributes import typed_attribute
 MAX_LINE: Final = 8 * 1024
 """Maximum bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
-TOO_LONG: Final = Fault("line", "must be at most {n} bytes", n=MAX_LINE)
-NOT_GBK: Final = Fault("line", "must be GBK, as --encoding says")
+TOO_LONG: Final = Fault("line", _("must be at most {n} bytes", n=MAX_LINE))
+NOT_GBK: Final = Fault("line", _("must be GBK, as --encoding says"))
 NOT_CSV: Final = Fault(
-    "line", "must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell"
+    "line", _("must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell")
 )
-WRONG_CELLS: Final = Fault("line", "must have as many cells as the header")
+WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
 WRONG_ATTRIBUTE: Final = Fault(
-    "line", "must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME"
+    "line", _("must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME")
 )
-_PACKED: Final = "must be text, and is {kind}: {program}"
+_PACKED: Final = _("must be text, and is {kind}: {program}")
 _NOT_TEXT: Final = {
-    rb"\xff\xfe\0\0|\0\0\xfe\xff": "must be UTF-8, and is UTF-32: iconv -f UTF-32 -t UTF-8",
-    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": "must be UTF-8, and is UTF-16: iconv -f UTF-16 -t UTF-8",
-    rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": "must be text, and is an Excel workbook or zip: save it as CSV UTF-8, or unzip it",
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, and is UTF-32: iconv -f UTF-32 -t UTF-8"),
+    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _("must be UTF-8, and is UTF-16: iconv -f UTF-16 -t UTF-8"),
+    rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": _(
+        "must be text, and is an Excel workbook or zip: save it as CSV UTF-8, or unzip it"
+    ),
     rb"\x1f\x8b": Text(_PACKED, kind="gzip", program="gunzip"),
     rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
     rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
     rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
-    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": "must be text, and is another kind of file: export it as CSV UTF-8",
-    rb"[^\r\n]*\r+[^\r\n]": r"must have lines that end with LF, and has CR alone: tr '\015' '\012'",
-    rb"<": "must be CSV or JSON Lines, and is HTML or XML: save it as CSV UTF-8 in a table program",
-    rb"\[": "must be JSON Lines, and is a JSON array: jq -c '.[]'",
+    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, and is another kind of file: export it as CSV UTF-8"),
+    rb"[^\r\n]*\r+[^\r\n]": _(r"must have lines that end with LF, and has CR alone: tr '\015' '\012'"),
+    rb"<": _("must be CSV or JSON Lines, and is HTML or XML: save it as CSV UTF-8 in a table program"),
+    rb"\[": _("must be JSON Lines, and is a JSON array: jq -c '.[]'"),
 }
 """How files begin that are no lines of text, each with what to do."""
 _NO_JSON_LINES: Final = {
-    rb"\{\s*$": "must be JSON Lines, and has objects of several lines: jq -c .",
-    rb"(?i)[^{]*openid": "must be JSON Lines, and is CSV: --csv, or with tabs --tsv",
-    rb"(?i)--|/\*|(insert|create|set) ": "must be JSON Lines, and is SQL: docs/moving-in.md has queries that write it",
+    rb"\{\s*$": _("must be JSON Lines, and has objects of several lines: jq -c ."),
+    rb"(?i)[^{]*openid": _("must be JSON Lines, and is CSV: --csv, or with tabs --tsv"),
+    rb"(?i)--|/\*|(insert|create|set) ": _(
+        "must be JSON Lines, and is SQL: docs/moving-in.md has queries that write it"
+    ),
 }
 _NO_CSV: Final = {
-    rb"\{": "must be CSV, and is JSON Lines: leave out --csv and --tsv",
-    rb"(?i)\"?sep=": "must begin with the names of the columns: remove Excel's line sep=",
+    rb"\{": _("must be CSV, and is JSON Lines: leave out --csv and --tsv"),
+    rb"(?i)\"?sep=": _("must begin with the names of the columns: remove Excel's line sep="),
 }
 _DIVIDED: Final = {
-    ",": "must have columns that are divided by tabs, and has commas: --csv",
-    "\t": "must have columns that are divided by commas, and has tabs: --tsv",
-    ";": "must have columns that are divided by commas, and has ; between them: save it as CSV UTF-8 with commas",
-    "|": "must have columns that are divided by commas, and has | between them: save it as CSV UTF-8 with commas",
+    ",": _("must have columns that are divided by tabs, and has commas: --csv"),
+    "\t": _("must have columns that are divided by commas, and has tabs: --tsv"),
+    ";": _("must have columns that are divided by commas, and has ; between them: save it as CSV UTF-8 with commas"),
+    "|": _("must have columns that are divided by commas, and has | between them: save it as CSV UTF-8 with commas"),
 }
 NO_HEADER: Final = Fault(
     "line",
-    "must be a header: names of fields, each once, app_id and openid among them"
-    " (--app-id gives the app, --map openid=COLUMN another name)",
+    _(
+        "must be a header: names of fields, each once, app_id and openid among them"
+        " (--app-id gives the app, --map openid=COLUMN another name)"
+    ),
 )
 LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 
@@ -269,7 +275,7 @@ def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
     return first
 
 
-def _numbered(file: IO[bytes], form: Form, spill: Spill, unfit: Mapping[bytes, str]) -> Iterator[NumberedLine]:
+def _numbered(file: IO[bytes], form: Form, spill: Spill, unfit: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
     """Each line with its number. One that is too long is never read into memory whole.
 
     UTF-8 is not checked here, but where the line is read. `unfit` are beginnings of what is no such file.
@@ -300,7 +306,7 @@ def _numbered(file: IO[bytes], form: Form, spill: Spill, unfit: Mapping[bytes, s
             yield NumberedLine(number, None)
 
 
-def _check_kind(beginning: bytes, unfit: Mapping[bytes, str]) -> None:
+def _check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
     for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
         if re.match(form, beginning.lstrip()):
             raise WrongFile(Fault("file", wanted))

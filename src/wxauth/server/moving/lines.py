@@ -23,9 +23,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from wxauth.errors import UnknownApp
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import Text
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users.attributes import AttributesPatch
 from wxauth.server.users.bodies import AvatarUrl, Nickname, Reason, Roles
@@ -48,27 +48,19 @@ SKIPPABLE: Final = frozenset(
 """The fields whose bad values may count as null. The others identify a user, or grant rights."""
 
 
-class _Fault(NamedTuple):
+class Fault(NamedTuple):
+    """A fault of a line: the field, and its rule."""
+
     field: str
     """`line` for the line as a whole."""
     wanted: Text
 
 
-class Fault(_Fault):
-    """A fault of a line: the field, and its rule."""
-
-    __slots__ = ()
-
-    def __new__(cls, field: str, wanted: str, **values: object) -> Self:
-        """Fill the rule's template."""
-        return super().__new__(cls, field, Text(wanted, **values))
-
-
-NOT_JSON: Final = Fault("line", "must be a JSON object")
-NOT_UTF8: Final = Fault("line", "must be UTF-8; --encoding gbk reads GBK")
+NOT_JSON: Final = Fault("line", _("must be a JSON object"))
+NOT_UTF8: Final = Fault("line", _("must be UTF-8; --encoding gbk reads GBK"))
 ATTRIBUTES: Final = Fault(
     "attributes",
-    "must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all",
+    _("must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all"),
 )
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
@@ -78,11 +70,11 @@ _WRITTEN: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
 _EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
-_TIME: Final = (
+_TIME: Final = _(
     "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or seconds or milliseconds since 1970, or empty;"
     " --time-zone reads 2026-11-20, 2026/11/20 8:00 and 2026年11月20日"
 )
-_SHORT: Final = "must be 1 to 64 printable characters"
+_SHORT: Final = _("must be 1 to 64 printable characters")
 
 
 # The messages of these errors are never shown: each field has a sentence of its own.
@@ -166,35 +158,38 @@ class LineOfConsent(_Strict):
     given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME]
     withdrawn_at: TimeOrNone = None
     app_id: Annotated[ShortText | None, _SHORT] = None
-    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, "must be an IP address or network"] = None
+    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, _("must be an IP address or network")] = None
 
 
 class Line(_Strict):
     """An identity and its user. Each field has its requirements, which a refusal of the line shows."""
 
-    app_id: Annotated[str, AfterValidator(_known_app), "must be the app_id of a configured app"]
-    openid: Annotated[Openid, "must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder"]
+    app_id: Annotated[str, AfterValidator(_known_app), _("must be the app_id of a configured app")]
+    openid: Annotated[Openid, _("must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder")]
     unionid: Annotated[
         Unionid | None,
-        "must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder",
+        _("must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder"),
     ] = None
-    user_id: Annotated[UserId | None, "must be a UUIDv7"] = None
+    user_id: Annotated[UserId | None, _("must be a UUIDv7")] = None
     external_id: Annotated[
         ExternalId | None,
-        "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of zeros",
+        _(
+            "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of "
+            "zeros"
+        ),
     ] = None
-    nickname: Annotated[Nickname | None, NoneIfBlank, "must be at most 64 characters"] = None
-    avatar_url: Annotated[AvatarUrl | None, NoneIfBlank, "must be an https URL of at most 2048 characters"] = None
+    nickname: Annotated[Nickname | None, NoneIfBlank, _("must be at most 64 characters")] = None
+    avatar_url: Annotated[AvatarUrl | None, NoneIfBlank, _("must be an https URL of at most 2048 characters")] = None
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=_E164)] | None,
         BeforeValidator(_e164),
-        "must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION",
+        _("must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION"),
     ] = None
     roles: Annotated[
-        Roles | None, "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter"
+        Roles | None, _("must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter")
     ] = None
-    status: Annotated[UserStatus | None, "must be active or disabled; --map status:X=disabled reads X"] = None
-    ban_reason: Annotated[Reason | None, "must be at most 500 characters, without control characters"] = None
+    status: Annotated[UserStatus | None, _("must be active or disabled; --map status:X=disabled reads X")] = None
+    ban_reason: Annotated[Reason | None, _("must be at most 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
     """A merge patch."""
@@ -204,9 +199,11 @@ class Line(_Strict):
     """When the user was created."""
     identity_created_at: TimeOrNone = None
     last_login_at: TimeOrNone = None
-    consents: Annotated[list[LineOfConsent], "must be a JSON list of objects with document, version and given_at"] = []
-    former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], "must be a list of UUIDs"] = []
-    former_external_ids: Annotated[list[ExternalId], "must be a list of texts of 1 to 128 printable characters"] = []
+    consents: Annotated[
+        list[LineOfConsent], _("must be a JSON list of objects with document, version and given_at")
+    ] = []
+    former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], _("must be a list of UUIDs")] = []
+    former_external_ids: Annotated[list[ExternalId], _("must be a list of texts of 1 to 128 printable characters")] = []
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
@@ -223,9 +220,9 @@ class Line(_Strict):
 def _fault(error: ErrorDetails) -> Fault:
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
-        return Fault(field, "must be the id alone: this looks like {it}", it=Text(error["ctx"]["it"]))
+        return Fault(field, _("must be the id alone: this looks like {it}", it=error["ctx"]["it"]))
     is_half = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
-    return Fault(field, "must be without NUL and halves of emoji, such as \\ud83d" if is_half else EXPECTED[field])
+    return Fault(field, _("must be without NUL and halves of emoji, such as \\ud83d") if is_half else EXPECTED[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:
@@ -233,9 +230,9 @@ def without(text: bytes, fields: Iterable[str]) -> bytes:
     return to_json(from_json(text) | dict.fromkeys(fields))
 
 
-def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
     for name, field in model.model_fields.items():
-        [text] = (text for text in field.metadata if isinstance(text, str))
+        [text] = (text for text in field.metadata if isinstance(text, Text))
         yield f"{prefix}{name}", text
 
 

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
+from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, find_site
 from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
@@ -133,14 +134,14 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @metadata_router.get(
     "/.well-known/openid-configuration",
-    summary=Title("OpenID Connect discovery", "元数据（OpenID Connect 的路径）"),
+    summary=_("OpenID Connect discovery"),
     operation_id="read_openid_configuration",
     response_model=dict[str, Any],
     responses=_RESPONSES,
 )
 @metadata_router.get(
     "/.well-known/oauth-authorization-server",
-    summary=Title("Authorization server metadata", "授权服务器元数据"),
+    summary=_("Authorization server metadata"),
     operation_id="read_metadata",
     response_model=dict[str, Any],
     responses=_RESPONSES,
@@ -176,7 +177,7 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
 
 @router.post(
     "/v1/device_authorization",
-    summary=Title("Start a scan (RFC 8628)", "发起扫码（RFC 8628）"),
+    summary=_("Start a scan (RFC 8628)"),
     response_model=DeviceAuthorizationAnswer,
     responses=_refusals("invalid_request", "invalid_scope", "invalid_target", "unauthorized_client"),
     openapi_extra=_form(
@@ -216,7 +217,7 @@ async def authorize_device(
 
 @router.post(
     "/v1/token",
-    summary=Title("Get tokens (RFC 6749)", "网站换取令牌（RFC 6749）"),
+    summary=_("Get tokens (RFC 6749)"),
     response_model=WebTokensAnswer,
     responses=_refusals(
         "invalid_grant",
@@ -254,7 +255,7 @@ async def exchange(
 
 @router.post(
     "/v1/revoke",
-    summary=Title("Revoke a token (RFC 7009)", "结束令牌所属的会话（RFC 7009）"),
+    summary=_("Revoke a token (RFC 7009)"),
     response_class=Response,
     responses={
         200: {
@@ -304,13 +305,13 @@ _BearerDep = Annotated[Principal, Depends(bearer_of_userinfo), Entails(failures=
 
 @router.get(
     "/v1/userinfo",
-    summary=Title("Read the user's claims (OpenID Connect)", "查看登录的用户（OpenID Connect）"),
+    summary=_("Read the user's claims (OpenID Connect)"),
     response_model=UserinfoAnswer,
     failures=[InsufficientScope],
 )
 @router.post(
     "/v1/userinfo",
-    summary=Title("Read the user's claims by POST (OpenID Connect)", "查看登录的用户（OpenID Connect，POST 方式）"),
+    summary=_("Read the user's claims by POST (OpenID Connect)"),
     operation_id="read_userinfo_by_post",
     response_model=UserinfoAnswer,
     failures=[InsufficientScope],

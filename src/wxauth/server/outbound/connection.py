@@ -22,8 +22,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from wxauth.errors import Title
-from wxauth.server.core.terminal import Text
+from wxauth.i18n import Text, lazy_gettext as _
 
 MAX_OVERHEAD: Final = 64 * 1024
 """Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
@@ -373,29 +372,31 @@ async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
     return await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
 
 
-def refusal_of(exc: ssl.SSLCertVerificationError) -> Title:
+def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
     """OpenSSL's reason; and what to do about an authority of one's own, or a form that is not that of RFC 5280."""
     reason = exc.verify_message
     if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
-        return Text("{reason}: trust it by naming the file of its authority in SSL_CERT_FILE", reason=reason)
+        return _("{reason}: trust it by naming the file of its authority in SSL_CERT_FILE", reason=reason)
     if exc.verify_code not in _NOT_OF_THE_FORM:
-        return Title(reason, reason)
-    text = "{reason}: Python 3.13 and newer require the form of RFC 5280, so its authority must issue it again"
-    return Text(text, reason=reason)
+        return Text("{reason}", reason=reason)
+    return _(
+        "{reason}: Python 3.13 and newer require the form of RFC 5280, so its authority must issue it again",
+        reason=reason,
+    )
 
 
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
     match exc:
         case TimeoutError():
-            reason: str = Text("no answer in time")
+            reason: str = _("no answer in time")
         case ssl.SSLCertVerificationError():
-            reason = Text("{name}: {rule}", name=type(exc).__name__, rule=refusal_of(exc))
+            reason = _("{name}: {rule}", name=type(exc).__name__, rule=refusal_of(exc))
         case Refused() | httpx.RequestError():
             reason = exc.args[0]
         case _:
             reason = type(exc).__name__
     if is_at_proxy:
-        return ProxyFailed(Text("no way through the proxy: {reason}", reason=reason))
+        return ProxyFailed(_("no way through the proxy: {reason}", reason=reason))
     return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
@@ -406,9 +407,9 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
-        raise Refused(Text("it answers with status {status}", status=answer.status))
+        raise Refused(_("it answers with status {status}", status=answer.status))
     if answer.body:  # in TLS the client speaks first, so these bytes are the proxy's own
-        raise Refused(Text("it says more than it was asked"))
+        raise Refused(_("it says more than it was asked"))
 
 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:

@@ -12,8 +12,8 @@ from typing import Final
 import httpx
 
 from wxauth import __version__
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.addresses import Scheme, is_refused
-from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import Origin, Proxy, Refused, SocketAddress
 from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.outbound.urls import NameResolver
@@ -23,8 +23,8 @@ KEEPALIVE_SECONDS: Final = 4.0
 """Many servers close an idle connection after five, and a request on a closed one would count as failed."""
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_NO_NAME, _NO_HOST = Text("no answer for the host's name"), Text("host not found")
-NOT_ALLOWED: Final = Text("address refused")
+_NO_NAME, _NO_HOST = _("no answer for the host's name"), _("host not found")
+NOT_ALLOWED: Final = _("address refused")
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Returns the addresses of a name. Raises: OSError, UnicodeError."""
@@ -90,19 +90,19 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
     reason = exc.args[0]
     match exc:
         case httpx.ConnectTimeout():
-            return httpx.ConnectTimeout(Text("timed out while connecting"))
+            return httpx.ConnectTimeout(_("timed out while connecting"))
         case httpx.ConnectError() if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
             return httpx.ConnectError(reason)
         case httpx.ConnectError() if reason.startswith(ssl.SSLCertVerificationError.__name__):
-            return httpx.ConnectError(Text("certificate not valid"))
+            return httpx.ConnectError(_("certificate not valid"))
         case httpx.ConnectError():
-            return httpx.ConnectError(Text("TLS failed") if reason.startswith("SSL") else Text("could not connect"))
+            return httpx.ConnectError(_("TLS failed") if reason.startswith("SSL") else _("could not connect"))
         case httpx.PoolTimeout():
             return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
-            return httpx.UnsupportedProtocol(Text("URL cannot be used"))
+            return httpx.UnsupportedProtocol(_("URL cannot be used"))
         case _:
-            return httpx.ReadError(Text("connection lost"))
+            return httpx.ReadError(_("connection lost"))
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.server.core.background import once
 from wxauth.server.core.terminal import WrongValue
@@ -76,22 +77,22 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     import httpx  # a tenth of a second, and most commands check no URL
 
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
-        raise WrongValue("must be a URL of at most {n} characters", n=MAX_URL)
+        raise WrongValue(_("must be a URL of at most {n} characters", n=MAX_URL))
     try:
         url = httpx.URL(text)
         host = url.host  # decodes an xn-- label, which may be malformed
     except (httpx.InvalidURL, ValueError):
-        raise WrongValue("must be a URL") from None
+        raise WrongValue(_("must be a URL")) from None
     if url.scheme not in ("http", "https") or not host:
-        raise WrongValue("must begin with https://, or with http:// in a private network")
+        raise WrongValue(_("must begin with https://, or with http:// in a private network"))
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise WrongValue("must have a port from 1 to {n}, or none", n=_LAST_PORT)
+        raise WrongValue(_("must have a port from 1 to {n}, or none", n=_LAST_PORT))
     if "%" in host:
-        raise WrongValue("must be without the zone of an address")
+        raise WrongValue(_("must be without the zone of an address"))
     if not is_http_url(text):
-        raise WrongValue("must be a URL")
+        raise WrongValue(_("must be a URL"))
     if "@" in urlsplit(text).netloc:
-        raise WrongValue("must be without a user and a password")
+        raise WrongValue(_("must be without a user and a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
     name = url.raw_host.decode().removesuffix(".")
@@ -100,8 +101,8 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()
     if not addresses and scheme == "http":
-        raise WrongValue("must begin with https://, for its host has no address here")
+        raise WrongValue(_("must begin with https://, for its host has no address here"))
     if any(is_refused(address, scheme) for address in addresses):
         if scheme == "https":
-            raise WrongValue("must resolve to a public or private address")
-        raise WrongValue("must resolve to private and loopback addresses alone")
+            raise WrongValue(_("must resolve to a public or private address"))
+        raise WrongValue(_("must resolve to private and loopback addresses alone"))

@@ -6,7 +6,8 @@ from uuid import UUID
 from fastapi import Depends
 from pydantic import AliasChoices, BaseModel, Field
 
-from wxauth.errors import PhoneTaken, Title, WrongAppKind
+from wxauth.errors import PhoneTaken, WrongAppKind
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones, remove_phone_of
 from wxauth.server.users.admin import read_listed_user
@@ -39,7 +40,7 @@ class PhoneRequest(BaseModel):
 
 @router.post(
     "/v1/me/phone",
-    summary=Title("Bind my phone number", "绑定我的手机号"),
+    summary=_("Bind my phone number"),
     failures=[*CODE_FAILURES, WrongAppKind, PhoneTaken],
 )
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: SettingsDep, phones: PhonesDep) -> UserAnswer:
@@ -52,7 +53,7 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: Setting
     return user_answer(await phones.bind(caller.user, body.code), settings.consents)
 
 
-@router.delete("/v1/me/phone", summary=Title("Remove my phone number", "移除我的手机号"))
+@router.delete("/v1/me/phone", summary=_("Remove my phone number"))
 async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
     """Remove the caller's number. Idempotent. The phone button's next code binds one again."""
     await phones.remove_my_phone(database, clock, caller)
@@ -60,7 +61,7 @@ async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock:
 
 @router.get(
     "/v1/admin/users/{user_id}/phone",
-    summary=Title("Read a user's phone number", "查看用户的手机号"),
+    summary=_("Read a user's phone number"),
     tag="admin",
     failures=[NO_SUCH_USER],
 )
@@ -76,7 +77,7 @@ async def read_phone_of_user(
 
 @router.delete(
     "/v1/admin/users/{user_id}/phone",
-    summary=Title("Remove a user's phone number", "移除用户的手机号"),
+    summary=_("Remove a user's phone number"),
     tag="admin",
     failures=[NO_SUCH_USER],
 )

@@ -11,15 +11,8 @@ from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import (
-    PICTURE_TOO_LARGE,
-    InvalidRequest,
-    NotFound,
-    PayloadTooLarge,
-    RateLimited,
-    StorageUnavailable,
-    Title,
-)
+from wxauth.errors import PICTURE_TOO_LARGE, InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.pictures.avatars import MAX_FILE, Avatars
 from wxauth.server.users.bodies import AVATARS_PATH, UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
@@ -111,7 +104,7 @@ def _only_file(parts: list[Field | File]) -> bytes:
 
 @router.post(
     UPLOAD_PATH,
-    summary=Title("Upload my picture", "上传我的头像"),
+    summary=_("Upload my picture"),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -141,7 +134,7 @@ async def change_my_avatar(
 
 @router.get(
     AVATARS_PATH + "{file_name}",
-    summary=Title("Read a user's picture", "用户头像"),
+    summary=_("Read a user's picture"),
     tag="avatars",
     responses={
         200: {

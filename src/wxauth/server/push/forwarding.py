@@ -9,10 +9,10 @@ from typing import Final
 import httpx
 
 from wxauth.errors import PushNotForwarded
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
-from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
@@ -75,7 +75,7 @@ class PushForwarding:
                 async with places, asyncio.timeout_at(deadline):
                     return await send_on(self.transport, app, request)
         except TimeoutError:
-            raise _not_forwarded(Text("no answer in time")) from None
+            raise _not_forwarded(_("no answer in time")) from None
 
 
 async def send_on(
@@ -102,11 +102,11 @@ async def send_on(
         raise _not_forwarded(exc.args[0]) from None
     answer: HttpAnswer = response.extensions[ANSWER]
     if answer.status != _OK:
-        raise _not_forwarded(Text("its status was {n}", n=answer.status))
+        raise _not_forwarded(_("its status was {n}", n=answer.status))
     if answer.is_encoded:
-        raise _not_forwarded(Text("its answer was compressed"))
+        raise _not_forwarded(_("its answer was compressed"))
     return PushAnswer(answer.body, answer.content_type)
 
 
 def _not_forwarded(reason: str) -> PushNotForwarded:
-    return PushNotForwarded(Text("{name}: {rule}", name="push_forward", rule=reason))
+    return PushNotForwarded(_("{name}: {rule}", name="push_forward", rule=reason))

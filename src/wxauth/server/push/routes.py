@@ -13,9 +13,9 @@ from wxauth.errors import (
     PayloadTooLarge,
     PushNotForwarded,
     StorageUnavailable,
-    Title,
     UnknownApp,
 )
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.push.forwarding import FORWARDED, PushRequest
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.web.dependencies import provide
@@ -59,7 +59,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
 
 @router.get(
     PUSH_PATH,
-    summary=Title("Verify the push URL (called by WeChat)", "确认推送地址（由微信调用）"),
+    summary=_("Verify the push URL (called by WeChat)"),
     responses={
         200: {"content": {"text/plain": {"example": "4375120948345356249"}}},
     },
@@ -74,7 +74,7 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
 
 @router.post(
     PUSH_PATH,
-    summary=Title("Receive a message from WeChat", "接收微信推送的消息"),
+    summary=_("Receive a message from WeChat"),
     responses={
         200: {"content": {"text/plain": {"example": "success"}}},
     },

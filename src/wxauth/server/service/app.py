@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Scope
 
 from wxauth import __version__
 from wxauth.errors import AccountDisabled, WxAuthError
+from wxauth.i18n import lazy_gettext as _
 from wxauth.problems import REQUEST_ID_KEY
 from wxauth.server.apps import routes as app_routes
 from wxauth.server.checks import routes as check_routes
@@ -23,12 +24,10 @@ from wxauth.server.console.routes import add_console
 from wxauth.server.core.services import Services
 from wxauth.server.events import feed_routes, webhook_routes
 from wxauth.server.keys import routes as key_routes
-from wxauth.server.login import record_routes
-from wxauth.server.login import routes as login_routes
+from wxauth.server.login import record_routes, routes as login_routes
 from wxauth.server.login.login import LoginRequest
 from wxauth.server.login.records import Refusals
-from wxauth.server.login_pages import logout_routes
-from wxauth.server.login_pages import routes as page_routes
+from wxauth.server.login_pages import logout_routes, routes as page_routes
 from wxauth.server.merging import routes as merging_routes
 from wxauth.server.oauth import routes as oauth_routes
 from wxauth.server.oauth.cors import Cors
@@ -48,11 +47,11 @@ from wxauth.server.web.edge import Edge
 from wxauth.server.web.failures import add_failures
 from wxauth.server.web.proxies import BehindProxies
 
-_DESCRIPTION = """
+_DESCRIPTION = _("""
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
 
 Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
-"""
+""")
 
 _CONTACT_LASTS: Final = timedelta(days=360)
 """RFC 9116, section 2.5.5: less than a year."""

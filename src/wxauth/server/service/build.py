@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import httpx
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps import registry
 from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.registry import Apps
@@ -21,7 +22,6 @@ from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.core.terminal import Text
 from wxauth.server.events import logout_tokens, webhook_deliveries
 from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.webhook_deliveries import Deliveries
@@ -192,5 +192,5 @@ def import_tracing(settings: Settings) -> None:
         import wxauth.server.service.spans  # noqa: F401 - takes half a second, which only those who trace shall spend
     except ModuleNotFoundError as exc:
         raise InvalidSettings(
-            [Text('WXAUTH_OTLP_URL: {name} is not installed: pip install "wxauth[otel]"', name=exc.name)]
+            [_('WXAUTH_OTLP_URL: {name} is not installed: pip install "wxauth[otel]"', name=exc.name)]
         ) from None

@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 from starlette.routing import Route
 
 from wxauth import __version__
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
@@ -125,7 +126,7 @@ PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMe
 
 @router.get(
     "/metrics",
-    summary=Title("Prometheus metrics", "供 Prometheus 采集的指标"),
+    summary=_("Prometheus metrics"),
     operation_id="read_metrics",
     responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
 )

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final
 from fastapi import Depends
 from fastapi.responses import JSONResponse
 
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -61,7 +62,7 @@ async def is_migrated(database: Database) -> bool:
     if troubles.is_due(monotonic()):
         log.warning(
             "schema_missing" if refusal is None else "schema_refused",
-            what_to_do="run 'wxauth migrate'" if refusal is None else refusal.en,
+            what_to_do="run 'wxauth migrate'" if refusal is None else str(refusal),
             consequence="not ready until it is there",
         )
     return False
@@ -117,7 +118,7 @@ class Readiness:
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
         if not is_usable(revision):
-            what = getattr(refusal_of(revision), "en", "behind: run 'wxauth migrate'")
+            what = refusal_of(revision) or "behind: run 'wxauth migrate'"
             return {"database": OK, "schema": what}
         return {"database": OK, "schema": OK, "login": await self._of_login()}
 
@@ -149,7 +150,7 @@ ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
 @router.get(
     "/livez",
     response_model=dict[str, str],
-    summary=Title("Liveness", "存活检查"),
+    summary=_("Liveness"),
     operation_id="is_alive",
     responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
@@ -160,7 +161,7 @@ async def livez() -> JSONResponse:
 
 @router.get(
     "/readyz",
-    summary=Title("Readiness", "就绪检查"),
+    summary=_("Readiness"),
     operation_id="is_ready",
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},

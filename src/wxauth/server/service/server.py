@@ -15,7 +15,8 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 
-from wxauth.errors import StorageUnavailable, Title
+from wxauth.errors import StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks.sealed import ensure_opens
 from wxauth.server.clients.clients import clashing_clients
@@ -26,7 +27,7 @@ from wxauth.server.core.outages import DatabaseUrlRefused, reason_of, troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.terminal import Text, os_reason
+from wxauth.server.core.terminal import os_reason
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing
@@ -75,12 +76,13 @@ def serve(settings: Settings) -> None:
         sys.exit(1)
 
 
-def _why_not(exc: OSError, settings: Settings) -> Title:
+def _why_not(exc: OSError, settings: Settings) -> Text:
     address = f"{settings.host}:{settings.port}"
     if exc.errno == errno.EADDRINUSE:
-        return Text("{address} is in use already: set another WXAUTH_PORT", address=address)
-    text = "WXAUTH_HOST and WXAUTH_PORT: cannot listen on {address}: {reason}"
-    return Text(text, address=address, reason=os_reason(exc))
+        return _("{address} is in use already: set another WXAUTH_PORT", address=address)
+    return _(
+        "WXAUTH_HOST and WXAUTH_PORT: cannot listen on {address}: {reason}", address=address, reason=os_reason(exc)
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -144,7 +146,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> int:
         if misspelt := unknown_names({}):  # in `.env`; the default would replace the former value
             raise InvalidSettings(misspelt)
         if not _prepare(new):
-            raise InvalidSettings([Text("WXAUTH_DATABASE_URL: must name a reachable, migrated database")])
+            raise InvalidSettings([_("WXAUTH_DATABASE_URL: must name a reachable, migrated database")])
         given = settings.model_fields_set | new.model_fields_set  # other values follow from those
         changed = [
             name for name in Settings.model_fields if name in given and getattr(new, name) != getattr(settings, name)
@@ -227,7 +229,7 @@ async def check_stored_state(settings: Settings) -> bool:
         await _check_client_names(settings, database)
     except DatabaseUrlRefused as exc:
         raise InvalidSettings(
-            [Text("WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason}", reason=reason_of(exc))]
+            [_("WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason}", reason=reason_of(exc))]
         ) from None
     except StorageUnavailable as exc:
         troubles.note(exc)
@@ -255,11 +257,12 @@ async def _check_secret_key(settings: Settings, database: Database) -> None:
 
 async def _check_client_names(settings: Settings, database: Database) -> None:
     if clashing := await clashing_clients(database, settings):
-        text = (
+        text = _(
             "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}): its tokens would be taken "
-            "for others; remove that client, then add it under another name"
+            "for others; remove that client, then add it under another name",
+            name=clashing[0],
         )
-        raise InvalidSettings([Text(text, name=clashing[0])])
+        raise InvalidSettings([text])
 
 
 def _delete_folder_and_end(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -14,9 +14,10 @@ from typing import Final
 from prometheus_client import CollectorRegistry, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.metrics import REGISTRY
 from wxauth.server.core.settings import InvalidSettings
-from wxauth.server.core.terminal import Text, os_reason
+from wxauth.server.core.terminal import os_reason
 
 if sys.platform != "win32":  # where commands run, but no service
     import fcntl
@@ -43,7 +44,7 @@ def shared_by_workers() -> Iterator[None]:
             lock = Path(os.environ[_FOLDER], "supervisor.lock")
     except OSError as exc:
         raise InvalidSettings(
-            [Text("WXAUTH_WORKERS: must be 1 without a temporary folder: {reason}", reason=os_reason(exc))]
+            [_("WXAUTH_WORKERS: must be 1 without a temporary folder: {reason}", reason=os_reason(exc))]
         ) from None
     values.ValueClass = values.MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]
     try:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Final
 from fastapi import Depends
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from wxauth.errors import InvalidRequest, SessionKeyExpired, Title, WrongAppKind
+from wxauth.errors import InvalidRequest, SessionKeyExpired, WrongAppKind
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.users.callers import PrincipalDep
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, body_like
@@ -77,7 +78,7 @@ class DecryptedAnswer(BaseModel):
 
 @router.post(
     "/v1/me/decrypt",
-    summary=Title("Decrypt encryptedData", "解密 encryptedData"),
+    summary=_("Decrypt encryptedData"),
     failures=[_WRONG_WATERMARK, WrongAppKind, SessionKeyExpired],
 )
 async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: SessionKeysDep) -> DecryptedAnswer:

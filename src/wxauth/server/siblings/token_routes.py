@@ -13,15 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from wxauth.errors import (
-    FieldError,
-    InsufficientRole,
-    InvalidRequest,
-    InvalidToken,
-    KeysUnavailable,
-    PayloadTooLarge,
-    Title,
-)
+from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, InvalidToken, KeysUnavailable, PayloadTooLarge
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients.oauth_requests import form_parameters
 from wxauth.server.clients.service_clients import IntrospectingClientDep
 from wxauth.server.core.claims import RESERVED_CLAIMS
@@ -151,7 +144,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
 
 @router.get(
     "/v1/verify",
-    summary=Title("Authorize a request (forward-auth)", "校验请求（供反向代理调用）"),
+    summary=_("Authorize a request (forward-auth)"),
     responses={
         200: {
             "description": "The request may pass; the header says who sent it",
@@ -208,7 +201,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
 
 @router.post(
     "/v1/introspect",
-    summary=Title("Introspect an access token (RFC 7662)", "检查访问令牌（RFC 7662）"),
+    summary=_("Introspect an access token (RFC 7662)"),
     response_model=IntrospectionAnswer,
     openapi_extra=form_parameters("token_type_hint", required=["token"], **{"token": "eyJ..."}),
     failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],

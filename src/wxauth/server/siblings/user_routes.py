@@ -7,7 +7,8 @@ from uuid import UUID
 from fastapi import Depends
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from wxauth.errors import ExternalIdTaken, InsufficientRole, NotFound, Title
+from wxauth.errors import ExternalIdTaken, InsufficientRole, NotFound
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, check_scope
 from wxauth.server.core.database import Database
@@ -145,7 +146,7 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserFor
     return answer
 
 
-@router.get("/v1/users/{user_id}", summary=Title("Look up a user", "查询用户"), failures=[NO_SUCH_USER])
+@router.get("/v1/users/{user_id}", summary=_("Look up a user"), failures=[NO_SUCH_USER])
 async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: UUID) -> UserForSiblingsAnswer:
     """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
 
@@ -157,7 +158,7 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
     raise NotFound("there is no such user")
 
 
-@router.post("/v1/users/lookup", summary=Title("Look up many users", "批量查询用户"))
+@router.post("/v1/users/lookup", summary=_("Look up many users"))
 async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: LookupRequest) -> LookupAnswer:
     """Up to 200 users by id, openid or external id, for a client with the scope `users`; by unionid with `unionids`.
 
@@ -183,7 +184,7 @@ async def _users(database: Database, asked: LookupRequest) -> Sequence[UserForSi
 
 @router.patch(
     "/v1/users/{user_id}/attributes",
-    summary=Title("Change a user's attributes", "修改用户属性"),
+    summary=_("Change a user's attributes"),
     failures=[NO_SUCH_USER],
 )
 async def patch_attributes(
@@ -205,7 +206,7 @@ async def patch_attributes(
 
 @router.put(
     "/v1/users/{user_id}/external-id",
-    summary=Title("Set a user's external id", "设置用户的 external_id"),
+    summary=_("Set a user's external id"),
     failures=[NO_SUCH_USER, ExternalIdTaken],
 )
 async def put_external_id(
@@ -231,7 +232,7 @@ async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
 _Moderator = Annotated[Actor, Depends(_moderator)]
 
 
-@router.post("/v1/users/{user_id}/ban", summary=Title("Ban a user", "封禁用户"), failures=[NO_SUCH_USER, _IS_STAFF])
+@router.post("/v1/users/{user_id}/ban", summary=_("Ban a user"), failures=[NO_SUCH_USER, _IS_STAFF])
 async def ban_user(
     moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: BanRequest | None = None
 ) -> None:
@@ -245,7 +246,7 @@ async def ban_user(
     await change_user(database, user_id, change, by=moderator, now=clock())
 
 
-@router.post("/v1/users/{user_id}/unban", summary=Title("Unban a user", "解除封禁"), failures=[NO_SUCH_USER, _IS_STAFF])
+@router.post("/v1/users/{user_id}/unban", summary=_("Unban a user"), failures=[NO_SUCH_USER, _IS_STAFF])
 async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`. Idempotent."""
     change = UserChange(status=UserStatus.ACTIVE)
@@ -254,7 +255,7 @@ async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockD
 
 @router.delete(
     "/v1/users/{user_id}/sessions",
-    summary=Title("Sign a user out everywhere", "强制下线用户"),
+    summary=_("Sign a user out everywhere"),
     failures=[NO_SUCH_USER, _IS_STAFF],
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:

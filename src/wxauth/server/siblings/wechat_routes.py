@@ -16,11 +16,11 @@ from wxauth.errors import (
     AccountLeaving,
     InvalidRequest,
     SessionKeyExpired,
-    Title,
     UnknownApp,
     WrongAppKind,
     WxAuthError,
 )
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.clients import is_client_name
@@ -82,7 +82,7 @@ class WeChatTokenAnswer(BaseModel):
 
 @router.get(
     "/v1/apps/{app_id}/access-token",
-    summary=Title("Read an app's WeChat access token", "应用的微信 access_token"),
+    summary=_("Read an app's WeChat access token"),
     operation_id="read_access_token",
     failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
 )
@@ -174,7 +174,7 @@ SignerDep = Annotated[Signer, Depends(signer_of), FOR_COUNTED_CLIENT]
 
 @router.post(
     SIGNATURES_PATH,
-    summary=Title("Sign with a person's session_key", "用 session_key 签名"),
+    summary=_("Sign with a person's session_key"),
     failures=[UnknownApp, WrongAppKind, NO_SUCH_USER, AccountDisabled, AccountLeaving, _NO_KEY, *WECHAT_FAILURES],
 )
 async def sign_with_session_key(
@@ -222,7 +222,7 @@ class JsSignatureAnswer(TypedDict):
 
 @router.post(
     "/v1/apps/{app_id}/js-signatures",
-    summary=Title("Sign a page for WeChat's JS-SDK", "为网页签名（JS-SDK）"),
+    summary=_("Sign a page for WeChat's JS-SDK"),
     failures=[UnknownApp, WrongAppKind, _NOT_A_URL, *WECHAT_FAILURES],
 )
 async def sign_page(

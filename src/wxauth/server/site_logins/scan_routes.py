@@ -17,9 +17,9 @@ from wxauth.errors import (
     ScanOver,
     ScanTaken,
     ScanTooFar,
-    Title,
     WrongAppKind,
 )
+from wxauth.i18n import lazy_gettext as _
 from wxauth.problems import preferred_language
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
@@ -113,7 +113,7 @@ PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
 
 @router.post(
     "/v1/me/scans",
-    summary=Title("Claim a scanned code", "认领扫到的码"),
+    summary=_("Claim a scanned code"),
     failures=[ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited],
 )
 async def claim_scan(
@@ -130,7 +130,7 @@ async def claim_scan(
 
 @router.post(
     "/v1/me/scans/{scan_id}/approve",
-    summary=Title("Approve a login", "登录该网站"),
+    summary=_("Approve a login"),
     response_model=NumberAnswer,
     responses={204: {"description": "Approved: there is no number to show"}},
     failures=[*PROOF_FAILURES, ScanOver, ScanTooFar, LoginTooOld],
@@ -149,7 +149,7 @@ async def approve_scan(
     return await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
 
 
-@router.post("/v1/me/scans/{scan_id}/deny", summary=Title("Deny a login", "拒绝该网站"), failures=[ScanOver])
+@router.post("/v1/me/scans/{scan_id}/deny", summary=_("Deny a login"), failures=[ScanOver])
 async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: DeviceDep) -> None:
     """The person denies the login: the site gets nothing."""
     await scans.deny(caller, scan_id, ip=device.ip)
@@ -157,7 +157,7 @@ async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: De
 
 @router.post(
     "/v1/me/authorizations",
-    summary=Title("Log in to a site shown in the mini-program", "登录小程序内打开的网站"),
+    summary=_("Log in to a site shown in the mini-program"),
     failures=PROOF_FAILURES,
 )
 async def authorize_site(
@@ -181,7 +181,7 @@ async def authorize_site(
 
 @id_token_router.post(
     "/v1/me/id-token",
-    summary=Title("Get an id_token for another back end", "获取用于其他后端的 id_token"),
+    summary=_("Get an id_token for another back end"),
     failures=[*PROOF_FAILURES, WrongAppKind],
 )
 async def make_id_token(

@@ -29,7 +29,6 @@ from wxauth.errors import (
     WeChatMisconfigured,
     WxAuthError,
 )
-from wxauth.problems import Language
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import origin_shown
 from wxauth.server.clients.rows import LOGO
@@ -197,9 +196,7 @@ class Scans:
     proofs: Proofs
     sealer: Sealer
 
-    async def claim(
-        self, caller: Caller, opening: ClaimRequest, *, language: Language, ip: str | None
-    ) -> ClaimedAnswer:
+    async def claim(self, caller: Caller, opening: ClaimRequest, *, language: str, ip: str | None) -> ClaimedAnswer:
         """Claim a scan for this session, which may then decide.
 
         A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve
@@ -245,7 +242,7 @@ class Scans:
         return await self._answer(login, resource, language, same_network=same_network)
 
     async def _answer(
-        self, login: SiteLogin, resource: Resource | None, language: Language, *, same_network: bool | None
+        self, login: SiteLogin, resource: Resource | None, language: str, *, same_network: bool | None
     ) -> ClaimedAnswer:
         """What the phone shows that has claimed a login."""
         door, browser = login.taken_door, None

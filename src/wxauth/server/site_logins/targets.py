@@ -6,19 +6,18 @@ from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
-from wxauth.errors import Title
-from wxauth.problems import Language
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.core.resources import Resource, as_compared, find_resource, host_of
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.claims import is_document
 
-_OF_OURS: Final[Mapping[str, Title]] = {
-    "profile": Title("your name and picture", "昵称和头像"),
-    "phone": Title("your phone number", "手机号"),
-    "email": Title("your e-mail address", "邮箱地址"),
-    "roles": Title("your roles", "角色"),
+_OF_OURS: Final[Mapping[str, Text]] = {
+    "profile": _("your name and picture"),
+    "phone": _("your phone number"),
+    "email": _("your e-mail address"),
+    "roles": _("your roles"),
 }
 """The scopes of ours that are shown, with their titles."""
 
@@ -38,9 +37,9 @@ class ResourceAnswer(BaseModel):
     scopes: list[ScopeAnswer]
 
     @classmethod
-    def of(cls, resource: Resource, scope: str, language: Language) -> Self:
+    def of(cls, resource: Resource, scope: str, language: str) -> Self:
         """The resource, with the titles of these scopes in the order in which they are granted."""
-        ours = {name: getattr(title, language) for name, title in _OF_OURS.items()}
+        ours = {name: title.translated(language) for name, title in _OF_OURS.items()}
         titles = {**ours, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
         return cls(title=resource.title, host=host_of(resource.resource), scopes=shown)

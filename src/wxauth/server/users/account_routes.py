@@ -5,7 +5,8 @@ from uuid import UUID
 
 from fastapi import Depends, Query
 
-from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited, Title
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor
 from wxauth.server.sessions.rows import (
@@ -46,13 +47,13 @@ NicknamesDep = Annotated[Nicknames, Depends(provide(Nicknames))]
 _NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
 
 
-@router.get("/v1/me", summary=Title("Read my profile", "查看我的资料"))
+@router.get("/v1/me", summary=_("Read my profile"))
 async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
     return user_answer(caller.user, settings.consents)
 
 
-@router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))
+@router.get("/v1/me/sessions", summary=_("List my sessions"))
 async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
@@ -67,7 +68,7 @@ async def list_my_sessions(
     return items_of(Page(items, page.next_cursor))
 
 
-@router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
+@router.delete("/v1/me/sessions", summary=_("End my other sessions"))
 async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's."""
     user_id, now, reason = caller.user.id, clock(), EndReason.SIGNED_OUT_ELSEWHERE
@@ -77,9 +78,7 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
         await end_sessions(transaction, user_id, reason=reason, by=by, now=now, kept=caller.session_id)
 
 
-@router.delete(
-    "/v1/me/sessions/{session_id}", summary=Title("End one of my sessions", "下线某台设备"), failures=[NotFound]
-)
+@router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[NotFound])
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
@@ -90,7 +89,7 @@ async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: D
     log.info("logged_out", user_id=caller.user.id, session_id=session_id)
 
 
-@router.get("/v1/me/consents", summary=Title("List my consents", "查看我同意过的协议"))
+@router.get("/v1/me/consents", summary=_("List my consents"))
 async def list_my_consents(
     caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
 ) -> Items[ConsentRow]:
@@ -100,7 +99,7 @@ async def list_my_consents(
     return items_of(page)
 
 
-@router.post("/v1/me/consents", summary=Title("Give consent", "同意协议"), failures=[_NOT_IN_FORCE, RateLimited])
+@router.post("/v1/me/consents", summary=_("Give consent"), failures=[_NOT_IN_FORCE, RateLimited])
 async def give_my_consents(
     caller: CallerInTurnDep,
     body: ConsentsRequest,
@@ -122,7 +121,7 @@ async def give_my_consents(
 
 @router.delete(
     "/v1/me/consents/{document}",
-    summary=Title("Withdraw consent", "撤回同意"),
+    summary=_("Withdraw consent"),
     failures=[NotFound("this document has not been agreed to")],
 )
 async def withdraw_my_consent(
@@ -135,11 +134,11 @@ async def withdraw_my_consent(
 
 @router.post(
     "/v1/me",
-    summary=Title("Change my profile (for clients without PATCH)", "修改我的资料（无法发送 PATCH 时）"),
+    summary=_("Change my profile (for clients without PATCH)"),
     operation_id="change_me_by_post",
     failures=[RateLimited],
 )
-@router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
+@router.patch("/v1/me", summary=_("Change my profile"), failures=[RateLimited])
 async def change_me(
     caller: CallerInTurnDep,
     body: ProfileChange,

@@ -16,10 +16,11 @@ from wxauth.errors import (
     NotFound,
     StorageUnavailable,
 )
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS
-from wxauth.server.core.terminal import Text, TextError
+from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import (
@@ -89,7 +90,7 @@ class UserChange:
         requested = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
-            raise TextError("a user has at most {n} roles", n=MAX_ROLES)
+            raise TextError(_("a user has at most {n} roles", n=MAX_ROLES))
         ban = Ban(self.reason, self.until)
         if self.status is None and before.ban is not None:
             return replace(before, roles=roles, ban=Ban(ban.reason or before.ban.reason, ban.until or before.ban.until))
@@ -158,7 +159,7 @@ async def change_user(
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
     """
     if change.until is not None and change.until <= now:
-        raise InvalidRequest.of("until", Text("Must be in the future"))
+        raise InvalidRequest.of("until", _("Must be in the future"))
 
     may_end_an_administrator = change.may_end_an_administrator and not by.spares_staff
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=may_end_an_administrator)
@@ -240,7 +241,7 @@ async def locked_remaining(
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """
-    for _ in range(_ATTEMPTS):
+    for _attempt in range(_ATTEMPTS):
         remaining_id = await current_user(database, user_id)
         locked = locked_user(database, remaining_id, may_end_an_administrator=may_end_an_administrator)
         try:

@@ -6,7 +6,8 @@ from uuid import UUID
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
-from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited, Title
+from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.models import EventFields
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import PROFILE
@@ -48,7 +49,7 @@ MAX_NAMES: Final = 100
 """How many ids one request may name: more would not fit into a URL."""
 
 
-@router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
+@router.get("/v1/admin/users", summary=_("Search users"))
 async def list_users(
     staff: StaffDep,
     reads: StaffReadsDep,
@@ -69,7 +70,7 @@ async def list_users(
     return answer
 
 
-@router.get("/v1/admin/users/{user_id}", summary=Title("Read a user", "查看用户"), failures=[NO_SUCH_USER])
+@router.get("/v1/admin/users/{user_id}", summary=_("Read a user"), failures=[NO_SUCH_USER])
 async def read_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> UserDetailAnswer:
@@ -82,9 +83,7 @@ async def read_user(
 
 @router.patch(
     "/v1/admin/users/{user_id}",
-    summary=Title(
-        "Ban, unban, set roles and attributes, clear name and picture", "封禁、解封、设置角色与属性、清除昵称与头像"
-    ),
+    summary=_("Ban, unban, set roles and attributes, clear name and picture"),
     failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
@@ -124,9 +123,7 @@ async def change_user(
     return user
 
 
-@router.delete(
-    "/v1/admin/users/{user_id}", summary=Title("Erase a user", "删除用户"), failures=[NO_SUCH_USER, LastAdmin]
-)
+@router.delete("/v1/admin/users/{user_id}", summary=_("Erase a user"), failures=[NO_SUCH_USER, LastAdmin])
 async def erase_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> None:
@@ -139,7 +136,7 @@ async def erase_user(
 
 @router.delete(
     "/v1/admin/users/{user_id}/sessions",
-    summary=Title("End all sessions of a user", "下线用户的所有设备"),
+    summary=_("End all sessions of a user"),
     failures=[NO_SUCH_USER],
 )
 async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
@@ -149,7 +146,7 @@ async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: Cl
 
 @router.delete(
     "/v1/admin/users/{user_id}/sessions/{session_id}",
-    summary=Title("End one session of a user", "下线用户的某台设备"),
+    summary=_("End one session of a user"),
     failures=[NO_SUCH_SESSION],
 )
 async def end_session_of_user(
@@ -159,7 +156,7 @@ async def end_session_of_user(
     await admin.end_sessions_of(database, user_id, session_id, by=staff, now=clock())
 
 
-@router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
+@router.get("/v1/admin/events", summary=_("Read the audit trail"))
 async def list_events(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
 ) -> Items[EventFields]:
@@ -200,7 +197,7 @@ class NamesAnswer(BaseModel):
     items: list[Glimpse]
 
 
-@router.get("/v1/admin/logins", summary=Title("List logins", "查看登录记录"))
+@router.get("/v1/admin/logins", summary=_("List logins"))
 async def list_logins(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[LoginsQuery, Query()]
 ) -> LoginsAnswer:
@@ -216,7 +213,7 @@ async def list_logins(
     )
 
 
-@router.get("/v1/admin/names", summary=Title("Read names of users", "查看用户的名称"))
+@router.get("/v1/admin/names", summary=_("Read names of users"))
 async def read_names(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
 ) -> NamesAnswer:

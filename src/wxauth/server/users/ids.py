@@ -8,27 +8,28 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.wechat.received import is_placeholder
 
 _LONGEST: Final = 128
 LOOKS_LIKE: Final = "looks_like"
 """The type of the error of an id that looks like something else. Its text names that, and never has the value."""
 _MISTAKEN: Final = {
-    r"=.*": "a formula of a table program",
-    r"['`\u2018\u2019].*": "text after the apostrophe of a table program",
-    r"\{.*|\[.*\]|\[[\"{].*|\".*": "JSON",
+    r"=.*": _("a formula of a table program"),
+    r"['`\u2018\u2019].*": _("text after the apostrophe of a table program"),
+    r"\{.*|\[.*\]|\[[\"{].*|\".*": _("JSON"),
     r"[0-9]+[.,]0*|[0-9]{1,3}(,[0-9]{3})+(\.0*)?|[-+]?[0-9]+([.,][0-9]+e[-+]?|e[-+])[0-9]+": (
-        "a number that a table program has rewritten"
+        _("a number that a table program has rewritten")
     ),
     r"(new )?(\w+\([\"'].*|(object_?id|uuid|guid|bindata|number\w*|long|int32|int64|decimal\w*)\(.*)|b['\"].*": (
-        "a value as a program writes it, such as ObjectId(...)"
+        _("a value as a program writes it, such as ObjectId(...)")
     ),
 }
 """What an id is not, by its form in small letters."""
 _NO_OPENID: Final = {
-    r"\w+://.*": "a URL",
-    r".*@.*": "an e-mail address",
-    r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": "the id of an app",
+    r"\w+://.*": _("a URL"),
+    r".*@.*": _("an e-mail address"),
+    r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("the id of an app"),
 }
 
 
@@ -46,7 +47,7 @@ def printable(value: str) -> str:
     return value
 
 
-def _alone(mistaken: dict[str, str], value: object) -> object:
+def _alone(mistaken: dict[str, Text], value: object) -> object:
     # To normalize n marks out of order takes n² steps. What is longer is refused anyway.
     text = unicodedata.normalize("NFKC", value[: _LONGEST + 1]).strip().lower() if isinstance(value, str) else ""
     for form, it in mistaken.items():

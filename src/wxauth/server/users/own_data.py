@@ -17,7 +17,8 @@ from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable, Title
+from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import reason_of
@@ -189,7 +190,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
 
 @router.get(
     "/v1/me/export",
-    summary=Title("Export my data", "导出我的数据"),
+    summary=_("Export my data"),
     responses=_DOCUMENT,
     failures=[RateLimited],
 )
@@ -208,7 +209,7 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
 
 @router.get(
     "/v1/admin/users/{user_id}/export",
-    summary=Title("Export a user's data", "导出用户的数据"),
+    summary=_("Export a user's data"),
     tag="admin",
     responses=_DOCUMENT,
     failures=[NO_SUCH_USER, RateLimited],

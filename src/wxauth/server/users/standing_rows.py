@@ -14,10 +14,10 @@ from uuid import UUID
 from sqlmodel import SQLModel
 
 from wxauth.errors import LastAdmin, StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, columns_of
-from wxauth.server.core.terminal import Text
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan
 from wxauth.server.sessions.rows import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
@@ -202,7 +202,7 @@ async def locked_user(
 
     Raises: UserIsGone, if there is no such user; LastAdmin.
     """
-    for _ in range(_ATTEMPTS):
+    for _attempt in range(_ATTEMPTS):
         async with database.begin() as transaction:
             if may_end_an_administrator:
                 locked = await lock_with_administrators(transaction, user_id)
@@ -210,7 +210,7 @@ async def locked_user(
                     continue
                 standings, administrators = locked
                 if administrators == {user_id}:
-                    raise LastAdmin(Text("this is the only administrator: make another one first"))
+                    raise LastAdmin(_("this is the only administrator: make another one first"))
             else:
                 standings = await lock_standings(transaction, [user_id])
             if user_id not in standings:

@@ -116,7 +116,7 @@ def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
     for kind in (*kinds, InternalError):
         error = kind if isinstance(kind, WxAuthError) else _error(kind)
         examples[error.status][error.code] = {
-            "value": problem_document(error, language="zh", request_id="0f8fad5bd9cb469fa16570867728950e")
+            "value": problem_document(error, language="zh-CN", request_id="0f8fad5bd9cb469fa16570867728950e")
         }
     return {
         status: {

@@ -32,7 +32,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault, from_json
 
-from wxauth.errors import FieldError, InvalidRequest, Title
+from wxauth.errors import FieldError, InvalidRequest
+from wxauth.i18n import Text
 from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import read_loosely
 
@@ -373,7 +374,7 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
     """
     shown = islice(errors, _MAX_ERRORS)
     found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error, model)) for error in shown]
-    titles: Mapping[str, Title] = getattr(model, "titles", {})
+    titles: Mapping[str, Text] = getattr(model, "titles", {})
     title = next((titles[error.field] for error in found if error.field in titles), None)
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found, title=title)
 

@@ -31,7 +31,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from wxauth.errors import InvalidRequest, PayloadTooLarge, Title, WxAuthError
+from wxauth.errors import InvalidRequest, PayloadTooLarge, WxAuthError
+from wxauth.i18n import Text
 from wxauth.server.core.settings import Settings
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
 from wxauth.server.web.bodies import check_place, errors_of, invalid_request, json_form, read_anyway
@@ -67,7 +68,7 @@ class DirectRoute(APIRoute):
         path: str,
         endpoint: Callable[..., Any],
         *,
-        summary: Title | None = None,
+        summary: Text | None = None,
         failures: Sequence[Failure] = (),
         **declared: Any,
     ) -> None:
@@ -132,7 +133,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 class Declared(TypedDict, total=False):
     """What an operation declares itself. The rest of its documentation is read from its parameters and its answer."""
 
-    summary: Required[Title]
+    summary: Required[Text]
     failures: Sequence[Failure]
     tag: str
     operation_id: str

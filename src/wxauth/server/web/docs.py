@@ -1,4 +1,4 @@
-"""`/docs` and `/openapi.json`, without a CDN, in English and Chinese."""
+"""`/docs` and `/openapi.json`, without a CDN, in each language."""
 
 import re
 from base64 import b64encode
@@ -18,38 +18,43 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute
 
-from wxauth.errors import Title
 from wxauth.guard import BearerGuard
-from wxauth.problems import Language, preferred_language
+from wxauth.i18n import Text, lazy_gettext as _, translate
+from wxauth.problems import preferred_language
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.direct import DirectRoute
 
-DESCRIPTION: Final = """
-微信小程序登录：提交 `wx.login` 的 code，得到令牌；之后以 `Authorization: Bearer` 携带。
-
-失败时返回 `application/problem+json`（RFC 9457）：程序看 `code`，提示用户用 `title`。
-"""
 _ASSETS = "/docs/assets"
 # All but `script-src`. The policy is strict because the page shares its origin with the console.
 _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_TAGS: Final = {
-    **{"login": "登录", "me": "我的账号", "admin": "管理", "keys": "密钥", "siblings": "你的服务", "websites": "网站"},
-    **{"scans": "扫码", "wechat": "微信", "operations": "运维", "avatars": "头像"},
-}
+_TAGS: Final = [
+    _("login"),
+    _("me"),
+    _("admin"),
+    _("keys"),
+    _("siblings"),
+    _("websites"),
+    _("scans"),
+    _("wechat"),
+    _("operations"),
+    _("avatars"),
+]
 _HEAD: Final = Path(__file__).with_name("docs_head.html").read_text("utf-8")
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
-def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict[str, Any]:
-    """A copy of an OpenAPI document with description, tags and summaries in Chinese."""
-    translated = deepcopy(dict(document))
-    translated["info"]["description"] = DESCRIPTION
-    for route, operation in _operations(translated, routes):
-        if isinstance(route.summary, Title):
-            operation |= {"summary": route.summary.zh, "tags": [_TAGS[tag] for tag in operation["tags"]]}
+def in_language(app: FastAPI, language: str) -> dict[str, Any]:
+    """A copy of an app's OpenAPI document with description, tags and summaries in this language."""
+    translated = deepcopy(app.openapi())
+    translated["info"]["description"] = translate(app.description, language)
+    tags = {tag: tag.translated(language) for tag in _TAGS}
+    for route, operation in _operations(translated, app.routes):
+        if isinstance(route.summary, Text):
+            summary = route.summary.translated(language)
+            operation |= {"summary": summary, "tags": [tags[tag] for tag in operation["tags"]]}
     return translated
 
 
@@ -96,21 +101,20 @@ def _correct_answers(answers: dict[str, Any], declared: Mapping[str, Any]) -> No
 def add_docs(app: FastAPI) -> None:
     """Add the documentation's routes. Add them last, so that no other request is matched against them.
 
-    The summaries are in Chinese if the request prefers it.
+    The summaries are in the language that the request prefers.
     """
-    documents: dict[Language, bytes] = {}
+    documents: dict[str, bytes] = {}
 
     async def openapi(request: Request) -> Response:
         language = preferred_language(request.headers)
         if language not in documents:
-            document = app.openapi()
-            documents[language] = to_json(in_chinese(document, app.routes) if language == "zh" else document)
-        headers = {"Content-Language": "zh-CN" if language == "zh" else "en", "Vary": "Accept-Language, User-Agent"}
+            documents[language] = to_json(in_language(app, language))
+        headers = {"Content-Language": language, "Vary": "Accept-Language, User-Agent"}
         return Response(documents[language], media_type="application/json", headers=headers)
 
     async def docs(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "").rstrip("/")
-        icon, tag = f"{root}/v1/pages/icon.svg", "zh-CN" if preferred_language(request.headers) == "zh" else "en"
+        icon, language = f"{root}/v1/pages/icon.svg", preferred_language(request.headers)
         page = get_swagger_ui_html(
             openapi_url=f"{root}/openapi.json",
             title=app.title,
@@ -119,7 +123,7 @@ def add_docs(app: FastAPI) -> None:
             swagger_favicon_url=icon,
             swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
         )
-        html = bytes(page.body).replace(b"<html>", f'<html lang="{tag}">'.encode(), 1)
+        html = bytes(page.body).replace(b"<html>", f'<html lang="{language}">'.encode(), 1)
         html = html.replace(b"<head>", _HEAD.replace("ICON", icon).encode(), 1)
         # Swagger UI starts with an inline script in the page.
         digests = (b64encode(sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(html))
@@ -127,7 +131,11 @@ def add_docs(app: FastAPI) -> None:
         policy = f"{_POLICY}; script-src 'self' {hashes}"
         return HTMLResponse(
             html,
-            headers={"Content-Security-Policy": policy, "Content-Language": tag, "Vary": "Accept-Language, User-Agent"},
+            headers={
+                "Content-Security-Policy": policy,
+                "Content-Language": language,
+                "Vary": "Accept-Language, User-Agent",
+            },
         )
 
     async def asset(request: Request) -> Response:

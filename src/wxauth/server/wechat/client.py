@@ -23,10 +23,10 @@ from wxauth.errors import (
     WeChatUnavailable,
     WeChatUserBlocked,
 )
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.terminal import Text
 from wxauth.server.outbound.transport import ANSWER, HttpTransport
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
 from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
@@ -223,7 +223,7 @@ class WeChat:
                     answer = await self._ask(asked)
                 return answer
         except TimeoutError as exc:
-            raise WeChatTimeout(Text("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
+            raise WeChatTimeout(_("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
 
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
@@ -231,25 +231,25 @@ class WeChat:
             answer_read = response.extensions.get(ANSWER)  # by our transport; reading it again takes 10 µs
             body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
-            raise WeChatTimeout(Text("WeChat gave no answer in time")) from exc
+            raise WeChatTimeout(_("WeChat gave no answer in time")) from exc
         except httpx.DecodingError as exc:
-            raise WeChatBadResponse(Text("WeChat's answer is not HTTP, or too large")) from exc
+            raise WeChatBadResponse(_("WeChat's answer is not HTTP, or too large")) from exc
         except httpx.PoolTimeout as exc:
-            raise WeChatUnavailable(Text("WeChat was not asked: no connection was free in time")) from exc
+            raise WeChatUnavailable(_("WeChat was not asked: no connection was free in time")) from exc
         except httpx.TransportError as exc:
-            raise WeChatUnavailable(Text("no answer from WeChat: {error}", error=type(exc).__name__)) from exc
+            raise WeChatUnavailable(_("no answer from WeChat: {error}", error=type(exc).__name__)) from exc
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise WeChatUnavailable(Text("WeChat answered with status {n}", n=response.status_code))
+            raise WeChatUnavailable(_("WeChat answered with status {n}", n=response.status_code))
         if response.status_code != httpx.codes.OK:
-            raise WeChatBadResponse(Text("WeChat answered with status {n}", n=response.status_code))
+            raise WeChatBadResponse(_("WeChat answered with status {n}", n=response.status_code))
         if asked.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
             answer = read_json(body)  # whatever its Content-Type is
         except ValueError as exc:
-            raise WeChatBadResponse(Text("WeChat's answer is not JSON")) from exc
+            raise WeChatBadResponse(_("WeChat's answer is not JSON")) from exc
         if not isinstance(answer, dict):
-            raise WeChatBadResponse(Text("WeChat's answer is not a JSON object"))
+            raise WeChatBadResponse(_("WeChat's answer is not a JSON object"))
         return answer
 
     async def _send(self, asked: _Call) -> httpx.Response:

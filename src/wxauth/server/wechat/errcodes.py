@@ -14,14 +14,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from wxauth import errors
-from wxauth.errors import (
-    Title,
-    WeChatBadResponse,
-    WeChatError,
-    WeChatMisconfigured,
-    WeChatTimeout,
-    WeChatUnavailable,
-)
+from wxauth.errors import WeChatBadResponse, WeChatError, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 
 
 class Api(StrEnum):
@@ -65,25 +59,15 @@ DAILY_QUOTA: Final = 45009
 OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
 """A phone code belongs to another person, or the openid is not of this app."""
 
-SECRET_NOT_TAKEN: Final = Title(
-    "the app secret is wrong: copy it anew from WeChat (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')",
-    "AppSecret 不正确：请从微信后台重新复制（WXAUTH_APP_SECRET、WXAUTH_APPS、'wxauth apps set'）",
+SECRET_NOT_TAKEN: Final = _(
+    "the app secret is wrong: copy it anew from WeChat (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
 )
 _REMEDIES: Final = {
-    "request": Title(
-        "the request did not arrive as it was sent: see which proxy between here and WeChat changes it",
-        "请求在途中被改动：请检查本机到微信之间的代理",
-    ),
-    "person": Title("nothing: it is about this person, not the service", "无需处理：与该用户有关，与服务无关"),
-    "code": Title(
-        "nothing, if now and then; if always, the phone's app is not the app of the request",
-        "偶尔出现无需处理；若总是如此，说明手机上的应用与请求中的不是同一个",
-    ),
-    "token": Title(
-        "nothing: wxauth renews the access token; if it repeats, something else renews tokens of this app",
-        "无需处理：wxauth 会更新 access_token；若反复出现，说明还有别处在更新该应用的 access_token",
-    ),
-    "key": Title("nothing: the next login stores a new session_key", "无需处理：下次登录会得到新的 session_key"),
+    "request": _("the request did not arrive as it was sent: see which proxy between here and WeChat changes it"),
+    "person": _("nothing: it is about this person, not the service"),
+    "code": _("nothing, if now and then; if always, the phone's app is not the app of the request"),
+    "token": _("nothing: wxauth renews the access token; if it repeats, something else renews tokens of this app"),
+    "key": _("nothing: the next login stores a new session_key"),
     "secret": SECRET_NOT_TAKEN,
 }
 """What to do about several errcodes, by its name in the table."""
@@ -94,8 +78,8 @@ class Errcode:
     """An errcode."""
 
     number: int
-    meaning: Title | None = None
-    remedy: Title | None = None
+    meaning: Text | None = None
+    remedy: Text | None = None
     """What an operator should do."""
     error: type[WeChatError] = WeChatBadResponse
     """WeChatMisconfigured: WeChat's class C, which the operator must fix."""
@@ -114,13 +98,13 @@ class Errcode:
 
 def _read_table() -> Iterator[Errcode]:
     lines = Path(__file__).with_name("errcodes.csv").read_text("utf-8").splitlines()
-    for numbers, at, error, retry_after, who, *texts in list(reader(lines, delimiter="|"))[1:]:
+    for numbers, at, error, retry_after, who, meaning, remedy in list(reader(lines, delimiter="|"))[1:]:
         kind = getattr(errors, error or WeChatBadResponse.__name__)
         for number in numbers.split():
             yield Errcode(
                 int(number),
-                Title(texts[0], texts[1]) if texts[0] else None,
-                _REMEDIES.get(texts[2]) or Title(texts[2], texts[3]),
+                Text(meaning) if meaning else None,
+                _REMEDIES.get(remedy) or Text(remedy),
                 kind,
                 int(retry_after) if retry_after else None,
                 at.split(),

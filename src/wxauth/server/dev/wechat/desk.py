@@ -26,7 +26,8 @@ from starlette.responses import (
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
+from wxauth.errors import WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.dev.wechat.calls import Faults, Wires
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
@@ -87,14 +88,14 @@ _ERRCODES: Final = {
     ),
 }
 """The errcodes that can be selected for each API that the page uses."""
-_IN_NO_LIST: Final = Title("one that is in no list", "列表之外的错误码")
-_ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None], ...]] = (
-    ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后响应"), None),
-    ({"hang": True}, Title("hangs: no answer, ever", "挂起：永不响应"), WeChatTimeout),
-    ({"drop": True}, Title("drops the connection", "断开连接"), WeChatUnavailable),
-    ({"garbage": True}, Title("answers garbage", "返回乱码"), WeChatBadResponse),
-    ({"html": True}, Title("answers a web page", "返回网页"), WeChatBadResponse),
-    ({"status": 500}, Title("answers HTTP 500", "返回 HTTP 500"), WeChatUnavailable),
+_IN_NO_LIST: Final = _("one that is in no list")
+_ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Text, type[WeChatError] | None], ...]] = (
+    ({"slow": 3}, _("slow: answers after 3 s"), None),
+    ({"hang": True}, _("hangs: no answer, ever"), WeChatTimeout),
+    ({"drop": True}, _("drops the connection"), WeChatUnavailable),
+    ({"garbage": True}, _("answers garbage"), WeChatBadResponse),
+    ({"html": True}, _("answers a web page"), WeChatBadResponse),
+    ({"status": 500}, _("answers HTTP 500"), WeChatUnavailable),
 )
 
 
@@ -206,7 +207,7 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         page = await browser.get(url)
     else:
         page = await browser.post(url, data=form, headers={"origin": str(httpx.URL(url).join("/")).rstrip("/")})
-    for _ in range(MOST_REDIRECTS):
+    for _redirect in range(MOST_REDIRECTS):
         request, twice = page.next_request, page.headers.get(COMES_TWICE)
         if request is None or request.url.scheme == "weixin" or request.url.host == _URL_LINK_HOST:
             return page
@@ -300,10 +301,10 @@ def _known_faults(api: Api) -> Iterator[dict[str, Any]]:
         yield _known(fault, meaning, kind)
 
 
-def _in_both(title: Title) -> dict[str, str]:
-    return {"en": title.en, "zh": title.zh}
+def _in_both(title: Text) -> dict[str, str]:
+    return {"en": title, "zh": title.translated("zh-CN")}
 
 
-def _known(fault: dict[str, Any], meaning: Title, failure: WeChatError | type[WeChatError] | None) -> dict[str, Any]:
+def _known(fault: dict[str, Any], meaning: Text, failure: WeChatError | type[WeChatError] | None) -> dict[str, Any]:
     failure_answer = failure and {"code": failure.code, "status": failure.status, "title": _in_both(failure.title)}
     return {"fault": fault, "meaning": _in_both(meaning), "failure": failure_answer}

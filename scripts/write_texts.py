@@ -1,0 +1,107 @@
+"""Writes the texts of src into each catalogue of `src/wxauth/locale`: new ones without a translation."""
+
+import ast
+from collections.abc import Collection, Iterator
+from csv import reader
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Final
+
+import click
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.pofile import read_po, write_po
+
+from wxauth.server.cli import main as main_command
+from wxauth.server.core.terminal import WORDS
+
+ROOT: Final = Path(__file__).parents[1]
+SOURCE: Final = ROOT / "src/wxauth"
+METHODS: Final = [("**.py", f"{__name__}:of_python"), ("**.html", "jinja2"), ("**.csv", f"{__name__}:of_table")]
+"""How texts are found in the files of src."""
+OPTIONAL: Final = "click"
+"""The context of texts that a catalogue may lack: click has some that nobody sees."""
+UNMARKED: Final = ("[OPTIONS]", "COMMAND [ARGS]...", "TEXT", "text", "integer", "integer range", "required")
+"""Texts of click's that its own source does not mark for gettext."""
+Found = Iterator[tuple[int, str, str | tuple[str, str], list[str]]]
+"""The line of each text, the function that has it, the text, after its context if it has one, and no comments."""
+
+
+def of_python(file: IO[bytes], keywords: Collection[str], *_: object, **__: object) -> Found:
+    """The texts in Python. Babel's own extractor misses those beside an f-string. Raises: ValueError."""
+    for node in ast.walk(ast.parse(file.read())):
+        match node:
+            case ast.Call(func=ast.Name(id=name), args=[*arguments]) if name in keywords:
+                literals = [it.value for it in arguments if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+                if name == "pgettext" and len(literals) == 2:
+                    yield node.lineno, name, (literals[0], literals[1]), []
+                elif name == "pgettext":
+                    pass
+                elif len(literals) != 1:
+                    raise ValueError(f"{file.name}:{node.lineno}: {name} must have one literal text")
+                else:
+                    yield node.lineno, name, literals[0], []
+
+
+def of_table(file: IO[bytes], *_: object, **__: object) -> Found:
+    """The texts in a table: what has a space, in its last two columns."""
+    for number, row in enumerate(reader((line.decode() for line in file), delimiter="|"), 1):
+        yield from ((number, "_", text, []) for text in row[-2:] if number > 1 and " " in text)
+
+
+def of_commands(command: click.Command) -> Iterator[str]:
+    """The help of a command and of those below it, and of their options."""
+    if isinstance(command, click.Group):
+        with click.Context(command) as context:
+            for name in command.list_commands(context):
+                yield from of_commands(command.resolve_command(context, [name])[1] or command)
+    yield from filter(None, (getattr(it, "help", None) for it in (command, *command.params)))
+
+
+def template() -> Catalog:
+    """All texts of src, with the places where they are."""
+    catalog = Catalog()
+    found = extract_from_dir(SOURCE, METHODS, keywords={"_": None, "pgettext": ((1, "c"), 2)})
+    for file, line, message, comments, context in found:
+        catalog.add(message, locations=[(file, line)], auto_comments=comments, context=context)
+    for text in of_commands(main_command):
+        catalog.add(text, locations=[("server/cli", 0)])
+    for name in WORDS:
+        catalog.add(name, locations=[("server/core/terminal.py", 0)], context="word")
+    for text in UNMARKED:
+        catalog.add(text, context=OPTIONAL)
+    for path in Path(str(click.__file__)).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_", "ngettext"):
+                texts = [it.value for it in node.args if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+                for text in texts:
+                    catalog.add(text, locations=[(path.name, node.lineno)], context=OPTIONAL)
+    return catalog
+
+
+def catalogues() -> dict[Path, Catalog]:
+    """Each catalogue as it is."""
+    found = {}
+    for path in SOURCE.glob("locale/*/LC_MESSAGES/*.po"):
+        with path.open("rb") as file:
+            found[path] = read_po(file, locale=path.parts[-3])
+    return found
+
+
+def main() -> None:
+    """Write them. What resembles a text that went gets its translation, marked as `fuzzy`."""
+    found = template()
+    for path, catalog in catalogues().items():
+        catalog.update(found)
+        for message in [it for it in catalog if it.context == OPTIONAL and (it.fuzzy or not it.string)]:
+            catalog.delete(message.id, message.context)
+        written = BytesIO()
+        write_po(
+            written, catalog, width=120, omit_header=True, no_location=True, sort_output=True, ignore_obsolete=True
+        )
+        header = path.read_text("utf-8").partition("\n\n")[0]  # as it is: Babel's has the time, so that merges clash
+        path.write_text(f"{header}\n\n{written.getvalue().decode().strip()}\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
