@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
+import respx
 from fastapi import FastAPI
 
+from tests.docs import block
 from tests.problems import problem_of
-from tests.world import LogIn
+from tests.world import Client, LogIn
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_api, surround
@@ -47,3 +50,9 @@ async def test_a_route_takes_the_part_that_stands_in_for_another(api: FastAPI, f
     assert (await front.get("/.well-known/jwks.json")).status_code == 200
     api.dependency_overrides[provide(KeyRing)] = lambda: SimpleNamespace(is_ready=False)  # it has read nothing yet
     problem_of(await front.get("/.well-known/jwks.json"), "keys_unavailable", 503)
+
+
+async def test_respx_mocks_wechat_as_the_guide_shows(client: Client) -> None:
+    names: dict[str, Any] = {"respx": respx, "Client": Client}
+    exec(block("docs/development.md", "respx.mock"), names)
+    await names["test_a_person_whom_wechat_has_blocked_cannot_log_in"](client)

@@ -23,7 +23,7 @@ from tests.world import Stage, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.outbound.connection import MAX_OVERHEAD
 from wxauth.server.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
-from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.client import WeChat, client_over
 
 PACKED = gzip.compress(BODY)
 OK = answer(BODY)
@@ -534,7 +534,7 @@ async def test_a_cookie_of_wechats_goes_along_with_no_other_request(stage: Stage
         return httpx.Response(200, json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
 
     wechat = stage.services[WeChat]
-    wechat.transport = httpx.MockTransport(answer_with_cookie)
+    wechat.client = client_over(httpx.MockTransport(answer_with_cookie))
     for _ in range(2):
         assert (await wechat.exchange(stage.services[Apps].for_login(None), "code")).openid == IDENTITY["openid"]
     assert cookies == [None, None]

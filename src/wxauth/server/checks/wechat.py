@@ -34,7 +34,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat, exchange_api
+from wxauth.server.wechat.client import WeChat, client_over, exchange_api
 from wxauth.server.wechat.errcodes import DAILY_QUOTA, SYSTEM_BUSY, Api, errcode_of
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.texts import is_loopback
@@ -102,7 +102,7 @@ async def check_app(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
     observed = _Witness(transport, clock, found.wechat_readings)
-    wechat = WeChat(observed, settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
+    wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     users = found.users.get(app.app_id)
     uses = _uses(app, settings, users) if app.is_mini_program else []
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:

@@ -139,10 +139,10 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
     from wxauth.server.apps.registry import Apps
-    from wxauth.server.wechat.client import WeChat, transport_for
+    from wxauth.server.wechat.client import WeChat, client_over, transport_for
     from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
-    wechat = parts[WeChat] = WeChat(transport_for(settings), settings)
+    wechat = parts[WeChat] = WeChat(client_over(transport_for(settings)), settings)
     await closing.enter_async_context(aclosing(wechat))
     await closing.enter_async_context(aclosing(parts[WeChatTokens]))
     await parts[Apps].refresh()

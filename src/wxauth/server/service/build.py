@@ -49,7 +49,7 @@ from wxauth.server.users.policies import Opinions
 from wxauth.server.users.staff_rows import StaffReads
 from wxauth.server.wechat import client
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat, transport_for
+from wxauth.server.wechat.client import WeChat, client_over, transport_for
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.verifier import Verifier
 
@@ -127,8 +127,8 @@ def build_services(
     make(Promises, pause=waits.promises)
 
     def make_wechat() -> WeChat:
-        transport = wechat_transport or transport_for(settings)
-        return tracing.wechat(transport, settings=settings, busy_pauses=waits.wechat_busy, hints=errcode_hints)
+        client = client_over(wechat_transport or transport_for(settings))
+        return tracing.wechat(client, settings=settings, busy_pauses=waits.wechat_busy, hints=errcode_hints)
 
     limiters: list[RateLimiter] = []
 

@@ -71,9 +71,9 @@ class Spans(Tracing):
         """A database with a span for each use within a request."""
         return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
 
-    def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
+    def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
         """A WeChat client with a span for each call within a request. `options` are those of `WeChat`."""
-        return _TracedWeChat(transport, tracer=self._tracer, **options)
+        return _TracedWeChat(client, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:
         """Send the remaining spans."""
@@ -132,8 +132,8 @@ class _TracedDatabase(Database):
 
 
 class _TracedWeChat(WeChat):
-    def __init__(self, transport: httpx.AsyncBaseTransport, *, tracer: Tracer, **options: Any) -> None:
-        super().__init__(transport, **options)
+    def __init__(self, client: httpx.AsyncClient, *, tracer: Tracer, **options: Any) -> None:
+        super().__init__(client, **options)
         self._tracer = tracer
 
     async def call(self, api: Api, app: App, query: str = "", **options: Any) -> Any:

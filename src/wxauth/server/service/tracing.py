@@ -20,9 +20,9 @@ class Tracing:
         """The database at this URL."""
         return Database(url, deadlines=deadlines)
 
-    def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
+    def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
         """A WeChat client. `options` are those of `WeChat`."""
-        return WeChat(transport, **options)
+        return WeChat(client, **options)
 
     async def aclose(self) -> None:
         """Send the spans that have not been sent yet."""

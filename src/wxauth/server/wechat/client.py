@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -62,6 +63,12 @@ log = get_logger()
 T = TypeVar("T")
 
 
+def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
+    """A client that keeps no cookie of WeChat's, which it would send with the next person's request."""
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.AsyncClient(transport=transport, cookies=no_cookies, timeout=None, trust_env=False)  # noqa: S113 - deadlines
+
+
 def transport_for(settings: Settings, *, at_most: float = inf) -> HttpTransport:
     """The transport for exchanges with WeChat of at most so many seconds."""
     timeout = min(settings.wechat_timeout, at_most)
@@ -83,27 +90,49 @@ class WeChatIdentity:
 class _Call(NamedTuple):
     """A request, without the host to which it is sent."""
 
-    api: str
-    target: bytes
+    api: Api
+    query: str
     body: bytes | None
     deadline: float
 
-    def to(self, host: httpx.Request) -> httpx.Request:
-        """The request to a host, like one prepared before. Its secrets are in the extension `target`, not in the URL.
+    def like(self, prepared: httpx.Request) -> httpx.Request:
+        """The request to a host, like one prepared before. Its query, which has secrets, is not in the URL.
 
         With `stream`, httpx does not prepare the fields of a GET again, which takes as long as all else that it does.
         """
-        path = host.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
-        extensions = {**host.extensions, "target": path + self.target, "deadline": self.deadline}
+        target = prepared.url.raw_path + f"?{self.query}".encode() if self.query else prepared.url.raw_path
+        extensions = {**prepared.extensions, "target": target, "deadline": self.deadline}
+        url, headers = prepared.url, prepared.headers
         if self.body is None:
-            request = httpx.Request("GET", host.url, headers=host.headers, stream=host.stream, extensions=extensions)
+            request = httpx.Request("GET", url, headers=headers, stream=prepared.stream, extensions=extensions)
             request.read()
             return request
         if self.api == Api.MINI_PROGRAM_CODE:
             extensions["max_body"] = MAX_PICTURE
-        headers = host.headers.copy()
+        headers = headers.copy()
         headers["Content-Type"] = _FORM if self.api == Api.CLEAR_QUOTA else _JSON
-        return httpx.Request("POST", host.url, headers=headers, content=self.body, extensions=extensions)
+        return httpx.Request("POST", url, headers=headers, content=self.body, extensions=extensions)
+
+
+class _Host:
+    """A server of WeChat's, or a relay to it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = httpx.URL(url)
+        self._prepared: dict[Api, httpx.Request] = {}
+
+    def request(self, asked: _Call) -> httpx.Request:
+        """The request to this host, of which only what differs is made anew: parsing a URL takes 50 µs."""
+        prepared = self._prepared.get(asked.api)
+        if prepared is None:
+            path = self.url.path.rstrip("/") + asked.api.path  # empty at WeChat's own hosts
+            prepared = self._prepared[asked.api] = httpx.Request("GET", self.url.copy_with(path=path), headers=_HEADERS)
+        return asked.like(prepared)
+
+    def __str__(self) -> str:
+        """Host and port, which differ from WeChat's own behind a relay."""
+        host, port = self.url.host, self.url.port or (443 if self.url.scheme == "https" else 80)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass
@@ -111,8 +140,7 @@ class WeChat:
     """The client for WeChat's server API, one per process.
 
     Args:
-        transport: Sends requests. Without httpx's client, which would keep WeChat's cookies and send them with the next
-            person's request, log each URL, and take as long for one as our transport does.
+        client: Sends requests; a test may replace it, or what it sends to by respx. See `client_over`.
         settings: WeChat's URLs, and the seconds for a whole exchange, retries included.
         at_most: Fewer seconds for that.
         busy_pauses: Seconds before each retry while WeChat is busy.
@@ -120,7 +148,7 @@ class WeChat:
         reports_refusals: Whether errcodes are logged. If not, the caller provokes them, and reports what they mean.
     """
 
-    transport: httpx.AsyncBaseTransport
+    client: httpx.AsyncClient
     settings: Settings
     at_most: float = inf
     busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS
@@ -129,7 +157,7 @@ class WeChat:
 
     def __post_init__(self) -> None:
         urls = self.settings.wechat_base_url, self.settings.wechat_fallback_url or self.settings.wechat_base_url
-        self._base, self._fallback = (httpx.Request("GET", url, headers=_HEADERS) for url in urls)
+        self._base, self._fallback = map(_Host, urls)
         self.timeout = min(self.settings.wechat_timeout, self.at_most)
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
@@ -186,8 +214,7 @@ class WeChat:
         Raises: WeChatError.
         """
         try:
-            target = f"{api.path}?{query}" if query else api.path
-            asked = _Call(api, target.encode(), body, deadline or self.deadline())
+            asked = _Call(api, query, body, deadline or self.deadline())
             answer = await self._answer_to(asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
@@ -209,7 +236,7 @@ class WeChat:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self.transport.aclose()
+        await self.client.aclose()
 
     async def _answer_to(self, asked: _Call) -> dict[str, Any]:
         try:
@@ -254,18 +281,12 @@ class WeChat:
 
     async def _send(self, asked: _Call) -> httpx.Response:
         try:
-            return await self.transport.handle_async_request(asked.to(self._base))
+            return await self.client.send(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
-            fields = {"reason": str(exc), "host": _place_of(self._base), "next_host": _place_of(self._fallback)}
+            fields = {"reason": str(exc), "host": str(self._base), "next_host": str(self._fallback)}
             log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
-        return await self.transport.handle_async_request(asked.to(self._fallback))
-
-
-def _place_of(request: httpx.Request) -> str:
-    """Host and port, which differ from WeChat's own behind a relay."""
-    host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return await self.client.send(self._fallback.request(asked))
 
 
 def exchange_api(app: App) -> Api:
