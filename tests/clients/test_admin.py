@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import LOGO, logo_of
 from tests.problems import problem_of
-from tests.sweeps import Sweep
+from tests.sweeps import Sweep, swept
 from tests.world import Admin, Body, Rows, Stage, body_of
 
 NO_SITE: Body = {
@@ -81,7 +81,9 @@ BAD_URIS = [
     "https://",
     "shop.example.com/callback",
     "javascript:alert(1)",
-    "com.example.shop:/callback",
+    "shopapp://callback",
+    "com.example.shop:callback",
+    "file:///callback",
     "https://shop.example.com/call back",
     "https://shop.example.com:0/",
     "https://shop.example.com:99999/",
@@ -169,6 +171,26 @@ def desk(stage: Stage, root: Admin) -> Desk:
 async def is_admitted(desk: Desk, secret: str) -> bool:
     auth = httpx.BasicAuth("billing", secret)
     return (await desk.root.client.post("/v1/introspect", data={"token": "x"}, auth=auth)).status_code == 200
+
+
+@swept(
+    ("uri", "rule"),
+    [
+        ("ftp://shop.example.com/", "scheme"),
+        ("HTTPS://shop.example.com/", "scheme"),
+        ("http://192.168.1.10:3000/cb", "http is for a loopback address"),
+        ("https://my_shop.example.com/cb", "host"),
+        ("https://商店.example.com/cb", "host"),
+        ("https://me@shop.example.com/cb", "host"),
+        ("https://shop.example.com/cb#x", "fragment"),
+        ("https://shop.example.com/回调", "characters"),
+        ("https://shop.example.com/*", "pattern"),
+        ("https://shop.example.com/" + "x" * 2048, "2048"),
+    ],
+)
+async def test_a_redirect_uri_that_is_refused_is_told_which_rule_it_breaks(desk: Desk, uri: str, rule: str) -> None:
+    [error] = problem_of(await desk.ask("POST", "", name="uris", redirect_uris=[uri]), "invalid_request", 422)["errors"]
+    assert (error["field"], rule in error["message"], uri in error["message"]) == ("redirect_uris", True, False)
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(desk: Desk) -> None:

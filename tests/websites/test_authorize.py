@@ -180,6 +180,52 @@ async def test_a_wrong_request_goes_back_with_the_error(house: House, parameters
     assert await house.stage.number("site_logins") == 0
 
 
+@swept(
+    ("parameters", "detail"),
+    [
+        (WITHOUT_PKCE, "PKCE is required: code_challenge, and code_challenge_method=S256"),
+        ({"code_challenge_method": None}, "code_challenge_method must be S256 (PKCE)"),
+        ({"code_challenge_method": "plain"}, "code_challenge_method must be S256 (PKCE)"),
+        *(
+            ({"code_challenge": challenge}, "code_challenge must be 43 characters of A-Z a-z 0-9 - _, without = (PKCE)")
+            for challenge in ("abc=", ASKED["code_challenge"] + "=", "+/" + ASKED["code_challenge"][2:])
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_challenge_is_said(house: House, parameters: dict[str, Any], detail: str) -> None:
+    assert sent(await house.browser.open(**parameters))["error_description"] == detail
+
+
+@swept(("name", "value"), [("state", "a\nb"), ("scope", "openid\tprofile"), ("nonce", "n" * 5000), ("hunter2", "a\nb")])
+async def test_a_parameter_that_cannot_be_read_is_named(house: House, name: str, value: str) -> None:
+    answer = await house.browser.open(**{name: value})
+    assert (answer.status_code, f"Parameter: {name}" in answer.text) == (400, name != "hunter2")
+    line = [line for line in house.stage.log_lines() if line["event"] == "parameter_refused"][-1]
+    assert (line["client_id"], name in line["detail"]) == ("shop", name != "hunter2")
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("app.immich:///oauth-callback", "app.immich"),
+        ("com.example.app:/cb", "com.example.app"),
+        ("com.example.app://localhost", "com.example.app"),
+    ],
+)
+async def test_an_app_logs_in_by_its_own_scheme_which_is_shown_and_always_by_pkce(
+    house: House, uri: str, scheme: str
+) -> None:
+    await house.change(redirect_uris=[CALLBACK, uri], pkce="optional")
+    for wrong in (WITHOUT_PKCE, {"response_mode": "form_post"}):
+        assert sent(await house.browser.open(redirect_uri=uri, **wrong), to=uri)["error"] == "invalid_request"
+    tab = await house.browser.show(redirect_uri=uri)
+    assert f'<p class="origin">{scheme}</p>' in tab.html
+    shown = (await tab.claimed_by(house.phone))["client"]
+    assert (shown["origin"], shown["local"]) == (scheme, False)
+    back = await (await house.browser.show(redirect_uri=uri)).approved_by(house.phone, to=uri)
+    assert (await house.redeem(back["code"], redirect_uri=uri)).status_code == 200
+
+
 @pytest.mark.requirement("rfc6749-10.12")
 async def test_a_state_that_is_absent_is_not_made_up_and_the_longest_comes_back(house: House) -> None:
     assert (await (await house.browser.show(state=None)).approved_by(house.phone)).keys() == {"code", "iss"}
@@ -423,6 +469,18 @@ async def test_a_wrong_verifier_or_redirect_uri_neither_spends_a_code_nor_ends_a
     tokens = (await house.redeem(code)).json()
     await try_all()
     assert await house.is_in(tokens)
+
+
+@pytest.mark.parametrize("seconds", [0, 1.9, 2])
+async def test_a_public_client_may_repeat_a_code_within_two_seconds(house: House, seconds: float) -> None:
+    """React's StrictMode redeems each code twice."""
+    page = await house.add_site("page", is_public=True)
+    code = await house.code(client_id="page")
+    tokens = (await house.redeem(code, page)).json()
+    refused(await house.redeem(code, page, code_verifier="x" * 43), "invalid_grant")
+    house.stage.clock.advance(seconds=seconds)
+    refused(await house.redeem(code, page), "invalid_grant")
+    assert await house.is_in(tokens) is (seconds < 2)
 
 
 async def test_of_many_exchanges_at_two_replicas_one_gets_tokens_and_no_session_is_left(house: House) -> None:

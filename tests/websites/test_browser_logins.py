@@ -640,6 +640,21 @@ async def test_the_login_of_a_browser_ends_also_where_none_of_its_sessions_is_op
 # Logging out without a hint.
 
 
+async def test_a_browser_without_a_login_that_logs_out_of_a_site_finds_a_link_back(house: House) -> None:
+    await house.change(logout_uris=[BYE])
+    back = {"client_id": "shop", "post_logout_redirect_uri": BYE}
+    for parameters, link in [
+        ({**back, "state": "a&b"}, f'href="{BYE}?state=a%26b"'),
+        (back, f'href="{BYE}"'),
+        ({**back, "client_id": "other"}, None),
+        ({**back, "post_logout_redirect_uri": "https://evil.example/"}, None),
+        ({"client_id": "shop"}, None),
+    ]:
+        answer = await house.log_out(**parameters)
+        assert (answer.status_code, "Nobody is logged in" in answer.text) == (200, True)
+        assert (link or "Back to") in answer.text if link else "Back to" not in answer.text, parameters
+
+
 @pytest.mark.requirement("asvs-10.6.2")
 async def test_another_site_can_end_no_login_of_a_browser(pair: Pair) -> None:
     await pair.tokens()

@@ -36,7 +36,7 @@ from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.outbound.urls import NameResolver, check_url
 from wxauth.server.users.bodies import TITLE
-from wxauth.texts import hash_of, is_http_url, is_secure, new_secret
+from wxauth.texts import hash_of, is_http_url, is_loopback, is_secure, new_secret
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
@@ -85,10 +85,24 @@ MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
 """Of a kind: each login and each CORS request compares them."""
 _LONGEST_SHOWN: Final = 200
-URI_RULE: Final = _("must be https://host/path, or http on a loopback address; no fragment, user or pattern")
-
-# A URI (RFC 3986) without fragment, user information or `*`, which might be meant as a pattern.
-_FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
+_TAIL: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
+_OF_APP: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
+_PRIVATE_USE: Final = re.compile(rf"{_OF_APP}{_TAIL}", re.ASCII)
+"""A URI of a program on a device, whose scheme is a domain in reverse order (RFC 8252, section 7.1)."""
+HOST_RULE: Final = _("must have a host of letters, digits, - and . (xn--… for others), without a user")
+_URI_RULES: Final = (
+    (
+        re.compile(rf"(?:https?://|{_OF_APP}).*", re.ASCII | re.DOTALL),
+        _("must have the scheme https, http for a loopback address, or an app's own such as com.example.app"),
+    ),
+    (re.compile(r"[^#]*"), _("must be without a fragment (#)")),
+    (re.compile(r"(?!https?:).*|https?://[A-Za-z0-9.:\[\]-]+(?![^/?]).*", re.ASCII | re.DOTALL), HOST_RULE),
+    (
+        re.compile(rf"[a-z0-9+.-]+:/{_TAIL}", re.ASCII),
+        _("must have only characters of a URI: percent-encode others; * is no pattern"),
+    ),
+)
+"""The form of a URI (RFC 3986), rule by rule."""
 # A program on the person's own machine may use another port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
     r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))(?::[0-9]{1,5})?((?:[/?].*)?)"
@@ -358,9 +372,12 @@ async def clashing_clients(database: Database, settings: Settings) -> Sequence[s
     return await database.values(rows.SITES_NAMED, names=names)
 
 
-def origin_shown(redirect_uris: Sequence[str]) -> str | None:
-    """The origin of a site with these, shown to the person who logs in; None if it has none."""
-    return origin_of(redirect_uris[0]) if redirect_uris else None
+def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
+    """The origin of a site with these, shown to the person who logs in; None if it has none.
+
+    Of an app, it is the scheme of the URI that it has `asked` for.
+    """
+    return scheme_of_app(asked) or (origin_of(redirect_uris[0]) if redirect_uris else None)
 
 
 def _check_uris(uris: Sequence[str]) -> None:
@@ -409,9 +426,28 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def check_uri(uri: str) -> str:
     """Check a URI that is to be registered. Raises: ValueError."""
-    if len(uri) > MAX_URI_LENGTH or not _FORM.fullmatch(uri) or not is_http_url(uri) or not is_secure(uri):
-        raise WrongValue(URI_RULE)
+    if len(uri) > MAX_URI_LENGTH:
+        raise WrongValue(_("must be at most {n} characters", n=MAX_URI_LENGTH))
+    for form, rule in _URI_RULES:
+        if not form.fullmatch(uri):
+            raise WrongValue(rule)
+    if scheme_of_app(uri) is None:
+        if not is_http_url(uri):
+            raise WrongValue(HOST_RULE)
+        if not is_secure(uri):
+            raise WrongValue(_("must have the scheme https: http is for a loopback address"))
     return uri
+
+
+def scheme_of_app(uri: str) -> str | None:
+    """The private-use scheme of a URI that opens a program on a device, None for any other URI."""
+    found = _PRIVATE_USE.fullmatch(uri)
+    return found and found["scheme"]
+
+
+def is_local(uri: str) -> bool:
+    """Whether a redirect URI leads to this machine."""
+    return scheme_of_app(uri) is None and is_loopback(urlsplit(uri).hostname)
 
 
 def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
@@ -440,8 +476,11 @@ def with_query(uri: str, parameters: Mapping[str, str]) -> str:
 
 
 def origin_of(uri: str) -> str:
-    """Scheme, host and port as browsers send them: in lower case, and without the default port (RFC 6454)."""
-    return "/".join(as_compared(uri).split("/")[:3])
+    """Scheme, host and port as browsers send them: in lower case, and without the default port (RFC 6454).
+
+    Of an app's own URI, it is the scheme.
+    """
+    return scheme_of_app(uri) or "/".join(as_compared(uri).split("/")[:3])
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:

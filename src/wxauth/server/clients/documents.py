@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 
 from wxauth.errors import RateLimited
-from wxauth.server.clients.clients import ID_TOKEN_ALG, check_uri
+from wxauth.server.clients.clients import ID_TOKEN_ALG, check_uri, scheme_of_app
 from wxauth.server.clients.models import Client
 from wxauth.server.core.background import cancel, once
 from wxauth.server.core.clock import Clock
@@ -255,7 +255,7 @@ def _client(client_id: str, title: str, redirect_uris: list[str]) -> Client:
 
 def _is_uri(uri: object) -> bool:
     try:
-        return isinstance(uri, str) and check_uri(uri) == uri
+        return isinstance(uri, str) and check_uri(uri) == uri and scheme_of_app(uri) is None
     except ValueError:
         return False
 

@@ -14,6 +14,7 @@ from wxauth.server.clients.rows import FIND_WITH_SECRETS
 from wxauth.server.clients.service_clients import basic_credentials, check_secret
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
 
 MAX_PARAMETER_LENGTH: Final = 4096
@@ -31,10 +32,40 @@ BROWSER: Final = "browser_user_agent"
 _OF_ANY_FORM: Final = (BROWSER, "token", "number")
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
 """What nobody reads is left out where its value would be refused."""
+_NAMED: Final = frozenset(
+    [
+        "client_id",
+        "client_secret",
+        "code",
+        "code_challenge",
+        "code_challenge_method",
+        "code_verifier",
+        "device_code",
+        "grant_type",
+        "id_token_hint",
+        "max_age",
+        "nonce",
+        "post_logout_redirect_uri",
+        "prompt",
+        "redirect_uri",
+        "refresh_token",
+        "request",
+        "resource",
+        "response_mode",
+        "response_type",
+        "scope",
+        "state",
+        "token_type_hint",
+        "ui_locales",
+    ]
+)
 _MAX_PARAMETERS: Final = 100
 _MAX_ESCAPES: Final = 8192
 """Percent signs in a form. To decode 64 KiB of them takes 35 ms, in which the process answers nobody else."""
 _FORM: Final = "application/x-www-form-urlencoded"
+
+
+log = get_logger()
 
 
 class Parameters(dict[str, str]):
@@ -58,6 +89,15 @@ class Parameters(dict[str, str]):
         return "Parameters()"  # some are secrets
 
 
+class Unreadable(OAuthError):
+    """A parameter that cannot be read. One whose name is none of OAuth's is not named, for the caller wrote it."""
+
+    def __init__(self, name: str) -> None:
+        self.parameter = name if name in _NAMED else None
+        wrong = "is too long, or has a character that cannot be printed"
+        super().__init__("invalid_request", f"{self.parameter or 'a parameter'} {wrong}")
+
+
 def parse_parameters(text: str) -> Parameters:
     """The parameters in a query or a form. Raises: OAuthError."""
     if text.count("%") > _MAX_ESCAPES:
@@ -74,8 +114,12 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     if len(pairs) > _MAX_PARAMETERS:
         raise OAuthError("invalid_request", "there are too many parameters")
     pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
-    if not all(name in _OF_ANY_FORM or _is_readable(name, value) for name, value in pairs):
-        raise OAuthError("invalid_request", "a parameter is too long, or has a character that cannot be printed")
+    for name, value in pairs:
+        if name not in _OF_ANY_FORM and not _is_readable(name, value):
+            refusal, client_id = Unreadable(name), dict(pairs).get("client_id", "")
+            known_form = client_id if is_client_name(client_id) else None
+            log.info("parameter_refused", client_id=known_form, detail=refusal.description)
+            raise refusal
     return Parameters(pairs)
 
 
@@ -111,7 +155,8 @@ def refuse_repeated(parameters: Parameters) -> None:
     if "resource" in parameters.repeated:
         raise OAuthError("invalid_target", "resource occurs twice: a token is for one")
     if parameters.repeated:
-        raise OAuthError("invalid_request", "a parameter occurs twice")
+        named = ", ".join(sorted(parameters.repeated & _NAMED))
+        raise OAuthError("invalid_request", f"a parameter occurs twice{named and ': '}{named}")
 
 
 async def form_of(request: Request) -> Parameters:

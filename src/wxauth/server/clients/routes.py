@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients import clients, rows
-from wxauth.server.clients.clients import URI_RULE, check_name
+from wxauth.server.clients.clients import HOST_RULE, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
@@ -23,7 +23,7 @@ ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra=
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
 router = Router("admin")
 _NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
-_WRONG_URI: Final = clients.WrongClient("redirect_uris", URI_RULE)
+_WRONG_URI: Final = clients.WrongClient("redirect_uris", HOST_RULE)
 _PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 

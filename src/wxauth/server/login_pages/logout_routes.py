@@ -70,7 +70,8 @@ class LoggingOut:
         client = await find_site(self.database, name)
         person = await self.continuing.person_in(browser)
         if person is None:
-            return pages.message("nobody")
+            back = None if client is None else _way_back(client, parameters)
+            return pages.message("nobody") if client is None or back is None else pages.nobody(client, back)
         field = log_out_field(browser.login)
         if self.request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
             return pages.log_out(person, client, parameters, field)
@@ -82,14 +83,18 @@ class LoggingOut:
 
     def _logged_out(self, client: Client, parameters: Parameters) -> Response:
         """Redirect to the site, if it was registered with this address."""
-        url = parameters.get("post_logout_redirect_uri")
-        if url is None:
+        if "post_logout_redirect_uri" not in parameters:
             return self.pages.message("logged_out")
-        if not is_registered(url, client.logout_uris):
-            return self.pages.message("logged_out_nowhere")
-        if "state" in parameters:
-            url = with_query(url, {"state": parameters["state"]})
-        return redirect_to(url)
+        url = _way_back(client, parameters)
+        return self.pages.message("logged_out_nowhere") if url is None else redirect_to(url)
+
+
+def _way_back(client: Client, parameters: Parameters) -> str | None:
+    """The address to which the site has asked to send the person, if it is registered for it."""
+    url = parameters.get("post_logout_redirect_uri")
+    if url is None or not is_registered(url, client.logout_uris):
+        return None
+    return with_query(url, {"state": parameters["state"]}) if "state" in parameters else url
 
 
 LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]

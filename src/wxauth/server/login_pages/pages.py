@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import find_language, languages, own_name
 from wxauth.problems import preferred_language
-from wxauth.server.clients.clients import is_registered, origin_of, origin_shown
+from wxauth.server.clients.clients import is_local, is_registered, origin_of, origin_shown, scheme_of_app
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, Parameters
@@ -46,7 +46,6 @@ from wxauth.server.users.bodies import is_own_picture
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
-from wxauth.texts import is_loopback
 
 SEE_OTHER: Final = 303
 _PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -162,8 +161,8 @@ class Pages:
             return self.sent(exc.onward(self.settings))
         except Unanswerable as exc:
             return self._mistake(exc)
-        except OAuthError:
-            return self._mistake(Unanswerable(Mistake.REQUEST))
+        except OAuthError as exc:
+            return self._mistake(Unanswerable(Mistake.REQUEST, parameter=getattr(exc, "parameter", None)))
         except (RateLimited, StorageUnavailable) as exc:
             self.request.scope[PROBLEM_KEY] = exc
             if isinstance(exc, PressesUsedUp):
@@ -318,6 +317,14 @@ class Pages:
         """A page with a message. The lines in `about`, if there are any, name its subject."""
         return self._page("message", self._text(f"{name}_title"), status=status, name=name, **more)
 
+    def nobody(self, site: Client, url: str) -> Response:
+        """The page of a browser without a login that a site has sent to log out: a link leads back to the site.
+
+        Anybody can have made the request, so nobody is redirected.
+        """
+        way_back = _Link(url, self._text("back_to", title=site.title or site.name))
+        return self.message("nobody", way_back=way_back)
+
     def instructions(self, name: str) -> Response:
         """A page with instructions, for anybody who opens its URL: `device` or `link`."""
         return self.message(name, other_languages=self._in_other_languages("", {}))
@@ -330,6 +337,8 @@ class Pages:
             about.append(self._text("asking_site", site=title if origin is None else f"{title}, {origin}"))
         if refusal.received is not None:
             about.append(self._text("received", received=refusal.received or "—"))
+        if refusal.parameter is not None:
+            about.append(self._text("parameter", parameter=refusal.parameter))
         return self.message("mistake", about=about, status=400)
 
     def _of_site(
@@ -352,17 +361,17 @@ class Pages:
         uris, redirect_uri = site.redirect_uris, asked.redirect_uri
         resource = resource_at(self.settings, asked.resource)
         host = None if asked.client_name is None else host_of(client_id)
-        is_local = is_loopback(urlsplit(redirect_uri).hostname)
-        title = "log_in_to" if resource is None else "allow_local" if is_local else "allow"
+        is_here = is_local(redirect_uri)
+        title = "log_in_to" if resource is None else "allow_local" if is_here else "allow"
         return self._page(
             template,
             self._text(title, title=host or site.title),
             client_title=site.title,
             logo=None if isinstance(asked, SiteLogin) else asked.client.logo,
             host=host,
-            is_local=is_local,
+            is_local=is_here,
             resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),
-            origin=origin_of(redirect_uri if host or is_local or not uris else uris[0]),
+            origin=origin_of(redirect_uri) if host or is_here or not uris else origin_shown(uris, redirect_uri),
             own_url=own_url,
             way_back=own_url and _Link(f"{own_url}/cancel", self._text("back_to", title=site.title)),
             other_languages=self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", parameters) if parameters else [],
@@ -437,11 +446,15 @@ def _redirect_source(redirect_uri: str) -> str:
     person's machine, to another port, or to its other name, as Next.js does.
     """
     source = _site_source(redirect_uri)
+    if scheme_of_app(redirect_uri):
+        return source
     return f"{source} https:" if source.startswith("https:") else f"{source} http://127.0.0.1:* http://localhost:*"
 
 
 def _site_source(redirect_uri: str) -> str:
     """The site, as a policy names it."""
+    if scheme := scheme_of_app(redirect_uri):
+        return f"{scheme}:"
     url = urlsplit(redirect_uri)
     if url.scheme == "https":
         return f"https://{url.netloc}"

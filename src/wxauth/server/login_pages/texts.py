@@ -94,6 +94,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     "mistake_title": _("This login does not work"),
     "mistake": _("The fault is in the site, and nothing was sent to it. Please tell its operator:"),
     "asking_site": _("Site: {site}"),
+    "parameter": _("Parameter: {parameter}"),
     "received": _("Received address: {received}"),
     "limited_title": _("Too many attempts"),
     "limited": _("Wait a minute, then load this page again."),

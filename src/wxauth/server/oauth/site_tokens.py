@@ -47,6 +47,8 @@ from wxauth.tokens.keys import base64url
 from wxauth.tokens.verifier import Verifier
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
+TWICE_AT_ONCE: Final = timedelta(seconds=2)
+"""How long after its use a public client may repeat a code with its verifier, as React's StrictMode does."""
 TOO_FAST: Final = 5
 """Seconds added to the interval by a poll that is too early."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
@@ -121,6 +123,7 @@ async def redeem(
     *,
     session_id: UUID,
     resource_title: str | None = None,
+    is_public: bool = False,
     expires_at: datetime,
     now: datetime,
 ) -> Granted | NotGranted:
@@ -134,7 +137,7 @@ async def redeem(
     if login is None or login.code_hash != found.code_hash:  # a newer code has just replaced it
         return NotGranted.UNKNOWN
     if login.stage == Stage.REDEEMED:
-        return await _spent(transaction, login, now=now)
+        return await _spent(transaction, login, is_public=is_public, now=now)
     until = login.granted_until if login.code_hash is None else login.code_expires_at
     if person is None or not is_good(login, until, now=now):
         return NotGranted.DENIED
@@ -169,13 +172,16 @@ async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: dat
     return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
 
 
-async def _spent(transaction: Transaction, login: LockedLogin, *, now: datetime) -> NotGranted:
-    """End the session of a reused authorization code, unless WeChat has delivered the code twice."""
+async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime) -> NotGranted:
+    """End the session of a reused authorization code, unless WeChat or a public client has sent it twice."""
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotGranted.SPENT
-    if login.door in BY_WECHATS_PAGE:  # its browsers repeat some callbacks
+    repeated = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)  # its browsers repeat some callbacks
+    if is_public and login.code_challenge is not None:
+        repeated = max(repeated, TWICE_AT_ONCE)
+    if repeated:
         opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
-        if opened_at is not None and now < opened_at + REPEATED_WITHIN:
+        if opened_at is not None and now < opened_at + repeated:
             return NotGranted.UNKNOWN
     # It is of the login's identity, so its user is locked.
     await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
@@ -265,7 +271,13 @@ class SiteTokens:
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.granting.turn(found), self.database.begin() as transaction:
             granted = await redeem(
-                transaction, found, session_id=session_id, resource_title=title, expires_at=ends_at, now=now
+                transaction,
+                found,
+                session_id=session_id,
+                resource_title=title,
+                is_public=client.is_public,
+                expires_at=ends_at,
+                now=now,
             )
         if isinstance(granted, NotGranted):
             return granted

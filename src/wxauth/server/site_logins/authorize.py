@@ -14,7 +14,14 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from wxauth.errors import RateLimited, StorageUnavailable
-from wxauth.server.clients.clients import find_site, is_client_name, is_registered, loggable_uri, with_query
+from wxauth.server.clients.clients import (
+    find_site,
+    is_client_name,
+    is_registered,
+    loggable_uri,
+    scheme_of_app,
+    with_query,
+)
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
@@ -328,7 +335,7 @@ def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: 
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
         state = None
     response_mode = parameters.get("response_mode", inside.get("response_mode", RESPONSE_MODES[0]))
-    if "response_mode" in parameters.repeated or response_mode not in _response_modes(client):
+    if "response_mode" in parameters.repeated or response_mode not in _response_modes(client, redirect_uri):
         response_mode = RESPONSE_MODES[0]
     way_back = {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
     try:
@@ -348,8 +355,8 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
     return claims if isinstance(claims, dict) else {}
 
 
-def _response_modes(client: Client) -> Sequence[str]:
-    return RESPONSE_MODES[:1] if is_document(client.name) else RESPONSE_MODES
+def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
+    return RESPONSE_MODES[:1] if is_document(client.name) or scheme_of_app(redirect_uri) else RESPONSE_MODES
 
 
 def _check(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
@@ -363,11 +370,12 @@ def _check(settings: Settings, client: Client, parameters: Parameters, **way_bac
             raise OAuthError("invalid_request", f"{name} must have at most {longest} characters")
     if parameters.required("response_type") != RESPONSE_TYPE:
         raise OAuthError("unsupported_response_type", "response_type is code")
-    if parameters.get("response_mode", RESPONSE_MODES[0]) not in _response_modes(client):
-        raise OAuthError("invalid_request", f"response_mode is {' or '.join(_response_modes(client))}")
+    modes = _response_modes(client, way_back["redirect_uri"])
+    if parameters.get("response_mode", RESPONSE_MODES[0]) not in modes:
+        raise OAuthError("invalid_request", f"response_mode is {' or '.join(modes)}")
     access = Access.asked(settings, client, parameters)
     scope = access.scope(parameters.get("scope"))
-    challenge, max_age = _challenge(client, parameters), parameters.get("max_age")
+    challenge, max_age = _challenge(client, parameters, way_back["redirect_uri"]), parameters.get("max_age")
     if not (max_age or "0").isdecimal():
         raise OAuthError("invalid_request", "max_age is a number of seconds")
     prompts = frozenset(parameters.get("prompt", "").split())
@@ -386,13 +394,19 @@ def _check(settings: Settings, client: Client, parameters: Parameters, **way_bac
     )
 
 
-def _challenge(client: Client, parameters: Parameters) -> str | None:
+def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str | None:
     """The code challenge; None if the client leaves PKCE out, and may. Raises: OAuthError."""
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
-    if client.pkce == "optional" and challenge is None and method is None:
-        return None
-    if method != CHALLENGE_METHOD or not _CHALLENGE.fullmatch(challenge or ""):
+    if challenge is None and method is None:
+        # Another app on the device may have the same scheme, and receive the code.
+        if client.pkce == "optional" and scheme_of_app(redirect_uri) is None:
+            return None
         raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
+    if method != CHALLENGE_METHOD:
+        raise OAuthError("invalid_request", "code_challenge_method must be S256 (PKCE)")
+    if challenge is None or not _CHALLENGE.fullmatch(challenge):
+        rule = "must be 43 characters of A-Z a-z 0-9 - _, without ="
+        raise OAuthError("invalid_request", f"code_challenge {rule} (PKCE)")
     return challenge
 
 

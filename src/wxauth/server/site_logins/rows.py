@@ -52,13 +52,22 @@ class Unanswerable(Exception):
         mistake: The mistake.
         site: The site that made the request, if there is one of this name.
         received: The redirect URI of the request, or the host of a client's document, in a form that may be shown.
+        parameter: The name of the parameter that cannot be read, if it is known.
     """
 
-    def __init__(self, mistake: Mistake, *, site: Client | None = None, received: str | None = None) -> None:
+    def __init__(
+        self,
+        mistake: Mistake,
+        *,
+        site: Client | None = None,
+        received: str | None = None,
+        parameter: str | None = None,
+    ) -> None:
         super().__init__(mistake)
         self.mistake = mistake
         self.site = site
         self.received = received
+        self.parameter = parameter
 
 
 class SiteLogin(SiteLoginFields):

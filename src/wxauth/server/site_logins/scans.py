@@ -9,7 +9,6 @@ from functools import lru_cache
 from io import BytesIO
 from math import ceil
 from typing import Annotated, Final, Self
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, model_validator
@@ -30,7 +29,7 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.clients import origin_shown
+from wxauth.server.clients.clients import is_local, origin_shown
 from wxauth.server.clients.rows import LOGO
 from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.background import once
@@ -60,7 +59,7 @@ from wxauth.server.web.bodies import ShownIp, body_like
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import Api, errcode_of
 from wxauth.server.wechat.received import CodePicture
-from wxauth.texts import hash_of, is_loopback
+from wxauth.texts import hash_of
 
 DIGITS: Final = 6
 """How many digits the number has that a person types after a link."""
@@ -255,9 +254,9 @@ class Scans:
                 id=login.client_id,
                 title=login.title,
                 logo=await self.database.value(LOGO, name=login.client_id),
-                origin=origin_shown(login.redirect_uris),
+                origin=origin_shown(login.redirect_uris, login.redirect_uri),
                 host=None if login.client_name is None else host_of(login.client_id),
-                local=is_loopback(urlsplit(login.redirect_uri).hostname),
+                local=is_local(login.redirect_uri),
             ),
             resource=None if resource is None else ResourceAnswer.of(resource, login.scope, language),
             browser=browser,
