@@ -2,6 +2,7 @@
 uni.login({
   provider: 'weixin',
   onlyAuthorize: true,
+  fail: () => uni.showToast({ title: '已取消登录', icon: 'none' }),
   success: ({ code }) =>
     uni.request({
       url: 'https://auth.example.com/v1/login',

@@ -77,7 +77,7 @@ LANGUAGES = {
     "Spring Boot 3": spring(0, OLDER, takes=TAKEN_BY_SPRING),
     "Spring Boot 4, asking": spring(-1, ("spring-boot:", "test spring-boot:"), properties="spring.security", asks=True),
     "WebFlux": spring(0, OLDER, ("examples/spring", "examples/spring/webflux"), takes=TAKEN_BY_SPRING),
-    "Java": Language(("java", "javac"), "javac -d classes"),
+    "Java": Language(("java", "javac"), "javac -d /tmp/orders "),
     "Java 8": Language(("java", "javac"), "javac --release 8"),
     "Go": Language(("go",), "go run -C"),
     "PHP": Language(("php",), "php -S", asks=True),
