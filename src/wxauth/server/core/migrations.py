@@ -31,7 +31,6 @@ from wxauth.server.core.outages import raise_if_unavailable
 from wxauth.server.core.revisions import (
     SCRIPTS,
     current_revision,
-    digests_in,
     is_newer,
     refusal_of,
     refusal_of_engine,
@@ -57,7 +56,6 @@ _DEADLINES: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
-_NOTE_DIGEST: Final = text("UPDATE alembic_version SET digest = :digest")
 _TURN_PAUSE_SECONDS: Final = 0.1
 _OF_ANOTHER: Final = _("the schema is at {revision!r}, of another version of wxauth; migrate with that one")
 _TAKEN: Final = _(
@@ -114,7 +112,7 @@ async def migrate(
         raise UnknownRevision(_("the database {unfit}", unfit=unfit))
     async with _turn(database):
         while True:
-            stored = await current_revision(database, scripts)
+            stored = await current_revision(database)
             here = stored or BASE
             if (refusal := refusal_of(stored, known)) is not None:
                 raise UnknownRevision(refusal)
@@ -184,14 +182,7 @@ async def _take(database: Database, step: _Step, lock_patience: float) -> None:
         config = _config(step.scripts)
         config.attributes["connection"] = connection
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
-        digest = {"digest": digests_in(step.scripts).get(step.revision)}
-        # Outside of a transaction, others may look in between: the older revision's digest is known to both versions.
-        if step.is_upgrade:
-            move(config, step.revision)
-            connection.execute(_NOTE_DIGEST, digest)
-        else:
-            connection.execute(_NOTE_DIGEST, digest)
-            move(config, step.revision)
+        move(config, step.revision)
 
     # Outside of a transaction nobody waits behind the revision, so it may wait for a lock without a limit.
     patience = lock_patience if step.is_transactional else 0.0

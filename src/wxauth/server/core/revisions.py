@@ -1,10 +1,7 @@
 """The database's engine and the schema's revision, against those that will do: without Alembic, to start faster."""
 
-import ast
 import re
-from collections.abc import Mapping, Sequence
-from functools import cache
-from hashlib import sha256
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,16 +15,11 @@ from wxauth.server.core.statements import Statement
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-_BEFORE_ALL: Final = "0000"
-"""The revision of a schema that other SQL has made than ours of that number, as a preview did."""
-_OF_PREVIEW: Final = _(
-    "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
-    "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database"
-)
 _OF_ANOTHER: Final = ""
 """The revision of a schema that is another program's."""
 _IS_OF_ANOTHER: Final = _(
-    "alembic_version in this schema is another program's: name a database of its own in WXAUTH_DATABASE_URL"
+    "alembic_version in this schema is another program's, or of a version before 0.1.0: name a database of its own in "
+    "WXAUTH_DATABASE_URL"
 )
 _OTHER_ENGINE: Final = re.compile(
     r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
@@ -40,11 +32,9 @@ SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plp
        current_setting('server_encoding') AS encoding
 """)
 _IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
-# The column is missing in a preview's table, and in another program's.
-_CURRENT: Final = Statement[tuple[str | None, str | None, bool]]("""
-SELECT version_num, to_jsonb(v) ->> 'digest' AS digest, to_regclass('identities') IS NOT NULL AS has_ours
-  FROM alembic_version v
-""")
+_CURRENT: Final = Statement[tuple[str | None, bool]](
+    "SELECT version_num, to_regclass('identities') IS NOT NULL AS has_ours FROM alembic_version"
+)
 
 
 def revisions_in(scripts: Path) -> tuple[str, ...]:
@@ -57,34 +47,13 @@ KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 
 
-@cache
-def digests_in(scripts: Path) -> Mapping[str, str]:
-    """For each revision in an Alembic folder, the digest of its SQL and of all SQL before, whatever their layout."""
-    digests, digest = {}, ""
-    for revision in reversed(revisions_in(scripts)):
-        (path,) = scripts.glob(f"versions/{revision}_*.py")
-        module = ast.parse(path.read_text(encoding="utf-8"))
-        upgrade = next(it for it in module.body if isinstance(it, ast.FunctionDef) and it.name == "upgrade")
-        docstring = ast.get_docstring(upgrade, clean=False)
-        texts = [it.value for it in ast.walk(upgrade) if isinstance(it, ast.Constant) and isinstance(it.value, str)]
-        words = " ".join(text for text in texts if text != docstring).split()
-        digest = digests[revision] = sha256(" ".join([digest, *words]).encode()).hexdigest()
-    return digests
-
-
-async def current_revision(database: Database, scripts: Path = SCRIPTS) -> str | None:
-    """The schema's revision; None if there is no schema.
-
-    One of `refusal_of` if the SQL was not that of `scripts`, as a preview's, or if another program has made it.
-    """
+async def current_revision(database: Database) -> str | None:
+    """The schema's revision; None if there is no schema; one of `refusal_of` if another program has made it."""
     stored = await database.row(_CURRENT) if await database.value(_IS_MIGRATED) else None
     if stored is None:
         return None
-    digests, (revision, digest, has_ours) = digests_in(scripts), stored
-    if not re.fullmatch("[0-9]{4}", revision or "") or not (digest or has_ours):
-        return _OF_ANOTHER
-    # Not that of the same revision: outside of a transaction, the two are stored one after the other.
-    return _BEFORE_ALL if revision in digests and digest not in digests.values() else revision
+    revision, has_ours = stored
+    return revision if has_ours and re.fullmatch("[0-9]{4}", revision or "") else _OF_ANOTHER
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
@@ -99,9 +68,7 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
     """Why a schema cannot be migrated: it is another program's, or of a version before the first release."""
-    if revision is None or revision >= known[-1]:
-        return None
-    return _OF_PREVIEW if revision != _OF_ANOTHER else _IS_OF_ANOTHER
+    return None if revision is None or revision >= known[-1] else _IS_OF_ANOTHER
 
 
 async def refusal_of_engine(database: Database) -> Text | None:
