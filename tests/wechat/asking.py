@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clock import PATIENCE
 from tests.upstream import answer
 from tests.world import Client, Stage
 from wxauth.server.outbound.transport import HttpTransport
@@ -39,7 +40,7 @@ async def log_in(client: Client, code: str = CODE) -> httpx.Response:
 
 
 @asynccontextmanager
-async def transport(*, connect_timeout: float = 5, **arguments: Any) -> AsyncIterator[HttpTransport]:
+async def transport(*, connect_timeout: float = PATIENCE, **arguments: Any) -> AsyncIterator[HttpTransport]:
     made = HttpTransport(connect_timeout=connect_timeout, **arguments)
     try:
         yield made
@@ -61,7 +62,7 @@ async def ask_and_fail(
     """Send a request that fails, and return its error, after checking that it reveals nothing."""
     with pytest.raises(httpx.RequestError) as caught:
         await ask(way, url, **extensions)
-    assert type(caught.value) is expected
+    assert type(caught.value) is expected, repr(caught.value)
     assert caught.value.__context__ is None  # error trackers show the context, too
     assert caught.value.__cause__ is None
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
