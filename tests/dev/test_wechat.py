@@ -25,6 +25,7 @@ from wxauth.server.dev.wechat import (
     create_simulator,
     phone_number_of,
 )
+from wxauth.server.dev.wechat.controls import API_PATHS
 
 FIRST, SECOND = APPS
 LIFETIME = 7200
@@ -40,6 +41,12 @@ RESET = "/wxa/resetusersessionkey"
 RISK = "/wxa/getuserriskrank"
 TEXT = "/wxa/msg_sec_check"
 CLEAR = "/cgi-bin/clear_quota/v2"
+URL_LINK = "/wxa/generate_urllink"
+SCHEME = "/wxa/generatescheme"
+ENCRYPT_KEY = "/wxa/business/getuserencryptkey"
+RID = "[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}"
+WITH_COMMA = {40002, 40013, 40029, 40125, 41002, 41004, 41008, 45011}
+"""The errcodes after whose text WeChat writes a comma before the rid."""
 A_PHONE = {"code": "phone-13800138000"}
 
 
@@ -153,7 +160,8 @@ async def test_each_mistake_is_reported_by_its_errcode(wechat: WeChat) -> None:
                 with sweep.case(expected, number):
                     answer = await asked
                     assert ({*answer}, errcode(answer)) == ({"errcode", "errmsg"}, expected)
-                    assert re.fullmatch(r".+, rid: [0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}", answer["errmsg"])
+                    has_comma = "," if expected in WITH_COMMA else "(?<!,)"
+                    assert re.fullmatch(rf".+{has_comma} rid: {RID}", answer["errmsg"])
 
 
 async def token_body(wechat: WeChat, body: bytes) -> dict[str, Any]:
@@ -267,7 +275,7 @@ async def test_each_kind_of_code_is_good_for_its_own_call(wechat: WeChat) -> Non
         ("/faults", {"api": "stable_token"}, 422, "one of errcode"),
         ("/faults", {"api": "stable_token", "errcode": 1, "hang": True}, 422, "one of errcode"),
         ("/faults", {"api": "stable_token", "hang": False}, 422, "hang"),
-        ("/faults", {"api": "token", "errcode": 1}, 422, "api"),
+        ("/faults", {"api": "tokens", "errcode": 1}, 422, "api"),
         ("/faults", {"errcode": 1}, 422, "api"),
         ("/faults", {"api": "stable_token", "errcode": 1, "times": 0}, 422, "times"),
         ("/faults", {"api": "stable_token", "status": 99}, 422, "status"),
@@ -455,6 +463,14 @@ async def test_an_accounts_state_refuses_its_calls_and_no_other_apps(wechat: WeC
     assert "openid" in await wechat.log_in("alice", SECOND)
 
 
+async def test_the_whitelist_of_a_service_account_binds_every_call(wechat: WeChat) -> None:
+    token = (await wechat.token(ACCOUNT))["access_token"]
+    await wechat.control("/accounts", app_id=ACCOUNT["app_id"], is_whitelisted=False)
+    answer = await wechat.call("/cgi-bin/ticket/getticket", token=token, type="jsapi")
+    assert (errcode(answer), "127.0.0.1" in answer["errmsg"]) == (61004, True)
+    assert errcode(await wechat.log_in(app=ACCOUNT)) == 40164
+
+
 @swept(("api", "path", "expected"), [("getuserriskrank", RISK, 9410009), ("msg_sec_check", TEXT, 45009)])
 async def test_a_quota_is_a_days(wechat: WeChat, api: str, path: str, expected: int) -> None:
     wechat.now = TODAY
@@ -467,14 +483,22 @@ async def test_a_quota_is_a_days(wechat: WeChat, api: str, path: str, expected: 
 
 
 async def test_quotas_are_cleared_ten_times_a_month(wechat: WeChat) -> None:
-    form = {"appid": FIRST["app_id"], "appsecret": FIRST["app_secret"]}
+    given = {"appid": FIRST["app_id"], "appsecret": FIRST["app_secret"]}
+
+    async def clear(how: str) -> int:
+        if how == "token":
+            return errcode(await wechat.call("/cgi-bin/clear_quota", {"appid": FIRST["app_id"]}))
+        request = wechat.client.build_request("POST", CLEAR, **{how: given})  # type: ignore[arg-type]
+        return errcode((await wechat.client.send(request)).json())
+
     await wechat.control("/accounts", daily_quota={"getuserphonenumber": 1})
-    for _ in range(10):
+    for how in ("params", "json", "data", "token", *["params"] * 6):
         assert [errcode(await wechat.call(PHONE, A_PHONE)) for _ in range(2)] == [0, 45009]
-        assert errcode((await wechat.client.post(CLEAR, data=form)).json()) == 0
-    assert errcode((await wechat.client.post(CLEAR, data=form)).json()) == 48006
+        assert await clear(how) == 0
+    assert [await clear(how) for how in ("data", "token")] == [48006, 48006]
     wechat.now += 31 * 86400
-    assert errcode((await wechat.client.post(CLEAR, data=form)).json()) == 0
+    assert await clear("params") == 0
+    assert errcode(await wechat.call("/cgi-bin/clear_quota", {"appid": SECOND["app_id"]})) == 40013
 
 
 async def test_a_person_logs_in_a_hundred_times_a_minute(wechat: WeChat) -> None:
@@ -485,6 +509,134 @@ async def test_a_person_logs_in_a_hundred_times_a_minute(wechat: WeChat) -> None
     assert await log_in_anew("bob") == 0
     wechat.now += 60
     assert await log_in_anew("alice") == 0
+
+
+# What others' SDKs call besides.
+
+
+@swept(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/wxa/nothing", 40066),
+        ("POST", "/cgi-bin/wxa/getuserphonenumber", 40066),
+        ("POST", "/cgi-bin/ticket/getticket", 43001),
+        ("GET", PHONE, 43002),
+        ("PUT", ENCRYPT_KEY, 43002),
+    ],
+)
+async def test_a_url_or_method_that_is_not_wechats_is_an_errcode(
+    wechat: WeChat, method: str, path: str, expected: int
+) -> None:
+    answer = await wechat.client.request(method, path)
+    assert (answer.status_code, answer.json()["errcode"]) == (200, expected)
+    assert re.fullmatch(f"(invalid url|require (GET|POST) method) rid: {RID}", answer.json()["errmsg"])
+    assert (await wechat.client.get("/codes")).status_code == 405
+    assert (await wechat.client.get("/desk/nothing")).status_code == 404
+
+
+async def test_the_older_interface_gives_tokens_of_its_own(wechat: WeChat) -> None:
+    query = {"grant_type": "client_credential", "appid": FIRST["app_id"], "secret": FIRST["app_secret"]}
+
+    async def older() -> str:
+        return answered(await wechat.client.get("/cgi-bin/token", params=query))["access_token"]
+
+    stable, first, second = (await wechat.token())["access_token"], await older(), await older()
+    assert len({stable, first, second}) == 3
+    wechat.now += OVERLAP
+    good = [errcode(await wechat.call(PHONE, A_PHONE, token=token)) for token in (stable, first, second)]
+    assert good == [0, 42001, 0]
+    assert errcode((await wechat.client.get("/cgi-bin/token", params={**query, "secret": "x"})).json()) == 40125
+
+
+async def test_what_a_person_has_granted_is_read_checked_and_renewed(wechat: WeChat) -> None:
+    async def ask(path: str, **query: str) -> dict[str, Any]:
+        return answered(await wechat.client.get(path, params=query))
+
+    granted = await wechat.log_in(app=ACCOUNT)
+    mine = {"access_token": granted["access_token"], "openid": granted["openid"]}
+    info = await ask("/sns/userinfo", **mine, lang="zh_CN")
+    assert [info[name] for name in ("openid", "unionid", "nickname")] == [
+        granted["openid"],
+        granted["unionid"],
+        "alice",
+    ]
+    assert (await ask("/sns/auth", **mine))["errmsg"] == "ok"
+    renewal = {"appid": ACCOUNT["app_id"], "grant_type": "refresh_token", "refresh_token": granted["refresh_token"]}
+    wechat.now += LIFETIME
+    assert errcode(await ask("/sns/auth", **mine)) == 42001
+    renewed = await ask("/sns/oauth2/refresh_token", **renewal)
+    assert (renewed["openid"], renewed["refresh_token"]) == (granted["openid"], granted["refresh_token"])
+    assert (await ask("/sns/auth", **mine | {"access_token": renewed["access_token"]}))["errmsg"] == "ok"
+    wrong = [
+        ask("/sns/auth", **mine | {"access_token": "x"}),
+        ask("/sns/userinfo", access_token=renewed["access_token"], openid="o"),
+        ask("/sns/oauth2/refresh_token", **renewal | {"appid": WEBSITE["app_id"]}),
+        ask("/sns/oauth2/refresh_token", **renewal | {"grant_type": "code"}),
+    ]
+    assert [errcode(await answer) for answer in wrong] == [40001, 40003, 40030, 40002]
+
+
+async def test_the_smaller_scope_gives_no_unionid_and_no_profile(wechat: WeChat) -> None:
+    granted = await wechat.log_in(await wechat.code(app_id=ACCOUNT["app_id"], scope="snsapi_base"), ACCOUNT)
+    assert (granted["scope"], "unionid" in granted) == ("snsapi_base", False)
+    query = {"access_token": granted["access_token"], "openid": granted["openid"]}
+    assert errcode((await wechat.client.get("/sns/userinfo", params=query)).json()) == 48001
+
+
+@swept(
+    ("asked", "expected"),
+    [
+        ({}, 0),
+        ({"path": "/pages/index/index", "query": "a=" + "1" * 1022}, 0),
+        ({"expire_type": 0, "expire_time": 0}, 0),
+        ({"expire_time": int(TODAY) + 30 * 86400}, 0),
+        ({"expire_type": 1, "expire_interval": 30}, 0),
+        ({"expire_time": int(TODAY)}, 85401),
+        ({"expire_time": int(TODAY) + 30 * 86400 + 1}, 85401),
+        ({"expire_type": 1, "expire_interval": 31}, 85401),
+        ({"expire_type": 1}, 85401),
+        ({"env_version": "production"}, 85402),
+        ({"path": "pages/none"}, 40165),
+        ({"query": "1" * 1025}, 40212),
+    ],
+)
+async def test_a_link_is_made_as_wechats_page_describes_it(
+    wechat: WeChat, asked: dict[str, Any], expected: int
+) -> None:
+    assert errcode(await wechat.call(URL_LINK, asked)) == expected
+    opened = {name: asked.pop(name) for name in ("path", "query", "env_version") if name in asked}
+    assert errcode(await wechat.call(SCHEME, {"jump_wxa": opened, **asked})) == expected
+
+
+async def test_the_encryption_keys_of_a_person_are_given_for_a_signature(wechat: WeChat) -> None:
+    login = await wechat.log_in()
+    signature = new(login["session_key"].encode(), b"", sha256).hexdigest()
+    query = {"openid": login["openid"], "signature": signature, "sig_method": "hmac_sha256"}
+    (key,) = (await wechat.call(ENCRYPT_KEY, **query))["key_info_list"]
+    assert len(b64decode(key["encrypt_key"])) == len(b64decode(key["iv"])) == 16
+    wechat.now += 3600
+    keys = (await wechat.call(ENCRYPT_KEY, b"", **query))["key_info_list"]
+    assert [(each["version"], each["expire_in"]) for each in keys] == [(2, 3600), (1, 0)]
+    assert errcode(await wechat.call(ENCRYPT_KEY, **query | {"signature": "0"})) == 87009
+
+
+async def test_a_text_is_judged_with_a_detail_that_has_no_verdict(wechat: WeChat) -> None:
+    answer = await wechat.ask(TEXT, version="2")
+    assert answer["detail"][0] == {"strategy": "keyword", "errcode": 0}
+    assert re.fullmatch(RID, answer["trace_id"])
+
+
+async def test_a_code_that_cannot_be_drawn_is_json_by_its_type(wechat: WeChat) -> None:
+    url = f"/wxa/getwxacodeunlimit?access_token={(await wechat.token())['access_token']}"
+    await wechat.control("/faults", api="getwxacodeunlimit", errcode=45009)
+    for expected in (45009, 41030):
+        answer = await wechat.client.post(url, json={"scene": "a", "page": "pages/none"})
+        assert (answer.json()["errcode"], answer.headers["content-type"].split(";")[0]) == (
+            expected,
+            "application/json",
+        )
+    ticket = await wechat.call("/cgi-bin/ticket/getticket", app=ACCOUNT, type="wx_card")
+    assert re.fullmatch(f"invalid args rid: {RID}", ticket["errmsg"])
 
 
 # Faults.
@@ -539,6 +691,7 @@ async def test_the_front_page_mentions_every_control(wechat: WeChat) -> None:
     page = await wechat.client.get("/")
     assert page.headers["content-type"] == "text/plain; charset=utf-8"
     controls = "/phone-codes", "/encrypted-data", "/faults", "/accounts", "phone-13800138000", "risky-4"
-    for word in (PHONE, CHECK, RESET, RISK, TEXT, TOKEN, LOGIN, OAUTH, *controls, "simulated WeChat", "模拟微信"):
+    paths = (path for _, path in API_PATHS.values())
+    for word in (*paths, *controls, "simulated WeChat", "模拟微信"):
         assert word in page.text
     assert "http://wechat.test/webhook" in page.text

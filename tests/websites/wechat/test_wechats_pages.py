@@ -7,6 +7,7 @@ from datetime import timedelta
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
+from jose import jwt
 
 from tests.fakes import Secrets
 from tests.sweeps import Sweep
@@ -66,6 +67,22 @@ async def test_wechats_page_is_asked_with_its_parameters_in_its_order(street: St
     url = await street.visitor(at=elsewhere).press()
     assert url.startswith("http://127.0.0.1:8001/connect/oauth2/authorize?appid=")
     assert "&scope=snsapi_base&" in url
+
+
+async def test_an_account_asked_for_less_has_users_of_its_own_and_takes_no_unionid_away(street: Street) -> None:
+    async def log_in(person: str) -> str:
+        tokens = await street.tokens_for(await street.visitor("account", person).log_in())
+        return jwt.get_unverified_claims(tokens["access_token"])["sub"]
+
+    alice = await street.stage.login()
+    assert await log_in("alice") == alice["user"]["id"]
+    optional = [*APPS, {**ACCOUNT, "unionid": "optional"}]
+    street = replace(street, stage=await street.stage.replica(apps=optional))
+    assert await log_in("alice") == alice["user"]["id"]
+    assert (await street.stage.user(alice))["unionid"] == alice["user"]["unionid"]
+    assert await street.stage.number("identities WHERE unionid IS NULL") == 0
+    bobs = [await log_in("bob"), await log_in("bob"), (await street.stage.login("bob"))["user"]["id"]]
+    assert bobs[0] == bobs[1] != bobs[2]
 
 
 async def test_each_kind_of_browser_gets_its_own_page(street: Street) -> None:

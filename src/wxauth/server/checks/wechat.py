@@ -47,7 +47,7 @@ _OPENID: Final = "o-wxauth-check"
 _SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
 _CLIENT_IP: Final = "192.0.2.1"  # from the range for documentation (RFC 5737)
 _TEXT: Final = "wxauth"
-_NOT_WHITELISTED: Final = 40164
+_NOT_WHITELISTED: Final = (40164, 61004)
 _MINUTE_QUOTA: Final = 45011
 _WRONG_PARAMETER: Final = 47001
 _SECOND: Final = timedelta(seconds=1)
@@ -277,7 +277,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
     """The result for a failure caused by the app, this server or WeChat, not by the made-up request."""
     errcode, base = failure.errcode, settings.wechat_base_url
     match failure:
-        case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and observed.addresses:
+        case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and observed.addresses:
             seen = observed.addresses
             return bad(
                 name,
@@ -410,7 +410,7 @@ def _refused_addresses(body: bytes) -> list[str]:
     """The addresses in WeChat's refusal of a caller that is not whitelisted. No other text of WeChat's is used."""
     try:
         match from_json(body):
-            case {"errcode": errcode, "errmsg": str(text)} if errcode == _NOT_WHITELISTED:
+            case {"errcode": errcode, "errmsg": str(text)} if errcode in _NOT_WHITELISTED:
                 words = _NEXT_TO_AN_ADDRESS.split(text)
             case _:
                 return []

@@ -1,4 +1,4 @@
-"""`wxauth serve`, `dev`, `alive` and `openapi`: the service, and its API. Each imports what it needs when called."""
+"""`wxauth serve`, `dev`, `wechat`, `alive`, `openapi`: the service and its API. Each is imported when it is called."""
 
 import os
 import sys
@@ -69,6 +69,23 @@ def dev(
             shop_url=shop_url,
             allowed_hosts=[name for name in names if name is not None],
         )
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8001, help="Port of the simulated WeChat.", show_default=True
+)
+def wechat(port: int) -> None:
+    """Run the simulated WeChat alone, without a database.
+
+    It answers as api.weixin.qq.com does, for a program or an SDK whose host can be set. Its appids, AppSecrets and
+    controls are in the manual at /about.
+    """
+    from wxauth.server.cli.resources import failures_printed
+    from wxauth.server.dev import alone
+
+    with failures_printed():
+        alone.run(port)
 
 
 @click.command()

@@ -345,7 +345,9 @@ def _in_thread(
     app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, factory: bool = False
 ) -> Iterator[None]:
     """Serve another app in its own thread, which makes it there if it is a factory."""
-    config = uvicorn.Config(app, factory=factory, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    # By h11: with httptools, uvicorn loses the body of a client that asks for HTTP/2 (h2c), as Java's does.
+    options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False, "timeout_graceful_shutdown": 1}
+    config = uvicorn.Config(app, factory=factory, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
     thread.start()

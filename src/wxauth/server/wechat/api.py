@@ -169,9 +169,9 @@ class WeChatApi:
 
         Raises: WeChatRateLimited (48006: ten times already), other WeChatError.
         """
-        secret = app.app_secret.get_secret_value()
-        form = urlencode({"appid": app.app_id, "appsecret": secret}).encode()
-        await self.wechat.call(Api.CLEAR_QUOTA, app, body=form, read=lambda _: None)
+        # In the query, as in the example of WeChat's page, whose text says otherwise.
+        query = urlencode({"appid": app.app_id, "appsecret": app.app_secret.get_secret_value()})
+        await self.wechat.call(Api.CLEAR_QUOTA, app, query, body=b"", read=lambda _: None)
 
     async def _call(
         self,

@@ -45,7 +45,6 @@ PICTURE: Final = "picture"
 
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
-_FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
 
@@ -110,7 +109,7 @@ class _Call(NamedTuple):
         if self.api == Api.MINI_PROGRAM_CODE:
             extensions["max_body"] = MAX_PICTURE
         headers = headers.copy()
-        headers["Content-Type"] = _FORM if self.api == Api.CLEAR_QUOTA else _JSON
+        headers["Content-Type"] = _JSON
         return httpx.Request("POST", url, headers=headers, content=self.body, extensions=extensions)
 
 
@@ -204,7 +203,7 @@ class WeChat:
             api: The API.
             app: The app on whose behalf WeChat is called.
             query: The query of the request, which contains secrets.
-            body: What to send with POST, a form to CLEAR_QUOTA and JSON to the others; None for a GET.
+            body: The JSON to send with POST; None for a GET.
             read: Extracts the result from the answer; a picture is under `PICTURE`. Raises: WeChatBadResponse.
             secrets: Parts of the request that must not be logged, besides the app's secret.
             expected: errcodes that the caller handles, and that are not logged.

@@ -16,8 +16,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from wxauth.server.dev.wechat.controls import Api, FaultRequest
 
+_JSON: Final = "application/json; encoding=utf-8"
 _MASK: Final = "•••"
-_MASKED: Final = frozenset({"secret", "session_key", "access_token", "refresh_token", "ticket", "cert_info"})
+_MASKED: Final = frozenset(
+    {"secret", "appsecret", "encrypt_key", "session_key", "access_token", "refresh_token", "ticket", "cert_info"}
+)
 _REMEMBERED: Final = 100
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -112,11 +115,16 @@ class CallRefused(Exception):
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
-        self.rid = "-".join(secrets.token_hex(4) for _ in range(3))
+        self.rid = new_rid()
 
     def answer(self) -> dict[str, Any]:
         """The answer in WeChat's form."""
-        return {"errcode": self.errcode, "errmsg": f"{_ERRMSGS.get(str(self.errcode), 'error')}, rid: {self.rid}"}
+        return {"errcode": self.errcode, "errmsg": f"{_ERRMSGS.get(str(self.errcode), 'error')} rid: {self.rid}"}
+
+
+def new_rid() -> str:
+    """The id of a call, or of a check, in WeChat's form."""
+    return "-".join(secrets.token_hex(4) for _ in range(3))
 
 
 def require(condition: object, errcode: int) -> None:
@@ -157,10 +165,16 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 NO_FAULT: Final = FaultRequest.model_construct(api="")
 
 
+def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
+    """An answer in JSON, with the Content-Type that WeChat gives it."""
+    is_of_pictures = api == "getwxacodeunlimit"
+    return Response(to_json(answer), media_type=_JSON if is_of_pictures else "text/plain")
+
+
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
     """Apply the fault. Returns the answer to give, or None to continue."""
     if fault.errcode is not None:
-        return Response(to_json(CallRefused(fault.errcode).answer()), media_type="text/plain")
+        return as_wechat_does(CallRefused(fault.errcode).answer(), fault.api)
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:

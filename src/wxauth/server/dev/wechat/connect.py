@@ -114,6 +114,7 @@ def _question(asked: Mapping[str, str], query: str, person: str) -> str:
 def _sent_back(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) -> Response:
     snapshot: dict[str, str] = {"on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
     fields = {"person": visitor.person, "app_id": visitor.app_id, "has_unionid": visitor.is_bound}
+    fields["scope"] = asked["scope"]
     if visitor.snapshot is not None:
         fields["snapshot"] = snapshot[visitor.snapshot]
     if visitor.snapshot == "hidden_once":

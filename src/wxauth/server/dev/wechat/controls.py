@@ -57,23 +57,30 @@ _RISKY: Final = re.compile(r"risky-([0-4])")
 API_PATHS: Final = {
     "code2session": ("GET", "/sns/jscode2session"),
     "access_token": ("GET", "/sns/oauth2/access_token"),
+    "userinfo": ("GET", "/sns/userinfo"),
+    "auth": ("GET", "/sns/auth"),
+    "refresh_token": ("GET", "/sns/oauth2/refresh_token"),
+    "token": ("GET", "/cgi-bin/token"),
     "stable_token": ("POST", "/cgi-bin/stable_token"),
     "getuserphonenumber": ("POST", "/wxa/business/getuserphonenumber"),
     "checksession": ("GET", "/wxa/checksession"),
     "resetusersessionkey": ("GET", "/wxa/resetusersessionkey"),
+    "getuserencryptkey": ("GET POST", "/wxa/business/getuserencryptkey"),
     "getuserriskrank": ("POST", "/wxa/getuserriskrank"),
     "msg_sec_check": ("POST", "/wxa/msg_sec_check"),
     "media_check_async": ("POST", "/wxa/media_check_async"),
     "getwxacodeunlimit": ("POST", "/wxa/getwxacodeunlimit"),
     "generate_urllink": ("POST", "/wxa/generate_urllink"),
+    "generatescheme": ("POST", "/wxa/generatescheme"),
     "getticket": ("GET", "/cgi-bin/ticket/getticket"),
     "quota_get": ("POST", "/cgi-bin/openapi/quota/get"),
     "rid_get": ("POST", "/cgi-bin/openapi/rid/get"),
     "clear_quota": ("POST", "/cgi-bin/clear_quota/v2"),
+    "clear_quota_by_token": ("POST", "/cgi-bin/clear_quota"),
     "getverifyid": ("POST", "/cityservice/face/identify/getverifyid"),
     "queryverifyinfo": ("POST", "/cityservice/face/identify/queryverifyinfo"),
 }
-"""The method and the path of each API."""
+"""The methods and the path of each API."""
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The kinds of faults."""
 
@@ -158,6 +165,8 @@ class CodeRequest(_CodeOfPerson):
 
     has_unionid: bool = True
     """False: as for an app that is not bound to an Open Platform account."""
+    scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
+    """What WeChat's page was asked for; `snsapi_base` gives no unionid. By default, as its kind is."""
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
     """shown: a made-up person, marked so; hidden: one not marked; false_alarm: a real person marked as made up."""
 
@@ -242,7 +251,7 @@ class Account(Control):
 
     app_id: SimulatedAppId = APPS[0]["app_id"]
     is_whitelisted: bool = True
-    """False: the caller's address is not on the IP whitelist, 40164."""
+    """False: the caller's address is not on the IP whitelist, 40164. A service account's binds every call: 61004."""
     is_frozen: bool = False
     """Whether the app secret is frozen, 40243."""
     has_unionids: bool = True

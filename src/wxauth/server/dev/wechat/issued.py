@@ -3,7 +3,7 @@
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from hmac import compare_digest, new
 from typing import Any, Final, Generic, TypeVar
@@ -29,6 +29,7 @@ SESSION_KEY_LIFETIME: Final = 3 * 86400.0
 """Seconds. WeChat documents no lifetime, only that frequent use extends it."""
 
 _DAY: Final = 86400
+_REMEMBERED_GRANTS: Final = 1000
 _BEIJING: Final = 8 * 3600
 _ACTIVE: Final = 2 * 3600.0
 
@@ -100,6 +101,7 @@ class AccessTokens:
         """When each token expires or has expired."""
         self._killed: set[str] = set()
         self._current: str | None = None
+        self._older: str | None = None
         self._forced_at: list[float] = []
 
     def hand_out(self, *, force: bool) -> dict[str, Any]:
@@ -109,9 +111,20 @@ class AccessTokens:
             self._note_forced(now)
             self.kill()
         if self._current is None or now >= self._ends[self._current] - OVERLAP:
-            self._current = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's may be
-            self._ends[self._current] = now + ACCESS_TOKEN_LIFETIME
+            self._current = self._new()
         return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
+
+    def replace_older(self) -> dict[str, Any]:
+        """A new token of the older interface, which leaves the others alone and ends its former one."""
+        if self._older is not None:
+            self._ends[self._older] = min(self._ends[self._older], self._clock() + OVERLAP)
+        self._older = self._new()
+        return {"access_token": self._older, "expires_in": int(ACCESS_TOKEN_LIFETIME)}
+
+    def _new(self) -> str:
+        token = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's may be
+        self._ends[token] = self._clock() + ACCESS_TOKEN_LIFETIME
+        return token
 
     def kill(self) -> None:
         """End all tokens, as a `force_refresh` or a new app secret does."""
@@ -138,6 +151,58 @@ class AccessTokens:
 def day_of(at: float) -> int:
     """The number of the day in Beijing."""
     return int(at + _BEIJING) // _DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a person has granted at WeChat's page, or in a mobile app."""
+
+    app_id: str
+    person: str
+    ids: dict[str, Any]
+    scope: str
+    expires_at: float = 0
+    """Of an access token. WeChat's refresh tokens live for 30 days."""
+
+
+class Grants:
+    """The access and refresh tokens that codes other than those of `wx.login` are exchanged for.
+
+    Args:
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._access: dict[str, Grant] = {}
+        self._refresh: dict[str, Grant] = {}
+
+    def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
+        """An access token, with this refresh token or a new one."""
+        access, refresh = secrets.token_urlsafe(64), refresh_token or secrets.token_urlsafe(64)
+        self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
+        self._refresh[refresh] = grant
+        for kept in (self._access, self._refresh):
+            if len(kept) > _REMEMBERED_GRANTS:
+                del kept[next(iter(kept))]
+        return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME), "refresh_token": refresh}
+
+    def of_access_token(self, token: str, openid: str) -> Grant:
+        """Raises: CallRefused, unless the token is valid and this person's."""
+        require(token, 41001)
+        if (grant := self._access.get(token)) is None:
+            raise CallRefused(40001)
+        require(self._clock() < grant.expires_at, 42001)
+        require(openid == grant.ids["openid"], 40003)
+        return grant
+
+    def of_refresh_token(self, token: str, app_id: str) -> Grant:
+        """Raises: CallRefused, unless the token is one of this app."""
+        require(token, 41003)
+        grant = self._refresh.get(token)
+        if grant is None or grant.app_id != app_id:
+            raise CallRefused(40030)
+        return grant
 
 
 @dataclass(slots=True)

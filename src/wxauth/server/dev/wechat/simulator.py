@@ -19,7 +19,7 @@ import segno
 from PIL import Image, ImageOps
 from pydantic_core import from_json, to_json
 
-from wxauth.server.dev.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, require
+from wxauth.server.dev.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, new_rid, require
 from wxauth.server.dev.wechat.controls import (
     API_PATHS,
     APP_KINDS,
@@ -44,6 +44,8 @@ from wxauth.server.dev.wechat.issued import (
     LONG_CODE_LIFETIME,
     AccessTokens,
     Codes,
+    Grant,
+    Grants,
     IssuedSessionKeys,
     day_of,
 )
@@ -76,16 +78,20 @@ _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
 _USUALLY_REVOKED: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
 _USUAL_QUOTA: Final = 1_000_000
 _CLEARED_A_MONTH: Final = 10
-_LONGEST_URL_LINK: Final = 30
+_LONGEST_LINK: Final = 30
 """Days."""
+_DAY_SECONDS: Final = 86400
+_ENCRYPT_KEY_LASTS: Final = 3600
 _TICKET_LASTS: Final = 7200
 _TICKET_RENEWED: Final = 300
 """Seconds before its end when a ticket is replaced."""
-_LONGEST_QUERY: Final = 512
+_LONGEST_QUERY: Final = 1024
 LOGINS_A_MINUTE: Final = 100
 """How often a person may log in to an app with codes of `wx.login`."""
-_BY_SECRET: Final = frozenset({"code2session", "access_token", "stable_token", "clear_quota"})
-"""The APIs that are called with an app's secret; the others are called with its access token."""
+_BY_SECRET: Final = frozenset({"code2session", "access_token", "token", "stable_token", "clear_quota"})
+"""The APIs that are called with an app's secret."""
+_BY_GRANT: Final = frozenset({"userinfo", "auth", "refresh_token"})
+"""The APIs that are called with what a person has granted. All others are called with an app's access token."""
 _OVER_QUOTA: Final = {"getuserriskrank": 9410009}
 """The errcodes of APIs over their daily quota that are not 45009."""
 
@@ -115,8 +121,11 @@ class Call:
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":
-            form = dict(parse_qsl(self.body.decode(errors="replace")))
-            return form.get("appid"), form.get("appsecret")
+            given = dict(self.query)
+            with suppress(CallRefused):
+                given |= self.json
+            given |= parse_qsl(self.body.decode(errors="replace"))
+            return given.get("appid"), given.get("appsecret")
         return self.query.get("appid"), self.query.get("secret")
 
 
@@ -180,6 +189,9 @@ class Simulator:
         self.payments = Payments(self._session_keys, self._accounts, self.now)
         self._today: Counter[tuple[int, str, Api]] = Counter()
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
+        self._grants = Grants(clock)
+        self._encrypt_keys: dict[str, list[dict[str, Any]]] = {}
+        """By openid, the latest keys, the newest first."""
         self.js_tickets: dict[str, tuple[str, int]] = {}
         """The ticket of each app, and when it ends."""
         self.visitors: dict[tuple[str, str], Visitor] = {}
@@ -273,6 +285,7 @@ class Simulator:
             raise CallRefused(40013)
         require(secret == SECRETS[account.app_id], 40125)
         require(not account.is_frozen, 40243)
+        require(account.is_whitelisted or APP_KINDS[account.app_id] != "official_account", 40164)
         return account
 
     def _account_with_token(self, call: Call) -> Account:
@@ -283,6 +296,7 @@ class Simulator:
             raise CallRefused(40014)
         self.access_tokens[call.app_id].check(token)
         account = self._accounts[call.app_id]
+        require(account.is_whitelisted or APP_KINDS[account.app_id] != "official_account", 61004)
         require(call.api not in account.denied, 48001)
         self._count(account, call.api)
         return account
@@ -308,9 +322,14 @@ class Simulator:
 
     def answer(self, call: Call) -> Answer:
         """The right answer, by the method that is named after the API."""
-        account_of = self._account_with_secret if call.api in _BY_SECRET else self._account_with_token
         try:
-            answer: Answer = getattr(self, f"_{call.api}")(call, account_of(call))
+            if call.api in _BY_GRANT:
+                whose = []
+            elif call.api in _BY_SECRET:
+                whose = [self._account_with_secret(call)]
+            else:
+                whose = [self._account_with_token(call)]
+            answer: Answer = getattr(self, f"_{call.api}")(call, *whose)
             return answer
         except CallRefused as refusal:
             answer = refusal.answer()
@@ -328,16 +347,40 @@ class Simulator:
     def _access_token(self, call: Call, account: Account) -> Answer:
         request = self._spent(call, account, call.query.get("code", ""))
         is_real = request.snapshot in (None, "false_alarm")
+        scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
+        # Each made-up person has their own openid, and all share one unionid.
+        person = request.person if is_real else f"made up of {request.person}"
+        ids = _ids(person, request, account) | ({} if is_real else {"unionid": unionid_of("made up")})
+        if scope == "snsapi_base":
+            ids.pop("unionid", None)
         return {
-            "access_token": secrets.token_urlsafe(64),
-            "expires_in": 7200,
-            "refresh_token": secrets.token_urlsafe(64),
-            "scope": "snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo",
-            # Each made-up person has their own openid, and all share one unionid.
-            **_ids(request.person if is_real else f"made up of {request.person}", request, account),
-            **({} if is_real else {"unionid": unionid_of("made up")}),
+            **self._grants.issue(Grant(account.app_id, person, ids, scope)),
+            "scope": scope,
+            **ids,
             **({"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}),
         }
+
+    def _granted(self, call: Call) -> Grant:
+        return self._grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
+
+    def _userinfo(self, call: Call) -> Answer:
+        grant = self._granted(call)
+        require(grant.scope != "snsapi_base", 48001)
+        picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
+        empty = dict.fromkeys(("province", "city", "country"), "")  # since 2021
+        return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
+
+    def _auth(self, call: Call) -> Answer:
+        self._granted(call)
+        return _ok()
+
+    def _refresh_token(self, call: Call) -> Answer:
+        app_id, token = call.query.get("appid", ""), call.query.get("refresh_token", "")
+        require(app_id, 41002)
+        require(app_id in self._accounts, 40013)
+        require(call.query.get("grant_type") == "refresh_token", 40002)
+        grant = self._grants.of_refresh_token(token, app_id)
+        return {**self._grants.issue(grant, refresh_token=token), "openid": grant.ids["openid"], "scope": grant.scope}
 
     def _spent(self, call: Call, account: Account, code: str) -> CodeRequest:
         """Spend a code. Returns what it was made for. Raises: CallRefused."""
@@ -354,6 +397,12 @@ class Simulator:
             return request
         require(self._takes_names and is_person_name(code) and not _PLAIN_PHONE.fullmatch(code), 40029)
         return CodeRequest(person=code, app_id=account.app_id)
+
+    def _token(self, call: Call, account: Account) -> Answer:
+        require(call.query.get("grant_type") == "client_credential", 40002)
+        require(account.is_whitelisted, 40164)
+        self._count(account, call.api)
+        return self.access_tokens[account.app_id].replace_older()
 
     def _stable_token(self, call: Call, account: Account) -> Answer:
         require(call.json.get("grant_type") == "client_credential", 40002)
@@ -394,6 +443,18 @@ class Simulator:
         self._checksession(call, account)
         return _ok(openid=openid, session_key=self._session_keys.reset(openid))
 
+    def _getuserencryptkey(self, call: Call, account: Account) -> Answer:
+        self._checksession(call, account)
+        keys, now = self._encrypt_keys.setdefault(call.query["openid"], []), self.now()
+        if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LASTS <= now:
+            version = keys[0]["version"] + 1 if keys else 1
+            key, iv = (b64encode(secrets.token_bytes(16)).decode() for _ in range(2))
+            keys.insert(0, {"encrypt_key": key, "iv": iv, "version": version, "create_time": now})
+            del keys[3:]
+        return _ok(
+            key_info_list=[{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LASTS - now)} for key in keys]
+        )
+
     def _getuserriskrank(self, call: Call, account: Account) -> Answer:
         values = call.json
         require(text_in(values, "appid") == account.app_id, 40013)
@@ -404,22 +465,25 @@ class Simulator:
     def _msg_sec_check(self, call: Call, account: Account) -> Answer:
         values = call.json
         content = text_in(values, "content")
-        require(values.get("version") == 2 and values.get("scene") in (1, 2, 3, 4) and content, 47001)
+        require(values.get("version") in (2, "2") and values.get("scene") in (1, 2, 3, 4) and content, 47001)
         # The real WeChat does not decode \uXXXX, and would check the escapes themselves.
         require(not _ESCAPE.search(call.body), 47001)
         self._active_person(values, account)
         text = content + text_in(values, "nickname")
         suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
         verdict = {"suggest": suggest, "label": label}
-        detail = [{"strategy": "content_model", "errcode": 0, **verdict, "prob": 90}]
-        return _ok(detail=detail, trace_id=secrets.token_hex(16), result=verdict)
+        detail = [
+            {"strategy": "keyword", "errcode": 0},
+            {"strategy": "content_model", "errcode": 0, **verdict, "prob": 90},
+        ]
+        return _ok(detail=detail, trace_id=new_rid(), result=verdict)
 
     def _media_check_async(self, call: Call, account: Account) -> Answer:
         values = call.json
         require(text_in(values, "media_url").startswith(("http://", "https://")), 47001)
-        require((values.get("version"), values.get("media_type")) in ((2, 1), (2, 2)), 47001)
+        require(values.get("version") in (2, "2") and values.get("media_type") in (1, 2), 47001)
         require(values.get("scene") in (1, 2, 3, 4), 47001)
-        person, trace_id = self._active_person(values, account), secrets.token_hex(16)
+        person, trace_id = self._active_person(values, account), new_rid()
         if (verdict := account.picture_verdict) is not None:
             label = _PICTURE_LABELS[verdict]
             message = make_verdict(trace_id, verdict, label, app_id=account.app_id, now=self.now())
@@ -436,14 +500,30 @@ class Simulator:
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
 
     def _generate_urllink(self, call: Call, account: Account) -> Answer:
-        values = call.json
-        days, env = values.get("expire_interval"), values.get("env_version", "release")
-        require(values.get("expire_type") == 1 and type(days) is int and 1 <= days <= _LONGEST_URL_LINK, 47001)
-        require(env in _ENVS, 40097)
-        require(env != "release" or account.pages, 85079)
-        require(env != "release" or text_in(values, "path") in account.pages, 40165)
-        require(len(text_in(values, "query")) <= _LONGEST_QUERY, 40212)
+        self._check_link(account, call.json, call.json)
         return _ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
+
+    def _generatescheme(self, call: Call, account: Account) -> Answer:
+        opened = call.json.get("jump_wxa", {})
+        require(isinstance(opened, dict), 47001)
+        self._check_link(account, opened, call.json)
+        return _ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
+
+    def _check_link(self, account: Account, opened: Mapping[str, Any], lasts: Mapping[str, Any]) -> None:
+        """Check the page that a link opens, and how long it lasts. Raises: CallRefused."""
+        env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
+        require(env in _ENVS, 85402)
+        require(env != "release" or account.pages, 85079)
+        require(env != "release" or not path or path in account.pages, 40165)
+        require(len(text_in(opened, "query")) <= _LONGEST_QUERY, 40212)
+        longest = self.now() + _LONGEST_LINK * _DAY_SECONDS
+        match lasts.get("expire_type", 0), lasts.get("expire_time", 0), lasts.get("expire_interval"):
+            case (0, int(at), _) if at == 0 or self.now() < at <= longest:
+                pass
+            case (1, _, int(days)) if 1 <= days <= _LONGEST_LINK:
+                pass
+            case _:
+                raise CallRefused(85401)
 
     def _getticket(self, call: Call, account: Account) -> Answer:
         require(call.query.get("type") == "jsapi", 40097)
@@ -481,6 +561,13 @@ class Simulator:
 
     def _clear_quota(self, call: Call, account: Account) -> Answer:
         require(account.is_whitelisted, 40164)
+        return self._cleared_of(account)
+
+    def _clear_quota_by_token(self, call: Call, account: Account) -> Answer:
+        require(text_in(call.json, "appid") == account.app_id, 40013)
+        return self._cleared_of(account)
+
+    def _cleared_of(self, account: Account) -> Answer:
         month = datetime.fromtimestamp(self._clock(), tz=UTC).strftime("%Y-%m")
         self._cleared[month, account.app_id] += 1
         require(self._cleared[month, account.app_id] <= _CLEARED_A_MONTH, 48006)

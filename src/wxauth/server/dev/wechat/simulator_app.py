@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth.server.dev.wechat.calls import Wires, answer_wrongly
+from wxauth.server.dev.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
 from wxauth.server.dev.wechat.connect import connect_routes
 from wxauth.server.dev.wechat.controls import (
     API_PATHS,
@@ -123,8 +125,8 @@ def create_simulator(
             Route("/", about),
             Route("/about", about),
             *(
-                Route(path, wires.noting(_api(wechat, api, push_verdicts)), methods=[method])
-                for api, (method, path) in API_PATHS.items()
+                Route(path, wires.noting(_api(wechat, api, push_verdicts)), methods=methods.split())
+                for api, (methods, path) in API_PATHS.items()
             ),
             _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
             _control("/phone-codes", PhoneCodeRequest, lambda body: {"code": wechat.make_phone_code(body)}),
@@ -144,7 +146,8 @@ def create_simulator(
             *desk_routes(
                 wires, wechat.faults, service_url=service_url, site_url=site_url, shop_url=shop_url, mcp_url=mcp_url
             ),
-        ]
+        ],
+        exception_handlers={404: _refuse_url, 405: _refuse_url},
     )
 
 
@@ -154,7 +157,8 @@ def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Call
         answer = wechat.answer(call) if fault.work_is_done else None
         if (wrong := await answer_wrongly(request, fault)) is not None:
             return wrong
-        right = _as_wechat_does(answer or wechat.answer(call))
+        given = answer or wechat.answer(call)
+        right = as_wechat_does(given, api) if isinstance(given, dict) else _picture(given)
         push_verdicts()
         if fault.cut_off:
             return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
@@ -165,10 +169,19 @@ def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Call
     return serve
 
 
-def _as_wechat_does(answer: dict[str, Any] | CodePicture) -> Response:
-    if isinstance(answer, CodePicture):
-        return Response(answer.content, media_type=answer.content_type)
-    return Response(to_json(answer), media_type="text/plain")
+def _picture(picture: CodePicture) -> Response:
+    return Response(picture.content, media_type=picture.content_type)
+
+
+async def _refuse_url(request: Request, exc: Exception) -> Response:
+    """As WeChat refuses a path, or a method, that it does not have. The desk and the controls answer by the status."""
+    assert isinstance(exc, HTTPException)
+    path = request.url.path
+    methods = next((methods for methods, known in API_PATHS.values() if known == path), None)
+    if methods is None and (exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED or path.startswith(DESK_PATH)):
+        return PlainTextResponse(exc.detail, exc.status_code, headers=exc.headers)
+    errcode = 40066 if methods is None else 43001 if methods == "GET" else 43002
+    return as_wechat_does(CallRefused(errcode).answer(), "")
 
 
 def _control(

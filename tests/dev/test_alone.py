@@ -1,0 +1,40 @@
+"""`wxauth wechat`: the simulated WeChat alone."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.docs import block
+from tests.processes import WXAUTH, Running, free_port
+from wxauth.server.dev.wechat import APPS
+
+pytestmark = [pytest.mark.process, pytest.mark.no_database]
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[tuple[Running, str]]:
+    """The command of docs/README.md, at another port."""
+    program, *options = block("docs/README.md", "wxauth wechat").split()
+    assert program.endswith("bin/wxauth")
+    port = str(free_port())
+    with Running(WXAUTH, *options[:-1], port, cwd=tmp_path) as running:
+        running.wait_for("/about")
+        yield running, f"http://127.0.0.1:{port}"
+
+
+def test_it_needs_no_database_and_ends_by_ctrl_c(alone: tuple[Running, str]) -> None:
+    running, url = alone
+    query = {"appid": APPS[0]["app_id"], "secret": APPS[0]["app_secret"], "grant_type": "client_credential"}
+    assert httpx.get(f"{url}/cgi-bin/token", params=query).json()["expires_in"] == 7200
+    assert "wxauth wechat" in httpx.get(f"{url}/about").text
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(60) == 0
+
+
+def test_a_client_that_asks_for_http_2_keeps_its_body(alone: tuple[Running, str]) -> None:
+    upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+    answer = httpx.post(f"{alone[1]}/codes", json={"person": "alice"}, headers=upgrade)
+    assert (answer.status_code, [*answer.json()]) == (200, ["code"])
