@@ -109,10 +109,11 @@ def package_for(match: re.Match[str]) -> str:
 
 def test_the_demos_have_the_client_as_it_is() -> None:
     skill = AI_DEMO / "skills/orders-skill"
-    copies = [*DEMO.glob("wxauth*.js"), *AI_DEMO.rglob("wxauth.js"), skill / "auth.js"]
-    assert len(copies) == 6
+    twins = skill / "auth.js", skill / "teas.js"
+    copies = [*DEMO.glob("wxauth*.js"), *AI_DEMO.rglob("wxauth.js"), *twins]
+    assert len(copies) == 7
     for copy in copies:
-        original = AI_DEMO / "auth.js" if copy.name == "auth.js" else CLIENT.with_name(copy.name)
+        original = AI_DEMO / copy.name if copy in twins else CLIENT.with_name(copy.name)
         assert copy.read_bytes() == original.read_bytes(), f"cp {original} {copy}"
 
 

@@ -48,7 +48,7 @@ async function call(name, args = {}) {
 function open(name, { handoff }) {
   const path = apis.find((api) => api.name === name)._meta.ui.pagePath
   skill.handOver({ pageId: '1', path, ...handoff })
-  return demo.open('tea')
+  return demo.open('tea', { pageId: '1', query: handoff.query })
 }
 
 const orders = async () => (await call('getMyOrders')).structuredContent.orders
@@ -69,6 +69,23 @@ test('the page that is opened shows its content, and logs in at the action, with
   await page.does('orders')
   await page.shows('oolong tea')
   assert.equal(demo.phone.count(LOGIN), 1)
+})
+
+test('a page takes what was handed to it alone, and once', async () => {
+  const shown = await call('showTea', { tea: 'jasmine' })
+  skill.handOver({ pageId: '1', ...shown.handoff })
+  await demo.open('tea', { pageId: '2' }).shows('乌龙茶')
+  await demo.open('tea', { pageId: '1' }).shows('茉莉花茶')
+  await demo.open('tea', { pageId: '1' }).shows('乌龙茶')
+  await demo.open('tea', { pageId: '1', query: { tea: 'jasmine' } }).shows('茉莉花茶')
+})
+
+test('what is declared is where WeChat looks for it', () => {
+  for (const { name, outputSchema, _meta } of apis) {
+    assert.match(readFileSync(`${FOLDER}/${SKILL}/apis/${name}.js`, 'utf8'), new RegExp(`async function ${name}\\(`))
+    assert.ok(outputSchema.properties)
+    if (_meta) assert.match(_meta.ui.pagePath, /^\/pages\//)
+  }
 })
 
 test('a page that nobody has logged in to asks nothing of the network until the action', async () => {

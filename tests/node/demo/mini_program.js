@@ -70,7 +70,7 @@ export class MiniProgram {
       App: (app) => (this.app = app),
       getApp: () => this.app,
       // A page is a component with the methods of a page.
-      Page: ({ data, ...methods }) => Component({ data, methods }),
+      Page: ({ data, ...methods }) => Component({ data, methods: { getPageId: () => this.pageId, ...methods } }),
     })
     this.module('app.js')
     this.app.onLaunch()
@@ -91,13 +91,14 @@ export class MiniProgram {
     return require(join(this.folder, name))
   }
 
-  /** Open a page by its name. */
-  open(name) {
+  /** Open a page by its name, with the query and the id that WeChat gives it. */
+  open(name, { query = {}, pageId } = {}) {
+    this.pageId = pageId
     const path = join(this.folder, `pages/${name}/${name}`)
     this.loaded[name] = this.loaded[name] || simulate.load(path, { compiler, rootPath: this.folder })
     const page = new OpenPage(simulate.render(this.loaded[name]))
     page.component.attach(document.body)
-    page.call('onLoad')
+    page.call('onLoad', query)
     page.call('onShow')
     return page
   }

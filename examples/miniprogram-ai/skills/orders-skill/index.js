@@ -1,13 +1,8 @@
 // The atomic interfaces: each has a session, by one middleware. 原子接口：由一个中间件统一登录。
-import { auth, myOrders } from './auth.js'
-
-const TEAS = {
-  oolong: { name: '乌龙茶', about: '半发酵，清香' },
-  jasmine: { name: '茉莉花茶', about: '绿茶窨制，花香' },
-}
-
-const said = (text, more) => ({ isError: false, content: [{ type: 'text', text }], ...more })
-const failed = (text) => ({ isError: true, content: [{ type: 'text', text }] })
+import { failed } from './answers.js'
+import { getMyOrders } from './apis/getMyOrders.js'
+import { showTea } from './apis/showTea.js'
+import { auth } from './auth.js'
 
 const skill = wx.modelContext.createSkill('skills/orders-skill')
 
@@ -23,14 +18,5 @@ skill.use(async (_, next) => {
 
 // Reading as the person is all that an interface does. What changes something is a button of a page, because here
 // nobody has to tap. 接口只读取；有后果的操作由页面上的按钮完成，因为调用接口不需要用户点击。
-skill.registerAPI('getMyOrders', async () => {
-  const orders = await myOrders()
-  const text = orders.length ? `用户有 ${orders.length} 个订单，请逐个列出。` : '用户还没有订单。'
-  return said(text, { structuredContent: { orders: orders.map(({ item }) => item) } })
-})
-
-skill.registerAPI('showTea', async ({ tea }) => {
-  if (!TEAS[tea]) return failed(`没有这种茶，可选：${Object.keys(TEAS).join('、')}。`)
-  const handoff = { query: `tea=${tea}`, payload: TEAS[tea] }
-  return said('已准备好页面，请引导用户点击卡片。', { structuredContent: { tea }, handoff })
-})
+skill.registerAPI('getMyOrders', getMyOrders)
+skill.registerAPI('showTea', showTea)

@@ -1,0 +1,6 @@
+// The SKILL has the same file, because it cannot load files of the main package.
+// SKILL 不能加载主包的文件，所以那里也有同样的一份。
+export const TEAS = {
+  oolong: { name: '乌龙茶', about: '半发酵，清香' },
+  jasmine: { name: '茉莉花茶', about: '绿茶窨制，花香' },
+}
