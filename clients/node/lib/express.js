@@ -1,9 +1,9 @@
 // The guard for Express 4 and 5, Connect, and anything else that accepts (request, response, next).
-import { rolesOf } from './guard.js'
-import { problem } from './problems.js'
-import { AuthError } from './refusals.js'
+const { rolesOf } = require('./guard.js')
+const { problem } = require('./problems.js')
+const { AuthError } = require('./refusals.js')
 
-export function bearer(guard, ...roles) {
+function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (request, response, next) => {
     try {
@@ -16,3 +16,5 @@ export function bearer(guard, ...roles) {
     next()
   }
 }
+
+module.exports = { bearer }

@@ -1,9 +1,9 @@
 // The guard for Fastify, as an `onRequest` hook: before the body is read.
-import { rolesOf } from './guard.js'
-import { problem } from './problems.js'
-import { AuthError } from './refusals.js'
+const { rolesOf } = require('./guard.js')
+const { problem } = require('./problems.js')
+const { AuthError } = require('./refusals.js')
 
-export function bearer(guard, ...roles) {
+function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (request, reply) => {
     try {
@@ -15,3 +15,5 @@ export function bearer(guard, ...roles) {
     }
   }
 }
+
+module.exports = { bearer }

@@ -1,17 +1,17 @@
 // The guard: finds the user behind a bearer token (RFC 6750).
-import { RemoteKeys, isPlain, isSecure } from './keys.js'
-import { AuthError, challengeWith, forLog } from './refusals.js'
-import { authorizations } from './problems.js'
-import { Verifier } from './verifier.js'
+const { RemoteKeys, isPlain, isSecure } = require('./keys.js')
+const { AuthError, challengeWith, forLog } = require('./refusals.js')
+const { authorizations } = require('./problems.js')
+const { Verifier } = require('./verifier.js')
 
 /** For `TestIssuer`: `guard[trust](other)` makes the guard trust as `other` does. Returns a function that undoes it. */
-export const trust = Symbol('trust')
+const trust = Symbol('trust')
 
 const PAUSE = 60 // seconds between two lines of the log about the same cause
 const METADATA_PATH = '/.well-known/oauth-protected-resource' // between host and path (RFC 9728, section 3.1)
 const SCOPE = /^[!#-[\]-~]+$/ // RFC 6749, section 3.3: what could end a header's quotes is none
 
-export class BearerGuard {
+class BearerGuard {
   #options
   #scopes
   #metadata // where the resource's is, or null
@@ -131,7 +131,7 @@ function checkedScopes(scopes) {
 }
 
 /** The roles given to middleware. Anything but names throws, because such a mistake must not admit everybody. */
-export function rolesOf(roles) {
+function rolesOf(roles) {
   const names = [...new Set(roles.flat())]
   if (!names.every((name) => typeof name === 'string' && name)) throw new TypeError('a role is a string, and not empty')
   if (roles.some((given) => given.length === 0)) throw new TypeError('a list of roles is not empty')
@@ -156,3 +156,5 @@ function withoutSpaces(text) {
   while (end > start && text[end - 1] === ' ') end -= 1
   return text.slice(start, end)
 }
+
+module.exports = { trust, BearerGuard, rolesOf }

@@ -1,9 +1,9 @@
 // The guard for Hono, on Node and elsewhere.
-import { rolesOf } from './guard.js'
-import { problem } from './problems.js'
-import { AuthError } from './refusals.js'
+const { rolesOf } = require('./guard.js')
+const { problem } = require('./problems.js')
+const { AuthError } = require('./refusals.js')
 
-export function bearer(guard, ...roles) {
+function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (context, next) => {
     try {
@@ -16,3 +16,5 @@ export function bearer(guard, ...roles) {
     await next()
   }
 }
+
+module.exports = { bearer }

@@ -1,4 +1,6 @@
 // The imports of a service that accepts wxauth's access tokens.
-export { BearerGuard } from './guard.js'
-export { problem } from './problems.js'
-export { AuthError } from './refusals.js'
+const { BearerGuard } = require('./guard.js')
+const { problem } = require('./problems.js')
+const { AuthError } = require('./refusals.js')
+
+module.exports = { BearerGuard, problem, AuthError }

@@ -1,5 +1,5 @@
 // JSON for a verifier: refuses text that two parsers could read differently.
-import { invalidToken } from './refusals.js'
+const { invalidToken } = require('./refusals.js')
 
 const MAX_CONTAINERS = 64 // objects and lists in one part of a token; ours have two
 const PIECES = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|-?\d[\d.eE+-]*|[{}]/g
@@ -10,7 +10,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const opened = (text) => text.split(/[{[]/).length - 1
 
 /** The object in these bytes of a token. Brackets in its strings are no objects and lists. */
-export function jsonObject(bytes) {
+function jsonObject(bytes) {
   let value
   try {
     const text = utf8.decode(bytes)
@@ -52,3 +52,5 @@ function stringOf(piece) {
   if (!string.isWellFormed()) throw new SyntaxError('half a surrogate pair is no character')
   return string
 }
+
+module.exports = { jsonObject }

@@ -1,6 +1,6 @@
 // The issuer's public keys: found by its metadata, cached, renewed in the background, and kept through an outage.
-import { importJWK } from 'jose'
-import { AuthError } from './refusals.js'
+const { createPublicKey } = require('node:crypto')
+const { AuthError } = require('./refusals.js')
 
 const METADATA_PATH = '/.well-known/oauth-authorization-server'
 const SECOND = 1000
@@ -35,7 +35,7 @@ const TLS_FAILURE = /^(?:ERR_(?:SSL|TLS)_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZE
 class Unreadable extends Error {}
 
 /** The keys of an issuer by `kid`. The optional arguments are for tests and unusual networks. */
-export class RemoteKeys {
+class RemoteKeys {
   #issuer
   #internalUrl
   #fetch
@@ -150,7 +150,7 @@ export class RemoteKeys {
     }
     const [jwks, headers] = await this.#getJson(this.#jwksUrl(metadata.jwks_uri), signal)
     if (!Array.isArray(jwks.keys)) throw new Unreadable('the JWK set has no list of keys')
-    return { keys: await verificationKeys(jwks.keys), readAt: this.#timer(), maxAge: maxAge(headers) }
+    return { keys: verificationKeys(jwks.keys), readAt: this.#timer(), maxAge: maxAge(headers) }
   }
 
   #jwksUrl(jwksUri) {
@@ -188,11 +188,11 @@ export class RemoteKeys {
 }
 
 /** The usable keys of a JWK set, by kid. If two usable keys share a kid, neither counts. */
-export async function verificationKeys(documents) {
+function verificationKeys(documents) {
   const found = new Map()
   const ambiguous = new Set()
   for (const document of documents) {
-    const key = await verificationKey(document ?? {})
+    const key = verificationKey(document ?? {})
     if (key === null) continue
     if (found.has(key.kid)) ambiguous.add(key.kid)
     found.set(key.kid, key)
@@ -201,12 +201,12 @@ export async function verificationKeys(documents) {
   return found
 }
 
-async function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
+function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
   const isNamed = typeof kid === 'string' && kid.length > 0 && kid.length <= MAX_KID_LENGTH
   const isForES256 = kty === 'EC' && crv === 'P-256' && use === 'sig' && alg === 'ES256'
   if (!isNamed || !isForES256 || ![x, y].every((value) => typeof value === 'string' && COORDINATE.test(value))) return null
   try {
-    return { kid, key: await importJWK({ kty, crv, x, y }, 'ES256') }
+    return { kid, key: createPublicKey({ key: { kty, crv, x, y }, format: 'jwk' }) }
   } catch {
     return null // the point is not on the curve
   }
@@ -265,7 +265,7 @@ function faultOf(url) {
 }
 
 /** Whether it has only a host and perhaps a path. */
-export function isPlain(url) {
+function isPlain(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
 }
@@ -274,7 +274,9 @@ const isHttps = (url) => new URL(url).protocol === 'https:'
 const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
 
 /** Whether it cannot have been altered on the way: https, or loopback. */
-export function isSecure(url) {
+function isSecure(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return isHttps(url) || isOnLoopback(url)
 }
+
+module.exports = { RemoteKeys, verificationKeys, isPlain, isSecure }

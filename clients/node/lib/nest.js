@@ -1,10 +1,10 @@
 // The guard for Nest, for @UseGuards and useGlobalGuards, on Express and on Fastify.
-import { HttpException, createParamDecorator } from '@nestjs/common'
-import { rolesOf } from './guard.js'
-import { problem } from './problems.js'
-import { AuthError } from './refusals.js'
+const { HttpException, createParamDecorator } = require('@nestjs/common')
+const { rolesOf } = require('./guard.js')
+const { problem } = require('./problems.js')
+const { AuthError } = require('./refusals.js')
 
-export function bearer(guard, ...roles) {
+function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return {
     async canActivate(context) {
@@ -25,4 +25,6 @@ export function bearer(guard, ...roles) {
   }
 }
 
-export const User = createParamDecorator((_, context) => context.switchToHttp().getRequest().user)
+const User = createParamDecorator((_, context) => context.switchToHttp().getRequest().user)
+
+module.exports = { bearer, User }

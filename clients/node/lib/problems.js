@@ -1,12 +1,12 @@
 // Refusals as HTTP answers: application/problem+json (RFC 9457), the same as wxauth's own.
-import { randomUUID } from 'node:crypto'
+const { randomUUID } = require('node:crypto')
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
 const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // joined by a server or a proxy (RFC 9110, 5.3)
 const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
 
 /** Status, headers and body of the answer to a refused request. */
-export function problem(refusal, request) {
+function problem(refusal, request) {
   const language = languageOf(request)
   const requestId = acceptedRequestId(header(request, 'x-request-id'))
   const { code, status, message: detail, challenge, retryAfter } = refusal
@@ -31,7 +31,7 @@ export function problem(refusal, request) {
 }
 
 /** Every `Authorization` of a request, Node's or the Fetch standard's. Two that were joined count as two. */
-export function authorizations(request) {
+function authorizations(request) {
   const { headers, rawHeaders = [] } = request
   const isFetch = typeof headers.get === 'function'
   const sent = rawHeaders.filter((_, index) => index % 2 === 1 && /^authorization$/i.test(rawHeaders[index - 1]))
@@ -71,3 +71,5 @@ function preferredLanguage(acceptLanguage) {
   }
   return best.zh > best.en ? 'zh' : 'en'
 }
+
+module.exports = { problem, authorizations }

@@ -36,10 +36,10 @@ const REFUSALS = {
 }
 
 /** What the token has and what was expected, for the guard's log only: a symbol, so that no framework sends it. */
-export const forLog = Symbol('forLog')
+const forLog = Symbol('forLog')
 
 /** A refusal. `message` is for the developer, `title` for the person, in English (`en`) and Chinese (`zh`). */
-export class AuthError extends Error {
+class AuthError extends Error {
   constructor(code, message, { status = REFUSALS[code].status } = {}) {
     super(message)
     const { en, zh, challenge, retryAfter = null } = REFUSALS[code]
@@ -53,7 +53,7 @@ export class AuthError extends Error {
 }
 
 /** Adds these parameters, as far as there are any, to a refusal's challenge, if it has one. */
-export function challengeWith(refusal, parameters) {
+function challengeWith(refusal, parameters) {
   for (const [name, value] of Object.entries(parameters)) {
     if (!value || !refusal.challenge) continue
     refusal.challenge += `${refusal.challenge.includes(' ') ? ',' : ''} ${name}="${value}"`
@@ -61,7 +61,9 @@ export function challengeWith(refusal, parameters) {
   return refusal
 }
 
-export const invalidToken = (message, logged) => refused('invalid_token', message, logged)
-export const tokenExpired = (message, logged) => refused('token_expired', message, logged)
+const invalidToken = (message, logged) => refused('invalid_token', message, logged)
+const tokenExpired = (message, logged) => refused('token_expired', message, logged)
 
 const refused = (code, message, logged = null) => Object.assign(new AuthError(code, message), { [forLog]: logged })
+
+module.exports = { forLog, AuthError, challengeWith, invalidToken, tokenExpired }

@@ -1,13 +1,13 @@
 // Access tokens for the tests of a service: no wxauth running, no network, no waiting.
-import { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
-import { BearerGuard, trust } from './guard.js'
-import { verificationKeys } from './keys.js'
+const { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } = require('node:crypto')
+const { BearerGuard, trust } = require('./guard.js')
+const { verificationKeys } = require('./keys.js')
 
-export const USER_ID = '01900000-0000-7000-8000-000000000001'
+const USER_ID = '01900000-0000-7000-8000-000000000001'
 
 const base64url = (value) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
 
-export class TestIssuer {
+class TestIssuer {
   #privateKey
   #publicJwk
   #now
@@ -70,7 +70,7 @@ export class TestIssuer {
 
   guard({ scopes } = {}) {
     const keys = verificationKeys([this.#publicJwk])
-    const find = async (kid) => (await keys).get(kid) ?? null
+    const find = async (kid) => keys.get(kid) ?? null
     return new BearerGuard({ issuer: this.issuer, audience: this.audience, scopes, keys: { find }, now: this.#now })
   }
 
@@ -99,3 +99,5 @@ function uuid5(namespace, name) {
   bytes[8] = (bytes[8] & 0x3f) | 0x80
   return bytes.toString('hex', 0, 16).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }
+
+module.exports = { USER_ID, TestIssuer }

@@ -24,13 +24,14 @@ test('the package holds its modules, their types, the licence and both READMEs, 
   assert.equal(filename, `wxauth-guard-${version}.tgz`)
   for (const [, types, file] of modules) assert.ok(paths.includes(types.slice(2)) && paths.includes(file.slice(2)))
   const others = paths.filter((path) => !/^lib\/[a-z]+\.(js|d\.ts)$/.test(path))
-  assert.deepEqual(others.sort(), ['LICENSE', 'README.md', 'README.zh-CN.md', 'package.json'])
+  assert.deepEqual(others.sort(), ['LICENSE', 'README.md', 'README.zh-CN.md', 'lib/package.json', 'package.json'])
 })
 
 for (const [path, types] of modules) {
   test(`${path} exports what its types say`, async () => {
     const declared = readFileSync(here(`../${types}`), 'utf8').matchAll(/^export (?:class|function|const) (\w+)/gm)
-    assert.deepEqual(Object.keys(await import(path)).sort(), [...declared].map(([, name]) => name).sort())
+    const { default: exported } = await import(path) // of CommonJS
+    assert.deepEqual(Object.keys(exported).sort(), [...declared].map(([, name]) => name).sort())
   })
 }
 
