@@ -1,8 +1,9 @@
 <?php
 
-// php -S 127.0.0.1:8013 fake_wxauth.php, and WXAUTH_ISSUER=http://127.0.0.1:8013 for the service: alice is a user, carol is staff.
+// php -S 127.0.0.1:8013 fake_wxauth.php, and WXAUTH_ISSUER=http://127.0.0.1:8013 for the service: alice is a user, carol is staff, shop is a website.
 $token = $_POST['token'] ?? '';
-$roles = ['alice' => [], 'carol' => ['staff']];
-$user = ['active' => true, 'aud' => 'wxauth', 'sub' => '01900000-0000-7000-8000-000000000001', 'openid' => "openid-$token"];
+$roles = ['alice' => [], 'carol' => ['staff'], 'shop' => []];
+$user = ['active' => true, 'aud' => 'wxauth', 'sub' => '01900000-0000-7000-8000-000000000001', 'openid' => "openid-$token", 'client_id' => 'wxtest']
+    + ($token === 'shop' ? ['scope' => 'openid'] : []);
 header('Content-Type: application/json');
 echo json_encode(isset($roles[$token]) ? $user + ['roles' => $roles[$token]] : ['active' => false]);

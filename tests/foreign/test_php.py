@@ -102,6 +102,7 @@ def test_a_frameworks_middleware_is_guarded_and_tested_without_wxauth(site: Path
         assert code_of(refused) == (403, "insufficient_role")
         assert refused.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
         assert orders.get("/staff", headers=bearer("carol")).status_code == 200
+        assert code_of(orders.get("/orders", headers=bearer("shop"))) == (403, "insufficient_scope")
         assert code_of(orders.get("/orders", headers=bearer("mallory"))) == (401, "invalid_token")
 
 

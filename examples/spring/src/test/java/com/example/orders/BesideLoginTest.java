@@ -23,14 +23,16 @@ class BesideLoginTest {
     void onlyTokensOfWxauthLogIn() throws Exception {
         assertThat(nameWith("Bearer theirs")).isNull();
         assertThat(nameWith(null)).isNull();
+        assertThat(nameWith("Bearer ours, of a website")).isNull();
         assertThat(nameWith("bearer ours")).isEqualTo("10023");
     }
 
     private static String nameWith(String authorization) throws Exception {
         var filter = new BesideLogin(
                 token -> {
-                    if (!token.equals("ours")) throw new BadJwtException("another issuer");
-                    return Jwt.withTokenValue(token).header("alg", "ES256").claim("external_id", "10023").build();
+                    if (!token.startsWith("ours")) throw new BadJwtException("another issuer");
+                    var ours = Jwt.withTokenValue(token).header("alg", "ES256").claim("external_id", "10023");
+                    return (token.equals("ours") ? ours : ours.claim("scope", "openid")).build();
                 },
                 token -> UsernamePasswordAuthenticationToken.authenticated(
                         token.getClaimAsString("external_id"), null, List.of()));
