@@ -19,6 +19,7 @@ from typing_extensions import get_type_hints, is_typeddict
 
 import wxauth
 from tests.world import Rows
+from wxauth.server.core.batching import Batched
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserFields
 from wxauth.server.users.bodies import ProfileAndStanding
@@ -55,6 +56,8 @@ def statements() -> Iterator[tuple[str, Statement[Any]]]:
             for constant, value in vars(import_module(module.name)).items():
                 if isinstance(value, Statement):
                     yield f"{room.rpartition('.')[2]}.{name}.{constant}", value
+                if isinstance(value, Batched):
+                    yield f"{room.rpartition('.')[2]}.{name}.{constant}.many", value.many
                 elif isinstance(value, Mapping):
                     for key, part in value.items():
                         if isinstance(part, Statement):

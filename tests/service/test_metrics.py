@@ -168,6 +168,7 @@ async def test_no_label_identifies_a_person(stage: Stage) -> None:
         *("app_id", "outcome", "errcode", "code", "le", "version", "api", "method", "route", "status", "worker"),
         "by",
         "door",
+        "statement",
     }
     assert {sample.labels.get("app_id") for sample in scraped.samples} == {
         *(APP["app_id"], OTHER_APP["app_id"], "unknown", None)

@@ -24,6 +24,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.batching import Batched, Batches
 from wxauth.server.core.host_lists import split_hosts
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import (
@@ -163,6 +164,8 @@ class Deadlines:
     connections that other requests need."""
     connect: float = 3.0
     connect_to_any: float = 6.0
+    headway: float = 0.005
+    """After this a batched statement under way does not hold up the next one."""
 
     @property
     def limits(self) -> dict[str, int]:
@@ -283,6 +286,19 @@ class Database(_Reader):
         self._connections = Connections(self.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(SNAPSHOTS)
+        self._batches: dict[Batched[Any], Batches] = {}
+
+    async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
+        """The first row, or None. A batched statement is run together with those of others who wait."""
+        if not isinstance(statement, Batched):
+            return await super().row(statement, **values)
+        batches = self._batches.get(statement)
+        if batches is None:
+            of = {"whole": self.deadlines.whole, "headway": self.deadlines.headway}
+            batches = Batches(statement, self._answer, self._fetch, self.answering, **of)
+            self._batches[statement] = batches
+        row: Row | None = await batches.row(statement.arguments(values))
+        return row
 
     async def run(self, statement: Statement[object], /, **values: object) -> None:
         """Run a statement, and ignore its result."""
@@ -381,6 +397,8 @@ class Database(_Reader):
 
     async def aclose(self) -> None:
         """Close every connection."""
+        for batches in self._batches.values():
+            await batches.aclose()
         await self._connections.aclose()
 
     async def _begun(self, how: str) -> asyncpg.Connection:

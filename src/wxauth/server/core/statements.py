@@ -66,6 +66,17 @@ def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
     return tuple(part(name) for name in model.model_fields)
 
 
+def with_parameters(text: str, written: Callable[[str], str]) -> str:
+    """A statement with each `:name` replaced by what is written for it. Raises: ValueError for a `$1`."""
+
+    def replaced(piece: re.Match[str]) -> str:
+        if piece["number"] is not None:
+            raise ValueError(f"{piece['number']} must be a name")
+        return piece[0] if piece["name"] is None else written(piece["name"])
+
+    return _PIECES.sub(replaced, text)
+
+
 class Nothing(TypedDict):
     """The row type of a statement that returns no rows."""
 
@@ -101,25 +112,21 @@ class Statement(Generic[T_co]):
 
     def __init__(self, text: LiteralString) -> None:
         names: dict[str, int] = {}
-
-        def numbered(piece: re.Match[str]) -> str:
-            if piece["number"] is not None:
-                raise ValueError(f"{piece['number']} must be a name")
-            if piece["name"] is None:
-                return piece[0]
-            return f"${names.setdefault(piece['name'], len(names) + 1)}"
-
-        self.text: Final = _PIECES.sub(numbered, text)
+        self.text: Final = with_parameters(text, lambda name: f"${names.setdefault(name, len(names) + 1)}")
         """The SQL for PostgreSQL, with `$n`."""
         self.names: Final = tuple(names)
         """The names of `$1`, `$2` and so on."""
         self._pick: Final = _tuple_of(self.names)
 
     @cached_property
+    def kind(self) -> Any:
+        """The type of its rows, with which it was made."""
+        return get_args(self.__orig_class__)[0]  # type: ignore[attr-defined]
+
+    @cached_property
     def read(self) -> Callable[[Sequence[Mapping[str, Any]]], Sequence[T_co]]:
         """Turns the driver's rows into those of this statement."""
-        (kind,) = get_args(self.__orig_class__)  # type: ignore[attr-defined]  # what it was made with
-        made = _maker(kind)
+        made = _maker(self.kind)
         return _as_they_are if made is None else lambda records: [made(record) for record in records]
 
     def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:

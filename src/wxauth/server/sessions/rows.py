@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.batching import Batched
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.models import Address
@@ -116,13 +117,19 @@ class LastRow(BaseModel):
 
 # Read for each request, because since the token was signed the user may have been banned, erased or merged, the session
 # may have ended, or its website been removed: the sessions of a website end later, page by page.
-READ_USER_IN_SESSION: Final = Statement[UserInSession](f"""
+READ_USER_IN_SESSION: Final = Batched[UserInSession](
+    "user_of_session",
+    f"""
 SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
    AND (s.client_id IS NULL OR NOT EXISTS (SELECT FROM clients WHERE name = s.client_id AND removed_by IS NOT NULL))
-""")
+""",
+    session_id="uuid",
+    user_id="uuid",
+    now="timestamptz",
+)
 """The user, with the identity of this session; None if the session has ended, or the user is banned or erased."""
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 """SQL: the value of `opened_ip` for no address. An empty `opened_user_agent` means none, too."""

@@ -1,0 +1,191 @@
+"""Statements that are run for several callers at once: the busier the service, the less each of them costs.
+
+A caller who comes while nothing is under way is served at once, by the statement for one. Whoever comes while one is
+under way waits, and goes with the next, which leaves when the one before is answered, or after
+`Deadlines.headway`: a lock, a slow disk or a long way to PostgreSQL holds up nobody else for longer. See
+docs/decisions/0018-statements-in-batches.md.
+
+Nobody pays for another. A batch is sent by a task of its own, so a caller who gives up takes nobody along. Whom its
+answer leaves out runs the statement for one, and so do all of a batch that is refused, clashes or loses its connection.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
+from typing import Any, Final, LiteralString, TypeVar
+
+from pydantic import BaseModel
+
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Histogram
+from wxauth.server.core.outages import reason_of
+from wxauth.server.core.statements import Statement, model_of, with_parameters
+
+AT_MOST: Final = 16
+"""How many callers a batch has at most."""
+SIZES: Final = Histogram(
+    "wxauth_database_batch_size",
+    "How many callers a statement was run for.",
+    "statement",
+    buckets=(1, 2, 4, 8, 16),
+)
+_ALONE: Final = object()
+"""In place of a row: the caller is to run the statement for one."""
+
+log = get_logger()
+
+Row = TypeVar("Row", bound=BaseModel)
+Records = Sequence[Any]
+Waiting = tuple[Sequence[object], asyncio.Future[object]]
+
+
+class Batched(Statement[Row]):
+    """A statement for one caller, as any other, which `Database.row` runs for several if they wait.
+
+    Its form for several, `many`, reads `asked`, a row for each caller with their parameters and their number `n`, and
+    returns `n` and the columns of the statement for one. A row of nulls is no row. A caller without a row is to be
+    asked alone: so `many` may skip locked rows, and must wait for none. Both forms are to be written from the same
+    parts, in which `:name` is a parameter, or the column of `asked`.
+
+    Args:
+        name: The label of its batches in metrics.
+        one: The statement for one.
+        many: What follows `WITH asked AS (…)` in the form for several; `LATERALLY`, if `one` only reads.
+        types: The type of each parameter.
+    """
+
+    def __init__(
+        self, name: str, one: LiteralString, many: LiteralString | None = None, /, **types: LiteralString
+    ) -> None:
+        super().__init__(one)
+        self.name: Final = name
+        # By sub-selects, so that the planner does not see how many there are. It takes a tenth of the ten that it
+        # supposes in an array, and so plans for several what it plans for one.
+        arrays = ", ".join(f"(SELECT :{name}::{types[name]}[])" for name in self.names)
+        columns = ", ".join([*self.names, "n"])
+        asked = f"WITH asked AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT 99))"
+        if many is None:
+            many = f" SELECT n, found.* FROM asked LEFT JOIN LATERAL ({one}) AS found ON true"
+        text = asked + with_parameters(many, "asked.{}".format)
+        self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]  # of literals
+
+    def rows_of(self, records: Records, size: int) -> list[object]:
+        """The row of each caller: None without one, and `_ALONE` for those to be asked alone."""
+        rows: list[object] = [_ALONE] * size
+        for record in records:
+            values = dict(record.items())
+            n = values.pop("n")
+            rows[n - 1] = None if record[1] is None else model_of(self.kind, values)
+        return rows
+
+
+class Batches:
+    """The callers of one batched statement, in the order in which they came.
+
+    Args:
+        statement: The statement.
+        answer: Runs the statement for one, with everything that a statement gets: its time limit, its second try.
+        fetch: Runs one of both forms once.
+        answering: The time limit of a caller.
+        whole: That of a batch, in seconds.
+        headway: How long a statement under way holds up the next one, in seconds.
+    """
+
+    def __init__(
+        self,
+        statement: Batched[Any],
+        answer: Callable[[str, Sequence[object]], Awaitable[Records]],
+        fetch: Callable[[str, Sequence[object]], Awaitable[Records]],
+        answering: Callable[[], AbstractAsyncContextManager[object]],
+        *,
+        whole: float,
+        headway: float,
+    ) -> None:
+        self._statement = statement
+        self._answer, self._fetch, self._answering = answer, fetch, answering
+        self._whole, self._headway = whole, headway
+        self._waiting: deque[Waiting] = deque()
+        self._newest: object | None = None
+        """What was sent last, until it is answered."""
+        self._sent_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def row(self, arguments: Sequence[object]) -> Any:
+        """The row of the statement with these arguments, or None."""
+        loop = asyncio.get_running_loop()
+        if self._newest is None:
+            self._newest = mine = object()
+            self._sent_at = loop.time()
+            try:
+                SIZES.observe(1, self._statement.name)
+                return await self._alone(arguments)
+            finally:
+                if self._newest is mine:
+                    self._send()
+        async with self._answering():
+            future = loop.create_future()
+            self._waiting.append((arguments, future))
+            if self._timer is None:
+                self._timer = loop.call_at(self._sent_at + self._headway, self._send)
+            row = await future
+            if isinstance(row, OSError):
+                raise row
+            return await self._alone(arguments) if row is _ALONE else row
+
+    async def aclose(self) -> None:
+        """Give up what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _alone(self, arguments: Sequence[object]) -> Any:
+        records = await self._answer(self._statement.text, arguments)
+        return self._statement.read(records)[0] if records else None
+
+    def _send(self) -> None:
+        """Send those who wait, of those who have not given up: the first ones, if there are many."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch: list[Waiting] = []
+        while self._waiting and len(batch) < AT_MOST:
+            if not self._waiting[0][1].done():
+                batch.append(self._waiting[0])
+            self._waiting.popleft()
+        self._newest = None
+        if batch:
+            # In a context of its own: no log line of it is about the request that happened to be there.
+            loop = asyncio.get_running_loop()
+            self._newest = task = loop.create_task(self._run(batch), context=Context())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            self._sent_at = loop.time()
+            if self._waiting:
+                self._timer = loop.call_at(self._sent_at + self._headway, self._send)
+
+    async def _run(self, batch: Sequence[Waiting]) -> None:
+        rows: Sequence[object] = [_ALONE] * len(batch)
+        try:
+            rows = await self._rows([arguments for arguments, _ in batch])
+        except OSError as exc:  # no connection, or no answer in time: each of them would wait for it again
+            rows = [exc] * len(batch)
+        except Exception as exc:  # who is refused alone, too, is told why then
+            log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
+        finally:
+            if self._newest is asyncio.current_task():
+                self._send()  # before the answers are read, so that PostgreSQL has work meanwhile
+            for (_, future), row in zip(batch, rows, strict=True):
+                if not future.done():
+                    future.set_result(row)
+
+    async def _rows(self, callers: Sequence[Sequence[object]]) -> Sequence[object]:
+        SIZES.observe(len(callers), self._statement.name)
+        async with asyncio.timeout(self._whole):
+            if len(callers) == 1:
+                records = await self._fetch(self._statement.text, callers[0])
+                return self._statement.read(records) or [None]
+            columns = [list(column) for column in zip(*callers, strict=True)]
+            return self._statement.rows_of(await self._fetch(self._statement.many.text, columns), len(callers))
