@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -15,7 +16,7 @@ import click
 from benchmarks import peers
 from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
 from benchmarks.faults import main as break_things
-from benchmarks.processes import postmaster_of, stand_in
+from benchmarks.processes import ROOT, postmaster_of, stand_in
 from benchmarks.report import as_document, as_line, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
 from benchmarks.steady import main as steady
@@ -36,6 +37,8 @@ _SEEDING = Situation("login", 32, 0)
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="After these no request is begun.")
 @click.option("--quick", is_flag=True, help="Two rounds of 1000 requests.")
 @click.option("--only", type=click.Choice([*NAMES, *_KINDS]), multiple=True, help="Services, kinds of request.")
+@click.option("--earlier", type=click.Path(path_type=Path, exists=True), help="A clone of an earlier commit, set up.")
+@click.option("--connections", type=int, multiple=True, help="At once, in place of 32 and 200.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/results.json"))
 @click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
 @click.option("--faults", is_flag=True, help="Break things under load instead; alone.")
@@ -47,6 +50,8 @@ def main(
     seconds: float,
     quick: bool,
     only: tuple[str, ...],
+    earlier: Path | None,
+    connections: tuple[int, ...],
     json_path: Path,
     strict: bool,
     faults: bool,
@@ -62,14 +67,19 @@ def main(
     kinds = [kind for kind in _KINDS if kind in only] or list(_KINDS)
     asked_for = [name for name in NAMES if name in only] or list(NAMES)
     names = [name for name in asked_for if not set(kinds).isdisjoint(KINDS_OF[name])]
+    if earlier is None and "earlier" in names:
+        names.remove("earlier")
     for name in [name for name in names if peers.missing(name) is not None]:
         names.remove(name)
         _say(f"{name}: left out, it needs: {peers.missing(name)}")
     if not names:
         raise click.UsageError(f"{', '.join(asked_for)}: not asked for {', '.join(kinds)}")
     situations = [situation for situation in SITUATIONS if situation.kind in kinds]
+    if connections:
+        found = [replace(one, connections=number) for number in connections for one in situations]
+        situations = list(dict.fromkeys(found))
     try:
-        samples = run(names, situations, rounds=rounds, requests=requests, seconds=seconds, say=_say)
+        samples = run(names, situations, rounds=rounds, requests=requests, seconds=seconds, earlier=earlier, say=_say)
     except NotDone as exc:
         raise click.ClickException(str(exc)) from None
     rows = rows_of(samples)
@@ -89,6 +99,7 @@ def run(
     rounds: int,
     requests: int,
     seconds: float,
+    earlier: Path | None = None,
     say: Callable[[str], None],
 ) -> list[Sample]:
     """Start everything, measure, stop everything.
@@ -103,7 +114,15 @@ def run(
         wechat_port = stack.enter_context(stand_in(folder))
         wechat_url = f"http://127.0.0.1:{wechat_port}"
         contenders = [
-            stack.enter_context(started(name, database_url=postgres.url(name), wechat_url=wechat_url, folder=folder))
+            stack.enter_context(
+                started(
+                    name,
+                    database_url=postgres.url(name),
+                    checkout=earlier if name == "earlier" and earlier else ROOT,
+                    wechat_url=wechat_url,
+                    folder=folder,
+                )
+            )
             for name in names
         ]
         postgres_pid = postmaster_of(folder / "postgres")

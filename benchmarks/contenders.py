@@ -12,11 +12,12 @@ from pathlib import Path
 
 from benchmarks.load import Kind
 from benchmarks.peers import PEERS, command_of
-from benchmarks.processes import environment, free_port, running
+from benchmarks.processes import ROOT, environment, free_port, running
 from wxauth.server.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "wxauth": ("login", "guarded", "refresh"),
+    "earlier": ("login", "guarded", "refresh"),
     "go_whole": ("login", "guarded"),
     "go_tables": ("login", "guarded"),
     "go": ("login", "guarded"),
@@ -29,7 +30,8 @@ KINDS_OF: dict[str, tuple[Kind, ...]] = {
 NAMES = tuple(KINDS_OF)
 
 _WHOLE = ("go_whole", "go_tables")
-_ON_OUR_TABLES = ("wxauth", "go_tables", "without_wechat")
+_OURS = ("wxauth", "earlier")
+_ON_OUR_TABLES = (*_OURS, "go_tables", "without_wechat")
 _ROWS = ("users", "identities", "sessions")
 """The tables of a service that keeps sessions."""
 _APP = {"APP_ID": "wxbench00000000001", "APP_SECRET": secrets.token_hex(16)}
@@ -79,10 +81,12 @@ def started(
     folder: Path,
     more: Mapping[str, str] | None = None,
     served_by: Sequence[str] = (),
+    checkout: Path = ROOT,
 ) -> Iterator[Contender]:
     """Run one of `NAMES` while the block runs.
 
-    `more` are settings of ours, and `served_by` is a command in place of `wxauth serve`.
+    `more` are settings of ours, `served_by` is a command in place of `wxauth serve`, and `checkout` has the version of
+    ours that runs.
     """
     port = free_port()
     own_settings = {
@@ -96,12 +100,15 @@ def started(
         **(more or {}),
     }
     env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
+    python = sys.executable
+    if checkout != ROOT:
+        env["PYTHONPATH"], python = str(checkout), str(checkout / ".venv/bin/python")
     cli = ("-m", "wxauth")
     if name in _ON_OUR_TABLES:
-        subprocess.run([sys.executable, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
-    if name in ("wxauth", "without_wechat"):
-        ours = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
-        program, *arguments = served_by or (sys.executable, *ours)
+        subprocess.run([python, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
+    if name in (*_OURS, "without_wechat"):
+        ours = (*cli, "serve") if name in _OURS else ("-m", f"benchmarks.services.{name}")
+        program, *arguments = served_by or (python, *ours)
         with running(name, *arguments, program=program, port=port, folder=folder, env=env) as pid:
             yield Contender(name, pid, port, database_url, row_counts=_ROWS, env=env)
         return

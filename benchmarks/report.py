@@ -16,7 +16,7 @@ from typing import Any, Literal
 from benchmarks import peers
 from benchmarks.contenders import NAMES
 from benchmarks.load import Kind
-from benchmarks.rounds import SITUATIONS, Sample, Situation
+from benchmarks.rounds import Sample, Situation
 
 _PACKAGES = ("fastapi", "uvicorn", "uvloop", "asyncpg", "aiohttp", "httpx", "sqlalchemy", "python-jose", "cryptography")
 
@@ -88,7 +88,7 @@ class Verdict:
 def rows_of(samples: Sequence[Sample]) -> list[Row]:
     """A row for each measured situation and service."""
     rows = []
-    for situation in SITUATIONS:
+    for situation in dict.fromkeys(sample.situation for sample in samples):
         of_all = {name: [s for s in samples if s.situation == situation and s.service == name] for name in NAMES}
         for name, own in of_all.items():
             if not own:
