@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
+from wxauth.server.core.batching import Batched
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -48,6 +49,25 @@ _OPEN_PART: Final = """
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
+_IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id
+       AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
+       AND (users.status <> 'active' OR users.erase_at IS NOT NULL
+            OR (:nickname::text IS NULL OR users.nickname = :nickname)
+               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))
+       AND users.identity_lost_at IS NULL"""
+
+
+def _returning_part(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    return f"""person AS (
+    UPDATE users
+       SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
+      FROM {source}
+    RETURNING {number}{_ENTERED}
+), opened AS ({_OPEN_PART}
+      FROM person{asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
+    ON CONFLICT (id) DO NOTHING
+)"""
+
 
 # For a known identity whose unionid, nickname and picture are those already stored (most mini-programs send name and
 # picture with each login): records the login in the user's row, and opens a session. A user who is banned or leaving is
@@ -55,24 +75,32 @@ _OPEN_PART: Final = """
 # opens one session. Only the user's row is locked, because a lock on the identity's would write another page. After
 # waiting for that row, this statement still sees the identity's row as it was before the wait. `identity_lost_at` is on
 # the locked row and cannot be stale: if it is set, the user is locked first, as for whatever this does not find.
-_RETURN: Final = Statement[EnteredUser](f"""
-WITH person AS (
-    UPDATE users
-       SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
-      FROM identities i
-     WHERE i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id
-       AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
-       AND (users.status <> 'active' OR users.erase_at IS NOT NULL
-            OR (:nickname::text IS NULL OR users.nickname = :nickname)
-               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))
-       AND users.identity_lost_at IS NULL
-    RETURNING {_ENTERED}
-), opened AS ({_OPEN_PART}
-      FROM person WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
-    ON CONFLICT (id) DO NOTHING
+#
+# Several at once wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left out, and
+# so are users whom another transaction has locked. Whose identity is unknown gets a row of nulls: nobody returns.
+_RETURN: Final = Batched[EnteredUser](
+    "returning_login",
+    f"WITH {_returning_part(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
+    f""", locked AS (
+    SELECT asked.*, users.id AS user_id FROM asked, identities i, users
+     WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
+), {_returning_part("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
+SELECT * FROM person RIGHT JOIN (
+    SELECT n FROM asked WHERE n IN (SELECT n FROM person)
+        OR NOT EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)) AS answered USING (n)
+""",
+    app_id="text",
+    openid="text",
+    unionid="text",
+    nickname="text",
+    avatar_url="text",
+    session_id="uuid",
+    session_key="bytea",
+    ip="text",
+    user_agent="text",
+    expires_in="int",
+    now="timestamptz",
 )
-SELECT * FROM person
-""")
 # For an unknown identity with an unknown unionid, or none: makes a new user. The row of the unionid, which is written
 # first, decides the race of two such logins: the second one waits for the first one's row, and makes no user. Without a
 # unionid, the second one violates the identity's primary key. An external id that another user has, or had, is left
