@@ -80,6 +80,11 @@ async def client(make_services: MakeServices, make_client: MakeClient, pooled_ur
 async def test_many_share_the_few_connections_and_log_in_refresh_and_log_out(stage: Stage) -> None:
     people = await gather(*(stage.login(f"person-{number}") for number in range(20)))
     assert len({person["user"]["id"] for person in people}) == 20
+    back = await gather(*(stage.login(f"person-{number}") for number in range(20)))
+    renewed_by_all = [answer.json() for answer in await gather(*map(stage.refresh, back))]
+    users = [answer.json() for answer in await gather(*map(stage.me, renewed_by_all))]
+    assert users == [person["user"] for person in renewed_by_all]
+    assert [user["id"] for user in users] == [person["user"]["id"] for person in people]
     erased = await gather(*(leave(stage.client, person) for person in people))
     assert {answer.status_code for answer in erased} == {204}
     alice = await stage.login("alice")

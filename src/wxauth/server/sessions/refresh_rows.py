@@ -11,6 +11,7 @@ from typing import ClassVar, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.batching import Batched
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import derive_key
 from wxauth.server.core.settings import Settings
@@ -157,7 +158,15 @@ _IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 
 
-def _rotating_part(place_part: LiteralString, of_part: LiteralString, returned_part: LiteralString) -> LiteralString:
+_IS_OPEN = """s.id = :session_id AND users.id = s.user_id
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
+   AND users.status = 'active' AND s.client_id"""
+_IS_OF_APP = f"{_IS_OPEN} IS NULL"
+
+
+def _rotating_part(
+    source: LiteralString, *, place: LiteralString = "", number: LiteralString = "", more: LiteralString = ""
+) -> LiteralString:
     return f"""
 UPDATE sessions s
    SET generation = CASE WHEN {_IS_NEWEST} THEN :generation + 1 ELSE s.generation END,
@@ -166,19 +175,38 @@ UPDATE sessions s
                          THEN LEAST(:now + make_interval(secs => :unused_at_most),
                                     s.created_at + make_interval(secs => :lasts_at_most))
                          ELSE s.expires_at END,
-       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place_part}
-  FROM users
- WHERE s.id = :session_id AND users.id = s.user_id
-   AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
-   AND users.status = 'active' AND s.client_id {of_part}
-RETURNING s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{returned_part}, {USER}
+       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place}
+  FROM {source}
+RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{more}, {USER}
 """
 
 
-_ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS NULL", ""))
+# Of several at once, a session that another transaction has locked is left out, and so is the second use of one token.
+_ROTATE: Final = Batched[RotatedSession](
+    "refresh",
+    _rotating_part(f"users WHERE {_IS_OF_APP}", place=_NEW_PLACE_PART),
+    f""", locked AS (
+    SELECT asked.* FROM asked, sessions s, users WHERE {_IS_OF_APP} FOR NO KEY UPDATE OF s SKIP LOCKED
+), rotated AS ({
+        _rotating_part(
+            "locked AS asked, users WHERE s.id = :session_id AND users.id = s.user_id",
+            place=_NEW_PLACE_PART,
+            number="asked.n, ",
+        )
+    }) SELECT * FROM rotated""",
+    session_id="uuid",
+    generation="int",
+    now="timestamptz",
+    grace_began_at="timestamptz",
+    unused_at_most="int",
+    lasts_at_most="int",
+    ip="text",
+    user_agent="text",
+)
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_part(
-        "", f"= :client_id AND {_IS_FOR_IT} AND {_IS_IN_SCOPE}", ", s.scope, s.authenticated_at, s.authenticated_by"
+        f"users WHERE {_IS_OPEN} = :client_id AND {_IS_FOR_IT} AND {_IS_IN_SCOPE}",
+        more=", s.scope, s.authenticated_at, s.authenticated_by",
     )
 )
 
