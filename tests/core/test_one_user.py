@@ -93,7 +93,9 @@ async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_on
 ) -> None:
     found: dict[str, int] = {}
     for name, statement in STATEMENTS.items():
-        if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text) and name not in OF_ALL:
+        if name in OF_ALL | {"login.login_rows._SIGN_UP.many"}:  # which makes users, and reads no page
+            continue
+        if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text):
             prepared = await rows.prepare(statement.text)
             kinds = [parameter.name for parameter in prepared.get_parameters()]
             given = BY_NAME | ({"since": UUID(f"{OTHERS - 10:032}")} if "FROM sessions" in statement.text else {})

@@ -185,3 +185,44 @@ async def test_a_refresh_of_a_locked_session_holds_up_nobody_else(stage: Stage, 
             assert person == "person-3" or (await calls[person]).status_code == 200
         await until_locked(stage.rows)
     assert (await calls["person-3"]).status_code == 200
+
+
+async def test_newcomers_who_wait_go_together(stage: Stage, known: Mapping[str, Body]) -> None:
+    replica = await stage.replica(waits=SETTLED)
+    await replica.login("the first newcomer")
+    statements, callers = batches("sign_up")
+    newcomers = [f"newcomer-{n}" for n in range(18)]
+    answers = await asyncio.gather(
+        *(replica.login(person, unionid=None if n % 3 else f"union-{n}") for n, person in enumerate(newcomers)),
+        *(replica.login(person) for person in PEOPLE[:5]),
+        *(replica.login(person) for person in newcomers if newcomers.index(person) % 3),
+    )
+    assert sum(answer["is_new_user"] for answer in answers) == len({*map(user_id, answers)}) - 5 == len(newcomers)
+    assert await stage.number("sessions WHERE id = ANY ($1)", [one["session_id"] for one in answers]) == len(answers)
+    created = await stage.number("events WHERE type = 'user.created'")
+    assert created == len(newcomers) + len(known) + 1 == await stage.number("users")
+    now_statements, now_callers = batches("sign_up")
+    assert now_statements - statements < now_callers - callers
+
+
+async def test_a_newcomer_whose_unionid_is_being_stored_holds_up_no_other_one(
+    stage: Stage, known: Mapping[str, Body]
+) -> None:
+    holder = user_id(known["person-1"])
+    async with stage.rows.transaction():
+        await stage.rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ($1, $2)", UNION, holder)
+        first = asyncio.create_task(stage.login("newcomer"))
+        joining = asyncio.create_task(stage.login("alice", unionid=UNION, app=OTHER_APP))
+        others = await asyncio.gather(*(stage.login(f"newcomer-{n}") for n in range(8)))
+        assert len({*map(user_id, others), user_id(await first)}) == 9
+        await until_locked(stage.rows)
+        await stage.rows.execute("UPDATE users SET unionid = $1 WHERE id = $2", UNION, holder)
+    assert user_id(await joining) == holder
+
+
+async def test_people_of_one_new_unionid_who_come_together_are_one_user(stage: Stage) -> None:
+    await stage.login("somebody")
+    logins = [stage.login(f"person-{n}", unionid=f"union-{n}", app=app) for n in range(8) for app in (APP, OTHER_APP)]
+    answers = await asyncio.gather(*logins)
+    assert sum(answer["is_new_user"] for answer in answers) == 8
+    assert await stage.number("users") == 9

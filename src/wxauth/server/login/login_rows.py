@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
 from wxauth.server.core.batching import Batched
 from wxauth.server.core.clock import new_id
@@ -20,7 +22,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS, is_refusal, reason_of
 from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAY_LOG_IN, USER_IN_SESSION, UserInSession
+from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import link_unionid
 from wxauth.server.merging.merging_rows import ARE_SPLIT, PEOPLE, People
 from wxauth.server.sessions.rows import END_OLDEST, EndReason, end_by
@@ -41,7 +43,8 @@ class EnteredUser(UserInSession):
     banned_until: datetime | None
 
 
-_ENTERED: Final = f"{USER_IN_SESSION}, users.unjudged_since, users.banned_until"
+_OF_LOGINS: Final = "users.unjudged_since, users.banned_until"
+_ENTERED: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
 """As `MAY_LOG_IN`, of what a statement returns."""
 _OPEN_PART: Final = """
@@ -49,6 +52,20 @@ _OPEN_PART: Final = """
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
+_TYPES: Final[Mapping[str, LiteralString]] = {
+    "app_id": "text",
+    "openid": "text",
+    "unionid": "text",
+    "nickname": "text",
+    "avatar_url": "text",
+    "ip": "text",
+    "user_agent": "text",
+    "session_id": "uuid",
+    "session_key": "bytea",
+    "expires_in": "int",
+    "now": "timestamptz",
+}
+_IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
 _IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id
        AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
        AND (users.status <> 'active' OR users.erase_at IS NOT NULL
@@ -87,58 +104,71 @@ _RETURN: Final = Batched[EnteredUser](
 ), {_returning_part("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
 SELECT * FROM person RIGHT JOIN (
     SELECT n FROM asked WHERE n IN (SELECT n FROM person)
-        OR NOT EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)) AS answered USING (n)
+        OR NOT {_IS_KNOWN}) AS answered USING (n)
 """,
-    app_id="text",
-    openid="text",
-    unionid="text",
-    nickname="text",
-    avatar_url="text",
-    session_id="uuid",
-    session_key="bytea",
-    ip="text",
-    user_agent="text",
-    expires_in="int",
-    now="timestamptz",
+    **_TYPES,
 )
-# For an unknown identity with an unknown unionid, or none: makes a new user. The row of the unionid, which is written
-# first, decides the race of two such logins: the second one waits for the first one's row, and makes no user. Without a
-# unionid, the second one violates the identity's primary key. An external id that another user has, or had, is left
-# out; if two newcomers get the same one at once, one succeeds by the unique index.
-_SIGN_UP: Final = Statement[EnteredUser](f"""
-WITH holder AS (
+
+
+def _signing_up_part(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    return f"""holder AS (
     INSERT INTO unionids (unionid, user_id)
-    SELECT :unionid, :new_user_id
-     WHERE :unionid::text IS NOT NULL
-       AND NOT EXISTS (SELECT FROM identities WHERE app_id = :app_id AND openid = :openid)
+    SELECT :unionid, :new_user_id{source}
+     WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN}
     ON CONFLICT DO NOTHING
     RETURNING user_id
 ), person AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since,
                        external_id, attributes)
-    SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text, :roles::text[], :now::timestamptz,
-           :now, CASE WHEN :is_judged THEN :now END,
+    SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text,
+           string_to_array(:roles::text, ' '), :now::timestamptz, :now, CASE WHEN :is_judged THEN :now END,
            CASE WHEN NOT EXISTS (SELECT FROM users WHERE external_id = :external_id)
                      AND NOT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)
                 THEN :external_id::text END,
-           :attributes::jsonb
-     WHERE CASE WHEN :unionid::text IS NULL
-                THEN NOT EXISTS (SELECT FROM identities WHERE app_id = :app_id AND openid = :openid)
-                ELSE EXISTS (SELECT FROM holder) END
-    RETURNING {_ENTERED}
+           :attributes::text::jsonb{source}
+     WHERE CASE WHEN :unionid::text IS NULL THEN NOT {_IS_KNOWN}
+                ELSE EXISTS (SELECT FROM holder WHERE user_id = :new_user_id) END
+    RETURNING {USER}, {_OF_LOGINS}
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT :app_id, :openid, id, :now, :unionid FROM person
+    SELECT :app_id, :openid, id, :now, :unionid FROM person{asked}
 ), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :event_id, '{part(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
-           :created_data
-      FROM person
+           :created_data::text::jsonb
+      FROM person{asked}
 ), opened AS ({_OPEN_PART}
-      FROM person WHERE :session_id::uuid IS NOT NULL
+      FROM person{asked} WHERE :session_id::uuid IS NOT NULL
+)"""
+
+
+_SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
+# For an unknown identity with an unknown unionid, or none: makes a new user. The row of the unionid, which is written
+# first, decides the race of two such logins: the second one waits for the first one's row, and makes no user. Without a
+# unionid, the second one violates the identity's primary key. An external id that another user has, or had, is left
+# out; if two newcomers get the same one at once, one succeeds by the unique index.
+#
+# Several at once wait for such a row for 20 ms, and then are all asked alone. Of several logins of one identity, the
+# first one counts. Whose unionid another user has gets a row of nulls.
+_SIGN_UP: Final = Batched[EnteredUser](
+    "sign_up",
+    f"WITH {_signing_up_part()} SELECT {_SIGNED_UP} FROM person",
+    f""", fresh AS (
+    SELECT DISTINCT ON (app_id, openid) asked.*
+      FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
+), {_signing_up_part(" FROM fresh AS asked", " JOIN asked ON :new_user_id = id")}
+SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
+ WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
+""",
+    **_TYPES,
+    new_user_id="uuid",
+    roles="text",
+    is_judged="bool",
+    external_id="text",
+    attributes="text",
+    event_id="uuid",
+    created_data="text",
 )
-SELECT * FROM person
-""")
 
 # The user is locked before the unionid and the identity, as in a merge and an erasure, to avoid deadlocks.
 _LOCK: Final = Statement[EnteredUser](f"SELECT {_ENTERED} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
@@ -445,11 +475,14 @@ async def _run(
             "nickname": login.nickname or welcome.nickname,
             "new_user_id": ids.new_user,
             "external_id": welcome.external_id,
-            "attributes": welcome.attributes or None,
+            "roles": " ".join(login.roles),
+            "attributes": to_json(welcome.attributes).decode() if welcome.attributes else None,
             "event_id": new_id(now),
-            "created_data": {
-                **({"roles": login.roles} if login.roles else {}),
-                **({"hook": "not_asked"} if welcome.is_unasked else {}),
-            },
+            "created_data": to_json(
+                {
+                    **({"roles": login.roles} if login.roles else {}),
+                    **({"hook": "not_asked"} if welcome.is_unasked else {}),
+                }
+            ).decode(),
         }
     return await asked.row(statement, **{name: values[name] for name in statement.names})
