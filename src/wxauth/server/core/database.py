@@ -164,7 +164,7 @@ class Deadlines:
     connections that other requests need."""
     connect: float = 3.0
     connect_to_any: float = 6.0
-    headway: float = 0.005
+    headway: float = 0.002
     """After this a batched statement under way does not hold up the next one."""
 
     @property
