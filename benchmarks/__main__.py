@@ -14,6 +14,7 @@ import asyncpg
 import click
 
 from benchmarks import peers
+from benchmarks.apart import apart as way_to
 from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
 from benchmarks.faults import main as break_things
 from benchmarks.processes import ROOT, postmaster_of, stand_in
@@ -39,6 +40,8 @@ _SEEDING = Situation("login", 32, 0)
 @click.option("--only", type=click.Choice([*NAMES, *_KINDS]), multiple=True, help="Services, kinds of request.")
 @click.option("--earlier", type=click.Path(path_type=Path, exists=True), help="A clone of an earlier commit, set up.")
 @click.option("--connections", type=int, multiple=True, help="At once, in place of 32 and 200.")
+@click.option("--apart", type=float, default=0.0, show_default=True, help="Milliseconds to PostgreSQL and back.")
+@click.option("--syncs", is_flag=True, help="PostgreSQL waits for the disk.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/results.json"))
 @click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
 @click.option("--faults", is_flag=True, help="Break things under load instead; alone.")
@@ -52,6 +55,8 @@ def main(
     only: tuple[str, ...],
     earlier: Path | None,
     connections: tuple[int, ...],
+    apart: float,
+    syncs: bool,
     json_path: Path,
     strict: bool,
     faults: bool,
@@ -79,7 +84,17 @@ def main(
         found = [replace(one, connections=number) for number in connections for one in situations]
         situations = list(dict.fromkeys(found))
     try:
-        samples = run(names, situations, rounds=rounds, requests=requests, seconds=seconds, earlier=earlier, say=_say)
+        samples = run(
+            names,
+            situations,
+            rounds=rounds,
+            requests=requests,
+            seconds=seconds,
+            say=_say,
+            earlier=earlier,
+            apart=apart,
+            syncs=syncs,
+        )
     except NotDone as exc:
         raise click.ClickException(str(exc)) from None
     rows = rows_of(samples)
@@ -99,8 +114,10 @@ def run(
     rounds: int,
     requests: int,
     seconds: float,
-    earlier: Path | None = None,
     say: Callable[[str], None],
+    earlier: Path | None = None,
+    apart: float = 0.0,
+    syncs: bool = False,
 ) -> list[Sample]:
     """Start everything, measure, stop everything.
 
@@ -109,7 +126,9 @@ def run(
     samples: list[Sample] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
-        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", lasting=False))
+        postgres = stack.enter_context(
+            EmbeddedPostgres(folder / "postgres", lasting=syncs, options={"synchronous_commit": "on"} if syncs else {})
+        )
         asyncio.run(make_databases(postgres.url(), names))
         wechat_port = stack.enter_context(stand_in(folder))
         wechat_url = f"http://127.0.0.1:{wechat_port}"
@@ -117,7 +136,7 @@ def run(
             stack.enter_context(
                 started(
                     name,
-                    database_url=postgres.url(name),
+                    database_url=stack.enter_context(way_to(postgres.url(name), apart, folder)),
                     checkout=earlier if name == "earlier" and earlier else ROOT,
                     wechat_url=wechat_url,
                     folder=folder,
