@@ -412,6 +412,11 @@ async def test_a_body_without_one_file_is_refused(album: Album, request_: dict[s
     assert ("wx.uploadFile({ name: 'file' })" in problem["detail"]) == is_named_otherwise
 
 
+async def test_a_picture_in_a_part_without_a_file_name_is_told_that(album: Album) -> None:
+    answer = await album.post(**multipart(('Content-Disposition: form-data; name="file"', encoded(plain()))))
+    assert "Must have a file name" in problem_of(answer, "invalid_request", 422)["detail"]
+
+
 @pytest.mark.parametrize(("length", "is_taken"), [(1, False), (7, False), (8, True), (70, True), (71, False)])
 async def test_a_boundary_has_8_to_70_characters(album: Album, length: int, is_taken: bool) -> None:
     answer = await album.post(**multipart((A_FILE, encoded(plain())), boundary=b"b" * length))

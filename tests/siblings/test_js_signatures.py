@@ -53,6 +53,23 @@ async def test_a_page_is_signed_as_wx_config_takes_it(signing: Stage, shop: Cred
 
 
 @swept(
+    ("url", "signed"),
+    [
+        ("https://shop.test", "https://shop.test/"),
+        ("https://shop.test?page=2#top", "https://shop.test/?page=2"),
+        ("https://SHOP.test/", "https://SHOP.test/"),
+    ],
+)
+async def test_a_page_is_signed_with_the_slash_that_its_location_has(
+    signing: Stage, shop: Credentials, url: str, signed: str
+) -> None:
+    answer = body_of(await sign(signing, shop, url))
+    ticket, _ = signing.simulator.js_tickets[ACCOUNT_ID]
+    text = f"jsapi_ticket={ticket}&noncestr={answer['nonceStr']}&timestamp={answer['timestamp']}&url={signed}"
+    assert answer["signature"] == sha1(text.encode()).hexdigest()
+
+
+@swept(
     "url",
     [
         "https://other.test/",
@@ -68,6 +85,7 @@ async def test_a_page_is_signed_as_wx_config_takes_it(signing: Stage, shop: Cred
         f"https://shop.test/{'a' * 2048}",
         "https://shop.test/a b",
         "https://shop.test:x/",
+        "https://shop.test/?a=1&amp;b=2",
         7,
     ],
 )

@@ -176,8 +176,13 @@ async def test_the_sessions_of_others_are_not_mine_to_end(stage: Stage) -> None:
         (ANDROID, "Android 12, WeChat 8.0.38"),
         (IPHONE.replace("iPhone; CPU iPhone OS", "iPad; CPU OS"), "iPadOS 17.1, WeChat 8.0.44"),
         ("Mozilla/5.0 (Phone; OpenHarmony 5.0) MicroMessenger/1.0.6.3", "HarmonyOS 5.0, WeChat 1.0.6"),
-        ("Mozilla/5.0 (Windows NT 10.0; WOW64) MicroMessenger/7.0.20.1781 WindowsWechat", "Windows, WeChat 7.0.20"),
-        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) MicroMessenger/6.8.0 MacWechat", "macOS, WeChat 6.8.0"),
+        ("Mozilla/5.0 (Windows NT 10.0; WOW64) MicroMessenger/7.0.20.1781 WindowsWechat", "Windows, WeChat"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) MicroMessenger/6.8.0 MacWechat", "macOS, WeChat"),
+        (
+            "Mozilla/5.0 (X11; Linux x86_64) MicroMessenger/7.0.20.1781(0x6700143B) MiniProgramEnv/Windows "
+            "WindowsWechat/WMPF WindowsWechat(0x63090a13) UnifiedPCLinuxWechat(0xf2741107)",
+            "Linux, WeChat",
+        ),
         (IPHONE + " wechatdevtools/1.06.2401020", "WeChat DevTools, WeChat 8.0.44"),
     ],
 )

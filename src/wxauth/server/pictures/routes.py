@@ -96,6 +96,10 @@ def _only_file(parts: list[Field | File]) -> bytes:
             return file.file_object.read()
         case [File()]:
             raise InvalidRequest.of(_FIELD, "Must be the name of the picture's part: wx.uploadFile({ name: 'file' })")
+        case [Field()]:
+            raise InvalidRequest.of(
+                _FIELD, "Must have a file name in its Content-Disposition, as wx.uploadFile sends it"
+            )
         case []:
             raise InvalidRequest.of(_FIELD, "Field required")
         case _:

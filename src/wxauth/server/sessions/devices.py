@@ -16,6 +16,7 @@ _SYSTEMS: Final = (
     (re.compile(r"\A(?>.*?iPad).*? OS ([\d_]+)"), "iPadOS"),
     (re.compile(r"iPhone OS ([\d_]+)"), "iOS"),
     (re.compile(r"Android ([\d.]+)"), "Android"),
+    (re.compile(r"X11; Linux"), "Linux"),  # WeChat there also claims to be WindowsWechat
     (re.compile(r"Windows"), "Windows"),
     (re.compile(r"Macintosh|Mac OS X"), "macOS"),
     (re.compile(r"CrOS"), "ChromeOS"),
@@ -30,6 +31,8 @@ _BROWSERS: Final = (
 )
 """The first match counts: nearly all browsers also claim to be Chrome and Safari."""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
+_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
+"""WeChat on a computer, which always names the same old version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def describe_device(user_agent: str | None) -> str | None:
             words.append(f"{system} {version}".strip())
             break
     if match := _WECHAT.search(text):
-        words.append(f"WeChat {match[1]}")
+        words.append("WeChat" if _ON_A_COMPUTER.search(text) else f"WeChat {match[1]}")
     elif words[:1] != ["WeChat DevTools"]:
         found = ((pattern.search(text), browser) for pattern, browser in _BROWSERS)
         words += [f"{browser} {match[1]}" for match, browser in found if match][:1]

@@ -69,6 +69,7 @@ SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeCh
 _NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
 _URL: Final = re.compile(r"[^\x00-\x20\x7f\\]{1,2048}")
 _NOT_A_URL: Final = InvalidRequest.of("url", "Must be an http or https URL of at most 2048 characters, without a user")
+_ESCAPED: Final = InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
 _OTHER_HOST: Final = InvalidRequest.of("url", "Must have a host that is one of the app's js_hosts")
 JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
 
@@ -241,5 +242,8 @@ async def sign_page(
     parts = urlsplit(body.url)
     if not {parts.hostname, parts.netloc.lower()} & set(app.js_hosts or ()):
         raise InvalidRequest.of(*_OTHER_HOST.errors[0])
-    made = await js_tickets.sign(app, body.url)
+    if "&amp;" in body.url:  # of HTML: it would never fit
+        raise InvalidRequest.of(*_ESCAPED.errors[0])
+    # `location.href` has a slash behind the host.
+    made = await js_tickets.sign(app, body.url if parts.path else body.url.replace(parts.netloc, f"{parts.netloc}/", 1))
     return {"appId": app.app_id, "timestamp": made.timestamp, "nonceStr": made.nonce, "signature": made.signature}
