@@ -1,5 +1,6 @@
 """What is wrong with the texts for people: in the catalogues, in Python, and in the pages' scripts."""
 
+import json
 import re
 from collections.abc import Iterator
 from string import Formatter
@@ -7,9 +8,9 @@ from string import Formatter
 from babel.messages.catalog import Catalog
 from write_texts import OPTIONAL, SOURCE, catalogues, template  # type: ignore[import-not-found]
 
-CHINESE = re.compile("[\u4e00-\u9fff]")
-ENTRY = re.compile(r"^  '?([\w. -]+)'?: \[(.*?)\],$", re.MULTILINE | re.DOTALL)
-PAIR = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"[^"]*"),\s*('(?:[^'\\]|\\.)*'|"[^"]*"),?\s*""")
+CALL = re.compile(r"""\b(?:text|phrase|actOn|isText)\(([^(),{]*)|data-text=("[^"]*")""")
+"""Where a script or a page uses the text of a name."""
+NAME = re.compile(r"""(?<!=== )['"]([\w.-]+)['"](?! in )""")
 
 
 def holes(text: str) -> set[str]:
@@ -34,12 +35,14 @@ def wrong_in_catalogue(catalog: Catalog, wanted: Catalog) -> Iterator[str]:
 
 
 def wrong_in_pages() -> Iterator[str]:
-    """What is wrong in the texts of the pages' scripts."""
-    for path in SOURCE.rglob("texts.js"):
-        for name, texts in ENTRY.findall(path.read_text("utf-8")):
-            pair = PAIR.fullmatch(re.sub(r"' \+\s*'", "", texts))
-            if pair is None or holes(pair[1]) != holes(pair[2]):
-                yield f"{path.parent.parent.name}/texts.js: {name} must be ['English', '中文'] with the same holes"
+    """The names of texts that a page's scripts use, and that it does not have."""
+    for path in SOURCE.rglob("page/texts.json"):
+        names = json.loads(path.read_text("utf-8")).keys()
+        for script in (*path.parent.glob("*.js"), *path.parent.glob("*.html")):
+            for call in CALL.findall(script.read_text("utf-8")):
+                yield from (
+                    f"{script.name}: no text {name!r}" for name in NAME.findall("".join(call)) if name not in names
+                )
 
 
 def wrong_languages() -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Writes the texts of src into each catalogue of `src/wxauth/locale`: new ones without a translation."""
 
 import ast
+import json
 from collections.abc import Collection, Iterator
 from csv import reader
 from io import BytesIO
@@ -17,7 +18,12 @@ from wxauth.server.core.terminal import WORDS
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = ROOT / "src/wxauth"
-METHODS: Final = [("**.py", f"{__name__}:of_python"), ("**.html", "jinja2"), ("**.csv", f"{__name__}:of_table")]
+METHODS: Final = [
+    ("**.py", f"{__name__}:of_python"),
+    ("**/page/texts.json", f"{__name__}:of_page"),
+    ("**.csv", f"{__name__}:of_table"),
+    ("**.html", "jinja2"),
+]
 """How texts are found in the files of src."""
 OPTIONAL: Final = "click"
 """The context of texts that a catalogue may lack: click has some that nobody sees."""
@@ -47,6 +53,13 @@ def of_table(file: IO[bytes], *_: object, **__: object) -> Found:
     """The texts in a table: what has a space, in its last two columns."""
     for number, row in enumerate(reader((line.decode() for line in file), delimiter="|"), 1):
         yield from ((number, "_", text, []) for text in row[-2:] if number > 1 and " " in text)
+
+
+def of_page(file: IO[bytes], *_: object, **__: object) -> Found:
+    """The texts of a page's scripts, each with the page and its name as the context."""
+    page = Path(file.name).parents[1].name
+    for number, (name, text) in enumerate(json.load(file).items(), 2):
+        yield number, "pgettext", (f"{page}.{name}", text), []
 
 
 def of_commands(command: click.Command) -> Iterator[str]:

@@ -21,6 +21,7 @@ from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing_rows import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
 from wxauth.server.web.edge import cookie_in
+from wxauth.server.web.page_texts import page_texts
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
@@ -71,6 +72,12 @@ def add_console(app: FastAPI) -> None:
         response.headers.update(_HEADERS)
         return response
 
+    async def texts(request: Request) -> Response:
+        await _services_if_enabled(request)
+        response = page_texts(CONSOLE_PAGE, request)
+        response.headers.update(_HEADERS)
+        return response
+
     async def add_slash(request: Request) -> Response:
         services = await _services_if_enabled(request)
         return RedirectResponse(urlsplit(services.settings.issuer).path + CONSOLE_PATH)
@@ -80,6 +87,7 @@ def add_console(app: FastAPI) -> None:
     app.add_route(CONSOLE_PATH + "session", _open, methods=["POST"], include_in_schema=False)
     app.add_route(CONSOLE_PATH + "session", _resume, methods=["PUT"], include_in_schema=False)
     app.add_route(CONSOLE_PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
+    app.add_route(CONSOLE_PATH + "texts.json", texts, include_in_schema=False)
     app.add_route(CONSOLE_PATH + "{name}", page, include_in_schema=False)
 
 

@@ -98,7 +98,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     "received": _("Received address: {received}"),
     "limited_title": _("Too many attempts"),
     "limited": _("Wait a minute, then load this page again."),
-    "used_up_title": _("Too many attempts"),
+    "used_up_title": _("Too many tries"),
     "used_up": _("This login cannot be tried again. Go back to the site and start again."),
     "away_title": _("One moment"),
     "away": _("The service is busy. Load this page again in a few seconds."),

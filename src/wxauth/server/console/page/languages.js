@@ -1,41 +1,44 @@
-// The language of a page: texts by name, each `['English', '中文']` with the same {holes}.
+// The language of a page. The service has the texts, by name, with the same {holes} in each language.
 
-let column
-let texts = {}
+const CHOSEN = 'console/language'
+let found
 
-/** Use these texts. */
-export const useTexts = (named) => void (texts = named)
+const load = async (language) => void (found = await (await fetch(`texts.json?${new URLSearchParams({ language })}`)).json())
 
 /** Use the language in the URL, otherwise the one chosen here before, otherwise the one that the browser prefers. */
-export function chooseLanguage() {
-  const wanted = new URLSearchParams(location.search).get('lang') || localStorage.getItem('console/language')
-  column = /^zh/i.test(wanted || navigator.language) ? 1 : 0
-}
-chooseLanguage()
+export const chooseLanguage = () =>
+  load(new URLSearchParams(location.search).get('lang') || localStorage.getItem(CHOSEN) || navigator.language)
+await chooseLanguage()
 
 /** The language tag of the document. */
-export const language = () => (column ? 'zh-CN' : 'en')
+export const language = () => found.language
+
+/** The tag of the next language, and its name in itself. */
+export function nextLanguage() {
+  const all = Object.entries(found.languages)
+  return all[(all.findIndex(([tag]) => tag === found.language) + 1) % all.length]
+}
 
 /** A text, with each {name} replaced by its value. `one|many`: the first if its {n} is 1. */
 export const text = (name, values) => phrase(name, values).join('')
 
 /** The same in pieces, for values that are elements. */
 export function phrase(name, values) {
-  const [one, many = one] = (texts[name]?.[column] ?? name).split('|')
+  const [one, many = one] = (found.texts[name] ?? name).split('|')
   return (String(values?.n) === '1' ? one : many).split(/\{(\w+)\}/).map((piece, place) => (place % 2 ? (values?.[piece] ?? '') : piece))
 }
 
-/** The text of `{ en, zh }` in the current language. */
-export const either = ({ en, zh }) => (column ? zh : en)
+/** The text in the current language, of those by language. */
+export const either = (texts) => texts[language()]
 
 /** What follows this beginning in the names of texts. */
 export const namesOf = (beginning) =>
-  Object.keys(texts).flatMap((name) => (name.startsWith(beginning) ? [name.slice(beginning.length)] : []))
+  Object.keys(found.texts).flatMap((name) => (name.startsWith(beginning) ? [name.slice(beginning.length)] : []))
 
 /** Whether there is a text of this name. */
-export const isText = (name) => Object.hasOwn(texts, name)
+export const isText = (name) => Object.hasOwn(found.texts, name)
 
-export function toggleLanguage() {
-  column = 1 - column
-  localStorage.setItem('console/language', language())
+export async function toggleLanguage() {
+  await load(nextLanguage()[0])
+  localStorage.setItem(CHOSEN, language())
 }

@@ -14,7 +14,7 @@ import { showPerson } from './person.js'
 import { beginScan, comeBack } from './scan.js'
 import { showSignIns } from './signins.js'
 import { showServices } from './services.js'
-import { chooseLanguage, language, text, toggleLanguage } from './texts.js'
+import { chooseLanguage, language, nextLanguage, text, toggleLanguage } from './texts.js'
 import { showUsers } from './users.js'
 import { showWebhooks } from './webhooks.js'
 
@@ -90,11 +90,12 @@ function frame() {
 const mark = () => h('img', { src: '../v1/pages/icon.svg', width: 24, height: 24, alt: '' })
 
 function languageButton() {
-  const onclick = () => {
-    toggleLanguage()
+  const onclick = async () => {
+    await toggleLanguage()
     administrator() ? show() : showSignIn()
   }
-  return h('button', { type: 'button', lang: language() === 'en' ? 'zh-CN' : 'en', onclick }, text('language'))
+  const [tag, name] = nextLanguage()
+  return h('button', { type: 'button', lang: tag, onclick }, name)
 }
 
 function skip(event) {
@@ -165,7 +166,7 @@ function showSignIn(message, kind = 'status') {
 
 async function start() {
   const scanned = comeBack()
-  chooseLanguage()
+  await chooseLanguage() // that of the URL to which the browser has come back
   document.documentElement.lang = language()
   whenItEnds((why) => showSignIn(text(why === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
   for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, noteUse, { passive: true })

@@ -27,12 +27,13 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from wxauth.errors import WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import Text, languages, lazy_gettext as _
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.dev.wechat.calls import Faults, Wires
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
 from wxauth.server.dev.wechat.controls import APPS, LATER_APP, Control, PersonName
 from wxauth.server.login_pages.pages import PAGES_FOLDER
+from wxauth.server.web.page_texts import page_texts
 from wxauth.server.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 
 MOST_BROWSERS: Final = 50
@@ -265,6 +266,9 @@ def desk_routes(
     async def read_setup(_: Request) -> Response:
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})
 
+    async def read_texts(request: Request) -> Response:
+        return page_texts(_PAGE, request)
+
     async def read_wires(request: Request) -> Response:
         news = wires.since(int(request.path_params["revision"]))
         return JSONResponse({**news, "faults": faults.shown}, headers={"Cache-Control": "no-store"})
@@ -277,6 +281,7 @@ def desk_routes(
         Route(DESK_PATH, page),
         Route(DESK_PATH + "request", phone_network(*servers), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(DESK_PATH + "setup", read_setup),
+        Route(DESK_PATH + "texts.json", read_texts),
         Route(DESK_PATH + "wires/{revision:int}", read_wires),
         Route(DESK_PATH + "{name}", page),
     ]
@@ -301,10 +306,10 @@ def _known_faults(api: Api) -> Iterator[dict[str, Any]]:
         yield _known(fault, meaning, kind)
 
 
-def _in_both(title: Text) -> dict[str, str]:
-    return {"en": title, "zh": title.translated("zh-CN")}
+def _in_each(title: Text) -> dict[str, str]:
+    return {language: title.translated(language) for language in languages()}
 
 
 def _known(fault: dict[str, Any], meaning: Text, failure: WeChatError | type[WeChatError] | None) -> dict[str, Any]:
-    failure_answer = failure and {"code": failure.code, "status": failure.status, "title": _in_both(failure.title)}
-    return {"fault": fault, "meaning": _in_both(meaning), "failure": failure_answer}
+    failure_answer = failure and {"code": failure.code, "status": failure.status, "title": _in_each(failure.title)}
+    return {"fault": fault, "meaning": _in_each(meaning), "failure": failure_answer}

@@ -698,7 +698,7 @@ function start() {
   $('api').addEventListener('change', showChoices)
   $('what').addEventListener('change', showMeaning)
   $('empty').addEventListener('click', wires.empty)
-  $('language').addEventListener('click', () => (toggleLanguage(), showAll()))
+  $('language').addEventListener('click', () => toggleLanguage().then(showAll))
 
   takePhone()
   showAll()

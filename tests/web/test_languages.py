@@ -1,0 +1,110 @@
+"""A language is one file: every text is found in a third one, which has Chinese with a mark."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import httpx
+import pytest
+from babel.messages.pofile import read_po, write_po
+from click.testing import CliRunner
+from starlette.requests import Request
+
+from tests.cli.test_help import every_command
+from tests.problems import OF_PERSONS, TITLES
+from tests.sweeps import swept
+from tests.world import Stage
+from wxauth import i18n
+from wxauth.errors import NotFound
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.problems import problem
+from wxauth.server.cli import main
+from wxauth.server.dev.wechat.desk import known_faults
+from wxauth.server.login_pages.texts import TEXTS
+from wxauth.server.web.page_texts import page_texts
+
+MARK = "繁"
+PAGES = Path(i18n.__file__).parent / "server"
+
+
+@pytest.fixture(autouse=True)
+def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The catalogue zh_TW, beside those that there are."""
+    shutil.copytree(i18n.LOCALES, tmp_path / "locale")
+    file = tmp_path / "locale/zh_TW/LC_MESSAGES/wxauth.po"
+    file.parent.mkdir(parents=True)
+    with (i18n.LOCALES / "zh_CN/LC_MESSAGES/wxauth.po").open("rb") as chinese, file.open("wb") as written:
+        catalog = read_po(chinese, locale="zh_TW")
+        for message in catalog:
+            message.string = f"{MARK}{message.string}"
+        write_po(written, catalog)
+    monkeypatch.setattr(i18n, "LOCALES", tmp_path / "locale")
+    for cached in (i18n.catalogues, i18n.catalogue):
+        cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in (i18n.catalogues, i18n.catalogue):
+        cached.cache_clear()
+
+
+@pytest.mark.no_database
+@swept(
+    ("accepted", "language"),
+    [
+        ("zh-TW", "zh-TW"),
+        ("zh_TW", "zh-TW"),
+        ("fr, zh-tw;q=0.5, en;q=0.4", "zh-TW"),
+        ("zh-HK", "zh-CN"),
+        ("zh", "zh-CN"),
+        ("en-GB, zh-TW", "en"),
+        ("zh-TW;q=0, fr", "en"),
+    ],
+)
+def test_the_first_language_that_there_is_is_taken(accepted: str, language: str) -> None:
+    for title in (*TITLES.values(), *(each for titles in OF_PERSONS.values() for each in titles)):
+        assert title.translated("zh-TW").startswith(MARK)
+    answer = problem(NotFound("nothing"), httpx.Headers({"Accept-Language": accepted}))
+    assert answer.headers["Content-Language"] == language
+
+
+async def test_the_documents_and_the_pages_are_in_it(stage: Stage) -> None:
+    client = await stage.make(admin_page="true")
+    document = (await client.get("/openapi.json", headers={"Accept-Language": "zh-TW"})).json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert [it["summary"] for it in operations if not it["summary"].startswith(MARK)] == []
+    assert document["info"]["description"].startswith(MARK)
+    page = await client.get("/d", params={"ui_locales": "zh-TW"})
+    assert page.headers["content-language"] == "zh-TW"
+    assert [f'lang="{tag}"' in page.text for tag in ("en", "zh-CN")] == [True, True]
+    assert [name for name, text in TEXTS.items() if not text.translated("zh-TW").startswith(MARK)] == []
+    console = (await client.get("/admin/texts.json", params={"language": "zh-TW"})).json()
+    assert (console["language"], console["languages"]["zh-TW"]) == ("zh-TW", f"{MARK}中文")
+    assert [name for name, text in console["texts"].items() if not text.startswith(MARK)] == []
+
+
+@pytest.mark.no_database
+def test_the_desk_is_in_it() -> None:
+    request = Request({"type": "http", "query_string": b"language=zh-TW", "headers": []})
+    texts = httpx.Response(200, content=bytes(page_texts(PAGES / "dev/wechat/page", request).body)).json()["texts"]
+    assert [name for name, text in texts.items() if not text.startswith(MARK)] == []
+    faults = [fault for each in known_faults().values() for fault in each]
+    assert [fault for fault in faults if not fault["meaning"]["zh-TW"].startswith(MARK)] == []
+
+
+@pytest.mark.no_database
+def test_the_terminal_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_TW.UTF-8")
+    for names, command in every_command():
+        options = [it for it in command.params if names and isinstance(it, click.Option)]
+        assert [it.name for it in options if not (it.help or "").startswith(MARK)] == []
+        assert not names or (command.help or "").startswith(MARK)
+    assert f"{MARK}用法：" in CliRunner().invoke(main, ["users", "--help"]).output
+    assert f"{MARK}错误：" in CliRunner().invoke(main, ["users", "show", "x"]).output
+
+
+@pytest.mark.no_database
+def test_values_stay_as_they_are() -> None:
+    text = _("{name}: {rule}", name="is required", rule=_("is required"))
+    assert text.translated("zh-CN") == "is required：必填"
+    assert Text("{reason}", reason="is required").translated("zh-CN") == "is required"
