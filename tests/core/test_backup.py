@@ -3,6 +3,8 @@
 import asyncio
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,8 +14,12 @@ import pytest
 from tests.docs import DOCS, ROOT, both_languages, code_blocks
 from tests.forked import stand_in
 from tests.problems import problem_of
-from tests.programs import postgres_program
+from tests.programs import lacks, postgres_program
 from tests.world import LogIn, Stage, bearer, leave
+from wxauth.server.core.database import Database
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.models import all_tables
+from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -98,6 +104,46 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
     own = await asyncpg.connect(empty_database_url)
     assert await own.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0, "it was not migrated"
     await own.close()
+
+
+@pytest.fixture
+def older(folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A server older than the programs that the page's commands find."""
+    programs = Path("/usr/lib/postgresql/15/bin")
+    if not programs.is_dir():
+        lacks("needs PostgreSQL 15: apt-get install postgresql-15 请先安装 postgresql-15")
+    with EmbeddedPostgres(folder / "data", lasting=False, programs=programs) as server:
+        yield server
+
+
+@both_languages
+@pytest.mark.slow
+async def test_the_commands_shown_work_where_the_server_is_older_than_its_clients(
+    tmp_path: Path, older: EmbeddedPostgres, language: str
+) -> None:
+    [dump] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "pg_dump" in block]
+    [drill] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "dropdb drill" in block]
+    [copy] = [block for block in code_blocks(DOCS / f"database{language}.md", "sh") if "pg_dump --schema-only" in block]
+    copy = copy.partition("\n")[0]
+    counted = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    async with aclosing(Database(older.url())) as database:
+        await migrate(database)
+    server = {name: value[0] for name, value in parse_qs(urlsplit(older.url()).query).items()}
+    environment = {
+        "PATH": f"{Path(postgres_program('psql')).parent}:{os.environ['PATH']}",
+        "PGHOST": server["host"],
+        "PGPORT": server["port"],
+        "PGUSER": "postgres",
+        "OLD": older.url(),
+        "NEW": older.url("copy"),
+    }
+    (tmp_path / "url").write_text(older.url())
+    restore = drill.partition("export ")[0].replace("--owner=wxauth", "")
+    dump = dump.replace("/etc/wxauth/secrets/database_url", f"{tmp_path}/url")
+    text = f'{dump}{restore}psql drill -Atc "{counted}"; createdb copy; {copy}; psql copy -Atc "{counted}"'
+    done = await asyncio.to_thread(run_shown, text, tmp_path, environment)
+    tables = str(len(all_tables().tables) + 1)
+    assert [line for line in done.splitlines() if line == tables] == [tables] * 2
 
 
 @both_languages

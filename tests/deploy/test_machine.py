@@ -85,7 +85,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             machine.run(block("docs/operations.md", "sudo deploy/systemd/install"))
             path = "/opt/wxauth-0.1.0/bin:/usr/bin:/bin"
             of_a_role = block("docs/database.md", "createuser --pwprompt")
-            machine.run(of_a_role, user="postgres", folder=POSTGRES, given="password\n" * 2, PATH=path)
+            of_a_role = of_a_role.replace("sudo -u postgres ", "")
+            machine.run(of_a_role, user="postgres", folder=POSTGRES, given="password\n" * 2)
+            migrated = block("docs/database.md", "export WXAUTH_DATABASE_URL")
+            machine.run(migrated, user="postgres", folder=POSTGRES, PATH=path)
             shown = block("docs/operations.md", "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
             for theirs, ours in {**MINE, ISSUER: SETTINGS.format(wechat_url)}.items():
                 assert theirs in shown
@@ -199,7 +202,7 @@ def test_logical_replication_takes_users_and_events_to_the_next_major_version(in
     as_postgres(f"{NEWER}/initdb --auth=trust --pgdata=18")
     as_postgres(f"{NEWER}/pg_ctl --pgdata=18 --options='-p 5433 -k /tmp' --log=log start")
     newer = {"PGPORT": "5433", "PGHOST": "127.0.0.1"}
-    roles = re.sub("export .*\n|wxauth migrate\n", "", block(page, "createuser --pwprompt"))
+    roles = block(page, "createuser --pwprompt").replace("sudo -u postgres ", "")
     as_postgres(roles, given="password\n" * 2, **newer)
     by_port = "postgresql://postgres:password@127.0.0.1:{}/wxauth".format
     urls = {"OLD": by_port(5432), "NEW": by_port(5433)}
