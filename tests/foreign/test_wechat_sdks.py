@@ -1,0 +1,90 @@
+"""SDKs of WeChat that others wrote: clients of the simulated WeChat, writers of its messages, and judges of wxauth."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.processes import serving
+from tests.programs import needs_relying_parties
+from tests.world import Stage, add_client, body_of
+from wxauth.server.dev.wechat import ACCOUNT, APPS, create_simulator
+from wxauth.server.dev.wechat.controls import openid_of
+from wxauth.server.dev.wechat.push import make_message, sign_push
+
+SCRIPT = Path(__file__).with_name("wechat_sdks.py")
+FIRST, SEALED = APPS
+PAGES = {**ACCOUNT, "js_hosts": ["shop.example.com"]}
+KEYS = {"token": SEALED["push_token"], "aes_key": SEALED["push_aes_key"], "app_id": SEALED["app_id"]}
+BOTH = pytest.mark.parametrize("sdk", ["wechatpy", "werobot"])
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("simulated"), pytest.mark.settings(apps=[*APPS, PAGES])]
+
+
+def call(name: str, /, url: str = "-", **arguments: Any) -> Any:
+    command = [needs_relying_parties(), str(SCRIPT), url]
+    done = subprocess.run(command, input=json.dumps([name, arguments]), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.no_database
+def test_wechatpy_and_werobot_work_with_the_simulated_wechat() -> None:
+    app_id, secret = FIRST["app_id"], FIRST["app_secret"]
+    account = {"account_id": ACCOUNT["app_id"], "account_secret": ACCOUNT["app_secret"]}
+    with serving(create_simulator()) as url:
+        got = call("client", url, app_id=app_id, secret=secret, **account)
+        robot = call("robot", url, app_id=app_id, secret=secret)
+        sealing = {"person": "alice", "app_id": app_id, "data": {"nickName": "爱丽丝"}}
+        sealed = httpx.post(f"{url}/encrypted-data", json=sealing).json()
+    assert got["session"]["openid"] == openid_of("alice", app_id)
+    assert (got["code"], len(got["ticket"]) > 32) == ("ffd8", True)
+    known = openid_of("alice", ACCOUNT["app_id"])
+    assert (got["granted"], got["renewed"], got["info"]["openid"]) == (known, known, known)
+    assert (got["info"]["nickname"], got["info"]["unionid"]) == ("alice", got["session"]["unionid"])
+    assert got["is_valid"]
+    mistakes = {"unknown": 40066, "card": 40097, "wrong_code": 40029, "wrong_page": 41030, "wrong_secret": 40125}
+    assert {name: got[name] for name in mistakes} == mistakes
+    data = {"key": got["session"]["session_key"], "iv": sealed["iv"], "data": sealed["encryptedData"]}
+    assert call("decrypted", app_id=app_id, **data)["nickName"] == "爱丽丝"
+    assert len(robot["token"]) == 515
+    assert "40066" in robot["error"]
+
+
+@BOTH
+async def test_a_message_that_another_sdk_has_sealed_is_carried_out(stage: Stage, sdk: str) -> None:
+    alice = await stage.login(app_id=SEALED["app_id"], nickname="Alice")
+    now = str(int(stage.clock().timestamp()))
+    fields = make_message(
+        alice["user"]["openid"], "user_authorization_revoke", "6", app_id=KEYS["app_id"], now=int(now)
+    )
+    message = f"<xml>{''.join(f'<{name}>{value}</{name}>' for name, value in fields.items())}</xml>"
+    body = call("sealed", sdk=sdk, **KEYS, message=message, timestamp=now)
+    signature, nonce = (body.split(f"<{name}><![CDATA[")[1].split("]]")[0] for name in ("MsgSignature", "Nonce"))
+    query = {**sign_push(SEALED, {}, mode="plain", format="xml", timestamp=now, nonce=nonce).query}
+    path = f"/v1/wechat/push/{SEALED['app_id']}"
+    for changed, status in (({"msg_signature": signature[::-1]}, 403), ({"msg_signature": signature}, 200)):
+        assert (await stage.client.post(path, params={**query, **changed}, content=body)).status_code == status
+    assert (await stage.user(alice))["nickname"] is None
+
+
+@BOTH
+@pytest.mark.no_database
+def test_a_message_of_the_simulator_is_opened_by_another_sdk(sdk: str) -> None:
+    push = sign_push(SEALED, {"Event": "any"}, mode="aes", format="json", timestamp="1795161600", nonce="7")
+    encrypted = json.loads(push.body)["Encrypt"]
+    assert json.loads(call("opened", sdk=sdk, **KEYS, query={**push.query}, encrypted=encrypted)) == {"Event": "any"}
+
+
+@pytest.mark.parametrize("path", ["/", "/orders?id=1&name=茶", "/a#part"])
+async def test_a_page_is_signed_as_wechatpy_signs_it(stage: Stage, path: str) -> None:
+    shop = await add_client(stage.services.database, "shop", scopes=["js_sign"], now=stage.clock())
+    url = f"https://shop.example.com{path}"
+    signed = body_of(
+        await stage.client.post(f"/v1/apps/{ACCOUNT['app_id']}/js-signatures", json={"url": url}, auth=shop)
+    )
+    ticket, _ = stage.simulator.js_tickets[ACCOUNT["app_id"]]
+    given = {"nonce": signed["nonceStr"], "timestamp": str(signed["timestamp"]), "page": url.partition("#")[0]}
+    assert call("page_signature", ticket=ticket, **given) == signed["signature"]
