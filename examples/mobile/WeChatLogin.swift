@@ -6,7 +6,9 @@ request.state = state
 WXApi.send(request)
 
 func onResp(_ response: BaseResp) {                       // WXApiDelegate
-    guard let auth = response as? SendAuthResp, auth.errCode == 0, auth.state == state, let code = auth.code else { return }
+    guard let auth = response as? SendAuthResp else { return }
+    guard auth.errCode == 0 else { return show(auth.errCode == -2 ? "已取消登录" : "登录失败，请重试") } // yours
+    guard auth.state == state, let code = auth.code else { return }
     var login = URLRequest(url: URL(string: "https://auth.example.com/v1/login")!)
     login.httpMethod = "POST"
     login.setValue("application/json", forHTTPHeaderField: "Content-Type")

@@ -1,7 +1,9 @@
 // With fluwx and http.
 final state = const Uuid().v4();
 fluwx.addSubscriber((response) async {
-  if (response is! WeChatAuthResponse || response.errCode != 0 || response.state != state) return;
+  if (response is! WeChatAuthResponse) return;
+  if (response.errCode != 0) return show(response.errCode == -2 ? '已取消登录' : '登录失败，请重试'); // yours
+  if (response.state != state) return;
   final answer = await http.post(Uri.parse('https://auth.example.com/v1/login'),
       headers: {'Content-Type': 'application/json'},
       body: jsonEncode({'code': response.code, 'app_id': 'wx2b3c4d5e6f7a8b9c'}));

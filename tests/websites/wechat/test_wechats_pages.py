@@ -354,6 +354,8 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(street: Street) -> Non
     visitor = street.visitor(person="newcomer")
     callback = await visitor.callback()
     assert sent(await visitor.come_back(re.sub("code=[^&]+&", "", callback)))["error"] == "access_denied"
+    denied = re.sub("code=[^&]+", "code=authdeny", await visitor.callback())  # of older versions of WeChat
+    assert sent((await visitor.get(denied)).headers["location"])["error"] == "access_denied"
     with Sweep() as cases:
         for fault, error in (
             ({"errcode": 40226}, "access_denied"),

@@ -69,6 +69,8 @@ class VisitOutcome(StrEnum):
     """WeChat refused the code; the person may try again."""
 
 
+_REFUSED: Final = frozenset({"", "authdeny"})
+"""The codes of a callback after a refusal; older versions of WeChat send the second."""
 _TRY_LATER: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
@@ -199,7 +201,7 @@ class Visits:
         """Identify the visitor, and store the outcome for callbacks that wait for it."""
         door, fields = visit.taken_door, {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
-            if not callback.code:
+            if callback.code in _REFUSED:
                 raise VisitRefused("the person has refused")
             if door is Door.WEBSITE and visit.near:
                 raise VisitRefused("this site was added with --near")
