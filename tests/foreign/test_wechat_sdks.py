@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.processes import serving
-from tests.programs import needs_relying_parties
+from tests.processes import PATIENCE, serving
+from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties
 from tests.world import Stage, add_client, body_of
 from wxauth.server.dev.wechat import ACCOUNT, APPS, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -51,6 +51,32 @@ def test_wechatpy_and_werobot_work_with_the_simulated_wechat() -> None:
     assert call("decrypted", app_id=app_id, **data)["nickName"] == "爱丽丝"
     assert len(robot["token"]) == 515
     assert "40066" in robot["error"]
+
+
+@pytest.mark.no_database
+def test_silenceper_works_with_the_simulated_wechat(tmp_path: Path) -> None:
+    go, judge = needs("go"), tmp_path / "judge"
+    build = [go, "build", "-mod=readonly", "-o", str(judge), "."]
+    folder = Path(__file__).with_name("silenceper")
+    built = subprocess.run(build, cwd=folder, capture_output=True, text=True, timeout=NODE_PATIENCE)
+    if built.returncode and "dial tcp" in built.stderr:
+        lacks(f"needs what silenceper/go.sum names: {built.stderr.splitlines()[-1]} 未能下载所需的 Go 模块")
+    assert built.returncode == 0, built.stderr
+    with serving(create_simulator()) as url:
+        apps = [value for app in (FIRST, ACCOUNT) for value in (app["app_id"], app["app_secret"])]
+        told = json.loads(subprocess.check_output([judge, url, *apps], timeout=PATIENCE))
+    mistakes = {name: told.pop(f"wrong_{name}") for name in ("code", "page")}
+    assert ["errcode=40029" in mistakes["code"], "errcode=41030" in mistakes["page"]] == [True, True]
+    assert told.pop("link").startswith("https://wxaurl.cn/")
+    assert {name: value for name, value in told.items() if value} == {
+        "openid": openid_of("alice", FIRST["app_id"]),
+        "number": "13800138000",
+        "picture": True,
+        "suggest": "pass",
+        "granted": openid_of("alice", ACCOUNT["app_id"]),
+        "nickname": "alice",
+        "signature": 40,
+    }
 
 
 @BOTH
