@@ -430,7 +430,7 @@ def apps(database_url: str, wechat_url: str, tmp_path: Path) -> Command:
 @pytest.mark.process
 async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: Rows, tmp_path: Path) -> None:
     secret, token = LATER_APP["app_secret"], LATER_APP["push_token"]
-    added = await apps("add", LATER, "--title", "小店", "--push-token", given=f"{secret}\n{token}\n")
+    added = await apps("add", LATER, "--title", "小店", "--push-token", given=f"\ufeff{secret}\n{token}\n")
     assert (added.returncode, added.stdout) == (0, f"added {LATER}\n"), added.stderr
     assert "within 15 seconds" in added.stderr
     listed = json.loads((await apps("list", "--json")).stdout)["items"]
