@@ -12,6 +12,19 @@ CALL = re.compile(r"""\b(?:text|phrase|actOn|isText)\(([^(),{]*)|data-text=("[^"
 """Where a script or a page uses the text of a name."""
 NAME = re.compile(r"""(?<!=== )['"]([\w.-]+)['"](?! in )""")
 
+CHINESE = re.compile("[\u4e00-\u9fff]")
+WITH_CHINESE = {
+    "examples of the API": (
+        *("apps/bodies.py", "clients/models.py", "oauth/routes.py", "sessions/rows.py", "site_logins/targets.py"),
+        *("users/bodies.py", "users/history_rows.py", "web/bodies.py"),
+    ),
+    "WeChat's own words": ("checks/issuer.py", "checks/wechat.py", "login/login.py", "login_pages/texts.py"),
+    "what is read": ("moving/lines.py", "wechat/received.py"),
+    "what is simulated": ("dev/agent.py", "dev/sites.py", "dev/wechat/connect.py", "dev/wechat/simulator.py"),
+    "both languages at once": ("console/sessions.py", "dev/middleware.py", "dev/run.py", "web/http_protocol.py"),
+}
+"""The Python files of the server that have Chinese, by what it is. Texts for people are in the catalogues."""
+
 
 def holes(text: str) -> set[str]:
     """The names of the holes in a template."""
@@ -45,11 +58,21 @@ def wrong_in_pages() -> Iterator[str]:
                 )
 
 
+def wrong_in_python() -> Iterator[str]:
+    """The files with Chinese that are not listed, and those listed without it."""
+    found = {path for path in SOURCE.rglob("*.py") if CHINESE.search(path.read_text("utf-8"))}
+    listed = {SOURCE / "server" / file for files in WITH_CHINESE.values() for file in files}
+    yield from (
+        f"{path.name}: Chinese must be in the catalogues, or in WITH_CHINESE" for path in sorted(found ^ listed)
+    )
+
+
 def wrong_languages() -> Iterator[str]:
     """All that is wrong; `scripts/texts` adds what is missing to the catalogues, and removes what is not used."""
     wanted = template()
     for path, catalog in catalogues().items():
         yield from (f"{path.parts[-3]}: {what}" for what in wrong_in_catalogue(catalog, wanted))
+    yield from wrong_in_python()
     yield from wrong_in_pages()
 
 

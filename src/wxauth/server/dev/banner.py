@@ -48,7 +48,9 @@ def welcome(
         language: The language of the text.
     """
     address = _address_in_network(settings.host)
-    text = Path(__file__).with_name(f"banner.{language[:2]}.txt").read_text("utf-8")
+    text = (
+        Path(__file__).with_name("banner.zh.txt" if language.startswith("zh") else "banner.en.txt").read_text("utf-8")
+    )
     blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
