@@ -167,7 +167,7 @@ def test_the_command_says_what_it_lacks_where_only_the_guard_is_installed(slim: 
     assert done.stderr.startswith('click is not installed: pip install "wxauth[server]"')
 
 
-GUARD_MODULES = {"wxauth.errors", "wxauth.texts", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
+GUARD_MODULES = {"wxauth.errors", "wxauth.i18n", "wxauth.texts", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
 
 
 @pytest.mark.parametrize(
