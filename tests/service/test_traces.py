@@ -1,5 +1,6 @@
 """Traces: the caller's trace id in the log, and OpenTelemetry's spans, which contain no secret."""
 
+import asyncio
 import json
 import signal
 import sys
@@ -102,6 +103,15 @@ async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(traced
     assert request.resource.attributes["service.version"] == __version__
     (line,) = traced.stage.logged("logged_in")
     assert line["trace_id"] == f"{request.context.trace_id:032x}"
+
+
+async def test_who_goes_with_others_in_one_statement_has_a_span_of_their_own(traced: Traced) -> None:
+    logins = [await traced.stage.login(f"person-{number}") for number in range(5)]
+    await asyncio.gather(*(traced.client.get("/v1/me", headers=bearer(login)) for login in logins))
+    requests = {span.context.span_id for span in traced.spans if span.name == "GET /v1/me"}
+    statements = [span for span in traced.spans if span.name == "read_caller"]
+    assert {span.parent.span_id for span in statements if span.parent} == requests
+    assert len(requests) == len(statements) == 5
 
 
 async def test_a_request_goes_on_with_its_callers_trace(traced: Traced) -> None:

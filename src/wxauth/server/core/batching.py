@@ -89,6 +89,7 @@ class Batches:
         answer: Runs the statement for one, with everything that a statement gets: its time limit, its second try.
         fetch: Runs one of both forms once.
         answering: The time limit of a caller.
+        wait: Waits for the row of a caller who goes with others.
         whole: That of a batch, in seconds.
         headway: How long a statement under way holds up the next one, in seconds.
     """
@@ -99,12 +100,13 @@ class Batches:
         answer: Callable[[str, Sequence[object]], Awaitable[Records]],
         fetch: Callable[[str, Sequence[object]], Awaitable[Records]],
         answering: Callable[[], AbstractAsyncContextManager[object]],
+        wait: Callable[[asyncio.Future[object]], Awaitable[object]],
         *,
         whole: float,
         headway: float,
     ) -> None:
         self._statement = statement
-        self._answer, self._fetch, self._answering = answer, fetch, answering
+        self._answer, self._fetch, self._answering, self._wait = answer, fetch, answering, wait
         self._whole, self._headway = whole, headway
         self._waiting: deque[Waiting] = deque()
         self._newest: object | None = None
@@ -130,16 +132,17 @@ class Batches:
             self._waiting.append((arguments, future))
             if self._timer is None:
                 self._timer = loop.call_at(self._sent_at + self._headway, self._send)
-            row = await future
+            row = await self._wait(future)
             if isinstance(row, OSError):
                 raise row
             return await self._alone(arguments) if row is _ALONE else row
 
     async def aclose(self) -> None:
         """Give up what is under way."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _alone(self, arguments: Sequence[object]) -> Any:
         records = await self._answer(self._statement.text, arguments)

@@ -295,7 +295,7 @@ class Database(_Reader):
         batches = self._batches.get(statement)
         if batches is None:
             of = {"whole": self.deadlines.whole, "headway": self.deadlines.headway}
-            batches = Batches(statement, self._answer, self._fetch, self.answering, **of)
+            batches = Batches(statement, self._answer, self._fetch, self.answering, self._wait, **of)
             self._batches[statement] = batches
         row: Row | None = await batches.row(statement.arguments(values))
         return row
@@ -426,6 +426,10 @@ class Database(_Reader):
                 return await self._fetch(text, arguments)
             except (ConnectionLost, *CLASHED, *STATEMENT_LOST):
                 return await self._fetch(text, arguments)
+
+    async def _wait(self, row: asyncio.Future[object]) -> object:
+        """A row of a batch. Tracing wraps this method, too."""
+        return await row
 
     async def _fetch(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
         connection = await self._connections.acquire()

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wxauth import __version__
 from wxauth.errors import WxAuthError
 from wxauth.problems import REQUEST_ID_KEY
+from wxauth.server.core.batching import Batches
 from wxauth.server.core.database import Database, Deadlines, Transaction
 from wxauth.server.core.logs import trace_id
 from wxauth.server.core.settings import App
@@ -43,7 +44,7 @@ EXPORT_TIMEOUT_SECONDS: Final = 5.0
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines request every few seconds. Their spans would hide the others."""
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
-_PASSED_OVER: Final = frozenset({__name__, Database.__module__, "contextlib"})
+_PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 
@@ -121,6 +122,10 @@ class _TracedDatabase(Database):
     async def _answer(self, text: str, arguments: Sequence[object]) -> Any:
         with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
             return await super()._answer(text, arguments)
+
+    async def _wait(self, row: asyncio.Future[object]) -> object:
+        with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
+            return await super()._wait(row)
 
     @asynccontextmanager
     async def begin(self, *, plans_anew: bool = False) -> AsyncIterator[Transaction]:
