@@ -371,7 +371,7 @@ class NameTaken(WxAuthError, code="name_taken", status=409):
 class CursorExpired(WxAuthError, code="cursor_expired", status=410):
     """Events after the cursor have been deleted, or the database was restored from before the cursor."""
 
-    title = _("The service has missed events and must begin anew.")
+    title = _("The service has missed events and must start again.")
 
 
 class InvalidSignature(WxAuthError, code="invalid_signature", status=403):

@@ -605,7 +605,7 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
     [
         (95, BAD, "95 s ahead of the database's, whose time counts: have NTP", BAD),
         (-95, BAD, "95 s behind the database's, whose time counts: have NTP", BAD),
-        (20, BAD, "20 s ahead of the database's", OK),  # which siblings bear with
+        (20, BAD, "20 s ahead of the database's", OK),  # which siblings tolerate
         (-4, OK, "within 4 s", OK),
     ],
 )
@@ -655,7 +655,7 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     ("locale", "words"),
     [
         ({"LC_ALL": "", "LANG": "zh_TW.UTF-8"}, "响应正常，AppSecret 正确"),
-        ({"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "answers, and takes the app's secret"),
+        ({"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "answers, and accepts the app's secret"),
     ],
 )
 def test_the_command_speaks_the_language_of_the_terminal(check: Command, locale: dict[str, str], words: str) -> None:
@@ -909,7 +909,7 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doc
     results = await doctor(apps=[*APPS, *OTHER_KINDS])
     for app_id, suffixes in kinds.items():
         assert [name for name in results if app_id in name] == [f"wechat {app_id}{suffix}" for suffix in suffixes]
-        assert_reported(results, of_app(app_id=app_id), OK, "takes the app's secret")
+        assert_reported(results, of_app(app_id=app_id), OK, "accepts the app's secret")
         assert_reported(results, of_app("push", app_id), OK, f"/v1/wechat/push/{app_id}")
     assert doctor.wechat.asked["access_token"] == len(OTHER_KINDS)
     wrong = await doctor(apps=[*APPS, {**MOBILE_APP, "app_secret": "hunter2-of-nobody"}])

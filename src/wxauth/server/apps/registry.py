@@ -72,7 +72,7 @@ class KnownApp:
     created_at: datetime | None = None
     """When it was added; None for an app in the settings."""
     ignored: Sequence[str] = ()
-    """Fields with stored values that are valid no more: one old logo must not keep everybody from logging in."""
+    """Fields with stored values that are no longer valid: one old logo must not keep everybody from logging in."""
 
 
 @part
@@ -237,7 +237,7 @@ class Apps:
 
 
 def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
-    """Unseal a stored app. Fields that only a later version knows are ignored, and values that are valid no more.
+    """Unseal a stored app. Fields that only a later version knows are ignored, and values that are no longer valid.
 
     Raises: CannotOpen.
     """

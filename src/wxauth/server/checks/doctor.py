@@ -78,7 +78,7 @@ async def examine(
         )
     if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        bound = _("tokens bear with {seconds} s", seconds=CLOCK_SKEW)
+        bound = _("tokens tolerate {seconds} s", seconds=CLOCK_SKEW)
         results.append(compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
     if not found.apps:
         text = _("there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS")

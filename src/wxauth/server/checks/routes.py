@@ -30,7 +30,7 @@ class CheckResultAnswer(TypedDict):
         str,
         Field(
             description="If something is wrong, it also says what to do.",
-            examples=["answers, and takes the app's secret"],
+            examples=["answers, and accepts the app's secret"],
         ),
     ]
 

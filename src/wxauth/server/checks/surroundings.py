@@ -126,7 +126,7 @@ def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
         "python",
         _(
             "{version} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies itself, "
-            "but other services on this Python may stop; 3.11.10, 3.12.6 and newer are mended",
+            "but other services on this Python may stop; fixed in 3.11.10, 3.12.6 and newer",
             version=python_version(),
         ),
     )

@@ -210,7 +210,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
     if failure.errcode == DAILY_QUOTA:
         text = _("{what}: asked too often just now, 5,000 a minute: run this again in a minute", what=what)
         return note(name, text)
-    text = _("{what} are not to be had, so ordinary ones are shown: {why}", what=what, why=result.text)
+    text = _("{what} cannot be obtained, so ordinary codes are shown: {why}", what=what, why=result.text)
     return CheckResult(name, result.level, text)
 
 
@@ -229,7 +229,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
             base=base,
         )
         return note(name, text)
-    return good(name, _("answers, and takes the app's secret"))
+    return good(name, _("answers, and accepts the app's secret"))
 
 
 def _judge_token(
@@ -240,7 +240,7 @@ def _judge_token(
         return good(name, _("obtainable from this address"))
     result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
-    why = _("not to be had, for the same reason") if is_the_same else result.text
+    why = _("cannot be obtained, for the same reason") if is_the_same else result.text
     text = _("{why}; what else the app may ask is not known without one", why=why)
     return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, text)
 

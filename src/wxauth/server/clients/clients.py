@@ -418,7 +418,7 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     # A public client has no secret to continue with. If a confidential one became public, anybody who knows its name
     # could use its sessions, which were opened with its secret.
     if bool(after["is_public"]) != client.is_public:
-        raise WrongClient("is_public", _("cannot be changed: remove the client, and add it anew"))
+        raise WrongClient("is_public", _("cannot be changed: remove the client, and add it again"))
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
         raise WrongClient("redirect_uris", _("must not be empty without the device grant: a site remains a site"))
     return after

@@ -179,7 +179,7 @@ async def client_of(
 ) -> tuple[Client, Parameters]:
     """The client, and its form. It authenticates by HTTP Basic or by `client_id` and `client_secret`.
 
-    A public client sends no secret, nor does one that nobody has registered, whose host must be allowed.
+    A public client sends no secret. Nor does an unregistered one, which must be at an allowed host.
 
     Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge.
     """

@@ -503,7 +503,7 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
     settings = {
         "application_name": "wxauth",
         "default_transaction_isolation": ISOLATION,
-        "jit": "off",  # compiles for 16 ms what takes 0.3, because many plans look dearer than they are
+        "jit": "off",  # compiles for 16 ms what takes 0.3, because many plans are estimated too expensive
         **{name: str(value) for name, value in deadlines.limits.items()},
     }
     options: dict[str, object] = {"command_timeout": deadlines.silence}

@@ -72,7 +72,7 @@ def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> 
 
 
 async def refusal_of_engine(database: Database) -> Text | None:
-    """Why the database is none for wxauth. Raises: StorageUnavailable."""
+    """Why wxauth cannot use this database. Raises: StorageUnavailable."""
     try:
         found = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:

@@ -21,7 +21,7 @@ _KINDS: Final = set[type]()
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Make a class whose fields are the arguments of its constructor. Each of its objects equals itself alone."""
+    """Make a class whose fields are the arguments of its constructor. Its objects are compared by identity."""
     made = dataclass(kw_only=True, eq=False, repr=False)(kind)
     _KINDS.add(made)
     return made

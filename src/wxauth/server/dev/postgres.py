@@ -253,7 +253,7 @@ class EmbeddedPostgres:
             if self._supervisor.poll() is not None:
                 log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
                 text = _(
-                    "PostgreSQL did not start; removing {folder} would begin anew. It said:\n{log}",
+                    "PostgreSQL did not start; remove {folder} to start afresh. It printed:\n{log}",
                     folder=self.data,
                     log=log_tail,
                 )

@@ -1,4 +1,4 @@
-"""Turns of each person in this process: one person's requests wait for one another, and no one else's for them.
+"""Turns of each person in this process: one person's requests wait for one another, and delay nobody else's.
 
 Transactions are few (`TRANSACTIONS` in `core/database.py`), and those of one person wait for the same lock. Forty
 connections of one phone held all of them, and everybody's logins and changes waited.

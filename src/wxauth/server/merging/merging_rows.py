@@ -109,7 +109,7 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
 
 
 class _Leaving:
-    """What leaves a locked user with some identities: the values of the statements below, each under its name there."""
+    """What leaves a locked user with some identities: the parameters of the statements below, by name."""
 
     def __init__(
         self,

@@ -291,7 +291,7 @@ class Batch:
         is_gone = line.user_id in self._found.erased_ids and owners.by_user_id is None
         yield ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin
         yield MERGED, line.user_id in self._former_ids
-        # Whether the user has asked to be erased, and the file does not know: an export of theirs does.
+        # Whether the user has asked to be erased, which only a newer export has.
         yield LEAVING, owner is not None and owner.erase_at not in (None, line.erase_at)
         yield ERASED, is_gone and not self._options.restore
 

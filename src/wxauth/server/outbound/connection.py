@@ -373,7 +373,7 @@ async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
-    """OpenSSL's reason; and what to do about an authority of one's own, or a form that is not that of RFC 5280."""
+    """OpenSSL's reason; and what to do about a private authority, or a certificate not of RFC 5280's form."""
     reason = exc.verify_message
     if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
         return _("{reason}: trust it by naming the file of its authority in SSL_CERT_FILE", reason=reason)

@@ -244,7 +244,7 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
        AND {_is_of_these("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
-# A login that a phone has only claimed, or denied, is nobody's yet. An erasure takes the browser from it all the same.
+# A login that a phone has only claimed, or denied, belongs to nobody yet. An erasure clears its browser, too.
 _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(

@@ -262,7 +262,7 @@ def _required(form: Any) -> Sequence[str]:
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
-    """What an answer of this form always has, as the user has it. Without attributes it has an empty object."""
+    """The fields that every answer of this form has, of this user. Without attributes: an empty object."""
     answer = {name: getattr(user, name) for name in _required(form)}
     if answer.get("attributes", ...) is None:
         answer["attributes"] = {}

@@ -139,7 +139,7 @@ async def caller_who_ends_of(
 ) -> AsyncIterator[Caller]:
     """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `read_caller`.
 
-    What ends the caller's own session has a line of its own: whoever else has its token and fills that line ends it.
+    What ends the caller's own session has a line of its own: who fills that one with a stolen token ends the session.
     """
     await request.body()
     is_own = request.path_params.get("session_id") == str(principal.session_id)

@@ -25,7 +25,7 @@ _MISTAKEN: Final = {
         _("a value as a program writes it, such as ObjectId(...)")
     ),
 }
-"""What an id is not, by its form in small letters."""
+"""What is mistaken for an id, by its pattern in lower case."""
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),

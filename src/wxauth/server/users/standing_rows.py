@@ -182,7 +182,7 @@ async def lock_with_administrators(
     """As `lock_standings`, with all administrators if one of the users is one, so that nobody's role changes meanwhile.
 
     Only then, so that other decisions do not wait for each other. Returns who is an administrator, too; None if one of
-    the users has just become one: then begin anew.
+    the users has just become one: then start again.
     """
     are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
     # One statement locks all of them in the order of ids, as everybody does.
