@@ -170,7 +170,7 @@ async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(uplo
 async def test_a_verdict_that_comes_before_the_answer_counts(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = await stage.replica(avatar_check="block")
     alice = await stage.login("alice")
-    monkeypatch.setattr("wxauth.server.dev.wechat.simulator.secrets.token_hex", lambda _: "the-trace")
+    monkeypatch.setattr("wxauth.server.dev.wechat.simulator.new_rid", lambda: "the-trace")
     await push_verdict(stage, "the-trace")
     assert await events_of(stage) == []
     await upload(stage, alice)
