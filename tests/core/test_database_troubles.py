@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import struct
 import time
@@ -93,6 +94,26 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
     assert {line["level"] for line in logged} <= {level}, "an error, where waiting does not help"
     for text in (migrated.stderr, checked.stdout, served.output):
         assert PASSWORD not in text
+
+
+async def test_files_below_the_home_of_another_user_are_not_tried(
+    proxy: Proxy, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".postgresql"
+    folder.mkdir()
+    (folder / "postgresql.key").write_text("of another user")
+    folder.chmod(0)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    user = os.geteuid()
+    if user == 0:  # who may read everything
+        os.seteuid(65534)
+    try:
+        database = Database(f"postgresql://postgres@{proxy.address}{urlsplit(database_url).path}")
+        assert (await database.time()).tzinfo is not None
+        await database.aclose()
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
 
 
 async def test_an_outage_is_one_line_in_ten_seconds_and_one_at_its_end(

@@ -22,4 +22,7 @@ def test_each_case_names_where_it_was_seen_and_the_test_that_holds_it() -> None:
         path, _, name = held_by.partition("::")
         assert (ROOT / path).is_file(), (case, held_by)
         text = (ROOT / path).read_text(encoding="utf-8")
-        assert re.search(rf"(?m)^\s*(?:async )?def {name}\(|^test\(['\"]{re.escape(name)}['\"]", text), (case, held_by)
+        assert re.search(rf"(?m)^\s*(?:async )?def {name}\(|^\s*test\(['\"`]{re.escape(name)}['\"`]", text), (
+            case,
+            held_by,
+        )

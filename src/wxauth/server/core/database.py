@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, TypeVar
@@ -181,6 +182,7 @@ class Deadlines:
 DEADLINES: Final = Deadlines()
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
 _PLAN_ANEW: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
+_FILES_OF_LIBPQ: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 
@@ -514,12 +516,26 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
         options[STATEMENT_CACHE] = _ENOUGH if pooler == "prepared" else 0
         settings = {"application_name": settings["application_name"]}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
+    _leave_home_of_another_user()
     authority = os.environ.get("SSL_CERT_FILE")
     if authority and "PGSSLROOTCERT" not in os.environ and query.get("sslmode") in ("verify-ca", "verify-full"):
         query.setdefault("sslrootcert", authority)
     dsns = _dsn_of_each_host(parts, hosts, query)
     options["timeout"] = min(deadlines.connect, deadlines.connect_to_any / len(dsns))
     return dsns, options, is_pooled
+
+
+def _leave_home_of_another_user() -> None:
+    """Have no home where this process may not look below it, as under `sudo -E`: libpq goes on, and asyncpg fails."""
+    try:
+        files = [Path.home() / ".postgresql" / name for name in _FILES_OF_LIBPQ]
+        may_look = all(os.access(file, os.R_OK) for file in files if file.exists())
+    except PermissionError:
+        may_look = False
+    except RuntimeError:  # there is no home
+        return
+    if not may_look:
+        os.environ["HOME"] = os.devnull
 
 
 def _dsn_of_each_host(parts: SplitResult, hosts: list[str], query: dict[str, str]) -> list[str]:

@@ -235,4 +235,6 @@ def _why_not(exc: BaseException, dsn: str) -> Text:
         why = _("is a pooler ({reason}): {remedy}", remedy=WHERE_NOTHING_IS_KEPT)
     elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
         why = _("refuses TLS, which sslmode requires")
-    return _("{name}: {rule}", name=place, rule=Text(why, reason=reason))
+    elif isinstance(exc, PermissionError) and exc.filename:
+        why = _("{file} cannot be read: {reason}")
+    return _("{name}: {rule}", name=place, rule=Text(why, reason=reason, file=getattr(exc, "filename", None)))
