@@ -400,10 +400,12 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(stage: Stage) 
     stage.simulator.fail(API, slow=0.2, times=None)
     answers = await asyncio.gather(*(stage.bind(alice, f"wrong-code-{n}") for n in range(100)))
     refused = [answer for answer in answers if answer.status_code == 429]
-    assert len(refused) == 100 - UNDER_WAY_OF_ONE
+    asked = len(stage.asked(API))
+    # Whose code WeChat is asked about has a second place, which may leave none for requests that come later.
+    assert UNDER_WAY_OF_ONE // 2 <= asked <= UNDER_WAY_OF_ONE
+    assert len(refused) == 100 - asked
     problem_of(refused[0], "rate_limited", 429)
     assert int(refused[0].headers["retry-after"]) > 0
-    assert len(stage.asked(API)) == UNDER_WAY_OF_ONE
     assert (await stage.bind(bob, stage.phone_code("bob"))).json()["phone"] == NUMBER
 
 
