@@ -965,7 +965,7 @@ async def test_with_sites_the_kind_of_code_is_shown(doctor: Doctor, rows: Rows) 
     assert_reported(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
     assert of_app("codes", APPS[1]["app_id"]) not in results
     doctor.wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
-    await doctor.says(of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030")
+    await doctor.says(of_app("codes"), BAD, "ordinary codes are shown", "WXAUTH_SCAN_PAGE", "errcode 41030")
     doctor.wechat.fail("getwxacodeunlimit", errcode=45009)
     await doctor.says(of_app("codes"), NOTE, "5,000 a minute")
 

@@ -201,7 +201,8 @@ def _recipe() -> str:
     """Changes with whatever the engine and the images are made by."""
     scripts = (HERE / "cell", HERE / "debian")
     files = [*scripts, *sorted((HERE / "images").iterdir()), Path("/etc/ssl/certs/ca-certificates.crt")]
-    return sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:12]
+    made = b"".join(file.read_bytes() for file in files if file.exists())
+    return sha256(made + repr(IMAGES).encode()).hexdigest()[:12]
 
 
 def _build(engine: Engine) -> None:

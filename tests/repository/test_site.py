@@ -48,6 +48,7 @@ def test_the_site_has_no_barriers(site: Path) -> None:
     pages = "index guides siblings zh/index zh/mini-program zh/settings"
     env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE": str(site), "PAGES": pages}
     run_node_tests("site/site.test.js", env)
+    run_node_tests("site/front.test.js", env)
 
 
 @pytest.mark.foreign

@@ -897,7 +897,7 @@ test('a site is added, shown and changed', async () => {
   await asks(root, '/v1/admin/apps', { method: 'POST', body: JSON.stringify({ ...ACCOUNT, check: false }) })
   const shop = { Name: 'shop', Title: '小店', 'Redirect URIs': 'https://shop.example.com/callback\nhttp://shop.example.com/' }
   await addClient('Website', { ...shop, 'Email domain': 'example.com' }, ['Only from the same network'])
-  await dialog().getByRole('alert').getByText(/redirect_uris: must be https/).waitFor()
+  await dialog().getByRole('alert').getByText(/redirect_uris: must have the scheme https/).waitFor()
   assert.equal(await stored('shop'), undefined)
   await dialog().getByLabel('Redirect URIs').fill('https://shop.example.com/callback')
   await button('Add', dialog()).click()

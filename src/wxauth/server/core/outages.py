@@ -232,9 +232,10 @@ def _why_not(exc: BaseException, dsn: str) -> Text:
         reason = next(filter(None, found), type(exc).__name__)
     why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
     if reason.startswith(_POOLER_REFUSES):
-        why = _("is a pooler ({reason}): {remedy}", remedy=WHERE_NOTHING_IS_KEPT)
+        why = _("is a pooler ({reason}): {remedy}")
     elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
         why = _("refuses TLS, which sslmode requires")
     elif isinstance(exc, PermissionError) and exc.filename:
         why = _("{file} cannot be read: {reason}")
-    return _("{name}: {rule}", name=place, rule=Text(why, reason=reason, file=getattr(exc, "filename", None)))
+    values = {"reason": reason, "file": getattr(exc, "filename", None), "remedy": WHERE_NOTHING_IS_KEPT}
+    return _("{name}: {rule}", name=place, rule=Text(why, **values))
