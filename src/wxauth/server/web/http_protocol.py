@@ -30,10 +30,11 @@ SENDING_SECONDS: Final = 30.0
 LINGER_SECONDS: Final = 2.0
 """After our last answer, during which the client's bytes are dropped. Closing at once might lose the answer."""
 
-_BLANK_LINE: Final = b"\n\r\n"
+_BLANK_LINE: Final = re.compile(rb"\n\r\n")
 _NO_HTTP: Final = re.compile(rb"[^A-Za-z]|.*\n\n", re.DOTALL)
 """What never becomes a head: TLS, or lines without CR."""
-_LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r")
+_LENGTH: Final = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r", re.IGNORECASE)
+_NAMED: Final = re.compile(rb"\n(?:(upgrade)|host):", re.IGNORECASE)
 _UPGRADE: Final = re.compile(rb"\nupgrade:", re.IGNORECASE)
 _ACCEPTS_HTML: Final = re.compile(rb"\naccept:[^\n]*text/html", re.IGNORECASE)
 _VERSIONS: Final = (b"HTTP/1.1\r", b"HTTP/1.0\r")
@@ -150,7 +151,8 @@ class HttpProtocol(HttpToolsProtocol):
         """An answer is written."""
         super().on_response_complete()
         self._is_answering, self._quiet_since = False, self._now()
-        self._feed()
+        if self._unfed or not self._reads:
+            self._feed()
 
     def shutdown(self) -> None:
         """Close the connection if no request is in progress, and a proxy had time to learn that the server leaves."""
@@ -227,14 +229,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     # What the parser calls
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field, or a trailer. Trailers must not be treated as header fields (RFC 9110, section 6.5.1)."""
-        if not self.is_in_body:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        """The head is complete."""
+        """The head is complete. Trailers must not be treated as header fields (RFC 9110, section 6.5.1)."""
         super().on_headers_complete()
+        self.headers = []  # to which uvicorn adds them: cheaper than to look at each field
         self.is_in_body = self._is_answering = True
         self._has_begun_answer = False
 
@@ -259,14 +257,15 @@ class HttpProtocol(HttpToolsProtocol):
                 break
         if self._fed == len(self._unfed):
             self._unfed, self._fed = b"", 0
-        self._read_or_not()
+        if self._unfed or not self._reads:
+            self._read_or_not()
 
     def _feed_head(self) -> bool:
         """Returns whether there was a whole one."""
         while self._unfed.startswith(b"\r\n", self._fed):
             self._fed += 2
-        start, end = self._fed, self._unfed.find(_BLANK_LINE, self._fed) + len(_BLANK_LINE)
-        if end < len(_BLANK_LINE):
+        start, found = self._fed, _BLANK_LINE.search(self._unfed, self._fed)
+        if found is None:
             if len(self._unfed) - start > MAX_HEAD:
                 self.refuse(_too_long_a_head())
             elif start == len(self._unfed) or self._unfed.endswith(b"\r", start, start + 1):
@@ -277,26 +276,27 @@ class HttpProtocol(HttpToolsProtocol):
                 self._late_at = self._now() + self._seconds
                 super().data_received(b"")  # ends uvicorn's time limit for the next request
             return False
-        head = self._unfed[start:end]
-        lowered = head.lower()
-        if (fault := _fault_of(head, lowered)) is not None:
+        head = self._unfed[start : found.end()]
+        named = _NAMED.findall(head)
+        if (fault := _fault_of(head, hosts=named.count(b""))) is not None:
             self.refuse(fault)
             return False
-        if b"\nupgrade:" in lowered:  # ignored (RFC 9110, section 7.8): the parser would drop the body
+        if any(named):  # ignored (RFC 9110, section 7.8): the parser would drop the body
             head = _UPGRADE.sub(b"\nx-upgrade:", head)
-        self._fed, self._late_at, self._beside_body = end, self._now() + self._seconds, 0
+        self._fed = found.end()
         super().data_received(head)
         if self.is_in_body:
-            found = _LENGTH.search(lowered)
-            self._body_left = None if found is None else int(found[1])
+            self._late_at, self._beside_body = self._now() + self._seconds, 0
+            length = _LENGTH.search(head)
+            self._body_left = None if length is None else int(length[1])
         return True
 
     def _feed_body(self) -> None:
         """Feed the parser not far beyond the end of this request, which it alone decides."""
         start = self._fed
         if self._body_left is None:
-            end = self._unfed.find(_BLANK_LINE, start) + len(_BLANK_LINE)
-            end = end if end >= len(_BLANK_LINE) else len(self._unfed)
+            found = _BLANK_LINE.search(self._unfed, start)
+            end = len(self._unfed) if found is None else found.end()
         else:
             end = min(start + self._body_left, len(self._unfed))
             self._body_left -= end - start
@@ -314,9 +314,10 @@ class HttpProtocol(HttpToolsProtocol):
             (self._transport.resume_reading if reads else self._transport.pause_reading)()
 
 
-def _fault_of(head: bytes, lowered: bytes) -> InvalidRequest | None:
+def _fault_of(head: bytes, *, hosts: int) -> InvalidRequest | None:
     """Why a head is refused, or None."""
-    line = head[: head.index(b"\n")].split(b" ")
+    lines = head.split(b"\n", MAX_FIELDS + 3)
+    line = lines[0].split(b" ")
     if len(line) != 3:
         return InvalidRequest("invalid http request received", status=400)
     if line[2] not in _VERSIONS:  # httptools also parses 0.9, without header fields, and 2.0
@@ -327,9 +328,9 @@ def _fault_of(head: bytes, lowered: bytes) -> InvalidRequest | None:
         return InvalidRequest("a request target must have no fragment", status=400)
     if len(head) > MAX_HEAD:
         return _too_long_a_head()
-    if head.count(b"\n") > MAX_FIELDS + 2:  # beside the request line and the blank line
+    if len(lines) > MAX_FIELDS + 3:  # beside the request line, the blank line and nothing
         return InvalidRequest(f"a request must have at most {MAX_FIELDS} header fields", status=431)
-    if lowered.count(b"\nhost:") > 1:  # RFC 9112, section 3.2: a proxy may have routed by the other one
+    if hosts > 1:  # RFC 9112, section 3.2: a proxy may have routed by the other one
         return InvalidRequest("a request must have one Host field", status=400)
     return None
 
