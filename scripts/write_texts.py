@@ -4,6 +4,7 @@ import ast
 import json
 from collections.abc import Collection, Iterator
 from csv import reader
+from inspect import cleandoc
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Final
@@ -68,7 +69,8 @@ def of_commands(command: click.Command) -> Iterator[str]:
         with click.Context(command) as context:
             for name in command.list_commands(context):
                 yield from of_commands(command.resolve_command(context, [name])[1] or command)
-    yield from filter(None, (getattr(it, "help", None) for it in (command, *command.params)))
+    helps = (getattr(it, "help", None) for it in (command, *command.params))
+    yield from (cleandoc(text) for text in helps if text)  # Python 3.13 removes indents by itself
 
 
 def template() -> Catalog:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from copy import copy
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any, Final
 
 import click
@@ -97,7 +98,7 @@ def in_language(command: click.Command) -> click.Command:
     if terminal_language() == SOURCE:
         return command
     made = copy(command)
-    made.help = command.help and localized(Text(command.help))
+    made.help = command.help and localized(Text(cleandoc(command.help)))
     made.short_help = _SENTENCE.split(made.help or "")[0]
     made.options_metavar = _of_click(made.options_metavar or "")
     made.params = [copy(each) for each in command.params]

@@ -1,6 +1,6 @@
 """What reverse proxies change of a request: its client, scheme and path.
 
-Of fourteen forms of `X-Forwarded-For`, uvicorn 0.54's `ProxyHeadersMiddleware` reads one like ours. With `*` it takes
+Of eleven forms of `X-Forwarded-For`, uvicorn 0.54's `ProxyHeadersMiddleware` reads one like ours. With `*` it takes
 the first entry, which the client itself writes; `::ffff:10.1.2.3` is not in `10.0.0.0/8`; and any text is an address.
 """
 
