@@ -199,7 +199,8 @@ async def test_threads_without_any_key_wait_together_for_the_first_fetch_alone(s
     assert await first
 
 
-async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(sibling: Sibling) -> None:
+async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(issuer: FakeIssuer, timer: Timer) -> None:
+    sibling = Sibling(issuer, timer, timeout=20)
     sibling.find_sync()
     gate = Gate(lambda: httpx.Response(200, json={"keys": []}))
     sibling.issuer.jwks.mock(side_effect=gate)
