@@ -61,6 +61,12 @@ async function logIn() {
   await sent(LOGIN)
 }
 
+/** The texts of the other language are loaded when it is asked for. */
+async function switchLanguage(title = 'The phone on the desk') {
+  await page.click('#language')
+  await eventually(async () => assert.equal(await shown('h1'), title))
+}
+
 /** What WeChat does next; shown when all is arranged, which for some are two faults. */
 async function makeFail(fault, faults = 1) {
   await page.selectOption('#what', JSON.stringify(fault))
@@ -124,7 +130,7 @@ test('the tokens are decoded, and their time runs down', async () => {
   await page.click('[data-shift="600000"]')
   assert.match(await left(), /^剩余 4:\d\d$/)
   assert.match(await shown('[data-left=refresh]'), /^剩余 29 天 23 小时$/)
-  await page.click('#language')
+  await switchLanguage()
   assert.match(await shown('[data-left=refresh]'), /^29 d 23 h left$/)
 })
 
@@ -213,7 +219,7 @@ for (const [api, meaning] of [
 test('what the client itself says is in the language of the page', async () => {
   await tap('deny')
   await toasted(/^未授权手机号\s+phone_refused$/)
-  await page.click('#language')
+  await switchLanguage()
   await tap('deny')
   await toasted(/^No phone number\s+phone_refused$/)
 })
@@ -241,7 +247,7 @@ test('an errcode is explained, comes once, and its title is shown in the languag
   await toasted(/^微信已限制该账号登录。\s+wechat_user_blocked$/)
   await sent(refused)
   await eventually(async () => assert.equal(await shown('#armed'), ''))
-  await page.click('#language')
+  await switchLanguage()
   await makeFail({ errcode: 40226 })
   await tap('login')
   await toasted(/^WeChat does not allow this account to log in\./)
@@ -499,8 +505,7 @@ for (const [locale, title, other] of [
   test(`the page speaks ${locale} by itself, and the other language when asked`, async () => {
     await open({ locale })
     assert.equal(await shown('h1'), title)
-    await page.click('#language')
-    assert.equal(await shown('h1'), other)
+    await switchLanguage(other)
     const untold = await page.evaluate(() =>
       [...document.querySelectorAll('[data-text]')]
         .filter((each) => !each.textContent)
