@@ -329,10 +329,11 @@ async def test_a_snapshot_that_has_been_read_is_whole_though_its_connection_is_l
 async def test_a_migration_that_waits_for_another_one_learns_that_the_database_is_away(
     proxy: Proxy, rows: Rows, admin: asyncpg.Connection
 ) -> None:
+    waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1 AND query = 'ROLLBACK')"
     async with opened(proxy.url) as database, rows.transaction():
         await rows.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")
         waiting = asyncio.create_task(migrate(database))
-        await until(lambda: admin.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'ROLLBACK')"))
+        await until(lambda: admin.fetchval(waits, urlsplit(proxy.url).path[1:]))
         proxy.drop()
         with pytest.raises(StorageUnavailable):
             await waiting
