@@ -165,6 +165,23 @@ async def test_a_login_whose_connection_was_ended_succeeds_on_a_new_connection(s
     assert await stage.number(OTHER_BACKENDS) <= CONNECTIONS
 
 
+async def test_a_login_whose_connection_is_ended_within_its_transaction_is_tried_again(
+    stage: Stage, rows: Rows
+) -> None:
+    user = (await stage.login("alice"))["user"]
+    await rows.execute("""
+        CREATE SEQUENCE named;
+        CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_terminate_backend(pg_backend_pid()) WHERE nextval('named') = 1;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER lose BEFORE UPDATE OF unionid ON identities FOR EACH ROW EXECUTE FUNCTION lose();
+    """)
+    assert (await stage.login("alice", unionid="U-alice"))["user"]["id"] == user["id"]
+    assert await rows.fetchval("SELECT last_value FROM named") == 2
+    assert await rows.fetchval("SELECT count(*) FROM sessions") == 2
+
+
 @pytest.mark.process
 async def test_a_restart_under_load_costs_some_logins_and_no_fault(
     own_postgres: EmbeddedPostgres, tmp_path: Path, make_stage: MakeStage

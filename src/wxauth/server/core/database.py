@@ -35,6 +35,7 @@ from wxauth.server.core.outages import (
     WHERE_NOTHING_IS_KEPT,
     ConnectionLost,
     NotConnected,
+    NothingCommitted,
     raise_if_not_connected,
     raise_if_unavailable,
     reason_of,
@@ -325,16 +326,19 @@ class Database(_Reader):
         With `plans_anew`, each statement is planned for the present sizes of its tables. A prepared statement keeps the
         plan of an empty queue, which reads all of it, for minutes after the queue has filled.
 
-        Raises: StorageUnavailable; as ChangesClashed, for a deadlock. The caller must handle
+        Raises: StorageUnavailable; as ChangesClashed, for a deadlock; as NothingCommitted. The caller must handle
             asyncpg.IntegrityConstraintViolationError.
         """
         async with self.answering(), self._transactions:
             connection = await self._begun(self._begin + _PLAN_ANEW * plans_anew)
+            is_committing = False
             try:
                 yield Transaction(connection)
+                is_committing = True
                 await connection.execute("COMMIT")
             except BaseException as exc:
-                self._drop_if_lost(connection, exc)
+                if self._drop_if_lost(connection, exc) and isinstance(exc, LOST) and not is_committing:
+                    raise NothingCommitted(_("the database does not answer")) from exc
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
                         await connection.execute("ROLLBACK")

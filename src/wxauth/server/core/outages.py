@@ -139,6 +139,10 @@ class ChangesClashed(StorageUnavailable):
     """Others changed the same rows at the same time, and the server has rolled ours back. It may be tried again."""
 
 
+class NothingCommitted(StorageUnavailable):
+    """A transaction's connection was lost before its commit. It may be tried again."""
+
+
 CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
 """A concurrent transaction wrote first. If tried again, the statements see what it has written."""
 

@@ -19,7 +19,7 @@ from wxauth.server.core.batching import Batched
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import CONFLICTS, is_refusal, reason_of
+from wxauth.server.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
 from wxauth.server.core.statements import Nothing, Statement, part
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
@@ -310,7 +310,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
             found = await _in_one_statement(database, login, ids, now=now)
             if found is None:
                 found = await _settled(database, login, ids, now=now)
-        except CONFLICTS as exc:
+        except (*CONFLICTS, NothingCommitted) as exc:
             conflict = exc
             continue
         except _UnionidConflict as exc:
