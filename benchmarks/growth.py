@@ -27,12 +27,12 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.feed_rows import LOCK_PLACES, PLACE_SOME
+from wxauth.server.events.feed_queries import LOCK_PLACES, PLACE_SOME
 from wxauth.server.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
-from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
-from wxauth.server.login.login_rows import Login, record_login
-from wxauth.server.users.search_rows import UsersQuery, find_users
+from wxauth.server.housekeeping.queries import ENDED_SESSIONS, lap_page
+from wxauth.server.login.login_queries import Login, record_login
+from wxauth.server.users.search_queries import UsersQuery, find_users
 
 AT_ONCE = 8
 TURNS = 10

@@ -18,10 +18,10 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
-from wxauth.server.housekeeping.rows import ENDED_SESSIONS, lap_page
-from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.housekeeping.queries import ENDED_SESSIONS, lap_page
+from wxauth.server.login.login_queries import Login, record_login
 from wxauth.server.service.resealing import reseal
-from wxauth.server.sessions.refresh_rows import Lifetimes, RefreshToken, rotate_refresh_token
+from wxauth.server.sessions.refresh_queries import Lifetimes, RefreshToken, rotate_refresh_token
 
 SESSIONS = 1_000_000
 USERS = 200_000

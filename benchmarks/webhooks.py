@@ -38,7 +38,7 @@ from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries, keep_placing
 from wxauth.server.events.webhooks import Webhooks
-from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.login.login_queries import Login, record_login
 from wxauth.server.service.build import build_services
 
 RATE = 10_000 / 60

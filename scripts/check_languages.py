@@ -15,11 +15,11 @@ NAME = re.compile(r"""(?<!=== )['"]([\w.-]+)['"](?! in )""")
 CHINESE = re.compile("[\u4e00-\u9fff]")
 WITH_CHINESE = {
     "examples of the API": (
-        *("apps/bodies.py", "clients/models.py", "oauth/routes.py", "sessions/rows.py", "site_logins/targets.py"),
-        *("users/bodies.py", "users/history_rows.py", "web/bodies.py"),
+        *("apps/schemas.py", "clients/models.py", "oauth/routes.py", "sessions/queries.py", "site_logins/targets.py"),
+        *("users/schemas.py", "users/history_queries.py", "web/schemas.py"),
     ),
     "WeChat's own words": ("checks/issuer.py", "checks/wechat.py", "login/login.py", "login_pages/texts.py"),
-    "what is read": ("moving/lines.py", "wechat/received.py"),
+    "what is read": ("import_export/lines.py", "wechat/received.py"),
     "what is simulated": ("dev/agent.py", "dev/sites.py", "dev/wechat/connect.py", "dev/wechat/simulator.py"),
     "both languages at once": ("console/sessions.py", "dev/middleware.py", "dev/run.py", "web/http_protocol.py"),
 }

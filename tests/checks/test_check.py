@@ -38,8 +38,8 @@ from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
+from wxauth.server.checks.queries import READ_WAL, PostgresServer, RoleRights, WalStatistics
 from wxauth.server.checks.result import CheckLevel, CheckResult
-from wxauth.server.checks.rows import READ_WAL, PostgresServer, RoleRights, WalStatistics
 from wxauth.server.checks.surroundings import judge_python
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services

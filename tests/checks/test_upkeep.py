@@ -14,8 +14,8 @@ from tests.database_proxy import with_tls
 from tests.listening import Listening
 from tests.world import Rows, until
 from wxauth.server.checks.database import judge_upkeep
+from wxauth.server.checks.queries import Upkeep
 from wxauth.server.checks.result import CheckLevel
-from wxauth.server.checks.rows import Upkeep
 from wxauth.server.core.clock import utc_now
 
 GOOD = Upkeep(vacuums=True, not_vacuumed=[], inactive_slots=[], retained=0, oldest_id=2 * 10**8, idle_transactions=[])

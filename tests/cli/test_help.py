@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from tests.sweeps import Sweep
-from wxauth.server.apps.bodies import AppChangeRequest, AppRequest
+from wxauth.server.apps.schemas import AppChangeRequest, AppRequest
 from wxauth.server.cli import main
 from wxauth.server.cli.users import users
 from wxauth.server.clients.routes import ClientChangeRequest, ClientRequest
-from wxauth.server.events.bodies import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange
-from wxauth.server.login.record_rows import RefusalSearch
-from wxauth.server.users.search_rows import UsersQuery
+from wxauth.server.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange
+from wxauth.server.login.record_queries import RefusalSearch
+from wxauth.server.users.search_queries import UsersQuery
 
 pytestmark = pytest.mark.no_database
 

@@ -16,7 +16,7 @@ from tests.database_proxy import Proxy
 from tests.sweeps import swept
 from tests.world import Rows, until
 from wxauth.errors import StorageUnavailable
-from wxauth.server.checks.rows import missing_limits
+from wxauth.server.checks.queries import missing_limits
 from wxauth.server.core.database import DEADLINES, MAX_IDLE_SECONDS, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration, migrate
 from wxauth.server.core.outages import DatabaseUrlRefused, reason_of

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.core.test_rows import STATEMENTS
+from tests.core.test_queries import STATEMENTS
 from tests.world import Rows
 
 pytestmark = pytest.mark.own_database
@@ -51,7 +51,7 @@ BY_NAME: dict[str, Any] = {
     "app_id": "wx",
     "ip": "127.0.0.1",
 }
-OF_ALL = {"moving.rows._ALL", "login.record_rows._BY.None", "users.history_rows._OF_ALL"}
+OF_ALL = {"import_export.queries._ALL", "login.record_queries._BY.None", "users.history_queries._OF_ALL"}
 """These filter by a user only if another condition already says which index to read."""
 
 READ = """
@@ -93,7 +93,7 @@ async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_on
 ) -> None:
     found: dict[str, int] = {}
     for name, statement in STATEMENTS.items():
-        if name in OF_ALL | {"login.login_rows._SIGN_UP.many"}:  # which makes users, and reads no page
+        if name in OF_ALL | {"login.login_queries._SIGN_UP.many"}:  # which makes users, and reads no page
             continue
         if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text):
             prepared = await rows.prepare(statement.text)

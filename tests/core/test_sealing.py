@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.world import Rows
-from wxauth.server.apps.rows import reseal_app
+from wxauth.server.apps.queries import reseal_app
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer, derive_key
 

@@ -13,7 +13,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.wechat import create_simulator
-from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.outbound.receivers import signed_headers
 

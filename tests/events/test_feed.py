@@ -15,8 +15,8 @@ from tests.sweeps import Sweep
 from tests.world import AddSibling, Body, Stage, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
+from wxauth.server.events.feed_queries import Place
 from wxauth.server.events.feed_routes import cursor_of
-from wxauth.server.events.feed_rows import Place
 from wxauth.server.events.webhook_deliveries import place_events
 
 INSERT = (

@@ -14,7 +14,7 @@ from tests.world import AddSibling, Admin, Body, Rows, Stage, bearer, locked, un
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.webhook_deliveries import place_events
-from wxauth.server.housekeeping.rows import replace_old_sessions
+from wxauth.server.housekeeping.queries import replace_old_sessions
 
 pytestmark = pytest.mark.own_database
 

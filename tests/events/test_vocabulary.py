@@ -9,7 +9,7 @@ from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP
 from tests.world import Admin, Stage, bearer, behind, leave, recorded
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
-from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
+from wxauth.server.sessions.queries import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 WORD: Final = re.compile(r"`([a-z_.]+)`")
 

@@ -37,7 +37,7 @@ from wxauth.server.events.webhook_deliveries import (
     keep_placing,
     place_events,
 )
-from wxauth.server.events.webhook_rows import LEASE_DELIVERY, Priority
+from wxauth.server.events.webhook_queries import LEASE_DELIVERY, Priority
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import Pace, sweep_other_rows
 from wxauth.server.service.build import Waits

@@ -19,7 +19,7 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.server.outbound.receivers import signed_headers
 
 pytestmark = [pytest.mark.process, pytest.mark.node]

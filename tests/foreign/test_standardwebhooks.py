@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from tests.docs import block
 from tests.programs import NODE_PATIENCE, NODE_TESTS, needs_node
 from wxauth.server.core.clock import utc_now
-from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.server.outbound.receivers import signed_headers
 
 pytestmark = pytest.mark.node

@@ -8,7 +8,7 @@ import pytest
 from tests.metrics import scrape
 from tests.world import Body, Stage, until
 from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
-from wxauth.server.housekeeping.rows import ENDED_SESSIONS, LappedPage, lap_page
+from wxauth.server.housekeeping.queries import ENDED_SESSIONS, LappedPage, lap_page
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import RETIRES_AFTER
 from wxauth.server.service.app import create_api

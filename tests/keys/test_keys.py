@@ -21,7 +21,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import RETIRES_AFTER, SIGNS_AFTER, key_state
-from wxauth.server.keys.rows import PUBLISHED
+from wxauth.server.keys.queries import PUBLISHED
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey, TokenIssuer
 

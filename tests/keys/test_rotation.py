@@ -20,8 +20,8 @@ from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER
 from wxauth.server.service.resealing import Resealed, forget, reseal
-from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
-from wxauth.server.sessions.rows import START
+from wxauth.server.session_keys.queries import replace_session_keys, session_keys_sealed_otherwise
+from wxauth.server.sessions.queries import START
 
 pytestmark = pytest.mark.no_signing_key
 

@@ -13,7 +13,7 @@ from tests.world import Body, Stage, bearer, leave
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.limits.rows import MAX_ATTEMPTS, WINDOW
+from wxauth.server.limits.queries import MAX_ATTEMPTS, WINDOW
 
 PHONE: Any = "getuserphonenumber"
 TEXT: Any = "msg_sec_check"

@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import Body, Client, LogIn, LogLines, Stage, body_of
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.server.login.login import TokenAnswer
-from wxauth.server.users.bodies import UserAnswer
+from wxauth.server.users.schemas import UserAnswer
 
 
 @pytest.mark.requirement("asvs-14.2.2")

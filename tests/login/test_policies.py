@@ -13,7 +13,7 @@ from tests.world import BESIDE_LOGINS, Body, Stage, make_admin, recorded, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
 from wxauth.server.dev.wechat import APPS, Api
 from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.limits.rows import MAX_ATTEMPTS as NAMES_OF_ONE
+from wxauth.server.limits.queries import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.build import Waits
 from wxauth.server.users.policies import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
 

@@ -23,7 +23,7 @@ from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.users.admin import UserChange, change_user
-from wxauth.server.users.standing_rows import ADMIN
+from wxauth.server.users.status_queries import ADMIN
 
 pytestmark = pytest.mark.node
 

@@ -15,8 +15,8 @@ from wxauth.server.core.background import Promises
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.push.queries import MESSAGES_KEPT, SIGNATURES_KEPT
 from wxauth.server.push.receiving import PushedMessages
-from wxauth.server.push.rows import MESSAGES_KEPT, SIGNATURES_KEPT
 
 FIVE_MINUTES = 300
 A_SECOND = timedelta(seconds=1)

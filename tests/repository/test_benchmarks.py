@@ -11,7 +11,7 @@ from tests.processes import run
 from tests.world import Rows
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
-from wxauth.server.login.login_rows import record_login
+from wxauth.server.login.login_queries import record_login
 
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("__"))
 

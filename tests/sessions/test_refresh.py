@@ -9,7 +9,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.world import Client, Stage, bearer, behind
-from wxauth.server.sessions.refresh_rows import RefreshTokens
+from wxauth.server.sessions.refresh_queries import RefreshTokens
 
 REFRESH_TOKEN_TTL = 2592000
 SESSION_MAX_AGE = 31536000

@@ -1,6 +1,6 @@
 """A company's own authority: `SSL_CERT_FILE` applies to every host that the service calls.
 
-For WeChat, `tests/wechat/test_connecting.py` has it; for the database, `tests/core/test_database_troubles.py`.
+For WeChat, `tests/wechat/test_connecting.py` has it; for the database, `tests/core/test_database_away.py`.
 """
 
 import asyncio

@@ -12,8 +12,8 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, NOBODY, Admin, Body, LogIn, Stage, bearer, make_admin, recorded, set_roles
 from wxauth.server.core.models import EventFields
-from wxauth.server.users.bodies import UserDetailAnswer, UsersAnswer
-from wxauth.server.web.bodies import Items
+from wxauth.server.users.schemas import UserDetailAnswer, UsersAnswer
+from wxauth.server.web.schemas import Items
 
 Ids = dict[str, str]
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from tests.fakes import APP
-from tests.moving.mover import Mover
+from tests.import_export.mover import Mover
 from tests.problems import problem_of
 from tests.processes import Command
 from tests.sweeps import swept

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.moving.mover import Mover
+from tests.import_export.mover import Mover
 from tests.world import Admin, Body, Client, Stage, bearer, leave, recorded, until
 from wxauth.server.housekeeping.housekeeping import keep_house, sweep, sweep_now
-from wxauth.server.users.erasure_rows import MAX_ROWS_ERASED_WITH_USER
+from wxauth.server.users.erasure_queries import MAX_ROWS_ERASED_WITH_USER
 
 MANY = 30_000
 """Thirty times as many as an erasure erases at once."""

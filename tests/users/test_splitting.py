@@ -15,8 +15,8 @@ from tests.pictures.test_avatars import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked
-from wxauth.server.login.login_rows import Login, record_login
-from wxauth.server.users.consent_rows import PRESENT_CONSENTS
+from wxauth.server.login.login_queries import Login, record_login
+from wxauth.server.users.consent_queries import PRESENT_CONSENTS
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 

@@ -11,8 +11,8 @@ from tests.sweeps import swept
 from tests.world import NOBODY, NUMBER, Admin, Body, Stage, recorded
 from wxauth.errors import StorageUnavailable
 from wxauth.server.users.phone_numbers import masked
-from wxauth.server.users.search_rows import Term, term_of
-from wxauth.server.users.staff_rows import PLACES, StaffReads
+from wxauth.server.users.search_queries import Term, term_of
+from wxauth.server.users.staff_queries import PLACES, StaffReads
 
 MASKED = "+86138****8000"
 

@@ -10,7 +10,7 @@ from tests.websites.browsers import BYE, Browser, House
 from tests.world import CALLBACK, AddSite, GetPhone, Phone, Site, Stage
 from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.keys.keyring import KeyRing, RsaKey
-from wxauth.server.keys.rows import store_keys
+from wxauth.server.keys.queries import store_keys
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.merging.merging_rows import erase_identities
+from wxauth.server.merging.merging_queries import erase_identities
 from wxauth.server.service.build import Waits
-from wxauth.server.users.standing_rows import lock_standing
+from wxauth.server.users.status_queries import lock_standing
 
 pytestmark = pytest.mark.settings(waits=Waits(backchannel_logouts=1))
 

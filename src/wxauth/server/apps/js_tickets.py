@@ -15,7 +15,7 @@ from hashlib import sha1
 from typing import Final
 
 from wxauth.errors import WeChatError, WeChatTimeout
-from wxauth.server.apps.rows import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
+from wxauth.server.apps.queries import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
 from wxauth.server.core.background import begun, cancel, once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database

@@ -23,7 +23,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.apps.rows import (
+from wxauth.server.apps.queries import (
     ADD_APP,
     CHANGE_APP,
     DELETE_APP,
@@ -44,7 +44,7 @@ from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.outbound.urls import NameResolver, check_url
-from wxauth.server.web.bodies import errors_of, invalid_request
+from wxauth.server.web.schemas import errors_of, invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.errcodes import errcode_of
 

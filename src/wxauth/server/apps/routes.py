@@ -16,15 +16,15 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
 from wxauth.server.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
+from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
 from wxauth.server.core.setting_types import AppId
-from wxauth.server.users.bodies import OwnIdentitiesAnswer, OwnIdentityAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
-from wxauth.server.users.user_rows import IDENTITIES_OF
-from wxauth.server.web.bodies import Items, all_of
+from wxauth.server.users.schemas import OwnIdentitiesAnswer, OwnIdentityAnswer
+from wxauth.server.users.user_queries import IDENTITIES_OF
 from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import Items, all_of
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 AppsDep = Annotated[Apps, Depends(provide(Apps))]

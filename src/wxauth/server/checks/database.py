@@ -9,7 +9,7 @@ from cryptography import x509
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
-from wxauth.server.checks import rows
+from wxauth.server.checks import queries
 from wxauth.server.checks.result import (
     CheckLevel,
     CheckResult,
@@ -21,7 +21,7 @@ from wxauth.server.checks.result import (
     note,
 )
 from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
-from wxauth.server.clients.rows import ALL_CLIENTS
+from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.models import all_tables
@@ -30,8 +30,8 @@ from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_u
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import keys_for
-from wxauth.server.keys.rows import PUBLISHED
-from wxauth.server.login.login_rows import rehearse_login
+from wxauth.server.keys.queries import PUBLISHED
+from wxauth.server.login.login_queries import rehearse_login
 from wxauth.tokens.claims import ALGORITHM
 
 LONG_IDLE: Final = timedelta(hours=1)
@@ -64,15 +64,15 @@ async def check_database(
     name = "database"
     try:
         async with database.answering():  # one deadline for all queries together
-            found_server = await database.one(rows.READ_SERVER)
+            found_server = await database.one(queries.READ_SERVER)
             yield judge_server(found_server)
             if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
                 return
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
-                yield judge_wal(await database.one(rows.READ_WAL))
+                yield judge_wal(await database.one(queries.READ_WAL))
             if found_server.version_number >= _FIRST_WITH_VERSIONS_OF_ORDER:
-                yield _judge_order(await database.one(rows.READ_ORDER))
-            if unlimited := await rows.missing_limits(database):
+                yield _judge_order(await database.one(queries.READ_ORDER))
+            if unlimited := await queries.missing_limits(database):
                 yield bad(
                     "database limits",
                     _(
@@ -84,10 +84,10 @@ async def check_database(
             yield await _judge_pooler(database)
             name = "stored"
             now = clock()
-            upkeep = await database.one(rows.READ_UPKEEP, tables=[*all_tables().tables], idle_since=now - LONG_IDLE)
+            upkeep = await database.one(queries.READ_UPKEEP, tables=[*all_tables().tables], idle_since=now - LONG_IDLE)
             for neglected in judge_upkeep(upkeep):
                 yield neglected
-            yield judge_certificate(await rows.certificate_of(database), now=now)
+            yield judge_certificate(await queries.certificate_of(database), now=now)
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
@@ -98,7 +98,7 @@ async def check_database(
 
 
 async def _judge_pooler(database: Database) -> CheckResult | None:
-    are_kept = await rows.keeps_prepared(database)
+    are_kept = await queries.keeps_prepared(database)
     if database.prepares and are_kept is False:
         text = _("forgets prepared statements, so that requests fail: {to_do}", to_do=WHERE_NOTHING_IS_KEPT)
         return bad("database pooler", text)
@@ -122,7 +122,7 @@ async def _check_stored(
     whose, bound = _("the database's"), _("whose time counts")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
-    its_rights = await rows.read_rights(database)
+    its_rights = await queries.read_rights(database)
     if its_rights.missing_to_serve is not None:
         text = _(
             "is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};", grant=its_rights.missing_to_serve
@@ -143,7 +143,7 @@ async def _check_stored(
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
-    if webhooks := await database.rows(rows.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER):
+    if webhooks := await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
@@ -151,19 +151,19 @@ async def _check_stored(
         text = _("{some}: nobody can log in, because the secrets cannot be decrypted; {why}")
         yield bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
     found.apps = [known.app for known in apps.all() if known.is_enabled]
-    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(rows.HAS_USERS):
+    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(queries.HAS_USERS):
         text = _("is closed, and there is no user yet: nobody can log in before 'wxauth users import'")
         yield note("sign-up", text)
-    if settings.admin_page and not await database.value(rows.HAS_ADMINISTRATORS):
+    if settings.admin_page and not await database.value(queries.HAS_ADMINISTRATORS):
         text = _("opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'")
         yield note("console", text)
     found.sites = [client for client in await database.rows(ALL_CLIENTS) if client.is_site]
     found.users = {
-        app.app_id: await database.one(rows.SOME_USERS, app_id=app.app_id, size=rows.SAMPLE) for app in found.apps
+        app.app_id: await database.one(queries.SOME_USERS, app_id=app.app_id, size=queries.SAMPLE) for app in found.apps
     }
 
 
-def judge_server(server: rows.PostgresServer) -> CheckResult:
+def judge_server(server: queries.PostgresServer) -> CheckResult:
     """Whether the server runs the schema, accepts writes, is new enough, encodes in UTF-8, isolates by READ COMMITTED.
 
     At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
@@ -188,7 +188,7 @@ def judge_server(server: rows.PostgresServer) -> CheckResult:
     return good(name, _("answers, PostgreSQL {version}", version=server.version))
 
 
-def judge_wal(wal: rows.WalStatistics) -> CheckResult | None:
+def judge_wal(wal: queries.WalStatistics) -> CheckResult | None:
     """How to log fewer or smaller whole-page images; None if there are few.
 
     After a checkpoint, PostgreSQL logs the whole of each page on its first change. With lz4, a returning login among
@@ -227,7 +227,7 @@ def judge_wal(wal: rows.WalStatistics) -> CheckResult | None:
     )
 
 
-def _judge_order(order: rows.TextOrder) -> CheckResult | None:
+def _judge_order(order: queries.TextOrder) -> CheckResult | None:
     """How to mend indexes after the order of text has changed under the database; None if it has not."""
     if order.recorded == order.present and not order.columns:
         return None
@@ -256,7 +256,7 @@ def _judge_order(order: rows.TextOrder) -> CheckResult | None:
     )
 
 
-def judge_upkeep(upkeep: rows.Upkeep) -> Iterator[CheckResult]:
+def judge_upkeep(upkeep: queries.Upkeep) -> Iterator[CheckResult]:
     """A result for each thing that is neglected."""
     if not upkeep.vacuums:
         yield bad(
@@ -321,7 +321,7 @@ def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResul
 
 
 def judge_schema(
-    revision: str | None, its_rights: rows.RoleRights, known: Sequence[str] = KNOWN_REVISIONS
+    revision: str | None, its_rights: queries.RoleRights, known: Sequence[str] = KNOWN_REVISIONS
 ) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = _("run 'wxauth migrate'")
@@ -344,7 +344,7 @@ def judge_schema(
     return good("schema", _("at {revision}, as this version needs it", revision=revision))
 
 
-def _judge_webhooks(webhooks: Sequence[rows.WebhookState]) -> CheckResult:
+def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult:
     name = "webhooks"
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]

@@ -11,8 +11,8 @@ from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.issuer import check_issuer, check_resource
+from wxauth.server.checks.queries import SAMPLE, SOME_USERS
 from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, compare, good
-from wxauth.server.checks.rows import SAMPLE, SOME_USERS
 from wxauth.server.checks.surroundings import (
     REDIS_PATIENCE_SECONDS,
     check_push_forward,

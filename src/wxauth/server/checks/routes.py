@@ -13,9 +13,9 @@ from wxauth.server.apps.routes import AppsDep, ManagedAppsDep
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
-from wxauth.server.web.bodies import Items, all_of
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import Items, all_of
 
 router = Router("admin")
 

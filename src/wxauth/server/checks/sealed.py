@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.rows import STORED_APPS, SealedApp
+from wxauth.server.apps.queries import STORED_APPS, SealedApp
+from wxauth.server.checks.queries import SAMPLE, SOME_SESSION_KEYS
 from wxauth.server.checks.result import CheckResult, bad, good, note
-from wxauth.server.checks.rows import SAMPLE, SOME_SESSION_KEYS
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (
     WRONG_SECRET_KEY,
@@ -21,11 +21,11 @@ from wxauth.server.core.sealing import (
     webhook_secret_context,
 )
 from wxauth.server.events.models import Webhook
-from wxauth.server.events.webhook_rows import ALL_WEBHOOKS
+from wxauth.server.events.webhook_queries import ALL_WEBHOOKS
 from wxauth.server.keys.models import StoredSigningKey, has_next, signing_key_of
-from wxauth.server.keys.rows import PUBLISHED
-from wxauth.server.phones.rows import PENDING_ANSWERS, StoredAnswer
-from wxauth.server.session_keys.rows import SealedSessionKey
+from wxauth.server.keys.queries import PUBLISHED
+from wxauth.server.phones.queries import PENDING_ANSWERS, StoredAnswer
+from wxauth.server.session_keys.queries import SealedSessionKey
 
 Row = TypeVar("Row")
 

@@ -20,8 +20,8 @@ from wxauth.server.limits.redis import RedisCounts, redis_reason
 from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.push.forwarding import PushRequest, send_on
+from wxauth.server.push.queries import claim_signature
 from wxauth.server.push.receiving import ANSWER_SECONDS
-from wxauth.server.push.rows import claim_signature
 from wxauth.server.wechat.received import make_handshake
 
 REDIS_PATIENCE_SECONDS: Final = 3.0

@@ -27,8 +27,8 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.checks.queries import UserSample
 from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
-from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.addresses import numeric_addresses_of, plain_address
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.settings import App, Settings

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from wxauth.errors import WeChatBadResponse
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
+from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.cli.printing import (
     Failed,
     WrongCall,

@@ -35,7 +35,7 @@ from wxauth.server.clients.clients import (
     renew_secret,
 )
 from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.rows import ALL_CLIENTS
+from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
 from wxauth.server.core.terminal import WrongValue, localized, word

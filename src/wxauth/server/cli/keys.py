@@ -20,7 +20,7 @@ from wxauth.server.core.terminal import localized
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.web.bodies import all_of
+from wxauth.server.web.schemas import all_of
 
 if TYPE_CHECKING:
     from wxauth.server.checks.sealed import SealedCounts

@@ -39,16 +39,16 @@ from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import Role, UserStatus
 from wxauth.server.merging.merging import Merged, merge_by_operator, split
 from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.rows import OpenSession
+from wxauth.server.sessions.queries import OpenSession
 from wxauth.server.users.admin import UserChange, change_user, erase_user, read_user
 from wxauth.server.users.attributes import check_patch, typed_attribute
-from wxauth.server.users.bodies import Reason, UserDetailAnswer, users_answer
-from wxauth.server.users.consent_rows import ConsentRow
-from wxauth.server.users.search_rows import UsersQuery, find_users
-from wxauth.server.users.standing_rows import Ban
+from wxauth.server.users.consent_queries import ConsentRow
+from wxauth.server.users.schemas import Reason, UserDetailAnswer, users_answer
+from wxauth.server.users.search_queries import UsersQuery, find_users
+from wxauth.server.users.status_queries import Ban
 
 _MOVING: Final = {
-    "moving": {
+    "import_export": {
         "export": _("Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV."),
         "import": _("Import users from FILE (-: standard input), one identity a line, as JSON or CSV."),
     }

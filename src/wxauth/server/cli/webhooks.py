@@ -26,7 +26,7 @@ from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.services import Parts
 from wxauth.server.core.terminal import localized, word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.events.bodies import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
+from wxauth.server.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver

@@ -15,8 +15,8 @@ from urllib.parse import urlencode, urlsplit
 
 from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.rows import STORED_APPS
-from wxauth.server.clients import rows
+from wxauth.server.apps.queries import STORED_APPS
+from wxauth.server.clients import queries
 from wxauth.server.clients.models import (
     CLIENT_NAME,
     DEFAULT_SITE_SCOPES,
@@ -35,7 +35,7 @@ from wxauth.server.core.settings import ClientCommandSettings, Settings
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.server.outbound.urls import NameResolver, check_url
-from wxauth.server.users.bodies import TITLE
+from wxauth.server.users.schemas import TITLE
 from wxauth.texts import hash_of, is_http_url, is_loopback, is_secure, new_secret
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
@@ -145,7 +145,7 @@ def is_client_name(text: str) -> bool:
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
     """The site of this name, without its logo, or None. An impossible name costs no query."""
-    return await asked.row(rows.FIND_SITE, name=name) if is_client_name(name) else None
+    return await asked.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
 
 
 def is_own_name(text: str) -> bool:
@@ -224,7 +224,7 @@ class ClientChanges:
         changes = _with_known_resources(changes, self.settings.resources)
         reserved = await self._check(changes)
         async with self.database.begin() as transaction:
-            client = await transaction.row(rows.LOCK, name=name)
+            client = await transaction.row(queries.LOCK, name=name)
             if client is None:
                 raise NotFound(NO_SUCH_CLIENT)
             new = build_client(name, _merged(client, changes), stored=client)
@@ -232,7 +232,7 @@ class ClientChanges:
             values = new.model_dump()
             if fields := [field for field, value in values.items() if value != getattr(client, field)]:
                 client = client.model_copy(update=values)
-                await transaction.run(rows.CHANGE, client=new)
+                await transaction.run(queries.CHANGE, client=new)
                 data = {"name": name, "scopes": client.scopes, "fields": fields}
                 await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
         return client
@@ -266,12 +266,12 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
     """
     secret = None if client.is_public else new_secret()
     async with database.begin() as transaction:
-        added = await transaction.value(rows.ADD, client=client, secret_hash=secret and hash_of(secret), now=now)
+        added = await transaction.value(queries.ADD, client=client, secret_hash=secret and hash_of(secret), now=now)
         if added is not None:
             data = {"name": client.name, "scopes": client.scopes}
             await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
     if added is None:
-        left = await database.value(rows.SESSIONS_LEFT, name=client.name)
+        left = await database.value(queries.SESSIONS_LEFT, name=client.name)
         raise NameTaken(NAME_TAKEN if left is None else f"{NAME_REMOVED}: {left} are left")
     return None if secret is None else Credentials(client.name, secret)
 
@@ -288,11 +288,11 @@ async def renew_secret(
     secret = new_secret()
     values = {"secret_hash": hash_of(secret), "former_until": None if at_once else now + FORMER_SECRET_KEPT}
     async with database.begin() as transaction:
-        scopes = await transaction.value(rows.RENEW, name=name, **values)
+        scopes = await transaction.value(queries.RENEW, name=name, **values)
         if scopes is not None:
             await record_event(transaction, EventType.CLIENT_SECRET_RENEWED, by=by, at=now, data={"name": name})
     if scopes is None:
-        is_there = await database.row(rows.FIND_SERVICE, name=name) is not None
+        is_there = await database.row(queries.FIND_SERVICE, name=name) is not None
         raise InvalidRequest.of(*HAS_NO_SECRET) if is_there else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
 
@@ -303,21 +303,21 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
     Raises: NotFound.
     """
     async with database.begin() as transaction:
-        removed = await transaction.value(rows.REMOVE, name=name, by=by.name)
+        removed = await transaction.value(queries.REMOVE, name=name, by=by.name)
         if removed is not None:
             await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
-    if removed is None and await database.value(rows.SESSIONS_LEFT, name=name) is None:
+    if removed is None and await database.value(queries.SESSIONS_LEFT, name=name) is None:
         raise NotFound(NO_SUCH_CLIENT)
     with suppress(StorageUnavailable):  # it is removed, even if the page fails
-        await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)
+        await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
     """End the sessions of a removed client, if any are left. Yields how many are, before every ten pages."""
-    while (left := await database.value(rows.SESSIONS_LEFT, name=name)) is not None:
+    while (left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
         yield left
         for _page in range(10):
-            page = await rows.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
+            page = await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
             if page is None or not page.rows:  # removed, swept by another worker, or its users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
             elif page.is_last:
@@ -334,7 +334,7 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
     if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
     client = Client(name=name, is_public=True, id_token_alg=ID_TOKEN_ALG, **fields)
-    await database.run(rows.ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
+    await database.run(queries.ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
 
 
 def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
@@ -369,7 +369,7 @@ async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Map
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
     """The sites that have the name of the audience or an app, so that their tokens are confused."""
     names = [settings.audience, *await _kinds_of_apps(database, settings)]
-    return await database.values(rows.SITES_NAMED, names=names)
+    return await database.values(queries.SITES_NAMED, names=names)
 
 
 def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:

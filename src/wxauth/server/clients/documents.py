@@ -31,7 +31,7 @@ from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.server.outbound.transport import ANSWER
-from wxauth.server.sessions.rows import HAS_SESSIONS
+from wxauth.server.sessions.queries import HAS_SESSIONS
 from wxauth.texts import clean_text, read_loosely
 
 FETCH_SECONDS: Final = 4.0

@@ -18,7 +18,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.users.user_rows import CURRENT_USER
+from wxauth.server.users.user_queries import CURRENT_USER
 from wxauth.tokens.keys import base64url, sign
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")

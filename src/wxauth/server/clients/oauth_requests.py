@@ -10,7 +10,7 @@ from wxauth.server.clients.clients import Credentials, find_site, is_client_name
 from wxauth.server.clients.documents import known_client
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_client
-from wxauth.server.clients.rows import FIND_WITH_SECRETS
+from wxauth.server.clients.queries import FIND_WITH_SECRETS
 from wxauth.server.clients.service_clients import basic_credentials, check_secret
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database

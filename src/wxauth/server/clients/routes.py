@@ -10,14 +10,14 @@ from pydantic.fields import FieldInfo
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.clients import clients, rows
+from wxauth.server.clients import clients, queries
 from wxauth.server.clients.clients import HOST_RULE, check_name
 from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.server.clients.service_clients import NameResolverDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.bodies import Items, all_of, body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import Items, all_of, body_like
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
@@ -113,7 +113,7 @@ ClientChangesDep = Annotated[clients.ClientChanges, Depends(_client_changes)]
 @router.get("/v1/admin/clients", summary=_("List clients"))
 async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
     """Every client (services and sites), without its secret."""
-    found, now = await database.rows(rows.ALL_CLIENTS), clock()
+    found, now = await database.rows(queries.ALL_CLIENTS), clock()
     return all_of(client_answer(client, now=now) for client in found)
 
 

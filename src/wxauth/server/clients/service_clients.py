@@ -16,7 +16,7 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateL
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, ClientWithSecrets, Scope
-from wxauth.server.clients.rows import FIND_SERVICE, ServiceClient
+from wxauth.server.clients.queries import FIND_SERVICE, ServiceClient
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter

@@ -6,11 +6,11 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.console import rows
+from wxauth.server.console import queries
 from wxauth.server.core.database import Database
 from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
-from wxauth.server.users.standing_rows import lock_standing
+from wxauth.server.users.status_queries import lock_standing
 from wxauth.texts import hash_of, new_secret
 
 CONSOLE_PATH: Final = "/admin/"
@@ -39,7 +39,7 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
         "{user_id} is unknown, banned, leaving, or neither admin nor support: 'wxauth users grant {user_id} admin'"
     )
     if user_id is None:
-        administrators = await database.values(rows.ADMINISTRATORS)
+        administrators = await database.values(queries.ADMINISTRATORS)
         text = _("there is no administrator yet: see 'wxauth users list', then 'wxauth users grant USER_ID admin'")
         if not administrators:
             raise NoLink(text)
@@ -52,6 +52,6 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
         if standing is None or not standing.is_staff or standing.is_banned or standing.is_leaving:
             raise NoLink(Text(text, user_id=user_id))
         digest = hash_of(link.secret)
-        await transaction.run(rows.STORE_LINK, digest=digest, user_id=user_id, expires_at=link.expires_at, now=now)
+        await transaction.run(queries.STORE_LINK, digest=digest, user_id=user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
     return link

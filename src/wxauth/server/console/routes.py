@@ -18,7 +18,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.login_pages.pages import host_cookie, is_https
 from wxauth.server.users.callers import device_of
-from wxauth.server.users.standing_rows import ADMIN, SUPPORT
+from wxauth.server.users.status_queries import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
 from wxauth.server.web.edge import cookie_in
 from wxauth.server.web.page_texts import page_texts

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.server.clients.clients import ensure_own_client
-from wxauth.server.console import rows
+from wxauth.server.console import queries
 from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.core.background import Promises
 from wxauth.server.core.clock import Clock, new_id
@@ -26,13 +26,13 @@ from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.login.records import Numbers
 from wxauth.server.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of_code, redeem
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.refresh_rows import (
+from wxauth.server.sessions.queries import CONSOLE, EndReason, end_session
+from wxauth.server.sessions.refresh_queries import (
     Lifetimes,
     RefreshRefused,
     RefreshTokens,
     rotate_refresh_token_of_website,
 )
-from wxauth.server.sessions.rows import CONSOLE, EndReason, end_session
 from wxauth.server.site_logins.doors import count_redeemed
 from wxauth.server.site_logins.granting import Granting
 from wxauth.server.users.callers import ADMIN_SCOPE
@@ -111,7 +111,7 @@ class ConsoleSessions:
         session_id = new_id(now)
         async with self.database.begin() as transaction:
             user = await transaction.row(
-                rows.OPEN,
+                queries.OPEN,
                 digest=hash_of(secret),
                 staff=list(STAFF_ROLES),
                 session_id=session_id,

@@ -58,7 +58,7 @@ class UserFields(SQLModel):
     """The operator's own facts about the user; null means the same as empty: see `users/attributes.py`."""
     erase_at: datetime | None = Field(sa_type=TIME)
     """When housekeeping erases the user, at the user's request; null without a request. Until then the user has no
-    session, and nobody merges or splits them: see `users/erasure_rows.py`."""
+    session, and nobody merges or splits them: see `users/erasure_queries.py`."""
 
     @property
     def phone_verified(self) -> bool | None:
@@ -75,7 +75,7 @@ class EarlierBan(TypedDict):
 
 
 class Origins(SQLModel):
-    """The former user of each field that a merge may have filled: see `merging/origin_rows.py`.
+    """The former user of each field that a merge may have filled: see `merging/origin_queries.py`.
 
     Null for the user's own part; the user's own id if it is not known which of the merged users it belongs to.
     """
@@ -109,5 +109,5 @@ ORIGIN: Final = """COALESCE(
            (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
            (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
              WHERE app_id = :app_id AND openid = :openid))"""
-"""SQL for the origin of what an identity does now, for `merging/origin_rows.py`: the former id whose merge
+"""SQL for the origin of what an identity does now, for `merging/origin_queries.py`: the former id whose merge
 added it, or else its unionid, to the user. Null if it is the user's own."""

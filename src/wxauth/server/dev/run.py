@@ -53,7 +53,7 @@ from wxauth.server.dev.wechat import (
     WEBSITE,
     create_simulator,
 )
-from wxauth.server.login.login_rows import rehearse_login
+from wxauth.server.login.login_queries import rehearse_login
 from wxauth.server.service.app import create_api, surround
 from wxauth.server.service.build import build_services
 from wxauth.server.service.server import check_stored_state, listen, uvicorn_options

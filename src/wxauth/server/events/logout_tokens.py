@@ -18,7 +18,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.models import DeliveryState
 from wxauth.server.events.sending import send
-from wxauth.server.events.webhook_rows import DeliveryOutcome, LeasedDelivery
+from wxauth.server.events.webhook_queries import DeliveryOutcome, LeasedDelivery
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.tokens.keys import PrivateKey, base64url, sign
 

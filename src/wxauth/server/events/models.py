@@ -132,4 +132,4 @@ class Delivery(DeliveryRow, table=True):
     is_leased: bool
     """Whether a process is delivering it. The process has until `next_at`."""
     priority: int = Field(sa_type=SmallInteger)
-    """See `Priority` in `events/webhook_rows.py`; the lowest is sent first."""
+    """See `Priority` in `events/webhook_queries.py`; the lowest is sent first."""

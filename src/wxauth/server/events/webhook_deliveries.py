@@ -30,11 +30,11 @@ from wxauth.server.core.outages import troubles
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.events.feed_rows import ARE_UNPLACED, LOCK_PLACES, PLACE_SOME
+from wxauth.server.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, PLACE_SOME
 from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.models import DeliveryState, Webhook
 from wxauth.server.events.sending import Answer, send
-from wxauth.server.events.webhook_rows import (
+from wxauth.server.events.webhook_queries import (
     RESUME_DELIVERIES,
     DeliveryOutcome,
     LeasedDelivery,

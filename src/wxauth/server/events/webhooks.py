@@ -15,15 +15,15 @@ from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.services import part
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.events import webhook_rows
-from wxauth.server.events.bodies import DeliveriesQuery
-from wxauth.server.events.feed_rows import PlacedEvent
+from wxauth.server.events import webhook_queries
+from wxauth.server.events.feed_queries import PlacedEvent
 from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
+from wxauth.server.events.schemas import DeliveriesQuery
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhook_rows import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.server.outbound.urls import NameResolver, check_url
-from wxauth.server.web.bodies import Page
+from wxauth.server.web.schemas import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """How long a former secret also signs, because a sibling's replicas get the new one one by one."""
@@ -67,11 +67,11 @@ class Webhooks:
 
     async def all(self) -> Sequence[Webhook]:
         """Every webhook, by name."""
-        return await self.database.rows(webhook_rows.ALL_WEBHOOKS)
+        return await self.database.rows(webhook_queries.ALL_WEBHOOKS)
 
     async def read(self, name: str) -> Webhook:
         """The webhook of this name. Raises: NotFound."""
-        webhook = await self.database.row(webhook_rows.FIND_WEBHOOK, name=name)
+        webhook = await self.database.row(webhook_queries.FIND_WEBHOOK, name=name)
         if webhook is None:
             raise NotFound(NO_SUCH_WEBHOOK)
         return webhook
@@ -130,7 +130,7 @@ class Webhooks:
         webhook = await self.read(name)
         states = list(DeliveryState) if query.state is None else [query.state]
         wanted = {"receiver_id": webhook.id, "states": states, "before": query.cursor, "limit": query.limit + 1}
-        return Page.of(await self.database.rows(webhook_rows.LIST_DELIVERIES, **wanted), query.limit)
+        return Page.of(await self.database.rows(webhook_queries.LIST_DELIVERIES, **wanted), query.limit)
 
     async def replay(
         self,
@@ -147,14 +147,14 @@ class Webhooks:
         webhook = await self.read(name)
         replayed = 0
         if event_id is not None:
-            event = await self.database.row(webhook_rows.FIND_PLACED, event_id=event_id)
+            event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
             if event is None:
                 raise NotFound("there is no such event, or it is not sent to siblings")
             replayed += await self._queue_again(webhook, [event])
         elif since is not None:
             after: UUID | None = first_id_at(since)  # an event's id begins with its time
             while after is not None:
-                events, after = await webhook_rows.placed_after(self.database, after, size=page_size)
+                events, after = await webhook_queries.placed_after(self.database, after, size=page_size)
                 replayed += await self._queue_again(webhook, events)
         log.info("webhook_replayed", webhook=name, events=replayed)
         self.deliveries.wake()
@@ -162,10 +162,10 @@ class Webhooks:
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
         async with self.database.begin(plans_anew=True) as transaction:
-            return await webhook_rows.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
+            return await webhook_queries.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
 
     async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:
-        written = await webhook_rows.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
+        written = await webhook_queries.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
         if written is None:
             is_new = kind is EventType.WEBHOOK_ADDED
             raise NameTaken("there is a webhook of this name already") if is_new else NotFound(NO_SUCH_WEBHOOK)

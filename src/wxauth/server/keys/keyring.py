@@ -36,7 +36,7 @@ from wxauth.server.keys.models import (
     signing_key_of,
     without_key,
 )
-from wxauth.server.keys.rows import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
+from wxauth.server.keys.queries import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
 from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.keys import PrivateKey, SigningKey, VerificationKey
 

@@ -23,10 +23,10 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import MAX_ROLES
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.login_rows import LoggedIn, Login, Welcome, record_login
+from wxauth.server.login.login_queries import LoggedIn, Login, Welcome, record_login
 from wxauth.server.login.risk import Risk
 from wxauth.server.login.sign_up_hook import SignUpHook
-from wxauth.server.session_keys.rows import KEEP_KEY
+from wxauth.server.session_keys.queries import KEEP_KEY
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import Caller
 from wxauth.server.web.answers import CODE_FAILURES, Failure

@@ -31,20 +31,22 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.login.entering import Entering
-from wxauth.server.login.login_rows import LoggedIn
+from wxauth.server.login.login_queries import LoggedIn
 from wxauth.server.login.records import Numbers
 from wxauth.server.login.risk import Risk, RiskVerdict
 from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.refresh_rows import (
+from wxauth.server.sessions.queries import EndReason, end_session
+from wxauth.server.sessions.refresh_queries import (
     RefreshRefusal,
     RefreshRefused,
     RefreshTokens,
     rotate_refresh_token,
     session_lifetimes,
 )
-from wxauth.server.sessions.rows import EndReason, end_session
-from wxauth.server.users.bodies import (
+from wxauth.server.users.consent_queries import give_consents, missing_from
+from wxauth.server.users.nicknames import Nicknames
+from wxauth.server.users.schemas import (
     AVATAR_URLS,
     NICKNAMES,
     AvatarUrl,
@@ -53,9 +55,7 @@ from wxauth.server.users.bodies import (
     is_own_picture,
     user_answer,
 )
-from wxauth.server.users.consent_rows import give_consents, missing_from
-from wxauth.server.users.nicknames import Nicknames
-from wxauth.server.web.bodies import Lenient, ShownSessionId, body_like
+from wxauth.server.web.schemas import Lenient, ShownSessionId, body_like
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""

@@ -7,15 +7,15 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.login import record_rows
-from wxauth.server.login.record_rows import Overview, Refusal, RefusalSearch
+from wxauth.server.login import record_queries
+from wxauth.server.login.record_queries import Overview, Refusal, RefusalSearch
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.users.admin_routes import StaffReadsDep
 from wxauth.server.users.callers import StaffDep
-from wxauth.server.users.staff_rows import Read
-from wxauth.server.web.bodies import Items, items_of
+from wxauth.server.users.staff_queries import Read
 from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import Items, items_of
 
 router = Router("admin")
 NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]
@@ -59,7 +59,7 @@ async def list_refusals(
     networks send them at once, one entry without a network counts them.
     """
     await recorded.store()
-    page = await record_rows.list_refusals(database, query)
+    page = await record_queries.list_refusals(database, query)
     if query.user_id is not None and page.items:
         reads.note_read(staff, Read.REFUSALS, query.user_id)
     return items_of(page)

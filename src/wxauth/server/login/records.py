@@ -24,7 +24,7 @@ from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.background import Gathering
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.services import part
-from wxauth.server.login.record_rows import (
+from wxauth.server.login.record_queries import (
     MAX_REQUEST_ID,
     MERGE_HOURS,
     STORE_NUMBERS,

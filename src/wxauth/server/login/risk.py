@@ -20,7 +20,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import UserInSession
 from wxauth.server.users.policies import Policy
-from wxauth.server.users.standing_rows import (
+from wxauth.server.users.status_queries import (
     IS_BANNED,
     NOTE_JUDGED,
     Ban,
@@ -28,7 +28,7 @@ from wxauth.server.users.standing_rows import (
     change_standings,
     lock_standing,
 )
-from wxauth.server.users.user_rows import lock_user_of
+from wxauth.server.users.user_queries import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 
 BLOCKED_RANK: Final = 4

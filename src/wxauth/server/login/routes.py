@@ -34,13 +34,13 @@ from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.login.entering import PROOF_FAILURES, LoginLimiter, Proofs
 from wxauth.server.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
-from wxauth.server.sessions.refresh_rows import RefreshTokens
+from wxauth.server.sessions.refresh_queries import RefreshTokens
 from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
-from wxauth.server.users.erasure_rows import erase_user, leave_later
+from wxauth.server.users.erasure_queries import erase_user, leave_later
 from wxauth.server.web.answers import BEARER, CODE_FAILURES, GUARDED, example_of
-from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import body_like
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
 
 LOGIN: Final = "/v1/login"

@@ -22,12 +22,12 @@ from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.terminal import TextError
 from wxauth.server.core.users import STAFF_ROLES, Role
-from wxauth.server.login.login_rows import Welcome
+from wxauth.server.login.login_queries import Welcome
 from wxauth.server.outbound.receivers import USER_AGENT, signed_headers
 from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.users.attributes import AttributesPatch, patched
-from wxauth.server.users.bodies import TITLE, Nickname
 from wxauth.server.users.ids import ExternalId
+from wxauth.server.users.schemas import TITLE, Nickname
 from wxauth.server.wechat.client import WeChatIdentity
 from wxauth.texts import read_loosely
 

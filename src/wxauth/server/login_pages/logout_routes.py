@@ -20,7 +20,7 @@ from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
 from wxauth.server.oauth.site_tokens import end_web_session
 from wxauth.server.site_logins.secrets import log_out_field
 from wxauth.server.users.callers import TurnsDep
-from wxauth.server.users.user_rows import CURRENT_USER
+from wxauth.server.users.user_queries import CURRENT_USER
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
 

@@ -39,11 +39,11 @@ from wxauth.server.site_logins.authorize import (
 from wxauth.server.site_logins.doors import SCAN_LASTS, Door
 from wxauth.server.site_logins.granting import PageState
 from wxauth.server.site_logins.links import TryAgain
-from wxauth.server.site_logins.rows import Mistake, SiteLogin, Unanswerable
+from wxauth.server.site_logins.queries import Mistake, SiteLogin, Unanswerable
 from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.site_logins.visits import is_open_on_computers
-from wxauth.server.users.bodies import is_own_picture
 from wxauth.server.users.callers import DeviceDep
+from wxauth.server.users.schemas import is_own_picture
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.edge import PROBLEM_KEY, cookie_in
 

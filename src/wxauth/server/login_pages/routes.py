@@ -14,7 +14,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
-from wxauth.server.clients.rows import LOGO
+from wxauth.server.clients.queries import LOGO
 from wxauth.server.login_pages.pages import DOOR, HINT, PAGES_FOLDER, VISIT_PAGES, PagesDep
 from wxauth.server.oauth.routes import SiteRequestsDep
 from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer

@@ -8,7 +8,7 @@ from typing import Final
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.site_logins.granting import PageState
-from wxauth.server.site_logins.rows import Mistake
+from wxauth.server.site_logins.queries import Mistake
 
 TEXTS: Final[Mapping[str, Text]] = {
     "log_in_to": _("Log in to {title}"),

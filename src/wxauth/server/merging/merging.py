@@ -22,7 +22,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES
-from wxauth.server.merging.merging_rows import (
+from wxauth.server.merging.merging_queries import (
     ARE_SPLIT,
     HAVE_BOTH_EXTERNAL_IDS,
     MAY_LINK_BY_PHONE,
@@ -32,19 +32,19 @@ from wxauth.server.merging.merging_rows import (
     note_bans,
     split_user,
 )
-from wxauth.server.merging.origin_rows import Facts, Parting, Side, facts_of, record_moved
-from wxauth.server.sessions.rows import EndReason, end_logins_in_browsers, end_sessions
+from wxauth.server.merging.origin_queries import Facts, Parting, Side, facts_of, record_moved
+from wxauth.server.sessions.queries import EndReason, end_logins_in_browsers, end_sessions
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.attributes import add_missing_attributes
-from wxauth.server.users.erasure_rows import cancel_leaving, check_may_enter
-from wxauth.server.users.standing_rows import (
+from wxauth.server.users.erasure_queries import cancel_leaving, check_may_enter
+from wxauth.server.users.status_queries import (
     ADMIN,
     Standing,
     StandingChange,
     change_standings,
     lock_with_administrators,
 )
-from wxauth.server.users.user_rows import current_user, read_attributes
+from wxauth.server.users.user_queries import current_user, read_attributes
 
 NEWCOMER_FOR: Final = timedelta(days=1)
 """How long after its creation a user can be merged into another one because of a phone number."""

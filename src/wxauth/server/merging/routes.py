@@ -12,11 +12,11 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.merging.merging import merge_by_operator, split
 from wxauth.server.users import admin
 from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.bodies import UserDetailAnswer
 from wxauth.server.users.callers import FreshAdministratorDep
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, ShownNickname, ShownUserId, StoredText, body_like
+from wxauth.server.users.schemas import UserDetailAnswer
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import EXAMPLE_APP_ID, EXAMPLE_OPENID, ShownNickname, ShownUserId, StoredText, body_like
 
 router = Router("admin")
 

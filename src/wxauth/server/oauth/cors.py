@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.clients import is_registered, origin_of
-from wxauth.server.clients.rows import PUBLIC_REDIRECT_URIS
+from wxauth.server.clients.queries import PUBLIC_REDIRECT_URIS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 

@@ -32,13 +32,13 @@ from wxauth.server.site_logins.authorize import (
 )
 from wxauth.server.site_logins.doors import SCAN_LASTS
 from wxauth.server.site_logins.models import RequestFields
-from wxauth.server.site_logins.rows import Unanswerable
+from wxauth.server.site_logins.queries import Unanswerable
 from wxauth.server.site_logins.targets import Access
 from wxauth.server.users.callers import DeviceDep, read_caller, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.bodies import EXAMPLE_USER_ID
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import EXAMPLE_USER_ID
 from wxauth.tokens.claims import Principal
 
 SiteRequestsDep = Annotated[SiteRequests, Depends(provide(SiteRequests))]

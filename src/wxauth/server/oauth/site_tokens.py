@@ -24,7 +24,8 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, ResourceVerifier, TokenSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.records import Numbers
-from wxauth.server.sessions.refresh_rows import (
+from wxauth.server.sessions.queries import END_BEYOND, OPENED_AT, EndReason, end_by, end_session, end_session_of
+from wxauth.server.sessions.refresh_queries import (
     RefreshRefusal,
     RefreshRefused,
     RefreshToken,
@@ -33,12 +34,11 @@ from wxauth.server.sessions.refresh_rows import (
     rotate_refresh_token_of_website,
     session_lifetimes,
 )
-from wxauth.server.sessions.rows import END_BEYOND, OPENED_AT, EndReason, end_by, end_session, end_session_of
-from wxauth.server.site_logins import rows
+from wxauth.server.site_logins import queries
 from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
 from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
 from wxauth.server.site_logins.models import Stage
-from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
+from wxauth.server.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.server.site_logins.targets import Access
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.texts import hash_of
@@ -112,7 +112,7 @@ async def login_of_code(
     database: Database, code: str, *, client_id: str, redirect_uri: str, code_challenge: str | None
 ) -> SiteLogin | None:
     """The login of an authorization code, if these are the client, redirect URI and challenge of its request."""
-    found = await rows.find(database, code_hash=hash_of(code))
+    found = await queries.find(database, code_hash=hash_of(code))
     asked = (client_id, redirect_uri, code_challenge)
     return None if found is None or asked != (found.client_id, found.redirect_uri, found.code_challenge) else found
 
@@ -142,9 +142,9 @@ async def redeem(
     if person is None or not is_good(login, until, now=now):
         return NotGranted.DENIED
     login.stage, login.session_id = Stage.REDEEMED, session_id
-    await rows.save(transaction, login)
+    await queries.save(transaction, login)
     await transaction.run(
-        rows.OPEN_SESSION,
+        queries.OPEN_SESSION,
         id=login.id,
         session_id=session_id,
         user_id=person.id,
@@ -168,7 +168,7 @@ async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: dat
         return NotGranted.DENIED
     if device.scan_ends_at <= now:
         return NotGranted.OVER
-    is_too_early = await transaction.value(rows.POLL, id=device.id, more=TOO_FAST, now=now)
+    is_too_early = await transaction.value(queries.POLL, id=device.id, more=TOO_FAST, now=now)
     return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
 
 
@@ -220,7 +220,7 @@ class SiteTokens:
     async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         if not client.device:
             raise OAuthError("unauthorized_client", "the client was added without --device")
-        device = await rows.find(self.database, device_code_hash=hash_of(form.required("device_code")))
+        device = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
         is_clients = device is not None and device.client_id == client.name
         outcome = await self._redeem(client, device if is_clients else None, form)
         if isinstance(outcome, NotGranted):

@@ -39,9 +39,9 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.rows import PHONE_CODES
-from wxauth.server.limits.turns import RETRY_AFTER, Places, Turns
-from wxauth.server.phones.rows import (
+from wxauth.server.limits.concurrency import RETRY_AFTER, Places, Turns
+from wxauth.server.limits.queries import PHONE_CODES
+from wxauth.server.phones.queries import (
     PENDING_ANSWERS,
     REFUSE_ANSWER,
     PhoneRefusal,
@@ -53,7 +53,7 @@ from wxauth.server.phones.rows import (
 )
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.callers import Caller, locked_caller
-from wxauth.server.users.user_rows import remove_phone
+from wxauth.server.users.user_queries import remove_phone
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.server.wechat.received import e164_of

@@ -12,13 +12,13 @@ from wxauth.server.phones import phones
 from wxauth.server.phones.phones import Phones, remove_phone_of
 from wxauth.server.users.admin import read_listed_user
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
-from wxauth.server.users.bodies import PhoneAnswer, UserAnswer, shown_in, user_answer
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, StaffDep
-from wxauth.server.users.staff_rows import Read
+from wxauth.server.users.schemas import PhoneAnswer, UserAnswer, shown_in, user_answer
+from wxauth.server.users.staff_queries import Read
 from wxauth.server.web.answers import CODE_FAILURES
-from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import body_like
 
 router = Router("me")
 

@@ -32,9 +32,9 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.rows import PICTURES
-from wxauth.server.limits.turns import Places
-from wxauth.server.pictures.rows import (
+from wxauth.server.limits.concurrency import Places
+from wxauth.server.limits.queries import PICTURES
+from wxauth.server.pictures.queries import (
     NOTE_ANSWERED,
     NOTE_ASKED,
     READ_AVATAR,
@@ -44,9 +44,9 @@ from wxauth.server.pictures.rows import (
     Avatar,
 )
 from wxauth.server.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
-from wxauth.server.users.bodies import AVATARS_PATH
 from wxauth.server.users.policies import Policy
-from wxauth.server.users.user_rows import clear_fields, lock_user_of
+from wxauth.server.users.schemas import AVATARS_PATH
+from wxauth.server.users.user_queries import clear_fields, lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import PictureVerdict
 

@@ -19,13 +19,13 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.merging.merging_rows import IS_JOINED, erase_identities, erase_identity
+from wxauth.server.merging.merging_queries import IS_JOINED, erase_identities, erase_identity
 from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
-from wxauth.server.push.rows import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
-from wxauth.server.users.erasure_rows import erase_user, leave_later
-from wxauth.server.users.standing_rows import lock_standing
-from wxauth.server.users.user_rows import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
+from wxauth.server.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
+from wxauth.server.users.erasure_queries import erase_user, leave_later
+from wxauth.server.users.status_queries import lock_standing
+from wxauth.server.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
 from wxauth.server.wechat.received import (
     MessageKind,
     PictureVerdict,

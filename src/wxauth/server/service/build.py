@@ -28,9 +28,9 @@ from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.issuer import Issuer, ResourceVerifier
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.limits import turns
+from wxauth.server.limits import concurrency
+from wxauth.server.limits.concurrency import Turns
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.limits.turns import Turns
 from wxauth.server.login.entering import LoginLimiter
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.outbound.receivers import ReceiverTransport
@@ -42,11 +42,11 @@ from wxauth.server.push import receiving
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.metrics import PrometheusMetrics
 from wxauth.server.service.tracing import Tracing
-from wxauth.server.sessions.refresh_rows import RefreshTokens
+from wxauth.server.sessions.refresh_queries import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits
 from wxauth.server.site_logins.secrets import UserCodes
 from wxauth.server.users.policies import Opinions
-from wxauth.server.users.staff_rows import StaffReads
+from wxauth.server.users.staff_queries import StaffReads
 from wxauth.server.wechat import client
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, client_over, transport_for
@@ -66,7 +66,7 @@ class Waits:
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
-    turns: float = turns.PATIENCE_SECONDS
+    turns: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
 

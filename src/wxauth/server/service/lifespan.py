@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from wxauth import __version__
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
-from wxauth.server.checks.rows import missing_limits
+from wxauth.server.checks.queries import missing_limits
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.background import cancel
 from wxauth.server.core.clock import DatabaseClock, correct_clock, keep_time
@@ -22,7 +22,7 @@ from wxauth.server.housekeeping.housekeeping import keep_house
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.service import probes
-from wxauth.server.users.staff_rows import StaffReads
+from wxauth.server.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
 """Seconds between two checks whether the database is there."""

@@ -23,7 +23,7 @@ from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.metrics import DECLARED, OUR_FAULTS
 from wxauth.server.core.services import part
-from wxauth.server.housekeeping.rows import STATISTICS, Statistics
+from wxauth.server.housekeeping.queries import STATISTICS, Statistics
 from wxauth.server.login.routes import LOGINS, OUTCOMES
 from wxauth.server.service.shared_counts import counts, processes
 from wxauth.server.web.dependencies import provide

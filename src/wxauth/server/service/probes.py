@@ -22,7 +22,7 @@ from wxauth.server.core.outages import DatabaseUrlRefused, troubles
 from wxauth.server.core.revisions import current_revision, is_usable, refusal_of
 from wxauth.server.core.services import part
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.login_rows import rehearse_login
+from wxauth.server.login.login_queries import rehearse_login
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 

@@ -27,12 +27,12 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, ses
 from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType, record_daily
 from wxauth.server.core.users import UserStatus
-from wxauth.server.session_keys.rows import (
+from wxauth.server.session_keys.queries import (
     KEYS_IN_SESSION,
     KeyOfLogin,
     KeysInSession,
 )
-from wxauth.server.web.bodies import ShownOpenid
+from wxauth.server.web.schemas import ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal

@@ -21,10 +21,12 @@ from wxauth.server.core.claims import RESERVED_CLAIMS
 from wxauth.server.core.database import Database
 from wxauth.server.core.resources import find_resource
 from wxauth.server.keys.issuer import ResourceVerifier
-from wxauth.server.sessions.rows import READ_USER_IN_SESSION
+from wxauth.server.sessions.queries import READ_USER_IN_SESSION
 from wxauth.server.users.callers import Caller, any_caller_of, sees_roles, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.bodies import (
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
+from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import (
     EXAMPLE_APP_ID,
     EXAMPLE_OPENID,
     EXAMPLE_SESSION_ID,
@@ -33,8 +35,6 @@ from wxauth.server.web.bodies import (
     ShownSessionId,
     ShownUserId,
 )
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import Router
 from wxauth.tokens.verifier import Verifier
 
 ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]

@@ -14,11 +14,13 @@ from wxauth.server.clients.service_clients import AttributesClientDep, Moderatin
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserStatus
-from wxauth.server.siblings.rows import LOOK_UP, UserForSiblings
+from wxauth.server.siblings.queries import LOOK_UP, UserForSiblings
 from wxauth.server.users.admin import UserChange, change_user, end_sessions_of, set_external_id
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
-from wxauth.server.users.bodies import (
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.users.ids import ExternalId
+from wxauth.server.users.schemas import (
     DocumentVersion,
     FormerExternalIds,
     OperatorsFields,
@@ -26,11 +28,9 @@ from wxauth.server.users.bodies import (
     SharedFields,
     shown_in,
 )
-from wxauth.server.users.callers import DeviceDep
-from wxauth.server.users.ids import ExternalId
-from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownUserId, Time, body_like
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import EXAMPLE_USER_ID, TEXT, ShownUserId, Time, body_like
 
 router = Router("siblings")
 

@@ -25,7 +25,7 @@ from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Scope
-from wxauth.server.clients.rows import ServiceClient
+from wxauth.server.clients.queries import ServiceClient
 from wxauth.server.clients.service_clients import (
     FOR_COUNTED_CLIENT,
     ClientLimitsDep,
@@ -38,18 +38,18 @@ from wxauth.server.clients.service_clients import (
 )
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import Actor
+from wxauth.server.session_keys.queries import KeyOfLogin
 from wxauth.server.session_keys.routes import SessionKeysDep
-from wxauth.server.session_keys.rows import KeyOfLogin
 from wxauth.server.session_keys.session_keys import SignatureAnswer
-from wxauth.server.siblings.rows import client_and_keys
+from wxauth.server.siblings.queries import client_and_keys
 from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.server.siblings.user_routes import ShortText
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.bodies import EXAMPLE_OPENID, body_like, read_body
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import EXAMPLE_OPENID, body_like, read_body
 from wxauth.texts import is_http_url
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"

@@ -28,11 +28,11 @@ from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.limits.rows import SITES
+from wxauth.server.limits.queries import SITES
 from wxauth.server.login.entering import Proofs
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.rows import OPENED_AT
+from wxauth.server.sessions.queries import OPENED_AT
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     CONSENT_REQUIRED,
@@ -45,7 +45,7 @@ from wxauth.server.site_logins.authorize import (
 )
 from wxauth.server.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome, count_redeemed
 from wxauth.server.site_logins.granting import add_with_code, record_authorized
-from wxauth.server.site_logins.rows import lock_caller
+from wxauth.server.site_logins.queries import lock_caller
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller
 from wxauth.texts import new_secret
 

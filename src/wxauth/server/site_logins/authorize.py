@@ -35,10 +35,10 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins import doors, rows
+from wxauth.server.site_logins import doors, queries
 from wxauth.server.site_logins.doors import Door, ScanOutcome
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
-from wxauth.server.site_logins.rows import Mistake, Unanswerable
+from wxauth.server.site_logins.queries import Mistake, Unanswerable
 from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
 from wxauth.server.site_logins.targets import Access, for_resource
 from wxauth.texts import hash_of, new_secret
@@ -252,7 +252,7 @@ class SiteRequests:
             await self.scan_limits.pages.admit(str(browser_login_id))
         login, page_id = _page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
-        await rows.add(self.database, login)
+        await queries.add(self.database, login)
         return page_id
 
     async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
@@ -261,7 +261,7 @@ class SiteRequests:
             scene = new_scene()
             user_code, login.user_code_hash = self.user_codes.new()
             login.scene_hash = hash_of(scene)
-            if await rows.add(self.database, login):
+            if await queries.add(self.database, login):
                 doors.SCANS.count(ScanOutcome.STARTED)
                 return StartedScan(scene, user_code, secret)
         raise StorageUnavailable("no user code is free")

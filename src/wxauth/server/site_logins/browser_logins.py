@@ -15,8 +15,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.limits.turns import Turns
-from wxauth.server.site_logins import rows
+from wxauth.server.limits.concurrency import Turns
+from wxauth.server.site_logins import queries
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     Browser,
@@ -29,7 +29,7 @@ from wxauth.server.site_logins.authorize import (
 )
 from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.server.site_logins.granting import Granting, add_with_code, proved_after
-from wxauth.server.site_logins.rows import BrowserPerson, SiteLogin, lock_browser_person
+from wxauth.server.site_logins.queries import BrowserPerson, SiteLogin, lock_browser_person
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
@@ -57,7 +57,7 @@ class Continuing:
         after = proved_after(self.settings, self.clock())
         cookie_hash = hash_of(browser.login)
         return await self.database.row(
-            rows.BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
+            queries.BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
         )
 
     async def person_for(self, asked: SiteRequest, browser: Browser) -> BrowserPerson | None:
@@ -145,7 +145,7 @@ class Continuing:
                     browser_login_id=person.login_id,
                     now=now,
                 )
-                await transaction.run(rows.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=name)
+                await transaction.run(queries.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=name)
         except RateLimited:
             raise self._too_many(asked, "this person has too many requests under way") from None
         log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)

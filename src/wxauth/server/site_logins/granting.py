@@ -18,10 +18,10 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.turns import Turns
+from wxauth.server.limits.concurrency import Turns
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.rows import END_OF_BROWSER_LOGIN, EndReason, end_by
-from wxauth.server.site_logins import rows
+from wxauth.server.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_by
+from wxauth.server.site_logins import queries
 from wxauth.server.site_logins.authorize import (
     Browser,
     Onward,
@@ -39,9 +39,9 @@ from wxauth.server.site_logins.doors import (
     Door,
 )
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields, Stage
-from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
+from wxauth.server.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
-from wxauth.server.users.user_rows import CURRENT_USER
+from wxauth.server.users.user_queries import CURRENT_USER
 from wxauth.texts import hash_of, new_secret
 
 log = get_logger()
@@ -79,7 +79,7 @@ class Granting:
 
     async def open_page(self, page_id: str, browser: Browser) -> SiteLogin:
         """The login that this browser shows, until it is over. Raises: NotFound."""
-        page = await rows.find(self.database, **page_hashes(page_id, browser.cookie))
+        page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
         if page is None or not page.is_page_open(self.clock()):
             raise NotFound(NO_SUCH_PAGE)
         return page
@@ -115,7 +115,7 @@ class Granting:
         raise NotFound("there is no decision to continue with")
 
     async def _scan(self, page_id: str, browser: Browser) -> SiteLogin:
-        page = await rows.find(self.database, **page_hashes(page_id, browser.cookie))
+        page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
         if page is None or page.scene_hash is None:
             raise NotFound("this browser shows no such code")
         return page
@@ -138,7 +138,7 @@ class Granting:
         await _check_hint(transaction, login, person)
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if is_shared and door in MAKES_BROWSER_LOGIN and browser.cookie:
-            stored = await rows.store_proof(
+            stored = await queries.store_proof(
                 transaction,
                 login,
                 person,
@@ -152,7 +152,7 @@ class Granting:
                 login.browser_login_id, login.proof_id = stored
         is_first = login.code_hash is None
         login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
-        await rows.save(transaction, login)
+        await queries.save(transaction, login)
         if is_first:
             await record_authorized(transaction, person, login.client_id, login, door=door, ip=browser.ip, now=now)
 
@@ -172,12 +172,12 @@ class Granting:
             return
         after = proved_after(self.settings, now)
         async with self.database.begin() as transaction:
-            person = await rows.lock_browser_person(
+            person = await queries.lock_browser_person(
                 transaction, hash_of(browser.login), client_id="", proved_after=after
             )
             if person is None or person.id == other_than or of not in (None, person.id):
                 return
-            await transaction.run(rows.DELETE_BROWSER_LOGIN, id=person.login_id)
+            await transaction.run(queries.DELETE_BROWSER_LOGIN, id=person.login_id)
             which, by = {"browser_login_id": person.login_id, "user_id": person.id}, Actor(str(person.id))
             await end_by(transaction, END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
         log.info("browser_login_ended", user_id=person.id)
@@ -200,14 +200,14 @@ async def lock_with_person(
 
     No login: it was deleted. No person: the user cannot log in, or the login has been taken away from the user.
     """
-    person = await rows.lock_person(transaction, app_id=login.app_id, openid=login.openid)
-    locked = await transaction.row(rows.LOCK, id=login.id, now=now)
+    person = await queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
+    locked = await transaction.row(queries.LOCK, id=login.id, now=now)
     return locked, person if locked is not None and locked.openid is not None else None
 
 
 async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
     """Lock a page, to record a press of its button to WeChat. Raises: NotFound."""
-    locked = await transaction.row(rows.LOCK, id=page.id, now=now)
+    locked = await transaction.row(queries.LOCK, id=page.id, now=now)
     if locked is None or not locked.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)
     return locked
@@ -266,7 +266,7 @@ async def add_with_code(
     )
     approve(login, person, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
     login.stage = Stage.CODED
-    await rows.add(transaction, login)
+    await queries.add(transaction, login)
     await record_authorized(transaction, person, login.client_id, login, door=door, ip=device.ip, now=now)
 
 

@@ -23,7 +23,7 @@ from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins import rows
+from wxauth.server.site_logins import queries
 from wxauth.server.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press
 from wxauth.server.site_logins.doors import (
     DOORS,
@@ -36,7 +36,7 @@ from wxauth.server.site_logins.doors import (
 )
 from wxauth.server.site_logins.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
 from wxauth.server.site_logins.models import OPEN, Stage
-from wxauth.server.site_logins.rows import LockedLogin, SiteLogin
+from wxauth.server.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.server.site_logins.scans import DIGITS, note_not_made
 from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.server.wechat.api import WeChatApi
@@ -126,15 +126,15 @@ class Links:
         now, scene = self.clock(), new_scene()
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
-            former, number = await transaction.row(rows.LINK, page_id=locked.id), 1
+            former, number = await transaction.row(queries.LINK, page_id=locked.id), 1
             if former is not None:
-                number, former = next_press(former.presses), await transaction.row(rows.LOCK, id=former.id, now=now)
+                number, former = next_press(former.presses), await transaction.row(queries.LOCK, id=former.id, now=now)
             if former is not None:
                 await _end_link(transaction, former)
             shown = Device(locked.browser_ip, locked.browser_user_agent)
             link = new_press(locked, shown, lasts=min(SCAN_LASTS, locked.expires_at - now), now=now, door=Door.LINK)
             link.presses, link.scene_hash = number, hash_of(scene)
-            await rows.add(transaction, link)
+            await queries.add(transaction, link)
         return Onward(self._url(base, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
@@ -146,13 +146,13 @@ class Links:
         """
         seen, now, number = await self.granting.open_page(page_id, browser), self.clock(), "".join(typed.split())
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
-        before = await self.database.row(rows.LINK, page_id=seen.id)
+        before = await self.database.row(queries.LINK, page_id=seen.id)
         if before is None:
             return TryAgain(seen, is_wrong=False)
         async with self.granting.turn(before), self.database.begin() as transaction:
-            person = await rows.lock_person(transaction, app_id=before.app_id, openid=before.openid)
-            page = await transaction.row(rows.LOCK, id=seen.id, now=now)
-            link = await transaction.row(rows.LOCK, id=before.id, now=now)
+            person = await queries.lock_person(transaction, app_id=before.app_id, openid=before.openid)
+            page = await transaction.row(queries.LOCK, id=seen.id, now=now)
+            link = await transaction.row(queries.LOCK, id=before.id, now=now)
             if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
             if link is None or link.openid != before.openid or link.claimed_session_id is None:
@@ -203,7 +203,7 @@ async def _count_wrong(transaction: Transaction, page: LockedLogin, link: Locked
     if is_last:
         page.expires_at = max(now, page.created_at)
         await _end_link(transaction, link)
-    await rows.save(transaction, page)
+    await queries.save(transaction, page)
     return is_last
 
 
@@ -212,4 +212,4 @@ async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
     if link.stage in (*OPEN, Stage.APPROVED):
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None
-        await rows.save(transaction, link)
+        await queries.save(transaction, link)

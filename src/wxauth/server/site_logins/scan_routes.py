@@ -28,12 +28,12 @@ from wxauth.server.login.entering import PROOF_FAILURES
 from wxauth.server.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.server.login.routes import ProofRequest
 from wxauth.server.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
-from wxauth.server.site_logins.rows import Unanswerable
+from wxauth.server.site_logins.queries import Unanswerable
 from wxauth.server.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
 from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
-from wxauth.server.web.bodies import body_like
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import body_like
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]

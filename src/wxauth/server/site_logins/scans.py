@@ -30,7 +30,7 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import is_local, origin_shown
-from wxauth.server.clients.rows import LOGO
+from wxauth.server.clients.queries import LOGO
 from wxauth.server.core.addresses import NEARBY
 from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
@@ -42,20 +42,20 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
-from wxauth.server.limits.rows import USER_CODES
+from wxauth.server.limits.queries import USER_CODES
 from wxauth.server.login.entering import Proofs
 from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.rows import USER_OF_SESSION
-from wxauth.server.site_logins import doors, rows
+from wxauth.server.sessions.queries import USER_OF_SESSION
+from wxauth.server.site_logins import doors, queries
 from wxauth.server.site_logins.authorize import ScanLimits, is_web_view
 from wxauth.server.site_logins.doors import Door, DoorOutcome, ScanOutcome
 from wxauth.server.site_logins.granting import approve
 from wxauth.server.site_logins.models import OPEN, Stage
-from wxauth.server.site_logins.rows import ShownCode, SiteLogin
+from wxauth.server.site_logins.queries import ShownCode, SiteLogin
 from wxauth.server.site_logins.secrets import SCENE, UserCodes
 from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
-from wxauth.server.web.bodies import ShownIp, body_like
+from wxauth.server.web.schemas import ShownIp, body_like
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import Api, errcode_of
 from wxauth.server.wechat.received import CodePicture
@@ -210,7 +210,7 @@ class Scans:
         if is_typed:  # counted before it is looked up, so that of many at once only five pass
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
-            login = await transaction.row(rows.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
+            login = await transaction.row(queries.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
             if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
                 raise ScanOver("there is no such scan that could be decided upon")
             resource = resource_at(self.settings, login.resource)
@@ -227,7 +227,7 @@ class Scans:
                 login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
                 # From now on it is kept for longer than if nobody had answered it.
                 login.kept_until = max(login.kept_until, login.scan_ends_at + doors.OUTCOME_KEPT)
-                await rows.save(transaction, login)
+                await queries.save(transaction, login)
         if is_typed:
             await USER_CODES.uncount_user(self.database, caller.user)
         fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": caller.user.id}
@@ -341,7 +341,7 @@ class Scans:
 
     async def _held(self, caller: Caller, login_id: UUID) -> SiteLogin:
         """The login, if this session has claimed it and has not denied it. Raises: ScanOver."""
-        login = await rows.find(self.database, id=login_id)
+        login = await queries.find(self.database, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _is_held(login, caller, now=self.clock()):
             raise ScanOver(_NOT_HELD)
         return login
@@ -355,8 +355,8 @@ class Scans:
         """
         now = self.clock()
         async with self.database.begin() as transaction:
-            person = await rows.lock_caller(transaction, caller, now=now)
-            login = await transaction.row(rows.LOCK, id=login_id, now=now)
+            person = await queries.lock_caller(transaction, caller, now=now)
+            login = await transaction.row(queries.LOCK, id=login_id, now=now)
             if person is None or login is None or not _is_held(login, caller, now=now):
                 raise ScanOver(_NOT_HELD)
             if login.stage != Stage.CLAIMED:  # the same verdict was stored before
@@ -383,7 +383,7 @@ class Scans:
                     app_id=person.app_id,
                     data={"scan_id": login.id, "client_id": login.client_id, "browser_ip": login.browser_ip},
                 )
-            await rows.save(transaction, login)
+            await queries.save(transaction, login)
         is_approved = verdict is Stage.APPROVED
         if door is not Door.LINK:
             doors.SCANS.count(ScanOutcome.APPROVED if is_approved else ScanOutcome.DENIED)
@@ -456,7 +456,7 @@ class ScanPictures:
         if SCENE.fullmatch(scene):
             now = self.clock()
             since = now - doors.SCAN_LASTS
-            scan = await self.database.row(rows.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now)
+            scan = await self.database.row(queries.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now)
         if scan is None:
             raise NotFound("there is no open scan of this scene")
         if self.settings.scan_code == "link":
@@ -467,7 +467,7 @@ class ScanPictures:
 
     async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
-        return await rows.keep_picture(self.database, scan.id, picture)
+        return await queries.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
         """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""

@@ -26,7 +26,7 @@ from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import Entering, LacksUnionid
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins import rows
+from wxauth.server.site_logins import queries
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
     Browser,
@@ -39,7 +39,7 @@ from wxauth.server.site_logins.authorize import (
 from wxauth.server.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
 from wxauth.server.site_logins.granting import ANOTHER_PERSON, Granting, approve, lock_open_page, next_press
 from wxauth.server.site_logins.models import Stage
-from wxauth.server.site_logins.rows import SiteLogin
+from wxauth.server.site_logins.queries import SiteLogin
 from wxauth.server.site_logins.secrets import code_of, page_id_of
 from wxauth.texts import hash_of
 
@@ -155,10 +155,10 @@ class Visits:
             locked.presses = next_press(locked.presses)
             locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
             locked.kept_until = max(locked.kept_until, locked.expires_at)
-            await rows.save(transaction, locked)
+            await queries.save(transaction, locked)
             visit = new_press(locked, Device(None, None), lasts=VISIT_LASTS, now=now, door=door)
             visit.app_id, visit.state_hash = app_id, hash_of(state)
-            await rows.add(transaction, visit)
+            await queries.add(transaction, visit)
         return Onward(_wechats_page(self.settings, app, door, state))
 
     async def finish(self, callback: WeChatCallback) -> Onward:
@@ -186,15 +186,15 @@ class Visits:
 
     async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
         """Take a visit. Returns it for the first callback, None for all others."""
-        found, now = await rows.find(self.database, **hashes), self.clock()
+        found, now = await queries.find(self.database, **hashes), self.clock()
         if found is None or found.wechat_code_hash is not None:
             return None
         async with self.database.begin() as transaction:
-            visit = await transaction.row(rows.LOCK, id=found.id, now=now)
+            visit = await transaction.row(queries.LOCK, id=found.id, now=now)
             if visit is None or visit.wechat_code_hash is not None or visit.expires_at <= now:
                 return None
             visit.stage, visit.wechat_code_hash = Stage.CLAIMED, code_hash
-            await rows.save(transaction, visit)
+            await queries.save(transaction, visit)
         return visit
 
     async def _settle(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
@@ -217,10 +217,10 @@ class Visits:
         DOORS.count(door, _COUNTED.get(outcome, DoorOutcome.FAILED))
         try:
             async with self.database.begin() as transaction:
-                locked = await transaction.row(rows.LOCK, id=visit.id, now=self.clock())
+                locked = await transaction.row(queries.LOCK, id=visit.id, now=self.clock())
                 if locked is not None and locked.outcome is None:
                     locked.stage, locked.outcome = Stage.REFUSED, outcome
-                    await rows.save(transaction, locked)
+                    await queries.save(transaction, locked)
         except StorageUnavailable:
             log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
         return outcome
@@ -235,14 +235,14 @@ class Visits:
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
         whose = {**ids, "unionid": identity.unionid, "roles": list(STAFF_ROLES)}
-        if is_closed_to_staff and await self.database.value(rows.HAS_ANY_ROLE, **whose):
+        if is_closed_to_staff and await self.database.value(queries.HAS_ANY_ROLE, **whose):
             raise VisitRefused(_CLOSED_TO_STAFF)
         now = self.clock()
         login, database_ms = await self.entering.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
-            person = await rows.lock_person(transaction, **ids)
-            pending = None if person is None else await transaction.row(rows.LOCK, id=visit.id, now=now)
+            person = await queries.lock_person(transaction, **ids)
+            pending = None if person is None else await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the person may not log in any more, or the site has been removed")
             if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given meanwhile
@@ -266,7 +266,7 @@ class Visits:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
         while True:
-            visit = await rows.find(self.database, **hashes)
+            visit = await queries.find(self.database, **hashes)
             if visit is None:
                 raise NotFound("this browser has no such visit")
             if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:

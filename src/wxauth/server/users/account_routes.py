@@ -9,14 +9,24 @@ from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor
-from wxauth.server.sessions.rows import (
+from wxauth.server.sessions.queries import (
     ARE_OF_ONE_USER,
     OPEN_SESSIONS,
     EndReason,
     end_session,
     end_sessions,
 )
-from wxauth.server.users.bodies import (
+from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
+from wxauth.server.users.consent_queries import (
+    NEWEST_CONSENTS,
+    ConsentRow,
+    check_in_force,
+    give_consents,
+    holding_consents,
+    withdraw,
+)
+from wxauth.server.users.nicknames import Nicknames
+from wxauth.server.users.schemas import (
     ConsentsQuery,
     ConsentsRequest,
     ProfileChange,
@@ -26,19 +36,9 @@ from wxauth.server.users.bodies import (
     is_own_picture,
     user_answer,
 )
-from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
-from wxauth.server.users.consent_rows import (
-    NEWEST_CONSENTS,
-    ConsentRow,
-    check_in_force,
-    give_consents,
-    holding_consents,
-    withdraw,
-)
-from wxauth.server.users.nicknames import Nicknames
-from wxauth.server.web.bodies import Items, Page, all_of, items_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import Items, Page, all_of, items_of
 
 router = Router("me")
 log = get_logger()

@@ -23,20 +23,20 @@ from wxauth.server.core.outages import CONFLICTS
 from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.sessions.rows import (
+from wxauth.server.sessions.queries import (
     OPEN_SESSIONS,
     PAST_SESSIONS,
     EndReason,
     end_session_of,
     end_sessions,
 )
-from wxauth.server.users import erasure_rows
+from wxauth.server.users import erasure_queries
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
-from wxauth.server.users.bodies import UserDetailAnswer, listed_user_answer
-from wxauth.server.users.consent_rows import NEWEST_CONSENTS
-from wxauth.server.users.erasure_rows import cancel_leaving
-from wxauth.server.users.search_rows import USER_BY_ID, ListedUser
-from wxauth.server.users.standing_rows import (
+from wxauth.server.users.consent_queries import NEWEST_CONSENTS
+from wxauth.server.users.erasure_queries import cancel_leaving
+from wxauth.server.users.schemas import UserDetailAnswer, listed_user_answer
+from wxauth.server.users.search_queries import USER_BY_ID, ListedUser
+from wxauth.server.users.status_queries import (
     ADMIN,
     Ban,
     Standing,
@@ -44,7 +44,7 @@ from wxauth.server.users.standing_rows import (
     change_standings,
     locked_user,
 )
-from wxauth.server.users.user_rows import (
+from wxauth.server.users.user_queries import (
     CURRENT_USER,
     FORMER_EXTERNAL_IDS,
     FORMER_IDS,
@@ -53,7 +53,7 @@ from wxauth.server.users.user_rows import (
     clear_fields,
     current_user,
 )
-from wxauth.server.web.bodies import FIRST_PAGE
+from wxauth.server.web.schemas import FIRST_PAGE
 
 LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that
@@ -207,7 +207,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin."""
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _):
-        await erasure_rows.erase_user(transaction, remaining_id, by=by, now=now)
+        await erasure_queries.erase_user(transaction, remaining_id, by=by, now=now)
     log.info("user_erased", user_id=remaining_id, actor=by.name)
 
 

@@ -13,15 +13,8 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
-from wxauth.server.users.bodies import (
-    ListedUserAnswer,
-    UserChangeRequest,
-    UserDetailAnswer,
-    UsersAnswer,
-    users_answer,
-)
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
-from wxauth.server.users.history_rows import (
+from wxauth.server.users.history_queries import (
     GLIMPSES,
     EventsQuery,
     Glimpse,
@@ -31,12 +24,19 @@ from wxauth.server.users.history_rows import (
     find_logins,
 )
 from wxauth.server.users.phone_numbers import masked
-from wxauth.server.users.search_rows import UsersQuery, find_users, id_in, term_of
-from wxauth.server.users.staff_rows import Read, StaffReads
+from wxauth.server.users.schemas import (
+    ListedUserAnswer,
+    UserChangeRequest,
+    UserDetailAnswer,
+    UsersAnswer,
+    users_answer,
+)
+from wxauth.server.users.search_queries import UsersQuery, find_users, id_in, term_of
+from wxauth.server.users.staff_queries import Read, StaffReads
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.bodies import Items, items_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.schemas import Items, items_of
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 

@@ -17,7 +17,7 @@ from wxauth.server.core.database import Transaction
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ATTRIBUTE_NAME
-from wxauth.server.users.user_rows import WRITE_ATTRIBUTES, read_attributes
+from wxauth.server.users.user_queries import WRITE_ATTRIBUTES, read_attributes
 
 MAX_BYTES: Final = 2048
 """Bytes of a user's attributes as compact JSON."""

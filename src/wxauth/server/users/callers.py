@@ -17,10 +17,10 @@ from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES, UserInSession
-from wxauth.server.limits.turns import Turns
+from wxauth.server.limits.concurrency import Turns
 from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.rows import OPENED_AT, READ_USER_IN_SESSION
-from wxauth.server.users.standing_rows import ADMIN, UserIsGone, locked_user
+from wxauth.server.sessions.queries import OPENED_AT, READ_USER_IN_SESSION
+from wxauth.server.users.status_queries import ADMIN, UserIsGone, locked_user
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import check_query_names

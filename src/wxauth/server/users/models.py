@@ -23,7 +23,7 @@ class User(UserFields, Origins, table=True):
     banned_until: datetime | None = Field(sa_type=TIME)
     """When housekeeping lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
+    """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_queries.py`."""
     earlier_bans: dict[str, EarlierBan] | None = Field(sa_type=JSONB)
     """The bans before the merges, by the former user's id. A split restores them; null once a ban is lifted."""
 

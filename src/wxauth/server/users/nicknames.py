@@ -10,9 +10,9 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.rows import NICKNAMES
+from wxauth.server.limits.queries import NICKNAMES
 from wxauth.server.users.policies import OPINION_TIMEOUT_SECONDS, Policy
-from wxauth.server.users.user_rows import store_profile
+from wxauth.server.users.user_queries import store_profile
 from wxauth.server.wechat.api import TextVerdict, WeChatApi
 
 _CONTENT_REFUSED: Final = 87014

@@ -23,16 +23,16 @@ from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import reason_of
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.limits.rows import EXPORTS
-from wxauth.server.sessions.rows import PastSession
-from wxauth.server.users import own_data_rows as rows
+from wxauth.server.limits.queries import EXPORTS
+from wxauth.server.sessions.queries import PastSession
+from wxauth.server.users import own_data_queries as queries
 from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
-from wxauth.server.users.bodies import ListedUserAnswer
 from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
-from wxauth.server.users.consent_rows import ConsentRow
-from wxauth.server.users.staff_rows import Read
-from wxauth.server.users.standing_rows import lock_standing
-from wxauth.server.users.user_rows import FORMER_EXTERNAL_IDS, FORMER_IDS, current_user
+from wxauth.server.users.consent_queries import ConsentRow
+from wxauth.server.users.schemas import ListedUserAnswer
+from wxauth.server.users.staff_queries import Read
+from wxauth.server.users.status_queries import lock_standing
+from wxauth.server.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, current_user
 from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
@@ -165,7 +165,7 @@ async def _pieces(
 
 
 async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
-    user = await state.row(rows.USER_OF_EXPORT, user_id=user_id)
+    user = await state.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
         raise NotFound("there is no such user")
     former = await state.values(FORMER_IDS, user_id=user_id)
@@ -175,16 +175,16 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
         "attributes": user.attributes or {},
         "former_ids": former,
         "former_external_ids": await state.values(FORMER_EXTERNAL_IDS, user_id=user_id),
-        "unionids": await state.values(rows.UNIONIDS, user_id=user_id),
+        "unionids": await state.values(queries.UNIONIDS, user_id=user_id),
     }
     yield to_json({"exported_at": now, "user": profile})[:-1]
-    for name, pages in rows.lists_of(state, user_id, former):
+    for name, pages in queries.lists_of(state, user_id, former):
         separator = b',"%b":[' % name.encode()
         async for page in pages:
             yield separator + to_json(page)[1:-1]
             separator = b","
         yield b"]" if separator == b"," else separator + b"]"
-    picture = await state.row(rows.PICTURE, user_id=user_id)
+    picture = await state.row(queries.PICTURE, user_id=user_id)
     yield b',"avatar":' + to_json(picture and dict(picture)) + b"}"
 
 

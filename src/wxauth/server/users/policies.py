@@ -16,7 +16,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import SYSTEM, EventType, record_event
 from wxauth.server.core.users import UserInSession
-from wxauth.server.users.user_rows import lock_user_of
+from wxauth.server.users.user_queries import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import Api, errcode_label, errcode_of
 

@@ -35,9 +35,9 @@ from wxauth.errors import InvalidRequest, PayloadTooLarge, WxAuthError
 from wxauth.i18n import Text
 from wxauth.server.core.settings import Settings
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
-from wxauth.server.web.bodies import check_place, errors_of, invalid_request, json_form, read_anyway
 from wxauth.server.web.dependencies import Argument, Plan, entailed_by, metadata_of, services_of
 from wxauth.server.web.edge import CONTROL_CHARACTERS
+from wxauth.server.web.schemas import check_place, errors_of, invalid_request, json_form, read_anyway
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")

@@ -1,0 +1,112 @@
+"""Bodies of requests and answers about apps, for administrators and commands."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field, StrictBool
+
+from wxauth.server.apps.registry import Apps, AppSource, KnownApp
+from wxauth.server.core.setting_types import AppKind, SignUp, UnionidPolicy
+from wxauth.server.core.settings import App, AppFields, Settings
+from wxauth.server.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
+
+
+class _Administered(BaseModel):
+    """What administrators set for an app besides the fields of `App`."""
+
+    is_enabled: StrictBool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
+    check_: StrictBool = Field(
+        default=True, alias="check", description="Whether id and secret are checked at WeChat first."
+    )
+
+
+class AppRequest(App, _Administered):
+    """An app to add."""
+
+    model_config = body_like({"app_id": EXAMPLE_APP_ID, "title": "小店", "app_secret": "…"}, extra="ignore")
+
+    @property
+    def app(self) -> App:
+        """The request's fields of `App`."""
+        return App(**{name: getattr(self, name) for name in App.model_fields})
+
+
+class AppChangeRequest(Changes, AppFields, _Administered):
+    """Changes of an app. An absent field changes nothing; null or empty clears a field that may be empty."""
+
+    model_config = body_like({"is_enabled": False}, extra="ignore")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that the request gives, by name."""
+        given = self.model_fields_set - {"check_"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in given}
+
+
+for _name in AppFields.model_fields:
+    AppChangeRequest.model_fields[_name].default = None  # absent: see `changes`
+AppChangeRequest.model_rebuild(force=True)
+
+
+class WeChatTokenStateAnswer(BaseModel):
+    """The answering process's state of an app's WeChat token."""
+
+    expires_at: datetime | None = Field(
+        description="Null: this process has no token and will request one when needed.",
+        examples=["2026-11-20T10:00:00Z"],
+    )
+    error: str | None = Field(description="Why it could not get another token recently: the code of a problem.")
+
+
+class AppTitleAnswer(BaseModel):
+    """The fields of an app that support staff may read."""
+
+    app_id: ShownAppId
+    kind: AppKind
+    title: str | None = Field(examples=["小店"])
+
+
+class AppAnswer(AppTitleAnswer):
+    """An app, without its secrets."""
+
+    unionid: UnionidPolicy = Field(
+        description="Whether a new user must have a unionid: as set, or the default for the kind.",
+        examples=["optional"],
+    )
+    logo: str | None = Field(description="A `data:` URL.", examples=[None])
+    source: AppSource = Field(description="An app in the settings can only be changed there.", examples=["database"])
+    is_default: bool = Field(description="Whether this is the app of a login that names none.")
+    is_enabled: bool
+    sign_up: SignUp | None
+    sign_up_roles: list[str] | None = Field(examples=[None])
+    claims: dict[str, Any] | None = Field(examples=[None])
+    js_hosts: list[str] | None = Field(examples=[None])
+    max_sessions: int | None = Field(examples=[None])
+    has_app_secret: bool
+    has_push_token: bool
+    has_push_aes_key: bool = Field(examples=[False])
+    push_url: str = Field(
+        description="The URL for WeChat's message push settings.",
+        examples=[f"https://auth.example.com/v1/wechat/push/{EXAMPLE_APP_ID}"],
+    )
+    push_forward: str | None = Field(examples=[None])
+    wechat_token: WeChatTokenStateAnswer
+    created_at: datetime | None = Field(
+        description="Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"]
+    )
+
+
+def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
+    """The answer about an app."""
+    app = known.app
+    expires_at, failure = wechat_tokens.state_of(app)
+    values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}
+    values |= {f"has_{name}": value is not None for name, value in app if f"has_{name}" in AppAnswer.model_fields}
+    values |= {
+        "unionid": app.unionid_in_force,
+        "is_default": known == apps.default,
+        "push_url": f"{settings.issuer}/v1/wechat/push/{app.app_id}",
+        "wechat_token": WeChatTokenStateAnswer(expires_at=expires_at, error=failure),
+    }
+    return AppAnswer.model_validate(values)

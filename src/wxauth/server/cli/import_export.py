@@ -1,0 +1,308 @@
+"""`wxauth users import` and `export`."""
+
+import os
+import sqlite3
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from time import monotonic
+from typing import IO, Any, Final, get_args
+from zoneinfo import ZoneInfo
+
+import click
+
+from wxauth.errors import StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.apps.registry import Apps
+from wxauth.server.cli.printing import (
+    Command,
+    Failed,
+    WrongCall,
+    checked,
+    json_option,
+    printable,
+    show,
+    text_option,
+    why_not,
+)
+from wxauth.server.cli.resources import with_database, with_services
+from wxauth.server.core.outages import trouble_of
+from wxauth.server.core.services import Services
+from wxauth.server.core.terminal import WrongValue, localized
+from wxauth.server.import_export.batch import Options
+from wxauth.server.import_export.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
+from wxauth.server.import_export.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
+from wxauth.server.import_export.lines import Line
+
+_COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
+_JOINED: Final = _(
+    "lines joined to a user by external_id alone: {n:,}. Is each of them the same person? If two tables number their"
+    " rows separately, give their ids a prefix"
+)
+_ODD_OPENIDS: Final = _(
+    "openids that have not {length} characters, as WeChat's have: {n:,}. Is it the right column, and are they whole?"
+)
+_RUN_AGAIN: Final = _(
+    "correct the refused lines, and run the command again with the whole file: imported lines do not change"
+)
+_MEND: Final = _("the refused lines are in {file}: correct them there, and import that file")
+
+_MOST_CELLS: Final = 30
+_LONGEST_CELL: Final = 40
+
+
+def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Our names of fields by those of the file, and by field our values by those of the file."""
+    fields: dict[str, str] = {}
+    values: dict[str, dict[str, str]] = {}
+    for option in options:
+        left, equals, right = option.partition("=")
+        name, colon, value = (part.strip() for part in left.partition(":"))
+        if not (is_field(name) and equals and (value if colon else right)):
+            raise WrongValue(_("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/moving-in.md"))
+        if value in values.get(name, ()) if colon else right in fields or name in fields.values():
+            raise WrongValue(_("must have each FIELD and each COLUMN or VALUE once"))
+        if colon:
+            values.setdefault(name, {})[value] = right
+        else:
+            fields[right] = name
+    return fields, values
+
+
+_time_zone = checked(ZoneInfo, _("must be a name such as Asia/Shanghai"))
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that only its owner can read. If nothing is written, it is removed."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise click.UsageError(localized(why_not(path, exc))) from None
+    with os.fdopen(descriptor, "wb") as file:
+        try:
+            yield file
+        finally:
+            if not file.tell():
+                path.unlink()
+
+
+def _opened(path: str) -> IO[bytes]:
+    """The file to read; `-` is standard input."""
+    return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
+
+
+def _switches(command: Command) -> Command:
+    for each in reversed([each for each in fields(Options) if each.metadata]):
+        command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(command)
+    return command
+
+
+@click.command()
+@click.argument("file", callback=checked(_opened))
+@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
+@click.option("--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. Not needed if its name ends in .tsv.")
+@click.option(
+    "--encoding", type=click.Choice(get_args(Encoding)), default="utf-8", show_default=True, help="How FILE is encoded."
+)
+@click.option("--app-id", callback=text_option, help="The app of the lines that name none.")
+@click.option(
+    "--map",
+    "mapped",
+    metavar="FIELD=COLUMN",
+    multiple=True,
+    callback=checked(_mapped),
+    help="What FILE calls a field, such as openid=weixin_openid, or a value: status:banned=disabled; may be repeated.",
+)
+@click.option("--time-zone", callback=_time_zone, help="That of the times without one, such as Asia/Shanghai.")
+@click.option(
+    "--rejected",
+    "rejected_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A new file for the lines that are refused, as they are in FILE.",
+)
+@_switches
+@json_option
+def import_command(
+    file: IO[bytes],
+    is_csv: bool,
+    is_tsv: bool,
+    encoding: Encoding,
+    app_id: str | None,
+    mapped: tuple[dict[str, str], dict[str, dict[str, str]]],
+    rejected_path: Path | None,
+    **switches: Any,
+) -> None:
+    """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
+
+    Each line needs app_id and openid; the first line of CSV has the names of the fields. It is safe to run again. If
+    the connection to the database is lost, it is tried again for ten minutes. Refusals are printed in Chinese if the
+    locale is. Exit status 1 if a line was refused.
+    """
+    options = Options(**switches)
+    name = str(file.name).lower()
+    is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
+    is_csv = is_csv or is_tsv or name.endswith(".csv")
+    fields, values = mapped
+    delimiter = "\t" if is_tsv else ","
+    form = Form(delimiter=delimiter, encoding=encoding, app_id=app_id or None, fields=fields, values=values)
+    if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
+        raise WrongCall(_("--map attributes.NAME is for CSV"))
+    report = _Report(file, rejected_path, header=None if is_csv else b"")
+    lines = _lines_of(file, form, report, is_csv=is_csv)
+    counts = with_services(lambda services: _import(services, lines, options, report, app_id))
+    report.finish(counts, lines.unknown, is_dry_run=options.dry_run)
+    if counts.refused:
+        sys.exit(1)
+
+
+class _Report:
+    """What an import prints, and its file of refused lines."""
+
+    def __init__(self, file: IO[bytes], rejected_path: Path | None, *, header: bytes | None) -> None:
+        self.header = header
+        """The header of the refused lines; None until it is known, and they are not written."""
+        self._path = rejected_path
+        self._rejected = click.get_current_context().with_resource(_created(rejected_path)) if rejected_path else None
+        self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        self._faults: Counter[str] = Counter()
+        self.done = Counts()
+        self._file = file
+        self._began = monotonic()
+        self._size = 0
+        with suppress(OSError):
+            status = os.fstat(file.fileno())
+            self._size = status.st_size * stat.S_ISREG(status.st_mode)
+
+    def reject(self, raw: bytes) -> None:
+        if self._rejected is not None and self.header is not None:
+            try:
+                self._rejected.write(raw if self._rejected.tell() else self.header + raw)
+                self._rejected.flush()
+            except OSError as exc:
+                raise Failed(why_not(self._path, exc)) from None
+
+    def refuse(self, refusal: ImportRefusal) -> None:
+        texts = [localized(_("{name}: {rule}", name=fault.field, rule=fault.wanted)) for fault in refusal.faults]
+        faults = localized(_("; ")).join(texts)
+        if refusal.others:
+            faults = localized(
+                _("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
+            )
+        if refusal.is_of_fields:
+            texts = [localized(_("skipped: {faults}", faults=text)) for text in texts]
+            faults = localized(_("skipped: {faults}", faults=faults))
+        else:
+            self.reject(refusal.raw)
+        self._faults.update(texts)
+        self.print(localized(_("line {number}: {faults}", number=refusal.number, faults=faults)))
+
+    def progress(self, counts: Counts) -> None:
+        self.done = counts
+        if self._clear:
+            click.echo(self._clear + self._pace(), err=True, nl=False)
+
+    def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
+        self.print(localized(_("{trouble}; trying again in {seconds:.0f} s", trouble=trouble_of(exc), seconds=seconds)))
+
+    def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
+        click.echo(self._clear, err=True, nl=False)
+        self._clear = ""
+        if counts.joined:
+            self.print(localized(Text(_JOINED, n=counts.joined)))
+        for text, n in self._faults.most_common():
+            self.print(
+                localized(Text(_("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}"), n=n, faults=text))
+            )
+        if unknown:
+            self.print(localized(_("columns ignored: {names}", names=", ".join(map(printable, unknown)))))
+        if counts.odd_openids:
+            self.print(localized(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID)))
+        numbers = asdict(counts)
+        incomplete = localized(_(", without bad fields: {n}", n=counts.incomplete)) if counts.incomplete else ""
+        blank = localized(_(", blank: {n}", n=counts.blank)) if counts.blank else ""
+        show(numbers, localized(Text(_COUNTS, **numbers)) + incomplete + blank)
+        if counts.refused:
+            self.print(localized(Text(_MEND, file=self._path)) if self._path else localized(_RUN_AGAIN))
+        if is_dry_run:
+            self.print(localized(_("nothing was stored: run it without --dry-run")))
+
+    def print(self, text: str) -> None:
+        click.echo(self._clear + text, err=True)
+
+    def _pace(self) -> str:
+        lines, seconds = self.done.lines, monotonic() - self._began
+        shown = localized(_("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1)))
+        if not self._size or not lines:
+            return shown
+        share = min(self._file.tell() / self._size, 1)
+        minutes = seconds * (1 / max(share, 0.0001) - 1) / 60
+        return shown + localized(_(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes))
+
+
+def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> CsvLines | JsonLines:
+    try:
+        lines = (CsvLines if is_csv else JsonLines)(file, form, spill=report.reject)
+    except WrongFile as exc:
+        seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
+        found = localized(_("; it is: {seen}", seen=seen)) if seen else ""
+        text = localized(_("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted))
+        if exc.fault.field == "line":
+            text = localized(_("line {number}: {faults}", number=1, faults=text))
+        raise Failed(text + found) from None
+    if isinstance(lines, CsvLines):
+        report.header = lines.header.raw
+    return lines
+
+
+async def _import(
+    services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
+) -> Counts:
+    if app_id:
+        services[Apps].entry(app_id)
+    report.progress(Counts())
+    try:
+        return await import_users(
+            services, lines, options, refuse=report.refuse, progress=report.progress, waiting=report.waiting
+        )
+    except StorageUnavailable:
+        given_up = _(
+            "{n:,} lines are done: run the same command again, imported lines do not change", n=report.done.lines
+        )
+        report.print(localized(given_up))
+        raise
+    except sqlite3.OperationalError as exc:
+        raise Failed(_("the temporary folder (TMPDIR) has no room: {error}", error=exc)) from None
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("-"))
+@click.option(
+    "--format", "form", type=click.Choice(["json", "csv"]), help="By default csv if FILE's name ends in .csv."
+)
+def export_command(file: Path, form: str | None) -> None:
+    """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.
+
+    The file is one consistent snapshot. Only its owner can read it: it holds names and numbers.
+    """
+    is_csv = form == "csv" if form else file.suffix.lower() == ".csv"
+    if str(file) == "-":
+        with_database(lambda database, _: export_users(database, sys.stdout.buffer.write, is_csv=is_csv))
+        sys.stdout.buffer.flush()
+        return
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device such as /dev/null keeps its permissions
+            os.fchmod(descriptor, 0o600)
+    except OSError as exc:
+        raise click.UsageError(localized(why_not(file, exc))) from None
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            number = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
+    except OSError as exc:
+        raise Failed(why_not(file, exc)) from None
+    click.echo(localized(_("{number} identities", number=number)), err=True)

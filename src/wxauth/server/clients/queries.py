@@ -1,0 +1,143 @@
+"""The stored clients."""
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Final, LiteralString, NamedTuple
+
+from wxauth.server.clients.models import AddedClient, Client, ClientWithSecrets
+from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Nothing, Statement, columns_of, part
+from wxauth.server.core.trail import Actor
+from wxauth.server.sessions.queries import end_page_of_client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceClient:
+    """A client as a service: the hashes of its secrets, its scopes, those of a site too, and its resources."""
+
+    name: str
+    secret_hash: bytes | None = field(repr=False)
+    former_secret_hash: bytes | None = field(repr=False)
+    former_secret_until: datetime | None
+    scopes: list[str]
+    resources: list[str]
+
+
+# The lock waits for logins that are opening a session of this client, and later ones find no client.
+REMOVE: Final = Statement[str]("""
+WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
+UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
+""")
+# One worker at a time, as for erasures.
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
+_NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
+SELECT name, removed_by FROM clients
+ WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
+ ORDER BY name LIMIT 1
+""")
+_OWN: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
+"""The tables of what is a client's own, besides its sessions."""
+# Locked rows are skipped until a later page, so that nobody waits for more than a page.
+_DELETE_PAGES: Final = tuple(
+    Statement[Nothing](f"""
+DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {table} WHERE client_id = :name LIMIT :size FOR UPDATE SKIP LOCKED))
+""")
+    for table in _OWN
+)
+_FINISH: Final = Statement[str](f"""
+DELETE FROM clients
+ WHERE name = :name
+   AND {" AND ".join(f"NOT EXISTS (SELECT FROM {own} WHERE client_id = :name)" for own in ("website_sessions", *_OWN))}
+RETURNING name
+""")
+# How many sessions of a removed client have not been ended yet; none if nothing is left of it.
+SESSIONS_LEFT: Final = Statement[int]("""
+SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
+  FROM clients WHERE name = :name AND removed_by IS NOT NULL
+""")
+# The present secret replaces the former one, of which there is at most one. A public client gets no secret.
+RENEW: Final = Statement[list[str]]("""
+UPDATE clients
+   SET secret_hash = :secret_hash,
+       former_secret_hash = CASE WHEN :former_until::timestamptz IS NOT NULL THEN secret_hash END,
+       former_secret_until = :former_until
+ WHERE name = :name AND NOT is_public AND removed_by IS NULL
+RETURNING scopes
+""")
+
+
+def _select(*columns: LiteralString) -> LiteralString:
+    return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
+
+
+def _but_logo(kind: type[Client]) -> list[LiteralString]:
+    return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
+
+
+SERVICE: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(ServiceClient))
+"""The columns of `ServiceClient`, for a statement's SELECT."""
+FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
+# Without the logo, up to 44 KB, because each request for tokens reads the client.
+FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
+FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
+LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
+ALL_CLIENTS: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
+# Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
+# that open sessions meanwhile do not wait.
+LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
+SITES_NAMED: Final = Statement[str](
+    f"{_select('name')} AND name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
+)
+PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} AND is_public")
+_COLUMNS: Final = ", ".join(columns_of(Client))
+_ADDED_PART: Final = f"""
+INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
+SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""
+
+
+def _all_but_the_name(given: LiteralString) -> LiteralString:
+    # Setting the key, even to the same value, would lock it against new requests and grants, which refer to it.
+    return ", ".join(f"{column} = {given}.{column}" for column in columns_of(Client) if column != "name")
+
+
+# Of several concurrent requests for one name, one wins.
+ADD: Final = Statement[str](f"{_ADDED_PART} ON CONFLICT DO NOTHING RETURNING name")
+ADD_OR_REPLACE: Final = Statement[Nothing](
+    f"{_ADDED_PART} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
+)
+CHANGE: Final = Statement[Nothing](f"""
+UPDATE clients SET {_all_but_the_name("given")}
+  FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
+""")
+
+
+class RemovedPage(NamedTuple):
+    """The result of a page of what was a removed client's own."""
+
+    name: str
+    rows: int
+    is_last: bool
+    """Whether nothing is left, so that the name may be given again."""
+
+
+async def end_removed_page(
+    database: Database, *, size: int, name: str | None = None, after: str = "", now: datetime
+) -> RemovedPage | None:
+    """End up to `size` sessions of a removed client, and as many of its other rows.
+
+    It is the client of this name, or else the first one behind `after` in the order of names.
+
+    Returns None if there is none, or another worker is doing so.
+    """
+    async with database.begin(plans_anew=True) as transaction:
+        if not await transaction.value(_TRY_LOCK):
+            return None
+        removed = await transaction.row(_NEXT_REMOVED, name=name, after=after)
+        if removed is None:
+            return None
+        name, by = removed
+        rows = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
+        rows += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
+        is_last = max(rows) < size and await transaction.value(_FINISH, name=name) is not None
+        return RemovedPage(name, sum(rows), is_last)

@@ -1,0 +1,103 @@
+"""Bodies of requests and answers about webhooks, for administrators and commands."""
+
+from typing import Annotated, Any, Final, NotRequired, Self
+from uuid import UUID
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from typing_extensions import TypedDict
+
+from wxauth.server.clients.models import CLIENT_NAME
+from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
+from wxauth.server.events.models import DeliveryState
+from wxauth.server.events.sending import Answer
+from wxauth.server.outbound.urls import MAX_URL
+from wxauth.server.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
+
+_EXAMPLE_NAME: Final = "orders"
+_EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
+
+_Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
+
+
+def _known_type(value: Any) -> Any:
+    if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
+        raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
+    return value
+
+
+KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})]
+
+
+class NewWebhook(BaseModel):
+    """A webhook to add."""
+
+    model_config = body_like({"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]})
+
+    name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
+    url: _Url = Field(description="https, or http in a private network.")
+    types: list[KnownType] | None = Field(default=None, description="Default: all types.")
+
+
+class WebhookChange(Changes):
+    """Changes of a webhook. An absent or null field is unchanged."""
+
+    model_config = body_like({"is_enabled": True})
+
+    url: _Url | None = Field(default=None, description="The new address.")
+    types: list[KnownType] | None = Field(
+        default=None, description="The types of events to send from now on. Empty: all."
+    )
+    is_enabled: StrictBool | None = Field(
+        default=None,
+        description="Whether events are sent. Once enabled, it gets what has waited. One that answers 410 is disabled.",
+    )
+
+
+class ReplayRequest(BaseModel):
+    """What to deliver again: one event, or all events since a time."""
+
+    model_config = body_like({"since": "2026-11-20T08:00:00Z"})
+
+    event_id: UUID | None = Field(default=None, description="This one event.")
+    since: Time | None = Field(default=None, description="All events of that time and later.")
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.event_id is None) == (self.since is None):
+            raise ValueError("Must have event_id or since")
+        return self
+
+
+class DeliveriesQuery(PageQuery):
+    """Which deliveries to list."""
+
+    state: Annotated[DeliveryState | None, OrEmpty] = Field(default=None, description="Deliveries in this state.")
+
+
+class TrialAnswer(TypedDict):
+    """The outcome of a test message."""
+
+    status: Annotated[int | None, Field(examples=[204])]
+    milliseconds: NotRequired[Annotated[int, Field(examples=[12])]]
+    error: NotRequired[str]
+
+
+class ReplayedAnswer(BaseModel):
+    """How many events are delivered again."""
+
+    replayed: int = Field(examples=[12])
+
+
+def trial_answer(answer: Answer) -> TrialAnswer:
+    """The outcome of a test: a status, or the reason why there is none."""
+    if answer.status is None:
+        return {"status": None, "error": answer.error or "no answer"}
+    return {"status": answer.status, "milliseconds": answer.milliseconds}

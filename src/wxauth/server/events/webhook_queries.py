@@ -1,0 +1,369 @@
+"""The statements for webhooks, and for the deliveries to them and to sites."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from secrets import token_bytes
+from typing import Final, LiteralString
+from uuid import UUID
+
+from sqlmodel import Field
+
+from wxauth.server.core.clock import new_id
+from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
+from wxauth.server.core.statements import Nothing, Statement, columns_of
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.events.feed_queries import EventToSend, PlacedEvent
+from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook
+
+_COLUMNS: Final = ", ".join(columns_of(Webhook))
+
+
+class LeasedDelivery(EventToSend):
+    """A delivery that this process has leased, with its receiver and its event. A site has no event and no secret."""
+
+    receiver_id: UUID
+    event_id: UUID
+    attempts: int
+    is_logout: bool
+    """Whether its receiver is a site."""
+    name: str
+    url: str
+    """Empty if the site was removed, or no longer has a URI for logout tokens."""
+    secret: bytes = Field(repr=False)
+    former_secret: bytes | None = Field(repr=False)
+    former_secret_until: datetime | None
+    delivered_at: datetime | None
+    """The webhook's last success, to the minute, as of the lease."""
+    id_token_alg: str | None
+    """The site's."""
+    is_swept: bool
+    """Whether the event has been swept. Then its fields are null."""
+
+
+ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
+FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")
+_ADD: Final = Statement[Webhook](f"""
+INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
+ON CONFLICT DO NOTHING
+RETURNING {_COLUMNS}
+""")
+_CHANGE: Final = Statement[Webhook](f"""
+UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
+                    is_enabled = COALESCE(:is_enabled, is_enabled)
+ WHERE name = :name
+RETURNING {_COLUMNS}
+""")
+# There is at most one former secret: the current one replaces it.
+_RENEW: Final = Statement[Webhook](f"""
+UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
+RETURNING {_COLUMNS}
+""")
+_DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")
+# If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
+_DISABLE: Final = Statement[Webhook](f"""
+UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
+RETURNING {_COLUMNS}
+""")
+_WRITTEN: Final = {
+    EventType.WEBHOOK_ADDED: _ADD,
+    EventType.WEBHOOK_CHANGED: _CHANGE,
+    EventType.WEBHOOK_SECRET_RENEWED: _RENEW,
+    EventType.WEBHOOK_REMOVED: _DELETE,
+    EventType.WEBHOOK_DISABLED: _DISABLE,
+}
+
+_SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
+
+
+def _queued_part(next_at: LiteralString) -> LiteralString:
+    # The numbers are those of `Priority`.
+    return f"""
+INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
+SELECT new.id, receiver_id, event_id, new.type, events.user_id,
+       CASE WHEN new.type = 'user.banned' THEN 0
+            WHEN new.type IN ('user.erased', 'user.merged', 'user.split') THEN 1
+            WHEN new.type <> 'session.ended' THEN 3
+            WHEN data ->> 'reason' IN ('banned', 'administrator') THEN 0
+            ELSE 2 END,
+       {next_at}, :now
+  FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
+       AS new (id, receiver_id, event_id, type)
+  LEFT JOIN LATERAL (
+       SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
+
+
+# What somebody has done to a few is due before what has been done to many, in the events placed together, so that one
+# ban does not wait for the thousands of a file, or of a service that asks for each.
+_RANKED_PART: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
+                   THEN interval '1 day' ELSE interval '0' END"""
+_QUEUE: Final = Statement[Nothing](f"{_queued_part(_RANKED_PART)} ON CONFLICT DO NOTHING")
+# Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
+_QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_part(":now")}
+ON CONFLICT (receiver_id, event_id) DO UPDATE
+   SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
+       at = excluded.at, priority = excluded.priority, is_leased = false
+ WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
+""")
+# An event must not wait for earlier ones of its user in the queue of a lower priority, so they get its priority and
+# time. Each user's earlier events are read once for each priority, however many new events the user has. LATERAL,
+# because a join would read all that is pending for each row, if the statistics were made while little was. The index of
+# first tries is the only one that has this order, and the other index of pending ones needs their state.
+_HASTEN: Final = Statement[Nothing]("""
+WITH urgent AS MATERIALIZED (
+    SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
+      FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (receiver_id, event_id)
+           CROSS JOIN LATERAL (
+               SELECT user_id, priority, next_at FROM deliveries d
+                WHERE d.receiver_id = new.receiver_id AND d.event_id = new.event_id LIMIT 1) queued
+     WHERE priority < 3 AND user_id IS NOT NULL
+     ORDER BY receiver_id, user_id, priority, event_id DESC
+), hastened AS MATERIALIZED (
+    SELECT earlier.place, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
+      FROM urgent CROSS JOIN LATERAL (
+           SELECT d.ctid AS place FROM deliveries d
+            WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
+              AND d.attempts = 0 AND d.priority > urgent.priority
+            ORDER BY d.receiver_id, d.user_id, d.event_id
+              FOR UPDATE SKIP LOCKED) earlier
+     GROUP BY earlier.place
+)
+UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at, hastened.next_at)
+  FROM hastened WHERE d.ctid = hastened.place
+""")
+FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
+# An event without a place has no type. Such events count, too, so that a page takes no longer where they are many.
+_PAGE: Final = Statement[PlacedEvent]("""
+SELECT e.id AS event_id, COALESCE(f.type, '') AS type
+  FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
+ ORDER BY e.id
+""")
+
+# ORDER BY makes PostgreSQL use the index regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
+# without ORDER BY the whole table. Sites count even if they have been removed since: then nothing is sent.
+_DUE: Final = Statement[tuple[UUID, int]]("""
+WITH RECURSIVE receivers (id) AS (
+    (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
+     UNION ALL
+    SELECT (SELECT d.receiver_id FROM deliveries d WHERE state = 'pending' AND d.receiver_id > receivers.id
+             ORDER BY d.receiver_id LIMIT 1)
+      FROM receivers WHERE receivers.id IS NOT NULL
+)
+SELECT receivers.id, priority
+  FROM receivers CROSS JOIN generate_series(-2, 3) AS priority CROSS JOIN LATERAL (
+       SELECT FROM deliveries d
+        WHERE d.receiver_id = receivers.id AND d.priority = priority.priority AND d.state = 'pending'
+          AND d.next_at <= :now
+        ORDER BY d.next_at LIMIT 1) due
+ WHERE priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
+ ORDER BY priority
+""")
+# One process leases a delivery: rows locked by another process are skipped, and a leased delivery is not due before
+# its lease ends. A first try waits until that of each earlier one about the same user is over. For a site, one of the
+# same priority may be under way, because the tokens that end a user's sessions have no order.
+LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
+WITH due AS (
+    SELECT receiver_id, event_id FROM deliveries d
+     WHERE receiver_id = :receiver_id AND priority = :priority AND state = 'pending' AND next_at <= :now
+       AND (priority < 0 OR EXISTS (SELECT FROM webhooks WHERE id = :receiver_id AND is_enabled))
+       AND (attempts > 0 OR NOT EXISTS (
+               SELECT FROM deliveries earlier
+                WHERE earlier.receiver_id = :receiver_id AND earlier.user_id = d.user_id
+                  AND earlier.event_id < d.event_id AND (d.priority >= 0 OR earlier.priority = d.priority)
+                  AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)
+                ORDER BY earlier.receiver_id, earlier.user_id, earlier.event_id
+               OFFSET CASE WHEN d.priority < 0 THEN 1 ELSE 0 END))
+     ORDER BY next_at LIMIT 1
+       FOR UPDATE SKIP LOCKED
+), leased AS (
+    UPDATE deliveries d SET attempts = attempts + 1, next_at = :until, is_leased = true
+      FROM due WHERE d.receiver_id = due.receiver_id AND d.event_id = due.event_id
+    RETURNING d.receiver_id, d.event_id, d.attempts, d.user_id, d.priority < 0 AS is_logout
+)
+SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.name) AS name,
+       COALESCE(w.url, c.backchannel_logout_uri, '') AS url, w.secret, w.former_secret, w.former_secret_until,
+       w.delivered_at, c.id_token_alg, e.id IS NULL AS is_swept,
+       e.id, e.type, e.at, l.user_id, e.app_id, e.actor, e.data
+  FROM leased l LEFT JOIN events e ON e.id = l.event_id LEFT JOIN webhooks w ON w.id = l.receiver_id
+       LEFT JOIN clients c ON c.id = l.receiver_id AND removed_by IS NULL
+""")
+# `attempts` differs if the lease has expired and another process has leased the delivery: then nothing is stored.
+_SETTLE: Final = Statement[UUID]("""
+WITH settled AS (
+    UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
+     WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts AND next_at IS NOT NULL
+    RETURNING state
+)
+UPDATE webhooks SET delivered_at = :now
+  FROM settled
+ WHERE webhooks.id = :receiver_id AND settled.state = 'delivered'
+   AND (delivered_at IS NULL OR delivered_at < :now::timestamptz - interval '1 minute')
+RETURNING webhooks.id
+""")
+# What is sent to a site is of no use to anybody later, and names people.
+_FORGET: Final = Statement[Nothing](
+    "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
+)
+# For deliveries that have failed twice or more. The try does not count, or an event that its receiver refuses among
+# others that it takes would fail for good too soon.
+# Second tries are left alone: they follow within seconds, and would become first ones, which hold back others.
+RESUME_DELIVERIES: Final = Statement[Nothing]("""
+UPDATE deliveries SET next_at = :now, attempts = attempts - 1
+ WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
+       SELECT event_id FROM deliveries
+        WHERE receiver_id = :receiver_id AND priority BETWEEN 0 AND 3 AND state = 'pending' AND next_at > :now
+          AND attempts > 1 AND NOT is_leased
+        ORDER BY priority, next_at LIMIT :size
+          FOR UPDATE SKIP LOCKED))
+""")
+# Of a first try, `next_at` is a rank in the queue.
+_LISTED: Final = ", ".join(columns_of(DeliveryRow)).replace(
+    "next_at", "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at"
+)
+LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
+SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
+       SELECT {_LISTED} FROM deliveries
+        WHERE receiver_id = :receiver_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
+        ORDER BY id DESC LIMIT :limit) d
+ ORDER BY d.id DESC LIMIT :limit
+""")
+# The oldest settled deliveries of each webhook and state, by the index. For a removed webhook, all of them.
+sweep_deliveries: Final = Sweep(
+    Statement[Nothing]("""
+WITH RECURSIVE known (id) AS (
+    (SELECT receiver_id FROM deliveries ORDER BY receiver_id LIMIT 1)
+     UNION ALL
+    SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.receiver_id > known.id ORDER BY d.receiver_id LIMIT 1)
+      FROM known WHERE known.id IS NOT NULL
+), swept AS MATERIALIZED (
+    SELECT old.receiver_id, old.event_id
+      FROM known CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS settled
+           CROSS JOIN LATERAL (
+               SELECT d.receiver_id, d.event_id, d.at FROM deliveries d
+                WHERE d.receiver_id = known.id AND d.state = settled AND d.priority >= 0
+                ORDER BY d.id LIMIT :size FOR UPDATE SKIP LOCKED) old
+     WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = known.id)
+        OR (settled <> 'pending' AND old.at < :before)
+     LIMIT :size
+)
+DELETE FROM deliveries USING swept
+ WHERE deliveries.receiver_id = swept.receiver_id AND deliveries.event_id = swept.event_id
+""")
+)
+reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id")
+
+
+class Priority(IntEnum):
+    """The order of what is sent. Each priority has its own limits, and waits for no other.
+
+    So the events that a person can cause repeatedly never delay those of higher priority, except that person's own:
+    the first attempts for one user's events are sent to a webhook one after the other.
+    """
+
+    BAN_LOGOUT = -2
+    """Logout tokens after a ban or an administrator's act, to sites. Nobody can cause these for themselves."""
+    LOGOUT = -1
+    """Other logout tokens. The others are of events, to webhooks."""
+    BAN = 0
+    """Bans, and sessions ended by a ban or an administrator. Nobody can cause these for themselves."""
+    ERASURE = 1
+    """Erasures, merges, splits. A person may erase themselves and return as often as WeChat allows them to log in."""
+    SESSION = 2
+    """Other ends of sessions. A person may log in and out all day."""
+    ORDINARY = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryOutcome:
+    """The outcome of an attempt."""
+
+    state: DeliveryState
+    status: int | None = None
+    error: str | None = None
+    next_at: datetime | None = None
+
+
+async def write_webhook(
+    database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
+) -> Webhook | None:
+    """Do what this event reports, and record it. None if the name is taken, or if there is no such webhook.
+
+    A removed webhook's deliveries are deleted later. Nothing is disabled twice.
+    """
+    async with database.begin() as transaction:
+        webhook: Webhook | None = await transaction.row(_WRITTEN[kind], **values)
+        if webhook is not None:
+            data = webhook.model_dump(include=set(kind.data))
+            await record_event(transaction, kind, by=by, at=now, data=data)
+    return webhook
+
+
+async def queue_deliveries(
+    transaction: Transaction, events: Sequence[PlacedEvent], *, again_to: Webhook | None = None, now: datetime
+) -> int:
+    """Queue the deliveries of events that have just got their places, and return how many.
+
+    `again_to` is for a webhook that gets those of its types once more. Deliveries in progress are left out.
+    """
+    if not events:
+        return 0
+    webhooks = await transaction.rows(_SUBSCRIPTIONS) if again_to is None else [(again_to.id, again_to.types)]
+    queued = [
+        (webhook_id, event.event_id, event.type, new_id(now))
+        for event in events
+        for webhook_id, types in webhooks
+        if not types or event.type in types
+    ]
+    if not queued:
+        return 0
+    webhook_ids, event_ids, event_types, ids = zip(*queued, strict=True)
+    keys = {"webhook_ids": webhook_ids, "event_ids": event_ids}
+    values = {"ids": ids, "types": event_types, "now": now}
+    number = await transaction.run(_QUEUE if again_to is None else _QUEUE_AGAIN, **keys, **values)
+    await transaction.run(_HASTEN, **keys)
+    return number
+
+
+async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
+    """Of the `size` events after an id, those in the feed; and the id after which to continue, None if at the end."""
+    rows = await database.rows(_PAGE, after=after, size=size)
+    return [row for row in rows if row.type], rows[-1].event_id if len(rows) == size else None
+
+
+async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
+    """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
+    async with database.begin(plans_anew=True) as transaction:
+        due = await transaction.rows(_DUE, now=now)
+    return [(receiver_id, Priority(priority)) for receiver_id, priority in due]
+
+
+async def lease_delivery(
+    database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
+) -> LeasedDelivery | None:
+    """Lease a receiver's next delivery of this priority; None if none is due."""
+    async with database.begin(plans_anew=True) as transaction:
+        return await transaction.row(LEASE_DELIVERY, receiver_id=receiver_id, priority=priority, now=now, until=until)
+
+
+async def settle_delivery(
+    database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
+) -> bool:
+    """Store the outcome of an attempt. Whether it is the webhook's first success in a minute."""
+    leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
+    async with database.begin(plans_anew=True) as transaction:
+        if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
+            await transaction.run(_FORGET, **leased)
+            return False
+        return await transaction.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
+
+
+def new_webhook_secret() -> bytes:
+    """A secret to sign a webhook's messages with."""
+    return token_bytes(32)
+
+
+def shown_secret(secret: bytes) -> str:
+    """A secret in the form that the receiver's library accepts."""
+    return "whsec_" + b64encode(secret).decode()

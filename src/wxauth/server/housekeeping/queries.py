@@ -1,0 +1,231 @@
+"""Sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
+
+A lap covers one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
+needs no additional index. An index on `expires_at`, which every refresh changes, would rule out heap-only updates for
+refreshes.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Text
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.addresses import TRUNCATED
+from wxauth.server.core.clock import first_id_at
+from wxauth.server.core.database import Database
+from wxauth.server.core.models import TIME
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.login.record_queries import OPEN_SESSIONS_PART
+from wxauth.server.sessions.queries import (
+    DELETE_ENDED_SESSIONS,
+    END,
+    LAST_OF_PAGE,
+    START,
+    LastRow,
+    end_replaced_sessions,
+)
+
+_REPLACING: Final = "replaced_sessions"
+_OVERLAP: Final = timedelta(seconds=60)
+
+
+class SweepProgress(SQLModel, table=True):
+    """The progress of a lap. Any worker may continue it."""
+
+    __tablename__ = "sweeps"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    after: UUID
+    """The id of the last row that was checked."""
+    due_at: datetime = Field(sa_type=TIME)
+    """When the next page is due; after the last page, when the next lap begins."""
+
+
+class Statistics(SQLModel):
+    """The metrics, by their names without `wxauth_`, and what operators read about them."""
+
+    sessions: int = Field(description="Open sessions; an estimate if there are many.")
+    webhook_oldest_pending_seconds: float = Field(
+        description="Age of the oldest delivery that an enabled webhook has not accepted; 0 if none is pending."
+    )
+    erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
+    sweep_overdue_seconds: float = Field(
+        description="For how long the oldest daily sweep has been overdue; 0 if none is."
+    )
+    signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
+
+
+STATISTICS: Final = Statement[Statistics](f"""
+SELECT ({OPEN_SESSIONS_PART}) AS sessions,
+       (SELECT count(*) FROM erasures) AS erasures_waiting,
+       extract(epoch FROM greatest(:now - (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
+               SELECT at FROM deliveries d
+                WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
+         WHERE w.is_enabled), interval '0'))::float AS webhook_oldest_pending_seconds,
+       extract(epoch FROM greatest(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
+           ::float AS sweep_overdue_seconds,
+       extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
+                                   WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
+""")
+
+
+# The planner expects a user to have a few sessions. For a user with a million it would read and sort all of them for
+# each page, although the index has them in order.
+_READ_IN_ORDER: Final = Statement[str](
+    "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
+)
+# The last id that a sweep has reached, and when it continues; nothing before its first page.
+_PROGRESS: Final = Statement[tuple[UUID, datetime]]("SELECT after, due_at FROM sweeps WHERE name = :name")
+_NOTE_PROGRESS: Final = Statement[Nothing]("""
+INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
+ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
+""")
+# Locked rows are skipped, so that this statement waits for nobody and cannot deadlock.
+_DELETE_SESSIONS: Final = Statement[Nothing]("""
+DELETE FROM sessions WHERE id = ANY (ARRAY(
+    SELECT id FROM sessions
+     WHERE id > :after AND id <= :until AND (expires_at < :older_than OR revoked_at < :older_than)
+       FOR UPDATE SKIP LOCKED))
+""")
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
+# A trigger refuses every other change to events, because the audit trail must not be altered.
+_MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
+
+# The last row of a page of each other table.
+_END_OF_EVENTS: Final = Statement[LastRow](
+    "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
+_END_OF_CONSENTS: Final = Statement[LastRow](
+    "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
+# Merges, splits and erasures are kept forever, so that sibling services can always learn of them.
+_DELETE_EVENTS: Final = Statement[Nothing]("""
+DELETE FROM events
+ WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
+""")
+_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('ip')}::inet"
+_IS_NOT_TRUNCATED: Final = f"masklen(ip) > {TRUNCATED.length_in_sql('ip')}"
+_OPENED_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('opened_ip')}::inet"
+_IS_OPENED_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {TRUNCATED.length_in_sql('opened_ip')}"
+# `scan.approved` has the address of the browser, too. Of other events, the expression is null.
+_BROWSER_IP: Final = "(CASE type WHEN 'scan.approved' THEN data->>'browser_ip' END)::inet"
+_IS_BROWSER_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {TRUNCATED.length_in_sql(_BROWSER_IP)}"
+_TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
+UPDATE events
+   SET ip = CASE WHEN {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
+       data = CASE WHEN {_IS_BROWSER_NOT_TRUNCATED}
+                   THEN data || jsonb_build_object('browser_ip', {TRUNCATED.network_in_sql(_BROWSER_IP)}::text)
+                   ELSE data END
+ WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
+""")
+# Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
+_TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
+UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
+                    opened_ip = CASE WHEN {_IS_OPENED_NOT_TRUNCATED} THEN {_OPENED_TRUNCATED} ELSE opened_ip END
+ WHERE id = ANY (ARRAY(
+     SELECT id FROM sessions
+      WHERE id > :after AND id <= :until AND created_at < :older_than
+        AND (last_used_at < :older_than AND {_IS_NOT_TRUNCATED} OR {_IS_OPENED_NOT_TRUNCATED})
+        FOR UPDATE SKIP LOCKED))
+""")
+_TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""
+UPDATE consents SET ip = {_TRUNCATED}
+ WHERE id > :after AND id <= :until AND given_at < :older_than AND {_IS_NOT_TRUNCATED}
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """A pass through one table, and the statement to run on each page."""
+
+    name: str
+    end_of_page: Statement[LastRow]
+    work: Statement[Nothing]
+    lock: str = "wxauth.keeping"
+    """Of the laps with this lock, one page is swept at a time."""
+
+
+ENDED_SESSIONS: Final = Lap("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
+EVENTS: Final = Lap("events", _END_OF_EVENTS, _DELETE_EVENTS)
+ADDRESSES: Final = (
+    Lap("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
+    Lap("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
+    # Imported consents are older than their ids. So this lap always reads the last row, too.
+    Lap("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LappedPage:
+    """The result of a page."""
+
+    rows: int
+    """How many rows were changed or deleted."""
+    is_last: bool
+
+
+async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
+    """Start a lap now, at the first row."""
+    async with database.begin() as transaction:
+        await transaction.run(_NOTE_PROGRESS, name=lap.name, after=START, due_at=now)
+
+
+async def lap_page(
+    database: Database, lap: Lap, *, size: int, older_than: datetime, now: datetime, next_lap_at: datetime
+) -> LappedPage | None:
+    """Sweep the lap's next page.
+
+    None if another worker is sweeping, or the next lap is not due yet.
+    """
+    async with database.begin(plans_anew=True) as transaction:
+        if not await transaction.value(_TRY_LOCK, name=lap.lock):
+            return None
+        after, due_at = await transaction.row(_PROGRESS, name=lap.name) or (START, now)
+        if due_at > now:
+            return None
+        last = await transaction.row(lap.end_of_page, after=after, skipped=size - 1)
+        until = END if last is None else last.id
+        await transaction.value(_MAY_SWEEP)
+        written = await transaction.run(lap.work, after=after, until=until, older_than=older_than)
+        is_last = last is None or last.since >= older_than
+        if is_last:
+            await transaction.run(_NOTE_PROGRESS, name=lap.name, after=START, due_at=next_lap_at)
+        else:
+            await transaction.run(_NOTE_PROGRESS, name=lap.name, after=until, due_at=due_at)
+        return LappedPage(written, is_last)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedPage:
+    """The result of a page of old sessions."""
+
+    ended: int
+    deleted: int
+    is_last: bool
+
+
+async def replace_old_sessions(
+    database: Database, *, open_kept: int, ended_kept: int, size: int, now: datetime, pause: timedelta
+) -> ReplacedPage | None:
+    """End a page of open sessions, and delete a page of ended ones, beyond the newest of each identity.
+
+    Only identities that have logged in since the last run are checked. None if another worker is doing this or has just
+    done it.
+    """
+    async with database.begin(plans_anew=True) as transaction:
+        if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
+            return None
+        since, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)
+        if due_at > now:
+            return None
+        await transaction.values(_READ_IN_ORDER)
+        ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, now=now)
+        deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=ended_kept, size=size)
+        is_last = max(ended, deleted) < size
+        # The next run begins a minute before now, to cover logins under way.
+        after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
+        await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after, due_at=due_at)
+        return ReplacedPage(ended, deleted, is_last)

@@ -1,0 +1,483 @@
+"""The rules of an import: lines are applied one by one, as logins are, and stored together."""
+
+import json
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.clock import new_id
+from wxauth.server.core.database import Transaction
+from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
+from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserStatus
+from wxauth.server.import_export.lines import ATTRIBUTES, Fault, Line
+from wxauth.server.import_export.queries import (
+    ADD_CONSENTS,
+    ADD_FORMER_EXTERNAL_IDS,
+    ADD_FORMER_IDS,
+    ADD_IDENTITIES,
+    ADD_UNIONIDS,
+    ADD_USERS,
+    CHANGE_IDENTITIES,
+    CHANGE_USERS,
+    ConsentsNoted,
+    Found,
+    GivenFields,
+    HeldIdentity,
+    Made,
+    UserToImport,
+    Written,
+    nobody_yet,
+    store,
+)
+from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
+from wxauth.server.users.status_queries import ADMIN, Standing, StandingChange, change_standings
+
+_A_MOMENT: Final = timedelta(microseconds=1)
+_OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
+"""The fields of a user to which each line may add something."""
+_GIVEN_ONCE: Final = [
+    name for name in Line.model_fields if name in UserToImport.model_fields and name not in _OF_EVERY_LINE
+]
+"""The fields with one value per user: if two lines of one identity had them, one value would be lost."""
+_BY_RULE: Final = ("phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
+"""Those of which `_updated` decides what a line changes."""
+_FILLED: Final = [name for name in _GIVEN_ONCE if name not in _BY_RULE]
+"""Those that a line fills if they are empty, or replaces with --overwrite."""
+
+ADMINISTRATOR: Final = Fault("roles", _("must be without admin and support, unless --allow-admin is given"))
+UNBANNED_ADMIN: Final = Fault(
+    "status", _("must leave banned administrators and support staff banned, unless --allow-admin is given")
+)
+LAST_ADMIN: Final = _("must leave an administrator: make another one first")
+MERGED: Final = Fault("user_id", _("must not have been merged into another user"))
+ERASED: Final = Fault("user_id", _("must not have been erased, except with --restore"))
+LEAVING: Final = Fault("user_id", _("must not be of a user who has asked to be erased"))
+ANOTHER_USER: Final = Fault("user_id", _("must be the user whom the identity, the unionid or the external_id names"))
+SECOND_OPENID: Final = Fault(
+    "unionid", _("must be of one openid in this app: WeChat gives each person one, and another one has it")
+)
+SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
+    "external_id",
+    _(
+        "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
+        " only if they are one person, --join accepts both"
+    ),
+)
+ANOTHER_UNIONID: Final = Fault("unionid", _("must be the one that the identity has already"))
+UNIONID_OF_EXTERNAL_ID: Final = Fault(
+    "unionid",
+    _(
+        "must be the one of the user whom the external_id names: these may be two people; only if they are one person,"
+        " --join makes them one user"
+    ),
+)
+PHONE_OF_EXTERNAL_ID: Final = Fault(
+    "phone",
+    _(
+        "must not contradict a verified number: the user whom the external_id names has verified another one, or"
+        " another user this one; only if they are one person, --join makes them one user"
+    ),
+)
+UNIONID_TAKEN: Final = Fault("unionid", _("must not be another user's"))
+EXTERNAL_ID_TAKEN: Final = Fault("external_id", _("must not be another user's"))
+ANOTHER_EXTERNAL_ID: Final = Fault("external_id", _("must be the one that the user has already"))
+GIVEN_BEFORE: Final = _("must be as in the earlier line with this openid: remove one of the two lines")
+FORMER_ID_OF_A_USER: Final = Fault("former_ids", _("must not be the id of a user"))
+FORMER_ID_ERASED: Final = Fault("former_ids", _("must not have been erased, except with --restore"))
+FORMER_ID_TAKEN: Final = Fault("former_ids", _("must not have been merged into another user"))
+NO_EXTERNAL_ID: Final = Fault("former_external_ids", _("must be given with the external_id that replaced them"))
+FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", _("must not be another user's"))
+Signs = Iterator[tuple[Fault, bool]]
+"""Faults, in the order of their report, each with whether a line has it."""
+
+
+class LineOutcome(StrEnum):
+    """The result of a line."""
+
+    CREATED = "created"
+    """The line created a new user."""
+    UPDATED = "updated"
+    JOINED = "joined"
+    """The line updated a user that it found by external_id alone: it added an identity."""
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    BLANK = "blank"
+
+
+def _switch(option: str, text: str) -> Any:
+    return field(default=False, metadata={"option": option, "help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of an import. Each switch has the name and the help that the command shows."""
+
+    dry_run: bool = _switch("--dry-run", "Check each line and report the result, but store nothing.")
+    overwrite: bool = _switch("--overwrite", "Replace stored names, pictures and numbers with those of the file.")
+    takes_roles: bool = _switch("--roles", "Change the roles of users who exist already.")
+    takes_status: bool = _switch("--status", "Ban and unban users who exist already.")
+    takes_attributes: bool = _switch(
+        "--attributes", "Change the attributes of users who exist already, as a merge patch."
+    )
+    allow_admin: bool = _switch("--allow-admin", "Accept lines with the role admin, or that unban an administrator.")
+    restore: bool = _switch("--restore", "Accept lines whose user_id is that of an erased user.")
+    joins: bool = _switch("--join", "Accept lines that contradict the user whom only their external_id names.")
+    skips_bad_fields: bool = _switch(
+        "--skip-bad-fields", "Import lines without a bad name, picture, number, time, attribute or ban reason."
+    )
+    quiet_events: bool = _switch("--quiet-events", "Write no events of what the file adds.")
+    """The standing of stored users is recorded even so."""
+    time_zone: ZoneInfo | None = None
+    """That of the times without an offset; None: these are refused."""
+
+
+class LineRefused(Exception):
+    """A line that is invalid, or contradicts stored data or an earlier line."""
+
+    def __init__(self, faults: Sequence[Fault], others: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.faults = faults
+        self.others = others
+        """The earlier lines that it contradicts."""
+
+
+class AdministratorEnds(Exception):
+    """A line would end an administrator, but not all of them are locked: it is not known whether one would be left."""
+
+
+class Owners(NamedTuple):
+    """The users whom the names in a line find."""
+
+    by_identity: UUID | None
+    by_unionid: UUID | None
+    by_external_id: UUID | None
+    by_user_id: UUID | None
+
+    @property
+    def owner_id(self) -> UUID | None:
+        """The user to whom the line belongs; None if the line creates one."""
+        return next(filter(None, self), None)
+
+    def is_joined(self, line: Line) -> bool:
+        """Whether only its external_id joins the line to its owner: no openid, unionid or id of the user does."""
+        return self.by_external_id is not None and {self.by_identity, self.by_unionid, line.user_id} == {None}
+
+
+class Batch:
+    """Applies lines one by one to the stored data and the changes of the lines before.
+
+    The users that were found are locked, and all administrators with them, if it `has_administrators`. `made` collects
+    the changes, and may have those of earlier lines that were not stored.
+    """
+
+    def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:
+        self._found = found
+        self._has_administrators = has_administrators
+        self._options = options
+        self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
+        self._now = now
+        self.made = made
+        self._users_before = {user.id: user for user in found.users}
+        # Lookups see both maps; writes change only the first one.
+        self._users = ChainMap(made.users, self._users_before)
+        self._identities = ChainMap(made.identities, found.identities)
+        self._unionids = ChainMap(made.unionids, found.unionids)
+        self._openids = ChainMap(made.openids, found.openids)
+        self._external_ids = ChainMap(made.external_ids, found.external_ids)
+        self._former_ids = ChainMap(made.former_ids, found.former_ids)
+        # Complete, if all administrators are locked.
+        self._administrators = {
+            user_id for user_id in self._users_before if Standing.of(self._users[user_id]).is_administrator
+        }
+        self._added: list[tuple[UUID, str | None, EventType]] = []
+        self._new_consents: list[dict[str, Any]] = []
+
+    def take(self, number: int, line: Line) -> LineOutcome:
+        """Apply a line. A line that contradicts stored data, or an earlier line, changes nothing.
+
+        Raises: LineRefused; AdministratorEnds.
+        """
+        owners = self._owners(line)
+        before = None if owners.owner_id is None else self._users[owners.owner_id]
+        self._check_owner(line, owners, before)
+        given = self._given(number, line)
+        former = before or nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
+        user = self._updated(former, line, self._options_of_new if before is None else self._options)
+        if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(former, user)]:
+            raise LineRefused(faults)
+
+        self.made.first_lines.setdefault(user.id, number)
+        if given:
+            self.made.given[line.app_id, line.openid] = given
+        is_changed = user != before
+        if is_changed or self._options.dry_run:  # a later line finds by a name that is not stored whom no line changed
+            self._users[user.id] = user
+        if Standing.of(user).is_administrator:
+            self._administrators.add(user.id)
+        else:
+            self._administrators.discard(user.id)
+        if (line.app_id, line.openid) not in self._identities:
+            kind = EventType.USER_CREATED if before is None else EventType.IDENTITY_ADDED
+            self._added.append((user.id, line.app_id, kind))
+        for taken in (self._take_names, self._take_identity, self._take_consents):
+            is_changed = taken(line, user) or is_changed
+        if before is None:
+            return LineOutcome.CREATED
+        if owners.is_joined(line):
+            return LineOutcome.JOINED
+        return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
+
+    async def store(self, transaction: Transaction) -> list[StandingChange]:
+        """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
+        made, before, known = self.made, self._users_before, self._found.identities
+        changed = [user for user_id, user in made.users.items() if user_id in before]
+        new = [user for user_id, user in made.users.items() if user_id not in before]
+        identities = {
+            (app_id, openid): {"app_id": app_id, "openid": openid, **held._asdict()}
+            for (app_id, openid), held in made.identities.items()
+        }
+        written: Written = {
+            ADD_USERS: new,
+            CHANGE_USERS: changed,
+            ADD_UNIONIDS: [{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
+            ADD_IDENTITIES: [row for key, row in identities.items() if key not in known],
+            CHANGE_IDENTITIES: [row for key, row in identities.items() if key in known],
+            ADD_FORMER_IDS: [
+                # A microsecond apart in the order of the file, because an export sorts former ids by `merged_at`.
+                {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
+                for place, (former_id, user_id) in enumerate(made.former_ids.items())
+            ],
+            ADD_FORMER_EXTERNAL_IDS: [
+                {"external_id": external_id, "user_id": user_id}
+                for external_id, user_id in made.external_ids.items()
+                if external_id != self._users[user_id].external_id
+            ],
+            ADD_CONSENTS: self._new_consents,
+        }
+        givers = list({consent["user_id"] for consent in self._new_consents})
+        noted = await store(transaction, written, givers=givers)
+        if not self._options.quiet_events:
+            await record_events(transaction, list(self._events([*new, *changed], noted)))
+        standings = [(user.id, Standing.of(before[user.id]), Standing.of(user)) for user in changed]
+        moved = [(user_id, former, standing) for user_id, former, standing in standings if former != standing]
+        return await change_standings(transaction, moved, by=OPERATOR, now=self._now)
+
+    def _owners(self, line: Line) -> Owners:
+        identity = self._identities.get((line.app_id, line.openid))
+        return Owners(
+            by_identity=None if identity is None else identity.user_id,
+            by_unionid=self._unionids.get(line.unionid) if line.unionid else None,
+            by_external_id=self._external_ids.get(line.external_id) if line.external_id else None,
+            by_user_id=line.user_id if line.user_id in self._users else None,
+        )
+
+    def _check_owner(self, line: Line, owners: Owners, owner: UserToImport | None) -> None:
+        """Check that all names are of one user, whom the line may change. Raises: LineRefused."""
+        unfit = self._unfitness(line, owners, owner)
+        contradictions = [*self._two_people(line, owners, owner), *self._taken_names(line, owners, owner)]
+        if faults := [fault for fault, is_so in (*unfit, *contradictions) if is_so]:
+            first_lines = self.made.first_lines if any(is_so for _, is_so in contradictions) else {}
+            raise LineRefused(faults, sorted({first_lines[user_id] for user_id in owners if user_id in first_lines}))
+
+    def _unfitness(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
+        """The signs that a line by itself must not be imported: they contradict no other line."""
+        is_gone = line.user_id in self._found.erased_ids and owners.by_user_id is None
+        yield ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin
+        yield MERGED, line.user_id in self._former_ids
+        # Whether the user has asked to be erased, which only a newer export has.
+        yield LEAVING, owner is not None and owner.erase_at not in (None, line.erase_at)
+        yield ERASED, is_gone and not self._options.restore
+
+    def _two_people(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
+        """The signs that a line is of another person than its owner, as if two tables both count their rows from 1.
+
+        WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
+        operator can know that two accounts are of one person.
+        """
+        is_new = owners.by_identity is None and line.user_id is None
+        would_be_second = owner is not None and is_new and self._is_in_app(owner.id, line.app_id)
+        is_by_external_id = owners.by_external_id == owners.owner_id and not self._options.joins
+        yield SECOND_OPENID, self._has_another_openid(line) or (would_be_second and owners.by_unionid is not None)
+        yield SECOND_OPENID_OF_EXTERNAL_ID, would_be_second and is_by_external_id
+        if owner is not None and is_by_external_id and owners.is_joined(line):
+            yield UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner.unionid)
+            if line.phone is not None:
+                has_another = owner.phone_verified_at is not None and owner.phone != line.phone
+                yield PHONE_OF_EXTERNAL_ID, has_another or self._is_verified_by_another(line.phone, owner.id)
+
+    def _taken_names(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
+        """The signs that a name in a line is another user's, or that the owner has another one."""
+        held = self._identities.get((line.app_id, line.openid))
+        is_kept = owner is not None and owner.external_id is not None
+        yield ANOTHER_UNIONID, bool(line.unionid and held and held.unionid not in (None, line.unionid))
+        yield UNIONID_TAKEN, owners.by_unionid not in (None, owners.owner_id) and not self._has_another_openid(line)
+        yield EXTERNAL_ID_TAKEN, owners.by_external_id not in (None, owners.owner_id)
+        yield ANOTHER_EXTERNAL_ID, bool(line.external_id) and owners.by_external_id is None and is_kept
+        yield ANOTHER_USER, owner is not None and line.user_id not in (None, owner.id)
+
+    def _has_another_openid(self, line: Line) -> bool:
+        """Whether the unionid of the line has another openid in its app."""
+        return bool(line.unionid and self._openids.get((line.app_id, line.unionid), line.openid) != line.openid)
+
+    def _given(self, number: int, line: Line) -> GivenFields:
+        """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
+        before = self.made.given.get((line.app_id, line.openid), {})
+        given = {name: (number, hashed) for name in _GIVEN_ONCE if (hashed := _hash(getattr(line, name))) is not None}
+        wrong = [name for name in given if name in before and given[name][1] != before[name][1]]
+        if self._options.takes_attributes and "attributes" in wrong:  # one patch after the other
+            wrong.remove("attributes")
+        if wrong:
+            lines = sorted({before[name][0] for name in wrong})
+            raise LineRefused([Fault(name, GIVEN_BEFORE) for name in wrong], lines)
+        return given | before
+
+    def _is_in_app(self, user_id: UUID, app_id: str) -> bool:
+        return (user_id, app_id) in self._found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
+
+    def _updated(self, user: UserToImport, line: Line, options: Options) -> UserToImport:
+        """The user with what the line adds or changes. Raises: LineRefused."""
+        fields = user.model_copy()
+        self._fill(fields, line, overwrites=options.overwrite)
+        _take_standing(fields, line, options)
+        if options is self._options_of_new:
+            fields.erase_at = line.erase_at
+        if line.attributes and options.takes_attributes:
+            try:
+                fields.attributes = patched(user.attributes or {}, line.attributes) or None
+            except WrongAttributes:
+                raise LineRefused([ATTRIBUTES]) from None
+        fields.unionid = user.unionid or line.unionid
+        if line.external_id not in self._external_ids:  # a former one does not replace a removed one
+            fields.external_id = user.external_id or line.external_id
+        fields.created_at = min(user.created_at, line.created_at or user.created_at)
+        fields.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
+        return fields
+
+    def _fill(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
+        for name in _FILLED:
+            if (given := getattr(line, name)) is not None and (overwrites or getattr(user, name) is None):
+                setattr(user, name, given)
+        is_wanted = line.phone != user.phone and (overwrites or user.phone is None)
+        if line.phone is not None and is_wanted and not self._is_verified_by_another(line.phone, user.id):
+            user.phone, user.phone_verified_at = line.phone, None
+
+    def _is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
+        return any(holder_id != user_id for holder_id in self._found.verified.get(phone, ()))
+
+    def _faults_of_former_ids(self, line: Line, user: UserToImport) -> Iterator[Fault]:
+        if any(former_id == user.id or former_id in self._users for former_id in line.former_ids):
+            yield FORMER_ID_OF_A_USER
+        if any(self._former_ids.get(former_id, user.id) != user.id for former_id in line.former_ids):
+            yield FORMER_ID_TAKEN
+        if not self._options.restore and self._found.erased_ids & (set(line.former_ids) - self._former_ids.keys()):
+            yield FORMER_ID_ERASED
+        if line.former_external_ids and user.external_id is None and line.user_id is None:  # an export knows
+            yield NO_EXTERNAL_ID
+        if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
+            yield FORMER_EXTERNAL_ID_TAKEN
+
+    def _fault_of_standing(self, before: UserToImport, after: UserToImport) -> Iterator[Fault]:
+        former, standing = Standing.of(before), Standing.of(after)
+        if not self._options.allow_admin and former.is_banned and standing.is_staff and not standing.is_banned:
+            yield UNBANNED_ADMIN
+        if former.is_administrator and not standing.is_administrator:
+            if not self._has_administrators:
+                raise AdministratorEnds
+            if self._administrators <= {after.id}:
+                yield Fault("status" if ADMIN in after.roles else "roles", LAST_ADMIN)
+
+    def _take_names(self, line: Line, user: UserToImport) -> bool:
+        """Keep the unionid, external ids and former ids that find the user, and return whether one of them is new."""
+        names: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
+            ([line.unionid], self._unionids),
+            ([line.external_id, *line.former_external_ids], self._external_ids),
+            (line.former_ids, self._former_ids),
+        )
+        new = [(known, name) for given, known in names for name in given if name and name not in known]
+        for known, name in new:
+            known[name] = user.id
+        return bool(new)
+
+    def _take_identity(self, line: Line, user: UserToImport) -> bool:
+        key = line.app_id, line.openid
+        if line.unionid:
+            self._openids[line.app_id, line.unionid] = line.openid
+        self.made.apps_of_users.setdefault(user.id, set()).add(line.app_id)
+        before = self._identities.get(key)
+        if before is None:
+            created_at = line.identity_created_at or line.created_at or self._now
+            self._identities[key] = HeldIdentity(user.id, line.unionid, created_at)
+            return True
+        after = before._replace(
+            unionid=before.unionid or line.unionid,
+            created_at=min(before.created_at, line.identity_created_at or before.created_at),
+        )
+        if after != before:
+            self._identities[key] = after
+        return after != before
+
+    def _take_consents(self, line: Line, user: UserToImport) -> bool:
+        new: list[dict[str, Any]] = []
+        known = self.made.consents.setdefault(user.id, set()) if line.consents else set()
+        for consent in line.consents:
+            key = (consent.document, consent.version, consent.given_at)
+            if (user.id, key) not in self._found.consents and key not in known:
+                known.add(key)
+                new.append({"id": new_id(self._now), "user_id": user.id, **consent.model_dump()})
+        self._new_consents += new
+        return bool(new)
+
+    def _events(self, users: Iterable[UserToImport], noted: Iterable[ConsentsNoted]) -> Iterator[dict[str, Any]]:
+        row = partial(event, by=OPERATOR, at=self._now)
+        for user_id, app_id, kind in self._added:
+            roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
+            yield row(kind, user_id=user_id, app_id=app_id, data={"roles": roles} if roles else {})
+        for former_id, user_id in self.made.former_ids.items():
+            yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # the actor is unknown
+        for user in users:
+            stored = self._users_before.get(user.id)
+            before = stored or nobody_yet(user.id, user.created_at)
+            changed = [name for name in PROFILE if getattr(before, name) != getattr(user, name)]
+            if stored is not None and changed:
+                yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})
+            if stored is None and (ban := Standing.of(user).ban) is not None:  # else `change_standings` records it
+                yield row(EventType.USER_BANNED, user_id=user.id, data=ban.data)
+            if before.phone != user.phone:
+                yield row(EventType.PHONE_BOUND, user_id=user.id)
+            if before.erase_at != user.erase_at:
+                yield row(EventType.USER_LEAVING, user_id=user.id, data={"erase_at": user.erase_at})
+            if names := changed_names(before.attributes or {}, user.attributes or {}):
+                yield row(EventType.ATTRIBUTES_CHANGED, user_id=user.id, data={"names": names})
+        for user_id, held, holding in noted:
+            for document, version in sorted((holding or {}).items() - (held or {}).items()):
+                consent = {"document": document, "version": version}
+                yield row(EventType.CONSENT_GIVEN, user_id=user_id, data=consent)
+
+
+def _take_standing(user: UserToImport, line: Line, options: Options) -> None:
+    if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
+        user.roles = line.roles
+    if options.takes_status and line.status is UserStatus.DISABLED:
+        user.status, user.ban_reason, user.banned_until = "disabled", line.ban_reason, line.banned_until
+    elif options.takes_status and line.status is not None:
+        user.status, user.ban_reason, user.banned_until = "active", None, None
+
+
+def _hash(value: object) -> int | None:
+    """Equal for equal values, in this process; None for no value."""
+    match value:
+        case None:
+            return None
+        case dict():
+            return hash(json.dumps(value, sort_keys=True))
+        case list():
+            return hash(frozenset(value))
+        case _:
+            return hash(value)

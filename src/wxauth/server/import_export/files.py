@@ -1,0 +1,356 @@
+"""Reads the files of imports, JSON Lines or CSV, and writes those of exports: each line is the JSON of an identity."""
+
+import csv
+import re
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import chain
+from typing import IO, Final, Literal, NamedTuple
+
+from pydantic_core import from_json, to_json
+
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.core.database import Database
+from wxauth.server.core.users import ATTRIBUTE_NAME
+from wxauth.server.import_export.lines import NOT_UTF8, Fault, Line
+from wxauth.server.import_export.queries import all_identities
+from wxauth.server.users.attributes import typed_attribute
+
+MAX_LINE: Final = 8 * 1024
+"""Maximum bytes of a line without its line break."""
+_PIECE: Final = 64 * 1024
+TOO_LONG: Final = Fault("line", _("must be at most {n} bytes", n=MAX_LINE))
+NOT_GBK: Final = Fault("line", _("must be GBK, as --encoding says"))
+NOT_CSV: Final = Fault(
+    "line", _("must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell")
+)
+WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
+WRONG_ATTRIBUTE: Final = Fault(
+    "line", _("must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME")
+)
+_PACKED: Final = _("must be text, and is {kind}: {program}")
+_NOT_TEXT: Final = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, and is UTF-32: iconv -f UTF-32 -t UTF-8"),
+    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _("must be UTF-8, and is UTF-16: iconv -f UTF-16 -t UTF-8"),
+    rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": _(
+        "must be text, and is an Excel workbook or zip: save it as CSV UTF-8, or unzip it"
+    ),
+    rb"\x1f\x8b": Text(_PACKED, kind="gzip", program="gunzip"),
+    rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
+    rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
+    rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
+    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, and is another kind of file: export it as CSV UTF-8"),
+    rb"[^\r\n]*\r+[^\r\n]": _(r"must have lines that end with LF, and has CR alone: tr '\015' '\012'"),
+    rb"<": _("must be CSV or JSON Lines, and is HTML or XML: save it as CSV UTF-8 in a table program"),
+    rb"\[": _("must be JSON Lines, and is a JSON array: jq -c '.[]'"),
+}
+"""How files begin that are no lines of text, each with what to do."""
+_NO_JSON_LINES: Final = {
+    rb"\{\s*$": _("must be JSON Lines, and has objects of several lines: jq -c ."),
+    rb"(?i)[^{]*openid": _("must be JSON Lines, and is CSV: --csv, or with tabs --tsv"),
+    rb"(?i)--|/\*|(insert|create|set) ": _(
+        "must be JSON Lines, and is SQL: docs/moving-in.md has queries that write it"
+    ),
+}
+_NO_CSV: Final = {
+    rb"\{": _("must be CSV, and is JSON Lines: leave out --csv and --tsv"),
+    rb"(?i)\"?sep=": _("must begin with the names of the columns: remove Excel's line sep="),
+}
+_DIVIDED: Final = {
+    ",": _("must have columns that are divided by tabs, and has commas: --csv"),
+    "\t": _("must have columns that are divided by commas, and has tabs: --tsv"),
+    ";": _("must have columns that are divided by commas, and has ; between them: save it as CSV UTF-8 with commas"),
+    "|": _("must have columns that are divided by commas, and has | between them: save it as CSV UTF-8 with commas"),
+}
+NO_HEADER: Final = Fault(
+    "line",
+    _(
+        "must be a header: names of fields, each once, app_id and openid among them"
+        " (--app-id gives the app, --map openid=COLUMN another name)"
+    ),
+)
+LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
+
+_ATTRIBUTE: Final = "attributes."
+"""Followed by the name of an attribute, it is the name of a column."""
+
+Encoding = Literal["utf-8", "gbk"]
+
+
+class NumberedLine(NamedTuple):
+    """A line of the file."""
+
+    number: int
+    text: bytes | Fault | None
+    """Its JSON in UTF-8, a fault if it cannot be read, None if it is blank."""
+    raw: bytes = b""
+    """Its bytes with a line break; nothing if `spill` has received them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How a file is written, and what its lines leave out."""
+
+    delimiter: str = ","
+    """Of CSV."""
+    encoding: Encoding = "utf-8"
+    app_id: str | None = None
+    """The app of the lines that name none."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """The fields that the file calls otherwise, by its own names."""
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By field, the values that the file writes otherwise, by its own."""
+
+
+DEFAULT_FORM: Final = Form()
+
+
+class WrongFile(Exception):
+    """The file is of another kind, or its header is not valid: nothing is read. The message is the fault in English."""
+
+    def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
+        super().__init__(fault.wanted)
+        self.fault = fault
+        self.seen = seen
+        """The cells of the first line."""
+
+
+_HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
+"""Halves of an emoji as bytes, as some databases write it: both, or one alone."""
+_ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
+"""What is escaped in JSON. The group is half an emoji alone."""
+_RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
+
+
+Spill = Callable[[bytes], object]
+"""Receives, in pieces, the lines that are too long for memory."""
+
+
+class JsonLines:
+    """Each line with its number, and with the names and values of ours. Raises: WrongFile."""
+
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None) -> None:
+        self._form = form
+        self._lines = _numbered(file, form, spill, _NO_JSON_LINES)
+        self._first = _first_of(self._lines)
+        self.unknown: list[str] = []  # ignored, because another name is mapped onto their field
+
+    def __iter__(self) -> Iterator[NumberedLine]:
+        """Each line."""
+        is_plain = self._form.app_id is None and not self._form.fields and not self._form.values
+        yield from (NumberedLine(number, None) for number in range(1, self._first.number))
+        for line in chain([self._first] if self._first.number else [], self._lines):
+            text = line.text
+            if isinstance(text, bytes):
+                text = _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000")
+                line = line._replace(text=text if is_plain else self._with_fields(text))
+            yield line
+
+    def _with_fields(self, text: bytes) -> bytes:
+        """The line with our names and values. What is no JSON object stays, and is refused."""
+        try:
+            given = from_json(text)
+        except ValueError:
+            return text
+        if not isinstance(given, dict):
+            return text
+        fields = self._form.fields
+        ours = {name: value for name, value in given.items() if name not in fields}
+        ignored = [name for name in fields.values() if ours.pop(name, None) is not None and name not in self.unknown]
+        self.unknown += ignored
+        ours |= {name: given[theirs] for theirs, name in fields.items() if theirs in given}
+        for name, values in self._form.values.items():
+            value = ours.get(name)
+            if (own := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
+                ours[name] = _value(name, own) if own else None
+        return to_json({**ours, "app_id": ours.get("app_id") or self._form.app_id})
+
+
+class CsvLines:
+    """Each line of a CSV file as JSON, with its number. No cell contains a line break. Raises: WrongFile."""
+
+    unknown: list[str]
+    """The names of unknown columns, which are ignored."""
+    header: NumberedLine
+
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None) -> None:
+        self._form = form
+        self._lines = _numbered(file, form, spill, _NO_CSV)
+        self.header = _first_of(self._lines)
+        text = self.header.text if isinstance(self.header.text, bytes) else b""
+        unquoted = re.sub(rb'"[^"]*"', b"", text)
+        divider = max(_DIVIDED, key=lambda each: unquoted.count(each.encode()))
+        if unquoted.count(divider.encode()) > unquoted.count(form.delimiter.encode()):
+            raise WrongFile(Fault("file", _DIVIDED[divider]))
+        header = self._cells(self.header.text)
+        if isinstance(header, Fault):
+            raise WrongFile(header)
+        seen = [name.strip() for name in header]
+        mapped = frozenset(form.fields.values())
+        self._names = [form.fields.get(name) or ("" if name in mapped else name) for name in seen]
+        if wrong := [name for name in self._names if name.startswith(_ATTRIBUTE) and not is_field(name)]:
+            raise WrongFile(WRONG_ATTRIBUTE, wrong)
+        known = [name for name in self._names if is_field(name)]
+        self._known = frozenset(known)
+        needed = {"openid", *form.fields.values(), *form.values, *(() if form.app_id else ("app_id",))}
+        are_twice = "attributes" in known and any(name.startswith(_ATTRIBUTE) for name in known)
+        if not needed <= self._known or len(self._known) < len(known) or are_twice:
+            raise WrongFile(NO_HEADER, seen)
+        self.unknown = [each for each, name in zip(seen, self._names, strict=True) if each and name not in self._known]
+
+    def __iter__(self) -> Iterator[NumberedLine]:
+        """Each line but the header."""
+        yield from (NumberedLine(number, None) for number in range(1, self.header.number))
+        for line in self._lines:
+            yield line._replace(text=self._json(line.text)) if isinstance(line.text, bytes) else line
+
+    def _json(self, text: bytes) -> bytes | Fault | None:
+        cells = self._cells(text)
+        if isinstance(cells, Fault):
+            return cells
+        if len(cells) != len(self._names):
+            return WRONG_CELLS
+        return to_json(self._identity(cells)) if any(cells) else None  # spreadsheets end a table with empty cells
+
+    def _identity(self, cells: list[str]) -> dict[str, object]:
+        identity: dict[str, object] = {"app_id": self._form.app_id} if self._form.app_id else {}
+        attributes: dict[str, object] = {}
+        for name, theirs in zip(self._names, cells, strict=True):
+            cell = self._form.values.get(name, {}).get(theirs, theirs)
+            if not cell or name not in self._known:
+                continue
+            if name.startswith(_ATTRIBUTE):
+                attributes[name.removeprefix(_ATTRIBUTE)] = typed_attribute(cell)
+            else:
+                identity[name] = _value(name, cell)
+        return {**identity, "attributes": attributes} if attributes else identity
+
+    def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
+        """The cells of a line. A line by itself, so that an unclosed quotation mark costs no other line."""
+        if not isinstance(text, bytes):
+            return text or []
+        try:
+            return next(csv.reader([text.decode()], delimiter=self._form.delimiter, strict=True), [])
+        except csv.Error:
+            return NOT_CSV
+        except UnicodeDecodeError:
+            return NOT_UTF8
+
+
+def is_field(name: str) -> bool:
+    """Whether a column of this name is taken."""
+    first, _, attribute = name.partition(".")
+    return name in Line.model_fields or (first == "attributes" and bool(ATTRIBUTE_NAME.fullmatch(attribute)))
+
+
+def _value(name: str, cell: str) -> object:
+    if name in LISTS and not cell.startswith('["'):  # as an export writes a list whose items contain |
+        return cell.split("|")
+    if name in (*LISTS, "consents", "attributes"):
+        try:
+            return from_json(cell)
+        except ValueError:
+            return cell  # refused by the field's own check
+    return cell
+
+
+def _no_half(found: re.Match[bytes]) -> bytes:
+    return b"\0" if found[1] else found[0]
+
+
+def _whole(found: re.Match[bytes]) -> bytes:
+    """The emoji of both halves; U+0000 for one alone, which the field of it refuses or cleans."""
+    halves = found[0].decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
+    return halves.decode("utf-16-le").encode() if found[1] else b"\0"
+
+
+def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
+    """The first line that is not blank; if all are, the last one; number 0 if there is none."""
+    first = NumberedLine(0, None)
+    for first in lines:
+        if first.text is not None:
+            break
+    return first
+
+
+def _numbered(file: IO[bytes], form: Form, spill: Spill, unfit: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
+    """Each line with its number. One that is too long is never read into memory whole.
+
+    UTF-8 is not checked here, but where the line is read. `unfit` are beginnings of what is no such file.
+    """
+    number = 0
+    is_begun = False
+    while piece := file.readline(MAX_LINE + 2):
+        number += 1
+        text = piece.rstrip(b"\r\n")
+        if number == 1:
+            text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with it
+        if not is_begun and text.strip():
+            is_begun = True
+            _check_kind(text, unfit)
+        if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
+            while not piece.endswith(b"\n"):
+                spill(piece)
+                piece = file.readline(_PIECE) or b"\n"
+            spill(piece)
+            yield NumberedLine(number, TOO_LONG)
+            continue
+        raw = piece if piece.endswith(b"\n") else piece + b"\n"
+        if len(text) > MAX_LINE:
+            yield NumberedLine(number, TOO_LONG, raw)
+        elif text.strip():
+            yield NumberedLine(number, _HALVES.sub(_whole, text) if form.encoding == "utf-8" else _from_gbk(text), raw)
+        else:
+            yield NumberedLine(number, None)
+
+
+def _check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
+    for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
+        if re.match(form, beginning.lstrip()):
+            raise WrongFile(Fault("file", wanted))
+
+
+def _from_gbk(text: bytes) -> bytes | Fault:
+    # Of no character is a byte of a line's end a part. GB 18030 contains GBK.
+    try:
+        return text.decode("gb18030").encode()
+    except UnicodeDecodeError:
+        return NOT_GBK
+
+
+async def export_users(database: Database, write: Callable[[bytes], object], *, is_csv: bool = False) -> int:
+    """Write every identity of one consistent snapshot, as JSON or CSV, and return how many."""
+    number = 0
+    if is_csv:
+        write(_csv([list(Line.model_fields)]))
+    async for rows in all_identities(database):
+        write(_csv(map(_cells, rows)) if is_csv else b"".join(to_json(_line(row)) + b"\n" for row in rows))
+        number += len(rows)
+    return number
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cells(row: Mapping[str, object]) -> list[str]:
+    """The cells for a row, as an import reads them."""
+    line = from_json(to_json(dict(row)))
+    return ["" if (value := line[name]) in (None, []) else _cell(name, value) for name in Line.model_fields]
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if name in LISTS and isinstance(value, list) and not any("|" in item for item in value):
+        return "|".join(value)
+    return to_json(value).decode()
+
+
+def _line(row: Mapping[str, object]) -> dict[str, object]:
+    """The line for a row. Rare fields are omitted where they are null."""
+    return {name: value for name, value in row.items() if value is not None or name not in _RARE}

@@ -1,0 +1,287 @@
+"""The import of users: lines are read and stored in batches, by the rules of a login.
+
+A batch is one transaction. An import that was killed can be run again, with the same result as if it had not stopped.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from tempfile import gettempdir
+from types import GenericAlias
+from typing import Any, Final, NamedTuple, cast, get_args, get_type_hints
+from zoneinfo import ZoneInfo
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.database import Transaction
+from wxauth.server.core.outages import CONFLICTS, is_refusal
+from wxauth.server.core.services import Services
+from wxauth.server.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
+from wxauth.server.import_export.files import NumberedLine
+from wxauth.server.import_export.lines import SKIPPABLE, Fault, Line, without
+from wxauth.server.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
+from wxauth.server.users.erasure_queries import ARE_WAITING, erase_rest
+
+BATCH: Final = 1000
+"""Lines per transaction. Logins of the same users wait until it ends."""
+
+USUAL_OPENID: Final = 28
+"""Characters of WeChat's openids. It promises no length."""
+_ATTEMPTS: Final = 3
+_PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
+"""Seconds before a batch is tried again: ten minutes in all, longer than a failover or a restart takes."""
+
+
+class ImportRefusal(NamedTuple):
+    """The refusal of a line, with its faults."""
+
+    number: int
+    faults: Sequence[Fault]
+    raw: bytes
+    """The line as it is in the file."""
+    others: Sequence[int] = ()
+    """The earlier lines that it contradicts."""
+    is_of_fields: bool = False
+    """Whether only the fields of these faults are refused: the line is imported without them."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """The number of lines by outcome. Each line of the file is counted once, but for the header of CSV."""
+
+    joined: int = 0
+    """Of those updated, the lines that joined a user by their external_id alone. First, because a mistake is here."""
+    lines: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    incomplete: int = 0
+    """Of those imported, the lines without their bad fields."""
+    blank: int = 0
+    odd_openids: int = field(default=0, compare=False)
+    """Of the lines that can be read, those whose openid has another length than WeChat's."""
+
+    def add(self, outcome: LineOutcome) -> None:
+        """Count a line."""
+        self.lines += 1
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        if outcome is LineOutcome.JOINED:
+            self.updated += 1
+
+
+_CACHE_KIB: Final = 8192
+_PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
+    kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
+}
+"""A key with its value, of each kind of what is made."""
+
+
+class MadeOnDisk:
+    """What the lines have made so far. A batch gets the part that its lines may concern."""
+
+    def __init__(self) -> None:
+        name = ""
+        try:
+            gettempdir()
+        except FileNotFoundError:
+            name = ":memory:"
+        self._file = sqlite3.connect(name, isolation_level=None)
+        self._file.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._file.execute("PRAGMA journal_mode = OFF")
+        self._file.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
+
+    def close(self) -> None:
+        """Delete it, in the thread that has made it."""
+        self._file.close()
+
+    def made(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
+        """What earlier lines have made under the names and ids of a batch, and of these stored users."""
+        made = Made(
+            given=self._found("given", wanted.identities),
+            identities=self._found("identities", wanted.identities),
+            openids=self._found("openids", wanted.unionids),
+            unionids=self._found("unionids", [unionid for _, unionid in wanted.unionids]),
+            external_ids=self._found("external_ids", wanted.external_ids),
+            former_ids=self._found("former_ids", wanted.ids),
+        )
+        ids = {user.id for user in users}.union(wanted.ids, made.unionids.values(), made.external_ids.values())
+        ids.update(identity.user_id for identity in made.identities.values())
+        for kind in ("users", "first_lines", "apps_of_users", "consents"):
+            setattr(made, kind, self._found(kind, ids))
+        return made
+
+    def keep(self, made: Made) -> None:
+        """Keep what a batch has made, with what it was given of earlier ones."""
+        self._file.execute("BEGIN")
+        for kind in _PAIRS:
+            rows = ((kind, _text(key), _text(value)) for key, value in getattr(made, kind).items())
+            self._file.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
+        self._file.execute("COMMIT")
+
+    def _found(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
+        rows = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
+        found = self._file.execute(rows, (kind, _text([_text(key) for key in keys])))
+        return dict(_PAIRS[kind].validate_json(f"[{name},{value}]") for name, value in found)
+
+
+async def import_users(
+    services: Services,
+    lines: Iterable[NumberedLine],
+    options: Options,
+    *,
+    refuse: Callable[[ImportRefusal], None],
+    progress: Callable[[Counts], None],
+    waiting: Callable[[StorageUnavailable, float], None] = lambda _exc, _seconds: None,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Counts:
+    """Import lines of JSON by the rules of a login.
+
+    `refuse` is called for each refused line, in order, and for each whose bad fields are skipped; `progress` after each
+    batch; `waiting` before a batch that the database did not take is tried again, with the reason and the seconds.
+
+    Raises: StorageUnavailable, after ten minutes. Batches stored before it remain, and the same lines may be imported
+        again.
+    """
+    counts = Counts()
+    numbered = iter(lines)
+    await services[Apps].refresh()
+    parts = {**services.parts, ZoneInfo: options.time_zone}
+    with closing(MadeOnDisk()) as kept:
+        while batch := list(islice(numbered, BATCH)):
+            read = [(each, *_read(each, parts, options)) for each in batch]
+            readable = [(each.number, line) for each, line, _ in read if line is not None]
+            outcomes: list[LineOutcome | LineRefused] = []
+            size, pauses = BATCH, iter(_PAUSES)
+            while left := readable[len(outcomes) :]:
+                try:
+                    outcomes += await _import_batch(services, left[:size], kept, options)
+                except StorageUnavailable as exc:
+                    seconds = next(pauses, None)
+                    if seconds is None or is_refusal(exc):
+                        raise
+                    waiting(exc, seconds)
+                    await pause(seconds)
+                    size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
+            stored = iter(outcomes)
+            for (number, _, raw), line, faults in read:
+                outcome = next(stored) if line is not None else LineRefused(()) if faults else LineOutcome.BLANK
+                if isinstance(outcome, LineRefused):
+                    counts.add(LineOutcome.REFUSED)
+                    refuse(ImportRefusal(number, [*faults, *outcome.faults], raw, outcome.others))
+                    continue
+                counts.add(outcome)
+                if faults:
+                    counts.incomplete += 1
+                    refuse(ImportRefusal(number, faults, raw, is_of_fields=True))
+            counts.odd_openids += sum(len(line.openid) != USUAL_OPENID for _, line in readable)
+            progress(counts)
+    return counts
+
+
+def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> tuple[Line | None, Sequence[Fault]]:
+    """The line, None if it cannot be read, and why; of a line without its bad fields, the faults of these."""
+    if not isinstance(given.text, bytes):
+        return None, () if given.text is None else [given.text]
+    line = Line.read(given.text, parts)
+    if isinstance(line, Line):
+        return line, ()
+    fields = {fault.field for fault in line}
+    if not options.skips_bad_fields or not fields <= SKIPPABLE:
+        return None, line
+    whole = Line.read(without(given.text, fields), parts)
+    return (whole, line) if isinstance(whole, Line) else (None, whole)
+
+
+async def _import_batch(
+    services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
+) -> list[LineOutcome | LineRefused]:
+    """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
+    wanted = _wanted([line for _, line in lines])
+    conflict: BaseException | None = None
+    with_administrators = False
+    for _ in range(_ATTEMPTS):
+        if not options.dry_run:  # the remains of erased ids must not become a new user's
+            await erase_rest(services.database, wanted.ids)
+        try:
+            async with services.database.begin(plans_anew=True) as transaction:
+                batch = await _find(
+                    transaction, wanted, kept, options, with_administrators=with_administrators, now=services.clock()
+                )
+                if batch is None:
+                    continue
+                outcomes = [_outcome(batch, number, line) for number, line in lines]
+                settled = [] if options.dry_run else await batch.store(transaction)
+        except AdministratorEnds:
+            with_administrators = True
+            continue
+        except CONFLICTS as exc:
+            conflict = exc
+            continue
+        # After the last attempt, so that this is kept once.
+        made = batch.made
+        kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
+        for one in settled:
+            one.report()
+        return outcomes
+    if len(lines) > 1:  # a smaller batch takes less time, in which fewer logins can write first
+        middle = len(lines) // 2
+        first = await _import_batch(services, lines[:middle], kept, options)
+        return [*first, *await _import_batch(services, lines[middle:], kept, options)]
+    raise StorageUnavailable("too many changes to these users at once") from conflict
+
+
+async def _find(
+    transaction: Transaction,
+    wanted: Wanted,
+    kept: MadeOnDisk,
+    options: Options,
+    *,
+    with_administrators: bool,
+    now: datetime,
+) -> Batch | None:
+    """Find and lock the users of the lines; None if they have changed in between: then try again."""
+    # Everybody locks in one order: users by their ids, administrators among them.
+    found = await find(transaction, wanted)
+    users: Sequence[UserToImport] = []
+    if found.user_ids:
+        statement = LOCK_WITH_ADMINISTRATORS if with_administrators else LOCK
+        users = await transaction.rows(statement, user_ids=list(found.user_ids))
+        found = await find(transaction, wanted, users)
+        if not found.user_ids <= {user.id for user in users}:
+            return None
+    if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
+        return None  # a user has just been erased
+    made = kept.made(wanted, users)
+    return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)
+
+
+def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused:
+    try:
+        return batch.take(number, line)
+    except LineRefused as exc:
+        return exc
+
+
+def _wanted(lines: Sequence[Line]) -> Wanted:
+    ids = {line.user_id for line in lines if line.user_id is not None}
+    return Wanted(
+        identities=list({(line.app_id, line.openid) for line in lines}),
+        unionids=list({(line.app_id, line.unionid) for line in lines if line.unionid}),
+        external_ids=list(
+            {name for line in lines for name in (line.external_id, *line.former_external_ids) if name is not None}
+        ),
+        ids=list(ids.union(*(line.former_ids for line in lines))),
+        phones=list({line.phone for line in lines if line.phone}),
+    )
+
+
+def _text(value: object) -> str:
+    return to_json(value).decode()

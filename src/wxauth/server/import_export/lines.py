@@ -1,0 +1,240 @@
+"""The format of imports and exports: each line is a JSON object with one identity and its user."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from ipaddress import ip_interface
+from itertools import chain
+from typing import Annotated, Any, Final, NamedTuple, Self
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails, from_json, to_json
+
+from wxauth.errors import UnknownApp
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.users import UserStatus
+from wxauth.server.users.attributes import AttributesPatch
+from wxauth.server.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
+from wxauth.server.users.phone_numbers import number_in
+from wxauth.server.users.schemas import AvatarUrl, Nickname, Reason, Roles
+from wxauth.server.web import schemas
+
+SKIPPABLE: Final = frozenset(
+    (
+        "nickname",
+        "avatar_url",
+        "phone",
+        "ban_reason",
+        "attributes",
+        "created_at",
+        "identity_created_at",
+        "last_login_at",
+    )
+)
+"""The fields whose bad values may count as null. The others identify a user, or grant rights."""
+
+
+class Fault(NamedTuple):
+    """A fault of a line: the field, and its rule."""
+
+    field: str
+    """`line` for the line as a whole."""
+    wanted: Text
+
+
+NOT_JSON: Final = Fault("line", _("must be a JSON object"))
+NOT_UTF8: Final = Fault("line", _("must be UTF-8; --encoding gbk reads GBK"))
+ATTRIBUTES: Final = Fault(
+    "attributes",
+    _("must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all"),
+)
+_ZERO_DATE: Final = "0000-00-00"
+_UUID_VERSION: Final = 7
+_E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
+_DASHES: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
+_WRITTEN: Final = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
+)
+_EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
+_TIME: Final = _(
+    "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or seconds or milliseconds since 1970, or empty;"
+    " --time-zone reads 2026-11-20, 2026/11/20 8:00 and 2026年11月20日"
+)
+_SHORT: Final = _("must be 1 to 64 printable characters")
+
+
+# The messages of these errors are never shown: each field has a sentence of its own.
+
+
+def _known_app(value: str, info: ValidationInfo) -> str:
+    parts: Mapping[type, Any] = info.context or {}
+    apps: Apps = parts[Apps]
+    try:
+        apps.entry(value)
+    except UnknownApp:
+        raise ValueError("unknown") from None
+    return value
+
+
+def _time_or_none(value: object, info: ValidationInfo) -> object:
+    """A time as text with its offset, of one as tables write it, or None. Tables write zeros for a missing date."""
+    text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
+    if text == "0" or text.startswith(_ZERO_DATE):
+        return None
+    if epoch := _EPOCH.fullmatch(text):
+        seconds, thousandths = epoch.groups("000")
+        return datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(thousandths) * 1000).isoformat()
+    if written := _WRITTEN.fullmatch(text):
+        year, month, day, hour, minute, second, offset = written.groups("")
+        text = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{minute or ':00'}{second}{offset.upper()}"
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            return value
+        return (time if time.tzinfo else time.replace(tzinfo=(info.context or {}).get(ZoneInfo))).isoformat()
+    return value
+
+
+def _e164(value: object, info: ValidationInfo) -> object:
+    """A phone number in E.164, of one as people write it. What is no number stays, and is refused."""
+    text = str(value) if type(value) is int else value
+    if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
+        return text
+    settings: Settings = (info.context or {})[Settings]
+    return number_in(text, region=settings.phone_region) or text
+
+
+def _version_7(value: UUID) -> UUID:
+    if value.version != _UUID_VERSION:
+        raise ValueError("version")
+    return value
+
+
+def _address(value: str) -> str:
+    interface = ip_interface(value)
+    return str(interface.ip if interface.network.prefixlen == interface.max_prefixlen else interface)
+
+
+NoneIfBlank = AfterValidator(lambda text: text or None)
+"""For text that is stripped and may end up empty."""
+Time = Annotated[schemas.Time, Field(strict=False)]
+TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
+UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
+ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
+        """Null and empty text mean the default, of a field that has one."""
+        if value in (None, ""):
+            field = cls.model_fields[info.field_name or ""]
+            return value if field.is_required() else field.default
+        return value
+
+
+class LineOfConsent(_Strict):
+    """A consent: the person has agreed to a version of a document."""
+
+    document: Annotated[ShortText, _SHORT]
+    version: Annotated[ShortText, _SHORT]
+    given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME]
+    withdrawn_at: TimeOrNone = None
+    app_id: Annotated[ShortText | None, _SHORT] = None
+    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, _("must be an IP address or network")] = None
+
+
+class Line(_Strict):
+    """An identity and its user. Each field has its requirements, which a refusal of the line shows."""
+
+    app_id: Annotated[str, AfterValidator(_known_app), _("must be the app_id of a configured app")]
+    openid: Annotated[Openid, _("must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder")]
+    unionid: Annotated[
+        Unionid | None,
+        _("must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder"),
+    ] = None
+    user_id: Annotated[UserId | None, _("must be a UUIDv7")] = None
+    external_id: Annotated[
+        ExternalId | None,
+        _(
+            "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of "
+            "zeros"
+        ),
+    ] = None
+    nickname: Annotated[Nickname | None, NoneIfBlank, _("must be at most 64 characters")] = None
+    avatar_url: Annotated[AvatarUrl | None, NoneIfBlank, _("must be an https URL of at most 2048 characters")] = None
+    phone: Annotated[
+        Annotated[str, StringConstraints(pattern=_E164)] | None,
+        BeforeValidator(_e164),
+        _("must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION"),
+    ] = None
+    roles: Annotated[
+        Roles | None, _("must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter")
+    ] = None
+    status: Annotated[UserStatus | None, _("must be active or disabled; --map status:X=disabled reads X")] = None
+    ban_reason: Annotated[Reason | None, _("must be at most 500 characters, without control characters")] = None
+    banned_until: TimeOrNone = None
+    attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
+    """A merge patch."""
+    erase_at: TimeOrNone = None
+    """When a new user is erased, at the user's request."""
+    created_at: TimeOrNone = None
+    """When the user was created."""
+    identity_created_at: TimeOrNone = None
+    last_login_at: TimeOrNone = None
+    consents: Annotated[
+        list[LineOfConsent], _("must be a JSON list of objects with document, version and given_at")
+    ] = []
+    former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], _("must be a list of UUIDs")] = []
+    former_external_ids: Annotated[list[ExternalId], _("must be a list of texts of 1 to 128 printable characters")] = []
+
+    @classmethod
+    def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
+        """The line, or all its faults. `parts` has `Apps`, `Settings`, and a `ZoneInfo` for times without one."""
+        try:
+            return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
+        except ValidationError as exc:
+            errors = exc.errors(include_url=False)
+        if not errors[0]["loc"]:
+            return [NOT_JSON if text.decode(errors="ignore").encode() == text else NOT_UTF8]
+        return list({fault.field: fault for fault in map(_fault, reversed(errors))}.values())[::-1]
+
+
+def _fault(error: ErrorDetails) -> Fault:
+    field = ".".join(part for part in error["loc"] if isinstance(part, str))
+    if error["type"] == LOOKS_LIKE:
+        return Fault(field, _("must be the id alone: this looks like {it}", it=error["ctx"]["it"]))
+    is_half = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
+    return Fault(field, _("must be without NUL and halves of emoji, such as \\ud83d") if is_half else EXPECTED[field])
+
+
+def without(text: bytes, fields: Iterable[str]) -> bytes:
+    """The line with null in these fields."""
+    return to_json(from_json(text) | dict.fromkeys(fields))
+
+
+def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
+    for name, field in model.model_fields.items():
+        [text] = (text for text in field.metadata if isinstance(text, Text))
+        yield f"{prefix}{name}", text
+
+
+EXPECTED: Final = dict(chain(_requirements(Line), _requirements(LineOfConsent, "consents.")))
+"""The requirements for each field."""

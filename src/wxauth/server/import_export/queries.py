@@ -1,0 +1,309 @@
+"""The statements of an import, which find or write rows for a whole batch of lines, and the query of an export.
+
+A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows that is as fast as COPY into a
+temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
+from typing import Final, LiteralString, NamedTuple, TypeVar
+from uuid import UUID
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Nothing, Statement, columns_of, model_of
+from wxauth.server.core.users import IS_ADMINISTRATOR, MERGED, UserFields
+from wxauth.server.sessions.queries import keys_of
+from wxauth.server.users.consent_queries import PRESENT_CONSENTS, ids_of
+from wxauth.server.users.status_queries import LockedUser
+
+_STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
+_PAGE_SIZE: Final = 1000
+_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
+"""The columns that `_ALL` names itself, and one that is not exported."""
+
+Row = TypeVar("Row", bound=tuple[object, ...])
+
+
+class UserToImport(UserFields, LockedUser):
+    """A stored user affected by a batch."""
+
+
+def nobody_yet(user_id: UUID, created_at: datetime) -> UserToImport:
+    """A new user, of whom nothing else is known."""
+    known = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
+    return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **known})
+
+
+Written = Mapping[Statement[Nothing], Sequence[object]]
+"""The rows of each statement."""
+ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
+"""A user with their present consents, document → version, before and after the batch."""
+
+
+_USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
+# App_ids and openids are parallel arrays.
+_IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
+SELECT app_id, openid, user_id, i.unionid, created_at
+  FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
+""")
+# The openid of each unionid in an app. App_ids and unionids are parallel arrays.
+_OPENIDS: Final = Statement[tuple[str, str, str]]("""
+SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
+  JOIN identities USING (app_id, unionid)
+""")
+_APPS_OF_USERS: Final = Statement[tuple[UUID, str]](
+    "SELECT DISTINCT user_id, app_id FROM identities WHERE user_id = ANY (:user_ids) AND app_id = ANY (:app_ids)"
+)
+_UNIONIDS: Final = Statement[tuple[str, UUID]]("SELECT unionid, user_id FROM unionids WHERE unionid = ANY (:unionids)")
+_EXTERNAL_IDS: Final = Statement[tuple[str, UUID]]("""
+SELECT external_id, id FROM users WHERE external_id = ANY (:external_ids)
+ UNION ALL
+SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY (:external_ids)
+""")
+_IDS: Final = Statement[tuple[UUID]]("SELECT id FROM users WHERE id = ANY (:ids)")
+_FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM former_users WHERE id = ANY (:ids)")
+_VERIFIED: Final = Statement[tuple[str, UUID]](
+    "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
+)
+# Those of these ids that were erased: a user's own id, and the ids that had been merged into that user.
+_ERASED: Final = Statement[tuple[UUID]]("""
+SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
+ UNION
+SELECT wanted.id
+  FROM unnest(:ids::uuid[]) AS wanted (id)
+ WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
+                            WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
+""")
+# In the order of ids, as everywhere, because transactions that lock users in different orders would deadlock.
+LOCK: Final = Statement[UserToImport](
+    f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"
+)
+LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
+SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
+ ORDER BY id FOR NO KEY UPDATE
+""")
+# Includes those given under an id that was merged away.
+_CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
+SELECT known.user_id, document, version, given_at
+  FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
+         UNION ALL
+        SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS known
+  JOIN consents ON consents.user_id = known.id
+""")
+# In each of the statements below, the keys of `rows` are the names of the table's columns.
+# `_NOTE_CONSENTS` sets users.consents; `change_standings` sets the standing of stored users.
+_USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
+_CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
+
+
+def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
+    # The columns are named, so that one added by a newer version keeps its default.
+    named = ", ".join(columns)
+    return Statement[Nothing](f"""
+INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
+""")
+
+
+def _origin_part(name: LiteralString) -> LiteralString:
+    # If the user was merged, the origin of a value in the file is unknown.
+    return f"""
+       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
+
+
+ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
+CHANGE_USERS: Final = Statement[Nothing](f"""
+UPDATE users
+   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
+       {", ".join(_origin_part(name) for name in MERGED)}
+  FROM jsonb_populate_recordset(NULL::users, :rows) AS given
+ WHERE users.id = given.id
+""")
+ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at")
+ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
+ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
+ADD_CONSENTS: Final = _adding(
+    "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
+)
+# A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
+ADD_UNIONIDS: Final = Statement[Nothing]("""
+INSERT INTO unionids (unionid, user_id)
+SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, :rows) AS given
+ WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
+""")
+CHANGE_IDENTITIES: Final = Statement[Nothing]("""
+UPDATE identities SET unionid = given.unionid, created_at = given.created_at
+  FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
+ WHERE identities.app_id = given.app_id AND identities.openid = given.openid
+""")
+_NOTE_CONSENTS: Final = Statement[ConsentsNoted](f"""
+WITH noted AS (
+    UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
+)
+SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
+""")
+IdentityKey = tuple[str, str]
+"""App_id and openid."""
+ConsentKey = tuple[str, str, datetime]
+"""Document, version and time."""
+GivenFields = dict[str, tuple[int, int]]
+"""By field, the number of the line that gave it, and the hash of its value."""
+
+
+class HeldIdentity(NamedTuple):
+    """An identity as it is stored, or as lines have made it."""
+
+    user_id: UUID
+    unionid: str | None
+    created_at: datetime
+
+
+class Wanted(NamedTuple):
+    """The names and ids in a batch."""
+
+    identities: Sequence[tuple[str, str]]
+    unionids: Sequence[tuple[str, str]]
+    """Each with the app of its line."""
+    external_ids: Sequence[str]
+    ids: Sequence[UUID]
+    phones: Sequence[str]
+
+
+class Found(NamedTuple):
+    """What is stored already under the names and ids of a batch."""
+
+    identities: dict[tuple[str, str], HeldIdentity]
+    unionids: dict[str, UUID]
+    openids: dict[tuple[str, str], str]
+    """By app and unionid."""
+    external_ids: dict[str, UUID]
+    """The current owner of each, even if it was the id of a user merged into that owner."""
+    ids: frozenset[UUID]
+    former_ids: dict[UUID, UUID]
+    erased_ids: frozenset[UUID]
+    verified: dict[str, list[UUID]]
+    """By phone number, the users who have verified it."""
+    users: Sequence[UserToImport]
+    """Those who were locked."""
+    consents: frozenset[tuple[UUID, ConsentKey]]
+    """Every consent that they ever gave."""
+    apps_of_users: frozenset[tuple[UUID, str]]
+    """Each of them with each app of the lines in which they have an openid."""
+
+    @property
+    def user_ids(self) -> frozenset[UUID]:
+        """Every stored user affected by the batch."""
+        owners = (identity.user_id for identity in self.identities.values())
+        return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
+
+
+_COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
+# A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
+# because an import refuses two openids of an app with one unionid.
+# The columns are those of an exported line, in the order of the guide.
+_ALL: Final = Statement[Mapping[str, object]](f"""
+SELECT i.app_id, i.openid,
+       CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
+                 AND NOT EXISTS (SELECT FROM identities other
+                                  WHERE other.user_id = u.id
+                                    AND (other.unionid = u.unionid
+                                         OR other.unionid IS NULL
+                                            AND (other.created_at, other.app_id, other.openid)
+                                              < (i.created_at, i.app_id, i.openid)))
+            THEN u.unionid ELSE i.unionid END AS unionid,
+       u.external_id, {_COPIED},
+       u.id AS user_id, i.created_at AS identity_created_at,
+       COALESCE(
+           (SELECT jsonb_agg(jsonb_build_object(
+                       'document', document, 'version', version,
+                       'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+                       'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+                       'app_id', app_id, 'ip', abbrev(ip))
+                   ORDER BY given_at, document, version, app_id, ip)
+              FROM consents
+             WHERE consents.user_id = ANY ({ids_of("u.id")})), '[]') AS consents,
+       ARRAY (SELECT id FROM former_users WHERE former_users.user_id = u.id ORDER BY merged_at, id) AS former_ids,
+       u.ban_reason, u.banned_until,
+       (SELECT array_agg(former.external_id ORDER BY former.external_id)
+          FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
+  FROM identities i JOIN users u ON u.id = i.user_id
+ ORDER BY i.created_at, i.app_id, i.openid
+""")
+
+
+@dataclass(slots=True)
+class Made:
+    """The changes made by the lines."""
+
+    users: dict[UUID, UserToImport] = field(default_factory=dict)
+    first_lines: dict[UUID, int] = field(default_factory=dict)
+    """The first line of the file that is of a user."""
+    identities: dict[IdentityKey, HeldIdentity] = field(default_factory=dict)
+    unionids: dict[str, UUID] = field(default_factory=dict)
+    openids: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By app and unionid."""
+    apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
+    """The apps in which a user has an openid."""
+    external_ids: dict[str, UUID] = field(default_factory=dict)
+    """Former ones, too."""
+    former_ids: dict[UUID, UUID] = field(default_factory=dict)
+    consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
+    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
+    """The fields of its user that the lines of an identity gave."""
+
+
+async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
+    """Find what is stored under the names and ids of a batch, and of these users, who are locked."""
+
+    async def rows(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
+        """Without keys, there is nothing to ask."""
+        return await transaction.rows(statement, **keys) if all(keys.values()) else ()
+
+    identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
+    ids = list(chain.from_iterable(await rows(_IDS, ids=wanted.ids)))
+    missing = list(set(wanted.ids).difference(ids))
+    former_ids = await rows(_FORMER_IDS, ids=missing)
+    erased_ids = await rows(_ERASED, ids=missing)
+    names = [unionid for _, unionid in wanted.unionids]
+    unionids = await rows(_UNIONIDS, unionids=names)
+    openids = await rows(_OPENIDS, app_ids=[app_id for app_id, _ in wanted.unionids], unionids=names)
+    external_ids = await rows(_EXTERNAL_IDS, external_ids=wanted.external_ids)
+    verified: dict[str, list[UUID]] = {}
+    for phone, user_id in await rows(_VERIFIED, phones=wanted.phones):
+        verified.setdefault(phone, []).append(user_id)
+    user_ids, app_ids = [user.id for user in users], list({app_id for app_id, _ in wanted.identities})
+    consents = await rows(_CONSENTS, user_ids=user_ids)
+    apps = await rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
+    return Found(
+        identities={row[:2]: HeldIdentity(*row[2:]) for row in identities},
+        unionids=dict(unionids),
+        openids={(app_id, unionid): openid for app_id, unionid, openid in openids},
+        external_ids=dict(external_ids),
+        ids=frozenset(ids),
+        former_ids=dict(former_ids),
+        erased_ids=frozenset(chain.from_iterable(erased_ids)),
+        verified=verified,
+        users=users,
+        consents=frozenset((user_id, (document, version, at)) for user_id, document, version, at in consents),
+        apps_of_users=frozenset((user_id, app_id) for user_id, app_id in apps),
+    )
+
+
+async def store(transaction: Transaction, written: Written, *, givers: Sequence[UUID]) -> Sequence[ConsentsNoted]:
+    """Write the rows of each statement, in this order, and return the consents of those who have given some.
+
+    Raises: one of `CONFLICTS`.
+    """
+    for statement, rows in written.items():
+        if rows:
+            await transaction.run(statement, rows=rows)
+    return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
+
+
+async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
+    """Every identity with its user, in pages of one snapshot."""
+    async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
+        async for rows in pages:
+            yield rows

@@ -1,0 +1,488 @@
+"""A login in the database: finds or creates the user and the identity, and opens a session.
+
+A returning user is one statement, and so is a new one. All others (another name or picture, a unionid that was unknown
+or has changed, another identity of a known user, an app with `max_sessions`) lock the user, decide in Python, and write
+by small statements.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
+from wxauth.server.core.batching import Batched
+from wxauth.server.core.clock import new_id
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
+from wxauth.server.core.statements import Nothing, Statement, part
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
+from wxauth.server.merging.merging import link_unionid
+from wxauth.server.merging.merging_queries import ARE_SPLIT, PEOPLE, People
+from wxauth.server.sessions.queries import END_OLDEST, EndReason, end_by
+from wxauth.server.users.erasure_queries import stay
+from wxauth.server.users.user_queries import change_profile_of
+
+_ATTEMPTS: Final = 5
+Row = TypeVar("Row", "EnteredUser", Nothing)
+
+log = get_logger()
+
+
+class EnteredUser(UserInSession):
+    """A user who has logged in, or whose login was refused."""
+
+    unjudged_since: datetime | None
+    """Since when the user's risk is unknown, because WeChat has not rated it at any login so far."""
+    banned_until: datetime | None
+
+
+_OF_LOGINS: Final = "users.unjudged_since, users.banned_until"
+_ENTERED: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
+_MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
+"""As `MAY_LOG_IN`, of what a statement returns."""
+_OPEN_PART: Final = """
+    INSERT INTO sessions
+           (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
+    SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
+           :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
+_TYPES: Final[Mapping[str, LiteralString]] = {
+    "app_id": "text",
+    "openid": "text",
+    "unionid": "text",
+    "nickname": "text",
+    "avatar_url": "text",
+    "ip": "text",
+    "user_agent": "text",
+    "session_id": "uuid",
+    "session_key": "bytea",
+    "expires_in": "int",
+    "now": "timestamptz",
+}
+_IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
+_IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id
+       AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
+       AND (users.status <> 'active' OR users.erase_at IS NOT NULL
+            OR (:nickname::text IS NULL OR users.nickname = :nickname)
+               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))
+       AND users.identity_lost_at IS NULL"""
+
+
+def _returning_part(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    return f"""person AS (
+    UPDATE users
+       SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
+      FROM {source}
+    RETURNING {number}{_ENTERED}
+), opened AS ({_OPEN_PART}
+      FROM person{asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
+    ON CONFLICT (id) DO NOTHING
+)"""
+
+
+# For a known identity whose unionid, nickname and picture are those already stored (most mini-programs send name and
+# picture with each login): records the login in the user's row, and opens a session. A user who is banned or leaving is
+# returned unchanged, and gets no session. The caller makes the session's id, so that a statement that is sent twice
+# opens one session. Only the user's row is locked, because a lock on the identity's would write another page. After
+# waiting for that row, this statement still sees the identity's row as it was before the wait. `identity_lost_at` is on
+# the locked row and cannot be stale: if it is set, the user is locked first, as for whatever this does not find.
+#
+# Several at once wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left out, and
+# so are users whom another transaction has locked. Whose identity is unknown gets a row of nulls: nobody returns.
+_RETURN: Final = Batched[EnteredUser](
+    "returning_login",
+    f"WITH {_returning_part(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
+    f""", locked AS (
+    SELECT asked.*, users.id AS user_id FROM asked, identities i, users
+     WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
+), {_returning_part("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
+SELECT * FROM person RIGHT JOIN (
+    SELECT n FROM asked WHERE n IN (SELECT n FROM person)
+        OR NOT {_IS_KNOWN}) AS answered USING (n)
+""",
+    **_TYPES,
+)
+
+
+def _signing_up_part(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    return f"""holder AS (
+    INSERT INTO unionids (unionid, user_id)
+    SELECT :unionid, :new_user_id{source}
+     WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN}
+    ON CONFLICT DO NOTHING
+    RETURNING user_id
+), person AS (
+    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since,
+                       external_id, attributes)
+    SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text,
+           string_to_array(:roles::text, ' '), :now::timestamptz, :now, CASE WHEN :is_judged THEN :now END,
+           CASE WHEN NOT EXISTS (SELECT FROM users WHERE external_id = :external_id)
+                     AND NOT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)
+                THEN :external_id::text END,
+           :attributes::text::jsonb{source}
+     WHERE CASE WHEN :unionid::text IS NULL THEN NOT {_IS_KNOWN}
+                ELSE EXISTS (SELECT FROM holder WHERE user_id = :new_user_id) END
+    RETURNING {USER}, {_OF_LOGINS}
+), identity AS (
+    INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
+    SELECT :app_id, :openid, id, :now, :unionid FROM person{asked}
+), event AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+    SELECT :event_id, '{part(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
+           :created_data::text::jsonb
+      FROM person{asked}
+), opened AS ({_OPEN_PART}
+      FROM person{asked} WHERE :session_id::uuid IS NOT NULL
+)"""
+
+
+_SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
+# For an unknown identity with an unknown unionid, or none: makes a new user. The row of the unionid, which is written
+# first, decides the race of two such logins: the second one waits for the first one's row, and makes no user. Without a
+# unionid, the second one violates the identity's primary key. An external id that another user has, or had, is left
+# out; if two newcomers get the same one at once, one succeeds by the unique index.
+#
+# Several at once wait for such a row for 20 ms, and then are all asked alone. Of several logins of one identity, the
+# first one counts. Whose unionid another user has gets a row of nulls.
+_SIGN_UP: Final = Batched[EnteredUser](
+    "sign_up",
+    f"WITH {_signing_up_part()} SELECT {_SIGNED_UP} FROM person",
+    f""", fresh AS (
+    SELECT DISTINCT ON (app_id, openid) asked.*
+      FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
+), {_signing_up_part(" FROM fresh AS asked", " JOIN asked ON :new_user_id = id")}
+SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
+ WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
+""",
+    **_TYPES,
+    new_user_id="uuid",
+    roles="text",
+    is_judged="bool",
+    external_id="text",
+    attributes="text",
+    event_id="uuid",
+    created_data="text",
+)
+
+# The user is locked before the unionid and the identity, as in a merge and an erasure, to avoid deadlocks.
+_LOCK: Final = Statement[EnteredUser](f"SELECT {_ENTERED} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+# Decides to which user a unionid belongs: the second of two logins waits for the first one's row, and is a conflict.
+_HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
+_ADD_IDENTITY: Final = Statement[Nothing]("""
+INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
+VALUES (:app_id, :openid, :user_id, :now, :unionid)
+""")
+_NAME_IDENTITY: Final = Statement[Nothing](
+    "UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid"
+)
+_RECORD: Final = Statement[EnteredUser](f"""
+UPDATE users
+   SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid)
+ WHERE id = :user_id
+RETURNING {_ENTERED}
+""")
+_OPEN: Final = Statement[Nothing](f"{_OPEN_PART} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
+
+
+# Whether an identity belongs to another WeChat account of a person than :unionid, whose row is `unionids`. Both are of
+# one user. WeChat has one openid for each account and app, so this identity must have another unionid. And :unionid
+# must not be an earlier one of the same account: a merge added it from another user, or the user has it in another
+# app. An identity whose unionid is unknown is of another account if it and an identity with :unionid are one user only
+# by a merge, unless one of the two openids may be a snapshot's.
+_IS_OF_ANOTHER_ACCOUNT: Final = """
+       (other.unionid <> :unionid
+        AND (other.came_from IS DISTINCT FROM unionids.came_from
+             OR EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))
+        OR other.unionid IS NULL AND NOT :may_be_snapshot
+           AND EXISTS (SELECT FROM identities it
+                        WHERE it.user_id = other.user_id AND it.unionid = :unionid
+                          AND it.came_from IS DISTINCT FROM other.came_from))"""
+# Whether another openid of the app has the unionid, which a unique index forbids; or whether the unionid belongs to
+# another user who has another openid of the app, which is not of another account.
+_IS_ANOTHERS: Final = Statement[int](f"""
+SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
+ UNION ALL
+SELECT 1 FROM unionids JOIN identities other USING (user_id)
+ WHERE unionids.unionid = :unionid AND other.app_id = :app_id AND other.openid <> :openid
+   AND {_IS_OF_ANOTHER_ACCOUNT} IS NOT TRUE
+   AND NOT EXISTS (SELECT FROM identities own
+                    WHERE own.app_id = :app_id AND own.openid = :openid AND own.user_id = other.user_id)
+ LIMIT 1
+""")
+_BANNED_HOLDER: Final = Statement[EnteredUser](f"""
+SELECT {_ENTERED}
+  FROM unionids JOIN users ON users.id = unionids.user_id
+ WHERE unionids.unionid = :unionid AND users.status = 'disabled'
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The initial fields of a new user, besides those from WeChat and the settings."""
+
+    external_id: str | None = None
+    """Left out if another user has it, or had it."""
+    roles: Sequence[str] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    nickname: str | None = None
+    """Only if the request has none."""
+    is_unasked: bool = False
+    """Whether the user signs up without an answer of the operator's service."""
+
+
+@dataclass(frozen=True, kw_only=True)  # without slots, for `vars`
+class Login:
+    """A login to store. Its fields are parameters of the statements."""
+
+    app_id: str
+    openid: str
+    unionid: str | None = None
+    nickname: str | None = None
+    avatar_url: str | None = None
+    session_key: bytes | None = None
+    """WeChat's session_key, sealed; None if the app is not a mini-program."""
+    ip: str | None = None
+    user_agent: str | None = None
+    expires_in: int | None
+    """Seconds until the session expires if it is not used. None: no session is opened."""
+    is_judged: bool = False
+    """Whether WeChat must be asked about the risk of a new user."""
+    may_sign_up: bool
+    roles: Sequence[str] = ()
+    """The roles of a person who signs up."""
+    welcome: Welcome = Welcome()
+    """What else such a person has from the start."""
+    max_sessions: int | None = None
+    """How many sessions of the identity stay open at most, with the one that is opened; None for no such limit."""
+    stays: bool = False
+    """Whether the login cancels the user's request for erasure."""
+    may_be_snapshot: bool = False
+    """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
+
+    @property
+    def profile(self) -> dict[str, str]:
+        """The nickname and picture that the request gives."""
+        given = {"nickname": self.nickname, "avatar_url": self.avatar_url}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The identity, and its unionid."""
+        return {"app_id": self.app_id, "openid": self.openid, "unionid": self.unionid}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn:
+    """A stored login, or, of a user who is banned or leaving, one for which no session was opened."""
+
+    session_id: UUID
+    """Unused, if no session was requested."""
+    is_new: bool
+    user: EnteredUser
+    ignored_fields: Sequence[str]
+    """Which of `nickname` and `avatar_url` were not stored, because the user has changed the profile too often."""
+
+
+async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
+    """Find or create the user, and open a session. A returning user costs one statement.
+
+    Of concurrent first logins, one succeeds by the unique constraints. The others are rolled back or find no row, try
+    again, and find the user of the first. If the unionid belongs to another user, the two users are merged first.
+    Nothing is stored about an unknown person who may not sign up.
+
+    WeChat has one openid for each account and app. So the unionid is ignored if it would join somebody to a user who
+    has another openid of this app: they are different people. If one of the two may be made up, nothing is stored. Two
+    accounts of one person, whose users were merged, may have an openid each. The unionid is also ignored if its user
+    was split from this one. But if its user is banned, the login is that user's, and refused.
+
+    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
+    """
+    ids = _Ids(session=new_id(now), new_user=new_id(now))
+    conflict: BaseException | None = None
+    for _ in range(_ATTEMPTS):
+        try:
+            found = await _in_one_statement(database, login, ids, now=now)
+            if found is None:
+                found = await _settled(database, login, ids, now=now)
+        except (*CONFLICTS, NothingCommitted) as exc:
+            conflict = exc
+            continue
+        except _UnionidConflict as exc:
+            # A unionid that is ignored must not evade the ban of its user.
+            found = await _run(database, _BANNED_HOLDER, login, ids, now=now)
+            if found is None and login.may_be_snapshot and isinstance(exc, _OfAnotherOpenid):
+                raise SnapshotUser("another openid of this app has the unionid") from None
+            if found is None:
+                log.error("unionid_ignored", app_id=login.app_id, reason=str(exc))
+                login = replace(login, unionid=None)
+                continue
+        if found is not None and found.erase_at is not None and found.status == "active" and login.stays:
+            await stay(database, found.id, now=now)
+        elif found is not None:
+            return _logged_in(found, login, ids)
+    raise StorageUnavailable("too many changes to this user at once") from conflict
+
+
+class _Undone(Exception):
+    """Ends a rehearsal, so that its transaction is rolled back."""
+
+
+async def rehearse_login(database: Database, *, now: datetime) -> str | None:
+    """Sign somebody up and log them in again, and roll both back: what a login needs of the database is tried.
+
+    Returns why the database refuses it, in its own words; None if it does not.
+
+    Raises: StorageUnavailable, for what passes by itself, such as a lock or a failover.
+    """
+    nobody = f"rehearsal-{new_id(now).hex}"
+    login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
+    ids = _Ids(session=new_id(now), new_user=new_id(now))
+    try:
+        async with database.begin() as transaction:
+            await _run(transaction, _SIGN_UP, login, ids, now=now)
+            await _run(transaction, _RETURN, login, ids._replace(session=new_id(now)), now=now)
+            raise _Undone
+    except _Undone:
+        return None
+    except Exception as exc:
+        if is_refusal(exc):
+            return reason_of(exc)
+        raise
+
+
+class _Ids(NamedTuple):
+    """The ids of a login's rows, which stay the same if the login is tried again. Those of events need not."""
+
+    session: UUID
+    new_user: UUID
+
+
+class _UnionidConflict(Exception):
+    """A unionid cannot be this identity's. The text is the reason."""
+
+
+class _OfAnotherOpenid(_UnionidConflict):
+    """Another openid of the app has it, or one of the two is a snapshot's."""
+
+
+async def _in_one_statement(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
+    """A returning or a new user; None for all others."""
+    if login.max_sessions is None:
+        user = await _run(database, _RETURN, login, ids, now=now)
+        if user is not None:
+            return user
+    return await _run(database, _SIGN_UP, login, ids, now=now) if login.may_sign_up else None
+
+
+async def _settled(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
+    """The user of all other logins. None if the login must be tried again.
+
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving; _UnionidConflict.
+    """
+    people = await database.one(PEOPLE, **login.identity)
+    if people == People(None, None):
+        if not login.may_sign_up:
+            raise SignUpClosed("sign-up is closed for this app")
+        return None  # signed up or erased by another request meanwhile
+    if people.two is not None:
+        await _check_unionid(database, login, people)
+        await link_unionid(database, **login.identity, stays=login.stays, now=now)
+        return None
+    async with database.begin() as transaction:
+        return await _enter(transaction, login, ids, people, now=now)
+
+
+async def _enter(
+    transaction: Transaction, login: Login, ids: _Ids, people: People, *, now: datetime
+) -> EnteredUser | None:
+    """Log in to the user of a known identity, or of a known unionid, under the user's lock.
+
+    An unknown identity is added to the unionid's user, unless that user is leaving. None if the identity or the unionid
+    has another user meanwhile. Raises: as `_check_unionid`, before anything is written.
+    """
+    user = await _run(transaction, _LOCK, login, ids, user_id=people.user_id or people.holder_id, now=now)
+    if user is None or await transaction.one(PEOPLE, **login.identity) != people:
+        return None
+    if login.unionid is not None:
+        await _check_unionid(transaction, login, people)
+        if people.holder_id is None:
+            await transaction.run(_HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
+    by = Actor(str(user.id), login.ip)
+    if people.user_id is None and user.erase_at is None:
+        await transaction.run(_ADD_IDENTITY, **login.identity, user_id=user.id, now=now)
+        await record_event(transaction, EventType.IDENTITY_ADDED, by=by, at=now, user_id=user.id, app_id=login.app_id)
+    elif login.unionid is not None:
+        await transaction.run(_NAME_IDENTITY, **login.identity)
+    may_enter = user.status == "active" and user.erase_at is None
+    if may_enter:
+        with suppress(RateLimited):  # who changes the profile too often logs in without
+            await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
+    entered = await _run(transaction, _RECORD, login, ids, user_id=user.id, now=now)
+    if may_enter and login.expires_in is not None:
+        await _run(transaction, _OPEN, login, ids, user_id=user.id, now=now)
+        if login.max_sessions is not None:
+            own = {"user_id": user.id, "app_id": login.app_id, "openid": login.openid}
+            which, reason = {**own, "opened": ids.session, "at_most": login.max_sessions}, EndReason.REPLACED
+            await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=now)
+    return entered
+
+
+async def _check_unionid(asked: Database | Transaction, login: Login, people: People) -> None:
+    """Raises: _UnionidConflict."""
+    if await asked.value(_IS_ANOTHERS, **login.identity, may_be_snapshot=login.may_be_snapshot) is not None:
+        raise _OfAnotherOpenid("another openid of this app has it")
+    if people.two is not None:
+        one_id, other_id = people.two
+        if await asked.value(ARE_SPLIT, one_id=one_id, other_id=other_id):
+            raise _UnionidConflict("an administrator has split its user and this one")
+
+
+def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
+    ignored_fields = [name for name, value in login.profile.items() if value != getattr(user, name)]
+    return LoggedIn(
+        session_id=ids.session,
+        is_new=user.id == ids.new_user,
+        user=user,
+        ignored_fields=ignored_fields,
+    )
+
+
+async def _run(
+    asked: Database | Transaction,
+    statement: Statement[Row],
+    login: Login,
+    ids: _Ids,
+    *,
+    user_id: UUID | None = None,
+    now: datetime,
+) -> Row | None:
+    """Run a statement, which takes what it names of a login."""
+    values = {
+        **vars(login),
+        "user_id": user_id,
+        "session_id": None if login.expires_in is None else ids.session,
+        "now": now,
+    }
+    if statement is _SIGN_UP:
+        welcome = login.welcome
+        values |= {
+            "nickname": login.nickname or welcome.nickname,
+            "new_user_id": ids.new_user,
+            "external_id": welcome.external_id,
+            "roles": " ".join(login.roles),
+            "attributes": to_json(welcome.attributes).decode() if welcome.attributes else None,
+            "event_id": new_id(now),
+            "created_data": to_json(
+                {
+                    **({"roles": login.roles} if login.roles else {}),
+                    **({"hook": "not_asked"} if welcome.is_unasked else {}),
+                }
+            ).decode(),
+        }
+    return await asked.row(statement, **{name: values[name] for name in statement.names})

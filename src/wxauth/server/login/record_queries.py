@@ -1,0 +1,286 @@
+"""The records of logins in the database: hourly counts, and refusals."""
+
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from typing import Annotated, Final, LiteralString
+from uuid import UUID
+
+import pydantic
+from sqlalchemy import BigInteger, DateTime, Text
+from sqlalchemy.dialects.postgresql import CIDR
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.addresses import TRUNCATED
+from wxauth.server.core.clock import first_id_at
+from wxauth.server.core.database import Database, Sweep
+from wxauth.server.core.models import TIME
+from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
+from wxauth.server.users.history_queries import HistoryQuery
+from wxauth.server.web.schemas import Network, OrEmpty, Page, StoredText
+
+Day = date  # whose name is a field's
+MAX_REQUEST_ID: Final = 64
+"""Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
+SUMS: Final = UUID(int=0)
+"""The process id in the merged row of an old hour."""
+_SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
+"""Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
+
+
+class Refusal(SQLModel):
+    """A refused login, or several of one minute, of which the first is described."""
+
+    id: UUID = Field(primary_key=True, exclude=True)
+    at: datetime = Field(sa_type=TIME, schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
+    code: str = Field(sa_type=Text, schema_extra={"examples": ["account_disabled"]})
+    wechat_errcode: int | None = Field(description="WeChat's errcode, if it gave one.")
+    app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    user_id: UUID | None = Field(
+        description="Null if unknown.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
+    )
+    """Not a foreign key: a user may have too many rows to delete within an erasure."""
+    network: str | None = Field(
+        sa_type=CIDR, description="The /24 or /48 of the address.", schema_extra={"examples": ["203.0.113.0/24"]}
+    )
+    request_id: str = Field(
+        sa_type=Text,
+        description="At most 64 characters of it.",
+        schema_extra={"examples": ["0f8fad5bd9cb469fa16570867728950e"]},
+    )
+    count: int = Field(
+        description="The number of refusals in this entry: those of this user or network with this `code`, from `at` "
+        "to the end of its minute. The other fields are those of the first.",
+        schema_extra={"examples": [1]},
+    )
+
+
+class RefusedLogin(Refusal, table=True):
+    """A refused login."""
+
+    __tablename__ = "refusals"
+
+
+class HourlyNumbers(SQLModel, table=True):
+    """The counts of one process in one hour. An old hour has one row, with the process id `SUMS`."""
+
+    __tablename__ = "hourly_numbers"
+
+    hour: datetime = Field(sa_type=DateTime(timezone=True), primary_key=True)
+    process: UUID = Field(primary_key=True)
+    new_users: int = Field(sa_type=BigInteger)
+    logins: int = Field(sa_type=BigInteger)
+
+
+class DayRow(SQLModel):
+    """The counts of a day."""
+
+    date: Day = Field(schema_extra={"examples": ["2026-11-20"]})
+    new_users: int = Field(schema_extra={"examples": [12]})
+    logins: int = Field(description="Successful logins, without refreshes.", schema_extra={"examples": [401]})
+
+
+class TotalsRow(SQLModel):
+    """The numbers of users and of open sessions.
+
+    An active user has logged in or refreshed within that time, on however many devices.
+    """
+
+    users: int = Field(schema_extra={"examples": [52310]})
+    sessions: int = Field(description="Open sessions.", schema_extra={"examples": [60122]})
+    active_day: int = Field(
+        description="Users active in the last 24 hours: never fewer than have logged in.",
+        schema_extra={"examples": [3105]},
+    )
+    active_week: int = Field(description="The same for 7 days.", schema_extra={"examples": [11870]})
+    active_month: int = Field(description="The same for 30 days.", schema_extra={"examples": [28402]})
+    estimated: list[str] = Field(
+        description="Which of these numbers are estimates, accurate to within a few percent: those of large tables.",
+        schema_extra={"examples": [["users", "sessions"]]},
+    )
+
+
+class Overview(TotalsRow):
+    """Totals, and counts for each day."""
+
+    days: list[DayRow] = Field(description="Every day, today being the last one.")
+
+
+# Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
+STORE_NUMBERS: Final = Statement[Nothing]("""
+INSERT INTO hourly_numbers (hour, process, new_users, logins)
+SELECT hour, :process, new_users, logins
+  FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
+ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
+""")
+"""Store a process's totals for these hours."""
+# Returns a row for every day, even without logins.
+_DAYS: Final = Statement[DayRow]("""
+WITH bounds AS (
+    SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS first,
+           (:last::date + 1)::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS after_last
+), counted AS (
+    SELECT (hour AT TIME ZONE 'UTC' + :utc_offset::interval)::date AS day,
+           sum(new_users)::bigint AS new_users, sum(logins)::bigint AS logins
+      FROM hourly_numbers, bounds
+     WHERE hour >= bounds.first AND hour < after_last
+     GROUP BY 1
+)
+SELECT d::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0) AS logins
+  FROM generate_series(:first::date::timestamp, :last::date::timestamp, interval '1 day') AS d
+  LEFT JOIN counted ON day = d::date
+ ORDER BY d
+""")
+MERGE_HOURS: Final = Statement[Nothing]("""
+WITH gone AS (
+    DELETE FROM hourly_numbers WHERE hour < :before AND process <> :sums RETURNING hour, new_users, logins
+)
+INSERT INTO hourly_numbers (hour, process, new_users, logins)
+SELECT hour, :sums, sum(new_users), sum(logins) FROM gone GROUP BY hour
+ON CONFLICT (hour, process) DO UPDATE
+   SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
+""")
+"""Merge the rows of all processes for each hour before a time into one row, that of `SUMS`."""
+# Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
+# statement waits for it. Users are locked in the order of their ids, against deadlocks. A row is stored again when its
+# count has grown: the count is the whole one, so that a batch that is sent twice is counted once.
+STORE_REFUSALS: Final = Statement[Nothing]("""
+WITH noted AS (
+    SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
+), there AS (
+    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM noted)) ORDER BY id FOR KEY SHARE
+)
+INSERT INTO refusals
+SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
+ WHERE noted.user_id IS NULL OR there.id IS NOT NULL
+ON CONFLICT (id) DO UPDATE SET count = excluded.count
+""")
+"""Store refused logins, except those of users who no longer exist."""
+sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
+
+
+def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
+    """A scalar query that counts, or estimates, the rows of a table that meet a condition.
+
+    It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
+    a few percent.
+    """
+    share = _share_of(table, mebibytes="16")
+    return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
+
+
+def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralString:
+    return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
+
+
+def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
+    return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
+
+
+OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
+"""A scalar query for the number of open sessions."""
+
+_USERS_SHARE: Final = _share_of("users", mebibytes="4")  # less, because it also reads the sessions of each
+_ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
+_LOGINS_READ: Final = 20_000
+# A share of the users read, because the number of pages in a sample varies by more than the shares do. A sample may
+# miss the few who have logged in today, who are counted one by one.
+_ACTIVE_PART: Final = ", ".join(
+    f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{part(age)}') / GREATEST(count(*), 1), today)"
+    f" AS {part(name)}"
+    for name, age in _ACTIVE
+)
+_ESTIMATED_PART: Final = f"""
+    CASE WHEN {_share_of("users", mebibytes="16")} < 1 THEN ARRAY['users'] END
+    || CASE WHEN {_share_of("sessions", mebibytes="16")} < 1 THEN ARRAY['sessions'] END
+    || CASE WHEN {_USERS_SHARE} < 1 THEN ARRAY['active_day', 'active_week', 'active_month'] END"""
+_TOTALS: Final = Statement[TotalsRow](f"""
+SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART},
+       COALESCE({_ESTIMATED_PART}, '{{}}') AS estimated
+  FROM ({estimate_of("users", "true")}) AS total (users)
+ CROSS JOIN (
+       SELECT count(DISTINCT user_id) AS today
+         FROM (SELECT user_id FROM sessions WHERE id > :day_ago ORDER BY id DESC LIMIT :most) AS opened) AS logged_in
+  LEFT JOIN (
+       SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
+         FROM {_sample("users", _USERS_SHARE)}) AS person ON true
+ GROUP BY users, today
+""")
+
+
+async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
+    """The totals, and the counts of all processes for each of these days at that offset."""
+    totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_LOGINS_READ)
+    days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
+    return Overview(**dict(totals), days=list(days))
+
+
+class RefusalSearch(HistoryQuery):
+    """Which refused logins to list."""
+
+    request_id: StoredText | None = pydantic.Field(default=None, description="The request id that the phone shows.")
+    code: StoredText | None = pydantic.Field(
+        default=None, description="The code of the problem, such as `account_disabled`."
+    )
+    app_id: StoredText | None = pydantic.Field(default=None, description="The app in which the login was refused.")
+    network: Annotated[Network | None, OrEmpty] = pydantic.Field(
+        default=None,
+        description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
+    )
+
+
+_IS: Final[Mapping[LiteralString, LiteralString]] = {
+    "request_id": "refusals.request_id = :request_id::text",
+    "user_id": "refusals.user_id = :user_id::uuid",
+    "network": "refusals.network BETWEEN :network::inet AND host(broadcast(:network::inet))::inet",
+    "code": "refusals.code = :code::text",
+    "app_id": "refusals.app_id = :app_id::text",
+}
+"""SQL for each filter."""
+
+
+def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
+    """The search by the index on this column, which also sorts if it has the id. The other columns are filtered."""
+    bounds, order = "id >= :lowest AND id < :before", "id DESC"
+    if by is not None and sorts:
+        bounds = one_and_id(f"refusals.{by}", f":{by}", after=":lowest", before=":before")
+        bounds, order = f"refusals.{by} IS NOT NULL AND {bounds}", f"refusals.{by} DESC, id DESC"
+    elif by is not None:
+        bounds = f"{_IS[by]} AND {bounds}"
+    others = " AND ".join(f"({is_so} OR :{name} IS NULL)" for name, is_so in _IS.items() if name != by)
+    return Statement[Refusal](f"""
+SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
+  FROM refusals
+ WHERE {bounds} AND {others}
+   AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
+ ORDER BY {order} LIMIT :limit
+""")
+
+
+_NETWORKS: Final = "networks"
+"""A network that contains several stored ones."""
+_BY: Final[Mapping[str | None, Statement[Refusal]]] = {
+    "request_id": _finding("request_id"),
+    **{name: _finding(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},
+    _NETWORKS: _finding("network"),
+    None: _finding(None),
+}
+
+
+async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
+    """A page of the refusals that match a search, newest first."""
+    network = None if search.network is None else TRUNCATED.widened(search.network)
+    given = {
+        "request_id": search.request_id and search.request_id[:MAX_REQUEST_ID],
+        "user_id": search.user_id,
+        "network": network and str(network),
+        "code": search.code,
+        "app_id": search.app_id,
+    }
+    # By the given column with the fewest rows.
+    by: str | None = next((name for name, value in given.items() if value is not None and name != "network"), None)
+    if network is not None and by not in ("request_id", "user_id"):
+        if network.prefixlen == TRUNCATED.length_of(network):
+            by = "network"
+        elif network.prefixlen >= _SEARCHED_BY_NETWORK[network.version]:
+            by = _NETWORKS
+    return Page.of(await database.rows(_BY[by], **given, **search.bounds), search.limit)

@@ -1,0 +1,311 @@
+"""The statements for WeChat's answers to phone codes. An answer is stored until its number is bound."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
+from wxauth.server.core.setting_types import PhonePolicy
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, USER_IN_SESSION, UserInSession
+from wxauth.server.merging.merging import Merged, link_by_phone
+from wxauth.server.users.status_queries import lock_standings
+from wxauth.server.users.user_queries import USER_OF, lock_user_of
+
+MOVED: Final = "moved"
+"""The reason in the event of a user whose number another one has verified."""
+_ATTEMPTS: Final = 5
+
+
+class PhoneRefusal(StrEnum):
+    """Why a number from WeChat was not bound."""
+
+    CANNOT_LOG_IN = "cannot_log_in"
+    """The user is banned, leaving or erased."""
+    ERASED = "erased"
+    """The user who gave the number has been erased since, and the identity belongs to a later user."""
+    WITHDRAWN = "withdrawn"
+    """The number has been withdrawn, or removed by the person or staff, since it was given."""
+    TAKEN = "taken"
+    """Another user has the number; with the policy `move`, by a newer verification."""
+    OUTDATED = "outdated"
+    """The user has bound another number since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAnswer:
+    """An answer whose number is not bound yet."""
+
+    code_hash: bytes = field(repr=False)
+    app_id: str
+    openid: str
+    sealed: bytes = field(repr=False)
+    asked_at: datetime
+    """When WeChat was asked. Anything the person does after this time takes precedence over the answer."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Whose answer it is, as parameters of a statement."""
+        return {"app_id": self.app_id, "openid": self.openid}
+
+
+class _AnswerAndUser(UserInSession):
+    sealed: bytes | None
+    asked_at: datetime
+
+
+_FIND: Final = Statement[_AnswerAndUser](f"""
+SELECT app_id, openid, sealed, asked_at, {USER}
+  FROM phone_answers JOIN identities USING (app_id, openid) JOIN users ON users.id = user_id
+ WHERE code_hash = :code_hash
+""")
+_ADD: Final = Statement[Nothing]("""
+INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
+VALUES (:code_hash, :app_id, :openid, :sealed, :asked_at)
+ON CONFLICT (code_hash) DO NOTHING
+""")
+PENDING_ANSWERS: Final = Statement[StoredAnswer]("""
+SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
+ WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
+ ORDER BY asked_at LIMIT :size
+""")
+"""The oldest answers whose number is neither bound nor refused."""
+
+# Settles the race of two users who get one number at once: the second waits here, and then sees the first.
+_LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
+# Why a locked user must not get an answer's number; null if there is no reason. No row: the identity is not theirs now.
+_REFUSAL: Final = Statement[tuple[str | None]](f"""
+SELECT CASE
+       WHEN i.created_at > :asked_at THEN 'erased'
+       WHEN EXISTS (SELECT FROM events
+                     WHERE events.user_id = users.id AND at > :asked_at
+                       AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
+                            OR type = 'user.phone_removed' AND actor <> 'system')) THEN 'withdrawn'
+       WHEN NOT ({MAY_LOG_IN}) THEN 'cannot_log_in'
+       WHEN :yields_to_newer AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
+                                          WHERE user_id = users.id AND settled_at > :asked_at) THEN 'outdated'
+       WHEN :policy <> 'share'
+            AND EXISTS (SELECT FROM users other
+                         WHERE other.phone = :phone AND other.id <> users.id AND other.phone_verified_at IS NOT NULL
+                           AND (:policy <> 'move' OR other.phone_verified_at > :asked_at)) THEN 'taken'
+       END
+  FROM users JOIN identities i ON i.user_id = users.id
+ WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
+""")
+_DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
+REFUSE_ANSWER: Final = Statement[Nothing](
+    "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
+)
+"""Record that an answer cannot be used."""
+# Of two requests for one answer, the second one settles nothing.
+_SETTLE: Final = Statement[bytes]("""
+UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
+RETURNING code_hash
+""")
+# It counts as verified at the time when WeChat was asked.
+_BIND: Final = Statement[Nothing](f"""
+UPDATE users SET phone = :phone, phone_verified_at = :verified_at, phone_from = {ORIGIN} WHERE id = :user_id
+""")
+_USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
+# Which identity has proved its user's number, for a split: see `merging/origin_queries.py`.
+_PROVE: Final = Statement[Nothing]("""
+UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
+ WHERE app_id = :app_id AND openid = :openid
+""")
+# The users who lose a number when another verifies it. Without `verified_until`, only those who never verified it.
+_LOSERS: Final = Statement[UUID]("""
+SELECT id FROM users
+ WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
+""")
+_TAKE_OVER: Final = Statement[tuple[UUID, bool]]("""
+WITH before AS (
+    SELECT id, phone_verified_at IS NOT NULL AS had_verified FROM users
+     WHERE id = ANY (:user_ids::uuid[]) AND phone = :phone AND id <> :verified_by
+)
+UPDATE users SET phone = NULL, phone_verified_at = NULL FROM before WHERE users.id = before.id
+RETURNING before.id, before.had_verified
+""")
+_HOLDERS: Final = Statement[UUID](
+    "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
+)
+ANSWERS_SEALED_OTHERWISE: Final = Statement[StoredAnswer]("""
+SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
+ WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
+ ORDER BY code_hash LIMIT :size
+""")
+"""The next answers whose sealed value does not begin with the prefix."""
+reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
+DELETE_UNCHANGED: Final = Statement[bytes](
+    "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
+)
+"""Delete an answer, if its sealed value has not changed since it was read. None if it has."""
+sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
+
+
+async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
+    """The stored answer to a code; the user, if its number has been bound; None if there is no answer."""
+    row = await database.row(_FIND, code_hash=code_hash)
+    if row is None or row.sealed is None:
+        return row
+    return StoredAnswer(
+        code_hash=code_hash,
+        app_id=row.app_id,
+        openid=row.openid,
+        sealed=row.sealed,
+        asked_at=row.asked_at,
+    )
+
+
+async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
+    """Store an answer. False if its identity has been erased."""
+    try:
+        await database.run(_ADD, **asdict(answer))
+    except asyncpg.ForeignKeyViolationError:
+        return False
+    return True
+
+
+async def bind_phone(
+    database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
+) -> UserInSession | PhoneRefusal:
+    """Bind an answer's number to its user, settle the answer, and return the changed user.
+
+    An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
+    deleted. Users who have the number from an import, and have never verified it, lose it. If it `yields_to_newer`, a
+    number that the user has bound since takes precedence.
+
+    If another user has verified the number, the policy `share` gives it to both; `move` takes it from who verified it
+    earlier, because WeChat binds a number to one account at a time; `refuse` refuses it, and so does `link` here: see
+    `link_phone`.
+    """
+    verified_until = answer.asked_at if policy == "move" else None
+    for _ in range(_ATTEMPTS):
+        async with database.begin() as transaction:
+            user_id, losers = await _lock_user_and_losers(transaction, answer, phone, verified_until=verified_until)
+            if user_id is None:
+                return PhoneRefusal.CANNOT_LOG_IN
+            refusal = await _refusal(
+                transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer
+            )
+            if refusal is not None:
+                if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
+                    await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
+                else:
+                    await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
+                return refusal
+            now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
+            if not {user_id, *losers}.issuperset(now_losers):
+                continue  # a merge or a split has just given the number to a user who is not locked here
+            if await _settle(transaction, answer, now=now):
+                by = Actor(str(user_id))
+                await transaction.run(
+                    _BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at, **answer.identity
+                )
+                await record_event(
+                    transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id
+                )
+                if losers:
+                    await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
+            return await transaction.one(_USER, user_id=user_id, **answer.identity)
+    raise StorageUnavailable("too many changes of this number at once")
+
+
+async def link_phone(
+    database: Database,
+    answer: StoredAnswer,
+    phone: str,
+    *,
+    verified_since: datetime,
+    harmless_roles: Collection[str],
+    now: datetime,
+) -> tuple[UserInSession, Merged] | None:
+    """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed.
+
+    The holder's own proof is not renewed: the carrier may have given the number to somebody else, and then the next
+    owner would be merged, too.
+    """
+    async with database.begin() as transaction:
+        await transaction.value(_LOCK_NUMBER, phone=phone)
+        user_id = await transaction.value(USER_OF, **answer.identity)
+        holders = await transaction.values(_HOLDERS, phone=phone, user_id=user_id)
+        if user_id is None or len(holders) != 1:
+            return None
+        [holder_id] = holders
+        merged = await link_by_phone(
+            transaction,
+            user_id,
+            holder_id=holder_id,
+            phone=phone,
+            verified_since=verified_since,
+            harmless_roles=harmless_roles,
+            now=now,
+        )
+        if merged is None:
+            return None
+        # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
+        refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False)
+        if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
+            raise StorageUnavailable("too many changes to this user at once")
+        await _settle(transaction, answer, now=now)
+        return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
+
+
+async def _lock_user_and_losers(
+    transaction: Transaction, answer: StoredAnswer, phone: str, *, verified_until: datetime | None
+) -> tuple[UUID | None, Sequence[UUID]]:
+    """Lock the number, the answer's user (None if there is none), and the users who lose the number."""
+    await transaction.value(_LOCK_NUMBER, phone=phone)
+    losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
+    if losers:  # all at once, because users are always locked in the order of ids
+        owner_id = await transaction.value(USER_OF, **answer.identity)
+        await lock_standings(transaction, [*losers, *([] if owner_id is None else [owner_id])])
+    return await lock_user_of(transaction, **answer.identity), losers
+
+
+async def _take_over(
+    transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
+) -> None:
+    """Clear the number of these users, who are locked. The event of who had verified it has the reason."""
+    taken = await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by)
+    for user_id, had_verified in taken:
+        data = {"reason": MOVED} if had_verified else None
+        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=user_id, data=data)
+
+
+async def _refusal(
+    transaction: Transaction,
+    answer: StoredAnswer,
+    user_id: UUID,
+    phone: str,
+    *,
+    policy: PhonePolicy,
+    yields_to_newer: bool,
+) -> PhoneRefusal | None:
+    """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
+    found = await transaction.row(
+        _REFUSAL,
+        user_id=user_id,
+        **answer.identity,
+        phone=phone,
+        asked_at=answer.asked_at,
+        policy=policy,
+        yields_to_newer=yields_to_newer,
+    )
+    if found is None:
+        return PhoneRefusal.CANNOT_LOG_IN
+    return None if found[0] is None else PhoneRefusal(found[0])
+
+
+async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
+    """Settle an answer whose user is locked, and record the proof of the number. False if that was done before."""
+    is_first = await transaction.value(_SETTLE, code_hash=answer.code_hash, now=now) is not None
+    if is_first:
+        await transaction.run(_PROVE, **answer.identity, proved_at=answer.asked_at)
+    return is_first

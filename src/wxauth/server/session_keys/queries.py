@@ -1,0 +1,133 @@
+"""The stored session_keys, each sealed, in the session of its login.
+
+For each identity, WeChat accepts only the one that it gave last: that of the newest session.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
+from wxauth.server.sessions.queries import END, LAST_OF_PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class KeysInSession:
+    """The session_keys with which a session's data may be encrypted. They are sealed."""
+
+    app_id: str
+    openid: str
+    newest: bytes | None
+    """The identity's newest key."""
+    own: bytes | None
+    """The key of the session itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOfLogin:
+    """The session_key of an identity's newest login, sealed, and the status of its user."""
+
+    openid: str
+    user_id: UUID
+    status: str
+    banned_until: datetime | None
+    erase_at: datetime | None
+    sealed: bytes | None = field(repr=False)
+    """None if that login's session has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSessionKey:
+    """The session_key of a session."""
+
+    app_id: str
+    openid: str
+    session_id: UUID
+    sealed: bytes = field(repr=False)
+
+
+# A website's session has no key. The order begins with the user, so that the planner takes the index on both.
+_OF_NEWEST_LOGIN: Final = """
+SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
+       (SELECT s.session_key FROM sessions s
+         WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
+         ORDER BY s.user_id DESC, s.id DESC LIMIT 1) AS sealed
+  FROM identities i JOIN users ON users.id = i.user_id
+ WHERE i.app_id = :app_id AND """
+KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
+"""SQL for the `KeyOfLogin` of an identity."""
+KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
+       i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
+"""SQL for those of a user's identities in an app, at most two. A former id means the user that remains."""
+# Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
+# lost.
+# WeChat now accepts only this key, so the identity's newest login gets it, too. One that began after WeChat was asked
+# may have a newer key.
+KEEP_KEY: Final = Statement[Nothing]("""
+UPDATE sessions SET session_key = :sealed
+ WHERE revoked_at IS NULL
+   AND id = ANY (ARRAY [:session_id::uuid, (
+           SELECT newest.id FROM sessions own JOIN sessions newest USING (user_id, app_id, openid)
+            WHERE own.id = :session_id AND newest.client_id IS NULL AND newest.created_at <= :asked_at
+            ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)])
+""")
+"""Give a key, for which WeChat was asked then, to a session and the identity's newest login, if they are open."""
+# The prefix is the beginning of values that are sealed with the current secret key.
+_SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
+SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
+ WHERE id > :after AND id <= :until
+   AND session_key IS NOT NULL AND substring(session_key FOR octet_length(:prefix::bytea)) <> :prefix
+""")
+# Locked rows are skipped, so that logins do not wait.
+_REPLACE: Final = Statement[Nothing]("""
+WITH free AS (
+    SELECT sessions.id, anew
+      FROM unnest(:session_ids::uuid[], :former::bytea[], :anew::bytea[]) AS sealed (id, former, anew)
+      JOIN sessions ON sessions.id = sealed.id AND session_key = former
+       FOR NO KEY UPDATE OF sessions SKIP LOCKED)
+UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
+""")
+
+
+# Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
+KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
+SELECT s.app_id, s.openid, (
+           SELECT newest.session_key FROM sessions newest
+            WHERE {one_and_id("newest.user_id", "s.user_id")}
+              AND newest.app_id = s.app_id AND newest.openid = s.openid AND newest.session_key IS NOT NULL
+            ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1) AS newest,
+       s.session_key AS own
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = :session_id AND s.user_id = :user_id
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
+""")
+"""The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
+
+
+async def session_keys_sealed_otherwise(
+    database: Database, *, prefix: bytes, after: UUID, size: int
+) -> tuple[Sequence[SealedSessionKey], UUID]:
+    """The keys in a page of sessions that do not begin with the prefix, and the last session id of the page.
+
+    After the last page, that id is `END`.
+    """
+    async with database.begin() as transaction:
+        last = await transaction.row(LAST_OF_PAGE, after=after, skipped=size - 1)
+        until = END if last is None else last.id
+        return await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix), until
+
+
+async def replace_session_keys(
+    database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes | None]
+) -> int:
+    """Replace these sealed keys, or clear them, except those that have changed or are locked. Returns how many were."""
+    async with database.begin() as transaction:
+        return await transaction.run(
+            _REPLACE,
+            session_ids=[key.session_id for key in former],
+            former=[key.sealed for key in former],
+            anew=anew,
+        )

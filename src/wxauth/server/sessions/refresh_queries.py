@@ -1,0 +1,315 @@
+"""Refresh tokens, and the statement of a refresh: it rotates the token, or ends the session if the token is reused."""
+
+import hmac
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import ClassVar, Final, LiteralString, NamedTuple, TypeVar
+from uuid import UUID
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.batching import Batched
+from wxauth.server.core.database import Database
+from wxauth.server.core.sealing import derive_key
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.statements import Statement
+from wxauth.server.core.trail import SYSTEM, Actor
+from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.sessions.queries import NO_ADDRESS, EndReason, end_session
+
+_ID_BYTES = 16
+_GENERATION_BYTES = 4
+_SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
+# 52 bytes make 70 characters. The last one carries two bits, and has only four spellings: so each token has just one.
+_FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
+_ATTEMPTS: Final = 3
+
+
+class RefreshToken(NamedTuple):
+    """The content of a genuine refresh token."""
+
+    session_id: UUID
+    generation: int
+
+
+class RefreshTokens:
+    """Makes and verifies refresh tokens.
+
+    Args:
+        secret_keys: The current secret key, which signs, then the previous ones, which are still accepted.
+    """
+
+    PREFIX: ClassVar = "wxr_"
+    PURPOSE: ClassVar = "refresh-token"
+    """The purpose for which their keys are derived."""
+
+    def __init__(self, secret_keys: Sequence[bytes]) -> None:
+        self._keys = [derive_key(key, self.PURPOSE) for key in secret_keys]
+        self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
+
+    def issue(self, session_id: UUID, generation: int) -> str:
+        """Make the token of this session and generation. It is the same each time."""
+        signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
+        mac = hmac.digest(self._keys[0], signed, "sha256")
+        return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
+
+    def parse(self, token: str) -> RefreshToken | None:
+        """Verify a token, and return its content; None if it is not ours."""
+        if self._form.fullmatch(token) is None:
+            return None
+        raw = urlsafe_b64decode(token[len(self.PREFIX) :] + "==")
+        signed, mac = raw[:_SIGNED_BYTES], raw[_SIGNED_BYTES:]
+        if not any(hmac.compare_digest(mac, hmac.digest(key, signed, "sha256")) for key in self._keys):
+            return None
+        return RefreshToken(UUID(bytes=signed[:_ID_BYTES]), int.from_bytes(signed[_ID_BYTES:], "big"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long a session lasts, in seconds."""
+
+    unused: int
+    at_most: int
+    reuse_grace: int
+    """For how long a rotated token still gets its successor."""
+
+    @property
+    def unrefreshed(self) -> int:
+        """How long a new session lasts if it is never refreshed."""
+        return min(self.unused, self.at_most)
+
+
+Rotated = TypeVar("Rotated", bound="RotatedSession")
+
+
+class RefreshRefusal(StrEnum):
+    """Why a genuine refresh token is refused."""
+
+    UNKNOWN = "unknown"
+    """Its session was deleted, or belongs to another client: only the website itself can use its sessions."""
+    DISABLED = "disabled"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    REUSED = "reused"
+    REPLACED = "replaced"
+    """A newer login of the identity took the session's place."""
+    OUT_OF_SCOPE = "out_of_scope"
+    """The website's session was granted none of the scopes."""
+    BEYOND_GRANT = "beyond_grant"
+    """The website's session was not granted all scopes that are demanded."""
+    OTHER_RESOURCE = "other_resource"
+    """The website's session is for another resource than this one, or for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRefused:
+    """The result of a refused refresh."""
+
+    why: str
+    """A `RefreshRefusal`."""
+    user_id: UUID | None = None
+    """The session's user; None if there is no such session."""
+    banned_until: datetime | None = None
+    app_id: str | None = None
+    resource: str | None = None
+
+
+# The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
+# token just before the newest one gets the same successor during the grace period. Any other token was used twice, by
+# the person and a thief: it changes nothing here, and then the session is ended, which locks the user first. A
+# concurrent use waits here for the row, then sees what the first has done. A token that is good is still so when the
+# row has been changed, which is when RETURNING asks.
+_IS_NEWEST = ":generation >= s.generation"
+_IS_GOOD = f"({_IS_NEWEST} OR (:generation = s.generation - 1 AND s.rotated_at >= :grace_began_at))"
+
+
+class RotatedSession(UserInSession):
+    """A session after the use of its refresh token, and its user."""
+
+    generation: int
+    """The generation of the new refresh token."""
+    expires_at: datetime
+    is_reused: bool
+    """Whether the token was used twice, so that nothing was changed, and the session must end."""
+
+
+class RotatedSessionOfWebsite(RotatedSession):
+    """The same for a website, with what it was granted."""
+
+    scope: str
+    authenticated_at: datetime
+    authenticated_by: str
+
+
+_NEW_PLACE_PART: Final = f""",
+       opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
+                        THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
+       opened_user_agent = CASE WHEN {_IS_GOOD} AND s.user_agent IS DISTINCT FROM :user_agent
+                                THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
+       ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
+       user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
+# The website's server sends the refresh, and its address is not the person's. So the browser's address stays. If
+# the session was granted too little for the request, no row is found, and the token is not used up.
+_GRANTED = "string_to_array(s.scope, ' ')"
+_IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
+_IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
+
+
+_IS_OPEN = """s.id = :session_id AND users.id = s.user_id
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
+   AND users.status = 'active' AND s.client_id"""
+_IS_OF_APP = f"{_IS_OPEN} IS NULL"
+
+
+def _rotating_part(
+    source: LiteralString, *, place: LiteralString = "", number: LiteralString = "", more: LiteralString = ""
+) -> LiteralString:
+    return f"""
+UPDATE sessions s
+   SET generation = CASE WHEN {_IS_NEWEST} THEN :generation + 1 ELSE s.generation END,
+       rotated_at = CASE WHEN {_IS_NEWEST} THEN :now ELSE s.rotated_at END,
+       expires_at = CASE WHEN {_IS_NEWEST}
+                         THEN LEAST(:now + make_interval(secs => :unused_at_most),
+                                    s.created_at + make_interval(secs => :lasts_at_most))
+                         ELSE s.expires_at END,
+       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place}
+  FROM {source}
+RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{more}, {USER}
+"""
+
+
+# Of several at once, a session that another transaction has locked is left out, and so is the second use of one token.
+_ROTATE: Final = Batched[RotatedSession](
+    "refresh",
+    _rotating_part(f"users WHERE {_IS_OF_APP}", place=_NEW_PLACE_PART),
+    f""", locked AS (
+    SELECT asked.* FROM asked, sessions s, users WHERE {_IS_OF_APP} FOR NO KEY UPDATE OF s SKIP LOCKED
+), rotated AS ({
+        _rotating_part(
+            "locked AS asked, users WHERE s.id = :session_id AND users.id = s.user_id",
+            place=_NEW_PLACE_PART,
+            number="asked.n, ",
+        )
+    }) SELECT * FROM rotated""",
+    session_id="uuid",
+    generation="int",
+    now="timestamptz",
+    grace_began_at="timestamptz",
+    unused_at_most="int",
+    lasts_at_most="int",
+    ip="text",
+    user_agent="text",
+)
+_ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
+    _rotating_part(
+        f"users WHERE {_IS_OPEN} = :client_id AND {_IS_FOR_IT} AND {_IS_IN_SCOPE}",
+        more=", s.scope, s.authenticated_at, s.authenticated_by",
+    )
+)
+
+# Sessions for a resource live longer, so that the resource is asked for before the age. There is no row if a use would
+# succeed now, because a merge has just ended or a ban was lifted.
+_WHY_NOT: Final = Statement[RefreshRefused](f"""
+SELECT * FROM (
+    SELECT CASE WHEN s.id IS NULL THEN 'unknown'
+                WHEN status = 'disabled' THEN 'disabled'
+                WHEN revoked_reason = 'replaced' THEN 'replaced'
+                WHEN revoked_at IS NOT NULL THEN 'revoked'
+                WHEN NOT ({_IS_FOR_IT}) THEN 'other_resource'
+                WHEN LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now THEN 'expired'
+                WHEN NOT {_GRANTED} @> :demanded::text[] THEN 'beyond_grant'
+                WHEN s.client_id IS NOT NULL AND NOT ({_IS_IN_SCOPE}) THEN 'out_of_scope' END AS why,
+           users.id AS user_id, banned_until, s.app_id, s.resource
+      FROM (VALUES (:session_id::uuid)) AS asked (id)
+      LEFT JOIN (sessions s JOIN users ON users.id = s.user_id)
+                ON s.id = asked.id AND s.client_id IS NOT DISTINCT FROM :client_id) AS refused
+ WHERE why IS NOT NULL
+""")
+
+
+def session_lifetimes(settings: Settings, *, is_of_website: bool = False) -> Lifetimes:
+    """The lifetimes of a session in an app, or for a resource; or of a website's."""
+    unused, at_most = settings.refresh_token_ttl, settings.session_max_age
+    if is_of_website:
+        unused, at_most = settings.web_session_ttl, settings.web_session_max_age
+    return Lifetimes(unused=unused, at_most=at_most, reuse_grace=settings.refresh_reuse_grace)
+
+
+async def rotate_refresh_token(
+    database: Database,
+    token: RefreshToken,
+    *,
+    ip: str | None,
+    user_agent: str | None,
+    lifetimes: Lifetimes,
+    now: datetime,
+) -> RotatedSession | RefreshRefused:
+    """Rotate a mini-program's refresh token. If it is reused, the session ends. One statement, unless it is refused."""
+    device = {"ip": ip, "user_agent": user_agent}
+    return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
+
+
+async def rotate_refresh_token_of_website(
+    database: Database,
+    token: RefreshToken,
+    *,
+    client_id: str,
+    resource: str | None,
+    scopes: Sequence[str],
+    demanded: Sequence[str] = (),
+    ip: str | None,
+    lifetimes: Lifetimes,
+    now: datetime,
+) -> RotatedSessionOfWebsite | RefreshRefused:
+    """Rotate the refresh token of a website.
+
+    The session must be for this resource, or for none, and have one of the scopes, and all that are demanded.
+    """
+    website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
+    return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
+
+
+async def _rotate(
+    database: Database,
+    statement: Statement[Rotated],
+    token: RefreshToken,
+    own_values: Mapping[str, object],
+    *,
+    ip: str | None,
+    lifetimes: Lifetimes,
+    now: datetime,
+) -> Rotated | RefreshRefused:
+    for _ in range(_ATTEMPTS):
+        row = await database.row(
+            statement,
+            session_id=token.session_id,
+            generation=token.generation,
+            now=now,
+            grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
+            unused_at_most=lifetimes.unused,
+            lasts_at_most=lifetimes.at_most,
+            **own_values,
+        )
+        if row is not None and row.is_reused:
+            await end_session(
+                database, session_id=token.session_id, reason=EndReason.REUSED, by=Actor(SYSTEM.name, ip), now=now
+            )
+            return RefreshRefused(RefreshRefusal.REUSED, row.id)
+        if row is not None:
+            return row
+        refusal = await database.row(
+            _WHY_NOT,
+            session_id=token.session_id,
+            client_id=own_values.get("client_id"),
+            resource=own_values.get("resource"),
+            scopes=own_values.get("scopes", ()),
+            demanded=own_values.get("demanded", ()),
+            lasts_at_most=lifetimes.at_most,
+            now=now,
+        )
+        if refusal is not None:
+            return refusal
+    raise StorageUnavailable("too many changes to this session at once")

@@ -1,0 +1,96 @@
+"""The statements that look users up, and the keys to sign with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, LiteralString
+from uuid import UUID
+
+from wxauth.server.clients.queries import SERVICE, ServiceClient
+from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
+from wxauth.server.core.users import USER
+from wxauth.server.session_keys.queries import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
+from wxauth.server.users.search_queries import UserWithIdentities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signer(ServiceClient):
+    """A client that requests a signature, with a matching key. The key's columns are null if there is none."""
+
+    openid: str | None
+    user_id: UUID | None
+    status: str | None
+    banned_until: datetime | None
+    erase_at: datetime | None
+    sealed: bytes | None = field(repr=False)
+
+
+class UserForSiblings(UserWithIdentities):
+    """A user with all identities and former ids, in the order of the merges."""
+
+    former_ids: list[UUID]
+    former_external_ids: list[str]
+    unionids: list[str]
+
+
+# In the order of the parameters. A user named twice is returned once, at the first position. An id or external id that
+# was merged away finds the remaining user. Each app_id pairs with an openid.
+LOOK_UP: Final = Statement[UserForSiblings](f"""
+WITH asked AS (
+    SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
+      FROM unnest(:ids::uuid[]) WITH ORDINALITY a (id, place) LEFT JOIN former_users f ON f.id = a.id
+     UNION ALL
+    SELECT i.user_id, cardinality(:ids::uuid[]) + a.place
+      FROM unnest(:app_ids::text[], :openids::text[]) WITH ORDINALITY a (app_id, openid, place)
+      JOIN identities i ON i.app_id = a.app_id AND i.openid = a.openid
+     UNION ALL
+    SELECT COALESCE(u.id, f.user_id), cardinality(:ids::uuid[]) + cardinality(:app_ids::text[]) + a.place
+      FROM unnest(:external_ids::text[]) WITH ORDINALITY a (external_id, place)
+      LEFT JOIN users u ON u.external_id = a.external_id
+      LEFT JOIN former_external_ids f ON f.external_id = a.external_id
+     UNION ALL
+    SELECT n.user_id,
+           cardinality(:ids::uuid[]) + cardinality(:app_ids::text[]) + cardinality(:external_ids::text[]) + a.place
+      FROM unnest(:unionids::text[]) WITH ORDINALITY a (unionid, place) JOIN unionids n ON n.unionid = a.unionid
+), wanted AS (
+    SELECT user_id, min(place) AS place FROM asked GROUP BY user_id
+)
+SELECT {USER},
+       ARRAY (SELECT f.id FROM former_users f WHERE f.user_id = users.id ORDER BY f.merged_at, f.id) AS former_ids,
+       ARRAY (SELECT f.external_id FROM former_external_ids f WHERE f.user_id = users.id ORDER BY f.external_id)
+           AS former_external_ids,
+       ARRAY (SELECT n.unionid FROM unionids n WHERE n.user_id = users.id ORDER BY n.unionid) AS unionids,
+       COALESCE((SELECT jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
+                                  ORDER BY i.created_at, i.app_id, i.openid)
+                   FROM identities i WHERE i.user_id = users.id), '[]') AS identities
+  FROM wanted JOIN users ON users.id = wanted.user_id
+ ORDER BY wanted.place
+""")
+
+
+def _signer_part(keys: LiteralString) -> LiteralString:
+    return f"""
+SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
+ WHERE clients.name = :client_id AND removed_by IS NULL"""
+
+
+# Who asks and what they ask for in one query, because a query is half of what a signature costs.
+_SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_part(KEY_OF_OPENID))
+_SIGNER_FOR_USER: Final = Statement[_Signer](_signer_part(KEYS_OF_USER))
+
+
+async def client_and_keys(
+    database: Database, client_id: str, *, app_id: str, openid: str | None, user_id: UUID | None
+) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
+    """A client, None if there is no such client; and the keys of an identity, or of a user's in an app."""
+    if openid is not None:
+        found = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
+    else:
+        found = await database.rows(_SIGNER_FOR_USER, client_id=client_id, app_id=app_id, user_id=user_id)
+    keys = [
+        KeyOfLogin(row.openid, row.user_id, row.status, row.banned_until, row.erase_at, row.sealed)
+        for row in found
+        if row.openid is not None and row.user_id is not None and row.status is not None
+    ]
+    return found[0] if found else None, keys

@@ -1,0 +1,185 @@
+"""Giving and withdrawing consents to the documents in force (`CONSENTS`).
+
+The history of consents, and the present ones in the user's row, are written together.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final, LiteralString
+from uuid import UUID
+
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import INET
+from sqlmodel import Field, SQLModel
+
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound
+from wxauth.server.core.clock import new_id
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.models import TIME, Address
+from wxauth.server.core.statements import Nothing, Statement, part
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import ORIGIN, UserInSession
+from wxauth.server.limits.queries import CONSENTS_GIVEN
+from wxauth.server.sessions.queries import END
+
+# Decides the race of two changes: the second waits here, and sees what the first has written.
+_LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
+_NOTE_GIVEN: Final = Statement[Nothing](
+    "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
+)
+_NOTE_WITHDRAWN: Final = Statement[Nothing](
+    "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
+)
+log = get_logger()
+
+
+def ids_of(user_id: LiteralString) -> LiteralString:
+    """SQL for all ids of a user, present and former."""
+    return (
+        f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
+    )
+
+
+_ITS_IDS_PART: Final = ids_of(":user_id::uuid")
+
+
+PRESENT_CONSENTS: Final = f"""
+       (SELECT jsonb_object_agg(document, version)
+          FROM (SELECT DISTINCT ON (document) document, version FROM consents
+                 WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
+                 ORDER BY document, given_at DESC, id DESC) AS newest)"""
+"""SQL for `users.consents`: for each document, the latest version that was agreed to and not withdrawn."""
+
+
+class ConsentRow(SQLModel):
+    """A consent to a version of a document."""
+
+    id: UUID = Field(primary_key=True, exclude=True)
+    document: str = Field(sa_type=Text, schema_extra={"examples": ["privacy"]})
+    version: str = Field(sa_type=Text, schema_extra={"examples": ["2026-05"]})
+    given_at: datetime = Field(sa_type=TIME)
+    withdrawn_at: datetime | None = Field(sa_type=TIME, description="Null while it is valid.")
+    app_id: str | None = Field(
+        sa_type=Text, description="The app in which it was given.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
+    )
+    ip: Address = Field(sa_type=INET, description="From where.")
+
+
+class Consent(ConsentRow, table=True):
+    """A consent. A withdrawn one stays, with the time of the withdrawal."""
+
+    __tablename__ = "consents"
+
+    user_id: UUID
+    """The id of the user, or of a former user who was merged. Not a foreign key: there may be too many rows for one
+    transaction to delete or move at an erasure or a merge."""
+
+
+# Adds nothing if the same consent still holds, for example after the version in force was set back.
+_ADD: Final = Statement[UUID](f"""
+INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
+SELECT :id, COALESCE({ORIGIN}, :user_id), :document, :version, :now, :app_id, :ip::text::inet
+ WHERE NOT EXISTS (SELECT FROM consents
+                    WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND version = :version
+                      AND withdrawn_at IS NULL)
+RETURNING id
+""")
+_WITHDRAW: Final = Statement[Nothing](f"""
+UPDATE consents SET withdrawn_at = :now
+ WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND withdrawn_at IS NULL
+""")
+# Reads the newest of each id separately, because the index is in order of time only for one id.
+NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
+SELECT page.*
+  FROM unnest({_ITS_IDS_PART}) AS known (id) CROSS JOIN LATERAL (
+       SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
+        WHERE user_id = known.id
+          AND (given_at, id) < (COALESCE(:after_at::timestamptz, 'infinity'),
+                                COALESCE(:after_id::uuid, '{part(str(END))}'))
+        ORDER BY given_at DESC, id DESC LIMIT :limit) page
+ ORDER BY given_at DESC, id DESC LIMIT :limit
+""")
+"""A page of a user's consents, the newest first."""
+_HOLDING: Final = Statement[ConsentRow](f"""
+SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
+  FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
+       USING (document, version)
+ WHERE user_id = ANY ({_ITS_IDS_PART}) AND withdrawn_at IS NULL
+ ORDER BY document, given_at DESC, id DESC
+""")
+
+
+async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
+    """The user's consents to these documents (document → version) that are not withdrawn, the newest first."""
+    rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
+    return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
+
+
+def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -> dict[str, str]:
+    """The documents in force, with their versions, to which a person has not agreed."""
+    agreed = given or {}
+    return {document: version for document, version in in_force.items() if agreed.get(document) != version}
+
+
+def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) -> None:
+    """Check that these documents and versions are in force. Raises: InvalidRequest."""
+    for document, version in requested.items():
+        if document not in in_force:
+            raise InvalidRequest.of("body", "Names a document that is not in force")
+        if version != in_force[document]:
+            raise InvalidRequest.of(document, "Not the version that is in force")
+
+
+async def give_consents(
+    database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
+) -> Mapping[str, str]:
+    """Record that a user agrees to these documents. Returns all present consents, document → version.
+
+    Consents that the user has given before are not recorded again.
+
+    Raises: InvalidToken, if the user has just been erased; RateLimited.
+    """
+    user_id, app_id = user.id, user.app_id
+    by = Actor(str(user_id), ip)
+    async with database.begin() as transaction:
+        before = await _locked(transaction, user_id)
+        given = missing_from(before, requested)
+        for document, version in given.items():
+            consent = {"document": document, "version": version}
+            identity = {"app_id": app_id, "openid": user.openid, "ip": ip}
+            if await transaction.value(_ADD, id=new_id(now), user_id=user_id, **consent, **identity, now=now):
+                await CONSENTS_GIVEN.count_user(transaction, user, now=now)
+                await record_event(
+                    transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
+                )
+        if given:
+            await transaction.run(_NOTE_GIVEN, user_id=user_id, given=given)
+    for document, version in given.items():
+        log.info("consent_given", user_id=user_id, app_id=app_id, document=document, version=version)
+    return {**before, **given}
+
+
+async def withdraw(
+    database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
+) -> None:
+    """Record that a user withdraws their consent. Raises: NotFound, InvalidToken."""
+    by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
+    async with database.begin() as transaction:
+        version = (await _locked(transaction, user_id)).get(document)
+        if version is not None:
+            await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
+            await transaction.run(_NOTE_WITHDRAWN, user_id=user_id, document=document)
+            data = {"document": document, "version": version}
+            await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
+    if version is None:
+        raise NotFound("this document has not been agreed to")
+    log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)
+
+
+async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
+    """Lock a user, and read the present consents, document → version. Raises: InvalidToken, if the user was erased."""
+    row = await transaction.row(_LOCK, user_id=user_id)
+    if row is None:
+        raise InvalidToken("the user has just been erased")
+    return row[0] or {}

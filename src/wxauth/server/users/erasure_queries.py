@@ -1,0 +1,216 @@
+"""Erasing a user, at once or after some days.
+
+After a request for erasure, a person is shut out for some days, and may cancel it (`ERASURE_GRACE_DAYS`). A leaving
+user has no open session: the request ends all of them, and no door opens another one before it is cancelled. So what
+requires a session does not check this. Merges, splits and imports leave such users alone. A ban of such a user
+outlasts the days of grace: the erasure waits for its end. If there is a lot to erase, the rest follows in pages.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import AccountDisabled, AccountLeaving
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.statements import Nothing, Statement, one_and_id
+from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
+from wxauth.server.sessions.queries import START, EndReason, end_sessions
+from wxauth.server.users.status_queries import Standing, lock_standing
+from wxauth.server.users.user_queries import FORMER_IDS
+
+MAX_ROWS_ERASED_WITH_USER: Final = 1000
+"""How many rows are erased in the transaction that deletes the user."""
+_WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
+"""Seconds to wait while another worker erases a page."""
+_MAX_IDS_ERASED_WITH_USER: Final = 10
+"""For how many of a person's ids rows are erased in the transaction that deletes the user."""
+
+
+# One worker at a time, so that the load on the database does not depend on how many erasures wait.
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
+_PUT_OFF: Final = Statement[Nothing]("""
+INSERT INTO erasures (user_id, about_after, acted_after)
+SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
+ON CONFLICT (user_id) DO UPDATE SET about_after = excluded.about_after, acted_after = excluded.acted_after
+""")
+_NEXT: Final = Statement[tuple[UUID, UUID, UUID]]("""
+SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)
+ ORDER BY user_id LIMIT 1
+""")
+ARE_WAITING: Final = Statement[bool](
+    "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
+)
+"""Whether there are rows left to erase, only of these ids if any are given."""
+# Removes addresses and data from events about the person. Data that other services receive stays: it is not personal.
+_ERASE_ABOUT: Final = Statement[UUID](f"""
+WITH page AS MATERIALIZED (
+    SELECT id FROM events WHERE {one_and_id("events.user_id", ":user_id", after=":after")} AND id > :after
+     ORDER BY user_id, id LIMIT :size
+), erased AS (
+    UPDATE events SET ip = NULL, data = {ERASED_DATA}
+      FROM page
+     WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {ERASED_DATA}) AND {REPORTS_ERASURE} IS NOT TRUE
+)
+SELECT id FROM page ORDER BY id
+""")
+# Removes the person's address from events about others.
+_ERASE_ACTED: Final = Statement[UUID](f"""
+WITH page AS MATERIALIZED (
+    SELECT id FROM events
+     WHERE {one_and_id("events.actor", ":user_id::uuid::text", after=":after")} AND id > :after AND ip IS NOT NULL
+     ORDER BY actor, id LIMIT :size
+), erased AS (
+    UPDATE events SET ip = NULL FROM page WHERE events.id = page.id
+)
+SELECT id FROM page ORDER BY id
+""")
+_ERASE_CONSENTS: Final = Statement[Nothing]("""
+DELETE FROM consents WHERE id = ANY (ARRAY(
+    SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size))
+""")
+_ERASE_REFUSALS: Final = Statement[Nothing](f"""
+DELETE FROM refusals WHERE id = ANY (ARRAY(
+    SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
+     ORDER BY user_id, id LIMIT :size))
+""")
+# A login to a site that only this person could have approved: there are a few, and only of the last hour.
+_DELETE_HINTED: Final = Statement[Nothing]("""
+DELETE FROM site_logins WHERE id = ANY (ARRAY(
+    SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
+""")
+_GO_ON: Final = Statement[Nothing](
+    "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
+)
+_FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
+
+
+# Foreign keys delete the user's rows in other tables.
+_DELETE: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
+# The caller has locked the user.
+_SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
+# A row that is locked is skipped until the next time, because the person may just be staying. A row that has just been
+# changed is checked again. A ban would end with the erasure: who is banned stays until the ban is over.
+_LOCK_NEXT_DUE: Final = Statement[UUID]("""
+SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
+""")
+log = get_logger()
+
+
+async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows about a person with these ids now, and record the rest for later."""
+    await transaction.run(_DELETE_HINTED, user_ids=user_ids)
+    await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
+    left = MAX_ROWS_ERASED_WITH_USER
+    for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
+        left -= await _erase_page(transaction, user_id, START, START, size=left)
+        if left <= 0:
+            break
+
+
+async def erase_next_page(
+    database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
+) -> tuple[UUID, bool] | None:
+    """Erase the next page that waits, only of these ids if any are given.
+
+    Returns the id, and whether nothing is left for it; None if nothing waits, or another worker is erasing a page.
+    """
+    async with database.begin(plans_anew=True) as transaction:
+        if not await transaction.value(_TRY_LOCK):
+            return None
+        waiting = await transaction.row(_NEXT, user_ids=user_ids)
+        if waiting is None:
+            return None
+        number = await _erase_page(transaction, *waiting, size=size)
+        return waiting[0], number < size
+
+
+async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
+    """Erase all that waits, only of these ids if any are given."""
+    while await database.value(ARE_WAITING, user_ids=user_ids):
+        if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
+            await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
+
+
+async def _erase_page(
+    transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
+) -> int:
+    """Erase up to `size` rows. Returns how many. If there were fewer, the erasure is finished."""
+    about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
+    acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
+    number = len(about) + len(acted)
+    number += await transaction.run(_ERASE_CONSENTS, user_id=user_id, size=size - number)
+    number += await transaction.run(_ERASE_REFUSALS, user_id=user_id, size=size - number)
+    if number < size:
+        await transaction.run(_FINISH, user_id=user_id)
+    else:
+        about_after, acted_after = (about[-1] if about else about_after), (acted[-1] if acted else acted_after)
+        await transaction.run(_GO_ON, user_id=user_id, about_after=about_after, acted_after=acted_after)
+    return number
+
+
+async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Erase a locked user.
+
+    Only events with the ids of the user and of the sessions remain. They contain the address of an administrator who
+    erases a user, but not the person's own.
+    """
+    if by.name == str(user_id):
+        by = Actor(by.name)
+    former = await transaction.values(FORMER_IDS, user_id=user_id)
+    await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
+    await transaction.run(_DELETE, user_id=user_id)
+    await erase_person_data(transaction, [user_id, *former])
+    data = {"former_ids": former}
+    await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
+
+
+async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
+    """Shut out a locked user who has asked to be erased at this time."""
+    by = Actor(str(user_id))
+    await transaction.run(_SET, user_id=user_id, erase_at=erase_at)
+    await end_sessions(transaction, user_id, reason=EndReason.LEAVING, by=by, now=now)
+    await record_event(transaction, EventType.USER_LEAVING, by=by, at=now, user_id=user_id, data={"erase_at": erase_at})
+
+
+async def cancel_leaving(
+    transaction: Transaction, user_id: UUID, standing: Standing, *, by: Actor, now: datetime
+) -> bool:
+    """Keep a locked user. Returns False, and changes nothing, if the user is not leaving."""
+    if not standing.is_leaving:
+        return False
+    await transaction.run(_SET, user_id=user_id, erase_at=None)
+    await record_event(transaction, EventType.USER_STAYED, by=by, at=now, user_id=user_id)
+    return True
+
+
+async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
+    """Cancel a user's erasure, unless they are banned."""
+    async with database.begin() as transaction:
+        standing = await lock_standing(transaction, user_id)
+        if standing is None or standing.is_banned:
+            return
+        stays = await cancel_leaving(transaction, user_id, standing, by=Actor(str(user_id)), now=now)
+    if stays:
+        log.info(EventType.USER_STAYED.logged, user_id=user_id)
+
+
+def check_may_enter(user_id: UUID, standing: Standing) -> None:
+    """Check that a user is neither banned nor leaving. Raises: AccountDisabled, AccountLeaving."""
+    if standing.ban is not None:
+        raise AccountDisabled(until=standing.ban.until, user_id=user_id)
+    if standing.erase_at is not None:
+        raise AccountLeaving(standing.erase_at, user_id=user_id)
+
+
+async def erase_next_due(database: Database, *, now: datetime) -> bool:
+    """Erase a user whose `erase_at` has passed. Returns whether there was one."""
+    async with database.begin() as transaction:
+        user_id = await transaction.value(_LOCK_NEXT_DUE, now=now)
+        if user_id is None:
+            return False
+        await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+    log.info("user_erased", user_id=user_id)
+    return True

@@ -1,0 +1,218 @@
+"""What has happened, as staff list it: events, logins, and the newest login of each user."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final, LiteralString
+from uuid import UUID
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from wxauth.server.core.clock import id_range
+from wxauth.server.core.database import Database
+from wxauth.server.core.models import Address, EventFields
+from wxauth.server.core.statements import Statement, one_and_id
+from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
+from wxauth.server.sessions.devices import DescribedDevice
+from wxauth.server.sessions.queries import OPENED
+from wxauth.server.users.search_queries import id_in, search_in_windows
+from wxauth.server.web.schemas import Network, OrEmpty, Page, PageQuery, StoredText, Time
+
+_USER_ID: Final = Field(examples=["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"])
+_NICKNAME: Final = Field(examples=["小明"])
+_ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
+
+
+class HistoryQuery(PageQuery):
+    """Which events, logins or refused logins to list."""
+
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned, if known.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
+
+    @property
+    def id_range(self) -> tuple[UUID, UUID]:
+        """The lowest id of the list, and the first id above the page."""
+        return id_range(self.since, self.until, self.cursor)
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The bounds of the ids as parameters of a statement, and how many rows to read: one more than the page has."""
+        lowest, before = self.id_range
+        return {"lowest": lowest, "before": before, "limit": self.limit + 1}
+
+
+class EventsQuery(HistoryQuery):
+    """Which events to list."""
+
+    actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
+        default=None,
+        description="Who did it: the id of a user, the name of a service client (`client:NAME` for what it does to "
+        "users by the scope `moderate`), `system`, `operator` or `wechat`.",
+    )
+    type: list[StoredText] = Field(
+        default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
+    )
+
+
+class LoginsQuery(HistoryQuery):
+    """Which logins to list."""
+
+    app_id: StoredText | None = Field(default=None, description="The app.")
+    network: Annotated[Network | None, OrEmpty] = Field(
+        default=None, description="Only from this network (CIDR) or address, such as `203.0.113.0/24`."
+    )
+
+
+class ListedLogin(BaseModel):
+    """A login, as it was when its session was opened."""
+
+    session_id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
+    at: datetime = Field(examples=["2026-11-20T10:02:00Z"])
+    user_id: UUID = _USER_ID
+    nickname: str | None = _NICKNAME
+    app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
+    client_id: str | None = Field(description="The website; null for a login in the mini-program.")
+    device: DescribedDevice = Field(description="Operating system, and WeChat or browser.")
+    ip: Address = Field(description="The IP address; its network if it is old.")
+    ended_at: datetime | None = Field(description="When the session was ended; null if it was not.")
+
+    @property
+    def id(self) -> UUID:
+        """The session's id, by which logins are sorted."""
+        return self.session_id
+
+
+class Glimpse(BaseModel):
+    """Who somebody is, in a line."""
+
+    id: UUID = _USER_ID
+    nickname: str | None = _NICKNAME
+    avatar_url: str | None = Field(examples=["https://example.com/avatars/1.png"])
+    app_id: str | None = Field(description="The app of the newest session; null if there is none.")
+    device: DescribedDevice = Field(description="The device of the newest session.")
+    ip: Address = Field(description="The address of its last use.")
+    last_login_at: datetime | None
+
+
+WINDOWS: Final = (1_000, 50_000)
+"""How many sessions the first statement of a search examines, and each further one."""
+SEARCH_SECONDS: Final = 1.0
+"""The time after which a search starts no further statement."""
+
+_FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+GLIMPSES: Final = Statement[Glimpse](f"""
+SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
+  FROM users LEFT JOIN LATERAL (
+    SELECT app_id, user_agent, ip FROM sessions
+     WHERE {one_and_id("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
+  ) AS newest ON true
+ WHERE users.id = ANY (:ids::uuid[])
+""")
+"""Who these users are, in no order. Ids of nobody are left out."""
+
+
+def _finding(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
+    return Statement[ListedLogin](f"""
+SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, app_id, client_id,
+       opened_user_agent AS device, opened_ip AS ip, revoked_at AS ended_at
+  FROM (SELECT id, user_id, app_id, client_id, {OPENED}, created_at, revoked_at FROM sessions) AS login
+  JOIN users ON users.id = user_id
+ WHERE {condition}
+   AND (:app_id::text IS NULL OR app_id = :app_id) AND (:network::inet IS NULL OR opened_ip && :network::inet)
+ ORDER BY {order} LIMIT :limit
+""")
+
+
+_OF_USER: Final = _finding(
+    one_and_id("login.user_id", ":user_id", after=":lowest", before=":before"), "login.user_id DESC, login.id DESC"
+)
+
+
+_OF_ALL: Final = _finding(
+    "login.id < :before AND login.id >= :lowest AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
+)
+
+# An erased user's events are cleared in batches. Until then, their data must be hidden.
+_IS_ABOUT_ERASED: Final = f"""
+(EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {REPORTS_ERASURE} IS NOT TRUE)"""
+_IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
+_EVENTS: Final = f"""
+SELECT events.id, events.type, events.at, events.actor, events.user_id, events.app_id,
+       CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
+       CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
+  FROM events"""
+# Compares ids instead of times: an id begins with the event's time, and is in the index.
+_NEWEST: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
+_ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
+_EVENTS_OF_TYPES: Final = Statement[EventFields](f"""
+SELECT found.* FROM unnest(:types::text[]) AS kind
+ CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
+ ORDER BY found.id DESC LIMIT :limit
+""")
+"""Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
+_NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
+
+
+def _of_user(user_id: LiteralString) -> LiteralString:
+    return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':lowest', before=':before')}"
+
+
+_EVENTS_OF_USER: Final = Statement[EventFields](f"""
+{_of_user(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
+   AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
+""")
+# What the actor did to others, of each type; and what they did to themselves. Rows are compared as in `one_and_id`.
+_EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
+(SELECT found.* FROM unnest(:types::text[]) AS kind
+  CROSS JOIN LATERAL (
+     {_EVENTS} WHERE (events.actor, events.type, events.id) >= (:actor, kind, :lowest)
+        AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND (actor = user_id::text) IS NOT TRUE
+      ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
+ UNION ALL
+({_of_user(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})
+ ORDER BY id DESC LIMIT :limit
+""")
+
+
+async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogin]:
+    """A page of the newest logins that match a query.
+
+    An address is in the network, or was truncated to one that contains it.
+
+    Only the ids are indexed, which begin with their times, and those of one user. Otherwise sessions are searched in
+    windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
+    """
+    lowest, before = query.id_range
+    statement = _OF_ALL if query.user_id is None else _OF_USER
+    filters = {"user_id": query.user_id, "app_id": query.app_id, "network": query.network and str(query.network)}
+
+    async def among(before: UUID, lowest: UUID, limit: int) -> Sequence[ListedLogin]:
+        return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
+
+    if query.user_id is not None or (query.app_id is None and query.network is None):
+        return Page.of(await among(before, lowest, query.limit + 1), query.limit)
+    return await search_in_windows(
+        database,
+        _FLOOR,
+        among,
+        before=before,
+        lowest=lowest,
+        limit=query.limit,
+        windows=WINDOWS,
+        seconds=SEARCH_SECONDS,
+    )
+
+
+async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
+    """A page of the newest events that match a query. Data and addresses of erased users are left out."""
+    actor, types = query.actor.lower() if query.actor else None, list(dict.fromkeys(query.type))
+    if query.user_id is not None:
+        found = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)
+    elif actor is not None:
+        by_actor = {"actor": actor, "actor_id": id_in(actor), "types": types or list(EventType)}
+        found = await database.rows(_EVENTS_OF_ACTOR, **by_actor, **query.bounds)
+    elif types:
+        found = await database.rows(_EVENTS_OF_TYPES, types=types, **query.bounds)
+    else:
+        found = await database.rows(_ALL_EVENTS, **query.bounds)
+    return Page.of(found, query.limit)

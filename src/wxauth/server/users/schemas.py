@@ -1,0 +1,373 @@
+"""Requests and answers about users, identities, sessions and events."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Literal, NotRequired, TypeGuard
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    RootModel,
+    StringConstraints,
+    ValidationInfo,
+)
+from typing_extensions import TypedDict
+
+from wxauth.errors import NICKNAME_REFUSED
+from wxauth.server.core.setting_types import AppKind
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.users import MAX_ROLES, EarlierBan, Role, UserFields, UserInSession, UserStatus
+from wxauth.server.sessions.queries import OpenSession, PastSession
+from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
+from wxauth.server.users.consent_queries import ConsentRow, missing_from
+from wxauth.server.users.search_queries import IdentityJson, ListedUser
+from wxauth.server.users.user_queries import OwnIdentity
+from wxauth.server.web.schemas import (
+    MAX_PAGE_SIZE,
+    TEXT,
+    Changes,
+    NextCursor,
+    OnlyNull,
+    OrEmpty,
+    Page,
+    ShownAppId,
+    ShownNickname,
+    ShownOpenid,
+    ShownPictureUrl,
+    ShownUserId,
+    Time,
+    TimedPageQuery,
+    body_like,
+    only_null,
+)
+from wxauth.server.wechat.received import is_stand_in
+from wxauth.texts import clean_text
+
+# The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
+# surrounding text (Unicode, UAX 9).
+TITLE: Final = re.compile(
+    r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
+)
+# An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
+# WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
+_HTTPS_URL: Final = re.compile(
+    r"(https://(?!(tmp|usr|store)(/|$))"
+    r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
+    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?""",
+    re.IGNORECASE,
+)
+AVATARS_PATH: Final = "/v1/avatars/"
+MAX_CONSENTS: Final = 100
+"""The largest page of consents, and the default."""
+
+
+def _folded(roles: list[str]) -> list[str]:
+    folded = list(dict.fromkeys(roles))
+    if len(folded) > MAX_ROLES:
+        raise ValueError(f"List should have at most {MAX_ROLES} items")
+    return folded
+
+
+Roles = Annotated[list[Role], AfterValidator(_folded)]
+"""Each once, and at most MAX_ROLES."""
+Reason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
+    AfterValidator(lambda reason: reason or None),
+]
+"""The reason for a ban, for staff only. An empty one becomes None."""
+
+
+class UserChangeRequest(Changes):
+    """Changes of a user. An absent field is unchanged, and so is a null one, except for the last three."""
+
+    model_config = body_like(
+        {"status": "disabled", "reason": "spam", "until": "2026-11-27T18:00:00+08:00"}, extra="forbid"
+    )
+
+    status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
+    reason: Reason | None = Field(default=None, description="Why the user is banned, for staff only.")
+    until: Time | None = Field(
+        default=None, description="When the ban ends automatically, with an offset; if absent, the ban has no end."
+    )
+    roles: Roles | None = Field(
+        default=None, description=f"The complete list of the user's roles, at most {MAX_ROLES}."
+    )
+    attributes: AttributesPatch | None = Field(
+        default=None, description="A merge patch (RFC 7396) of the user's attributes: null removes a name."
+    )
+    nickname: OnlyNull = Field(default=None, description="null clears a name that must not stay.")
+    avatar_url: OnlyNull = Field(default=None, description="null clears a picture that must not stay.")
+    erase_at: OnlyNull = Field(default=None, description="null keeps a user who has asked to be erased.")
+
+
+class SessionsQuery(TimedPageQuery):
+    """Which of one's open sessions to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
+
+
+class SessionAnswer(OpenSession):
+    """A login on one device."""
+
+    current: bool = Field(description="Whether it is the caller's.")
+
+
+class SharedFields(TypedDict):
+    """The fields of every answer about a user, also of those for other services."""
+
+    nickname: ShownNickname
+    avatar_url: ShownPictureUrl
+    roles: Annotated[list[str], Field(examples=[[]])]
+    status: Literal["active", "disabled"]
+    created_at: datetime
+    last_login_at: Annotated[
+        datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
+    ]
+    external_id: Annotated[
+        str | None, Field(description="The user's id in the system before wxauth. Unique.", examples=["10023"])
+    ]
+
+
+class PhoneAnswer(TypedDict):
+    """A phone number."""
+
+    phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
+    phone_verified: Annotated[
+        bool | None,
+        Field(
+            description="Whether the phone button verified the number, or it was only imported; null without a number.",
+            examples=[True],
+        ),
+    ]
+
+
+class ProfileAndStanding(SharedFields, PhoneAnswer):
+    """The fields of every answer about a user to that person, and to staff."""
+
+    unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
+
+
+class DocumentVersion(TypedDict):
+    """A version of a document that people agree to."""
+
+    document: Annotated[str, Field(examples=["privacy"])]
+    version: Annotated[str, Field(examples=["2026-05"])]
+
+
+class UserAnswer(ProfileAndStanding):
+    """A user, with the identity of the caller's session."""
+
+    id: Annotated[ShownUserId, Field(description="UUIDv7; siblings store their data under it.")]
+    app_id: ShownAppId
+    openid: ShownOpenid
+    consents_due: NotRequired[
+        Annotated[
+            list[DocumentVersion],
+            Field(
+                description="Documents in force without the user's consent; present if the service requires consents."
+            ),
+        ]
+    ]
+
+
+class OwnIdentityAnswer(OwnIdentity):
+    """One openid in one app."""
+
+    kind: AppKind | None = Field(description="The kind of the app; null if the app is no longer known.")
+
+
+class OwnIdentitiesAnswer(BaseModel):
+    """The caller's identities, the oldest first."""
+
+    items: list[OwnIdentityAnswer]
+
+
+class OperatorsFields(TypedDict):
+    """The fields of every answer about a user to staff and other services."""
+
+    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
+    attributes: ShownAttributes
+    erase_at: Annotated[
+        datetime | None, Field(description="When the user is erased, who has asked for it; null for everybody else.")
+    ]
+
+
+class FormerExternalIds(TypedDict):
+    """A field of answers about a user to staff and other services, but of staff's list of users."""
+
+    former_external_ids: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
+        ]
+    ]
+
+
+class ListedUserAnswer(ProfileAndStanding, OperatorsFields):
+    """A user, with all identities."""
+
+    id: ShownUserId
+    reason: NotRequired[
+        Annotated[str, Field(description="The reason for the ban, for staff only. Absent if there is none.")]
+    ]
+    until: NotRequired[
+        Annotated[datetime, Field(description="When the ban ends automatically. Absent if it has no end.")]
+    ]
+
+
+class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
+    """A user, with all identities and sessions."""
+
+    former_ids: NotRequired[
+        Annotated[
+            list[UUID],
+            Field(description="The ids merged into this user, the first merge first. Absent if none."),
+        ]
+    ]
+    earlier_bans: NotRequired[
+        Annotated[
+            dict[str, EarlierBan],
+            Field(description="Bans from before merges, by the ids of whose they were: a split gives them back."),
+        ]
+    ]
+    sessions: Annotated[list[OpenSession], Field(description="The hundred used most recently.")]
+    ended_sessions: Annotated[
+        list[PastSession],
+        Field(description="Of those that have ended or expired and are still stored, the hundred used most recently."),
+    ]
+    consents: Annotated[list[ConsentRow], Field(description="The newest hundred, including withdrawn ones.")]
+
+
+class UsersAnswer(TypedDict):
+    """Some users, the newest first."""
+
+    items: list[ListedUserAnswer]
+    next_cursor: NextCursor
+    incomplete_results: NotRequired[
+        Annotated[bool, Field(description="true if the search took a second and stopped: `next_cursor` continues it.")]
+    ]
+
+
+@cache
+def _required(form: Any) -> Sequence[str]:
+    """The names of the required fields, `id` first."""
+    return sorted((name for name in form.__annotations__ if name in form.__required_keys__), key="id".__ne__)
+
+
+def shown_in(form: Any, user: UserFields) -> Any:
+    """The fields that every answer of this form has, of this user. Without attributes: an empty object."""
+    answer = {name: getattr(user, name) for name in _required(form)}
+    if answer.get("attributes", ...) is None:
+        answer["attributes"] = {}
+    return answer
+
+
+def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
+    """The answer about a user in a session. `in_force` are the documents of `CONSENTS`, document → version."""
+    answer: UserAnswer = shown_in(UserAnswer, user)
+    if in_force:
+        due = missing_from(user.consents, in_force)
+        answer["consents_due"] = [{"document": document, "version": version} for document, version in due.items()]
+    return answer
+
+
+def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
+    """The answer about a user, with identities."""
+    answer: ListedUserAnswer = shown_in(ListedUserAnswer, user)
+    if user.ban_reason is not None:
+        answer["reason"] = user.ban_reason
+    if user.banned_until is not None:
+        answer["until"] = user.banned_until
+    return answer
+
+
+def users_answer(page: Page[ListedUser]) -> UsersAnswer:
+    """The answer with a page of users."""
+    answer: UsersAnswer = {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
+    if page.is_incomplete:
+        answer["incomplete_results"] = True
+    return answer
+
+
+def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
+    """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
+    return url is not None and url.startswith(issuer + AVATARS_PATH)
+
+
+def _picture_url(value: str, info: ValidationInfo) -> str:
+    settings: Settings | None = info.context and info.context[Settings]
+    is_own = settings is not None and is_own_picture(value, settings.issuer)
+    if is_own or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
+        return value
+    raise ValueError("Must be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
+
+
+def _clean(value: object) -> object:
+    return clean_text(value) if isinstance(value, str) else value
+
+
+def _unless_stand_in(value: str) -> str:
+    return "" if is_stand_in(value) else value
+
+
+_Name = Annotated[str, BeforeValidator(_clean), StringConstraints(max_length=64)]
+_Picture = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
+Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
+AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
+"""WeChat's stand-ins for a name and a picture count as empty."""
+NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
+AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
+
+
+class ProfileChange(Changes):
+    """Changes of the caller's profile. An absent field is unchanged; null or empty clears it."""
+
+    cleaned: ClassVar = ("nickname",)
+    titles: ClassVar = dict.fromkeys(NICKNAMES.choices, NICKNAME_REFUSED)
+    model_config = body_like({"nickname": "小明"})
+
+    nickname: _Name | None = Field(
+        default=None,
+        validation_alias=NICKNAMES,
+        description="Also accepted as `nickName`, `userName`. Unchanged, as `avatar_url` is, by what WeChat gives for "
+        "everybody: 微信用户, and a grey picture.",
+    )
+    avatar_url: _Picture | None = Field(
+        default=None,
+        validation_alias=AVATAR_URLS,
+        description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
+    )
+    phone: Annotated[None, only_null(": POST /v1/me/phone with the code of the button")] = Field(
+        default=None, description="null removes the number. Only `POST /v1/me/phone` and a login set one."
+    )
+
+    def changes(self) -> dict[str, str | None]:
+        """The fields that the request contains, with None for those to clear."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: value or None for name, value in given.items() if not is_stand_in(value)}
+
+
+def _texts(value: object) -> object:
+    # Refused here, because pydantic's own message would repeat a name that was sent.
+    if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
+        raise ValueError("Must be an object of documents and versions, both text")
+    return value
+
+
+class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts)]]):
+    """The documents that the user agrees to, each with the version in force."""
+
+    model_config = body_like({"privacy": "2026-05"})
+
+
+class ConsentsQuery(TimedPageQuery):
+    """Which of one's consents to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS), OrEmpty] = MAX_CONSENTS

@@ -1,0 +1,238 @@
+"""The search for users by text: a complete value, or a part of a nickname."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from itertools import chain, repeat
+from time import monotonic
+from typing import Annotated, Final, LiteralString
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
+
+from wxauth.server.core.clock import LAST_ID
+from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
+from wxauth.server.core.users import USER, EarlierBan, Role, UserFields, UserStatus
+from wxauth.server.users.phone_numbers import is_number, possible_numbers
+from wxauth.server.users.status_queries import ADMIN
+from wxauth.server.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
+
+
+class UsersQuery(PageQuery):
+    """Which users to list."""
+
+    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
+        default=None,
+        description="A complete openid, unionid, external id or user id, or a phone number as people write it; "
+        "or part of a nickname. What has the form of a number, openid, unionid or user id is only looked up whole.",
+    )
+    status: Annotated[UserStatus | None, OrEmpty] = Field(default=None, description="Users with this status.")
+    role: Annotated[Role | None, OrEmpty] = Field(default=None, description="Users with this role.")
+    app_id: StoredText | None = Field(default=None, description="Users with an identity in this app.")
+
+
+class IdentityJson(TypedDict):
+    """One openid in one app."""
+
+    app_id: Annotated[str, Field(examples=["wx1a2b3c4d5e6f7a8b"])]
+    openid: Annotated[str, Field(examples=["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"])]
+
+
+class UserWithIdentities(UserFields):
+    """A user, with all identities, the oldest first."""
+
+    identities: list[IdentityJson]
+
+
+class ListedUser(UserWithIdentities):
+    """A user, as staff sees it."""
+
+    ban_reason: str | None
+    banned_until: datetime | None
+    earlier_bans: dict[str, EarlierBan] | None
+
+
+class Term(StrEnum):
+    """A kind of search term. Nobody has a nickname like one of the first three, so these are only looked up whole."""
+
+    USER_ID = "user_id"
+    PHONE = "phone"
+    WECHAT_ID = "wechat_id"
+    """An openid or unionid: they look alike."""
+    TEXT = "text"
+    """Anything else: an external id, or a part of a nickname."""
+    NONE = "none"
+
+
+WINDOWS: Final = (1_000, 100_000)
+"""How many users the first statement of a search examines, and each further one. 100,000 take 30 to 100 ms."""
+INDEXED_FROM: Final = 2
+"""Characters of the shortest part of a nickname that the index finds."""
+SEARCH_SECONDS: Final = 1.0
+"""The time after which a search starts no further statement."""
+_WITH_IDENTITIES: Final = f"""
+SELECT {USER}, ban_reason, banned_until, earlier_bans, (
+    SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
+                              ORDER BY i.created_at, i.app_id, i.openid), '[]')
+      FROM identities i WHERE i.user_id = users.id
+) AS identities FROM users"""
+USER_BY_ID: Final = Statement[ListedUser](f"""
+{_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
+""")
+"""The user of a present or former id, with all identities."""
+# The conditions of a search. Only those whose parameter is given are used. The users with a rare part are read by their
+# ids, not joined: PostgreSQL expects one in a thousand to have it, and would walk through ten million to find fifty.
+# lower() in the columns' own collation, "C", would leave É as it is.
+_CONDITIONS: Final[Mapping[str, LiteralString]] = {
+    "named": "users.id = ANY (:named)",
+    "part": 'strpos(lower(users.nickname COLLATE "default"), lower(:part)) > 0',
+    "rare_part": """users.id = ANY (ARRAY(WITH fitting AS MATERIALIZED (
+        SELECT u.id FROM users u
+         WHERE u.nickname IS NOT NULL AND nickname_bigrams(u.nickname) @> nickname_bigrams(:rare_part)
+           AND strpos(lower(u.nickname COLLATE "default"), lower(:rare_part)) > 0)
+        SELECT id FROM fitting WHERE id < :before AND id >= :floor ORDER BY id DESC LIMIT :limit))""",
+    "status": "users.status = :status",
+    "role": ":role = ANY (users.roles)",
+    "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
+}
+_FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+FIRST_ID: Final = UUID(int=0)
+# Uses indexes only. Openids have no index of their own, which would slow each first login. So an openid is looked up in
+# each app. The apps are read one by one from the primary key, whose first column is the app.
+_WHOM_IT_NAMES: Final = Statement[UUID]("""
+WITH RECURSIVE apps (app_id) AS (
+    (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT i.app_id FROM identities i WHERE i.app_id > apps.app_id ORDER BY i.app_id LIMIT 1)
+      FROM apps WHERE apps.app_id IS NOT NULL
+)
+SELECT id FROM users WHERE unionid = :text
+ UNION
+SELECT id FROM users WHERE external_id = :text
+ UNION
+SELECT user_id FROM former_external_ids WHERE external_id = :text
+ UNION
+SELECT id FROM users WHERE phone = ANY (:phones)
+ UNION
+SELECT id FROM users WHERE id = :id
+ UNION
+SELECT user_id FROM former_users WHERE id = :id
+ UNION
+SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = :text
+""")
+_WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
+"""The form of WeChat's openids, which have 28 characters, and of its unionids."""
+
+
+async def find_users(
+    database: Database, query: UsersQuery, *, region: str, seconds: float = SEARCH_SECONDS
+) -> Page[ListedUser]:
+    """A page of the users that match, the newest first, with their identities.
+
+    Phone numbers without a country code belong to the region.
+
+    Whether the text is an id or part of a nickname is decided without the other criteria and the cursor, so that all
+    pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
+    full or `seconds` have passed: then the page has what was found until then.
+    """
+    filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
+    part = query.q or None
+    if part is not None:
+        phones = possible_numbers(part, region=region)
+        named = await database.values(_WHOM_IT_NAMES, text=part, phones=phones, id=id_in(part))
+        if term_of(part, region=region) is not Term.TEXT and not named:
+            return Page((), None)
+        part = None if named else part
+        filters |= {"named": named} if named else {"part": part}
+
+    async def among(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
+        statement = _search(frozenset(filters), is_admin=query.role == ADMIN)
+        return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
+
+    async def with_rare_part(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
+        rare = {"rare_part": part, "before": before, "floor": floor, "limit": limit}
+        return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
+
+    before = query.cursor or LAST_ID
+    if "named" in filters or query.role == ADMIN:  # found through an index
+        return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
+    # Text that has not filled a page of 100,000 users is rare in nicknames: then the index finds the rest.
+    is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
+    return await search_in_windows(
+        database,
+        _FLOOR,
+        among,
+        rest=with_rare_part if is_indexed else None,
+        before=before,
+        limit=query.limit,
+        windows=WINDOWS,
+        seconds=seconds,
+    )
+
+
+async def search_in_windows(
+    database: Database,
+    floors: Statement[UUID],
+    search: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]],
+    *,
+    rest: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]] | None = None,
+    before: UUID,
+    lowest: UUID = FIRST_ID,
+    limit: int,
+    windows: Sequence[int],
+    seconds: float,
+) -> Page[RowWithId]:
+    """A page of the newest rows, searched in windows of a fixed size, until it is full or `seconds` have passed.
+
+    `search` takes the id before which to find rows, the lowest id, and their number. `rest`, if it is given, finds
+    all that are left after the first two windows, or when the time is over.
+    """
+    found: list[RowWithId] = []
+    began = monotonic()
+    for size in chain(windows, repeat(windows[-1])):
+        floor = await database.value(floors, before=before, size=size)
+        found += await search(before, max(floor or lowest, lowest), limit + 1 - len(found))
+        if floor is None or floor <= lowest or len(found) > limit:
+            break
+        before = floor
+        is_over = monotonic() - began > seconds
+        if rest is not None and (is_over or size == windows[-1]):
+            found += await rest(before, lowest, limit + 1 - len(found))
+            break
+        if is_over:
+            return Page(found, cursor_at(floor), is_incomplete=True)
+    return Page.of(found, limit)
+
+
+@cache
+def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
+    """The statement of a search with these conditions, among users between two ids."""
+    fits: list[LiteralString] = [_CONDITIONS[name] for name in sorted(conditions)]
+    if is_admin:
+        fits.append("'admin' = ANY (users.roles)")  # a literal, so that the partial index is used
+    between = " AND ".join(("users.id < :before AND users.id >= :floor", *fits))
+    return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {between} ORDER BY users.id DESC LIMIT :limit")
+
+
+def term_of(text: str | None, *, region: str) -> Term:
+    """The kind of a search term. A phone number without a country code belongs to the region."""
+    if not text:
+        return Term.NONE
+    if id_in(text) is not None:
+        return Term.USER_ID
+    if is_number(text, region=region):
+        return Term.PHONE
+    return Term.WECHAT_ID if _WECHAT_ID.fullmatch(text) else Term.TEXT
+
+
+def id_in(text: str) -> UUID | None:
+    """The id in this text, if it is written as in answers, in any case."""
+    try:
+        user_id = UUID(text)
+    except ValueError:
+        return None
+    return user_id if str(user_id) == text.lower() else None

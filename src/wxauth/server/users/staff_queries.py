@@ -1,0 +1,115 @@
+"""The trail of what staff have read.
+
+What was read is collected in memory, and stored once a second, so that no answer waits for the database because of it.
+Each member of staff has a hundred places for searches, and a hundred for reads, until the next store. Further searches
+are only counted; further reads are refused, because each is recorded. A process that is killed loses its last second.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from wxauth.errors import RateLimited
+from wxauth.server.core.background import Gathering
+from wxauth.server.core.clock import new_id
+from wxauth.server.core.services import part
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.trail import Actor, EventType
+from wxauth.server.users.search_queries import Term
+
+# The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
+# user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
+# there already: a store whose answer was lost is repeated.
+_STORE: Final = Statement[Nothing]("""
+WITH noted AS (
+    SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
+), there AS (
+    SELECT id FROM users WHERE id IN (SELECT actor::uuid FROM noted) ORDER BY id FOR KEY SHARE
+)
+INSERT INTO events (id, type, at, actor, user_id, ip, data)
+SELECT noted.id, type, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN ip END, data
+  FROM noted LEFT JOIN there ON there.id = actor::uuid
+ ORDER BY noted.id
+ON CONFLICT (id) DO NOTHING
+""")
+STORE_PAUSE_SECONDS: Final = 1.0
+"""Seconds between two stores."""
+PLACES: Final = 100
+"""How many searches of one member of staff may wait for the next store, and how many reads."""
+SAME_LIST: Final = timedelta(minutes=1)
+"""How long a list counts as read: who pages through it, or follows it, reads it once."""
+
+
+class Read(StrEnum):
+    """What was read of a person."""
+
+    USER = "user"
+    PHONE = "phone"
+    EXPORT = "export"
+    NAMES = "names"
+    LOGINS = "logins"
+    EVENTS = "events"
+    REFUSALS = "refusals"
+
+
+_LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
+
+
+@part
+class StaffReads(Gathering):
+    """What staff have read, in one process. `is_on`: whether reading is recorded at all."""
+
+    failed = "staff_reads_not_stored"
+    is_on: bool
+    store_pause = STORE_PAUSE_SECONDS
+    _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
+    _taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
+    _counted: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
+    _lists: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
+
+    def note_search(self, by: Actor, *, term: Term, found: int) -> None:
+        """Note a search: what kind of term it had, never the term itself."""
+        if self._has_place(EventType.STAFF_SEARCHED, by):
+            self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
+        elif by.name in self._counted:
+            self._counted[by.name]["count"] += 1
+        else:
+            self._counted[by.name] = {"count": 1}
+            self._note(EventType.STAFF_SEARCHED, by, None, self._counted[by.name])
+
+    def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
+        """Note that something was read of these users. Raises: RateLimited, if it cannot be recorded soon."""
+        now, read = self.clock(), (by.name, user_ids[0], what)
+        if read in self._lists and now < self._lists[read] + SAME_LIST:
+            return
+        if not self._has_place(EventType.STAFF_READ, by):
+            raise RateLimited("this member of staff reads more than the audit trail can record", retry_after=1)
+        if what in _LISTS:
+            self._lists[read] = now
+        if len(user_ids) == 1:
+            self._note(EventType.STAFF_READ, by, user_ids[0], {"what": what.value})
+        else:
+            self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
+
+    async def _store(self) -> None:
+        """On failure, it waits for the next store."""
+        stored, self._counted = list(self._waiting), {}
+        if stored:
+            await self.database.run(_STORE, events=stored)
+        del self._waiting[: len(stored)]
+        self._taken = Counter((each["type"], each["actor"]) for each in self._waiting)
+        self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self.clock()}
+
+    def _has_place(self, kind: EventType, by: Actor) -> bool:
+        return self._taken[kind, by.name] < PLACES
+
+    def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
+        if self.is_on:
+            now = self.clock()
+            self._taken[kind, by.name] += 1
+            told = {"id": new_id(now), "type": kind, "at": now, "actor": by.name, "user_id": user_id, "ip": by.ip}
+            self._waiting.append({**told, "data": data})

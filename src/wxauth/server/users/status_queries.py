@@ -1,0 +1,289 @@
+"""The standing of users: their status (active or banned) and their roles. The last administrator cannot be removed.
+
+All changes (by administrators, commands, the risk policy, merges, files) use `change_standings`: the change, its
+events, and the end of a banned user's sessions are one transaction.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Literal, Self
+from uuid import UUID
+
+from sqlmodel import SQLModel
+
+from wxauth.errors import LastAdmin, StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.statements import Nothing, Statement, columns_of
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
+from wxauth.server.core.users import IS_ADMINISTRATOR, STAFF_ROLES, EarlierBan
+from wxauth.server.sessions.queries import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
+
+
+class LockedUser(SQLModel):
+    """The standing of a locked user."""
+
+    id: UUID
+    status: Literal["active", "disabled"]
+    roles: list[str]
+    ban_reason: str | None
+    banned_until: datetime | None
+    erase_at: datetime | None
+
+
+_COLUMNS: Final = ", ".join(columns_of(LockedUser))
+# In the order of ids, to avoid deadlocks.
+_LOCK: Final = Statement[LockedUser](f"SELECT {_COLUMNS} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE")
+# Also locks all administrators, in the same order. Decides the race of two administrators who demote each other: the
+# second one waits, and then sees that no other is left.
+_LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser](f"""
+SELECT {_COLUMNS}
+  FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
+ ORDER BY id FOR UPDATE
+""")
+# Locks nobody.
+_SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
+SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
+""")
+# A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
+# just been changed is checked again.
+_LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
+SELECT {_COLUMNS}
+  FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
+   FOR UPDATE SKIP LOCKED
+""")
+_SET: Final = Statement[Nothing]("""
+UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' END, roles = given.roles,
+                 ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz,
+                 earlier_bans = CASE WHEN status = 'active' OR ban IS NOT NULL THEN earlier_bans END
+  FROM jsonb_to_recordset(:standings) AS given (id uuid, roles text[], ban jsonb)
+ WHERE users.id = given.id
+""")
+NOTE_JUDGED: Final = Statement[Nothing](
+    "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
+)
+"""Record that WeChat need not be asked about this user again."""
+IS_BANNED: Final = Statement[bool]("""
+SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id = user_id
+ WHERE (app_id, openid) = (:app_id, :openid)
+""")
+"""Whether the identity's user is banned now; False if there is none."""
+ADMIN: Final = "admin"
+SUPPORT: Final = "support"
+"""The role of customer support: may read users, and ban and sign out those who are not staff."""
+_ATTEMPTS: Final = 5
+log = get_logger()
+
+
+class UserIsGone(Exception):
+    """The user has just been erased, or merged into another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Why a user may not log in, and for how long."""
+
+    reason: str | None = None
+    """For staff only: never sent to the user, nor to other services."""
+    until: datetime | None = None
+    """When it ends by itself; None for a ban without an end."""
+
+    @classmethod
+    def of(cls, earlier: EarlierBan) -> Self:
+        """The ban that a merge has recorded."""
+        return cls(earlier["reason"], datetime.fromisoformat(earlier["until"]) if earlier["until"] else None)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data of its event."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A user's roles, and ban."""
+
+    roles: tuple[str, ...]
+    ban: Ban | None = None
+    erase_at: datetime | None = None
+    """When the user is erased, at the user's request. Only `users/erasure_queries.py` changes that."""
+
+    @classmethod
+    def of(cls, row: LockedUser) -> Self:
+        """The standing of a locked user."""
+        ban = Ban(row.ban_reason, row.banned_until) if row.status == "disabled" else None
+        return cls(tuple(row.roles), ban, row.erase_at)
+
+    def under(self, bans: Iterable[Ban], *, now: datetime) -> "Standing":
+        """This standing with the longest of those bans that have not ended; active without one."""
+        lasting = [ban for ban in bans if ban.until is None or ban.until > now]
+        return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether the user may not log in."""
+        return self.ban is not None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the user has asked to be erased."""
+        return self.erase_at is not None
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the user is an active administrator, who can log in."""
+        return ADMIN in self.roles and not self.is_banned and not self.is_leaving
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether the user has a role of staff, banned or not."""
+        return not STAFF_ROLES.isdisjoint(self.roles)
+
+    def adds_roles_to(self, before: Self) -> bool:
+        """Whether the user gets a role: one that is new, or one of staff that is kept when a ban is changed or lifted.
+
+        A role counts even if the user is banned, because the ban may be lifted later.
+        """
+        held = STAFF_ROLES if before.is_banned else frozenset[str]()
+        return not frozenset(self.roles) <= frozenset(before.roles) - held
+
+
+@dataclass(frozen=True, slots=True)
+class StandingChange:
+    """What `change_standings` has changed of a user."""
+
+    user_id: UUID
+    by: Actor
+    changes: Sequence[EventType]
+
+    def report(self, **fields: Any) -> None:
+        """Write the log lines. Call it after the commit."""
+        for kind in self.changes:
+            log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
+
+
+async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:
+    """Lock and read a user's standing until the transaction ends; None if there is no such user."""
+    return (await lock_standings(transaction, [user_id])).get(user_id)
+
+
+async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, Standing]:
+    """Lock and read the standing of several users, in the order of ids, as everywhere. Unknown ids are left out."""
+    rows = await transaction.rows(_LOCK, user_ids=list(user_ids))
+    return {row.id: Standing.of(row) for row in rows}
+
+
+async def lock_with_administrators(
+    transaction: Transaction, *user_ids: UUID
+) -> tuple[dict[UUID, Standing], frozenset[UUID]] | None:
+    """As `lock_standings`, with all administrators if one of the users is one, so that nobody's role changes meanwhile.
+
+    Only then, so that other decisions do not wait for each other. Returns who is an administrator, too; None if one of
+    the users has just become one: then start again.
+    """
+    are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
+    # One statement locks all of them in the order of ids, as everybody does.
+    rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if are_some else _LOCK, user_ids=user_ids)
+    standings = {row.id: Standing.of(row) for row in rows}
+    administrators = frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
+    return (standings, administrators) if are_some or not administrators else None
+
+
+@asynccontextmanager
+async def locked_user(
+    database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
+) -> AsyncIterator[tuple[Transaction, Standing]]:
+    """A transaction in which a user is locked, with their standing.
+
+    If the block may end an administrator, the user must not be the only one.
+
+    Raises: UserIsGone, if there is no such user; LastAdmin.
+    """
+    for _attempt in range(_ATTEMPTS):
+        async with database.begin() as transaction:
+            if may_end_an_administrator:
+                locked = await lock_with_administrators(transaction, user_id)
+                if locked is None:
+                    continue
+                standings, administrators = locked
+                if administrators == {user_id}:
+                    raise LastAdmin(_("this is the only administrator: make another one first"))
+            else:
+                standings = await lock_standings(transaction, [user_id])
+            if user_id not in standings:
+                raise UserIsGone
+            yield transaction, standings[user_id]
+            return
+    raise StorageUnavailable("too many changes to this user at once")
+
+
+async def change_standings(
+    transaction: Transaction,
+    changes: Sequence[tuple[UUID, Standing, Standing]],
+    *,
+    by: Actor,
+    now: datetime,
+    app_id: str | None = None,
+    why: Mapping[str, Any] | None = None,
+    notes_reason: bool = True,
+) -> list[StandingChange]:
+    """Change the standings of locked users, each from one to another, and record the changes. All in a few statements.
+
+    A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
+    staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone.
+    `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
+    contain the reason.
+    """
+    settled: list[StandingChange] = []
+    standings: list[Mapping[str, Any]] = []
+    events: list[Mapping[str, Any]] = []
+    banned: list[UUID] = []
+    demoted: list[UUID] = []
+    promoted: list[UUID] = []
+    for user_id, before, after in changes:
+        kinds: dict[EventType, Mapping[str, Any] | None] = {}
+        if after.ban is None and before.is_banned:
+            kinds[EventType.USER_UNBANNED] = why
+        elif after.ban is not None and after.ban != before.ban:
+            ban = after.ban if notes_reason else replace(after.ban, reason=None)
+            kinds[EventType.USER_BANNED] = {**ban.data, **(why or {})}
+        if set(after.roles) != set(before.roles):
+            kinds[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
+        if kinds:
+            standings.append({"id": user_id, "roles": after.roles, "ban": after.ban})
+        events += [
+            event(kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data) for kind, data in kinds.items()
+        ]
+        was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
+        if after.is_banned:
+            banned.append(user_id)
+        elif was - will_be:
+            demoted.append(user_id)
+        if will_be - was and not after.is_banned:
+            promoted.append(user_id)
+        settled.append(StandingChange(user_id, by, list(kinds)))
+    if standings:
+        await transaction.run(_SET, standings=standings)
+    await record_events(transaction, events)
+    if banned:
+        await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
+    reason = EndReason.ADMINISTRATOR
+    if demoted:
+        await end_by(transaction, END_CONSOLES, {"user_ids": demoted}, reason=reason, by=by, now=now)
+    if promoted:
+        await end_logins_in_browsers(transaction, *promoted, becomes_staff=True, reason=reason, by=by, now=now)
+    return settled
+
+
+async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
+    """Lift up to `size` bans whose end has passed. Returns how many."""
+    async with database.begin(plans_anew=True) as transaction:
+        standings = [(row.id, Standing.of(row)) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)]
+        lifted = [(user_id, before, Standing(before.roles)) for user_id, before in standings]
+        settled = await change_standings(transaction, lifted, by=SYSTEM, now=now)
+    for one in settled:
+        one.report()
+    return len(settled)

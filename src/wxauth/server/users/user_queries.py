@@ -1,0 +1,178 @@
+"""The row of a user: which identity or id finds it, and how its name, picture, number and attributes are changed."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from wxauth.errors import NotFound
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import MERGED, ORIGIN, PROFILE, USER_IN_SESSION, UserInSession
+from wxauth.server.limits.queries import PROFILE_CHANGES
+from wxauth.server.sessions.queries import lock_user_by
+
+
+class OwnIdentity(BaseModel):
+    """One openid in one app, as its user sees it."""
+
+    app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
+    openid: str = Field(examples=["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"])
+    created_at: datetime
+
+
+IDENTITIES_OF: Final = Statement[OwnIdentity]("""
+SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
+""")
+"""A user's identities, the oldest first."""
+CURRENT_USER: Final = Statement[UUID]("""
+SELECT id FROM users WHERE id = :user_id
+ UNION ALL
+SELECT user_id FROM former_users WHERE id = :user_id
+ LIMIT 1
+""")
+"""The user of a present or former id; None if there is none."""
+FORMER_EXTERNAL_IDS: Final = Statement[str](
+    "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
+)
+"""The external ids of users who were merged into this one because of WeChat's unionid."""
+FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
+"""The ids that were merged into this user, the first merge first."""
+USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
+"""The user who has this identity now, without a lock; None if nobody has it."""
+DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
+DELETE FROM phone_answers USING identities i
+ WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
+""")
+"""Delete WeChat's answers to a user's phone codes, whose numbers are never bound, even if a code is repeated."""
+_READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
+# Null means the same as empty: most users have none, and a null costs a login nothing.
+WRITE_ATTRIBUTES: Final = Statement[Nothing](
+    "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
+)
+"""Replace the attributes of a user."""
+# A former id of the user's own becomes the present one, and stays known as the id of who had it.
+SET_EXTERNAL_ID: Final = Statement[UUID]("""
+WITH former AS (
+    DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id RETURNING came_from
+)
+UPDATE users SET external_id = :external_id, external_id_from = (SELECT came_from FROM former)
+ WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
+RETURNING id
+""")
+"""Replace the external id of a locked user; None if it is the same. An id that another user has is a conflict."""
+# Read after the change: a merge that made the id a former one has committed by then, or the change conflicts with it.
+IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
+    "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
+)
+"""Whether a user who was merged into another one had this external id."""
+# Read and locked first, so that the event names only the fields that really change.
+_LOCK_PROFILE: Final = Statement[UserInSession](
+    f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
+)
+
+
+def _cleared_part(name: LiteralString, column: LiteralString) -> LiteralString:
+    return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
+
+
+CLEAR_FIELDS: Final = Statement[list[str]](f"""
+WITH before AS (
+    SELECT * FROM users WHERE id = :user_id
+)
+UPDATE users SET {", ".join(_cleared_part(name, name) for name in MERGED)},
+                 {_cleared_part("phone", "phone_verified_at")}
+  FROM before
+ WHERE users.id = before.id
+RETURNING array_remove(ARRAY[
+    {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGED)}], NULL)
+""")
+"""Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
+
+
+def _changed_part(name: LiteralString) -> LiteralString:
+    given, has_changed = f":changes::jsonb ->> '{name}'", f"'{name}' = ANY (:changed::text[])"
+    return f"""{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END,
+       {name}_from = CASE WHEN {has_changed} THEN {ORIGIN} ELSE {name}_from END"""
+
+
+_CHANGE: Final = Statement[UserInSession](f"""
+UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
+""")
+
+
+async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID:
+    """The user of a present or former id. Raises: NotFound."""
+    current_id = await asked.value(CURRENT_USER, user_id=user_id)
+    if current_id is None:
+        raise NotFound("there is no such user")
+    return current_id
+
+
+async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
+    """Lock the user who has this identity, until the transaction ends; None if nobody has it."""
+    return await lock_user_by(transaction, USER_OF, app_id=app_id, openid=openid)
+
+
+async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
+    """Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
+    return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
+
+
+async def remove_phone(
+    transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
+) -> bool:
+    """Remove the number of a locked user, also one that is not bound yet. Returns whether there was one."""
+    await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
+    if not await clear_fields(transaction, user_id, ["phone"]):
+        return False
+    await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
+    return True
+
+
+async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
+    """The attributes of a user; none if there is no such user."""
+    return await transaction.value(_READ, user_id=user_id) or {}
+
+
+async def store_profile(
+    database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
+) -> UserInSession | None:
+    """Set those of `nickname` and `avatar_url` that are given, and remove the phone number if that is. It must be None.
+
+    Returns the changed user; None if the user was erased.
+
+    Raises: RateLimited.
+    """
+    # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
+    async with database.begin() as transaction:
+        locked = await transaction.row(_LOCK_PROFILE, user_id=user.id, app_id=user.app_id, openid=user.openid)
+        if locked is None:
+            return None
+        if "phone" in changes:
+            await remove_phone(transaction, user.id, by=Actor(str(user.id)), app_id=user.app_id, now=now)
+        return await change_profile_of(transaction, locked, changes, now=now)
+
+
+async def change_profile_of(
+    transaction: Transaction,
+    user: UserInSession,
+    changes: Mapping[str, str | None],
+    *,
+    ip: str | None = None,
+    now: datetime,
+) -> UserInSession | None:
+    """Set those of `nickname` and `avatar_url` that are given, of a locked user. A real change counts.
+
+    Raises: RateLimited, before anything is written.
+    """
+    fields = [name for name in PROFILE if name in changes and changes[name] != getattr(user, name)]
+    if fields:
+        await PROFILE_CHANGES.count_user(transaction, user, now=now)
+        kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id), ip), {"fields": fields}
+        await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=user.app_id, data=data)
+    identity = {"app_id": user.app_id, "openid": user.openid}
+    return await transaction.row(_CHANGE, user_id=user.id, changed=fields, changes=changes, **identity)

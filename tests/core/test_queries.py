@@ -1,0 +1,214 @@
+"""Each statement and its row type fit the migrated schema; the columns of a user that are shown or merged."""
+
+import json
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime
+from importlib import import_module
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+import asyncpg
+import pytest
+from pydantic import BaseModel
+from typing_extensions import get_type_hints, is_typeddict
+
+import wxauth
+from tests.world import Rows
+from wxauth.server.core.batching import Batched
+from wxauth.server.core.statements import Statement
+from wxauth.server.core.users import USER, UserFields
+from wxauth.server.users.models import User
+from wxauth.server.users.schemas import ProfileAndStanding
+
+pytestmark = pytest.mark.oldest_postgres
+
+PYTHON = {
+    "bool": bool,
+    "bytea": bytes,
+    "date": date,
+    "inet": object,
+    "int2": int,
+    "int4": int,
+    "int8": int,
+    "float8": float,
+    "text": str,
+    "timestamptz": datetime,
+    "uuid": UUID,
+    "varchar": str,
+    "void": object,
+}
+BESIDE_QUERIES = (
+    "wxauth.server.core.database",
+    "wxauth.server.core.trail",
+    "wxauth.server.core.revisions",
+)
+
+
+def statements() -> Iterator[tuple[str, Statement[Any]]]:
+    for module in pkgutil.walk_packages(wxauth.__path__, "wxauth."):
+        room, _, name = module.name.rpartition(".")
+        if name == "queries" or name.endswith("_queries") or module.name in BESIDE_QUERIES:
+            for constant, value in vars(import_module(module.name)).items():
+                if isinstance(value, Statement):
+                    yield f"{room.rpartition('.')[2]}.{name}.{constant}", value
+                if isinstance(value, Batched):
+                    yield f"{room.rpartition('.')[2]}.{name}.{constant}.many", value.many
+                elif isinstance(value, Mapping):
+                    for key, part in value.items():
+                        if isinstance(part, Statement):
+                            yield f"{room.rpartition('.')[2]}.{name}.{constant}.{key}", part
+                elif is_dataclass(value) and not isinstance(value, type):
+                    for part in fields(value):
+                        if isinstance(statement := getattr(value, part.name), Statement):
+                            yield f"{room.rpartition('.')[2]}.{name}.{constant}.{part.name}", statement
+
+
+STATEMENTS = dict(statements())
+
+
+def test_all_packages_with_statements_are_checked() -> None:
+    packages = {path.parent.name for path in (Path(wxauth.__path__[0]) / "server").glob("*/*queries.py")}
+    assert {name.partition(".")[0] for name in STATEMENTS} == {*packages, "core"}
+    assert len(packages) > 15
+
+
+async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says(rows: Rows) -> None:
+    failures = []
+    for name, statement in STATEMENTS.items():
+        try:
+            answered = (await rows.prepare(statement.text)).get_attributes()
+        except asyncpg.PostgresError as exc:
+            failures.append(f"{name}: {exc}")
+            continue
+        (row,) = get_args(statement.__orig_class__)  # type: ignore[attr-defined]  # what it was made with
+        failures += [f"{name}: {each}" for each in what_differs(answered, row)]
+    assert failures == []
+
+
+@pytest.mark.own_database
+async def test_no_plan_locks_the_rows_of_a_page_more_than_once(rows: Rows) -> None:
+    # If a sub-select with SKIP LOCKED were repeated for each row of the other side of a join, each time it would lock
+    # further rows, and so delete more than its LIMIT allows. PostgreSQL plans so while it takes a table for empty.
+    await rows.execute("VACUUM ANALYZE")
+    repeated = [
+        name
+        for name, plan in (await generic_plans(rows)).items()
+        if "SKIP LOCKED" in STATEMENTS[name].text
+        for part in repeated_parts(plan)
+        if part["Node Type"] == "LockRows"
+    ]
+    assert repeated == []
+
+
+async def generic_plans(rows: Rows) -> dict[str, dict[str, Any]]:
+    """The plan of each statement, for any values."""
+    found = {}
+    await rows.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
+    for name, statement in STATEMENTS.items():
+        await rows.execute(f"PREPARE one AS {statement.text}")
+        nulls = f"({', '.join('NULL' for _ in statement.names)})" if statement.names else ""
+        (plan,) = json.loads(await rows.fetchval(f"EXPLAIN (FORMAT JSON, COSTS OFF) EXECUTE one{nulls}"))
+        await rows.execute("DEALLOCATE one")
+        found[name] = plan["Plan"]
+    return found
+
+
+def repeated_parts(plan: Mapping[str, Any], *, is_repeated: bool = False) -> Iterator[Mapping[str, Any]]:
+    """The parts of a plan that are executed for each row of another part. An InitPlan is executed once."""
+    if is_repeated:
+        yield plan
+    for part in plan.get("Plans", ()):
+        if (relationship := part["Parent Relationship"]) != "InitPlan":
+            is_inner = plan["Node Type"] == "Nested Loop" and relationship == "Inner"
+            yield from repeated_parts(part, is_repeated=is_repeated or is_inner)
+
+
+def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[str]:
+    """How the columns of an answer differ from the type of its row."""
+    if get_origin(row) is Mapping:
+        return
+    if get_origin(row) is tuple:
+        if len(answered) != len(get_args(row)) or not all(map(fits, answered, get_args(row))):
+            yield f"is ({', '.join(column.type.name for column in answered)}), not {row}"
+        return
+    expected = columns_of(row)
+    if expected is None:
+        if len(answered) != 1:
+            yield f"has {len(answered)} columns, and its row is one {row}"
+        elif not fits(answered[0], row):
+            yield f"is {answered[0].type.name}, not {row}"
+        return
+    columns = {column.name: column for column in answered}
+    if columns.keys() != expected.keys():
+        yield f"differs from {row} in {sorted(columns.keys() ^ expected.keys())}"
+    for name in columns.keys() & expected.keys():
+        if not fits(columns[name], expected[name]):
+            yield f"{name} is {columns[name].type.name}, not {expected[name]}"
+
+
+def columns_of(row: Any) -> Mapping[str, Any] | None:
+    """The columns that a type of rows names, each with its type; None if it is the type of one column."""
+    if is_typeddict(row):
+        return get_type_hints(row)
+    if isinstance(row, type) and issubclass(row, BaseModel):
+        return {name: field.annotation for name, field in row.model_fields.items()}
+    if isinstance(row, type) and is_dataclass(row):
+        hints = get_type_hints(row)
+        return {field.name: hints[field.name] for field in fields(row)}
+    return None
+
+
+def fits(column: asyncpg.Attribute, expected: Any) -> bool:
+    """Whether a column's values are of this type. PostgreSQL does not report whether a column may be NULL."""
+    kinds = {str if get_origin(one) is Literal else one for one in one_of(expected)} - {NoneType}
+    if column.type.name == "jsonb":
+        return all(is_typeddict(kind) or get_origin(kind) in (dict, list) for kind in kinds)
+    of_one = PYTHON[column.type.name.removesuffix("[]")]
+    return kinds == {list[of_one] if column.type.name.endswith("[]") else of_one}  # type: ignore[valid-type]  # so it is
+
+
+def one_of(expected: Any) -> Sequence[Any]:
+    return get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
+
+
+def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff_alone_need() -> None:
+    columns = [column.name for column in User.__table__.columns]  # type: ignore[attr-defined]  # SQLModel adds the table
+    of_logins_and_staff = ("unjudged_since", "ban_reason", "banned_until", "earlier_bans", "identity_lost_at")
+    columns = [name for name in columns if name not in of_logins_and_staff and not name.endswith("_from")]
+    assert list(UserFields.model_fields) == columns
+    assert ", ".join(f"users.{name}" for name in columns) == USER
+
+
+# The columns of users that `_MERGE` or `_ADD` leaves alone, and why nothing is lost.
+LEFT_ALONE = {
+    "id": "the other user's is in `former_users`, until a split gives it back",
+    "consents": "`_MERGE` finds those of both; `_NOTE_CONSENTS` does after a split",
+    "attributes": "`add_missing_attributes` after a merge; a split leaves all with the user",
+    "erase_at": "nobody who is leaving is merged or split",
+    "unjudged_since": "`_ADD` copies it; a merge does not renew what the remaining user is judged by",
+    "identity_lost_at": "a trigger of `identities` sets it",
+    **dict.fromkeys(("roles", "status", "ban_reason", "banned_until"), "`change_standings`"),
+    "earlier_bans": "`note_bans`",
+}
+
+
+def test_neither_a_merge_nor_a_split_forgets_a_column_of_a_user() -> None:
+    merge, add = (STATEMENTS[f"merging.merging_queries.{name}"].text for name in ("_MERGE", "_ADD"))
+    filled = set(re.findall(r"(?<![.\w])(\w+) = ", merge.rpartition("UPDATE users")[2]))
+    filled &= set(re.findall(r"\w+", add.partition("(")[2].partition(")")[0]))
+    mending = "add `…_from` to `Origins` in `core/users.py`, or say above why a merge and a split leave it alone"
+    assert set(User.model_fields) - filled == set(LEFT_ALONE), mending
+
+
+def test_a_result_has_every_column_of_a_user() -> None:
+    # Consents are shown as those still due, and to administrators as a list.
+    # Attributes, and when somebody is erased who is leaving, are shown to staff and services alone.
+    # Of the time at which a number was verified, only its presence is shown.
+    elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at"}
+    returned = elsewhere | set(ProfileAndStanding.__annotations__) - {"phone_verified"}
+    assert returned == set(UserFields.model_fields)

@@ -1,0 +1,81 @@
+"""The operator who moves users in and out."""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from tests.world import Stage, recorded
+from wxauth.i18n import Text
+from wxauth.server.import_export.batch import Options
+from wxauth.server.import_export.files import DEFAULT_FORM, CsvLines, Form, JsonLines, NumberedLine, export_users
+from wxauth.server.import_export.importing import Counts, ImportRefusal, import_users
+
+
+@dataclass(slots=True)
+class Mover:
+    """The operator who runs the import, and the reports that they get."""
+
+    stage: Stage
+    refusals: list[tuple[int, str]] = field(default_factory=list)
+    messages: list[Text] = field(default_factory=list)
+    others: list[Sequence[int]] = field(default_factory=list)
+
+    async def with_settings(self, **settings: object) -> Self:
+        """The operator of a service with these settings."""
+        return self.__class__(await self.stage.replica(**settings))
+
+    async def import_text(self, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
+        return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
+
+    async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
+        return await self.import_numbered((CsvLines if is_csv else JsonLines)(io.BytesIO(text), form), **options)
+
+    async def import_numbered(
+        self, lines: Iterable[NumberedLine | tuple[int, bytes]], how: Mapping[str, Any] | None = None, **options: Any
+    ) -> Counts:
+        self.refusals, self.messages, self.others = [], [], []
+
+        def refuse(refusal: ImportRefusal) -> None:
+            for fault in refusal.faults:
+                self.refusals.append((refusal.number, fault.field))
+                self.messages.append(fault.wanted)
+            self.others.append(tuple(refusal.others))
+
+        how = {"refuse": refuse, "progress": lambda _: None, **(how or {})}
+        numbered = (NumberedLine(*line) for line in lines)
+        return await import_users(self.stage.services, numbered, Options(**options), **how)
+
+    async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
+        """How many were created, updated, unchanged and refused."""
+        counts = await self.import_text(b"".join(json.dumps(line).encode() + b"\n" for line in lines), **options)
+        assert counts.lines == len(lines)
+        return counts.created, counts.updated, counts.unchanged, counts.refused
+
+    async def begin_anew(self) -> None:
+        """Forget all people."""
+        await self.stage.rows.execute("TRUNCATE users, former_users, former_external_ids, consents, events CASCADE")
+
+    async def move_out_and_in(self, **options: Any) -> Counts:
+        """Export all, forget it, and import it again, as it was."""
+        exported = await self.export()
+        await self.begin_anew()
+        counts = await self.import_text(exported, **options)
+        assert (counts.refused, await self.export()) == (0, exported), self.messages
+        return counts
+
+    async def users(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self.stage.rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
+
+    async def user(self) -> dict[str, Any]:
+        [user] = await self.users()
+        return user
+
+    async def events(self) -> list[tuple[str, str]]:
+        return await recorded(self.stage.rows, "type, actor")
+
+    async def export(self, *, is_csv: bool = False) -> bytes:
+        written = io.BytesIO()
+        await export_users(self.stage.services.database, written.write, is_csv=is_csv)
+        return written.getvalue()
