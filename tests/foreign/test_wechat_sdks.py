@@ -1,15 +1,19 @@
 """SDKs of WeChat that others wrote: clients of the simulated WeChat, writers of its messages, and judges of wxauth."""
 
 import json
+import re
 import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.processes import PATIENCE, serving
-from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties
+from tests.processes import serving
+from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties, output_of
 from tests.world import Stage, add_client, body_of
 from wxauth.server.dev.wechat import ACCOUNT, APPS, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
@@ -53,25 +57,36 @@ def test_wechatpy_and_werobot_work_with_the_simulated_wechat() -> None:
     assert "40066" in robot["error"]
 
 
+@pytest.fixture(scope="module", params=["silenceper", "wxjava"])
+def judge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """What an SDK in another language, in the folder of its name, prints for these arguments."""
+    folder, source = tmp_path_factory.mktemp(request.param), Path(__file__).with_name(request.param)
+    if request.param == "silenceper":
+        fetch = [needs("go"), "build", "-mod=readonly", "-o", f"{folder}/judge", "."]
+        command = [f"{folder}/judge"]
+    else:
+        command = [needs("java"), "-cp", f"{folder}/*", str(source / "Judge.java")]
+        fetch = [needs("mvn"), "-q", "-B", "--strict-checksums", f"-DoutputDirectory={folder}"]
+        fetch += ["dependency:copy-dependencies"]
+    done = subprocess.run(fetch, cwd=source, capture_output=True, text=True, timeout=NODE_PATIENCE)
+    if done.returncode:
+        words = " ".join((done.stdout + done.stderr).split())
+        lacks(f"needs the packages of {request.param}: {words[:300]} 未能下载依赖包")
+    return partial(output_of, *command)
+
+
 @pytest.mark.no_database
-def test_silenceper_works_with_the_simulated_wechat(tmp_path: Path) -> None:
-    go, judge = needs("go"), tmp_path / "judge"
-    build = [go, "build", "-mod=readonly", "-o", str(judge), "."]
-    folder = Path(__file__).with_name("silenceper")
-    built = subprocess.run(build, cwd=folder, capture_output=True, text=True, timeout=NODE_PATIENCE)
-    if built.returncode and "dial tcp" in built.stderr:
-        lacks(f"needs what silenceper/go.sum names: {built.stderr.splitlines()[-1]} 未能下载所需的 Go 模块")
-    assert built.returncode == 0, built.stderr
+def test_an_sdk_in_another_language_works_with_the_simulated_wechat(judge: Callable[..., str]) -> None:
     with serving(create_simulator()) as url:
         apps = [value for app in (FIRST, ACCOUNT) for value in (app["app_id"], app["app_secret"])]
-        told = json.loads(subprocess.check_output([judge, url, *apps], timeout=PATIENCE))
-    mistakes = {name: told.pop(f"wrong_{name}") for name in ("code", "page")}
-    assert ["errcode=40029" in mistakes["code"], "errcode=41030" in mistakes["page"]] == [True, True]
+        told = json.loads(judge("ask", url, *apps))
     assert told.pop("link").startswith("https://wxaurl.cn/")
-    assert {name: value for name, value in told.items() if value} == {
+    assert told == {
         "openid": openid_of("alice", FIRST["app_id"]),
+        "wrong_code": 40029,
         "number": "13800138000",
         "picture": True,
+        "wrong_page": 41030,
         "suggest": "pass",
         "granted": openid_of("alice", ACCOUNT["app_id"]),
         "nickname": "alice",
@@ -81,18 +96,29 @@ def test_silenceper_works_with_the_simulated_wechat(tmp_path: Path) -> None:
 
 @BOTH
 async def test_a_message_that_another_sdk_has_sealed_is_carried_out(stage: Stage, sdk: str) -> None:
-    alice = await stage.login(app_id=SEALED["app_id"], nickname="Alice")
     now = str(int(stage.clock().timestamp()))
-    fields = make_message(
-        alice["user"]["openid"], "user_authorization_revoke", "6", app_id=KEYS["app_id"], now=int(now)
-    )
-    message = f"<xml>{''.join(f'<{name}>{value}</{name}>' for name, value in fields.items())}</xml>"
-    body = call("sealed", sdk=sdk, **KEYS, message=message, timestamp=now)
-    signature, nonce = (body.split(f"<{name}><![CDATA[")[1].split("]]")[0] for name in ("MsgSignature", "Nonce"))
-    query = {**sign_push(SEALED, {}, mode="plain", format="xml", timestamp=now, nonce=nonce).query}
-    path = f"/v1/wechat/push/{SEALED['app_id']}"
-    for changed, status in (({"msg_signature": signature[::-1]}, 403), ({"msg_signature": signature}, 200)):
-        assert (await stage.client.post(path, params={**query, **changed}, content=body)).status_code == status
+    await withdraw(stage, lambda message: call("sealed", sdk=sdk, **KEYS, message=message, timestamp=now))
+
+
+async def test_a_message_that_an_sdk_in_another_language_has_sealed_is_carried_out(
+    stage: Stage, judge: Callable[..., str]
+) -> None:
+    stage.clock.now = datetime.now(UTC)  # WxJava asks the machine's
+    await withdraw(stage, lambda message: judge("seal", *KEYS.values(), message))
+
+
+async def withdraw(stage: Stage, seal: Callable[[str], str]) -> None:
+    """Push that Alice withdraws, as an SDK seals it: carried out, but refused with another signature."""
+    alice = await stage.login(app_id=SEALED["app_id"], nickname="Alice")
+    openid, now = alice["user"]["openid"], int(stage.clock().timestamp())
+    fields = make_message(openid, "user_authorization_revoke", "6", app_id=KEYS["app_id"], now=now)
+    body = seal(f"<xml>{''.join(f'<{name}>{value}</{name}>' for name, value in fields.items())}</xml>")
+    sent = dict(re.findall(r"<(MsgSignature|TimeStamp|Nonce)>(?:<!\[CDATA\[)?([^]<]+)", body))
+    how: Any = {"mode": "plain", "format": "xml", "timestamp": sent["TimeStamp"], "nonce": sent["Nonce"]}
+    query, path = sign_push(SEALED, {}, **how).query, f"/v1/wechat/push/{SEALED['app_id']}"
+    for signature, status in ((sent["MsgSignature"][::-1], 403), (sent["MsgSignature"], 200)):
+        params = {**query, "msg_signature": signature}
+        assert (await stage.client.post(path, params=params, content=body)).status_code == status
     assert (await stage.user(alice))["nickname"] is None
 
 

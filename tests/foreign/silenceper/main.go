@@ -1,11 +1,16 @@
-// silenceper/wechat, unmodified but for the host of WeChat, which it cannot be told: prints what a simulated one tells it.
+// silenceper/wechat, unmodified but for the host of WeChat, which it cannot be told: prints what a simulated one tells
+// it, or the message that it has sealed.
 package main
 
 import (
 	"encoding/json"
+	"encoding/xml"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/silenceper/wechat/v2"
@@ -15,6 +20,7 @@ import (
 	"github.com/silenceper/wechat/v2/miniprogram/security"
 	"github.com/silenceper/wechat/v2/miniprogram/urllink"
 	officialConfig "github.com/silenceper/wechat/v2/officialaccount/config"
+	officialMessage "github.com/silenceper/wechat/v2/officialaccount/message"
 	"github.com/silenceper/wechat/v2/util"
 )
 
@@ -28,46 +34,61 @@ func (s simulated) RoundTrip(request *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(request)
 }
 
-func words(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
-func main() {
-	at, err := url.Parse(os.Args[1])
+func must[T any](value T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	http.DefaultClient.Transport = simulated{at}
+	return value
+}
+
+func errcode(err error) int {
+	return must(strconv.Atoi(regexp.MustCompile(`errcode=(\d+)`).FindStringSubmatch(err.Error())[1]))
+}
+
+func sealed(token, aesKey, appID, message string) string {
+	encrypted := string(must(util.EncryptMsg([]byte(util.RandomStr(16)), []byte(message), appID, aesKey)))
+	timestamp, nonce := fmt.Sprint(util.GetCurrTS()), util.RandomStr(16)
+	return string(must(xml.Marshal(officialMessage.ResponseEncryptedXMLMsg{
+		EncryptedMsg: encrypted,
+		MsgSignature: util.Signature(token, timestamp, nonce, encrypted),
+		Timestamp:    must(strconv.ParseInt(timestamp, 10, 64)),
+		Nonce:        nonce,
+	})))
+}
+
+func told(at, appID, secret, accountID, accountSecret string) map[string]any {
+	http.DefaultClient.Transport = simulated{must(url.Parse(at))}
 	util.DefaultHTTPClient = http.DefaultClient
 	memory := cache.NewMemory()
-	mini := wechat.NewWechat().GetMiniProgram(&config.Config{AppID: os.Args[2], AppSecret: os.Args[3], Cache: memory})
-	session, err := mini.GetAuth().Code2Session("alice")
-	told := map[string]any{"openid": session.OpenID, "login": words(err)}
-	_, err = mini.GetAuth().Code2Session("0a3xQ2000YpDuQ1x8g000R5bKj0xQ20z")
-	told["wrong_code"] = words(err)
-	number, err := mini.GetAuth().GetPhoneNumber("phone-13800138000")
-	told["number"], told["phone"] = number.PhoneInfo.PhoneNumber, words(err)
+	mini := wechat.NewWechat().GetMiniProgram(&config.Config{AppID: appID, AppSecret: secret, Cache: memory})
+	openID := must(mini.GetAuth().Code2Session("alice")).OpenID
+	_, wrongCode := mini.GetAuth().Code2Session("0a3xQ2000YpDuQ1x8g000R5bKj0xQ20z")
 	code := qrcode.QRCoder{Scene: "a=1", Page: "pages/index/index"}
-	picture, err := mini.GetQRCode().GetWXACodeUnlimit(code)
-	told["picture"], told["drawn"] = len(picture) > 500, words(err)
+	picture := must(mini.GetQRCode().GetWXACodeUnlimit(code))
 	code.Page = "pages/none"
-	_, err = mini.GetQRCode().GetWXACodeUnlimit(code)
-	told["wrong_page"] = words(err)
-	link, err := mini.GetURLLink().Generate(&urllink.ULParams{Path: "/pages/index/index", ExpireType: 0})
-	told["link"], told["linked"] = link, words(err)
-	checked, err := mini.GetSecurity().MsgCheck(&security.MsgCheckRequest{OpenID: session.OpenID, Scene: 1, Content: "fine"})
-	told["suggest"], told["checked"] = checked.Result.Suggest, words(err)
-	account := wechat.NewWechat().GetOfficialAccount(&officialConfig.Config{AppID: os.Args[4], AppSecret: os.Args[5], Cache: memory})
-	granted, err := account.GetOauth().GetUserAccessToken("alice")
-	told["granted"], told["grant"] = granted.OpenID, words(err)
-	person, err := account.GetOauth().GetUserInfo(granted.AccessToken, granted.OpenID, "zh_CN")
-	told["nickname"], told["info"] = person.Nickname, words(err)
-	signed, err := account.GetJs().GetConfig("https://shop.example.com/")
-	told["signature"], told["signed"] = len(signed.Signature), words(err)
-	if err := json.NewEncoder(os.Stdout).Encode(told); err != nil {
-		panic(err)
+	_, wrongPage := mini.GetQRCode().GetWXACodeUnlimit(code)
+	account := wechat.NewWechat().GetOfficialAccount(&officialConfig.Config{AppID: accountID, AppSecret: accountSecret, Cache: memory})
+	granted := must(account.GetOauth().GetUserAccessToken("alice"))
+	return map[string]any{
+		"openid":     openID,
+		"wrong_code": errcode(wrongCode),
+		"number":     must(mini.GetAuth().GetPhoneNumber("phone-13800138000")).PhoneInfo.PhoneNumber,
+		"picture":    len(picture) > 500,
+		"wrong_page": errcode(wrongPage),
+		"link":       must(mini.GetURLLink().Generate(&urllink.ULParams{Path: "/pages/index/index", ExpireType: 0})),
+		"suggest":    must(mini.GetSecurity().MsgCheck(&security.MsgCheckRequest{OpenID: openID, Scene: 1, Content: "fine"})).Result.Suggest,
+		"granted":    granted.OpenID,
+		"nickname":   must(account.GetOauth().GetUserInfo(granted.AccessToken, granted.OpenID, "zh_CN")).Nickname,
+		"signature":  len(must(account.GetJs().GetConfig("https://shop.example.com/")).Signature),
+	}
+}
+
+func main() {
+	args := os.Args[2:]
+	switch os.Args[1] {
+	case "seal":
+		fmt.Println(sealed(args[0], args[1], args[2], args[3]))
+	default:
+		fmt.Println(string(must(json.Marshal(told(args[0], args[1], args[2], args[3], args[4])))))
 	}
 }
