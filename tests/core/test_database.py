@@ -1,6 +1,7 @@
 """Databases that `WXAUTH_DATABASE_URL` may name."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
@@ -131,18 +132,22 @@ async def test_a_password_of_any_characters(tmp_path: Path, monkeypatch: pytest.
         )
         with pytest.raises(StorageUnavailable):
             await can_be_asked(f"postgresql://al%3Aice:wrong@{rest}")
-        without_backslash = PASSWORD.replace("\\", "[]＠")
-        quoted = await connection.fetchval("SELECT quote_literal($1::text)", without_backslash)
-        await connection.execute(f'ALTER ROLE "al:ice" PASSWORD {quoted}')
         await connection.close()
-        file = tmp_path / "pgpass"
-        file.write_text(f"*:*:*:*:{without_backslash}\n", encoding="utf-8")
+        file, escaped = tmp_path / "pgpass", re.sub(r"([:\\])", r"\\\1", PASSWORD)
+        others = ["#*:*:*:*", r"\*:*:*:*", "*:1:*:*", "*:*:other:*", "*:*:*:al", "*:*"]
+        lines = [f"{each}:wrong" for each in others] + [rf"localhost:*:postgres:al\:ice:{escaped}:more"]
+        file.write_bytes("\r\n".join(lines).encode())
         file.chmod(0o600)
-        for variable, value in {"PGPASSWORD": without_backslash, "PGPASSFILE": str(file)}.items():
-            with monkeypatch.context() as environment:
-                environment.setenv(variable, value)
-                assert await can_be_asked(f"postgresql://al%3Aice@{rest}"), variable
-                assert await can_be_asked(f"postgresql://al%3Aice:@{rest}"), variable
+        several = rest.replace("host=", "host=/nowhere,").replace("port=", "port=1,")
+        for password, path in ((PASSWORD, ""), ("", str(file))):
+            monkeypatch.setenv("PGPASSWORD", password)
+            monkeypatch.setenv("PGPASSFILE", path)
+            for url in (f"al%3Aice@{rest}", f"al%3Aice:@{rest}", f"al%3Aice@{several}"):
+                assert await can_be_asked(f"postgresql://{url}"), (url, path)
+        monkeypatch.delenv("PGPASSWORD")
+        file.chmod(0o640)
+        with pytest.warns(match="group or world access"), pytest.raises(StorageUnavailable):
+            await can_be_asked(f"postgresql://al%3Aice@{rest}")
 
 
 @swept(

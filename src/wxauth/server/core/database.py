@@ -7,16 +7,19 @@ docs/decisions/0001-statements-are-text.md.
 
 import asyncio
 import os
+import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from getpass import getuser
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
 import asyncpg
@@ -468,7 +471,7 @@ class Database(_Reader):
 
     async def _connect_to(self, dsn: str, options: Mapping[str, object]) -> asyncpg.Connection:
         try:
-            connection = await asyncpg.connect(dsn, **{**self._options, **options})
+            connection = await asyncpg.connect(dsn, password=_password_in_file(dsn), **{**self._options, **options})
         except Exception as exc:
             raise_if_not_connected(exc, dsn)
             raise
@@ -540,6 +543,30 @@ def _leave_home_of_another_user() -> None:
         return
     if not may_look:
         os.environ["HOME"] = os.devnull
+
+
+def _password_in_file(dsn: str) -> str | None:
+    r"""The password for a DSN without one, read as libpq does. asyncpg leaves the backslashes of `\:` and `\\`."""
+    parts, known = urlsplit(dsn), ("host", "port", "user", "database", "password", "passfile", "service")
+    given = {name: os.environ.get(f"PG{name.upper()}") for name in known} | dict(parse_qsl(parts.query))
+    if parts.password or given["password"] or given["service"]:
+        return None
+    host = parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}").strip("[]") or given["host"] or "localhost"
+    hosts = [host, "localhost"] if host.startswith("/") else host.split(",")
+    user = unquote(parts.username or "") or given["user"] or getuser()
+    database = unquote(parts.path[1:]) or given.get("dbname") or given["database"] or user
+    wanted = (hosts, [str(parts.port or given["port"] or 5432)], [database], [user])
+    file = Path(given["passfile"] or os.path.expanduser("~/.pgpass"))
+    try:
+        mode = file.stat().st_mode
+        is_heeded = stat.S_ISREG(mode) and not mode & 0o077  # otherwise asyncpg warns, as libpq does
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if is_heeded else []
+    except OSError:
+        return None
+    fields = ("|".join([r"\*", *("".join(rf"\\?{re.escape(c)}" for c in name) for name in names)]) for names in wanted)
+    line = re.compile("".join(f"(?:{field}):" for field in fields) + r"((?:\\.|[^\\:])*\\?)")
+    found = next(filter(None, map(line.match, lines)), None)
+    return found and re.sub(r"\\(.)", r"\1", found[1])
 
 
 def _dsn_of_each_host(parts: SplitResult, hosts: list[str], query: dict[str, str]) -> list[str]:
