@@ -3,10 +3,12 @@
 import json
 import re
 import subprocess
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import httpx
@@ -14,9 +16,10 @@ import pytest
 
 from tests.processes import serving
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties, output_of
-from tests.world import Stage, add_client, body_of
-from wxauth.server.dev.wechat import ACCOUNT, APPS, create_simulator
+from tests.world import Stage, add_client, bearer, body_of
+from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
+from wxauth.server.dev.wechat.payments import PayRequest
 from wxauth.server.dev.wechat.push import make_message, sign_push
 
 SCRIPT = Path(__file__).with_name("wechat_sdks.py")
@@ -128,6 +131,31 @@ def test_a_message_of_the_simulator_is_opened_by_another_sdk(sdk: str) -> None:
     push = sign_push(SEALED, {"Event": "any"}, mode="aes", format="json", timestamp="1795161600", nonce="7")
     encrypted = json.loads(push.body)["Encrypt"]
     assert json.loads(call("opened", sdk=sdk, **KEYS, query={**push.query}, encrypted=encrypted)) == {"Event": "any"}
+
+
+async def test_a_payment_is_taken_as_an_sdk_and_wxauth_sign_it(stage: Stage, judge: Callable[..., str]) -> None:
+    shop = await add_client(stage.services.database, "shop", scopes=["sign"], now=stage.clock())
+    openid = (await stage.login())["user"]["openid"]
+    key = stage.simulator.payments.session_keys.current(openid)
+    order = {"offerId": "1450000000", "buyQuantity": 1, "currencyType": "CNY", "productId": "月卡", "goodsPrice": 1800}
+    data = json.dumps({**order, "outTradeNo": "o-20261124"}, ensure_ascii=False)
+    signing = {"openid": openid, "data": data}
+    signed = body_of(await stage.client.post(f"/v1/apps/{FIRST['app_id']}/signatures", json=signing, auth=shop))
+    judged = json.loads(judge("sign", APP_KEYS[0], key, data))
+    assert judged["signature"] == signed["signature"]
+    payment = PayRequest.model_validate({"person": "alice", "app_id": FIRST["app_id"], "signData": data, **judged})
+    assert stage.simulator.payments.pay(payment)[0] == 0
+
+
+async def test_data_that_another_program_has_encrypted_is_decrypted(stage: Stage) -> None:
+    alice = await stage.login()
+    key = stage.simulator.payments.session_keys.current(alice["user"]["openid"])
+    watermark = {"appid": FIRST["app_id"], "timestamp": int(stage.clock().timestamp())}
+    data, iv = {"text": "茶🍵" * 400, "watermark": watermark}, b64encode(token_bytes(16)).decode()
+    sealed = call("encrypted", key=key, iv=iv, data=json.dumps(data, ensure_ascii=False))
+    given = {"encryptedData": sealed, "iv": iv}
+    answer = await stage.client.post("/v1/me/decrypt", json=given, headers=bearer(alice))
+    assert body_of(answer) == {"data": data}
 
 
 @pytest.mark.parametrize("path", ["/", "/orders?id=1&name=茶", "/a#part"])

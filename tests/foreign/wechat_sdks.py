@@ -5,12 +5,15 @@ Unmodified, but for the host of WeChat, which they cannot be told.
 
 import json
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
 import requests
 import wechatpy
 import werobot.client
+from Cryptodome.Cipher import AES
+from Cryptodome.Util.Padding import pad
 from wechatpy.crypto import WeChatCrypto, WeChatWxaCrypto
 from wechatpy.oauth import WeChatOAuth
 from werobot.crypto import MessageCrypt
@@ -100,6 +103,13 @@ def opened(sdk: str, token: str, aes_key: str, app_id: str, query: dict[str, str
 def decrypted(key: str, iv: str, app_id: str, data: str) -> Any:
     """What a mini-program got as `encryptedData`."""
     return WeChatWxaCrypto(key, iv, app_id).decrypt_message(data)
+
+
+@called
+def encrypted(key: str, iv: str, data: str) -> str:
+    """What a mini-program would get as `encryptedData`, by PyCryptodome."""
+    aes = AES.new(b64decode(key), AES.MODE_CBC, b64decode(iv))
+    return b64encode(aes.encrypt(pad(data.encode(), AES.block_size))).decode()
 
 
 @called

@@ -1,5 +1,5 @@
 // silenceper/wechat, unmodified but for the host of WeChat, which it cannot be told: prints what a simulated one tells
-// it, or the message that it has sealed.
+// it, the message that it has sealed, or its signatures of a payment.
 package main
 
 import (
@@ -56,6 +56,13 @@ func sealed(token, aesKey, appID, message string) string {
 	})))
 }
 
+func signed(appKey, sessionKey, data string) map[string]string {
+	payment := wechat.NewWechat().GetMiniProgram(&config.Config{AppKey: appKey, Cache: cache.NewMemory()}).GetVirtualPayment()
+	payment.SetSessionKey(sessionKey)
+	paySig, signature, err := payment.PaySignature("requestVirtualPayment", data)
+	return map[string]string{"paySig": must(paySig, err), "signature": signature}
+}
+
 func told(at, appID, secret, accountID, accountSecret string) map[string]any {
 	http.DefaultClient.Transport = simulated{must(url.Parse(at))}
 	util.DefaultHTTPClient = http.DefaultClient
@@ -88,6 +95,8 @@ func main() {
 	switch os.Args[1] {
 	case "seal":
 		fmt.Println(sealed(args[0], args[1], args[2], args[3]))
+	case "sign":
+		fmt.Println(string(must(json.Marshal(signed(args[0], args[1], args[2])))))
 	default:
 		fmt.Println(string(must(json.Marshal(told(args[0], args[1], args[2], args[3], args[4])))))
 	}

@@ -1,6 +1,7 @@
 import cn.binarywang.wx.miniapp.api.impl.WxMaServiceImpl;
 import cn.binarywang.wx.miniapp.bean.security.WxMaMsgSecCheckCheckRequest;
 import cn.binarywang.wx.miniapp.bean.urllink.GenerateUrlLinkRequest;
+import cn.binarywang.wx.miniapp.bean.xpay.WxMaXPaySigParams;
 import cn.binarywang.wx.miniapp.config.impl.WxMaDefaultConfigImpl;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -12,7 +13,7 @@ import me.chanjar.weixin.mp.api.impl.WxMpServiceImpl;
 import me.chanjar.weixin.mp.config.WxMpHostConfig;
 import me.chanjar.weixin.mp.config.impl.WxMpDefaultConfigImpl;
 
-/** WxJava, unmodified: prints what a simulated WeChat tells it, or the message that it has sealed. */
+/** WxJava, unmodified: prints what a simulated WeChat tells it, the message that it has sealed, or its signatures of a payment. */
 class Judge {
     interface Call { Object run() throws Exception; }
 
@@ -23,9 +24,15 @@ class Judge {
 
     public static void main(String[] args) throws Exception {
         System.out.println(switch (args[0]) {
+            case "sign" -> WxGsonBuilder.create().toJson(signed(args[1], args[2], args[3]));
             case "seal" -> new WxCryptUtil(args[1], args[2], args[3]).encrypt(args[4]);
             default -> WxGsonBuilder.create().toJson(told(args[1], args[2], args[3], args[4], args[5]));
         });
+    }
+
+    static Map<String, String> signed(String appKey, String sessionKey, String data) {
+        WxMaXPaySigParams keys = WxMaXPaySigParams.builder().appKey(appKey).sessionKey(sessionKey).build();
+        return Map.of("paySig", keys.calcPaySig("requestVirtualPayment", data), "signature", keys.calcSig(data));
     }
 
     static Map<String, Object> told(String url, String appId, String secret, String accountId, String accountSecret) throws Exception {
