@@ -30,7 +30,7 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.feed_queries import LOCK_PLACES, PLACE_SOME
 from wxauth.server.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
-from wxauth.server.housekeeping.queries import ENDED_SESSIONS, lap_page
+from wxauth.server.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.server.login.login_queries import Login, record_login
 from wxauth.server.users.search_queries import UsersQuery, find_users
 
@@ -399,8 +399,8 @@ async def _time_sweep(database: Database) -> None:
     now, times, swept, rests, is_last = datetime.now(UTC), [], 0, 0.0, False
     while not is_last:
         began = perf_counter()
-        page = await lap_page(
-            database, ENDED_SESSIONS, size=PAGE_SIZE, older_than=now - KEPT, now=now, next_lap_at=now + SWEEP_EVERY
+        page = await sweep_page(
+            database, ENDED_SESSIONS, size=PAGE_SIZE, older_than=now - KEPT, now=now, next_sweep_at=now + SWEEP_EVERY
         )
         times.append((perf_counter() - began) * 1000)
         assert page is not None

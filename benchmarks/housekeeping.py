@@ -18,7 +18,7 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
-from wxauth.server.housekeeping.queries import ENDED_SESSIONS, lap_page
+from wxauth.server.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.server.login.login_queries import Login, record_login
 from wxauth.server.service.resealing import reseal
 from wxauth.server.sessions.refresh_queries import Lifetimes, RefreshToken, rotate_refresh_token
@@ -92,13 +92,13 @@ async def time_sweep(database: Database) -> None:
         times, swept = [], 0
         while True:
             started = perf_counter()
-            page = await lap_page(
+            page = await sweep_page(
                 database,
                 ENDED_SESSIONS,
                 size=PAGE_SIZE,
                 older_than=NOW - KEPT_AFTER_THE_END,
                 now=now,
-                next_lap_at=now + SWEEP_EVERY,
+                next_sweep_at=now + SWEEP_EVERY,
             )
             times.append((perf_counter() - started) * 1000)
             assert page is not None

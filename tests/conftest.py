@@ -40,7 +40,7 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
-from wxauth.server.service.build import Waits, build_services
+from wxauth.server.service.build import Timeouts, build_services
 
 gc.disable()  # until all tests are collected
 use_memory()
@@ -331,7 +331,7 @@ def made_of_fixtures(kind: type[T], request: pytest.FixtureRequest) -> T:
     return kind(**{name: request.getfixturevalue(name) for name in names})
 
 
-UNHURRIED = Waits(database=PATIENT)
+UNHURRIED = Timeouts(database=PATIENT)
 """For tests that hold a lock, on a machine of any speed, because PostgreSQL's own limits are real time."""
 
 
@@ -347,14 +347,17 @@ async def make_services(
     made: list[Services] = []
 
     async def make(
-        *, waits: Waits = UNHURRIED, wechat_transport: httpx.AsyncBaseTransport | None = transport, **values: object
+        *,
+        timeouts: Timeouts = UNHURRIED,
+        wechat_transport: httpx.AsyncBaseTransport | None = transport,
+        **values: object,
     ) -> Services:
         settings = make_settings(**values)
-        is_usual = waits.database in (DEADLINES, PATIENT)
+        is_usual = timeouts.database in (DEADLINES, PATIENT)
         is_shared = is_usual and settings.database_url.get_secret_value() == shared_database.url
         database = shared_database.database if is_shared else None
         services = build_services(
-            settings, clock=clock, wechat_transport=wechat_transport, waits=waits, database=database
+            settings, clock=clock, wechat_transport=wechat_transport, timeouts=timeouts, database=database
         )
         made.append(services)
         if services.settings.database_url.get_secret_value() != NOWHERE:

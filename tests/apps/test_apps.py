@@ -27,7 +27,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.setting_types import secret_key_bytes
 from wxauth.server.dev.wechat import APPS, LATER_APP, MOBILE_APP, create_simulator
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 from wxauth.server.service.resealing import reseal
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
@@ -134,9 +134,9 @@ async def test_the_settings_apps_come_first_and_are_changed_only_there(root: Off
 
 
 async def test_every_process_has_a_change_at_its_next_look(root: Office) -> None:
-    other = await root.beside(waits=Waits(apps_refresh=0.01))
+    other = await root.beside(timeouts=Timeouts(apps_refresh=0.01))
     problem_of(await other.log_in(), "unknown_app", 400)
-    assert Waits().apps_refresh < 15
+    assert Timeouts().apps_refresh < 15
     looking = asyncio.create_task(other.stage.services[Apps].keep_fresh())
 
     async def status_is(status: int) -> bool:
@@ -160,7 +160,7 @@ async def test_a_wrong_secret_is_not_stored(root: Office, secrets: Secrets) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"hang": True}, {"drop": True}, {"status": 503}, {"errcode": -1}], ids=str)
 async def test_no_app_is_stored_while_wechat_is_unavailable(root: Office, fault: dict[str, Any]) -> None:
-    root = await root.beside(wechat_timeout=1, waits=Waits(wechat_busy=(0, 0)))
+    root = await root.beside(wechat_timeout=1, timeouts=Timeouts(wechat_busy=(0, 0)))
     root.stage.simulator.fail("code2session", times=None, **fault)
     refused = await root.add()
     problem_of(refused, "wechat_unavailable", 503)

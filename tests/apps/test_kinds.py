@@ -9,7 +9,7 @@ from tests.world import Admin, LogIn, Stage, bearer, make_admin
 from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 from wxauth.server.service.app import create_api
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 MINI = APPS[0]["app_id"]
 MOBILE, PAGE, SITE = (app["app_id"] for app in (MOBILE_APP, ACCOUNT, WEBSITE))
@@ -17,7 +17,7 @@ ALL = (*APPS, ACCOUNT, WEBSITE, MOBILE_APP)
 
 pytestmark = [
     pytest.mark.usefixtures("simulated"),
-    pytest.mark.settings(apps=ALL, waits=Waits(wechat_busy=(0, 0))),
+    pytest.mark.settings(apps=ALL, timeouts=Timeouts(wechat_busy=(0, 0))),
 ]
 
 

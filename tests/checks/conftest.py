@@ -58,7 +58,7 @@ class Doctor:
     secrets: Secrets
 
     async def __call__(
-        self, *, clock: Any = utc_now, waits: Any = MappingProxyType({}), **values: Any
+        self, *, clock: Any = utc_now, timeouts: Any = MappingProxyType({}), **values: Any
     ) -> dict[str, CheckResult]:
         """The results by name."""
         nobody = f"http://127.0.0.1:{free_port()}"
@@ -67,7 +67,7 @@ class Doctor:
         for app in APPS:
             self.secrets.add(app["app_secret"])
             self.secrets.add(self.wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
-        results = await examine(settings, clock=clock, **waits)
+        results = await examine(settings, clock=clock, **timeouts)
         for result in results:
             self.secrets.check_log("\n".join(result.text))
             assert not re.search(r"hunter2|\n", "".join(result.text))

@@ -215,7 +215,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor) -> N
 
         began = loop.time()
         waits = {"deadlines": HURRIED}
-        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, waits=waits)
+        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, timeouts=waits)
         assert loop.time() - began < HURRIED.whole + 2.0
     assert_reported(results, "database", OK)
     assert_reported(results, "stored", BAD, "does not answer", "TimeoutError")
@@ -593,7 +593,7 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
     async with Upstream(abort) as upstream:
         await doctor.says("issuer", BAD, "without an answer", issuer=upstream.url)
     async with Upstream(hang) as upstream:
-        results = await doctor(issuer=upstream.url, waits={"issuer_patience": 0.2})
+        results = await doctor(issuer=upstream.url, timeouts={"issuer_patience": 0.2})
         assert_reported(results, "issuer", BAD, "takes the connection and does not answer")
 
 
@@ -931,7 +931,7 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doc
 async def test_for_a_service_account_the_check_reports_whether_the_issuer_can_be_a_callback_domain(
     doctor: Doctor, issuer: str, level: CheckLevel, word: str
 ) -> None:
-    results = await doctor(apps=[ACCOUNT], issuer=issuer, waits={"issuer_patience": 0.2})
+    results = await doctor(apps=[ACCOUNT], issuer=issuer, timeouts={"issuer_patience": 0.2})
     assert_reported(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)
 
 
@@ -942,7 +942,7 @@ async def test_redis_is_asked_if_there_is_one(doctor: Doctor) -> None:
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
     await doctor.says("redis", BAD, "process counts for itself", "WXAUTH_REDIS_URL", redis_url=url, login_rate_limit="")
     async with Upstream(hang, on_connect=hang) as upstream:
-        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), waits={"redis_patience": 0.2})
+        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), timeouts={"redis_patience": 0.2})
     assert_reported(results, "redis", BAD, "TimeoutError")
 
 

@@ -7,12 +7,12 @@ import pytest
 from tests.world import LogLines
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.background import keep_doing
-from wxauth.server.core.outages import troubles
+from wxauth.server.core.outages import outage_log
 
 
 @pytest.mark.no_database
 async def test_an_outage_is_logged_at_intervals_and_each_other_error(log_lines: LogLines) -> None:
-    troubles.share()
+    outage_log.share()
     outcomes = [
         StorageUnavailable("down"),
         StorageUnavailable("still down"),

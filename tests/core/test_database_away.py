@@ -22,7 +22,7 @@ from tests.processes import WXAUTH, Running, free_port, run, until
 from tests.world import LogLines, Rows, Server
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
-from wxauth.server.core.outages import NotConnected, trouble_of, troubles
+from wxauth.server.core.outages import NotConnected, outage_log, outage_text
 from wxauth.server.core.statements import Nothing, Statement
 
 pytestmark = [pytest.mark.process, pytest.mark.own_database]
@@ -136,21 +136,21 @@ async def test_an_outage_is_one_line_in_ten_seconds_and_one_at_its_end(
 
 
 async def test_a_database_without_writes_is_called_that(database_url: str, rows: Rows, log_lines: LogLines) -> None:
-    troubles.share()
+    outage_log.share()
     database = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     async with aclosing(Database(database_url)) as asked:
         with pytest.raises(StorageUnavailable, match="takes no writes") as refused:
             await asked.run(Statement[Nothing]("DELETE FROM users"))
-    troubles.note(refused.value)
+    outage_log.note(refused.value)
     [line] = log_lines()
     assert line["event"] == "database_takes_no_writes"
     assert "default_transaction_read_only" in line["reason"]
-    assert trouble_of(refused.value).translated("zh-CN").startswith("不能写入")
+    assert outage_text(refused.value).translated("zh-CN").startswith("不能写入")
 
 
 async def test_a_connection_begun_before_an_outage_does_not_end_it(database_url: str, log_lines: LogLines) -> None:
-    troubles.share()
+    outage_log.share()
     held = asyncio.Event()
 
     async def serve_late(reader: StreamReader, writer: StreamWriter) -> None:
@@ -163,7 +163,7 @@ async def test_a_connection_begun_before_an_outage_does_not_end_it(database_url:
         await world.until(lambda: late.open_connections == 1)
         with pytest.raises(NotConnected):
             await Database(f"postgresql://postgres@127.0.0.1:{free_port()}/wxauth").connect()
-        troubles.note(StorageUnavailable("down"))
+        outage_log.note(StorageUnavailable("down"))
         held.set()
         await (await opening).close()
         assert [line["event"] for line in log_lines()] == ["database_does_not_answer"]

@@ -101,9 +101,9 @@ async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: Rows,
 
 FORKED = """
 import os
-from wxauth.server.core.outages import Troubles
+from wxauth.server.core.outages import OutageLog
 
-interval = Troubles(10)
+interval = OutageLog(10)
 if os.fork() == 0:
     os._exit(interval.is_due(1.0))
 _, status = os.wait()

@@ -22,7 +22,7 @@ from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Da
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 pytestmark = pytest.mark.own_database
 
@@ -57,7 +57,7 @@ MakeStage = Callable[..., Awaitable[Stage]]
 @pytest.fixture
 async def services(make_services: MakeServices, proxy: Proxy) -> Services:
     """By way of the proxy."""
-    return await make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
+    return await make_services(database_url=proxy.url, timeouts=Timeouts(database=HURRIED))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def make_stage(stage: Stage, database_url: str) -> MakeStage:
     """The stage at this database, or at the test's own, whose URL may have more parameters."""
 
     async def make(url: str = database_url, *, more: str = "", deadlines: Deadlines = HURRIED) -> Stage:
-        return await stage.replica(database_url=url + more, waits=Waits(database=deadlines))
+        return await stage.replica(database_url=url + more, timeouts=Timeouts(database=deadlines))
 
     return make
 

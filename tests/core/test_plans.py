@@ -118,7 +118,7 @@ async def test_each_plan_is_that_of_the_files(rows: Rows, request: pytest.Fixtur
         FOLDER.mkdir(exist_ok=True)
         for path in FOLDER.glob("*.txt"):
             path.unlink()
-        for room, text in texts.items():
-            (FOLDER / f"{room}.txt").write_text(text)
+        for package, text in texts.items():
+            (FOLDER / f"{package}.txt").write_text(text)
     assert texts == {path.stem: path.read_text() for path in FOLDER.glob("*.txt")}
     assert len(texts) > 15

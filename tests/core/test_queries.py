@@ -23,7 +23,7 @@ from wxauth.server.core.batching import Batched
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserFields
 from wxauth.server.users.models import User
-from wxauth.server.users.schemas import ProfileAndStanding
+from wxauth.server.users.schemas import ProfileStatusAndRoles
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -51,21 +51,21 @@ BESIDE_QUERIES = (
 
 def statements() -> Iterator[tuple[str, Statement[Any]]]:
     for module in pkgutil.walk_packages(wxauth.__path__, "wxauth."):
-        room, _, name = module.name.rpartition(".")
+        package, _, name = module.name.rpartition(".")
         if name == "queries" or name.endswith("_queries") or module.name in BESIDE_QUERIES:
             for constant, value in vars(import_module(module.name)).items():
                 if isinstance(value, Statement):
-                    yield f"{room.rpartition('.')[2]}.{name}.{constant}", value
+                    yield f"{package.rpartition('.')[2]}.{name}.{constant}", value
                 if isinstance(value, Batched):
-                    yield f"{room.rpartition('.')[2]}.{name}.{constant}.many", value.many
+                    yield f"{package.rpartition('.')[2]}.{name}.{constant}.many", value.many
                 elif isinstance(value, Mapping):
                     for key, part in value.items():
                         if isinstance(part, Statement):
-                            yield f"{room.rpartition('.')[2]}.{name}.{constant}.{key}", part
+                            yield f"{package.rpartition('.')[2]}.{name}.{constant}.{key}", part
                 elif is_dataclass(value) and not isinstance(value, type):
                     for part in fields(value):
                         if isinstance(statement := getattr(value, part.name), Statement):
-                            yield f"{room.rpartition('.')[2]}.{name}.{constant}.{part.name}", statement
+                            yield f"{package.rpartition('.')[2]}.{name}.{constant}.{part.name}", statement
 
 
 STATEMENTS = dict(statements())
@@ -192,7 +192,7 @@ LEFT_ALONE = {
     "erase_at": "nobody who is leaving is merged or split",
     "unjudged_since": "`_ADD` copies it; a merge does not renew what the remaining user is judged by",
     "identity_lost_at": "a trigger of `identities` sets it",
-    **dict.fromkeys(("roles", "status", "ban_reason", "banned_until"), "`change_standings`"),
+    **dict.fromkeys(("roles", "status", "ban_reason", "banned_until"), "`change_status_and_roles`"),
     "earlier_bans": "`note_bans`",
 }
 
@@ -210,5 +210,5 @@ def test_a_result_has_every_column_of_a_user() -> None:
     # Attributes, and when somebody is erased who is leaving, are shown to staff and services alone.
     # Of the time at which a number was verified, only its presence is shown.
     elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at"}
-    returned = elsewhere | set(ProfileAndStanding.__annotations__) - {"phone_verified"}
+    returned = elsewhere | set(ProfileStatusAndRoles.__annotations__) - {"phone_verified"}
     assert returned == set(UserFields.model_fields)

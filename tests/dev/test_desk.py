@@ -17,10 +17,10 @@ from tests.upstream import Upstream, answer
 from tests.world import Stage
 from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 RESOURCES = '[{"resource": "http://127.0.0.1:8005/mcp", "title": "Mine", "scopes": {"read": "read"}}]'
-HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
+HURRIED = Timeouts(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_the_page_takes_nothing_from_elsewhere_and_only_its_own_files(dev: Dev) 
 async def test_each_failure_is_the_one_that_the_page_announces(stage: Stage, api: Api) -> None:
     said, got = {}, {}
     for known in known_faults()[api]:
-        stage = await stage.replica(wechat_timeout=1, waits=HURRIED)  # one that holds no access token
+        stage = await stage.replica(wechat_timeout=1, timeouts=HURRIED)  # one that holds no access token
         stage.clock.advance(days=1)  # an access token may not be forced to change too often
         login = await stage.login()
         fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]

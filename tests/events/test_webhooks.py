@@ -40,7 +40,7 @@ from wxauth.server.events.webhook_deliveries import (
 from wxauth.server.events.webhook_queries import LEASE_DELIVERY, Priority
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import Pace, sweep_other_rows
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 from wxauth.server.service.resealing import reseal
 
 
@@ -124,8 +124,8 @@ def real_time(clock: Clock) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
 
 
-pytestmark = pytest.mark.settings(waits=Waits(webhooks=5))
-given_up_soon = pytest.mark.settings(waits=Waits(webhooks=1.5))
+pytestmark = pytest.mark.settings(timeouts=Timeouts(webhooks=5))
+given_up_soon = pytest.mark.settings(timeouts=Timeouts(webhooks=1.5))
 
 
 async def deliver(services: Services) -> None:
@@ -364,7 +364,7 @@ async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_i
 async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(root: WebhookAdmin) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     without_end = endless(head, b"10000\r\n" + b"x" * 65536 + b"\r\n")
-    hasty = await root.stage.make_services(waits=Waits(webhooks=1.5))
+    hasty = await root.stage.make_services(timeouts=Timeouts(webhooks=1.5))
     async with Upstream(without_end, in_pieces(head, then=hang)) as upstream, asyncio.timeout(PATIENCE):
         await root.add(url=upstream.url)
         await root.record(1, 2)
@@ -375,7 +375,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(r
 async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(root: WebhookAdmin) -> None:
     await root.add()
     root.receiver.answers = ["hang"]
-    killed = await root.stage.make_services(waits=Waits(webhooks=60))
+    killed = await root.stage.make_services(timeouts=Timeouts(webhooks=60))
     await root.record(1)
     await place_events(killed)
     await killed[Deliveries].begin_due()
@@ -405,7 +405,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
             is_away.set()
             return web.Response(status=204)
 
-        replica = await root.stage.make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
+        replica = await root.stage.make_services(database_url=proxy.url, timeouts=Timeouts(database=HURRIED))
         root.receiver.answers = [204, lose_database]
         await root.record(*range(12))
         await place_events(replica)
@@ -421,7 +421,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
 
 async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(root: WebhookAdmin) -> None:
     await root.add()
-    slow = await root.stage.make_services(waits=Waits(webhooks=60))
+    slow = await root.stage.make_services(timeouts=Timeouts(webhooks=60))
     root.receiver.answers, root.receiver.usual = ["hang"], 204
     await root.record(1)
     await place_events(slow)
@@ -438,7 +438,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(r
 
 @pytest.mark.slow
 async def test_receivers_that_hang_delay_none_and_take_a_place(root: WebhookAdmin, other_receiver: Receiver) -> None:
-    patient = await root.stage.make_services(waits=Waits(webhooks=2 * PATIENCE))
+    patient = await root.stage.make_services(timeouts=Timeouts(webhooks=2 * PATIENCE))
     await root.add(name="hanging", url=root.receiver.url)
     for number in range(MAX_CONCURRENT):  # with the first, more than there are places
         await root.add(name=f"hanging-{number}", url=f"{root.receiver.url}/{number}")
@@ -459,7 +459,7 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
 
     What is to be sent before a ban, because it is about the same person, is not delayed either.
     """
-    patient = await root.stage.make_services(waits=Waits(webhooks=2 * PATIENCE))
+    patient = await root.stage.make_services(timeouts=Timeouts(webhooks=2 * PATIENCE))
     alice, bob, dora = [await root.stage.login(person) for person in ("alice", "bob", "dora")]
     await root.place_all_there_is()
     await root.add()

@@ -8,7 +8,7 @@ import pytest
 from tests.metrics import scrape
 from tests.world import Body, Stage, until
 from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
-from wxauth.server.housekeeping.queries import ENDED_SESSIONS, LappedPage, lap_page
+from wxauth.server.housekeeping.queries import ENDED_SESSIONS, SweptPage, sweep_page
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import RETIRES_AFTER
 from wxauth.server.service.app import create_api
@@ -83,12 +83,12 @@ async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ag
         await stage.login(person)
     now, ended_before = stage.clock.now, stage.clock.now - KEPT_AFTER_THE_END
     pages = [
-        await lap_page(
-            stage.services.database, ENDED_SESSIONS, size=2, older_than=ended_before, now=now, next_lap_at=now
+        await sweep_page(
+            stage.services.database, ENDED_SESSIONS, size=2, older_than=ended_before, now=now, next_sweep_at=now
         )
         for _ in range(3)
     ]
-    assert pages == [LappedPage(2, False), LappedPage(0, True), LappedPage(0, True)]
+    assert pages == [SweptPage(2, False), SweptPage(0, True), SweptPage(0, True)]
 
 
 async def test_the_next_sweep_is_a_day_later_in_all_replicas(stage: Stage) -> None:

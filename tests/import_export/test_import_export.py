@@ -62,7 +62,7 @@ from wxauth.server.import_export.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBU
 from wxauth.server.import_export.importing import Counts
 from wxauth.server.import_export.lines import EXPECTED, Line
 from wxauth.server.import_export.queries import all_identities
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
@@ -524,7 +524,7 @@ async def test_a_change_of_many_stored_users_takes_no_more_round_trips_than_of_f
 async def test_a_batch_that_runs_out_of_time_is_halved(mover: Mover) -> None:
     people = [{**ALICE, "openid": f"person-{n}"} for n in range(8)]
     await mover.import_lines(*people)
-    mover = await mover.with_settings(apps=[APP], waits=Waits(database=replace(DEADLINES, lock=0.1)))
+    mover = await mover.with_settings(apps=[APP], timeouts=Timeouts(database=replace(DEADLINES, lock=0.1)))
     lines = [json.dumps({**line, "status": "disabled"}).encode() for line in people]
     stored: list[int] = []
     held = mover.stage.rows.transaction()

@@ -14,7 +14,7 @@ from tests.problems import problem_of
 from tests.world import Body, Client, Stage, bearer, locked, until_locked
 from wxauth.server.limits.concurrency import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 from wxauth.server.users.callers import caller_in_turn_of, caller_who_ends_of
 from wxauth.server.web.direct import DirectRoute
 
@@ -82,7 +82,7 @@ async def test_a_stolen_token_that_fills_its_lines_does_not_keep_its_owner_from_
 
 async def test_a_request_does_not_wait_for_its_turn_for_ever(stage: Stage) -> None:
     alice = await stage.login("alice")
-    client = await stage.make(waits=Waits(turns=0))
+    client = await stage.make(timeouts=Timeouts(concurrency=0))
     async with locked(stage.rows, alice["user"]["id"]):
         waiting = sign_out_elsewhere(client, alice, 1)
         await until_locked(stage.rows, 1)
@@ -122,7 +122,7 @@ SLOW = {
 
 @pytest.mark.parametrize("slow", SLOW)
 async def test_two_slow_connections_of_a_stolen_bearer_delay_nothing_of_its_owner(stage: Stage, slow: str) -> None:
-    client = await stage.make(waits=Waits(turns=0))
+    client = await stage.make(timeouts=Timeouts(concurrency=0))
     alice, elsewhere = await stage.login("alice"), await stage.login("alice")
     picture = {"content-type": "multipart/form-data; boundary=12345678"} if slow == "a picture" else {}
     async with two_slow_requests(client, *SLOW[slow], headers={**bearer(alice), **picture}):
@@ -142,7 +142,7 @@ async def test_two_erasures_that_wait_for_wechat_delay_nothing_of_the_person(sta
         return httpx.Response(200, json={"errcode": 40029})
 
     alice = await stage.login("alice")
-    client = await stage.make(waits=Waits(turns=0))
+    client = await stage.make(timeouts=Timeouts(concurrency=0))
     stage.wechat.route.mock(side_effect=answer_late)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         for code in ("one", "two"):

@@ -11,13 +11,13 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, Body, Stage, body_of, until_locked
 from wxauth.server.core.batching import SIZES
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 pytestmark = pytest.mark.oldest_postgres
 
 UNION = "union-alice"
 PEOPLE = [f"person-{n}" for n in range(20)]
-SETTLED = Waits(database=replace(PATIENT, headway=60.0))
+SETTLED = Timeouts(database=replace(PATIENT, headway=60.0))
 """So that all who come during a statement go with the next."""
 
 
@@ -39,7 +39,7 @@ def user_id(answer: Body) -> str:
 
 
 async def test_returning_logins_that_wait_go_together(stage: Stage, known: Mapping[str, Body]) -> None:
-    replica = await stage.replica(waits=SETTLED)
+    replica = await stage.replica(timeouts=SETTLED)
     statements, callers = batches("returning_login")
     answers = await asyncio.gather(*(replica.login(person) for person in PEOPLE))
     assert [user_id(answer) for answer in answers] == [user_id(known[person]) for person in PEOPLE]
@@ -121,7 +121,7 @@ async def test_people_who_are_merged_meanwhile_are_one_user(
 
 
 async def test_a_lost_connection_costs_nobody_the_login(stage: Stage, known: Mapping[str, Body], proxy: Proxy) -> None:
-    replica = await stage.replica(database_url=proxy.url, waits=SETTLED)
+    replica = await stage.replica(database_url=proxy.url, timeouts=SETTLED)
     await asyncio.gather(*(replica.login(person) for person in PEOPLE))  # both forms are prepared
     proxy.lose_next_answer(containing=b"\x00\x00\x00")
     answers = await asyncio.gather(*(replica.login(person) for person in PEOPLE))
@@ -188,7 +188,7 @@ async def test_a_refresh_of_a_locked_session_holds_up_nobody_else(stage: Stage, 
 
 
 async def test_newcomers_who_wait_go_together(stage: Stage, known: Mapping[str, Body]) -> None:
-    replica = await stage.replica(waits=SETTLED)
+    replica = await stage.replica(timeouts=SETTLED)
     await replica.login("the first newcomer")
     statements, callers = batches("sign_up")
     newcomers = [f"newcomer-{n}" for n in range(18)]

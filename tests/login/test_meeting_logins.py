@@ -10,7 +10,7 @@ from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.world import HOLD_USERS, LogIn, Rows, Stage, behind, body_of, recorded, until_locked
 from wxauth.server.login import login_queries
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -307,7 +307,7 @@ async def test_a_banned_user_comes_back_unchanged(stage: Stage) -> None:
 
 @pytest.mark.parametrize("unionid", [None, UNION])
 async def test_a_login_whose_answer_is_lost_is_written_once(stage: Stage, proxy: Proxy, unionid: str | None) -> None:
-    client = await stage.make(database_url=proxy.url, waits=Waits(database=PATIENT))
+    client = await stage.make(database_url=proxy.url, timeouts=Timeouts(database=PATIENT))
     await stage.login.ask("bob", at=client)  # the statement is prepared now
     proxy.lose_next_answer()
     answer = body_of(await stage.login.ask("alice", unionid=unionid, at=client))

@@ -10,11 +10,11 @@ from tests.loops import let_pass
 from tests.metrics import scrape
 from tests.problems import problem_of
 from tests.world import BESIDE_LOGINS, Body, Stage, make_admin, recorded, until
-from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Promises
+from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS, RETRY_PAUSE_SECONDS, Background, Retries
 from wxauth.server.dev.wechat import APPS, Api
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.limits.queries import MAX_ATTEMPTS as NAMES_OF_ONE
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 from wxauth.server.users.policies import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
@@ -24,12 +24,12 @@ SHORT = 1.0
 """A WECHAT_TIMEOUT for calls that hang."""
 SOON = OPINION_TIMEOUT_SECONDS + 3.0
 HASTE = 5
-HURRIED = Waits(
-    promises=RETRY_PAUSE_SECONDS / HASTE, background_farewell=FINISH_SECONDS / HASTE, wechat_busy=(0.02, 0.06)
+HURRIED = Timeouts(
+    retries=RETRY_PAUSE_SECONDS / HASTE, background_farewell=FINISH_SECONDS / HASTE, wechat_busy=(0.02, 0.06)
 )
 """The waits of production, divided by `HASTE`; but not those for WeChat, whose answers most tests are about."""
 
-pytestmark = [pytest.mark.usefixtures("simulated"), pytest.mark.settings(waits=HURRIED)]
+pytestmark = [pytest.mark.usefixtures("simulated"), pytest.mark.settings(timeouts=HURRIED)]
 
 flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
 
@@ -202,7 +202,7 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(stage: Stage
     await proxy.refuse()
     problem_of(await login, "storage_unavailable", 503)
     await proxy.accept()
-    await stage.services[Promises].drain()
+    await stage.services[Retries].drain()
     refreshed = await stage.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
     problem_of(refreshed, "account_disabled", 403)
     assert "user.banned" in await kinds_of(stage)
@@ -215,7 +215,7 @@ async def test_a_ban_put_off_when_the_service_ends_is_told_as_lost(stage: Stage,
     login = await asking(stage)
     await proxy.refuse()
     problem_of(await login, "storage_unavailable", 503)
-    await stage.services[Promises].aclose()
+    await stage.services[Retries].aclose()
     assert [line["what"] for line in stage.logged("promise_lost")] == ["ban"]
 
 

@@ -45,7 +45,7 @@ from wxauth.server.phones.phones import (
     WECHAT_SHUTDOWN_SECONDS,
     Phones,
 )
-from wxauth.server.service.build import WAITS, Waits
+from wxauth.server.service.build import TIMEOUTS, Timeouts
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 
 API: Api = "getuserphonenumber"
@@ -57,15 +57,15 @@ WITHDRAWN = "user_authorization_revoke", "8"
 """What WeChat pushes about who has withdrawn their number."""
 A_SECOND = timedelta(seconds=1)
 HASTE = 10
-HURRIED = Waits(
-    promises=RETRY_PAUSE_SECONDS / HASTE,
+HURRIED = Timeouts(
+    retries=RETRY_PAUSE_SECONDS / HASTE,
     phones_of_others=[pause / HASTE for pause in PAUSE_FOR_OTHERS_SECONDS],
     phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
     wechat_busy=[pause / HASTE for pause in BUSY_PAUSE_SECONDS],
 )
 """The waits of production, divided by `HASTE`."""
 
-pytestmark = [pytest.mark.usefixtures("simulated"), pytest.mark.settings(waits=HURRIED)]
+pytestmark = [pytest.mark.usefixtures("simulated"), pytest.mark.settings(timeouts=HURRIED)]
 
 
 async def asking(stage: Stage, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:
@@ -158,7 +158,7 @@ async def test_a_code_that_wechat_refuses_binds_nothing(stage: Stage, code: str,
 
 
 async def test_a_code_of_another_person_is_refused_without_waiting_for_another_process(stage: Stage) -> None:
-    stage = await stage.replica(waits=replace(HURRIED, phones_of_others=(3600.0,)))
+    stage = await stage.replica(timeouts=replace(HURRIED, phones_of_others=(3600.0,)))
     alice, bob = await stage.login("alice"), await stage.login("bob")
     assert alice["user"]["id"] != bob["user"]["id"]
     async with asyncio.timeout(PATIENCE):
@@ -330,7 +330,7 @@ async def test_about_a_persons_code_at_once_and_again_wechat_is_asked_once(stage
 @pytest.mark.parametrize("work_is_done", [True, False])
 async def test_the_later_of_two_simultaneous_taps_finds_the_stored_answer(stage: Stage, work_is_done: bool) -> None:
     alice, code = await stage.login(), stage.phone_code()
-    replica = await stage.replica(waits=WAITS)
+    replica = await stage.replica(timeouts=TIMEOUTS)
     first = await asking(stage, alice, code, slow=0.3, work_is_done=work_is_done)
     second = await replica.bind(alice, code)
     assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
@@ -411,7 +411,7 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(stage: Stage) 
 
 @pytest.mark.slow
 async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(stage: Stage) -> None:
-    stage = await stage.replica(wechat_timeout=1, waits=Waits(phones_farewell=0))
+    stage = await stage.replica(wechat_timeout=1, timeouts=Timeouts(phones_farewell=0))
     stage.simulator.fail(API, hang=True, times=None)
     of_one = UNDER_WAY_OF_ONE // 2
     logins = [await stage.login(f"person-{n}") for n in range(UNDER_WAY // of_one)]
@@ -459,7 +459,7 @@ async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outag
 
 async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(outage: Outage) -> None:
     outage.stage.clock.advance(days=1)  # which loses no answer
-    await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
+    await asyncio.sleep(2.5 * HURRIED.retries)  # it is tried again twice
     await outage.proxy.accept()
     await until_pending(outage.stage)
     replica = await outage.stage.replica()
@@ -501,7 +501,7 @@ async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(s
 
 
 async def test_an_answer_still_missing_at_shutdown_is_logged(stage: Stage) -> None:
-    stage = await stage.replica(waits=Waits(phones_farewell=0.1))
+    stage = await stage.replica(timeouts=Timeouts(phones_farewell=0.1))
     alice, code = await stage.login(), stage.phone_code()
     binding = await asking(stage, alice, code, hang=True)
     binding.cancel()

@@ -13,7 +13,7 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import BESIDE_LOGINS, Body, Stage, recorded, send_push
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
@@ -21,7 +21,7 @@ REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
 PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
 ECHO = "4375120948345356249"
 NOW = 1_795_161_600
-HURRIED = Waits(pushed_messages=0.25, promises=0.1)
+HURRIED = Timeouts(pushed_messages=0.25, retries=0.1)
 """How long a service waits for its database, and then before it tries again."""
 nonces = count(10**9)
 
@@ -80,7 +80,7 @@ class Inbox:
 
     async def cut_off(self, database: Proxy, **settings: object) -> None:
         """Have WeChat push to a replica whose database is away."""
-        await self.receive_with(**settings, database_url=database.url, waits=HURRIED)
+        await self.receive_with(**settings, database_url=database.url, timeouts=HURRIED)
         await database.refuse()
 
     async def log_in(

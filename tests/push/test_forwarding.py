@@ -20,7 +20,7 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.background import Promises
+from wxauth.server.core.background import Retries
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, InvalidSettings, Settings
 from wxauth.server.dev.wechat.push import Mode, SignedPush, make_verdict
@@ -215,7 +215,7 @@ async def test_what_cannot_be_carried_out_is_not_handed_on(relay: Relay, proxy: 
     assert not relay.handler.got
     assert await relay.counts() == {count("withdrawal", "refused", app=SEALED)}
     await proxy.accept()
-    await relay.stage.services[Promises].drain()
+    await relay.stage.services[Retries].drain()
 
 
 async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wait(relay: Relay, proxy: Proxy) -> None:

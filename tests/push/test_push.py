@@ -32,7 +32,7 @@ from tests.push.messages import (
 )
 from tests.sweeps import Sweep, swept
 from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, recorded, set_roles, until
-from wxauth.server.core.background import Background, Promises
+from wxauth.server.core.background import Background, Retries
 from wxauth.server.dev.wechat.push import SignedPush, encrypt, push_signature
 from wxauth.server.push.receiving import PushedMessages
 
@@ -430,7 +430,7 @@ async def test_a_sealed_message_must_contain_a_message(inbox: Inbox) -> None:
 
 
 async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(inbox: Inbox) -> None:
-    await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
+    await inbox.receive_with(apps=[PLAIN], timeouts=HURRIED)
     push = signed(message(await inbox.openid()))
     async with locked(inbox.stage.rows):
         async with asyncio.timeout(HARDLY_MORE):
@@ -450,13 +450,13 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
     await proxy.accept()
     await until(lambda: inbox.stage.rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
     assert await inbox.kept() == {**PROFILE, "phone": None}
-    await inbox.stage.services[Promises].aclose()
+    await inbox.stage.services[Retries].aclose()
     assert inbox.stage.logged("promise_lost") == []
 
 
 @pytest.mark.parametrize("cut_short_by", ["a stop", "the database"])
 async def test_a_withdrawal_that_is_cut_short_is_logged_and_retried(inbox: Inbox, cut_short_by: str) -> None:
-    await inbox.receive_with(apps=[PLAIN], waits=HURRIED)
+    await inbox.receive_with(apps=[PLAIN], timeouts=HURRIED)
     push = signed(message(await inbox.openid(), LEFT))
     async with locked(inbox.stage.rows):
         await inbox.postpone(push)

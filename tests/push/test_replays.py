@@ -11,7 +11,7 @@ from tests.problems import problem_of
 from tests.push.messages import ECHO, LEFT, NOW, PLAIN, SEALED, Inbox, Way, assert_taken, every_way, message, signed
 from tests.sweeps import swept
 from tests.world import MakeClient, MakeServices, send_push
-from wxauth.server.core.background import Promises
+from wxauth.server.core.background import Retries
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -131,7 +131,7 @@ async def test_a_postponed_withdrawal_outlasts_its_signature_and_cannot_be_repla
         await inbox.postpone(push)
     inbox.stage.clock.advance(minutes=30)
     await proxy.accept()
-    await inbox.stage.services[Promises].drain()
+    await inbox.stage.services[Retries].drain()
     assert await inbox.stage.number("users") == 1
     assert [line["openid"] for line in inbox.stage.logged("push_refused")] == [alice]
 

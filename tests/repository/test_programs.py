@@ -136,6 +136,6 @@ def test_a_subject_of_another_form_is_refused_until_it_has_landed(tmp_path: Path
 
 @in_a_clone
 def test_a_folder_of_compiled_modules_is_no_room() -> None:
-    rooms = subprocess.check_output([ROOT / "scripts/weigh", "--rooms"], text=True).splitlines()
-    assert rooms
-    assert not [room for room in rooms if room.startswith("0 ")]
+    packages = subprocess.check_output([ROOT / "scripts/weigh", "--packages"], text=True).splitlines()
+    assert packages
+    assert not [package for package in packages if package.startswith("0 ")]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from wxauth.server.core.statements import Statement, part
+from wxauth.server.core.statements import Statement, fragment
 
 
 def refused_by_pyrefly(name: str) -> tuple[Statement[int], Statement[int]]:
     """Never run: `scripts/check` fails if pyrefly finds no fault in it."""
-    right = Statement[int](f"SELECT 1 FROM {part(name)}")
+    right = Statement[int](f"SELECT 1 FROM {fragment(name)}")
     return right, Statement[int](f"SELECT 1 FROM {name}")  # pyrefly: ignore[bad-argument-type]
 
 
@@ -15,4 +15,4 @@ def refused_by_pyrefly(name: str) -> tuple[Statement[int], Statement[int]]:
 @pytest.mark.parametrize("name", ["", "users; DROP TABLE users", "a--b", "Users", "a b", "'a'", "a\n"])
 def test_what_is_no_name_is_no_part(name: str) -> None:
     with pytest.raises(ValueError, match="not a name"):
-        part(name)
+        fragment(name)

@@ -130,7 +130,7 @@ async def test_the_code_is_of_the_app_in_which_the_session_was_opened(house: Hou
 
 @asynccontextmanager
 async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """WeChat does not answer until the block ends. Waits until it has been asked this often.
+    """WeChat does not answer until the block ends. Timeouts until it has been asked this often.
 
     It answers somebody who leaves, with an openid as a code.
     """

@@ -21,10 +21,10 @@ from wxauth.server.core.trail import SYSTEM
 from wxauth.server.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.merging.merging_queries import erase_identities
-from wxauth.server.service.build import Waits
-from wxauth.server.users.status_queries import lock_standing
+from wxauth.server.service.build import Timeouts
+from wxauth.server.users.status_queries import lock_status_and_roles
 
-pytestmark = pytest.mark.settings(waits=Waits(backchannel_logouts=1))
+pytestmark = pytest.mark.settings(timeouts=Timeouts(backchannel_logouts=1))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(inform
         "SELECT app_id, openid, user_id FROM sessions WHERE id::text = $1", bobs[1]
     )
     async with services.database.begin() as transaction:
-        await lock_standing(transaction, row["user_id"])
+        await lock_status_and_roles(transaction, row["user_id"])
         account = {"app_id": row["app_id"], "openid": row["openid"]}
         assert await erase_identities(transaction, row["user_id"], **account, by=SYSTEM, now=informed.stage.clock())
     await informed.deliver()
@@ -185,7 +185,7 @@ async def test_others_are_tried_again_by_new_tokens_on_schedule(informed: Inform
 
 @pytest.mark.slow
 async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of_another(informed: Informed) -> None:
-    replicas = [await informed.stage.make_services(waits=Waits(backchannel_logouts=5)) for _ in range(3)]
+    replicas = [await informed.stage.make_services(timeouts=Timeouts(backchannel_logouts=5)) for _ in range(3)]
     bob, carol, dan, erin = [await informed.get_phone(name) for name in ("bob", "carol", "dan", "erin")]
     banned, receiver = ids_in(await informed.device_tokens(bob)), informed.receiver
     own = 8

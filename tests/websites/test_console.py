@@ -21,12 +21,12 @@ from tests.websites.test_web_view import CONSOLE
 from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles
 from wxauth.server.clients.clients import find_site
 from wxauth.server.console.sessions import ConsoleSessions
-from wxauth.server.core.background import Promises
+from wxauth.server.core.background import Retries
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.build import Waits, build_services
+from wxauth.server.service.build import Timeouts, build_services
 
 PAGE = CONSOLE["redirect_uri"]
 
@@ -204,10 +204,10 @@ async def test_a_service_that_starts_before_its_database_adds_the_site_later(
 ) -> None:
     """Its tables do not exist yet, which is reported like an unreachable database."""
     settings = make_settings(admin_page=True, database_url=empty_database_url)
-    async with aclosing(build_services(settings, clock=clock, waits=Waits(promises=0.01))) as services:
+    async with aclosing(build_services(settings, clock=clock, timeouts=Timeouts(retries=0.01))) as services:
         await services[ConsoleSessions].add_as_site()
         await migrate(services.database)
-        await services[Promises].drain()
+        await services[Retries].drain()
         found = await find_site(services.database, "wxauth-admin")
     assert found is not None
     assert (list(found.redirect_uris), list(found.scopes)) == ([PAGE], ["wxauth:admin"])

@@ -12,7 +12,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.wechat.asking import IDENTITY
 from tests.world import Stage, body_of
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 from wxauth.server.web.answers import failures_of
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 from wxauth.server.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
@@ -139,7 +139,7 @@ async def test_a_busy_wechat_that_recovers_logs_in(stage: Stage, busy_answers: i
 
 
 async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(stage: Stage) -> None:
-    client = await stage.make(wechat_timeout=1, waits=Waits(wechat_busy=(1,)))
+    client = await stage.make(wechat_timeout=1, timeouts=Timeouts(wechat_busy=(1,)))
     stage.wechat.answers_errcode(-1)
     assert problem_of(await stage.login.ask(at=client), "wechat_unavailable", 503)["wechat_errcode"] == -1
     assert len(stage.wechat.calls) == 1

@@ -9,7 +9,7 @@ from tests.websites.browsers import BYE
 from tests.websites.street import COMPUTER, PAGE, Street
 from tests.world import AddSite, GetPhone, LogIn, MakeServices, Phone, Site
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator
-from wxauth.server.service.build import Waits
+from wxauth.server.service.build import Timeouts
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def is_simulated() -> bool:
 @pytest.fixture
 def make_services(make_services: MakeServices) -> MakeServices:
     apps = (*APPS, ACCOUNT, WEBSITE, MOBILE_APP)
-    return partial(make_services, apps=apps, waits=Waits(wechat_busy=(0, 0)))
+    return partial(make_services, apps=apps, timeouts=Timeouts(wechat_busy=(0, 0)))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.models import all_tables
-from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, trouble_of
+from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, outage_text
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
@@ -91,7 +91,7 @@ async def check_database(
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
-        text = _("{trouble}; see that it runs, and WXAUTH_DATABASE_URL", trouble=trouble_of(exc))
+        text = _("{trouble}; see that it runs, and WXAUTH_DATABASE_URL", trouble=outage_text(exc))
         yield bad(name, text)
     finally:
         await database.aclose()

@@ -30,7 +30,7 @@ from wxauth.server.cli.printing import (
     why_not,
 )
 from wxauth.server.cli.resources import with_database, with_services
-from wxauth.server.core.outages import trouble_of
+from wxauth.server.core.outages import outage_text
 from wxauth.server.core.services import Services
 from wxauth.server.core.terminal import WrongValue, localized
 from wxauth.server.import_export.batch import Options
@@ -207,7 +207,9 @@ class _Report:
             click.echo(self._clear + self._pace(), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
-        self.print(localized(_("{trouble}; trying again in {seconds:.0f} s", trouble=trouble_of(exc), seconds=seconds)))
+        self.print(
+            localized(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
+        )
 
     def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
         click.echo(self._clear, err=True, nl=False)

@@ -26,7 +26,7 @@ from wxauth.server.cli.printing import Failed
 from wxauth.server.core.clock import Clock, DatabaseClock, correct_clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.outages import trouble_of
+from wxauth.server.core.outages import outage_text
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
 from wxauth.server.core.terminal import TextError, localized
@@ -64,7 +64,7 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
         case CannotOpen():
             return localized(WRONG_SECRET_KEY)
         case StorageUnavailable():
-            return localized(_("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=trouble_of(exc)))
+            return localized(_("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc)))
         case NotFound() if exc.detail == f"there is no such {noun}":
             return localized(_("there is no {noun} {name}", noun=noun, name=name))
         case NameTaken() | AppTaken():

@@ -272,7 +272,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
         )
     )
     for each in merged.before:
-        _echo_standing(each.id, each.nickname, each.roles, each.standing.ban)
+        _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
 
 
 @users.command()
@@ -321,7 +321,7 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, 
     show({"user": user, "new_user": new_user}, [columns, *rows])
     for each in () if prints_json() else (user, new_user):
         ban = Ban(each.get("reason"), each.get("until")) if each["status"] == "disabled" else None
-        _echo_standing(each["id"], each["nickname"], each["roles"], ban)
+        _echo_status_and_roles(each["id"], each["nickname"], each["roles"], ban)
 
 
 @users.command()
@@ -336,7 +336,7 @@ def erase_command(user_id: UUID) -> None:
     click.echo(localized(_("erased {user_id}", user_id=user_id)))
 
 
-def _echo_standing(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
+def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
     """Print whose a name, roles and a ban are, if there are any."""
     if nickname or roles or ban:
         name, banned = printable(nickname), ""

@@ -6,7 +6,7 @@ from typing import Final, LiteralString, NamedTuple
 
 from wxauth.server.clients.models import AddedClient, Client, ClientWithSecrets
 from wxauth.server.core.database import Database
-from wxauth.server.core.statements import Nothing, Statement, columns_of, part
+from wxauth.server.core.statements import Nothing, Statement, columns_of, fragment
 from wxauth.server.core.trail import Actor
 from wxauth.server.sessions.queries import end_page_of_client
 
@@ -75,7 +75,7 @@ def _but_logo(kind: type[Client]) -> list[LiteralString]:
     return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
 
 
-SERVICE: Final = ", ".join(f"clients.{part(each.name)}" for each in fields(ServiceClient))
+SERVICE: Final = ", ".join(f"clients.{fragment(each.name)}" for each in fields(ServiceClient))
 """The columns of `ServiceClient`, for a statement's SELECT."""
 FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
 # Without the logo, up to 44 KB, because each request for tokens reads the client.
@@ -91,7 +91,7 @@ SITES_NAMED: Final = Statement[str](
 )
 PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} AND is_public")
 _COLUMNS: Final = ", ".join(columns_of(Client))
-_ADDED_PART: Final = f"""
+_ADDED_FRAGMENT: Final = f"""
 INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
 SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""
 
@@ -102,9 +102,9 @@ def _all_but_the_name(given: LiteralString) -> LiteralString:
 
 
 # Of several concurrent requests for one name, one wins.
-ADD: Final = Statement[str](f"{_ADDED_PART} ON CONFLICT DO NOTHING RETURNING name")
+ADD: Final = Statement[str](f"{_ADDED_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
-    f"{_ADDED_PART} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
+    f"{_ADDED_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
 )
 CHANGE: Final = Statement[Nothing](f"""
 UPDATE clients SET {_all_but_the_name("given")}

@@ -10,7 +10,7 @@ from wxauth.server.console import queries
 from wxauth.server.core.database import Database
 from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
-from wxauth.server.users.status_queries import lock_standing
+from wxauth.server.users.status_queries import lock_status_and_roles
 from wxauth.texts import hash_of, new_secret
 
 CONSOLE_PATH: Final = "/admin/"
@@ -48,8 +48,8 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
             raise NoLink(_("there are several administrators: name one, see 'wxauth users list --role admin'"))
     link = ConsoleLink(user_id, new_secret(), now + LINK_LIFETIME)
     async with database.begin() as transaction:
-        standing = await lock_standing(transaction, user_id)
-        if standing is None or not standing.is_staff or standing.is_banned or standing.is_leaving:
+        account = await lock_status_and_roles(transaction, user_id)
+        if account is None or not account.is_staff or account.is_banned or account.is_leaving:
             raise NoLink(Text(text, user_id=user_id))
         digest = hash_of(link.secret)
         await transaction.run(queries.STORE_LINK, digest=digest, user_id=user_id, expires_at=link.expires_at, now=now)

@@ -20,7 +20,7 @@ INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id,
 # Spends a link, and opens a session with the newest identity of its user, if that user is staff. A second use of the
 # link waits for the first one, and finds none.
 #
-# The lock waits for a change of roles that is under way: `change_standings` holds the user's lock, and ends the
+# The lock waits for a change of roles that is under way: `change_status_and_roles` holds the user's lock, and ends the
 # sessions that are open by then. Without that wait, a session could outlive the role. The identity is locked too, so
 # that it still belongs to the user afterwards.
 OPEN: Final = Statement[UserInSession](f"""

@@ -14,7 +14,7 @@ from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.console import queries
 from wxauth.server.console.links import CONSOLE_PATH
-from wxauth.server.core.background import Promises
+from wxauth.server.core.background import Retries
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -75,7 +75,7 @@ class ConsoleSessions:
 
     settings: Settings
     database: Database
-    promises: Promises
+    retries: Retries
     clock: Clock
     numbers: Numbers
     console_tokens: ConsoleTokens
@@ -100,7 +100,7 @@ class ConsoleSessions:
         try:
             await add()
         except StorageUnavailable as exc:
-            self.promises.put_off("console", CONSOLE, add, failure=exc, patience=inf)
+            self.retries.put_off("console", CONSOLE, add, failure=exc, patience=inf)
 
     async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
         """Open a session with a link, which works once.
@@ -145,7 +145,7 @@ class ConsoleSessions:
                 self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge
             )
         if found is not None:
-            async with self.granting.turn(found), self.database.begin() as transaction:
+            async with self.granting.line(found), self.database.begin() as transaction:
                 granted = await redeem(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
                 if isinstance(granted, Granted):
                     if STAFF_ROLES.isdisjoint(granted.user.roles):

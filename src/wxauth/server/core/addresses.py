@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from socket import AI_NUMERICHOST, getaddrinfo
 from typing import Final, Literal, LiteralString, NamedTuple
 
-from wxauth.server.core.statements import part
+from wxauth.server.core.statements import fragment
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
@@ -40,7 +40,7 @@ class PrefixLengths(NamedTuple):
 
     def length_in_sql(self, address: LiteralString) -> LiteralString:
         """The length for the version of an address, as an expression of SQL. `address` is one, too."""
-        return f"CASE family({address}) WHEN 4 THEN {part(str(self.v4))} ELSE {part(str(self.v6))} END"
+        return f"CASE family({address}) WHEN 4 THEN {fragment(str(self.v4))} ELSE {fragment(str(self.v6))} END"
 
 
 TRUNCATED: Final = PrefixLengths(24, 48)

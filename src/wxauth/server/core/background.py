@@ -1,4 +1,4 @@
-"""Work beside requests: after an answer, again and again, gathered for later, or promised during an outage."""
+"""Work beside requests: after an answer, again and again, collected for later, or tried again after an outage."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Gauge
-from wxauth.server.core.outages import troubles
+from wxauth.server.core.outages import outage_log
 from wxauth.server.core.services import part
 
 MAX_RUNNING: Final = 32
@@ -25,8 +25,8 @@ FINISH_SECONDS: Final = 1.0
 
 LAST_STORE_SECONDS: Final = 2.0
 """How long the last store may take when the service ends."""
-MAX_PROMISES: Final = 10_000
-"""How many promises are kept. Any more are lost, which is logged."""
+MAX_RETRIES: Final = 10_000
+"""How many are kept. Any more are lost, which is logged."""
 RETRY_PAUSE_SECONDS: Final = 0.25
 """Between two rounds of retries."""
 LAST_ROUND_SECONDS: Final = 2.0
@@ -117,7 +117,7 @@ async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> Non
     try:
         await chore()
     except StorageUnavailable as exc:
-        troubles.note(exc)
+        outage_log.note(exc)
     except Exception:
         log.exception(failed)
 
@@ -162,18 +162,18 @@ class Gathering(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class _Promise:
+class _Retry:
     do: Callable[[], Awaitable[object]]
     until: float
-    """When the promise is given up, in the event loop's monotonic time."""
+    """When the retry is given up, in the event loop's monotonic time."""
     fields: dict[str, Any]
 
 
 @part
-class Promises:
-    """Retries all promises in rounds, the oldest first. A round ends early if the database is unavailable.
+class Retries:
+    """Tries each retry in rounds, the oldest first. A round ends early if the database is unavailable.
 
-    A promise is work that must survive an outage, kept in memory. It ends when it succeeds, when its time is up, or
+    A retry is work that must survive an outage, kept in memory. It ends when it succeeds, when its time is up, or
     when the service ends. If the process is killed, it is lost.
 
     Args:
@@ -181,7 +181,7 @@ class Promises:
     """
 
     pause: float = RETRY_PAUSE_SECONDS
-    _promises: dict[tuple[str, Hashable], _Promise] = field(init=False, default_factory=dict)
+    _retries: dict[tuple[str, Hashable], _Retry] = field(init=False, default_factory=dict)
     _numbers: Counter[str] = field(init=False, default_factory=Counter)
     _keeping: asyncio.Task[None] | None = field(init=False, default=None)
     _is_closing: bool = field(init=False, default=False)
@@ -196,19 +196,19 @@ class Promises:
         patience: float,
         **fields: Any,
     ) -> None:
-        """Retry until it succeeds. If a promise of the same kind and key is waiting already, that one stays.
+        """Retry until it succeeds. If a retry of the same kind and key is waiting already, that one stays.
 
         Args:
             what: The kind, for logs and metrics.
-            key: Identifies the promise within its kind.
+            key: Identifies the retry within its kind.
             do: The work. It may be called several times.
             failure: Why the first try failed.
-            patience: Seconds after which the promise is given up.
-            fields: For the log lines: enough to repair a lost promise by hand.
+            patience: Seconds after which the retry is given up.
+            fields: For the log lines: enough to repair a lost retry by hand.
         """
-        if (what, key) in self._promises:
+        if (what, key) in self._retries:
             return
-        if len(self._promises) >= MAX_PROMISES:
+        if len(self._retries) >= MAX_RETRIES:
             log.error("promise_lost", what=what, reason="too many have been put off", **fields)
             return
         is_fault = not isinstance(failure, StorageUnavailable | asyncio.CancelledError)
@@ -219,49 +219,49 @@ class Promises:
             exc_info=failure if is_fault else None,
             **fields,
         )
-        self._promises[what, key] = _Promise(do, _now() + patience, fields)
+        self._retries[what, key] = _Retry(do, _now() + patience, fields)
         self._count(what, 1)
         if not self._is_closing and (self._keeping is None or self._keeping.done()):
             self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
 
     async def keep(self, what: str, key: Hashable) -> None:
-        """Try this promise now, if it is waiting. Raises: the errors of its `do`."""
-        if promise := self._promises.get((what, key)):
-            await promise.do()
+        """Try this retry now, if it is waiting. Raises: the errors of its `do`."""
+        if retry := self._retries.get((what, key)):
+            await retry.do()
             self.note_kept(what, key)
 
     def note_kept(self, what: str, key: Hashable) -> None:
-        """Forget this promise, which has been kept elsewhere, or just now."""
-        if (promise := self._promises.pop((what, key), None)) is not None:
-            log.info("promise_kept", what=what, **promise.fields)
+        """Forget this retry, which has been kept elsewhere, or just now."""
+        if (retry := self._retries.pop((what, key), None)) is not None:
+            log.info("promise_kept", what=what, **retry.fields)
             self._count(what, -1)
 
     async def drain(self) -> None:
-        """Wait until no promise is waiting."""
+        """Wait until no retry is waiting."""
         if self._keeping is not None:
             await asyncio.shield(self._keeping)
 
     async def aclose(self) -> None:
-        """Try one last round, for at most `LAST_ROUND_SECONDS`. Promises that still fail are lost."""
+        """Try one last round, for at most `LAST_ROUND_SECONDS`. Retries that still fail are lost."""
         self._is_closing = True
         if self._keeping is not None:
             await cancel([self._keeping])
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_ROUND_SECONDS):
                 await self._keep_all()
-        for what, key in list(self._promises):
+        for what, key in list(self._retries):
             self._lose(what, key, "the service has ended")
 
     async def _keep_trying(self) -> None:
-        while self._promises:
+        while self._retries:
             await asyncio.sleep(self.pause)
             await self._keep_all()
-            for (what, key), promise in list(self._promises.items()):
-                if _now() > promise.until:
+            for (what, key), retry in list(self._retries.items()):
+                if _now() > retry.until:
                     self._lose(what, key, "the database was away for too long")
 
     async def _keep_all(self) -> None:
-        for what, key in list(self._promises):
+        for what, key in list(self._retries):
             try:
                 await self.keep(what, key)
             except StorageUnavailable:
@@ -270,8 +270,8 @@ class Promises:
                 log.debug("promise_put_off_again", what=what, reason=type(exc).__name__)
 
     def _lose(self, what: str, key: Hashable, reason: str) -> None:
-        promise = self._promises.pop((what, key))
-        log.error("promise_lost", what=what, reason=reason, **promise.fields)
+        retry = self._retries.pop((what, key))
+        log.error("promise_lost", what=what, reason=reason, **retry.fields)
         self._count(what, -1)
 
     def _count(self, what: str, more: int) -> None:

@@ -39,10 +39,10 @@ from wxauth.server.core.outages import (
     ConnectionLost,
     NotConnected,
     NothingCommitted,
+    outage_log,
     raise_if_not_connected,
     raise_if_unavailable,
     reason_of,
-    troubles,
 )
 from wxauth.server.core.statements import Nothing, Statement, T_co
 
@@ -392,9 +392,9 @@ class Database(_Reader):
             except NotConnected as exc:
                 failures.append(exc)
             else:
-                troubles.end(begun)
+                outage_log.end(begun)
                 return connection
-        troubles.begin()
+        outage_log.begin()
         if len(failures) == 1:
             raise failures[0]
         raise NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__

@@ -22,7 +22,7 @@ TIME = DateTime(timezone=True)
 
 
 def all_tables() -> MetaData:
-    """The tables of all rooms, for checks and tests. A table with few statements is declared beside them."""
+    """The tables of all packages, for checks and tests. A table with few statements is declared beside them."""
     for path in Path(__file__).parents[1].glob("*/*s.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
             import_module(f"wxauth.server.{path.parent.name}.{path.stem}")

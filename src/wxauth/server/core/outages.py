@@ -78,7 +78,7 @@ _CAUSES: Final = (
 log = get_logger()
 
 
-class Troubles:
+class OutageLog:
     """Logs that the database does not answer, in place of each use of it, and how long that lasted.
 
     A line is logged once in so many seconds, over all processes of the service.
@@ -108,7 +108,7 @@ class Troubles:
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
             is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
             event = "database_takes_no_writes" if is_read_only else "database_does_not_answer"
-            write(event, reason=trouble_of(exc), consequence="not ready until it does")
+            write(event, reason=outage_text(exc), consequence="not ready until it does")
 
     def begin(self) -> None:
         """No connection can be made."""
@@ -124,7 +124,7 @@ class Troubles:
                 log.info("database_answers_again", seconds=round(monotonic() - since, 1))
 
 
-troubles: Final = Troubles(10.0)
+outage_log: Final = OutageLog(10.0)
 
 
 class NotConnected(TextError, OSError):
@@ -167,7 +167,7 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     if isinstance(exc, CLASHED):
         raise ChangesClashed("others changed the same at this moment") from exc
     if isinstance(exc, _UNFIT):
-        if troubles.is_due(monotonic()):
+        if outage_log.is_due(monotonic()):
             log.error(
                 "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
             )
@@ -200,7 +200,7 @@ def reason_of(exc: BaseException) -> str:
     return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
 
 
-def trouble_of(exc: StorageUnavailable) -> Text:
+def outage_text(exc: StorageUnavailable) -> Text:
     """One line for the operator."""
     if isinstance(cause := exc.__cause__, NotConnected):
         return cause.text

@@ -1,6 +1,6 @@
 """Parts of the service: classes whose fields are what they need, put together by the types of these fields.
 
-`wxauth.server.service.build` assembles them. So this file need not import the rooms above core.
+`wxauth.server.service.build` assembles them. So this file need not import the packages above core.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Services:
     clock: Clock
     database: Database
     parts: Parts
-    """These and the parts of the rooms above core, by their types."""
+    """These and the parts of the packages above core, by their types."""
     closing: Sequence[Collection[Closable]]
     """The parts to close: the groups one after the other, the parts of a group at the same time."""
 

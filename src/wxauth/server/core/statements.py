@@ -51,7 +51,7 @@ def one_and_id(
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
 
 
-def part(name: str) -> LiteralString:
+def fragment(name: str) -> LiteralString:
     """A name or a number of ours as a part of a statement: of a column, a type. Raises: ValueError if it is neither.
 
     A statement is made of literals and of such parts alone. pyrefly refuses any other string.
@@ -63,7 +63,7 @@ def part(name: str) -> LiteralString:
 
 def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
     """The names of a model's fields, as parts of a statement."""
-    return tuple(part(name) for name in model.model_fields)
+    return tuple(fragment(name) for name in model.model_fields)
 
 
 def with_parameters(text: str, written: Callable[[str], str]) -> str:

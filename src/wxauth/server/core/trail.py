@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, part
+from wxauth.server.core.statements import Nothing, Statement, fragment
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :
 ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
-CASE WHEN events.type IN ({", ".join(f"'{part(name)}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
+CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
 """SQL for the data that remains of an event when its user is erased: that of the types in SENT_TO_SIBLINGS."""
 REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'

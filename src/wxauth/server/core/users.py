@@ -1,4 +1,4 @@
-"""The model of a user: the fields that every room reads."""
+"""The model of a user: the fields that every package reads."""
 
 import re
 from datetime import datetime
@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel
 from typing_extensions import TypedDict
 
 from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import columns_of, part
+from wxauth.server.core.statements import columns_of, fragment
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
@@ -86,7 +86,7 @@ class Origins(SQLModel):
     external_id_from: UUID | None
 
 
-MERGED: Final[tuple[LiteralString, ...]] = tuple(part(name.removesuffix("_from")) for name in Origins.model_fields)
+MERGED: Final[tuple[LiteralString, ...]] = tuple(fragment(name.removesuffix("_from")) for name in Origins.model_fields)
 """The fields of a user that a merge may have filled."""
 
 

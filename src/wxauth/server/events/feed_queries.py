@@ -79,7 +79,7 @@ RETURNING event_id, type
 """)
 
 
-def _page_part(places: LiteralString) -> LiteralString:
+def _page_fragment(places: LiteralString) -> LiteralString:
     # A place has a gap behind it if it no longer exists, or if events behind it have been swept. There is no gap if the
     # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
@@ -107,11 +107,11 @@ SELECT known.is_known, last.position AS last_position, last.event_id AS last_id,
 
 
 _PAGE: Final = Statement[FeedRow](
-    _page_part("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
+    _page_fragment("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
 )
 # The first events of each type, from that type's part of the index.
 _PAGE_OF_TYPES: Final = Statement[FeedRow](
-    _page_part("""
+    _page_fragment("""
     SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
            SELECT position, event_id FROM feed WHERE type = wanted AND position > :position
             ORDER BY position LIMIT :limit) f""")

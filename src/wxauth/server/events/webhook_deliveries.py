@@ -26,7 +26,7 @@ from wxauth.server.core.background import cancel, keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import troubles
+from wxauth.server.core.outages import outage_log
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
@@ -191,7 +191,7 @@ class Deliveries:
                 if settled and (delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE):
                     await self._resume(receiver_id)
         except StorageUnavailable as exc:  # leased again when this lease is over
-            troubles.note(exc)
+            outage_log.note(exc)
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver_id))
         finally:

@@ -78,7 +78,7 @@ _WRITTEN: Final = {
 _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
 
 
-def _queued_part(next_at: LiteralString) -> LiteralString:
+def _queued_fragment(next_at: LiteralString) -> LiteralString:
     # The numbers are those of `Priority`.
     return f"""
 INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
@@ -97,11 +97,11 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
 
 # What somebody has done to a few is due before what has been done to many, in the events placed together, so that one
 # ban does not wait for the thousands of a file, or of a service that asks for each.
-_RANKED_PART: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
+_RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
-_QUEUE: Final = Statement[Nothing](f"{_queued_part(_RANKED_PART)} ON CONFLICT DO NOTHING")
+_QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
 # Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
-_QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_part(":now")}
+_QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_fragment(":now")}
 ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false

@@ -20,10 +20,10 @@ from wxauth.server.housekeeping.queries import (
     ADDRESSES,
     ENDED_SESSIONS,
     EVENTS,
-    Lap,
-    begin_lap,
-    lap_page,
+    TableSweep,
     replace_old_sessions,
+    restart_sweep,
+    sweep_page,
 )
 from wxauth.server.keys.queries import DELETE_RETIRED
 from wxauth.server.limits.queries import WINDOW, sweep_attempts
@@ -75,7 +75,7 @@ PAGE_PAUSE_SECONDS: Final = 0.1
 ROWS_PER_SECOND: Final = 3000
 """How many rows of a large table are written in a second at most: two pages, while the database is quick."""
 REST: Final = 5
-"""How much longer than its page a lap over a large table rests: it has a sixth of one connection's time, whose pages
+"""How much longer than its page the sweep of a large table rests: it has a sixth of one connection's time, whose pages
 get slower with the database's other work."""
 
 log = get_logger()
@@ -147,8 +147,8 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Do every due chore once, and sweep old events and addresses even if not due."""
-    for lap, _ in _laps(services.settings):
-        await begin_lap(services.database, lap, now=services.clock())
+    for table, _ in _table_sweeps(services.settings):
+        await restart_sweep(services.database, table, now=services.clock())
     await erase_rest(services.database)
     return await sweep(services, page_size=page_size, pause=0.0)
 
@@ -180,12 +180,12 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
 
 
 async def sweep_aged(services: Services, pace: Pace) -> Swept:
-    """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS)."""
+    """If a sweep is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS)."""
     if not _clocks_agree(services):
         return Swept()
-    written = Counter[Lap]()
-    for lap, kept in _laps(services.settings):
-        await _go_around(services, lap, written, pace, kept=kept)
+    written = Counter[TableSweep]()
+    for table, kept in _table_sweeps(services.settings):
+        await _go_around(services, table, written, pace, kept=kept)
     swept = Swept(written.pop(EVENTS, 0), written.total())
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
@@ -197,7 +197,7 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
-    written, kept = Counter[Lap](), timedelta(days=services.settings.ended_sessions_kept_days)
+    written, kept = Counter[TableSweep](), timedelta(days=services.settings.ended_sessions_kept_days)
     try:
         await _go_around(services, ENDED_SESSIONS, written, pace, kept=kept)
     finally:
@@ -205,13 +205,15 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
             log.info("sessions_swept", sessions=written[ENDED_SESSIONS])
 
 
-async def _go_around(services: Services, lap: Lap, written: Counter[Lap], pace: Pace, *, kept: timedelta) -> None:
-    """If this lap is due, sweep its pages, and count what was written."""
+async def _go_around(
+    services: Services, table: TableSweep, written: Counter[TableSweep], pace: Pace, *, kept: timedelta
+) -> None:
+    """If this table is due, sweep its pages, and count what was written."""
     now, began = services.clock(), perf_counter()
-    while page := await lap_page(
-        services.database, lap, size=pace.page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
+    while page := await sweep_page(
+        services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
     ):
-        written[lap] += page.rows
+        written[table] += page.rows
         if page.is_last:
             break
         await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pace.pause))
@@ -228,14 +230,14 @@ def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECO
 
 def sweep_names(settings: Settings) -> list[str]:
     """The names of the daily sweeps under these settings."""
-    return [ENDED_SESSIONS.name, *(lap.name for lap, _ in _laps(settings))]
+    return [ENDED_SESSIONS.name, *(table.name for table, _ in _table_sweeps(settings))]
 
 
-def _laps(settings: Settings) -> list[tuple[Lap, timedelta]]:
+def _table_sweeps(settings: Settings) -> list[tuple[TableSweep, timedelta]]:
     events, addresses = settings.events_kept_days, settings.addresses_kept_days
     return [
         *([(EVENTS, timedelta(days=events))] if events else []),
-        *((lap, timedelta(days=addresses)) for lap in ADDRESSES if addresses),
+        *((table, timedelta(days=addresses)) for table in ADDRESSES if addresses),
     ]
 
 

@@ -1,6 +1,6 @@
 """Sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
 
-A lap covers one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
+A sweep covers one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
 needs no additional index. An index on `expires_at`, which every refresh changes, would rule out heap-only updates for
 refreshes.
 """
@@ -18,7 +18,7 @@ from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.database import Database
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.login.record_queries import OPEN_SESSIONS_PART
+from wxauth.server.login.record_queries import OPEN_SESSIONS_FRAGMENT
 from wxauth.server.sessions.queries import (
     DELETE_ENDED_SESSIONS,
     END,
@@ -33,7 +33,7 @@ _OVERLAP: Final = timedelta(seconds=60)
 
 
 class SweepProgress(SQLModel, table=True):
-    """The progress of a lap. Any worker may continue it."""
+    """The progress of a sweep. Any worker may continue it."""
 
     __tablename__ = "sweeps"
 
@@ -41,7 +41,7 @@ class SweepProgress(SQLModel, table=True):
     after: UUID
     """The id of the last row that was checked."""
     due_at: datetime = Field(sa_type=TIME)
-    """When the next page is due; after the last page, when the next lap begins."""
+    """When the next page is due; after the last page, when the next sweep begins."""
 
 
 class Statistics(SQLModel):
@@ -59,7 +59,7 @@ class Statistics(SQLModel):
 
 
 STATISTICS: Final = Statement[Statistics](f"""
-SELECT ({OPEN_SESSIONS_PART}) AS sessions,
+SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
        extract(epoch FROM greatest(:now - (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                SELECT at FROM deliveries d
@@ -121,7 +121,7 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
 """)
-# Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
+# Locked rows are skipped and left to the next sweep, because a sweep that waits for locks could deadlock.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
                     opened_ip = CASE WHEN {_IS_OPENED_NOT_TRUNCATED} THEN {_OPENED_TRUNCATED} ELSE opened_ip END
@@ -138,28 +138,28 @@ UPDATE consents SET ip = {_TRUNCATED}
 
 
 @dataclass(frozen=True, slots=True)
-class Lap:
+class TableSweep:
     """A pass through one table, and the statement to run on each page."""
 
     name: str
     end_of_page: Statement[LastRow]
     work: Statement[Nothing]
     lock: str = "wxauth.keeping"
-    """Of the laps with this lock, one page is swept at a time."""
+    """Of the sweeps with this lock, one page is swept at a time."""
 
 
-ENDED_SESSIONS: Final = Lap("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
-EVENTS: Final = Lap("events", _END_OF_EVENTS, _DELETE_EVENTS)
+ENDED_SESSIONS: Final = TableSweep("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
+EVENTS: Final = TableSweep("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
-    Lap("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
-    Lap("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
-    # Imported consents are older than their ids. So this lap always reads the last row, too.
-    Lap("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
+    TableSweep("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
+    TableSweep("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
+    # Imported consents are older than their ids. So this sweep always reads the last row, too.
+    TableSweep("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class LappedPage:
+class SweptPage:
     """The result of a page."""
 
     rows: int
@@ -167,35 +167,35 @@ class LappedPage:
     is_last: bool
 
 
-async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
-    """Start a lap now, at the first row."""
+async def restart_sweep(database: Database, table: TableSweep, *, now: datetime) -> None:
+    """Start a sweep now, at the first row."""
     async with database.begin() as transaction:
-        await transaction.run(_NOTE_PROGRESS, name=lap.name, after=START, due_at=now)
+        await transaction.run(_NOTE_PROGRESS, name=table.name, after=START, due_at=now)
 
 
-async def lap_page(
-    database: Database, lap: Lap, *, size: int, older_than: datetime, now: datetime, next_lap_at: datetime
-) -> LappedPage | None:
-    """Sweep the lap's next page.
+async def sweep_page(
+    database: Database, table: TableSweep, *, size: int, older_than: datetime, now: datetime, next_sweep_at: datetime
+) -> SweptPage | None:
+    """Sweep the next page of a table.
 
-    None if another worker is sweeping, or the next lap is not due yet.
+    None if another worker is sweeping, or the next sweep is not due yet.
     """
     async with database.begin(plans_anew=True) as transaction:
-        if not await transaction.value(_TRY_LOCK, name=lap.lock):
+        if not await transaction.value(_TRY_LOCK, name=table.lock):
             return None
-        after, due_at = await transaction.row(_PROGRESS, name=lap.name) or (START, now)
+        after, due_at = await transaction.row(_PROGRESS, name=table.name) or (START, now)
         if due_at > now:
             return None
-        last = await transaction.row(lap.end_of_page, after=after, skipped=size - 1)
+        last = await transaction.row(table.end_of_page, after=after, skipped=size - 1)
         until = END if last is None else last.id
         await transaction.value(_MAY_SWEEP)
-        written = await transaction.run(lap.work, after=after, until=until, older_than=older_than)
+        written = await transaction.run(table.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last.since >= older_than
         if is_last:
-            await transaction.run(_NOTE_PROGRESS, name=lap.name, after=START, due_at=next_lap_at)
+            await transaction.run(_NOTE_PROGRESS, name=table.name, after=START, due_at=next_sweep_at)
         else:
-            await transaction.run(_NOTE_PROGRESS, name=lap.name, after=until, due_at=due_at)
-        return LappedPage(written, is_last)
+            await transaction.run(_NOTE_PROGRESS, name=table.name, after=until, due_at=due_at)
+        return SweptPage(written, is_last)
 
 
 @dataclass(frozen=True, slots=True)

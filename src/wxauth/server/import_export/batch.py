@@ -37,7 +37,7 @@ from wxauth.server.import_export.queries import (
     store,
 )
 from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
-from wxauth.server.users.status_queries import ADMIN, Standing, StandingChange, change_standings
+from wxauth.server.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
@@ -133,7 +133,7 @@ class Options:
         "--skip-bad-fields", "Import lines without a bad name, picture, number, time, attribute or ban reason."
     )
     quiet_events: bool = _switch("--quiet-events", "Write no events of what the file adds.")
-    """The standing of stored users is recorded even so."""
+    """Status and roles of stored users are recorded even so."""
     time_zone: ZoneInfo | None = None
     """That of the times without an offset; None: these are refused."""
 
@@ -194,7 +194,7 @@ class Batch:
         self._former_ids = ChainMap(made.former_ids, found.former_ids)
         # Complete, if all administrators are locked.
         self._administrators = {
-            user_id for user_id in self._users_before if Standing.of(self._users[user_id]).is_administrator
+            user_id for user_id in self._users_before if StatusAndRoles.of(self._users[user_id]).is_administrator
         }
         self._added: list[tuple[UUID, str | None, EventType]] = []
         self._new_consents: list[dict[str, Any]] = []
@@ -210,7 +210,7 @@ class Batch:
         given = self._given(number, line)
         former = before or nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
         user = self._updated(former, line, self._options_of_new if before is None else self._options)
-        if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(former, user)]:
+        if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_status(former, user)]:
             raise LineRefused(faults)
 
         self.made.first_lines.setdefault(user.id, number)
@@ -219,7 +219,7 @@ class Batch:
         is_changed = user != before
         if is_changed or self._options.dry_run:  # a later line finds by a name that is not stored whom no line changed
             self._users[user.id] = user
-        if Standing.of(user).is_administrator:
+        if StatusAndRoles.of(user).is_administrator:
             self._administrators.add(user.id)
         else:
             self._administrators.discard(user.id)
@@ -234,8 +234,8 @@ class Batch:
             return LineOutcome.JOINED
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
-    async def store(self, transaction: Transaction) -> list[StandingChange]:
-        """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
+    async def store(self, transaction: Transaction) -> list[StatusChange]:
+        """Write the changes, and return the users whose status or roles changed. Raises: one of `CONFLICTS`."""
         made, before, known = self.made, self._users_before, self._found.identities
         changed = [user for user_id, user in made.users.items() if user_id in before]
         new = [user for user_id, user in made.users.items() if user_id not in before]
@@ -265,9 +265,9 @@ class Batch:
         noted = await store(transaction, written, givers=givers)
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events([*new, *changed], noted)))
-        standings = [(user.id, Standing.of(before[user.id]), Standing.of(user)) for user in changed]
-        moved = [(user_id, former, standing) for user_id, former, standing in standings if former != standing]
-        return await change_standings(transaction, moved, by=OPERATOR, now=self._now)
+        accounts = [(user.id, StatusAndRoles.of(before[user.id]), StatusAndRoles.of(user)) for user in changed]
+        moved = [(user_id, former, account) for user_id, former, account in accounts if former != account]
+        return await change_status_and_roles(transaction, moved, by=OPERATOR, now=self._now)
 
     def _owners(self, line: Line) -> Owners:
         identity = self._identities.get((line.app_id, line.openid))
@@ -345,7 +345,7 @@ class Batch:
         """The user with what the line adds or changes. Raises: LineRefused."""
         fields = user.model_copy()
         self._fill(fields, line, overwrites=options.overwrite)
-        _take_standing(fields, line, options)
+        _take_status_and_roles(fields, line, options)
         if options is self._options_of_new:
             fields.erase_at = line.erase_at
         if line.attributes and options.takes_attributes:
@@ -383,11 +383,11 @@ class Batch:
         if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
             yield FORMER_EXTERNAL_ID_TAKEN
 
-    def _fault_of_standing(self, before: UserToImport, after: UserToImport) -> Iterator[Fault]:
-        former, standing = Standing.of(before), Standing.of(after)
-        if not self._options.allow_admin and former.is_banned and standing.is_staff and not standing.is_banned:
+    def _fault_of_status(self, before: UserToImport, after: UserToImport) -> Iterator[Fault]:
+        former, account = StatusAndRoles.of(before), StatusAndRoles.of(after)
+        if not self._options.allow_admin and former.is_banned and account.is_staff and not account.is_banned:
             yield UNBANNED_ADMIN
-        if former.is_administrator and not standing.is_administrator:
+        if former.is_administrator and not account.is_administrator:
             if not self._has_administrators:
                 raise AdministratorEnds
             if self._administrators <= {after.id}:
@@ -447,7 +447,9 @@ class Batch:
             changed = [name for name in PROFILE if getattr(before, name) != getattr(user, name)]
             if stored is not None and changed:
                 yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})
-            if stored is None and (ban := Standing.of(user).ban) is not None:  # else `change_standings` records it
+            if (
+                stored is None and (ban := StatusAndRoles.of(user).ban) is not None
+            ):  # else `change_status_and_roles` records it
                 yield row(EventType.USER_BANNED, user_id=user.id, data=ban.data)
             if before.phone != user.phone:
                 yield row(EventType.PHONE_BOUND, user_id=user.id)
@@ -461,7 +463,7 @@ class Batch:
                 yield row(EventType.CONSENT_GIVEN, user_id=user_id, data=consent)
 
 
-def _take_standing(user: UserToImport, line: Line, options: Options) -> None:
+def _take_status_and_roles(user: UserToImport, line: Line, options: Options) -> None:
     if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
         user.roles = line.roles
     if options.takes_status and line.status is UserStatus.DISABLED:

@@ -94,7 +94,7 @@ SELECT known.user_id, document, version, given_at
   JOIN consents ON consents.user_id = known.id
 """)
 # In each of the statements below, the keys of `rows` are the names of the table's columns.
-# `_NOTE_CONSENTS` sets users.consents; `change_standings` sets the standing of stored users.
+# `_NOTE_CONSENTS` sets users.consents; `change_status_and_roles` sets those of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
 
@@ -107,7 +107,7 @@ INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL:
 """)
 
 
-def _origin_part(name: LiteralString) -> LiteralString:
+def _origin_fragment(name: LiteralString) -> LiteralString:
     # If the user was merged, the origin of a value in the file is unknown.
     return f"""
        {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
@@ -117,7 +117,7 @@ ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
 CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users
    SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
-       {", ".join(_origin_part(name) for name in MERGED)}
+       {", ".join(_origin_fragment(name) for name in MERGED)}
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
 """)

@@ -17,7 +17,7 @@ from wxauth.errors import KeysUnavailable, NotFound, StorageUnavailable
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import troubles
+from wxauth.server.core.outages import outage_log
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
@@ -220,7 +220,7 @@ class KeyRing:
                     await self.try_refresh()
             except StorageUnavailable as exc:  # the keys that there are can be published
                 self._failed_at = self.clock()
-                troubles.note(exc)
+                outage_log.note(exc)
 
     def _is_pausing(self) -> bool:
         return self._failed_at is not None and self.clock() - self._failed_at < timedelta(seconds=REFRESH_PAUSE_SECONDS)
@@ -266,7 +266,7 @@ class KeyRing:
         try:
             await self.refresh()
         except StorageUnavailable as exc:
-            troubles.note(exc)
+            outage_log.note(exc)
         except CannotOpen:
             log.error("signing_keys_not_opened", what_to_change=WRONG_SECRET_KEY)
         except Exception:

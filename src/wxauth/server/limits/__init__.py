@@ -9,7 +9,7 @@
 | new client documents of one address | `RateLimiter` | in Redis, or a process | - |
 | new client documents of all addresses | `RateLimiter` | in a process | - |
 | what costs a person's quota or money at WeChat, or makes work for others | `Rate` | in PostgreSQL | - |
-| requests of one session and one person at once: they wait | `Turns` | in a process | - |
+| requests of one session and one person at once: they wait | `Concurrency` | in a process | - |
 | phone codes, uploads, large exports at once: refused | `Places`, `Phones`, `own_data` | in a process | - |
 | rows that refusals or reading staff may add | `Refusals`, `StaffReads` | in a process | - |
 """

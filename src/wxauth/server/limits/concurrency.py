@@ -1,10 +1,10 @@
-"""Turns of each person in this process: one person's requests wait for one another, and delay nobody else's.
+"""Bounds what each person has under way in this process: their requests wait for one another, and delay nobody else's.
 
 Transactions are few (`TRANSACTIONS` in `core/database.py`), and those of one person wait for the same lock. Forty
 connections of one phone held all of them, and everybody's logins and changes waited.
 
 A stolen token must not keep its owner waiting. So each session has a line of its own, before its person's, which it
-cannot fill alone; what ends sessions has lines of its own, in which nobody waits for WeChat; and no turn is held while
+cannot fill alone; what ends sessions has lines of its own, in which nobody waits for WeChat; and no place is held while
 a client sends or reads.
 """
 
@@ -66,25 +66,25 @@ _ENDING: Final = 1
 MAX_PRESENT: Final = 64
 """How many requests of one line may be worked on or wait."""
 PATIENCE_SECONDS: Final = 5.0
-"""How long a request waits for its turn."""
+"""How long a request waits for its place."""
 
 _DETAIL: Final = "this person has too many requests under way"
 
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    turns: asyncio.Semaphore
+    places: asyncio.Semaphore
     present: int = 0
 
 
 @part
-class Turns:
-    """Gives each line a few turns at once. Further requests wait in order.
+class Concurrency:
+    """Gives each line a few places at once. Further requests wait in order.
 
     They wait instead of being refused: a client that repeats a refused request at once costs more than one that waits.
 
     Args:
-        patience: Seconds that a request waits for its turn.
+        patience: Seconds that a request waits for its place.
     """
 
     patience: float = PATIENCE_SECONDS
@@ -92,20 +92,20 @@ class Turns:
 
     @asynccontextmanager
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
-        """Hold a turn of a session, or of what else has a line, and one of its person. Raises: RateLimited.
+        """Hold a place of a session, or of what else has a line, and one of its person. Raises: RateLimited.
 
         `session` is its id, or that of a browser's login; for phone numbers, the identity.
         """
         if ends_sessions:
-            lines = self.turn(("ends", session), _ENDING), self.turn(("ends", person), _ENDING)
+            lines = self.line(("ends", session), _ENDING), self.line(("ends", person), _ENDING)
         else:
-            lines = self.turn(session), self.turn(person, AT_ONCE_OF_PERSON)
+            lines = self.line(session), self.line(person, AT_ONCE_OF_PERSON)
         async with lines[0], lines[1]:
             yield
 
     @asynccontextmanager
-    async def turn(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
-        """Hold a turn of the line with this name during the block. Raises: RateLimited."""
+    async def line(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
+        """Hold a place in the line with this name during the block. Raises: RateLimited."""
         line = self._lines.setdefault(name, _Line(asyncio.Semaphore(at_once)))
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)
@@ -113,13 +113,13 @@ class Turns:
         try:
             try:
                 async with asyncio.timeout(self.patience):
-                    await line.turns.acquire()
+                    await line.places.acquire()
             except TimeoutError:
                 raise RateLimited(_DETAIL, retry_after=RETRY_AFTER) from None
             try:
                 yield
             finally:
-                line.turns.release()
+                line.places.release()
         finally:
             line.present -= 1
             if not line.present:

@@ -20,7 +20,7 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
-from wxauth.server.core.statements import Nothing, Statement, part
+from wxauth.server.core.statements import Nothing, Statement, fragment
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import link_unionid
@@ -47,7 +47,7 @@ _OF_LOGINS: Final = "users.unjudged_since, users.banned_until"
 _ENTERED: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
 """As `MAY_LOG_IN`, of what a statement returns."""
-_OPEN_PART: Final = """
+_OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
@@ -74,13 +74,13 @@ _IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id
        AND users.identity_lost_at IS NULL"""
 
 
-def _returning_part(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+def _returning_fragment(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
     return f"""person AS (
     UPDATE users
        SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
       FROM {source}
     RETURNING {number}{_ENTERED}
-), opened AS ({_OPEN_PART}
+), opened AS ({_OPEN_FRAGMENT}
       FROM person{asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )"""
@@ -97,11 +97,11 @@ def _returning_part(source: LiteralString, number: LiteralString = "", asked: Li
 # so are users whom another transaction has locked. Whose identity is unknown gets a row of nulls: nobody returns.
 _RETURN: Final = Batched[EnteredUser](
     "returning_login",
-    f"WITH {_returning_part(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
+    f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
     f""", locked AS (
     SELECT asked.*, users.id AS user_id FROM asked, identities i, users
      WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
-), {_returning_part("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
+), {_returning_fragment("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
 SELECT * FROM person RIGHT JOIN (
     SELECT n FROM asked WHERE n IN (SELECT n FROM person)
         OR NOT {_IS_KNOWN}) AS answered USING (n)
@@ -110,7 +110,7 @@ SELECT * FROM person RIGHT JOIN (
 )
 
 
-def _signing_up_part(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
     return f"""holder AS (
     INSERT INTO unionids (unionid, user_id)
     SELECT :unionid, :new_user_id{source}
@@ -134,10 +134,10 @@ def _signing_up_part(source: LiteralString = "", asked: LiteralString = "") -> L
     SELECT :app_id, :openid, id, :now, :unionid FROM person{asked}
 ), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT :event_id, '{part(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
+    SELECT :event_id, '{fragment(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
            :created_data::text::jsonb
       FROM person{asked}
-), opened AS ({_OPEN_PART}
+), opened AS ({_OPEN_FRAGMENT}
       FROM person{asked} WHERE :session_id::uuid IS NOT NULL
 )"""
 
@@ -152,11 +152,11 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # first one counts. Whose unionid another user has gets a row of nulls.
 _SIGN_UP: Final = Batched[EnteredUser](
     "sign_up",
-    f"WITH {_signing_up_part()} SELECT {_SIGNED_UP} FROM person",
+    f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",
     f""", fresh AS (
     SELECT DISTINCT ON (app_id, openid) asked.*
       FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
-), {_signing_up_part(" FROM fresh AS asked", " JOIN asked ON :new_user_id = id")}
+), {_signing_up_fragment(" FROM fresh AS asked", " JOIN asked ON :new_user_id = id")}
 SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
  WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
 """,
@@ -187,7 +187,7 @@ UPDATE users
  WHERE id = :user_id
 RETURNING {_ENTERED}
 """)
-_OPEN: Final = Statement[Nothing](f"{_OPEN_PART} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
+_OPEN: Final = Statement[Nothing](f"{_OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 
 
 # Whether an identity belongs to another WeChat account of a person than :unionid, whose row is `unionids`. Both are of

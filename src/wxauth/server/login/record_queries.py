@@ -14,7 +14,7 @@ from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.clock import first_id_at
 from wxauth.server.core.database import Database, Sweep
 from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
+from wxauth.server.core.statements import Nothing, Statement, fragment, one_and_id
 from wxauth.server.users.history_queries import HistoryQuery
 from wxauth.server.web.schemas import Network, OrEmpty, Page, StoredText
 
@@ -176,7 +176,7 @@ def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
     return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
 
 
-OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
+OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
 """A scalar query for the number of open sessions."""
 
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")  # less, because it also reads the sessions of each
@@ -184,18 +184,18 @@ _ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", 
 _LOGINS_READ: Final = 20_000
 # A share of the users read, because the number of pages in a sample varies by more than the shares do. A sample may
 # miss the few who have logged in today, who are counted one by one.
-_ACTIVE_PART: Final = ", ".join(
-    f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{part(age)}') / GREATEST(count(*), 1), today)"
-    f" AS {part(name)}"
+_ACTIVE_FRAGMENT: Final = ", ".join(
+    f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{fragment(age)}')"
+    f" / GREATEST(count(*), 1), today) AS {fragment(name)}"
     for name, age in _ACTIVE
 )
-_ESTIMATED_PART: Final = f"""
+_ESTIMATED_FRAGMENT: Final = f"""
     CASE WHEN {_share_of("users", mebibytes="16")} < 1 THEN ARRAY['users'] END
     || CASE WHEN {_share_of("sessions", mebibytes="16")} < 1 THEN ARRAY['sessions'] END
     || CASE WHEN {_USERS_SHARE} < 1 THEN ARRAY['active_day', 'active_week', 'active_month'] END"""
 _TOTALS: Final = Statement[TotalsRow](f"""
-SELECT users, ({OPEN_SESSIONS_PART}) AS sessions, {_ACTIVE_PART},
-       COALESCE({_ESTIMATED_PART}, '{{}}') AS estimated
+SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
+       COALESCE({_ESTIMATED_FRAGMENT}, '{{}}') AS estimated
   FROM ({estimate_of("users", "true")}) AS total (users)
  CROSS JOIN (
        SELECT count(DISTINCT user_id) AS today

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.background import Promises
+from wxauth.server.core.background import Retries
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import App
@@ -24,9 +24,9 @@ from wxauth.server.users.status_queries import (
     IS_BANNED,
     NOTE_JUDGED,
     Ban,
-    Standing,
-    change_standings,
-    lock_standing,
+    StatusAndRoles,
+    change_status_and_roles,
+    lock_status_and_roles,
 )
 from wxauth.server.users.user_queries import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
@@ -58,7 +58,7 @@ class Risk(Policy):
 
     name = "risk"
     setting = "risk_policy"
-    promises: Promises
+    retries: Retries
     apps: Apps
     _judging: dict[UUID, asyncio.Task[RiskVerdict]] = field(init=False, default_factory=dict)
     _noting: set[UUID] = field(init=False, default_factory=set)
@@ -111,13 +111,13 @@ class Risk(Policy):
     async def _rank(self, user: UserInSession, ip: str | None, *, patience: float | None = None) -> int | None:
         """The person's risk rank, 0 to 4; None if WeChat gave none."""
         if ip is None:
-            self.opinions.report_missing("risk", user.app_id, "no_client_address")
+            self.verdicts.report_missing("risk", user.app_id, "no_client_address")
             return None
 
         async def ask(wechat_api: WeChatApi, app: App) -> int:
             return await wechat_api.risk_rank(app, openid=user.openid, client_ip=ip)
 
-        rank = await self.opinions.ask(self.name, user.app_id, ask, patience=patience)
+        rank = await self.verdicts.ask(self.name, user.app_id, ask, patience=patience)
         if rank is not None:
             self._count(user.app_id, is_flagged=rank > 0, is_blocked=rank == BLOCKED_RANK and self.blocks)
         return rank
@@ -128,7 +128,7 @@ class Risk(Policy):
             return await ban()
         except (Exception, asyncio.CancelledError) as exc:
             fields = {"user_id": user.id, "app_id": user.app_id, "risk_rank": rank}
-            self.promises.put_off(_BAN, user.id, ban, failure=exc, patience=BAN_RETRY_SECONDS, **fields)
+            self.retries.put_off(_BAN, user.id, ban, failure=exc, patience=BAN_RETRY_SECONDS, **fields)
             raise
 
     async def _ban(self, user: UserInSession, rank: int) -> bool:
@@ -140,7 +140,7 @@ class Risk(Policy):
         async with self.database.begin() as transaction:
             # Whose the identity is now: the user may have been merged meanwhile.
             user_id = await lock_user_of(transaction, app_id=user.app_id, openid=user.openid)
-            before = None if user_id is None else await lock_standing(transaction, user_id)
+            before = None if user_id is None else await lock_status_and_roles(transaction, user_id)
             if user_id is None or before is None:  # erased: nobody to ban
                 return True
             await transaction.run(NOTE_JUDGED, user_id=user_id)
@@ -148,9 +148,9 @@ class Risk(Policy):
                 return True
             if not self.apps.roles_at_sign_up() >= set(before.roles):
                 return False
-            (settled,) = await change_standings(
+            (settled,) = await change_status_and_roles(
                 transaction,
-                [(user_id, before, Standing(before.roles, Ban()))],
+                [(user_id, before, StatusAndRoles(before.roles, Ban()))],
                 by=SYSTEM,
                 now=now,
                 app_id=user.app_id,

@@ -35,7 +35,7 @@ from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.login.entering import PROOF_FAILURES, LoginLimiter, Proofs
 from wxauth.server.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
 from wxauth.server.sessions.refresh_queries import RefreshTokens
-from wxauth.server.users.callers import CallerDep, DeviceDep, TurnsDep, locked_caller, verified
+from wxauth.server.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified
 from wxauth.server.users.erasure_queries import erase_user, leave_later
 from wxauth.server.web.answers import BEARER, CODE_FAILURES, GUARDED, example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
@@ -235,7 +235,7 @@ async def erase_me(
     caller: CallerDep,
     body: ProofRequest,
     proofs: ProofsDep,
-    turns: TurnsDep,
+    concurrency: ConcurrencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     clock: ClockDep,
@@ -251,14 +251,14 @@ async def erase_me(
     `stay` before.
     """
     user_id = caller.user.id
-    turn = partial(turns.of_session, caller.session_id, user_id, ends_sessions=True)
+    place = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)
     locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
-    async with turn(), locked(now=clock()):
+    async with place(), locked(now=clock()):
         pass  # WeChat is called only for a person who may leave
     await proofs.prove(caller, body.login_code, ip=device.ip)
     now = clock()
     erase_at = now + timedelta(days=settings.erasure_grace_days)
-    async with turn(), locked(now=now) as transaction:
+    async with place(), locked(now=now) as transaction:
         if erase_at > now:
             await leave_later(transaction, user_id, erase_at=erase_at, now=now)
         else:

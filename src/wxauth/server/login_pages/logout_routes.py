@@ -19,7 +19,7 @@ from wxauth.server.login_pages.pages import CONFIRMED, PagesDep, redirect_to
 from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
 from wxauth.server.oauth.site_tokens import end_web_session
 from wxauth.server.site_logins.secrets import log_out_field
-from wxauth.server.users.callers import TurnsDep
+from wxauth.server.users.callers import ConcurrencyDep
 from wxauth.server.users.user_queries import CURRENT_USER
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
@@ -42,7 +42,7 @@ class LoggingOut:
     granting: GrantingDep
     database: DatabaseDep
     clock: ClockDep
-    turns: TurnsDep
+    concurrency: ConcurrencyDep
 
     async def answer(self, text: str) -> Response:
         """The answer to a request with these parameters, still encoded. Raises: RateLimited."""
@@ -57,7 +57,7 @@ class LoggingOut:
         client = None if hint is None else await find_site(self.database, hint.client_id)
         if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
             return pages.message("wrong_logout", status=400)
-        async with self.turns.of_session(hint.session_id, hint.user_id, ends_sessions=True):
+        async with self.concurrency.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
             of = await self.database.value(CURRENT_USER, user_id=hint.user_id) if pages.browser.login else None
             if of is not None:  # the login of this browser ends, if it is this person's, whatever their id is now
@@ -75,7 +75,7 @@ class LoggingOut:
         field = log_out_field(browser.login)
         if self.request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
             return pages.log_out(person, client, parameters, field)
-        async with self.turns.of_session(person.login_id, person.id, ends_sessions=True):
+        async with self.concurrency.of_session(person.login_id, person.id, ends_sessions=True):
             await self.granting.end_login(browser, of=person.id, now=self.clock())
         if client is not None and "post_logout_redirect_uri" in parameters:
             return self._logged_out(client, parameters)

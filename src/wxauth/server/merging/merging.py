@@ -32,16 +32,16 @@ from wxauth.server.merging.merging_queries import (
     note_bans,
     split_user,
 )
-from wxauth.server.merging.origin_queries import Facts, Parting, Side, facts_of, record_moved
+from wxauth.server.merging.origin_queries import Facts, Side, Split, facts_of, record_moved
 from wxauth.server.sessions.queries import EndReason, end_logins_in_browsers, end_sessions
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_queries import cancel_leaving, check_may_enter
 from wxauth.server.users.status_queries import (
     ADMIN,
-    Standing,
-    StandingChange,
-    change_standings,
+    StatusAndRoles,
+    StatusChange,
+    change_status_and_roles,
     lock_with_administrators,
 )
 from wxauth.server.users.user_queries import current_user, read_attributes
@@ -74,7 +74,7 @@ class Merged:
     before: tuple[Facts, Facts]
     """What the former user and the remaining one had."""
     source: MergeSource
-    settled: StandingChange
+    settled: StatusChange
 
     def report(self) -> None:
         """Count the merge and write the log lines. Call it after the commit."""
@@ -91,12 +91,12 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """Two locked users, whose standing no other transaction can change."""
+    """Two locked users, whose status and roles no other transaction can change."""
 
     former_id: UUID
     into: UUID
-    former: Standing
-    remaining: Standing
+    former: StatusAndRoles
+    remaining: StatusAndRoles
     administrators: AbstractSet[UUID]
     """All administrators, if one of the two users is one. Otherwise empty."""
 
@@ -144,7 +144,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     """
     before, former = pair.remaining, pair.former
     is_by_phone = source is MergeSource.PHONE
-    after = before if is_by_phone else _standing_of_both(pair, source, now=now)
+    after = before if is_by_phone else _status_and_roles_of_both(pair, source, now=now)
     becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
@@ -165,7 +165,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
     reason, formers_reason, reason_before = (each.ban and each.ban.reason for each in (after, former, before))
     is_formers_ban = after.is_banned and reason == formers_reason != reason_before
-    (settled,) = await change_standings(
+    (settled,) = await change_status_and_roles(
         transaction, [(pair.into, before, after)], by=by, now=now, notes_reason=not is_formers_ban
     )
     await note_bans(transaction, pair.into, {**formers.bans, **belongings.bans})
@@ -295,23 +295,23 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
     locked = await lock_with_administrators(transaction, former_id, into)
     if locked is None:
         return None
-    standings, administrators = locked
-    if not standings.keys() >= {former_id, into}:
+    accounts, administrators = locked
+    if not accounts.keys() >= {former_id, into}:
         return None
-    return MergePair(former_id, into, standings[former_id], standings[into], administrators)
+    return MergePair(former_id, into, accounts[former_id], accounts[into], administrators)
 
 
 async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime) -> MergePair:
     """The two users of one person, with pending erasures cancelled. Raises: AccountDisabled, AccountLeaving."""
     both = ((pair.former_id, pair.former), (pair.into, pair.remaining))
-    for user_id, standing in sorted(both, key=lambda one: not one[1].is_banned):
-        if standing.is_banned or not stays:
-            check_may_enter(user_id, standing)
-        await cancel_leaving(transaction, user_id, standing, by=Actor(str(user_id)), now=now)
+    for user_id, account in sorted(both, key=lambda one: not one[1].is_banned):
+        if account.is_banned or not stays:
+            check_may_enter(user_id, account)
+        await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
 
 
-def _standing_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> Standing:
+def _status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> StatusAndRoles:
     """The roles of both, at most MAX_ROLES, of which `admin` is always kept; and a ban of either."""
     before, former = pair.remaining, pair.former
     bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]
@@ -344,16 +344,16 @@ async def split(
 
     Raises: NotFound, SplitRefused.
     """
-    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, standing):
-        if standing.is_leaving:
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
+        if account.is_leaving:
             raise SplitRefused(_("the user is leaving: cancel that first"))
-        parting = await Parting.of(transaction, remaining_id, (app_id, openid))
-        if parting is None:
+        split = await Split.of(transaction, remaining_id, (app_id, openid))
+        if split is None:
             raise SplitRefused(_("the user has no such identity"))
-        if parting.is_whole:
+        if split.is_whole:
             raise SplitRefused(_("nothing would be left of the user"))
-        moving = _external_ids_to_move(parting, external_ids)
-        new_user_id, settled = await _split(transaction, parting, moving, by=by, now=now)
+        moving = _external_ids_to_move(split, external_ids)
+        new_user_id, settled = await _split(transaction, split, moving, by=by, now=now)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
     for change in settled:
         change.report()
@@ -361,18 +361,18 @@ async def split(
 
 
 async def _split(
-    transaction: Transaction, parting: Parting, external_ids: Sequence[str], *, by: Actor, now: datetime
-) -> tuple[UUID, Sequence[StandingChange]]:
+    transaction: Transaction, split: Split, external_ids: Sequence[str], *, by: Actor, now: datetime
+) -> tuple[UUID, Sequence[StatusChange]]:
     """Carry out a split. Returns the id of the new user, and what has become of bans."""
-    user_id = parting.user_id
-    new_user_id = parting.id_of_merge or new_id(now)
+    user_id = split.user_id
+    new_user_id = split.id_of_merge or new_id(now)
     reason = EndReason.ADMINISTRATOR
-    await end_sessions(transaction, user_id, reason=reason, by=by, now=now, identities=parting.keys)
-    await split_user(transaction, parting, new_user_id=new_user_id, external_ids=external_ids)
-    leaving, before = parting.bans_on(Side.LEAVES), parting.facts.standing
-    new, after = Standing(()), before
-    if parting.facts.has_earlier_ban:
-        after = before.under(parting.bans_on(Side.STAYS, Side.UNKNOWN).values(), now=now)
+    await end_sessions(transaction, user_id, reason=reason, by=by, now=now, identities=split.keys)
+    await split_user(transaction, split, new_user_id=new_user_id, external_ids=external_ids)
+    leaving, before = split.bans_on(Side.LEAVES), split.facts.status_and_roles
+    new, after = StatusAndRoles(()), before
+    if split.facts.has_earlier_ban:
+        after = before.under(split.bans_on(Side.STAYS, Side.UNKNOWN).values(), now=now)
     await record_event(
         transaction,
         EventType.USER_SPLIT,
@@ -381,34 +381,34 @@ async def _split(
         user_id=user_id,
         data={
             "new_user_id": new_user_id,
-            "former_ids": [former_id for former_id in parting.leaving_ids if former_id != new_user_id],
-            "app_ids": sorted({app_id for app_id, _ in parting.keys}),
-            "kept_app_ids": sorted({each.app_id for each in parting.identities} - parting.apps_of_leaving),
+            "former_ids": [former_id for former_id in split.leaving_ids if former_id != new_user_id],
+            "app_ids": sorted({app_id for app_id, _ in split.keys}),
+            "kept_app_ids": sorted({each.app_id for each in split.identities} - split.apps_of_leaving),
         },
     )
     changes = [(user_id, before, after), (new_user_id, new, new.under(leaving.values(), now=now))]
-    settled = await change_standings(transaction, changes, by=by, now=now)
-    kept = {str(former_id) for former_id in parting.leaving_ids}
+    settled = await change_status_and_roles(transaction, changes, by=by, now=now)
+    kept = {str(former_id) for former_id in split.leaving_ids}
     await note_bans(
         transaction, new_user_id, {key if key in kept else str(new_user_id): ban for key, ban in leaving.items()}
     )
-    await record_moved(transaction, user_id, parting.facts, by=by, now=now)
+    await record_moved(transaction, user_id, split.facts, by=by, now=now)
     # The name and picture of the new user are nobody's change.
     facts = (await facts_of(transaction, new_user_id)).model_copy(update={"phone": None, "consents": None})
     await record_moved(transaction, new_user_id, facts, by=by, now=now)
     return new_user_id, settled
 
 
-def _external_ids_to_move(parting: Parting, given: Sequence[str] | None) -> Sequence[str]:
+def _external_ids_to_move(split: Split, given: Sequence[str] | None) -> Sequence[str]:
     """The external ids that move to the new user: those that are given, or those known to be theirs.
 
     Raises: SplitRefused.
     """
     if given is not None:
-        if not {name for name, _origin in parting.external_ids}.issuperset(given):
+        if not {name for name, _origin in split.external_ids}.issuperset(given):
             raise SplitRefused(_("the external_id is not the user's"))
         return given
-    sides = {name: parting.side_of(origin) for name, origin in parting.external_ids}
+    sides = {name: split.side_of(origin) for name, origin in split.external_ids}
     if Side.UNKNOWN in sides.values():
         raise SplitRefused(_("it is not known whose external_id this is: name the one that moves, or null for none"))
     return [external_id for external_id, side in sides.items() if side is Side.LEAVES]

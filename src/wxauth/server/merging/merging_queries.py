@@ -10,7 +10,7 @@ from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED
-from wxauth.server.merging.origin_queries import FIELDS, Parting, Side, record_moved
+from wxauth.server.merging.origin_queries import FIELDS, Side, Split, record_moved
 from wxauth.server.sessions.queries import EndReason, end_sessions
 from wxauth.server.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.erasure_queries import erase_person_data
@@ -35,8 +35,8 @@ class People:
         return self.user_id, self.holder_id
 
 
-_ONE_PART: Final = ids_of(":one_id::uuid")
-_OTHER_PART: Final = ids_of(":other_id::uuid")
+_ONE_FRAGMENT: Final = ids_of(":one_id::uuid")
+_OTHER_FRAGMENT: Final = ids_of(":other_id::uuid")
 PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id
@@ -93,8 +93,8 @@ SELECT EXISTS (
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
-                  AND (user_id = ANY ({_ONE_PART}) AND data ->> 'new_user_id' = ANY ({_OTHER_PART}::text[])
-                       OR user_id = ANY ({_OTHER_PART}) AND data ->> 'new_user_id' = ANY ({_ONE_PART}::text[])))
+                  AND (user_id = ANY ({_ONE_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_OTHER_FRAGMENT}::text[])
+                       OR user_id = ANY ({_OTHER_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_ONE_FRAGMENT}::text[])))
 """)
 """Whether one of these two was split from the other: no automatic merge then. Such events are never deleted."""
 # WeChat does not know of these merges. Their events are never deleted. An import has none, but joins two unionids.
@@ -113,48 +113,48 @@ class _Leaving:
 
     def __init__(
         self,
-        parting: Parting,
+        split: Split,
         new_user_id: UUID,
         *,
         external_ids: Collection[str],
         lost: Collection[str],
         givers: Iterable[UUID],
     ) -> None:
-        facts = parting.facts
-        self.user_id: Final = parting.user_id
+        facts = split.facts
+        self.user_id: Final = split.user_id
         self.new_user_id: Final = new_user_id
         """Who gets what leaves; the user's own id if it is erased."""
-        self.app_ids, self.openids = zip(*parting.keys, strict=True)
-        self.unionid: Final = parting.leaving[0].unionid
-        self.created_at: Final = parting.leaving[0].created_at
-        self.former_ids: Final = [former_id for former_id in parting.leaving_ids if former_id != new_user_id]
+        self.app_ids, self.openids = zip(*split.keys, strict=True)
+        self.unionid: Final = split.leaving[0].unionid
+        self.created_at: Final = split.leaving[0].created_at
+        self.former_ids: Final = [former_id for former_id in split.leaving_ids if former_id != new_user_id]
         """The former ids that become those of the new user."""
         self.its_ids: Final = [new_user_id, *self.former_ids]
         """All ids of who leaves: the origins of their unionids."""
-        self.moved: Final = parting.fields_on(Side.LEAVES)
+        self.moved: Final = split.fields_on(Side.LEAVES)
         """The fields that the new user gets."""
         self.fields: Final = list(lost)
         """The fields that the user loses."""
-        leaving = [each for each in parting.external_ids if each[0] in external_ids]
-        moving = sorted(leaving, key=lambda each: each[1] != parting.id_of_merge)
+        leaving = [each for each in split.external_ids if each[0] in external_ids]
+        moving = sorted(leaving, key=lambda each: each[1] != split.id_of_merge)
         self.moving: Final = [name for name, _ in moving]
         """The external ids that leave, the present one of the new user first; in parallel, their origins."""
         self.moving_from: Final = [origin if origin in self.former_ids else None for _, origin in moving]
         # A former id does not replace a removed one.
         none: list[tuple[str | None, UUID | None]] = [(None, None)] if facts.external_id is None else []
-        staying = [*none, *(each for each in parting.external_ids if each not in moving)]
+        staying = [*none, *(each for each in split.external_ids if each not in moving)]
         self.staying: Final = [name for name, _ in staying]
         self.staying_from: Final = [origin for _, origin in staying]
-        sides = {giver: parting.side_of(giver) for giver in givers} | {parting.user_id: parting.side_of(None)}
+        sides = {giver: split.side_of(giver) for giver in givers} | {split.user_id: split.side_of(None)}
         self.leaving_givers: Final = [giver for giver, side in sides.items() if side is Side.LEAVES]
         """The ids under which stored consents leave."""
         self.unknown_givers: Final = [giver for giver, side in sides.items() if side is Side.UNKNOWN]
         """The ids under which only the app shows whether they leave."""
-        self.apps_of_leaving: Final = list(parting.apps_of_leaving)
-        self.apps_of_staying: Final = list(parting.apps_of_staying)
-        self.bans: Final = parting.bans_on(Side.STAYS, Side.UNKNOWN)
+        self.apps_of_leaving: Final = list(split.apps_of_leaving)
+        self.apps_of_staying: Final = list(split.apps_of_staying)
+        self.bans: Final = split.bans_on(Side.STAYS, Side.UNKNOWN)
         """Those from before merges that do not leave."""
-        self.is_reason_lost: Final = facts.has_earlier_ban and facts.standing.ban not in self.bans.values()
+        self.is_reason_lost: Final = facts.has_earlier_ban and facts.status_and_roles.ban not in self.bans.values()
 
     async def run(self, transaction: Transaction, statements: Sequence[Statement[object]]) -> None:
         """Run statements, each with the values that it names."""
@@ -168,7 +168,7 @@ UPDATE users SET external_id = (:staying::text[])[1], external_id_from = (:stayi
 """)
 
 
-def _former_external_ids_part(user_id: LiteralString, names: LiteralString) -> LiteralString:
+def _former_external_ids_fragment(user_id: LiteralString, names: LiteralString) -> LiteralString:
     return f"""
 INSERT INTO former_external_ids (external_id, user_id, came_from)
 SELECT external_id, {user_id}, came_from
@@ -177,8 +177,8 @@ SELECT external_id, {user_id}, came_from
 """
 
 
-_KEEP_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](_former_external_ids_part(":user_id", "staying"))
-_GIVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](_former_external_ids_part(":new_user_id", "moving"))
+_KEEP_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](_former_external_ids_fragment(":user_id", "staying"))
+_GIVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](_former_external_ids_fragment(":new_user_id", "moving"))
 # The user gets the unionid of the newest identity that stays.
 _GIVE_UP_UNIONID: Final = Statement[Nothing]("""
 UPDATE users
@@ -252,20 +252,20 @@ UPDATE users
    SET unionid = (SELECT unionid FROM others WHERE unionid IS NOT NULL ORDER BY created_at DESC LIMIT 1)
   FROM lost WHERE users.id = :user_id AND users.unionid = lost.unionid
 """)
-_LEAVING_PART: Final = """(user_id = ANY (:leaving_givers::uuid[])
+_LEAVING_FRAGMENT: Final = """(user_id = ANY (:leaving_givers::uuid[])
         OR user_id = ANY (:unknown_givers::uuid[]) AND app_id = ANY (:apps_of_leaving::text[]))"""
-_MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_PART}")
+_MOVE_CONSENTS: Final = Statement[Nothing](f"UPDATE consents SET user_id = :new_user_id WHERE {_LEAVING_FRAGMENT}")
 _DELETE_UNKNOWN_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents
  WHERE user_id = ANY (:unknown_givers::uuid[]) AND (app_id = ANY (:apps_of_staying::text[])) IS NOT TRUE
 """)
-_DELETE_CONSENTS: Final = Statement[Nothing](f"DELETE FROM consents WHERE {_LEAVING_PART}")
+_DELETE_CONSENTS: Final = Statement[Nothing](f"DELETE FROM consents WHERE {_LEAVING_FRAGMENT}")
 _NOTE_CONSENTS: Final = Statement[Nothing](
     f"UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id IN (:user_id, :new_user_id)"
 )
 
 
-def _field_part(name: LiteralString) -> LiteralString:
+def _field_fragment(name: LiteralString) -> LiteralString:
     return f"""CASE WHEN '{name}' = ANY (:moved::text[]) THEN {name} END,
        CASE WHEN '{name}' = ANY (:moved::text[]) AND {name}_from = ANY (:former_ids::uuid[]) THEN {name}_from END"""
 
@@ -278,7 +278,7 @@ SELECT :new_user_id, :unionid, :created_at, last_login_at, unjudged_since,
             THEN COALESCE((SELECT max(phone_proved_at) FROM identities
                             WHERE (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[]))),
                           phone_verified_at) END,
-       (:moving::text[])[1], (:moving_from::uuid[])[1], {", ".join(_field_part(name) for name in FIELDS)}
+       (:moving::text[])[1], (:moving_from::uuid[])[1], {", ".join(_field_fragment(name) for name in FIELDS)}
   FROM users WHERE id = :user_id
 """)
 _SPLIT: Final = (
@@ -313,7 +313,7 @@ _ERASE: Final = (  # in the order of a split, for the same reasons
 )
 
 
-def _origin_part(name: LiteralString) -> LiteralString:
+def _origin_fragment(name: LiteralString) -> LiteralString:
     return f"""{name}_from = CASE WHEN users.{name} IS NULL
                                 THEN COALESCE(former.{name}_from, former.id) ELSE users.{name}_from END"""
 
@@ -340,7 +340,7 @@ UPDATE users
                               WHEN users.phone = former.phone AND NOT :is_by_phone
                               THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
                               ELSE users.phone_verified_at END,
-       {", ".join(_origin_part(name) for name in MERGED if name != "phone")},
+       {", ".join(_origin_fragment(name) for name in MERGED if name != "phone")},
        phone_from = CASE WHEN users.phone IS NULL THEN COALESCE(former.phone_from, former.id)
                          WHEN users.phone = former.phone THEN users.id -- of one of the two
                          ELSE users.phone_from END,
@@ -377,7 +377,7 @@ async def note_bans(transaction: Transaction, user_id: UUID, bans: Mapping[str, 
 
 
 async def split_user(
-    transaction: Transaction, parting: Parting, *, new_user_id: UUID, external_ids: Collection[str]
+    transaction: Transaction, split: Split, *, new_user_id: UUID, external_ids: Collection[str]
 ) -> None:
     """Move the leaving identities of a locked user, which include all with their unionid, to a new user.
 
@@ -386,9 +386,9 @@ async def split_user(
     stored does not show who gave them, the app does; if both have an identity there, they are deleted.
     """
     # Consents under an id that leaves move with it.
-    kept = [former_id for former_id in parting.merges if former_id not in (new_user_id, *parting.leaving_ids)]
-    lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
-    leaving = _Leaving(parting, new_user_id, external_ids=external_ids, lost=lost, givers=kept)
+    kept = [former_id for former_id in split.merges if former_id not in (new_user_id, *split.leaving_ids)]
+    lost = split.fields_on(Side.LEAVES, Side.UNKNOWN)
+    leaving = _Leaving(split, new_user_id, external_ids=external_ids, lost=lost, givers=kept)
     await leaving.run(transaction, _SPLIT)
 
 
@@ -403,18 +403,18 @@ async def erase_identities(
 
     Returns False, and does nothing, if the user has no other identity.
     """
-    parting = await Parting.of(transaction, user_id, (app_id, openid))
-    if parting is None or parting.is_whole:
+    split = await Split.of(transaction, user_id, (app_id, openid))
+    if split is None or split.is_whole:
         return False
-    lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
-    await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now, identities=parting.keys)
-    gone = [name for name, origin in parting.external_ids if parting.side_of(origin) is Side.LEAVES]
-    leaving = _Leaving(parting, user_id, external_ids=gone, lost=lost, givers=parting.merges)
+    lost = [name for name in split.fields_on(Side.LEAVES) if name != "phone" or not split.is_number_of_staying]
+    await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now, identities=split.keys)
+    gone = [name for name, origin in split.external_ids if split.side_of(origin) is Side.LEAVES]
+    leaving = _Leaving(split, user_id, external_ids=gone, lost=lost, givers=split.merges)
     await leaving.run(transaction, _ERASE)
-    await erase_person_data(transaction, parting.leaving_ids)
-    for left_app_id in sorted(parting.apps_of_leaving):
+    await erase_person_data(transaction, split.leaving_ids)
+    for left_app_id in sorted(split.apps_of_leaving):
         await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=left_app_id)
-    await record_moved(transaction, user_id, parting.facts, by=by, now=now)
+    await record_moved(transaction, user_id, split.facts, by=by, now=now)
     return True
 
 

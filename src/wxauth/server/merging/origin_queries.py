@@ -19,7 +19,7 @@ from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MERGED, PROFILE, EarlierBan, Origins, UserFields
-from wxauth.server.users.status_queries import Ban, LockedUser, Standing
+from wxauth.server.users.status_queries import Ban, LockedUser, StatusAndRoles
 
 AppAndOpenid = tuple[str, str]
 
@@ -48,9 +48,9 @@ class Facts(UserFields, LockedUser, Origins):
     earlier_bans: dict[str, EarlierBan] | None
 
     @property
-    def standing(self) -> Standing:
+    def status_and_roles(self) -> StatusAndRoles:
         """The ban and the roles of the user."""
-        return Standing.of(self)
+        return StatusAndRoles.of(self)
 
     @property
     def bans_before_merges(self) -> dict[str, Ban]:
@@ -60,12 +60,12 @@ class Facts(UserFields, LockedUser, Origins):
     @property
     def has_earlier_ban(self) -> bool:
         """Whether the present ban was given before the last merge."""
-        return self.standing.ban in self.bans_before_merges.values()
+        return self.status_and_roles.ban in self.bans_before_merges.values()
 
     @property
     def bans(self) -> dict[str, Ban]:
         """The bans that a merge records: those from before earlier ones, and the present one, if it was given since."""
-        ban = self.standing.ban
+        ban = self.status_and_roles.ban
         return self.bans_before_merges | ({} if ban is None or self.has_earlier_ban else {str(self.id): ban})
 
 
@@ -125,7 +125,7 @@ class Side(Enum):
 
 
 @dataclass(frozen=True)  # without slots, for `cached_property`
-class Parting:
+class Split:
     """A locked user, some of whose identities are about to leave."""
 
     user_id: UUID
@@ -139,8 +139,8 @@ class Parting:
     """The user's former ids, each with the id into which it was merged, or None if that is unknown."""
 
     @classmethod
-    async def of(cls, transaction: Transaction, user_id: UUID, key: AppAndOpenid) -> "Parting | None":
-        """The parting of an identity, and the user's others with its unionid; None if the user has no such identity."""
+    async def of(cls, transaction: Transaction, user_id: UUID, key: AppAndOpenid) -> "Split | None":
+        """The split of an identity, and the user's others with its unionid; None if the user has no such identity."""
         identities = await transaction.rows(_IDENTITIES, user_id=user_id)
         named = next((identity for identity in identities if identity.key == key), None)
         if named is None:

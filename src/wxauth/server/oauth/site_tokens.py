@@ -269,7 +269,7 @@ class SiteTokens:
         title = None if access.resource is None else access.resource.title
         lifetimes = session_lifetimes(self.settings, is_of_website=access.resource is None)
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
-        async with self.granting.turn(found), self.database.begin() as transaction:
+        async with self.granting.line(found), self.database.begin() as transaction:
             granted = await redeem(
                 transaction,
                 found,

@@ -30,7 +30,7 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.background import Promises, cancel
+from wxauth.server.core.background import Retries, cancel
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -39,7 +39,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.concurrency import RETRY_AFTER, Places, Turns
+from wxauth.server.limits.concurrency import RETRY_AFTER, Concurrency, Places
 from wxauth.server.limits.queries import PHONE_CODES
 from wxauth.server.phones.queries import (
     PENDING_ANSWERS,
@@ -96,10 +96,10 @@ class Phones:
     sealer: Sealer
     wechat_api: WeChatApi
     clock: Clock
-    promises: Promises
+    retries: Retries
     settings: Settings
     apps: Apps
-    turns: Turns
+    concurrency: Concurrency
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
     farewell: float = WECHAT_SHUTDOWN_SECONDS
@@ -124,7 +124,7 @@ class Phones:
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):
-            await self.promises.keep(_ANSWER, code_hash)
+            await self.retries.keep(_ANSWER, code_hash)
             found = await find_answer(self.database, code_hash)
             if found is None:
                 try:
@@ -139,7 +139,7 @@ class Phones:
             try:
                 if isinstance(found, StoredAnswer):
                     # In a turn of the person: each binding waits for their row with a transaction.
-                    async with self.turns.of_session((found.app_id, found.openid), user.id):
+                    async with self.concurrency.of_session((found.app_id, found.openid), user.id):
                         outcome: UserInSession | PhoneRefusal | None = await self._bind(found)
                 else:
                     outcome = found
@@ -241,7 +241,7 @@ class Phones:
         try:
             await store()
         except (Exception, asyncio.CancelledError) as exc:
-            self.promises.put_off(_ANSWER, code_hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
+            self.retries.put_off(_ANSWER, code_hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
             raise
 
     async def _store(self, answer: StoredAnswer) -> None:

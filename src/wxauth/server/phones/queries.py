@@ -16,7 +16,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import Merged, link_by_phone
-from wxauth.server.users.status_queries import lock_standings
+from wxauth.server.users.status_queries import lock_status_and_roles_of
 from wxauth.server.users.user_queries import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
@@ -265,7 +265,7 @@ async def _lock_user_and_losers(
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     if losers:  # all at once, because users are always locked in the order of ids
         owner_id = await transaction.value(USER_OF, **answer.identity)
-        await lock_standings(transaction, [*losers, *([] if owner_id is None else [owner_id])])
+        await lock_status_and_roles_of(transaction, [*losers, *([] if owner_id is None else [owner_id])])
     return await lock_user_of(transaction, **answer.identity), losers
 
 

@@ -98,14 +98,14 @@ class PictureChecks(Policy):
         for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
             log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)
             for _ in range(pictures):
-                self.opinions.count(self.name, app_id, "no_verdict")
+                self.verdicts.count(self.name, app_id, "no_verdict")
         return len(swept)
 
     async def _begin(self, user: UserInSession, avatar_id: str, url: str) -> None:
         async def ask(wechat_api: WeChatApi, app: App) -> str:
             return await wechat_api.check_picture(app, openid=user.openid, url=url)
 
-        trace_id = await self.opinions.ask(self.name, user.app_id, ask)
+        trace_id = await self.verdicts.ask(self.name, user.app_id, ask)
         if trace_id is None:
             return
         try:
@@ -113,7 +113,7 @@ class PictureChecks(Policy):
             if await self.database.value(NOTE_ASKED, **asked, now=self.clock()) is not None:
                 await self._carry_out(user.app_id, user.openid, trace_id)
         except StorageUnavailable as exc:
-            self.opinions.report_missing(self.name, user.app_id, exc.code, exc)
+            self.verdicts.report_missing(self.name, user.app_id, exc.code, exc)
 
     async def _carry_out(self, app_id: str, openid: str, trace_id: str) -> None:
         """Carry out a check of which both halves are known, unless that has been done."""
@@ -144,7 +144,7 @@ class PictureChecks(Policy):
             taken = await transaction.row(TAKE_CHECK, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
         if taken is not None:
             failure = WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
-            self.opinions.report_missing(self.name, app_id, failure.code, failure)
+            self.verdicts.report_missing(self.name, app_id, failure.code, failure)
         return taken is not None
 
 

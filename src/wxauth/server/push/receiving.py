@@ -11,7 +11,7 @@ from uuid import UUID
 
 from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.background import Background, Promises
+from wxauth.server.core.background import Background, Retries
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import OncePerDay, get_logger
@@ -24,7 +24,7 @@ from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
 from wxauth.server.users.erasure_queries import erase_user, leave_later
-from wxauth.server.users.status_queries import lock_standing
+from wxauth.server.users.status_queries import lock_status_and_roles
 from wxauth.server.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
 from wxauth.server.wechat.received import (
     MessageKind,
@@ -74,7 +74,7 @@ class PushedMessages:
         database: Where used signatures are.
         clock: The time.
         background: Finishes work that WeChat no longer waits for.
-        promises: Retries withdrawals that could not be stored.
+        retries: Retries withdrawals that could not be stored.
         picture_checks: Carries out verdicts on pictures.
         forwarding: Hands messages on.
         patience: Seconds that a response waits for the database.
@@ -85,7 +85,7 @@ class PushedMessages:
     database: Database
     clock: Clock
     background: Background
-    promises: Promises
+    retries: Retries
     picture_checks: PictureChecks
     forwarding: PushForwarding
     patience: float = STORAGE_TIMEOUT_SECONDS
@@ -208,7 +208,7 @@ class PushedMessages:
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
-            self.promises.put_off(
+            self.retries.put_off(
                 _WITHDRAWAL,
                 key,
                 carry_out_late,
@@ -219,7 +219,7 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        self.promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
+        self.retries.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
         return has_named_a_user
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
@@ -256,8 +256,8 @@ class PushedMessages:
             case Withdrawn.IDENTITY:
                 if await erase_identity(transaction, user_id, **identity, by=WECHAT, now=now):
                     return "identities_erased", of_wechat
-                standing = await lock_standing(transaction, user_id)
-                if standing is not None and standing.is_banned:
+                account = await lock_status_and_roles(transaction, user_id)
+                if account is not None and account.is_banned:
                     # Consent can be given and withdrawn at any time, which must not end a ban.
                     await leave_later(transaction, user_id, erase_at=now, now=now)
                     return "user_leaving", of_wechat

@@ -101,7 +101,7 @@ _READ_FIRST: Final = (
     "/v1/me/consents/{document}",
     "/v1/me/export",
 )
-"""The paths that come first in the documentation. The others follow in the order of their rooms."""
+"""The paths that come first in the documentation. The others follow in the order of their packages."""
 
 
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:

@@ -16,7 +16,7 @@ from wxauth.server.clients.documents import NEW_OF_ALL, NEW_OF_AN_ADDRESS, Clien
 from wxauth.server.clients.service_clients import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core import background
-from wxauth.server.core.background import Background, Promises
+from wxauth.server.core.background import Background, Retries
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.sealing import Sealer
@@ -29,7 +29,7 @@ from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.issuer import Issuer, ResourceVerifier
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits import concurrency
-from wxauth.server.limits.concurrency import Turns
+from wxauth.server.limits.concurrency import Concurrency
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import LoginLimiter
 from wxauth.server.login.records import Numbers, Refusals
@@ -45,7 +45,7 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_queries import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits
 from wxauth.server.site_logins.secrets import UserCodes
-from wxauth.server.users.policies import Opinions
+from wxauth.server.users.policies import Verdicts
 from wxauth.server.users.staff_queries import StaffReads
 from wxauth.server.wechat import client
 from wxauth.server.wechat.api import WeChatApi
@@ -55,7 +55,7 @@ from wxauth.tokens.verifier import Verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waits:
+class Timeouts:
     """Seconds. The defaults are those of the parts. A test of such a wait shortens it."""
 
     database: Deadlines = DEADLINES
@@ -64,21 +64,21 @@ class Waits:
     background_farewell: float = background.FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
-    promises: float = background.RETRY_PAUSE_SECONDS
+    retries: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
-    turns: float = concurrency.PATIENCE_SECONDS
+    concurrency: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
 
 
-WAITS: Final = Waits()
+TIMEOUTS: Final = Timeouts()
 
 
 _CLOSED: Final = (
     (Avatars,),  # first: no request is left that waits for its picture
     # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
     (Background, Phones, Deliveries, ClientDocuments),
-    (Promises,),  # after those, which may have put off more
+    (Retries,),  # after those, which may have put off more
     (WeChatTokens, JsTickets),  # before the connections of its requests
     (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all that use them
     (Numbers, Refusals, StaffReads),  # together, because each waits some seconds, too
@@ -94,7 +94,7 @@ def build_services(
     *,
     clock: Clock | None = None,
     wechat_transport: httpx.AsyncBaseTransport | None = None,
-    waits: Waits = WAITS,
+    timeouts: Timeouts = TIMEOUTS,
     database: Database | None = None,
     errcode_hints: Mapping[int, str] = MappingProxyType({}),
     unknown_app_hint: str = "",
@@ -106,7 +106,7 @@ def build_services(
         settings: The settings of the service.
         clock: The time. By default, the database's.
         wechat_transport: Sends requests to WeChat. By default, over the network.
-        waits: How long the parts wait.
+        timeouts: How long the parts wait.
         database: The database. By default, the one in the settings.
         errcode_hints: Additional hints for developers, by errcode.
         unknown_app_hint: An additional hint for a developer whose app is unknown.
@@ -116,19 +116,19 @@ def build_services(
     """
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
-    database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=waits.database)
+    database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=timeouts.database)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing})
     parts[Sealer] = Sealer(settings.secret_keys)
     make = parts.make
-    apps = make(Apps, refresh_pause=waits.apps_refresh, hint=unknown_app_hint)
+    apps = make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     make(PrometheusMetrics, sweeps=sweep_names(settings))
-    make(Background, patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
-    make(Promises, pause=waits.promises)
+    make(Background, patience=settings.wechat_timeout + timeouts.database.whole, farewell=timeouts.background_farewell)
+    make(Retries, pause=timeouts.retries)
 
     def make_wechat() -> WeChat:
         client = client_over(wechat_transport or transport_for(settings))
-        return tracing.wechat(client, settings=settings, busy_pauses=waits.wechat_busy, hints=errcode_hints)
+        return tracing.wechat(client, settings=settings, busy_pauses=timeouts.wechat_busy, hints=errcode_hints)
 
     limiters: list[RateLimiter] = []
 
@@ -140,7 +140,7 @@ def build_services(
     parts[WeChat] = make_wechat()
     # Separate connections, so that an API that hangs cannot exhaust those that logins need.
     make(WeChatApi, wechat=make_wechat())
-    make(Opinions, find_app=apps.find, label_of=apps.label_of)
+    make(Verdicts, find_app=apps.find, label_of=apps.label_of)
     make(NameResolver)
     make(Issuer)
     make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
@@ -150,13 +150,13 @@ def build_services(
     parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
     make(ScanLimits, make=partial(make_limiter, RateLimiter))
     make(ClientLimits, make=partial(make_limiter, RateLimiter))
-    make(Turns, patience=waits.turns)
-    make(Phones, pauses_for_others=waits.phones_of_others, farewell=waits.phones_farewell)
+    make(Concurrency, patience=timeouts.concurrency)
+    make(Phones, pauses_for_others=timeouts.phones_of_others, farewell=timeouts.phones_farewell)
     parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)
     make(
         Deliveries,
-        logouts=make(BackchannelLogouts, patience=waits.backchannel_logouts),
-        patience=waits.webhooks,
+        logouts=make(BackchannelLogouts, patience=timeouts.backchannel_logouts),
+        patience=timeouts.webhooks,
     )
     make(
         ClientDocuments,
@@ -164,7 +164,7 @@ def build_services(
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
     )
     make(StaffReads, is_on=settings.staff_reads)
-    make(PushedMessages, patience=waits.pushed_messages)
+    make(PushedMessages, patience=timeouts.pushed_messages)
     return Services(
         settings=settings,
         clock=clock,

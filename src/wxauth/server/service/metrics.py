@@ -61,7 +61,7 @@ class Processes(Collector):
 
 @part
 class PrometheusMetrics(Collector):
-    """What is reported: what the rooms count, the processes, and some numbers of the database.
+    """What is reported: what the packages count, the processes, and some numbers of the database.
 
     Args:
         database: Where the statistics are read.

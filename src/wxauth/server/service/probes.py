@@ -18,7 +18,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import DatabaseUrlRefused, troubles
+from wxauth.server.core.outages import DatabaseUrlRefused, outage_log
 from wxauth.server.core.revisions import current_revision, is_usable, refusal_of
 from wxauth.server.core.services import part
 from wxauth.server.keys.keyring import KeyRing
@@ -57,9 +57,9 @@ async def is_migrated(database: Database) -> bool:
     except DatabaseUrlRefused:
         raise
     except StorageUnavailable as exc:
-        troubles.note(exc)
+        outage_log.note(exc)
         return False
-    if troubles.is_due(monotonic()):
+    if outage_log.is_due(monotonic()):
         log.warning(
             "schema_missing" if refusal is None else "schema_refused",
             what_to_do="run 'wxauth migrate'" if refusal is None else str(refusal),

@@ -23,7 +23,7 @@ from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.core.clock import DatabaseClock, correct_clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging, get_logger
-from wxauth.server.core.outages import DatabaseUrlRefused, reason_of, troubles
+from wxauth.server.core.outages import DatabaseUrlRefused, outage_log, reason_of
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
@@ -66,7 +66,7 @@ def serve(settings: Settings) -> None:
     - several workers have no folder for their shared metrics
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    troubles.share()  # all workers together log database troubles once
+    outage_log.share()  # all workers together log an outage once
     _prepare(settings)  # even if the database could not be checked: then the service waits for it
     try:
         listener = listen(settings.host, settings.port)
@@ -232,7 +232,7 @@ async def check_stored_state(settings: Settings) -> bool:
             [_("WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason}", reason=reason_of(exc))]
         ) from None
     except StorageUnavailable as exc:
-        troubles.note(exc)
+        outage_log.note(exc)
         return False
     finally:
         await database.aclose()

@@ -90,7 +90,7 @@ def count_as_a_worker() -> None:
     if _FOLDER not in os.environ:
         return
     number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
-    # But the promises in the dead worker's memory are lost, so their gauge must be removed.
+    # But the retries in the dead worker's memory are lost, so their gauge must be removed.
     Path(os.environ[_FOLDER], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     _name = str(number)
 

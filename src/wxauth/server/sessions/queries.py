@@ -15,7 +15,7 @@ from wxauth.server.core.batching import Batched
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.models import Address
-from wxauth.server.core.statements import Nothing, Statement, one_and_id, part
+from wxauth.server.core.statements import Nothing, Statement, fragment, one_and_id
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.sessions.devices import DescribedDevice
@@ -194,12 +194,12 @@ WITH open AS (
     RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT :event_id, '{part(EventType.SESSION_ENDED.value)}', :now, COALESCE(:actor, user_id::text), user_id, app_id,
-           :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
+    SELECT :event_id, '{fragment(EventType.SESSION_ENDED.value)}', :now, COALESCE(:actor, user_id::text), user_id,
+           app_id, :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
       FROM ended WHERE was_open
 ), browser AS (
     DELETE FROM browser_logins USING website_sessions w, ended
-     WHERE was_open AND :reason = '{part(EndReason.SIGNED_OUT_ELSEWHERE)}'
+     WHERE was_open AND :reason = '{fragment(EndReason.SIGNED_OUT_ELSEWHERE)}'
        AND w.session_id = ended.id AND browser_logins.id = w.browser_login_id
 )
 SELECT ended.user_id FROM open LEFT JOIN ended ON true
@@ -208,13 +208,13 @@ _END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING website_sessions w
  WHERE w.session_id = :session_id AND browser_logins.id = w.browser_login_id
 """)
-_USERS_OF_SESSIONS_PART: Final = """
+_USERS_OF_SESSIONS_FRAGMENT: Final = """
 SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))"""
 # In the order of ids, as for each event about a user.
-_LOCK_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_PART} ORDER BY id FOR NO KEY UPDATE")
+_LOCK_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} ORDER BY id FOR NO KEY UPDATE")
 # The users that no other transaction has locked: a page of a removed website's sessions waits for none, so that others
 # wait at most for one page. Merges and splits end such sessions, and do not move them.
-_LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_PART} FOR NO KEY UPDATE SKIP LOCKED")
+_LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO KEY UPDATE SKIP LOCKED")
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
 )
@@ -306,7 +306,7 @@ _END_THESE: Final = _ending("""
 
 # For each identity that has logged in lately and whose user has many sessions, the sessions beyond its newest ones, up
 # to a page in all. Almost no user has so many, and checking that reads only a few index entries.
-def _beyond_part(which: LiteralString, newest: LiteralString) -> LiteralString:
+def _beyond_fragment(which: LiteralString, newest: LiteralString) -> LiteralString:
     return f"""
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
@@ -320,12 +320,12 @@ def _beyond_part(which: LiteralString, newest: LiteralString) -> LiteralString:
      LIMIT :size"""
 
 
-_BEYOND: Final = Statement[UUID](_beyond_part("IS NULL", "AND s.revoked_at IS NULL"))
+_BEYOND: Final = Statement[UUID](_beyond_fragment("IS NULL", "AND s.revoked_at IS NULL"))
 # Locked rows are skipped, as in the sweep of expired sessions.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
-     WHERE id = ANY (ARRAY({_beyond_part("IS NOT NULL", "")}))
+     WHERE id = ANY (ARRAY({_beyond_fragment("IS NOT NULL", "")}))
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)

@@ -144,7 +144,7 @@ class RotatedSessionOfWebsite(RotatedSession):
     authenticated_by: str
 
 
-_NEW_PLACE_PART: Final = f""",
+_NEW_PLACE_FRAGMENT: Final = f""",
        opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
                         THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
        opened_user_agent = CASE WHEN {_IS_GOOD} AND s.user_agent IS DISTINCT FROM :user_agent
@@ -164,7 +164,7 @@ _IS_OPEN = """s.id = :session_id AND users.id = s.user_id
 _IS_OF_APP = f"{_IS_OPEN} IS NULL"
 
 
-def _rotating_part(
+def _rotating_fragment(
     source: LiteralString, *, place: LiteralString = "", number: LiteralString = "", more: LiteralString = ""
 ) -> LiteralString:
     return f"""
@@ -184,13 +184,13 @@ RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app
 # Of several at once, a session that another transaction has locked is left out, and so is the second use of one token.
 _ROTATE: Final = Batched[RotatedSession](
     "refresh",
-    _rotating_part(f"users WHERE {_IS_OF_APP}", place=_NEW_PLACE_PART),
+    _rotating_fragment(f"users WHERE {_IS_OF_APP}", place=_NEW_PLACE_FRAGMENT),
     f""", locked AS (
     SELECT asked.* FROM asked, sessions s, users WHERE {_IS_OF_APP} FOR NO KEY UPDATE OF s SKIP LOCKED
 ), rotated AS ({
-        _rotating_part(
+        _rotating_fragment(
             "locked AS asked, users WHERE s.id = :session_id AND users.id = s.user_id",
-            place=_NEW_PLACE_PART,
+            place=_NEW_PLACE_FRAGMENT,
             number="asked.n, ",
         )
     }) SELECT * FROM rotated""",
@@ -204,7 +204,7 @@ _ROTATE: Final = Batched[RotatedSession](
     user_agent="text",
 )
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
-    _rotating_part(
+    _rotating_fragment(
         f"users WHERE {_IS_OPEN} = :client_id AND {_IS_FOR_IT} AND {_IS_IN_SCOPE}",
         more=", s.scope, s.authenticated_at, s.authenticated_by",
     )

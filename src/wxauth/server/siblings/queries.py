@@ -69,15 +69,15 @@ SELECT {USER},
 """)
 
 
-def _signer_part(keys: LiteralString) -> LiteralString:
+def _signer_fragment(keys: LiteralString) -> LiteralString:
     return f"""
 SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
 # Who asks and what they ask for in one query, because a query is half of what a signature costs.
-_SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_part(KEY_OF_OPENID))
-_SIGNER_FOR_USER: Final = Statement[_Signer](_signer_part(KEYS_OF_USER))
+_SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_fragment(KEY_OF_OPENID))
+_SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER))
 
 
 async def client_and_keys(

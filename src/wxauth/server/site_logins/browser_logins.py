@@ -15,7 +15,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.limits.concurrency import Turns
+from wxauth.server.limits.concurrency import Concurrency
 from wxauth.server.site_logins import queries
 from wxauth.server.site_logins.authorize import (
     AUTHORIZE_PATH,
@@ -46,7 +46,7 @@ class Continuing:
     settings: Settings
     database: Database
     clock: Clock
-    turns: Turns
+    concurrency: Concurrency
     site_requests: SiteRequests
     granting: Granting
 
@@ -123,7 +123,7 @@ class Continuing:
         settings, now, code, name = self.settings, self.clock(), new_secret(), asked.client.name
         after = proved_after(settings, now)
         try:
-            async with self.turns.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
+            async with self.concurrency.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
                 person = await lock_browser_person(
                     transaction, hash_of(browser.login), client_id=name, proved_after=after
                 )

@@ -18,7 +18,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.concurrency import Turns
+from wxauth.server.limits.concurrency import Concurrency
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_by
 from wxauth.server.site_logins import queries
@@ -68,14 +68,18 @@ class Granting:
     settings: Settings
     database: Database
     clock: Clock
-    turns: Turns
+    concurrency: Concurrency
 
-    def turn(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
-        """A turn of a login, and of the person who has approved it, if any. It covers all their tabs and codes.
+    def line(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
+        """A place in the line of a login, and of the person who has approved it, if any: for all their tabs and codes.
 
         Raises: RateLimited.
         """
-        return self.turns.turn(login.id) if login.user_id is None else self.turns.of_session(login.id, login.user_id)
+        return (
+            self.concurrency.line(login.id)
+            if login.user_id is None
+            else self.concurrency.of_session(login.id, login.user_id)
+        )
 
     async def open_page(self, page_id: str, browser: Browser) -> SiteLogin:
         """The login that this browser shows, until it is over. Raises: NotFound."""
@@ -106,7 +110,7 @@ class Granting:
                 raise SentBack(page, REFUSED)
             case PageState.APPROVED:
                 code = new_secret()
-                async with self.turn(page), self.database.begin() as transaction:
+                async with self.line(page), self.database.begin() as transaction:
                     login, person = await lock_with_person(transaction, page, now=now)
                     if login is None or person is None or not is_good(login, login.granted_until, now=now):
                         raise SentBack(page, MAY_NOT_LOG_IN)

@@ -149,7 +149,7 @@ class Links:
         before = await self.database.row(queries.LINK, page_id=seen.id)
         if before is None:
             return TryAgain(seen, is_wrong=False)
-        async with self.granting.turn(before), self.database.begin() as transaction:
+        async with self.granting.line(before), self.database.begin() as transaction:
             person = await queries.lock_person(transaction, app_id=before.app_id, openid=before.openid)
             page = await transaction.row(queries.LOCK, id=seen.id, now=now)
             link = await transaction.row(queries.LOCK, id=before.id, now=now)

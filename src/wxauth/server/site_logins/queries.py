@@ -22,7 +22,7 @@ import asyncpg
 
 from wxauth.server.clients.models import Client
 from wxauth.server.core.database import Database, Sweep, Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of, part
+from wxauth.server.core.statements import Nothing, Statement, columns_of, fragment
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.site_logins.doors import SCANS, Door, ScanOutcome
 from wxauth.server.site_logins.models import OPEN, RequestFields, SiteLoginFields
@@ -108,7 +108,7 @@ _GIVEN_IP: Final = ":browser_ip::text::inet"
 _WITH_LOCKED_CLIENT: Final = """
   FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
  WHERE c.removed_by IS NULL"""
-_OPEN_STAGES: Final = ", ".join(f"'{part(stage.value)}'" for stage in OPEN)
+_OPEN_STAGES: Final = ", ".join(f"'{fragment(stage.value)}'" for stage in OPEN)
 _HAS_CLIENT: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM clients WHERE name = :client_id AND removed_by IS NULL)"
 )
@@ -143,7 +143,9 @@ SELECT {_listed(_COLUMNS, ":", _GIVEN_IP)}
 ON CONFLICT DO NOTHING RETURNING id
 """)
 _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
-    columns: Statement[SiteLogin](f"{_LOGIN} AND {' AND '.join(f'l.{part(name)} = :{part(name)}' for name in columns)}")
+    columns: Statement[SiteLogin](
+        f"{_LOGIN} AND {' AND '.join(f'l.{fragment(name)} = :{fragment(name)}' for name in columns)}"
+    )
     for columns in (
         ("id",),
         ("page_hash", "browser_hash"),
@@ -155,7 +157,7 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
 # The last link to WeChat that a page's browser has been given. Ids do not show which one it is, because clocks differ:
 # links are counted while their page is locked.
 LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
-   AND l.pressed_on = :page_id AND l.door = '{part(Door.LINK)}'
+   AND l.pressed_on = :page_id AND l.door = '{fragment(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
 # None if it was deleted, as with its client. Settles the race of two that decide: the second waits here, and then
@@ -309,17 +311,17 @@ _WHOSE_BROWSER: Final = """
   FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
   JOIN users ON users.id = i.user_id"""
 _PRESENT: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
-_BROWSER_PERSON_PART: Final = f"""
+_BROWSER_PERSON_FRAGMENT: Final = f"""
 SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
        EXISTS (SELECT FROM browser_login_sites b
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_BROWSER}
  WHERE {_PRESENT} AND {MAY_LOG_IN}"""
-BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_PART)
+BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
 """)
 # The row is locked for the sweep, which skips it.
-_LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_PART} FOR NO KEY UPDATE OF l")
+_LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")
 # Stores when a locked login has made codes, the last one for this site, which exists.
 COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)

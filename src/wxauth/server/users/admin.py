@@ -39,9 +39,9 @@ from wxauth.server.users.search_queries import USER_BY_ID, ListedUser
 from wxauth.server.users.status_queries import (
     ADMIN,
     Ban,
-    Standing,
+    StatusAndRoles,
     UserIsGone,
-    change_standings,
+    change_status_and_roles,
     locked_user,
 )
 from wxauth.server.users.user_queries import (
@@ -85,8 +85,8 @@ class UserChange:
     cancels_leaving: bool = False
     """Whether a user who has asked to be erased is kept."""
 
-    def applied_to(self, before: Standing) -> Standing:
-        """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TextError."""
+    def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
+        """Status and roles after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TextError."""
         requested = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
@@ -167,7 +167,7 @@ async def change_user(
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        (settled,) = await change_standings(transaction, [(remaining_id, before, after)], by=by, now=now)
+        (settled,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
         changes = bool(settled.changes)
         if change.attributes is not None:
             try:
@@ -233,8 +233,8 @@ async def end_sessions_of(
 @asynccontextmanager
 async def locked_remaining(
     database: Database, user_id: UUID, *, by: Actor, may_end_an_administrator: bool = False
-) -> AsyncIterator[tuple[Transaction, UUID, Standing]]:
-    """A transaction in which the user of a present or former id is locked, with id and standing: see `locked_user`.
+) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
+    """A transaction in which the user of a present or former id is locked, with id and account: see `locked_user`.
 
     If a merge or a split has just given the id to another user, that one is locked instead. Users who are staff are
     refused if the actor must spare them.
@@ -245,13 +245,13 @@ async def locked_remaining(
         remaining_id = await current_user(database, user_id)
         locked = locked_user(database, remaining_id, may_end_an_administrator=may_end_an_administrator)
         try:
-            async with locked as (transaction, standing):
+            async with locked as (transaction, account):
                 if await transaction.value(CURRENT_USER, user_id=user_id) == remaining_id:
-                    if by.spares_staff and standing.is_staff:
+                    if by.spares_staff and account.is_staff:
                         raise InsufficientRole(
                             "this user is an administrator or other staff: this needs the role admin"
                         )
-                    yield transaction, remaining_id, standing
+                    yield transaction, remaining_id, account
                     return
         except UserIsGone:
             continue

@@ -1,4 +1,4 @@
-"""Who sends a request, and from which device: dependencies of routes in every room."""
+"""Who sends a request, and from which device: dependencies of routes in every package."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES, UserInSession
-from wxauth.server.limits.concurrency import Turns
+from wxauth.server.limits.concurrency import Concurrency
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.queries import OPENED_AT, READ_USER_IN_SESSION
 from wxauth.server.users.status_queries import ADMIN, UserIsGone, locked_user
@@ -118,15 +118,15 @@ CallerDep = Annotated[Caller, Depends(caller_of)]
 """The user of the access token of an app. An ended session, and a banned or erased user, are refused at once."""
 
 
-TurnsDep = Annotated[Turns, Depends(provide(Turns))]
+ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 
 
 async def caller_in_turn_of(
-    request: Request, principal: PrincipalDep, turns: TurnsDep, database: DatabaseDep, clock: ClockDep
+    request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
     """As `caller_of`, in a turn, which is taken once the body is here. Raises: RateLimited; as `read_caller`."""
     await request.body()
-    async with turns.of_session(principal.session_id, principal.id):
+    async with concurrency.of_session(principal.session_id, principal.id):
         yield await read_caller(database, principal, now=clock())
 
 
@@ -135,7 +135,7 @@ CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures
 
 
 async def caller_who_ends_of(
-    request: Request, principal: PrincipalDep, turns: TurnsDep, database: DatabaseDep, clock: ClockDep
+    request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
     """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `read_caller`.
 
@@ -143,7 +143,7 @@ async def caller_who_ends_of(
     """
     await request.body()
     is_own = request.path_params.get("session_id") == str(principal.session_id)
-    async with turns.of_session((principal.session_id, is_own), principal.id, ends_sessions=True):
+    async with concurrency.of_session((principal.session_id, is_own), principal.id, ends_sessions=True):
         yield await read_caller(database, principal, now=clock())
 
 

@@ -17,7 +17,7 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import TIME, Address
-from wxauth.server.core.statements import Nothing, Statement, part
+from wxauth.server.core.statements import Nothing, Statement, fragment
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import ORIGIN, UserInSession
 from wxauth.server.limits.queries import CONSENTS_GIVEN
@@ -41,7 +41,7 @@ def ids_of(user_id: LiteralString) -> LiteralString:
     )
 
 
-_ITS_IDS_PART: Final = ids_of(":user_id::uuid")
+_ITS_IDS_FRAGMENT: Final = ids_of(":user_id::uuid")
 
 
 PRESENT_CONSENTS: Final = f"""
@@ -81,22 +81,22 @@ _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, COALESCE({ORIGIN}, :user_id), :document, :version, :now, :app_id, :ip::text::inet
  WHERE NOT EXISTS (SELECT FROM consents
-                    WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND version = :version
+                    WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND document = :document AND version = :version
                       AND withdrawn_at IS NULL)
 RETURNING id
 """)
 _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
- WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND withdrawn_at IS NULL
+ WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
 """)
 # Reads the newest of each id separately, because the index is in order of time only for one id.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
-  FROM unnest({_ITS_IDS_PART}) AS known (id) CROSS JOIN LATERAL (
+  FROM unnest({_ITS_IDS_FRAGMENT}) AS known (id) CROSS JOIN LATERAL (
        SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
         WHERE user_id = known.id
           AND (given_at, id) < (COALESCE(:after_at::timestamptz, 'infinity'),
-                                COALESCE(:after_id::uuid, '{part(str(END))}'))
+                                COALESCE(:after_id::uuid, '{fragment(str(END))}'))
         ORDER BY given_at DESC, id DESC LIMIT :limit) page
  ORDER BY given_at DESC, id DESC LIMIT :limit
 """)
@@ -105,7 +105,7 @@ _HOLDING: Final = Statement[ConsentRow](f"""
 SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
   FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
        USING (document, version)
- WHERE user_id = ANY ({_ITS_IDS_PART}) AND withdrawn_at IS NULL
+ WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND withdrawn_at IS NULL
  ORDER BY document, given_at DESC, id DESC
 """)
 

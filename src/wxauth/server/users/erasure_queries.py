@@ -18,7 +18,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, one_and_id
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.server.sessions.queries import START, EndReason, end_sessions
-from wxauth.server.users.status_queries import Standing, lock_standing
+from wxauth.server.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.server.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
@@ -176,10 +176,10 @@ async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: date
 
 
 async def cancel_leaving(
-    transaction: Transaction, user_id: UUID, standing: Standing, *, by: Actor, now: datetime
+    transaction: Transaction, user_id: UUID, account: StatusAndRoles, *, by: Actor, now: datetime
 ) -> bool:
     """Keep a locked user. Returns False, and changes nothing, if the user is not leaving."""
-    if not standing.is_leaving:
+    if not account.is_leaving:
         return False
     await transaction.run(_SET, user_id=user_id, erase_at=None)
     await record_event(transaction, EventType.USER_STAYED, by=by, at=now, user_id=user_id)
@@ -189,20 +189,20 @@ async def cancel_leaving(
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
     """Cancel a user's erasure, unless they are banned."""
     async with database.begin() as transaction:
-        standing = await lock_standing(transaction, user_id)
-        if standing is None or standing.is_banned:
+        account = await lock_status_and_roles(transaction, user_id)
+        if account is None or account.is_banned:
             return
-        stays = await cancel_leaving(transaction, user_id, standing, by=Actor(str(user_id)), now=now)
+        stays = await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     if stays:
         log.info(EventType.USER_STAYED.logged, user_id=user_id)
 
 
-def check_may_enter(user_id: UUID, standing: Standing) -> None:
+def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
     """Check that a user is neither banned nor leaving. Raises: AccountDisabled, AccountLeaving."""
-    if standing.ban is not None:
-        raise AccountDisabled(until=standing.ban.until, user_id=user_id)
-    if standing.erase_at is not None:
-        raise AccountLeaving(standing.erase_at, user_id=user_id)
+    if account.ban is not None:
+        raise AccountDisabled(until=account.ban.until, user_id=user_id)
+    if account.erase_at is not None:
+        raise AccountLeaving(account.erase_at, user_id=user_id)
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:

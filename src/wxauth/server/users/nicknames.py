@@ -88,7 +88,7 @@ class Nicknames(Policy):
                     raise
                 return TextVerdict("risky", _OTHER)
 
-        verdict = await self.opinions.ask(self.name, user.app_id, check, patience=patience)
+        verdict = await self.verdicts.ask(self.name, user.app_id, check, patience=patience)
         if verdict is None:
             return _NO_VERDICT
         is_blocked = verdict.suggest == "risky" and self.blocks

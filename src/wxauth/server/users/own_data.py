@@ -31,7 +31,7 @@ from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, Devic
 from wxauth.server.users.consent_queries import ConsentRow
 from wxauth.server.users.schemas import ListedUserAnswer
 from wxauth.server.users.staff_queries import Read
-from wxauth.server.users.status_queries import lock_standing
+from wxauth.server.users.status_queries import lock_status_and_roles
 from wxauth.server.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, current_user
 from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
@@ -152,7 +152,7 @@ async def _pieces(
         else:
             await stack.enter_async_context(_large)
         async with database.begin() as transaction:
-            if await lock_standing(transaction, user_id) is None:  # as for each event about a user
+            if await lock_status_and_roles(transaction, user_id) is None:  # as for each event about a user
                 raise NotFound("there is no such user")
             await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
         log.info("user_exported", user_id=user_id, actor=by.name)

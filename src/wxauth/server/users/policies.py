@@ -21,7 +21,7 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import Api, errcode_label, errcode_of
 
 OPINION_TIMEOUT_SECONDS: Final = 2.0
-"""How long a request waits at most for an opinion that decides its outcome."""
+"""How long a request waits at most for a verdict that decides its outcome."""
 LOGGED_AGAIN_AFTER: Final = timedelta(minutes=1)
 """The time between two log lines about the same failure."""
 
@@ -45,8 +45,8 @@ log = get_logger()
 
 
 @part
-class Opinions:
-    """Asks WeChat for opinions, and tolerates any failure.
+class Verdicts:
+    """Asks WeChat for verdicts, and tolerates any failure.
 
     Args:
         find_app: Returns the app with this id. Raises: UnknownApp.
@@ -91,7 +91,7 @@ class Opinions:
         CHECKS.count(policy, self.label_of(app_id), outcome, errcode_label(failure))
 
     def report_missing(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
-        """Count a missing opinion, and log it unless the same failure was logged within the last minute."""
+        """Count a missing verdict, and log it unless the same failure was logged within the last minute."""
         errcode = failure.errcode if isinstance(failure, WeChatError) else None
         self.count(policy, app_id, reason, failure)
         now = self.clock()
@@ -114,7 +114,7 @@ class Policy:
     name: ClassVar[PolicyName]
     setting: ClassVar[str]
     database: Database
-    opinions: Opinions
+    verdicts: Verdicts
     clock: Clock
     background: Background
     settings: Settings
@@ -127,13 +127,13 @@ class Policy:
         """Whether WeChat's answer decides. Otherwise it is only noted."""
 
     def _count(self, app_id: str, *, is_flagged: bool, is_blocked: bool) -> None:
-        self.opinions.count(self.name, app_id, "blocked" if is_blocked else "flagged" if is_flagged else "pass")
+        self.verdicts.count(self.name, app_id, "blocked" if is_blocked else "flagged" if is_flagged else "pass")
 
     def _later(self, user: UserInSession, work: Callable[[], Awaitable[None]]) -> bool:
         """Do something in the background. Returns False if too much waits there."""
         is_queued = self.background.offer(work, name=f"{self.name} of {user.id}")
         if not is_queued:
-            self.opinions.report_missing(self.name, user.app_id, "too_busy")
+            self.verdicts.report_missing(self.name, user.app_id, "too_busy")
         return is_queued
 
     async def _flag(self, user: UserInSession, kind: EventType, data: Mapping[str, Any]) -> None:

@@ -148,7 +148,7 @@ class PhoneAnswer(TypedDict):
     ]
 
 
-class ProfileAndStanding(SharedFields, PhoneAnswer):
+class ProfileStatusAndRoles(SharedFields, PhoneAnswer):
     """The fields of every answer about a user to that person, and to staff."""
 
     unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
@@ -161,7 +161,7 @@ class DocumentVersion(TypedDict):
     version: Annotated[str, Field(examples=["2026-05"])]
 
 
-class UserAnswer(ProfileAndStanding):
+class UserAnswer(ProfileStatusAndRoles):
     """A user, with the identity of the caller's session."""
 
     id: Annotated[ShownUserId, Field(description="UUIDv7; siblings store their data under it.")]
@@ -210,7 +210,7 @@ class FormerExternalIds(TypedDict):
     ]
 
 
-class ListedUserAnswer(ProfileAndStanding, OperatorsFields):
+class ListedUserAnswer(ProfileStatusAndRoles, OperatorsFields):
     """A user, with all identities."""
 
     id: ShownUserId

@@ -1,6 +1,6 @@
-"""The standing of users: their status (active or banned) and their roles. The last administrator cannot be removed.
+"""The status (active or banned) and the roles of users. The last administrator cannot be removed.
 
-All changes (by administrators, commands, the risk policy, merges, files) use `change_standings`: the change, its
+All changes (by administrators, commands, the risk policy, merges, files) use `change_status_and_roles`: the change, its
 events, and the end of a banned user's sessions are one transaction.
 """
 
@@ -24,7 +24,7 @@ from wxauth.server.sessions.queries import END_CONSOLES, EndReason, end_by, end_
 
 
 class LockedUser(SQLModel):
-    """The standing of a locked user."""
+    """Status and roles of a locked user."""
 
     id: UUID
     status: Literal["active", "disabled"]
@@ -59,7 +59,7 @@ _SET: Final = Statement[Nothing]("""
 UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' END, roles = given.roles,
                  ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz,
                  earlier_bans = CASE WHEN status = 'active' OR ban IS NOT NULL THEN earlier_bans END
-  FROM jsonb_to_recordset(:standings) AS given (id uuid, roles text[], ban jsonb)
+  FROM jsonb_to_recordset(:accounts) AS given (id uuid, roles text[], ban jsonb)
  WHERE users.id = given.id
 """)
 NOTE_JUDGED: Final = Statement[Nothing](
@@ -103,7 +103,7 @@ class Ban:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusAndRoles:
     """A user's roles, and ban."""
 
     roles: tuple[str, ...]
@@ -113,12 +113,12 @@ class Standing:
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
-        """The standing of a locked user."""
+        """Status and roles of a locked user."""
         ban = Ban(row.ban_reason, row.banned_until) if row.status == "disabled" else None
         return cls(tuple(row.roles), ban, row.erase_at)
 
-    def under(self, bans: Iterable[Ban], *, now: datetime) -> "Standing":
-        """This standing with the longest of those bans that have not ended; active without one."""
+    def under(self, bans: Iterable[Ban], *, now: datetime) -> "StatusAndRoles":
+        """The same with the longest of those bans that have not ended; active without one."""
         lasting = [ban for ban in bans if ban.until is None or ban.until > now]
         return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
 
@@ -152,8 +152,8 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class StandingChange:
-    """What `change_standings` has changed of a user."""
+class StatusChange:
+    """What `change_status_and_roles` has changed of a user."""
 
     user_id: UUID
     by: Actor
@@ -165,21 +165,21 @@ class StandingChange:
             log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
 
 
-async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:
-    """Lock and read a user's standing until the transaction ends; None if there is no such user."""
-    return (await lock_standings(transaction, [user_id])).get(user_id)
+async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> StatusAndRoles | None:
+    """Lock and read a user's status and roles until the transaction ends; None if there is no such user."""
+    return (await lock_status_and_roles_of(transaction, [user_id])).get(user_id)
 
 
-async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, Standing]:
-    """Lock and read the standing of several users, in the order of ids, as everywhere. Unknown ids are left out."""
+async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:
+    """Lock and read those of several users, in the order of ids, as everywhere. Unknown ids are left out."""
     rows = await transaction.rows(_LOCK, user_ids=list(user_ids))
-    return {row.id: Standing.of(row) for row in rows}
+    return {row.id: StatusAndRoles.of(row) for row in rows}
 
 
 async def lock_with_administrators(
     transaction: Transaction, *user_ids: UUID
-) -> tuple[dict[UUID, Standing], frozenset[UUID]] | None:
-    """As `lock_standings`, with all administrators if one of the users is one, so that nobody's role changes meanwhile.
+) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]] | None:
+    """As `lock_status_and_roles_of`, with all administrators if one of the users is one, so that no role changes then.
 
     Only then, so that other decisions do not wait for each other. Returns who is an administrator, too; None if one of
     the users has just become one: then start again.
@@ -187,16 +187,16 @@ async def lock_with_administrators(
     are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
     # One statement locks all of them in the order of ids, as everybody does.
     rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if are_some else _LOCK, user_ids=user_ids)
-    standings = {row.id: Standing.of(row) for row in rows}
-    administrators = frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
-    return (standings, administrators) if are_some or not administrators else None
+    accounts = {row.id: StatusAndRoles.of(row) for row in rows}
+    administrators = frozenset(user_id for user_id, account in accounts.items() if account.is_administrator)
+    return (accounts, administrators) if are_some or not administrators else None
 
 
 @asynccontextmanager
 async def locked_user(
     database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
-) -> AsyncIterator[tuple[Transaction, Standing]]:
-    """A transaction in which a user is locked, with their standing.
+) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
+    """A transaction in which a user is locked, with status and roles.
 
     If the block may end an administrator, the user must not be the only one.
 
@@ -208,37 +208,37 @@ async def locked_user(
                 locked = await lock_with_administrators(transaction, user_id)
                 if locked is None:
                     continue
-                standings, administrators = locked
+                accounts, administrators = locked
                 if administrators == {user_id}:
                     raise LastAdmin(_("this is the only administrator: make another one first"))
             else:
-                standings = await lock_standings(transaction, [user_id])
-            if user_id not in standings:
+                accounts = await lock_status_and_roles_of(transaction, [user_id])
+            if user_id not in accounts:
                 raise UserIsGone
-            yield transaction, standings[user_id]
+            yield transaction, accounts[user_id]
             return
     raise StorageUnavailable("too many changes to this user at once")
 
 
-async def change_standings(
+async def change_status_and_roles(
     transaction: Transaction,
-    changes: Sequence[tuple[UUID, Standing, Standing]],
+    changes: Sequence[tuple[UUID, StatusAndRoles, StatusAndRoles]],
     *,
     by: Actor,
     now: datetime,
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
     notes_reason: bool = True,
-) -> list[StandingChange]:
-    """Change the standings of locked users, each from one to another, and record the changes. All in a few statements.
+) -> list[StatusChange]:
+    """Change status and roles of locked users, each from one to another, and record it. All in a few statements.
 
     A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
     staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone.
     `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
     contain the reason.
     """
-    settled: list[StandingChange] = []
-    standings: list[Mapping[str, Any]] = []
+    settled: list[StatusChange] = []
+    accounts: list[Mapping[str, Any]] = []
     events: list[Mapping[str, Any]] = []
     banned: list[UUID] = []
     demoted: list[UUID] = []
@@ -253,7 +253,7 @@ async def change_standings(
         if set(after.roles) != set(before.roles):
             kinds[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
         if kinds:
-            standings.append({"id": user_id, "roles": after.roles, "ban": after.ban})
+            accounts.append({"id": user_id, "roles": after.roles, "ban": after.ban})
         events += [
             event(kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data) for kind, data in kinds.items()
         ]
@@ -264,9 +264,9 @@ async def change_standings(
             demoted.append(user_id)
         if will_be - was and not after.is_banned:
             promoted.append(user_id)
-        settled.append(StandingChange(user_id, by, list(kinds)))
-    if standings:
-        await transaction.run(_SET, standings=standings)
+        settled.append(StatusChange(user_id, by, list(kinds)))
+    if accounts:
+        await transaction.run(_SET, accounts=accounts)
     await record_events(transaction, events)
     if banned:
         await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
@@ -281,9 +281,11 @@ async def change_standings(
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has passed. Returns how many."""
     async with database.begin(plans_anew=True) as transaction:
-        standings = [(row.id, Standing.of(row)) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)]
-        lifted = [(user_id, before, Standing(before.roles)) for user_id, before in standings]
-        settled = await change_standings(transaction, lifted, by=SYSTEM, now=now)
+        accounts = [
+            (row.id, StatusAndRoles.of(row)) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
+        ]
+        lifted = [(user_id, before, StatusAndRoles(before.roles)) for user_id, before in accounts]
+        settled = await change_status_and_roles(transaction, lifted, by=SYSTEM, now=now)
     for one in settled:
         one.report()
     return len(settled)

@@ -75,7 +75,7 @@ _LOCK_PROFILE: Final = Statement[UserInSession](
 )
 
 
-def _cleared_part(name: LiteralString, column: LiteralString) -> LiteralString:
+def _cleared_fragment(name: LiteralString, column: LiteralString) -> LiteralString:
     return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
 
 
@@ -83,8 +83,8 @@ CLEAR_FIELDS: Final = Statement[list[str]](f"""
 WITH before AS (
     SELECT * FROM users WHERE id = :user_id
 )
-UPDATE users SET {", ".join(_cleared_part(name, name) for name in MERGED)},
-                 {_cleared_part("phone", "phone_verified_at")}
+UPDATE users SET {", ".join(_cleared_fragment(name, name) for name in MERGED)},
+                 {_cleared_fragment("phone", "phone_verified_at")}
   FROM before
  WHERE users.id = before.id
 RETURNING array_remove(ARRAY[
@@ -93,14 +93,14 @@ RETURNING array_remove(ARRAY[
 """Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
 
 
-def _changed_part(name: LiteralString) -> LiteralString:
+def _changed_fragment(name: LiteralString) -> LiteralString:
     given, has_changed = f":changes::jsonb ->> '{name}'", f"'{name}' = ANY (:changed::text[])"
     return f"""{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END,
        {name}_from = CASE WHEN {has_changed} THEN {ORIGIN} ELSE {name}_from END"""
 
 
 _CHANGE: Final = Statement[UserInSession](f"""
-UPDATE users SET {", ".join(map(_changed_part, PROFILE))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
+UPDATE users SET {", ".join(map(_changed_fragment, PROFILE))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
 """)
 
 

@@ -1,1 +1,1 @@
-"""HTTP for every room: how a request is received, and how an answer is sent."""
+"""HTTP for every package: how a request is received, and how an answer is sent."""

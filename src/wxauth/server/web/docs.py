@@ -62,7 +62,7 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any], first: Sequence[str]
     """The OpenAPI document of an app, without what FastAPI adds wrongly; it is made once.
 
     `schemes` are the `securitySchemes` beside bearer tokens, `first` the paths with which a reader begins: several
-    rooms declare the operations on one's own account. The others follow in the order of their rooms.
+    packages declare the operations on one's own account. The others follow in the order of their packages.
     """
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)

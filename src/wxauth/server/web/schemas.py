@@ -1,4 +1,4 @@
-"""What the bodies and parameters of all rooms share: types, examples, and the pages of lists with their cursors."""
+"""What the bodies and parameters of all packages share: types, examples, and the pages of lists with their cursors."""
 
 import json
 import re
