@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from math import inf
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -62,10 +61,18 @@ log = get_logger()
 T = TypeVar("T")
 
 
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Keep none, and look for none: urllib, by which httpx does, takes as long as the rest of the client."""
+
+
+class _Client(httpx.AsyncClient):
+    cookies = _NoCookies()  # type: ignore[override]
+
+
 def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
     """A client that keeps no cookie of WeChat's, which it would send with the next person's request."""
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-    return httpx.AsyncClient(transport=transport, cookies=no_cookies, timeout=None, trust_env=False)  # noqa: S113 - deadlines
+    return _Client(transport=transport, timeout=None, trust_env=False)
 
 
 def transport_for(settings: Settings, *, at_most: float = inf) -> HttpTransport:
@@ -254,8 +261,12 @@ class WeChat:
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
-            answer_read = response.extensions.get(ANSWER)  # by our transport; reading it again takes 10 µs
-            body: bytes = await response.aread() if answer_read is None else answer_read.body
+            answer_read = response.extensions.get(ANSWER)
+            if answer_read is None:
+                body: bytes = await response.aread()
+            else:  # by our transport; reading it again takes 10 µs
+                body = answer_read.body
+                del response.stream  # the client's refers to the response: only the collector would find both
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout(_("WeChat gave no answer in time")) from exc
         except httpx.DecodingError as exc:
@@ -280,12 +291,12 @@ class WeChat:
 
     async def _send(self, asked: _Call) -> httpx.Response:
         try:
-            return await self.client.send(self._base.request(asked))
+            return await self.client.send(self._base.request(asked), stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
             fields = {"reason": str(exc), "host": str(self._base), "next_host": str(self._fallback)}
             log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
-        return await self.client.send(self._fallback.request(asked))
+        return await self.client.send(self._fallback.request(asked), stream=True)
 
 
 def exchange_api(app: App) -> Api:
