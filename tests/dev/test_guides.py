@@ -262,7 +262,7 @@ OF_EXPRESS = [("examples/express/README.md", words) for words in ("TOKEN=$(curl"
     [
         ("docs/siblings.md", "uvicorn app:app", OF_FASTAPI, "200 401 403"),
         ("examples/express/README.md", "npm start", OF_EXPRESS, "200 401 401 403"),
-        ("clients/node/README.md", "8003, '127.0.0.1'", OF_FASTAPI, "200 401 403"),
+        ("clients/node/README.md", "node server.js", OF_FASTAPI, "200 401 403"),
     ],
 )
 def test_a_service_that_is_started_as_shown_is_guarded(
@@ -272,6 +272,7 @@ def test_a_service_that_is_started_as_shown_is_guarded(
     port, folder = str(free_port()), reader.folder
     (folder / "app.py").write_text(block("docs/siblings.md", "async def erase").replace(*reader.issuer))
     (folder / "app.js").write_text(block("clients/node/README.md", "import express").replace(*reader.issuer))
+    (folder / "server.js").write_text(block("clients/node/README.md", "?? 8003"))
     (folder / "package.json").write_text('{"type": "module"}')
     if not (folder / "node_modules").exists():
         (folder / "node_modules").symlink_to(ROOT / "examples/express/node_modules")
