@@ -7,19 +7,28 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
 
-from wxauth.guard import BearerGuard, Principal
+from wxauth.guard import BearerGuard, InsufficientScope, Principal, WxAuthError
+from wxauth.problems import answer_problem
 
 guard = BearerGuard(issuer=os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000"))
 app = FastAPI(title="Orders")
+app.add_exception_handler(WxAuthError, answer_problem)
+
+
+async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
+    """A user of the mini-program. A website's or an agent's token has a scope."""
+    if "scope" in user.claims:
+        raise InsufficientScope("this is not for websites")
+    return user
 
 
 @app.get("/orders")
-async def orders(user: Annotated[Principal, Depends(guard)]) -> list[dict[str, str]]:
+async def orders(user: Annotated[Principal, Depends(own)]) -> list[dict[str, str]]:
     return [{"item": "oolong tea", "for": user.openid}]
 
 
 @app.websocket("/orders/live")
-async def live_orders(websocket: WebSocket, user: Annotated[Principal, Depends(guard)]) -> None:
+async def live_orders(websocket: WebSocket, user: Annotated[Principal, Depends(own)]) -> None:
     await websocket.accept()
     try:
         # The token was checked once, at the door: the connection must not outlive it.

@@ -69,12 +69,11 @@ def judge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         command = [f"{folder}/judge"]
     else:
         command = [needs("java"), "-cp", f"{folder}/*", str(source / "Judge.java")]
-        fetch = [needs("mvn"), "-q", "-B", "--strict-checksums", f"-DoutputDirectory={folder}"]
-        fetch += ["dependency:copy-dependencies"]
+        copy = ["-q", "-B", "--strict-checksums", "dependency:copy-dependencies"]
+        fetch = [needs("mvn"), *copy, f"-DoutputDirectory={folder}"]
     done = subprocess.run(fetch, cwd=source, capture_output=True, text=True, timeout=NODE_PATIENCE)
     if done.returncode:
-        words = " ".join((done.stdout + done.stderr).split())
-        lacks(f"needs the packages of {request.param}: {words[:300]} 未能下载依赖包")
+        lacks(f"needs the packages of {request.param}: {done.stdout[:300]}{done.stderr[:300]} 未能下载依赖包")
     return partial(output_of, *command)
 
 

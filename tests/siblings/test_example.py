@@ -14,6 +14,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from examples.sibling.app import app, guard
+from tests.problems import problem_of
 from tests.processes import PATIENCE, dev_with_sibling, serving
 from tests.programs import ROOT, needs, output_of
 from tests.world import bearer
@@ -69,6 +70,13 @@ async def test_a_websocket_ends_with_its_token() -> None:
                 await asyncio.wait_for(socket.recv(), PATIENCE)
     assert end.value.rcvd is not None
     assert (end.value.rcvd.code, end.value.rcvd.reason) == (1008, "token_expired")
+
+
+async def test_a_website_reads_and_places_no_orders() -> None:
+    with (issuer := TestIssuer()).trusted_by(guard), serving(app) as url:
+        problem_of(orders(("", url), issuer.token(scope="openid")), "insufficient_scope", 403)
+        with pytest.raises(websockets.InvalidStatus, match="403"):
+            await live_orders(url, issuer.headers(scope="openid"))
 
 
 @pytest.mark.parametrize("readme", READMES, ids=["English", "Chinese"])

@@ -37,9 +37,12 @@ def test_the_table_of_claims_has_every_claim(page: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 def test_the_test_shown_passes_with_the_service_shown(blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    service, its_test, *_ = blocks
-    monkeypatch.setitem(sys.modules, "app", SimpleNamespace(**run(service)))
-    run(its_test)["test_orders_are_the_callers_own"](TestIssuer())
+    service, issuer = SimpleNamespace(**run(blocks[0])), TestIssuer()
+    monkeypatch.setitem(sys.modules, "app", service)
+    shown = run(blocks[1])
+    shown["test_orders_are_the_callers_own"](issuer)
+    with issuer.trusted_by(service.guard):
+        assert shown["TestClient"](service.app).get("/orders", headers=issuer.headers(scope="a")).status_code == 403
 
 
 async def test_the_middleware_shown_guards_all_but_the_public_path(blocks: list[str]) -> None:

@@ -30,6 +30,10 @@ for (const [name, start] of Object.entries(frameworks)) {
       assert.deepEqual(await answer.json(), { user: USER_ID, openid: 'o-1' })
     })
 
+    test("the quick start refuses a website's token", { skip: !name.startsWith('Express') }, async () => {
+      assert.equal((await ask(issuer.headers({ scope: 'openid' }))).status, 403)
+    })
+
     test('without a token it is 401, as a problem document', async () => {
       const answer = await ask({ 'x-request-id': 'order-7.a_B' })
       assert.equal(answer.status, 401)
