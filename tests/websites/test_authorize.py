@@ -41,7 +41,7 @@ UNASKED_VERIFIERS = [{"code_verifier": VERIFIER}, {"code_verifier": "short"}]
 
 
 async def test_a_sites_logo_and_its_title_as_plain_text_are_on_its_page(house: House) -> None:
-    assert 'class="logo"' not in (await house.browser.show()).html
+    assert '<img class="logo" src="/v1/pages/icon.svg"' in (await house.browser.show()).html
     await house.change(logo=LOGO, title='<script>alert("1")</script>')
     tab = await house.browser.show(state="\"><script>alert('2')</script>")
     assert f'<img class="logo" src="{LOGO}"' in tab.html

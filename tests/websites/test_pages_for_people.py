@@ -18,7 +18,6 @@ from tests.websites.browsers import House, Tab, found_in, hidden_fields, sent
 from tests.websites.street import IN_WECHAT
 from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
-from tests.world import Client
 from wxauth.server.apps.registry import Apps, ManagedApps
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR
@@ -42,8 +41,11 @@ async def test_the_page_names_the_mini_program_to_open(house: House) -> None:
     await house.change(app_id=app.app_id)
     tab = await house.browser.show()
     assert "“小店 &lt;b&gt;&amp;”" in tab.html
-    assert f'<img class="logo" src="{LOGO}"' in tab.html
+    assert f'<img class="app" src="{LOGO}"' in tab.html
     assert "将打开小程序“小店 &lt;b&gt;&amp;”" in (await house.browser.show(ui_locales="zh")).html
+    await house.change(account_app_id=None)
+    in_wechat = await house.browser.open(headers={"User-Agent": IN_WECHAT}, ui_locales="en")
+    assert "You are in WeChat already. Open the mini-program “小店" in in_wechat.text
 
 
 async def test_the_page_names_the_sites_origin_with_the_port_of_a_laptop(house: House) -> None:
@@ -102,15 +104,10 @@ async def test_the_question_whether_to_log_out_is_asked_in_the_other_language_to
     url = f"/v1/end_session?{urlencode(asked)}"
     chinese = await client.get(str(httpx.URL(url).join(link(await client.get(url), "中文"))))
     assert chinese.headers["content-language"] == "zh-CN"
+    stayed = await client.post("/v1/end_session", data={**hidden_fields(chinese), "stay": "yes"})
+    assert ("未退出登录" in stayed.text, link(stayed, BACK["zh"])) == (True, f"{bye}&state=s-9")
     answer = await client.post("/v1/end_session", data=hidden_fields(chinese))
     assert (answer.status_code, answer.headers["location"]) == (303, f"{bye}&state=s-9")
-
-
-@swept("path", ["/d", "/d/no-such-scene"])
-async def test_the_instructions_for_a_code_are_there_in_the_other_language(client: Client, path: str) -> None:
-    chinese = await client.get(f"{path}{link(await client.get(path), '中文')}")
-    assert chinese.headers["content-language"] == "zh-CN"
-    assert link(chinese, "English") == "?ui_locales=en"
 
 
 async def test_chinese_titles_and_names_have_no_gaps_around_them(house: House) -> None:

@@ -24,18 +24,20 @@ before(async () => {
 after(() => browser.close())
 
 /** What is wrong with the page in its current size and colours. */
-async function faultsOf(page, rules) {
+async function faultsOf(page, rules, height) {
   const violations = await violationsOn(page, { runOnly: rules })
-  const others = await page.evaluate(() => {
+  const others = await page.evaluate((height) => {
     const faults = []
-    const { scrollWidth, clientWidth } = document.documentElement
+    const { scrollWidth, clientWidth, scrollHeight } = document.documentElement
     if (scrollWidth > clientWidth) faults.push(`${scrollWidth} px wide`)
+    if (scrollHeight > height) faults.push(`${scrollHeight} px high`)
+    if (document.querySelectorAll('.logo').length !== 1) faults.push('not one logo')
     for (const each of document.querySelectorAll('a, button, summary, input:not([type=hidden])')) {
       const { width, height } = each.getBoundingClientRect()
       if (each.checkVisibility({ visibilityProperty: true }) && (height < 44 || width < 24)) faults.push(`${width} × ${height}: ${each.textContent || each.name}`)
     }
     return faults
-  })
+  }, height)
   return [...violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), ...others]
 }
 
@@ -64,7 +66,7 @@ for (const lang of Object.keys(LANGUAGES))
       for (const [colorScheme, size, rules] of LOOKS[lang]) {
         await page.emulateMedia({ colorScheme })
         await page.setViewportSize(size)
-        faults.push(...(await faultsOf(page, rules)))
+        faults.push(...(await faultsOf(page, rules, name === 'phone-another' ? 840 : 800))) // which is unfolded
       }
       if (lang === 'en') faults.push(...(await unmarked(page)))
       if (faults.length) found[name] = faults
@@ -95,6 +97,31 @@ test('nothing moves when the script starts', async () => {
       }
       await page.context().close()
     }
+})
+
+test('a page that leads nowhere has its other language, and what went wrong its id', async () => {
+  const open = async (path) => {
+    const answer = await fetch(new URL(path, SERVICE_URL), { headers: { 'Accept-Language': 'en' } })
+    return [answer, await answer.text()]
+  }
+  const unknown = `/v1/authorize/${'A'.repeat(22)}`
+  for (const path of ['/d', '/d/x', '/v1/authorize/wechat', '/v1/authorize?client_id=nobody&state=1', '/v1/end_session?client_id=a&client_id=b', `${unknown}/next`, `${unknown}/wechat/over`]) {
+    const [english, page] = await open(path)
+    assert.equal(page.includes(`Request id: ${english.headers.get('x-request-id')}`), english.status >= 400, path)
+    const [, other] = /<a href="([^"]*)" lang="zh-CN">/.exec(page)
+    const [chinese] = await open(new URL(other.replaceAll('&amp;', '&'), english.url))
+    assert.deepEqual([chinese.status, chinese.headers.get('content-language')], [english.status, 'zh-CN'], path)
+  }
+})
+
+test('a page that leads nowhere leads back to where the person came from', async () => {
+  const page = complaints.hear(await openPage(browser, 'en'))
+  await openCode(page, LANGUAGES.en.site)
+  await page.goto(authorizeUrl('no-such-site'))
+  await page.getByRole('button', { name: 'Back' }).click()
+  await page.waitForSelector('.code')
+  complaints.check()
+  await page.context().close()
 })
 
 test('without scripts, a person scans, confirms, and continues', async () => {

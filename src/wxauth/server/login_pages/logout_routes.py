@@ -69,9 +69,9 @@ class LoggingOut:
         pages, browser, name = self.pages, self.pages.browser, parameters.get("client_id", "")
         client = await find_site(self.database, name)
         person = await self.continuing.person_in(browser)
-        if person is None:
+        if person is None or "stay" in parameters:
             back = None if client is None else _way_back(client, parameters)
-            return pages.message("nobody") if client is None or back is None else pages.nobody(client, back)
+            return pages.of_log_out("nobody" if person is None else "stayed", client, back)
         field = log_out_field(browser.login)
         if self.request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
             return pages.log_out(person, client, parameters, field)

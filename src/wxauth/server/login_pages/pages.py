@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import find_language, languages, own_name
-from wxauth.problems import preferred_language
+from wxauth.problems import REQUEST_ID_KEY, preferred_language
 from wxauth.server.clients.clients import is_local, is_registered, origin_of, origin_shown, scheme_of_app
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
@@ -73,7 +73,7 @@ _BROWSER: Final = "wxauth-browser"
 """The cookie that identifies a browser."""
 _LOGIN: Final = "wxauth-login"
 """The cookie of a browser's login."""
-_UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]+)")
+_UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
@@ -240,7 +240,7 @@ class Pages:
                 "texts": states | {"left": TEXTS["left"].translated(self.language)},
             },
             form_action=_form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'",
-            way="how" if not on_a_phone else "opens" if link_target else "type",
+            way=("how" if not on_a_phone else "opens" if link_target else "in_wechat" if self.is_in_wechat else "type"),
             is_phone=self.is_on_a_phone,
             by_computer=is_open_on_computers(asked.client),
             started=started,
@@ -290,7 +290,7 @@ class Pages:
             form_action=f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'",
             name=(person.nickname or "").strip() or self._text("no_name"),
             fields={**kept, CONFIRMED: field},
-            other_languages=self._in_other_languages("", kept),
+            other_languages=self._in_other_languages("", urlencode(kept)),
         )
 
     def visit(self, name: str, *, page_id: str) -> Response:
@@ -314,32 +314,37 @@ class Pages:
         return self._of_site("elsewhere", asked, parameters=sent, script="copy.js", address=address)
 
     def message(self, name: str, *, status: int = 200, **more: Any) -> Response:
-        """A page with a message. The lines in `about`, if there are any, name its subject."""
-        return self._page("message", self._text(f"{name}_title"), status=status, name=name, **more)
+        """A page with a message, and what its subject is (`about`). What a GET can repeat has its other languages."""
+        is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
+        return self._page(
+            "message",
+            self._text(f"{name}_title"),
+            status=status,
+            script="back.js",
+            name=name,
+            request_id=self.request.scope[REQUEST_ID_KEY] if status >= 400 else None,
+            other_languages=self._in_other_languages("", self.request.url.query) if is_repeatable else [],
+            **more,
+        )
 
-    def nobody(self, site: Client, url: str) -> Response:
-        """The page of a browser without a login that a site has sent to log out: a link leads back to the site.
-
-        Anybody can have made the request, so nobody is redirected.
-        """
-        way_back = _Link(url, self._text("back_to", title=site.title or site.name))
-        return self.message("nobody", way_back=way_back)
-
-    def instructions(self, name: str) -> Response:
-        """A page with instructions, for anybody who opens its URL: `device` or `link`."""
-        return self.message(name, other_languages=self._in_other_languages("", {}))
+    def of_log_out(self, name: str, site: Client | None, url: str | None) -> Response:
+        """A page after which the login is as before: a link, because anybody can have made the request, leads back."""
+        back = site and self._text("back_to", title=site.title or site.name)
+        return self.message(name, way_back=url and back and _Link(url, back))
 
     def _mistake(self, refusal: Unanswerable) -> Response:
         """The page for a request whose redirect URI cannot be trusted: it names the site, and the URI received."""
-        about = [self._text(refusal.mistake)]
+        about, way_back = [self._text(refusal.mistake)], None
         if refusal.site is not None:
             title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site.redirect_uris)
             about.append(self._text("asking_site", site=title if origin is None else f"{title}, {origin}"))
+            if origin is not None and origin.startswith("https:"):
+                way_back = _Link(origin, self._text("back_to", title=title))
         if refusal.received is not None:
             about.append(self._text("received", received=refusal.received or "—"))
         if refusal.parameter is not None:
             about.append(self._text("parameter", parameter=refusal.parameter))
-        return self.message("mistake", about=about, status=400)
+        return self.message("mistake", about=about, way_back=way_back, status=400)
 
     def _of_site(
         self,
@@ -357,7 +362,7 @@ class Pages:
         site, client_id = (
             (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)
         )
-        own_url = page_id and self._own_url(page_id)
+        anew, own_url = f"{self.root}{AUTHORIZE_PATH}", page_id and self._own_url(page_id)
         uris, redirect_uri = site.redirect_uris, asked.redirect_uri
         resource = resource_at(self.settings, asked.resource)
         host = None if asked.client_name is None else host_of(client_id)
@@ -374,7 +379,7 @@ class Pages:
             origin=origin_of(redirect_uri) if host or is_here or not uris else origin_shown(uris, redirect_uri),
             own_url=own_url,
             way_back=own_url and _Link(f"{own_url}/cancel", self._text("back_to", title=site.title)),
-            other_languages=self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", parameters) if parameters else [],
+            other_languages=self._in_other_languages(anew, urlencode(parameters)) if parameters else [],
             **more,
         )
 
@@ -411,14 +416,12 @@ class Pages:
     def _own_url(self, page_id: str) -> str:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
-    def _in_other_languages(self, path: str, parameters: Mapping[str, str]) -> list[_Link]:
+    def _in_other_languages(self, path: str, query: str) -> list[_Link]:
         """The links to this page in other languages; none whose URL would be too long. No path: the page's own."""
-        queries = {tag: urlencode({**parameters, "ui_locales": tag}) for tag in languages() if tag != self.language}
-        return [
-            _Link(f"{path}?{query}", own_name(tag), tag)
-            for tag, query in queries.items()
-            if len(query) <= LONGEST_REDIRECT
-        ]
+        kept = _UI_LOCALES.sub("", query).lstrip("&")
+        url = f"{path}?{kept}{'&' if kept else ''}ui_locales="
+        tags = [tag for tag in languages() if tag != self.language and len(url) <= LONGEST_REDIRECT]
+        return [_Link(f"{url}{tag}", own_name(tag), tag) for tag in tags]
 
 
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:

@@ -202,7 +202,7 @@ async def come_back_from_wechat(
     The next URL never contains WeChat's `code` or `state`. WeChat is called only if this browser was given the `state`,
     and only once.
     """
-    if not request.url.query:
+    if request.query_params.keys() <= {"ui_locales"}:
         return pages.message("visit_gone", status=404)
     try:
         parameters = parse_parameters(request.url.query)
@@ -281,7 +281,7 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
 @router.get("/d", summary=_("Instructions for scanning or typing a code"), responses=HTML)
 async def show_device_page(pages: PagesDep) -> Response:
     """A page that explains how to scan or type a code. It changes nothing."""
-    return pages.instructions("device")
+    return pages.message("device")
 
 
 @router.get("/d/{scene}", summary=_("Page for a code scanned outside WeChat"), responses=HTML)
@@ -293,7 +293,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
     name, _, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
-    return pages.instructions("link")
+    return pages.message("link")
 
 
 @router.hidden("/v1/pages/{name}")
