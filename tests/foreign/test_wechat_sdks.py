@@ -5,6 +5,7 @@ import re
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.docs import ROOT, code_blocks
+from tests.foreign.conftest import Issuer
 from tests.processes import serving
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties, output_of
 from tests.world import Stage, add_client, bearer, body_of
+from wxauth.server.core.database import Database
 from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
 from wxauth.server.dev.wechat.controls import openid_of
 from wxauth.server.dev.wechat.payments import PayRequest
@@ -94,6 +98,45 @@ def test_an_sdk_in_another_language_works_with_the_simulated_wechat(judge: Calla
         "nickname": "alice",
         "signature": 40,
     }
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("judge", ["wxjava"], indirect=True)
+async def test_wxjava_asks_wxauth_for_the_access_token_as_the_guide_shows(
+    judge: Any, issuer: Issuer, database_of_issuer: str, tmp_path: Path
+) -> None:
+    async with aclosing(Database(database_of_issuer)) as database:
+        shop = await add_client(database, "wxjava", scopes=["access_token"], now=datetime.now(UTC))
+    (tmp_path / "Asking.java").write_text(ASKING + code_blocks(ROOT / "docs/wechat.md", "java")[0])
+    async with httpx.AsyncClient(base_url=issuer.url, trust_env=False) as client:
+        token = body_of(await client.get(f"/v1/apps/{FIRST['app_id']}/access-token", auth=shop))["access_token"]
+    *java, _ = judge.args
+    asked = output_of(*java, str(tmp_path / "Asking.java"), issuer.url, FIRST["app_id"], *shop)
+    assert asked.split() == [token, "401"]
+
+
+ASKING = """
+import cn.binarywang.wx.miniapp.api.impl.WxMaServiceImpl;
+import cn.binarywang.wx.miniapp.config.impl.WxMaDefaultConfigImpl;
+import java.io.IOException;
+import java.net.HttpURLConnection;
+import java.net.URL;
+import java.nio.charset.StandardCharsets;
+import java.util.Base64;
+import java.util.Scanner;
+import me.chanjar.weixin.common.bean.WxAccessToken;
+import me.chanjar.weixin.common.error.WxError;
+import me.chanjar.weixin.common.error.WxErrorException;
+
+class Asking {
+    public static void main(String[] args) throws Exception {
+        System.out.println(new WxauthMaService(args[0], args[1], args[2], args[3]).getAccessToken(false));
+        try { new WxauthMaService(args[0], args[1], args[2], "wrong").getAccessToken(false); }
+        catch (WxErrorException e) { System.out.println(e.getError().getErrorCode()); }
+    }
+}
+
+"""
 
 
 @BOTH
