@@ -15,8 +15,8 @@ UPDATE customers SET wxauth_id = :id
  WHERE id = (SELECT min(id) FROM customers WHERE openid = :openid AND openid <> '' AND wxauth_id IS NULL)
    AND wxauth_id IS NULL AND NOT EXISTS (SELECT FROM customers WHERE wxauth_id = :id);
 
--- new, unless another request has just made it
-INSERT INTO customers (wxauth_id, openid) VALUES (:id, COALESCE(:openid, '')) ON CONFLICT (wxauth_id) DO NOTHING;
+-- new, unless another request has just made it (a column that is unique takes null in place of '')
+INSERT INTO customers (wxauth_id, openid) VALUES (:id, COALESCE(:openid, '')) ON CONFLICT DO NOTHING;
 
--- then it is there
+-- then it is there: no row is an error, never a guest
 SELECT id FROM customers WHERE wxauth_id = :id;
