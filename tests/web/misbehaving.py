@@ -69,6 +69,10 @@ class App:
                 await asyncio.to_thread(self.let_go.wait, PATIENCE)
                 await start(content_length="2")
                 await end(b"ok")
+            case "/begins":
+                await start()
+                await asyncio.to_thread(self.let_go.wait, PATIENCE)
+                await end(b"ok")
             case "/large":
                 await start(content_length=str(LARGE))
                 await end(_BODY)

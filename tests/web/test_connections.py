@@ -134,6 +134,21 @@ def test_for_a_client_that_does_not_read_little_is_kept_until_it_is_disconnected
         assert len(read_all(connection)) > LARGE
 
 
+def test_of_an_answer_of_unknown_length_the_head_does_not_wait(connect: Connect, app: App) -> None:
+    app.let_go.clear()
+    with connect() as connection:
+        connection.sendall(GET % b"begins")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        app.let_go.set()
+        assert read_all(connection).endswith(b"2\r\nok\r\n0\r\n\r\n")
+
+
+def test_of_an_answer_to_head_there_is_no_more(connect: Connect) -> None:
+    answer = exchange(connect, (GET % b"a").replace(b"GET", b"HEAD") + LAST)
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert answer.endswith(b"/last ")
+
+
 # Much at once
 
 

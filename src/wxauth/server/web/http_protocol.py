@@ -5,7 +5,7 @@ What this adds is what uvicorn 0.54 lacks; docs/decisions/0007-http-under-limits
 
 import asyncio
 import re
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from http import HTTPStatus
 from math import inf
 from typing import Any, Final, Self, cast
@@ -62,6 +62,8 @@ class ServerConnections(ServerState):
 class _Transport:
     """The transport as uvicorn has it: it does not close while the client sends, nor read while a request waits."""
 
+    write: Callable[[bytes], None]
+
     def __init__(self, transport: asyncio.Transport, by: "HttpProtocol | asyncio.Transport") -> None:
         self.write, self.get_extra_info = transport.write, transport.get_extra_info
         self.close, self.is_closing = by.close, by.is_closing
@@ -86,6 +88,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._now = asyncio.get_running_loop().time
         self._unfed, self._fed = b"", 0
         """What has arrived, and how much of it uvicorn has been given."""
+        self._head = b""
+        """Of an answer of known length, until its body is there: a call to the kernel less, and a segment."""
         self._body_left: int | None = None
         self._beside_body = 0
         self._is_answering = self._has_begun_answer = self._is_full = False
@@ -149,6 +153,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer is written."""
+        self._write_head()
         super().on_response_complete()
         self._is_answering, self._quiet_since = False, self._now()
         if self._unfed or not self._reads:
@@ -165,6 +170,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_closing:
             return
         self._is_closing = True
+        self._write_head()
         if self.is_in_body or self._unfed:
             self._unfed, self._fed = b"", 0
             self._transport.write_eof()
@@ -203,11 +209,13 @@ class HttpProtocol(HttpToolsProtocol):
     def begin_answer(self) -> bool:
         """An answer begins. Returns whether it is the last: the server leaves, and no further request has arrived."""
         self._has_begun_answer = True
+        if not self._is_closing:
+            self._seen.write = self._keep_head
         return self._server.is_leaving and self._fed == len(self._unfed)
 
     def refuse(self, error: InvalidRequest) -> None:
         """Answer with this error, unless another answer has begun, and close the connection."""
-        self._seen.write = lambda data: None  # the app does not know
+        self._head, self._seen.write = b"", lambda data: None  # the app does not know
         if not (self.is_in_body and self._has_begun_answer):
             request_id = accepted_request_id(None)
             log.info(
@@ -226,6 +234,16 @@ class HttpProtocol(HttpToolsProtocol):
             )
         self._unfed = self._unfed or b"."  # it may be sending still
         self.close()
+
+    def _keep_head(self, head: bytes) -> None:
+        self._head, self._seen.write = head, self._write_head
+        if b"content-length: " not in head:  # its client may wait for no more than the head
+            self._write_head()
+
+    def _write_head(self, body: bytes = b"") -> None:
+        if self._head:
+            head, self._head, self._seen.write = self._head, b"", self._transport.write
+            self._transport.write(head + body)
 
     # What the parser calls
 
