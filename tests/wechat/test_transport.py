@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import respx
 
 from tests.certificates import Authority
 from tests.clock import PATIENCE
@@ -23,7 +24,7 @@ from tests.world import Stage, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.outbound.connection import MAX_OVERHEAD
 from wxauth.server.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
-from wxauth.server.wechat.client import WeChat, client_over
+from wxauth.server.wechat.client import WeChat
 
 PACKED = gzip.compress(BODY)
 OK = answer(BODY)
@@ -527,14 +528,10 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
 
 
 async def test_a_cookie_of_wechats_goes_along_with_no_other_request(stage: Stage) -> None:
-    cookies: list[str | None] = []
-
-    def answer_with_cookie(request: httpx.Request) -> httpx.Response:
-        cookies.append(request.headers.get("cookie"))
-        return httpx.Response(200, json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
-
-    wechat = stage.services[WeChat]
-    wechat.client = client_over(httpx.MockTransport(answer_with_cookie))
-    for _ in range(2):
-        assert (await wechat.exchange(stage.services[Apps].for_login(None), "code")).openid == IDENTITY["openid"]
-    assert cookies == [None, None]
+    with respx.mock(using="httpx") as router:
+        route = router.get("https://wechat.test/sns/jscode2session")
+        route.respond(json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
+        for _ in range(2):
+            app = stage.services[Apps].for_login(None)
+            assert (await stage.services[WeChat].exchange(app, "code")).openid == IDENTITY["openid"]
+    assert [call.request.headers.get("cookie") for call in route.calls] == [None, None]

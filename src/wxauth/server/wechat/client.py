@@ -61,17 +61,14 @@ log = get_logger()
 T = TypeVar("T")
 
 
-class _NoCookies(httpx.Cookies):
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Keep none, and look for none: urllib, by which httpx does, takes as long as the rest of the client."""
-
-
 class _Client(httpx.AsyncClient):
-    cookies = _NoCookies()  # type: ignore[override]
+    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        """Send, and no more: keep no cookie for the next person's request, follow no redirect, log no URL."""
+        return await self._transport_for_url(request.url).handle_async_request(request)  # which respx replaces
 
 
 def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """A client that keeps no cookie of WeChat's, which it would send with the next person's request."""
+    """The client for WeChat, with a transport."""
     return _Client(transport=transport, timeout=None, trust_env=False)
 
 
@@ -261,12 +258,8 @@ class WeChat:
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
-            answer_read = response.extensions.get(ANSWER)
-            if answer_read is None:
-                body: bytes = await response.aread()
-            else:  # by our transport; reading it again takes 10 µs
-                body = answer_read.body
-                del response.stream  # the client's refers to the response: only the collector would find both
+            answer_read = response.extensions.get(ANSWER)  # by our transport; reading it again takes 10 µs
+            body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout(_("WeChat gave no answer in time")) from exc
         except httpx.DecodingError as exc:
@@ -291,12 +284,12 @@ class WeChat:
 
     async def _send(self, asked: _Call) -> httpx.Response:
         try:
-            return await self.client.send(self._base.request(asked), stream=True)
+            return await self.client.send(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
             fields = {"reason": str(exc), "host": str(self._base), "next_host": str(self._fallback)}
             log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
-        return await self.client.send(self._fallback.request(asked), stream=True)
+        return await self.client.send(self._fallback.request(asked))
 
 
 def exchange_api(app: App) -> Api:
