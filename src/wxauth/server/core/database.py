@@ -93,11 +93,8 @@ _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 class Connections:
     """A small pool, which opens a connection if none is idle, and lends at most `size` at once.
 
-    With asyncpg's own pool in its place, a login took 1.04 times as much CPU from 32 clients and 1.15 times from 200, a
-    call of `GET /v1/me` 1.34 times, even with a `reset` that does nothing (medians of eight rounds in turn). That pool
-    starts a task for each release and a timer for each connection; it would replace this one if it released without a
-    task. Connections are not reset when they are returned, because statements and transactions leave no state. See
-    docs/decisions/0004-connection-pool.md.
+    asyncpg's own pool costs a task for each release. Connections are not reset when they are returned, because
+    statements and transactions leave no state. See docs/decisions/0004-connection-pool.md.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:

@@ -1,13 +1,7 @@
 """An httpx transport with a connection pool of our own, whose errors show whether the request may have arrived.
 
-With aiohttp in its place, a login took 1.25 times as much CPU from 32 clients and 1.36 times from 200 (medians of eight
-rounds in turn). With httpx's own transport it took 4.9 times as much from 32 clients (three rounds), and from 200 some
-got no answer from WeChat within 5 s.
-
 No request to WeChat is idempotent: even a GET uses up the code in it. So nothing is sent twice here, and a failure to
-connect means that nothing was sent. aiohttp sends a GET again if a kept connection closes without an answer. If that
-can be turned off, and costs a tenth of a login at most, an `httpx.AsyncBaseTransport` over aiohttp would replace this.
-See docs/decisions/0005-httpx-over-our-transport.md.
+connect means that nothing was sent. See docs/decisions/0005-httpx-over-our-transport.md.
 """
 
 import asyncio
