@@ -784,7 +784,7 @@ test('people without a name are called alike everywhere, and told apart by app a
   await goTo(`users?q=${nameless.user.id}`)
   const called = `Nameless …${shortened(nameless)}`
   await rows().getByRole('link', { name: called }).waitFor()
-  await rows().getByText('示例小店 Shop · ').waitFor() // the app's title
+  await rows().getByText('Example Shop · ').waitFor() // the app's title
   await showPerson(nameless)
   await heading(called).waitFor()
   await change(nameless, { roles: ['editor'] })

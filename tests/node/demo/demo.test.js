@@ -250,7 +250,7 @@ test('a code that the camera saw is asked about, and approved', async () => {
   demo.wx = { getEnterOptionsSync: () => ({ scene: 1047, query: { scene } }) }
   const page = await opened('scan')
   page.call('onLoad', { scene })
-  await page.shows('示例商城')
+  await page.shows('Example Shop')
   assert.equal(page.all('deny').length, page.all('approve').length)
   await page.does('approve')
   await page.shows('已登录，请回到网页')
@@ -280,7 +280,7 @@ test('a code that was sent by chat is refused, and one that the page reads itsel
   page.call('onLoad', { scene })
   await page.shows('请用相机直接扫码')
   await page.does('scan')
-  await page.shows('示例商城')
+  await page.shows('Example Shop')
   await page.does('deny')
   await page.shows('已拒绝')
   assert.match((await goOn()).get('location'), /error=access_denied/)

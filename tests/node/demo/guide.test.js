@@ -85,7 +85,7 @@ test("uni-app's page shows who asks for a login, and nothing for a code that is 
   assert.ok(!(await opened('a'.repeat(22))).claimed) // or the template would read claimed.client.title
   assert.equal(guide.toasts.length, 1)
   const page = await opened((await browserAtSite()).scene)
-  assert.equal(page.claimed.client.title, '示例商城 Example Shop')
+  assert.equal(page.claimed.client.title, 'Example Shop')
   await page.refuse()
   await page.logIn()
   assert.equal(guide.toasts.length, 2)

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.core.database import Database
+from wxauth.server.core.terminal import localized
 from wxauth.server.dev.middleware import OwnNamesOnly
 from wxauth.server.dev.wechat import AGENT, AGENT_PATH
 
@@ -33,7 +35,7 @@ def resource_at(url: str) -> Mapping[str, Any]:
 
 async def add_agent(database: Database, url: str, *, now: datetime) -> None:
     """Add the desk's agent, a public client, which may ask for the MCP server at this URL."""
-    title, callback = "桌面助手 Desk agent", f"http://127.0.0.1{AGENT_PATH}"
+    title, callback = localized(_("Desk agent")), f"http://127.0.0.1{AGENT_PATH}"
     fields = {"title": title, "redirect_uris": [callback], "resources": [url], "scopes": ["openid"]}
     await ensure_own_client(database, AGENT, now=now, **fields)
 

@@ -74,7 +74,7 @@ fi
 {settings}
 exec {python} -m wxauth "$@"
 """
-_TITLES: Final = ("示例小店 Shop", "示例书店 Bookshop", "示例服务号 Service account", "示例网站 Website")
+_TITLES: Final = (_("Example Shop"), _("Example Bookshop"), _("Example Account"), _("Example Website"))
 """Those of the simulated apps, in the order of the settings."""
 HOME: Final = Path(".wxauth")
 _WECHAT_PORT_AFTER: Final = 1
@@ -277,7 +277,7 @@ def _own_settings(
         defaults["scan_link"] = "scheme"  # which asks WeChat nothing
         defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the simulated phone
         known = zip((*APPS, ACCOUNT, WEBSITE), _TITLES, strict=True)
-        apps = [{**app, "title": title} for app, title in known]
+        apps = [{**app, "title": localized(title)} for app, title in known]
         apps[0]["push_forward"] = push_forward
         fixed |= {"apps": apps, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}

@@ -35,6 +35,7 @@ from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
 from wxauth.server.core.setting_types import picture_url
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.terminal import localized
 from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth.server.login_pages.pages import language_of
 
@@ -220,7 +221,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
         await ensure_own_client(
             database,
             site.name,
-            title=f"{site.title.translated('zh-CN')} {site.title}",
+            title=localized(site.title),
             logo=site.logo,
             redirect_uris=[f"{here}/callback"],
             logout_uris=[f"{here}/"],
