@@ -25,7 +25,9 @@ ELSEWHERE: Final = re.compile(
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built") / "site"
     env = {**os.environ, "SECURITY_CONTACT": "mailto:security@example.com"}
-    subprocess.run([ROOT / "scripts/site", folder], env=env, check=True, capture_output=True, timeout=NODE_PATIENCE)
+    command = [ROOT / "scripts/site", folder]
+    made = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=NODE_PATIENCE)
+    assert made.stdout.endswith(f"--directory '{folder}'\n")
     return folder
 
 
