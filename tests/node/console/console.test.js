@@ -304,8 +304,8 @@ test('what an operator brought is called imported, and a name that shows nothing
   await page.route('**/v1/admin/events?*', (route) => route.fulfill({ json: { items: [event], next_cursor: null } }))
   await page.route(`**/v1/admin/users/${user.id}`, async (route) => route.fulfill({ json: { ...(await (await route.fetch()).json()), nickname: '\u202e ', phone: '+8613800138000', phone_verified: false } }))
   await showPerson({ user })
-  await heading(`Nameless …${user.id.slice(-8)}`).waitFor()
-  await page.locator('.picture.large', { hasText: '?' }).waitFor()
+  await heading(`WeChat user …${user.id.slice(-8)}`).waitFor()
+  await page.locator('.picture.large', { hasText: user.id.slice(-2) }).waitFor()
   await rows().getByText('Imported', { exact: true }).waitFor()
   await page.getByText('unverified', { exact: true }).waitFor()
   await button('Ban').click()
@@ -782,7 +782,7 @@ test('a person’s page leads on to who read it, what they did, and who else log
 test('people without a name are called alike everywhere, and told apart by app and device', async () => {
   const nameless = await logIn(`person-${(number += 1)}`)
   await goTo(`users?q=${nameless.user.id}`)
-  const called = `Nameless …${shortened(nameless)}`
+  const called = `WeChat user …${shortened(nameless)}`
   await rows().getByRole('link', { name: called }).waitFor()
   await rows().getByText('Example Shop · ').waitFor() // the app's title
   await showPerson(nameless)
@@ -794,6 +794,12 @@ test('people without a name are called alike everywhere, and told apart by app a
 })
 
 // Apps and keys.
+
+/** Choose an act on a row in its menu. */
+async function choose(row, name) {
+  await row.getByRole('button', { name: /^Actions/ }).click()
+  await row.getByRole('button', { name: new RegExp(`^${name}`) }).click()
+}
 
 test('an app is added, checked, changed and removed', async () => {
   await go('Apps')
@@ -809,10 +815,10 @@ test('an app is added, checked, changed and removed', async () => {
   await dialog().waitFor({ state: 'detached' })
   const row = rows().filter({ hasText: LATER_APP.app_id })
   await row.waitFor()
-  await row.getByRole('button', { name: /^Check/ }).click()
+  await choose(row, 'Check')
   await dialog().getByText(`wechat ${LATER_APP.app_id}`).first().waitFor()
   await button('Close', dialog()).click()
-  await row.getByRole('button', { name: /^Change/ }).click()
+  await choose(row, 'Change')
   await dialog().getByLabel('Title').fill('Shop')
   await dialog().getByLabel('Roles of newcomers').fill('member')
   await dialog().getByLabel('Claims').fill('{"sub": "x"}')
@@ -824,7 +830,7 @@ test('an app is added, checked, changed and removed', async () => {
   await eventually(async () => assert.match(await row.innerText(), /Shop[^]*mini-program[^]*disabled/))
   const { sign_up_roles, claims } = await (await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`)).json()
   assert.deepEqual([sign_up_roles, claims], [['member'], { role: 'authenticated' }])
-  await row.getByRole('button', { name: /^Remove/ }).click()
+  await choose(row, 'Remove')
   await button('Remove', dialog()).click()
   await row.waitFor({ state: 'detached' })
 })
@@ -872,13 +878,13 @@ test('a service client is added, and its secret shown this once', async () => {
   await button('Search').click()
   await eventually(async () => assert.equal(await rows().count(), 1))
   assert.ok(page.url().endsWith('#/services?q=users'))
-  await button('New secret: billing').click()
+  await choose(clientRow('billing'), 'New secret')
   await dialog().getByLabel('Refuse the former secret at once').check()
   const asked = page.waitForRequest(/secret$/)
   await button('New secret', dialog()).click()
   assert.notEqual(await closeSecret(), secret)
   assert.deepEqual((await asked).postDataJSON(), { at_once: true })
-  await button('Connect: billing').click()
+  await choose(clientRow('billing'), 'Connect')
   await dialog().getByText(`curl --user 'billing:SECRET' ${SERVICE_URL}/v1/users/USER_ID`).waitFor()
   await button('Close', dialog()).click()
 })
@@ -886,7 +892,7 @@ test('a service client is added, and its secret shown this once', async () => {
 test('a service is told to begin with a call that its scopes allow', async () => {
   await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify({ name: 'seller', scopes: ['sign'] }) })
   await goTo('services')
-  await button('Connect: seller').click()
+  await choose(clientRow('seller'), 'Connect')
   await dialog().getByText(`curl --user 'seller:SECRET' ${SERVICE_URL}/v1/apps/APP_ID/signatures`).waitFor()
 })
 
@@ -905,7 +911,7 @@ test('a site is added, shown and changed', async () => {
   const row = clientRow('shop')
   for (const shown of ['小店', 'openid', 'profile', 'https://shop.example.com/callback']) await row.getByText(shown, { exact: true }).waitFor()
 
-  await button('Change: shop').click()
+  await choose(row, 'Change')
   assert.equal(await dialog().getByLabel('Redirect URIs').inputValue(), 'https://shop.example.com/callback')
   assert.ok(await dialog().getByLabel('Only from the same network').isChecked())
   await dialog().getByLabel('Title').fill('Corner Shop')
@@ -943,6 +949,7 @@ test('a public site shows no secret, and is given none', async () => {
   await addClient('Website', { Name: 'page', 'Redirect URIs': 'https://page.example.com/' }, ['Public'])
   await clientRow('page').getByText('Public', { exact: true }).waitFor()
   assert.equal(await dialog().count(), 0)
+  await button('Actions: page').click()
   await button('Remove: page').waitFor()
   assert.equal(await button('New secret: page').count(), 0)
 })
@@ -967,8 +974,8 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   await dialog().getByLabel('Secret', { exact: true }).waitFor()
   await button('Close', dialog()).click()
   const row = rows().filter({ hasText: url })
-  assert.equal(await row.getByRole('button', { name: /^New secret/ }).getAttribute('class'), 'small') // not red
-  await row.getByRole('button', { name: /^Test/ }).click()
+  assert.equal(await row.getByRole('button', { name: /^New secret/, includeHidden: true }).getAttribute('class'), 'small') // not red
+  await choose(row, 'Test')
   await row.getByText(/The webhook answered 204/).waitFor()
   await change(await newcomer(), { status: 'disabled' })
   const delivered = page.getByRole('region', { name: 'Deliveries: orders' }).getByRole('row', { name: /user\.banned delivered/ })
@@ -979,14 +986,14 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   await delivered.getByText('"type": "user.banned"').first().waitFor()
   await delivered.getByRole('button', { name: /^Replay/ }).click()
   await delivered.getByText('Done').waitFor()
-  await row.getByRole('button', { name: /^Replay/ }).click()
+  await choose(row, 'Replay')
   await button('Replay', dialog()).click()
   await page.getByRole('status').getByText(/[1-9]\d* queued again/).waitFor()
-  await row.getByRole('button', { name: /^Disable/ }).click()
+  await choose(row, 'Disable')
   await row.getByText('disabled', { exact: true }).waitFor()
-  await row.getByRole('button', { name: /^Enable/ }).click()
+  await choose(row, 'Enable')
   await row.getByText('enabled', { exact: true }).waitFor()
-  await row.getByRole('button', { name: /^Remove/ }).click()
+  await choose(row, 'Remove')
   await button('Remove', dialog()).click()
   await row.waitFor({ state: 'detached' })
 })
@@ -1068,7 +1075,7 @@ test('the overview draws what happened, with a label', async () => {
   await charts.first().waitFor()
   assert.equal(await charts.count(), 2)
   assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in all [1-9]/)
-  assert.equal(await charts.first().locator('rect').count(), 30)
+  assert.equal(await charts.first().locator('rect').count(), 1) // today: a day without any has no bar
   await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
   const reasons = page.getByRole('region', { name: 'Why logins are refused today' })
   await reasons.getByRole('link', { name: 'Banned' }).click()
@@ -1098,7 +1105,19 @@ testBegunOtherwise('who is signed in without a name is called as in every list',
   const nameless = await logIn('nameless-administrator')
   await change(nameless, { roles: ['admin'] })
   await open({ by: nameless })
-  await page.locator('.who').getByText(`Nameless …${nameless.user.id.slice(-8)}`).waitFor()
+  await page.locator('.who').getByText(`WeChat user …${nameless.user.id.slice(-8)}`).waitFor()
+})
+
+test('a chart has an axis of round numbers, no bar for a day without any, and an empty list says what would be there', async () => {
+  const days = Array.from({ length: 365 }, (_, place) => ({ date: new Date(place * 86_400_000).toISOString().slice(0, 10), new_users: place === 364 ? 3 : 0, logins: 0 }))
+  await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: { users: 2, sessions: 0, active_day: 0, active_week: 0, active_month: 0, estimated: [], days } }))
+  await page.route('**/v1/admin/webhooks', (route) => route.fulfill({ json: { items: [] } }))
+  await go('Overview')
+  await page.getByText('without those erased or merged').waitFor()
+  const chart = page.getByRole('img', { name: /^Sign-ups/ })
+  assert.deepEqual([await chart.locator('rect').count(), (await chart.locator('text').allTextContents()).slice(0, 3)], [1, ['0', '2', '4']])
+  await go('Webhooks')
+  await page.getByText('A webhook is sent what happens to users').waitFor()
 })
 
 testBegunOtherwise('the days are those of the reader’s zone', async () => {

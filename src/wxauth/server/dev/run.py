@@ -75,7 +75,6 @@ fi
 exec {python} -m wxauth "$@"
 """
 _TITLES: Final = (_("Example Shop"), _("Example Bookshop"), _("Example Account"), _("Example Website"))
-"""Those of the simulated apps, in the order of the settings."""
 HOME: Final = Path(".wxauth")
 _WECHAT_PORT_AFTER: Final = 1
 """How far the simulated WeChat's port is after the service's: 8001, or a free one."""
@@ -276,7 +275,7 @@ def _own_settings(
     if simulated_url is not None:
         defaults["scan_link"] = "scheme"  # which asks WeChat nothing
         defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the simulated phone
-        known = zip((*APPS, ACCOUNT, WEBSITE), _TITLES, strict=True)
+        known = zip((*APPS, ACCOUNT, WEBSITE), _TITLES, strict=True)  # in the order of the settings
         apps = [{**app, "title": localized(title)} for app, title in known]
         apps[0]["push_forward"] = push_forward
         fixed |= {"apps": apps, "app_id": None, "app_secret": None}

@@ -295,8 +295,7 @@ class Pages:
 
     def visit(self, name: str, *, page_id: str) -> Response:
         """The page shown after a visit to WeChat's page, one of `VISIT_PAGES`."""
-        again_url = f"{self._own_url(page_id)}/wechat" if VISIT_PAGES[name] else None
-        return self.message(f"visit_{name}", again_url=again_url)
+        return self.message(f"visit_{name}", again_url=VISIT_PAGES[name] and f"{self._own_url(page_id)}/wechat")
 
     def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
         """The page that makes the surrounding mini-program open its own page, with the site's request."""
@@ -459,9 +458,8 @@ def _site_source(redirect_uri: str) -> str:
     if scheme := scheme_of_app(redirect_uri):
         return f"{scheme}:"
     url = urlsplit(redirect_uri)
-    if url.scheme == "https":
-        return f"https://{url.netloc}"
-    return "http:" if url.netloc.startswith("[") else f"http://{url.netloc}"  # a policy cannot name an IPv6 address
+    # A policy cannot name an IPv6 address.
+    return f"{url.scheme}:" if url.netloc.startswith("[") else f"{url.scheme}://{url.netloc}"
 
 
 def _url(parameters: Mapping[str, str]) -> str:

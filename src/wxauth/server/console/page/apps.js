@@ -5,7 +5,7 @@ import { h } from './dom.js'
 import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
-import { act, actAbout, bodyOf, claimsField, code, copier, dialog, field, load, logoField, optionsOf, popUp, sureAbout, tag, time, toast, withChoices, words } from './parts.js'
+import { act, actAbout, bodyOf, claimsField, code, copier, dialog, field, load, logoField, menu, optionsOf, popUp, sureAbout, tag, time, toast, withChoices, words } from './parts.js'
 import { searchedList } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -49,11 +49,11 @@ function push(app) {
 function acts(app, reload) {
   const check = actAbout('check', app.app_id, () => showReport(app))
   if (app.source === 'settings') return [check, h('small', {}, text('inSettings'))]
-  return [
+  return menu(app.app_id, [
     check,
     actAbout('change', app.app_id, () => ask(app, reload)),
     sureAbout('remove', app.app_id, 'sureRemoveApp', async () => (await remove(path(app)), reload())),
-  ]
+  ])
 }
 
 function showReport(app) {

@@ -4,9 +4,11 @@ import { h, svg } from './dom.js'
 import { number, text, zone } from './texts.js'
 
 const WIDTH = 600
-const HEIGHT = 160
-const BELOW = 24
-const ABOVE = 20
+const HEIGHT = 180
+const BELOW = 26
+const ABOVE = 16
+const DIGIT = 14 // on a phone, where the type is larger
+const INTERVALS = 3
 
 /** The caption of these days, with the reader's time zone. */
 export const lastDays = (days) => text('lastDays', { n: days.length, zone: zone() })
@@ -14,37 +16,48 @@ export const lastDays = (days) => text('lastDays', { n: days.length, zone: zone(
 /** A chart of one number per day. Its label describes it in words. */
 export function chart(title, days, name) {
   const values = days.map((day) => day[name])
-  const most = Math.max(...values, 1)
+  const ticks = ticksFor(Math.max(...values))
+  const left = DIGIT * Math.max(...ticks.map((each) => number(each).length)) + 8
   const sum = values.reduce((one, other) => one + other, 0)
-  const step = WIDTH / days.length
-  const height = (value) => ((HEIGHT - BELOW - ABOVE) * value) / most
+  const step = (WIDTH - left) / days.length
+  const y = (value) => HEIGHT - BELOW - ((HEIGHT - BELOW - ABOVE) * value) / ticks.at(-1)
   const label = `${title}, ${lastDays(days)}: ${text('inAll')} ${number(sum)}, ${text('most')} ${number(Math.max(...values))}`
   const bars = days.map((day, place) =>
-    svg(
+    day[name] && svg(
       'rect',
       {
         class: place === days.length - 1 ? 'bar-of-day today' : 'bar-of-day',
-        x: (place * step + step * 0.15).toFixed(1),
-        y: (HEIGHT - BELOW - Math.max(height(day[name]), 1)).toFixed(1),
+        x: (left + place * step + step * 0.15).toFixed(1),
+        y: Math.min(y(day[name]), y(0) - 1).toFixed(1),
         width: (step * 0.7).toFixed(1),
-        height: Math.max(height(day[name]), 1).toFixed(1),
+        height: Math.max(y(0) - y(day[name]), 1).toFixed(1),
         rx: 2,
       },
       titled(`${day.date}: ${number(day[name])}`),
     ),
   )
-  const written = (x, anchor, words, y = HEIGHT - 4) => svg('text', { x, y, 'text-anchor': anchor }, words)
+  const written = (x, anchor, words, y = HEIGHT - 2) => svg('text', { x, y, 'text-anchor': anchor }, words)
+  const middle = days.length >> 1
   const drawing = svg(
     'svg',
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': label, class: 'chart' },
-    svg('line', { x1: 0, x2: WIDTH, y1: ABOVE, y2: ABOVE, class: 'guide' }),
-    svg('line', { x1: 0, x2: WIDTH, y1: HEIGHT - BELOW, y2: HEIGHT - BELOW, class: 'guide' }),
-    written(0, 'start', number(most), ABOVE - 5),
-    ...bars,
-    written(0, 'start', days[0].date.slice(5)),
+    ...ticks.flatMap((each) => [
+      svg('line', { x1: left, x2: WIDTH, y1: y(each), y2: y(each), class: each ? 'guide' : 'guide axis' }),
+      written(left - 8, 'end', number(each), y(each) + 6),
+    ]),
+    ...bars.filter(Boolean),
+    written(left, 'start', days[0].date.slice(5)),
+    written(left + (middle + 0.5) * step, 'middle', days[middle].date.slice(5)),
     written(WIDTH, 'end', days.at(-1).date.slice(5)),
   )
   return h('figure', { class: 'card' }, h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, lastDays(days))), drawing)
+}
+
+/** Round numbers from 0 to above this one: the axis of a chart. */
+function ticksFor(most) {
+  const power = 10 ** Math.max(0, Math.floor(Math.log10(most / INTERVALS)))
+  const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each * INTERVALS > most)
+  return Array.from({ length: Math.floor(most / step) + 2 }, (_, place) => place * step)
 }
 
 function titled(words) {

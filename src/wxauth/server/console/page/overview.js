@@ -45,7 +45,7 @@ function draw({ days, estimated, ...totals }) {
     h(
       'div',
       { class: 'tiles' },
-      tile('users', number('users')),
+      tile('users', number('users'), text('usersNow')),
       tile('activeMonth', number('active_month'), text('activeWeek', { n: number('active_week') }), text('activeDay', { n: number('active_day') })),
       tile('newUsersToday', exactly(days.at(-1).new_users), text('yesterday', { n: exactly(days.at(-2).new_users) })),
       tile('loginsToday', exactly(days.at(-1).logins), text('yesterday', { n: exactly(days.at(-2).logins) })),

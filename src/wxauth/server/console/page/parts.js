@@ -159,7 +159,7 @@ export async function busy(button, trouble, act) {
 const LONGEST_LINE = 45
 export const SHORT_ID = 8
 const SKELETON_LINES = 6
-const PRESSED_ITSELF = 'a, button, input, select, textarea, summary, label, pre'
+const PRESSED_ITSELF = 'a, button, input, select, textarea, summary, label, pre, [popover]'
 const SHOWN_CHOICES = 12
 const NOTHING = '–'
 
@@ -220,6 +220,21 @@ export const actAbout = (what, name, onclick) => act(what, onclick, { kind: 'sma
 /** The same for something irreversible: asks for confirmation first. */
 export const sureAbout = (what, name, lead, onsubmit, { kind = 'small danger', fields = () => [] } = {}) =>
   act(what, () => sure(actOn(what, name), text(lead), what, onsubmit, fields()), { kind, label: actOn(what, name) })
+
+/** The acts on a thing of this name: one is a button, several are behind one. */
+export function menu(name, acts) {
+  if (acts.length < 2) return acts
+  const list = h('div', { class: 'row-menu', popover: 'auto' }, acts)
+  const button = h('button', { type: 'button', class: 'small', popoverTargetElement: list, 'aria-label': actOn('acts', name) }, '⋯')
+  list.addEventListener('beforetoggle', () => {
+    const { left, right, bottom } = button.getBoundingClientRect()
+    const { clientWidth } = document.documentElement
+    const side = left < clientWidth / 2 ? { left: `${left}px` } : { right: `${clientWidth - right}px` }
+    Object.assign(list.style, { top: `${bottom + scrollY}px`, ...side })
+  })
+  list.addEventListener('click', () => list.hidePopover())
+  return [button, list]
+}
 
 /** The options of a field, from the names of their texts by value. */
 export const optionsOf = (names) => Object.entries(names).map(([value, name]) => [value, text(name)])

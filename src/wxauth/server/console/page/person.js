@@ -208,6 +208,7 @@ function eventsOf(user) {
   list({
     place,
     caption: text('eventsOfPerson'),
+    nothing: () => h('p', {}, text('empty_events')),
     columns: eventColumns().toSpliced(ABOUT, 1),
     ask: (cursor) => get('/events', { user_id: user.id, type: TYPES.filter((type) => type !== 'staff.read'), limit: 20, cursor }),
     cells: (event) => eventCells(event).toSpliced(ABOUT, 1),

@@ -3,7 +3,7 @@
 import { claims, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { appField } from './known.js'
-import { act, actAbout, bodyOf, claimsField, code, copier, dialog, facts, field, logoField, optionsOf, popUp, showSecret, sureAbout, tag, ticks, time, toast, words } from './parts.js'
+import { act, actAbout, bodyOf, claimsField, code, copier, dialog, facts, field, logoField, menu, optionsOf, popUp, showSecret, sureAbout, tag, ticks, time, toast, words } from './parts.js'
 import { searchedList } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -39,12 +39,12 @@ function acts(client, reload) {
   const { name } = client
   const renew = async (values) => showSecret(name, (await post(`${path(client)}/secret`, values)).client_secret)
   const fields = () => [field({ name: 'at_once', label: text('atOnce'), type: 'checkbox' })]
-  return [
+  return menu(name, [
     actAbout('change', name, () => ask(client, reload, isSite(client))),
     actAbout('connect', name, () => connect(client)),
     client.is_public ? null : sureAbout('newSecret', name, 'sureNewSecret', renew, { kind: 'small', fields }),
     sureAbout('remove', name, 'sureRemoveClient', async () => (await remove(path(client)), reload())),
-  ].filter(Boolean)
+  ].filter(Boolean))
 }
 
 const FIRST_CALLS = {

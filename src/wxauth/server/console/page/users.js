@@ -82,12 +82,17 @@ function masked(user) {
 
 const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
 
+/** The first letters of a name's first two words; of the nameless, the end of the id, which is beside the picture. */
+const initials = ({ id, nickname }) =>
+  shown(nickname)?.trim().split(/\s+/).slice(0, 2).map((word) => [...word][0]).join('') ?? id.slice(-2)
+
 /**
- * A person's picture, or the first letter of the name if it cannot be loaded. Only pictures of ours or WeChat's are
- * loaded: any other host would learn who looks.
+ * A person's picture, or initials if it cannot be loaded. Only pictures of ours or WeChat's are loaded: any other host
+ * would learn who looks.
  */
-export function picture({ nickname, avatar_url: url }, kind = 'small') {
-  const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(shown(nickname)?.trim() ?? '?')][0])
+export function picture(user, kind = 'small') {
+  const url = user.avatar_url
+  const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, initials(user))
   if (!isShown(url)) return letter
   const image = h('img', { class: `picture ${kind}`, alt: '', referrerPolicy: 'no-referrer', loading: 'lazy' })
   image.addEventListener('error', () => image.replaceWith(letter))

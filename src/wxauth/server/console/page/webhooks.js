@@ -2,7 +2,7 @@
 
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { act, actAbout, busy, code, dialog, field, list, load, moment, optionsOf, part, showSecret, sureAbout, tag, time, toast, whole, withChoices, words } from './parts.js'
+import { act, actAbout, busy, code, dialog, field, list, load, menu, moment, optionsOf, part, showSecret, sureAbout, tag, time, toast, whole, withChoices, words } from './parts.js'
 import { searchedList } from './search.js'
 import { actOn, number, percent, text } from './texts.js'
 import { SENT_TYPES, withMeaning } from './event_sentences.js'
@@ -93,15 +93,15 @@ function acts(webhook, reload) {
   const turn = actAbout(webhook.is_enabled ? 'disable' : 'enable', name, () =>
     busy(turn, told, async () => (await patch(path(webhook), { is_enabled: !webhook.is_enabled }), reload())),
   )
-  return [
+  const acts = [
     test,
     turn,
     actAbout('replay', name, () => replay(webhook)),
     actAbout('change', name, () => ask(webhook, reload)),
     sureAbout('newSecret', name, 'sureNewSecret', async () => showSecret(name, (await post(`${path(webhook)}/secret`)).secret), { kind: 'small' }),
     sureAbout('remove', name, 'sureRemoveWebhook', async () => (await remove(path(webhook)), reload())),
-    told,
   ]
+  return [...menu(name, acts), told]
 }
 
 function ask(webhook, reload) {
@@ -152,6 +152,7 @@ function deliveries(webhook) {
       place,
       caption: actOn('deliveries', webhook.name),
       columns: ['time', 'type', 'state', 'attempts', 'answer', 'nextTry', 'acts'].map(text),
+      nothing: () => h('p', {}, text(state.value() ? 'nothingFits' : 'empty_deliveries')),
       ask: (cursor) => get(`${path(webhook)}/deliveries`, { state: state.value(), limit: 50, cursor }),
       cells: (delivery) => {
         const told = h('div', { role: 'status' })
