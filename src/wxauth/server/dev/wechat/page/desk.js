@@ -534,6 +534,7 @@ function showChoices() {
 const seenByPhone = (known) => known.find(({ failure }) => failure && !TRIED_AGAIN.includes(failure.code))
 
 function showMeaning() {
+  $('what').title = $('what').selectedOptions[0].text // what is too long for it
   const { fault, failure } = setup.faults[$('api').value].find((each) => JSON.stringify(each.fault) === $('what').value)
   const told = failure
     ? [
@@ -634,6 +635,13 @@ function showTaps(place) {
   place.append(...(about ? [h('span', { id: described, 'data-text': about })] : []), ...buttons)
 }
 
+/** Show one of the tabs. Where there is room, what is sent over the wires is always beside it. */
+function showTab(name) {
+  document.querySelector('main').dataset.tab = name
+  for (const button of document.querySelectorAll('.tabs button')) button.ariaPressed = button.value === name
+  localStorage.setItem('desk/tab', name)
+}
+
 function start() {
   $('service').textContent = service
   $('address').value = `${setup.site_url}/`
@@ -693,6 +701,8 @@ function start() {
     $('file').value = ''
   })
   $('holder').addEventListener('change', () => $('holder').reportValidity() && takePhone())
+  for (const button of document.querySelectorAll('.tabs button')) button.addEventListener('click', () => showTab(button.value))
+  showTab(localStorage.getItem('desk/tab') ?? 'use')
   $('right-time').addEventListener('click', () => setShift(0))
   $('restart').addEventListener('click', takePhone)
   $('api').addEventListener('change', showChoices)
