@@ -35,6 +35,13 @@ def connect(app: App) -> Iterator[Connect]:
         yield partial(connected, url)
 
 
+@pytest.fixture(scope="module")
+def connect_patiently(app: App) -> Iterator[Connect]:
+    """To a server with its own limits, for clients that send much: a busy machine may take longer than `SOON`."""
+    with serving(behind_edge(app), kind=Server, **options()) as url:
+        yield partial(connected, url)
+
+
 @contextmanager
 def little_memory() -> Iterator[None]:
     """Fails if the block takes a megabyte for what no client wants yet."""
@@ -81,8 +88,7 @@ def problem_in(answer: bytes) -> tuple[int, str]:
 def test_a_connection_that_is_silent_or_falls_silent_is_closed(connect: Connect) -> None:
     assert read_all(connect()) == b""
     answer = exchange(connect, GET % b"a")
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert answer.endswith(b"/a ")
+    assert (answer[:12], answer[-3:]) == (b"HTTP/1.1 200", b"/a ")
 
 
 @pytest.mark.slow
@@ -99,8 +105,7 @@ def test_a_request_that_trickles_in_is_given_up(connect: Connect) -> None:
 @pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"])
 def test_a_body_that_nobody_reads_has_no_more_time_and_is_no_request(connect: Connect, expects: bytes) -> None:
     answer = exchange(connect, b"POST /unread HTTP/1.1\r\nHost: a\r\n" + expects + b"Content-Length: 4\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert answer.count(b"HTTP/1.1") == 1
+    assert (answer[:12], answer.count(b"HTTP/1.1")) == (b"HTTP/1.1 413", 1)
     assert (b"connection: close" in answer) is bool(expects)
 
 
@@ -114,8 +119,7 @@ def test_a_path_may_have_more_time(connect: Connect) -> None:
     assert problem_in(exchange(connect, POST % b"begun-later")) == (408, "invalid_request")
     connection.sendall(b"34" + LAST)
     answer = read_all(connection)
-    assert b"/auth/slow 1234" in answer
-    assert b"/last" in answer
+    assert answer.count(b"/auth/slow 1234") == answer.count(b"/last") == 1
 
 
 @pytest.mark.slow
@@ -154,8 +158,8 @@ def test_of_an_answer_to_head_there_is_no_more(connect: Connect) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [b"", b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
-def test_of_many_requests_at_once_few_are_looked_at(connect: Connect, app: App, first: bytes) -> None:
-    connection = connect()
+def test_of_many_requests_at_once_few_are_looked_at(connect_patiently: Connect, app: App, first: bytes) -> None:
+    connection = connect_patiently()
     number = 5000
     sent = first + GET % b"waits" + GET % b"a" * number + LAST
     app.let_go.clear()
@@ -171,13 +175,13 @@ def test_of_many_requests_at_once_few_are_looked_at(connect: Connect, app: App, 
     assert answer.endswith(b"/last ")
 
 
-def test_requests_with_bodies_are_answered_in_their_order(connect: Connect) -> None:
+def test_requests_with_bodies_are_answered_in_their_order(connect_patiently: Connect) -> None:
     bodies = [b"\r\n\r\n" * 40, b"", b"x" * 100_000, b"GET / HTTP/1.1\r\n\r\n" * 40]
     sent = [
         b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (number, len(body), body)
         for number, body in enumerate(bodies * 10)
     ]
-    answer = exchange(connect, b"".join(sent) + LAST)
+    answer = exchange(connect_patiently, b"".join(sent) + LAST)
     wanted = [b"/%d %b" % (number, body) for number, body in enumerate(bodies * 10)]
     positions = [answer.find(text) for text in wanted]
     assert -1 not in positions
@@ -185,12 +189,11 @@ def test_requests_with_bodies_are_answered_in_their_order(connect: Connect) -> N
     assert answer.endswith(b"/last ")
 
 
-def test_upgrades_at_once_are_all_ignored(connect: Connect) -> None:
+def test_upgrades_at_once_are_all_ignored(connect_patiently: Connect) -> None:
     upgrade = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
     with_body = upgrade.replace(b"GET", b"POST").replace(b"Host", b"Content-Length: 4\r\nHost") + b"body"
-    answer = exchange(connect, upgrade * 3000 + with_body * 1000 + LAST)
-    assert answer.count(b"HTTP/1.1 200") == 4001
-    assert answer.count(b"/a body") == 1000
+    answer = exchange(connect_patiently, upgrade * 3000 + with_body * 1000 + LAST)
+    assert (answer.count(b"HTTP/1.1 200"), answer.count(b"/a body")) == (4001, 1000)
 
 
 # Wrong, or broken off
@@ -199,14 +202,13 @@ def test_upgrades_at_once_are_all_ignored(connect: Connect) -> None:
 def test_an_invalid_request_is_refused_after_earlier_requests_are_answered(connect: Connect) -> None:
     answer = exchange(connect, GET % b"a" + POST % b"b" + b"body" + b"nonsense\r\n\r\n")
     first, second, refusal = answer.split(b"HTTP/1.1 ")[1:]
-    assert first.endswith(b"/a ")
-    assert second.endswith(b"/b body")
+    assert (first[-3:], second[-7:]) == (b"/a ", b"/b body")
     assert problem_in(b"HTTP/1.1 " + refusal) == (400, "invalid_request")
 
 
 def test_a_client_refused_while_still_sending_can_read_the_answer(connect: Connect) -> None:
     with connect() as connection, connection.makefile("rb") as received:
-        connection.sendall(b"nonsense\r\n\r\n" + b"x" * 32 * 2**20)
+        connection.sendall(b"nonsense\r\n\r\n" + b"x" * 4 * 2**20)
         answer = received.read()  # a reset would be an error
     assert problem_in(answer) == (400, "invalid_request")
 
@@ -222,10 +224,8 @@ def test_a_proxys_form_of_target_is_a_path(connect: Connect) -> None:
 
 
 def test_a_fault_is_answered_as_a_problem(connect: Connect) -> None:
-    assert problem_in(exchange(connect, (GET % b"fails").replace(b"Host", b"Connection: close\r\nHost"))) == (
-        500,
-        "internal_error",
-    )
+    sent = (GET % b"fails").replace(b"Host", b"Connection: close\r\nHost")
+    assert problem_in(exchange(connect, sent)) == (500, "internal_error")
 
 
 @pytest.mark.parametrize("line_break", [b"\r\n", b"\n", b"\r"])
