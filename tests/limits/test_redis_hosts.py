@@ -27,7 +27,10 @@ from wxauth.server.checks.surroundings import check_redis
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, RateLimiter
 
-pytestmark = [pytest.mark.redis, pytest.mark.no_database]
+LOST = (
+    "ignore:unclosed (transport|Connection|ClusterNode|<Stream):ResourceWarning"  # one that redis-py lost, or its node
+)
+pytestmark = [pytest.mark.redis, pytest.mark.no_database, pytest.mark.filterwarnings(LOST)]
 
 PASSWORD = "hunter2"
 LONG = 2.0
@@ -137,7 +140,6 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
     assert PASSWORD not in str(limiters.log_lines())
 
 
-@pytest.mark.filterwarnings("ignore:unclosed (transport|Connection|<Stream):ResourceWarning")  # one that redis-py lost
 async def test_a_cluster_counts_as_one_redis_and_holds_nobody_up_while_down(hosts: Hosts, limiters: Limiters) -> None:
     buses = {free_port(): free_port() for _ in range(3)}
     nodes = [
