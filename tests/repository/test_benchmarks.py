@@ -5,6 +5,7 @@ import re
 import pytest
 
 from benchmarks import growth
+from scripts.write_chart import CHART, chart
 from tests import forked
 from tests.docs import ROOT
 from tests.processes import run
@@ -27,6 +28,10 @@ def test_every_benchmark_finds_all_that_it_imports_and_has_help() -> None:
     lines += [f"assert isinstance({name}.main, click.Command), {name!r}" for name in shown]
     done = run("-c", "\n".join(lines), cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_chart_is_of_the_samples() -> None:
+    assert CHART.read_text() == chart(), "run scripts/docs"
 
 
 @pytest.mark.own_database
