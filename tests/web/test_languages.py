@@ -33,7 +33,7 @@ def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """The catalogue zh_TW, beside those that there are."""
     shutil.copytree(i18n.LOCALES, tmp_path / "locale")
     file = tmp_path / "locale/zh_TW/LC_MESSAGES/wxauth.po"
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     with (i18n.LOCALES / "zh_CN/LC_MESSAGES/wxauth.po").open("rb") as chinese, file.open("wb") as written:
         catalog = read_po(chinese, locale="zh_TW")
         for message in catalog:
@@ -74,6 +74,8 @@ async def test_the_documents_and_the_pages_are_in_it(stage: Stage) -> None:
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     assert [it["summary"] for it in operations if not it["summary"].startswith(MARK)] == []
     assert document["info"]["description"].startswith(MARK)
+    metadata = (await client.get("/.well-known/openid-configuration")).json()
+    assert metadata["ui_locales_supported"] == ["zh-TW", "zh-CN", "en"]
     page = await client.get("/d", params={"ui_locales": "zh-TW"})
     assert page.headers["content-language"] == "zh-TW"
     assert [f'lang="{tag}"' in page.text for tag in ("en", "zh-CN")] == [True, True]

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, find_site
 from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
@@ -122,7 +122,7 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "authorization_response_iss_parameter_supported": True,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
-        "ui_locales_supported": ["zh-CN", "en"],
+        "ui_locales_supported": languages()[::-1],
         **({"client_id_metadata_document_supported": True} if has_documents else {}),
     }
 
