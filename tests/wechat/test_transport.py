@@ -463,9 +463,7 @@ async def test_a_request_that_waits_until_its_deadline_is_not_sent() -> None:
     async with Upstream(gate) as upstream, transport(max_connections=1) as way:
         asking = asyncio.create_task(ask(way, upstream.url, "first"))
         await until(lambda: upstream.requests)
-        started = deadline_in(0)
         await ask_and_fail(way, upstream.url, httpx.PoolTimeout, deadline=deadline_in(0.2))
-        assert deadline_in(0) - started < 0.2  # before its caller has given up
         await gate.let_one_through()
         await asking
         asking = asyncio.create_task(ask(way, upstream.url, "last"))
