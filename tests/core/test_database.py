@@ -20,7 +20,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.checks.queries import missing_limits
 from wxauth.server.core.database import DEADLINES, MAX_IDLE_SECONDS, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration, migrate
-from wxauth.server.core.outages import DatabaseUrlRefused, reason_of
+from wxauth.server.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
@@ -305,8 +305,9 @@ async def test_whatever_the_driver_raises_on_a_lost_connection_is_an_outage(
             await asyncio.sleep(0.001)
 
     async with opened(proxy.url) as database:
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(StorageUnavailable) as outage:
             await block(database, lose)
+        assert isinstance(outage.value, NothingCommitted) == (block is in_a_transaction)
         assert await database.value(ONE) == 1
 
 

@@ -337,7 +337,8 @@ class Database(_Reader):
                 is_committing = True
                 await connection.execute("COMMIT")
             except BaseException as exc:
-                if self._drop_if_lost(connection, exc) and isinstance(exc, LOST) and not is_committing:
+                may_be_retried = self._drop_if_lost(connection, exc) and not is_committing
+                if may_be_retried and isinstance(exc, (*LOST, asyncpg.InterfaceError)):  # not the block's own
                     raise NothingCommitted(_("the database does not answer")) from exc
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
