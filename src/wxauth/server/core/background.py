@@ -123,8 +123,8 @@ async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> Non
 
 
 @part
-class Gathering(ABC):
-    """What one process has gathered since the last store.
+class WriteBuffer(ABC):
+    """What one process has collected since the last store.
 
     Args:
         database: Where it is stored.
@@ -140,7 +140,7 @@ class Gathering(ABC):
     _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     async def store(self) -> None:
-        """Store everything gathered since the last store."""
+        """Store everything collected since the last store."""
         async with self._storing:
             await self._store()
 
@@ -173,8 +173,8 @@ class _Retry:
 class Retries:
     """Tries each retry in rounds, the oldest first. A round ends early if the database is unavailable.
 
-    A retry is work that must survive an outage, kept in memory. It ends when it succeeds, when its time is up, or
-    when the service ends. If the process is killed, it is lost.
+    A retry, in log lines a promise, is work that must survive an outage, kept in memory. It ends when it succeeds, when
+    its time is up, or when the service ends. If the process is killed, it is lost.
 
     Args:
         pause: Seconds between two rounds.

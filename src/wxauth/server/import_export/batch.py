@@ -447,9 +447,8 @@ class Batch:
             changed = [name for name in PROFILE if getattr(before, name) != getattr(user, name)]
             if stored is not None and changed:
                 yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})
-            if (
-                stored is None and (ban := StatusAndRoles.of(user).ban) is not None
-            ):  # else `change_status_and_roles` records it
+            # That of a stored user is recorded by `change_status_and_roles`.
+            if stored is None and (ban := StatusAndRoles.of(user).ban) is not None:
                 yield row(EventType.USER_BANNED, user_id=user.id, data=ban.data)
             if before.phone != user.phone:
                 yield row(EventType.PHONE_BOUND, user_id=user.id)

@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 from wxauth.errors import WxAuthError
 from wxauth.server.core import metrics
 from wxauth.server.core.addresses import TRUNCATED
-from wxauth.server.core.background import Gathering
+from wxauth.server.core.background import WriteBuffer
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.services import part
 from wxauth.server.login.record_queries import (
@@ -58,7 +58,7 @@ Group = tuple[UUID | str | None, str]
 
 
 @part
-class Numbers(Gathering):
+class Numbers(WriteBuffer):
     """The counts of one process."""
 
     failed = "numbers_not_stored"
@@ -135,7 +135,7 @@ DROPPED: Final = metrics.Counter(
 
 
 @part
-class Refusals(Gathering):
+class Refusals(WriteBuffer):
     """The refused logins of one process."""
 
     failed = "refusals_not_stored"

@@ -138,7 +138,7 @@ class Phones:
                         raise
             try:
                 if isinstance(found, StoredAnswer):
-                    # In a turn of the person: each binding waits for their row with a transaction.
+                    # In the person's line: each binding waits for their row with a transaction.
                     async with self.concurrency.of_session((found.app_id, found.openid), user.id):
                         outcome: UserInSession | PhoneRefusal | None = await self._bind(found)
                 else:

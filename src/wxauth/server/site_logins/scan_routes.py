@@ -108,7 +108,7 @@ async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, ap
 
 
 PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
-"""The user behind the request's access token, who is in the mini-program and has a turn."""
+"""The user behind the request's access token, who is in the mini-program and has a place in their line."""
 
 
 @router.post(

@@ -124,7 +124,7 @@ ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """As `caller_of`, in a turn, which is taken once the body is here. Raises: RateLimited; as `read_caller`."""
+    """As `caller_of`, in the lines of both ids, once the body is here. Raises: RateLimited; as `read_caller`."""
     await request.body()
     async with concurrency.of_session(principal.session_id, principal.id):
         yield await read_caller(database, principal, now=clock())

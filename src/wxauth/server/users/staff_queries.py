@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import RateLimited
-from wxauth.server.core.background import Gathering
+from wxauth.server.core.background import WriteBuffer
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.services import part
 from wxauth.server.core.statements import Nothing, Statement
@@ -60,7 +60,7 @@ _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 
 @part
-class StaffReads(Gathering):
+class StaffReads(WriteBuffer):
     """What staff have read, in one process. `is_on`: whether reading is recorded at all."""
 
     failed = "staff_reads_not_stored"
