@@ -33,7 +33,8 @@ class Couple:
             await until_locked(self.rows)
             acting = asyncio.ensure_future(act())
             await until_locked(self.rows, 2)
-        assert (await changing).status_code == 200
+        # 404 if the user has been erased before the answer, which is read after the commit, was written.
+        assert (await changing).status_code in (200, 404)
         return await acting
 
     async def merge(self) -> httpx.Response:
