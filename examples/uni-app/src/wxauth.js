@@ -84,7 +84,7 @@ export function createAuth(options) {
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
 			stored = read()
 		}
-		if (isChanged) for (const tell of listeners) tell().catch(() => {})
+		if (isChanged) for (const tell of listeners) tell()
 	}
 
 	function forget(error) {
@@ -230,7 +230,7 @@ export function createAuth(options) {
 		if (token) header.Authorization = `Bearer ${token}`
 		const answer = await call(name, { ...args, header }, watch.begin, !token)
 		if (!token || refused || watch.hasPiece) return answer
-		const isRefusal = answer.statusCode === 401 || (await (async () => watch.isRefused(answer))().catch(() => {}))
+		const isRefusal = answer.statusCode === 401 || (await told(watch.isRefused, answer))
 		return isRefusal ? send(name, args, tokenFor, watch, token) : answer
 	}
 
@@ -250,18 +250,17 @@ export function createAuth(options) {
 						wait()
 						if (status === 401 || watch.isAborted) return
 						watch.hasPiece = true
-						if (onChunk) (async () => onChunk(data))()
+						told(onChunk, data)
 					}),
 				)
 			}
 			Object(task).then ? task.then(listen, () => {}) : listen(task) // a promise, behind an interceptor
-			const ours = Object.create(Object(task))
-			ours.abort = () => {
+			const value = () => {
 				watch.isAborted = true
 				stop(new AuthError('aborted'))
 				abort()
 			}
-			if (onTask) (async () => onTask(ours))() // its errors are its own
+			told(onTask, Object.create(Object(task), { abort: { value }, then: {} })) // no promise
 		}
 		return watch
 	}
@@ -319,7 +318,7 @@ export function createAuth(options) {
 		phoneError: null,
 		ignored: null,
 		onChange(fn) {
-			const tell = async () => fn(user)
+			const tell = () => told(fn, user)
 			listeners = listeners.concat(tell)
 			return () => void (listeners = listeners.filter((one) => one !== tell))
 		},
@@ -386,6 +385,7 @@ const twice = (ask, mayRepeat) =>
 		if (!mayRepeat(e)) throw e
 		return ask()
 	})
+const told = (fn, value) => (async () => fn && fn(value))().catch(console.error) // its errors are its own
 const isText = (value) => typeof value === 'string' && value !== ''
 
 // In the phone's time zone: 2027-01-01 08:00.
@@ -406,7 +406,7 @@ function attempt(action, otherwise = (_) => {}) {
 function given(value, name) {
 	const detail = value && value.detail
 	const text = detail ? detail[name] : value
-	const why = /cancel/.test(detail && detail.errMsg) ? 'aborted' : 'invalid_argument'
+	const why = /cancel/i.test(detail && detail.errMsg) ? 'aborted' : 'invalid_argument'
 	return isText(text) ? text : fail(why, name)
 }
 

@@ -68,8 +68,9 @@ test('onChange returns the way to stop, for this one alone', async () => {
   assert.deepEqual(changes, [null, null, '小明'])
 })
 
-test('a listener that throws harms nobody', async () => {
+test('a listener that throws harms nobody, and its error is shown', async (t) => {
   const { auth } = start()
+  const shown = t.mock.method(console, 'error', () => {})
   const changes = []
   auth.onChange(() => {
     throw new Error('mine')
@@ -77,6 +78,8 @@ test('a listener that throws harms nobody', async () => {
   auth.onChange((user) => changes.push(user.id))
   const { id } = await auth.login()
   assert.deepEqual(changes, [id])
+  await new Promise(setImmediate)
+  assert.equal(shown.mock.calls[0].arguments[0].message, 'mine')
 })
 
 test('a listener sees what is kept, and may log out', async () => {
