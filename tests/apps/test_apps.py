@@ -25,7 +25,7 @@ from tests.sweeps import swept
 from tests.world import Admin, Body, Rows, Stage, body_of, recorded, set_roles, until
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
-from wxauth.server.core.setting_types import secret_key_bytes
+from wxauth.server.core.secrets import secret_key_bytes
 from wxauth.server.dev.wechat import APPS, LATER_APP, MOBILE_APP, create_simulator
 from wxauth.server.service.build import Timeouts
 from wxauth.server.service.resealing import reseal

@@ -6,7 +6,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.world import Admin, LogIn, Stage, bearer, make_admin
-from wxauth.server.core.setting_types import OWN_NAMES
+from wxauth.server.core.urls import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 from wxauth.server.service.app import create_api
 from wxauth.server.service.build import Timeouts

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.world import Body, body_of
-from wxauth.server.core.settings import App
+from wxauth.server.core.apps import App
 from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.push import OF_PAYMENTS
 from wxauth.server.wechat.received import read_message

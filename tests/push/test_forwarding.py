@@ -20,9 +20,10 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
 from wxauth.errors import PushNotForwarded
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import Retries
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App, InvalidSettings, Settings
+from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.dev.wechat.push import Mode, SignedPush, make_verdict
 from wxauth.server.outbound.connection import NAME_SECONDS
 from wxauth.server.outbound.receivers import ReceiverTransport

@@ -12,8 +12,8 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, set_roles
 from wxauth.guard import BearerGuard
+from wxauth.server.core.apps import App
 from wxauth.server.core.claims import RESERVED_CLAIMS
-from wxauth.server.core.settings import App
 from wxauth.server.keys.keyring import KeyRing
 
 HASURA = {

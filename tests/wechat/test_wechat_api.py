@@ -12,7 +12,7 @@ from tests.sweeps import swept
 from tests.world import LogLines, Stage
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.settings import App
+from wxauth.server.core.apps import App
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import WeChatApi, session_key_signature

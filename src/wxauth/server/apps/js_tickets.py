@@ -16,13 +16,14 @@ from typing import Final
 
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.server.apps.queries import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import begun, cancel, once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer, js_ticket_context
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, Kept
 

@@ -32,6 +32,7 @@ from wxauth.server.apps.queries import (
     STORED_APPS,
     SealedApp,
 )
+from wxauth.server.core.apps import App, AppFields, AppKind
 from wxauth.server.core.background import attempt, keep_doing
 from wxauth.server.core.claims import Template
 from wxauth.server.core.clock import Clock
@@ -39,10 +40,10 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.server.core.services import part
-from wxauth.server.core.setting_types import AppKind, is_below
-from wxauth.server.core.settings import App, AppFields, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.urls import is_below
 from wxauth.server.outbound.urls import NameResolver, check_url
 from wxauth.server.web.schemas import errors_of, invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api

@@ -18,7 +18,7 @@ from wxauth.errors import (
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
 from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
-from wxauth.server.core.setting_types import AppId
+from wxauth.server.core.apps import AppId
 from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
 from wxauth.server.users.schemas import OwnIdentitiesAnswer, OwnIdentityAnswer
 from wxauth.server.users.user_queries import IDENTITIES_OF

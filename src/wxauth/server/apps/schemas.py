@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel, Field, StrictBool
 
 from wxauth.server.apps.registry import Apps, AppSource, KnownApp
-from wxauth.server.core.setting_types import AppKind, SignUp, UnionidPolicy
-from wxauth.server.core.settings import App, AppFields, Settings
+from wxauth.server.core.apps import App, AppFields, AppKind, SignUp, UnionidPolicy
+from wxauth.server.core.settings import Settings
 from wxauth.server.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 

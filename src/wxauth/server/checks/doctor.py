@@ -20,10 +20,11 @@ from wxauth.server.checks.surroundings import (
     check_sign_up_hook,
 )
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
+from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
-from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.outbound.transport import HttpTransport
 from wxauth.server.wechat.client import transport_for
 from wxauth.tokens.verifier import CLOCK_SKEW

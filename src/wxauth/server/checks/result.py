@@ -9,7 +9,7 @@ from typing import Final, Self
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.queries import UserSample
 from wxauth.server.clients.models import Client
-from wxauth.server.core.settings import App
+from wxauth.server.core.apps import App
 from wxauth.server.keys.models import StoredSigningKey
 
 

@@ -11,7 +11,7 @@ from wxauth.problems import preferred_language
 from wxauth.server.apps.registry import NO_SUCH_APP
 from wxauth.server.apps.routes import AppsDep, ManagedAppsDep
 from wxauth.server.checks.result import CheckLevel, CheckResult
-from wxauth.server.core.setting_types import AppId
+from wxauth.server.core.apps import AppId
 from wxauth.server.users.callers import AdministratorDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router

@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.result import CheckResult, bad, good
+from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.limits.redis import RedisCounts, redis_reason
 from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.server.outbound.receivers import ReceiverTransport

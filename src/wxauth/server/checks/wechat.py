@@ -30,8 +30,9 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.queries import UserSample
 from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.server.core.addresses import numeric_addresses_of, plain_address
+from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.outbound.connection import ProxyFailed
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, client_over, exchange_api

@@ -27,8 +27,9 @@ from wxauth.server.cli.printing import (
     yes_option,
 )
 from wxauth.server.cli.resources import with_parts
+from wxauth.server.core.apps import App, AppFields
 from wxauth.server.core.services import Parts
-from wxauth.server.core.settings import App, AppFields, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import localized, rule_of, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi

@@ -27,10 +27,11 @@ from wxauth.server.clients.models import (
     IdTokenAlg,
     Scope,
 )
+from wxauth.server.core.apps import AppKind
 from wxauth.server.core.claims import check_claims
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logos import check_logo
 from wxauth.server.core.resources import Resource, as_compared, find_resource
-from wxauth.server.core.setting_types import AppKind, check_logo
 from wxauth.server.core.settings import ClientCommandSettings, Settings
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event

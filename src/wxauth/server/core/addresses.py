@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AI_NUMERICHOST, getaddrinfo
-from typing import Final, Literal, LiteralString, NamedTuple
+from typing import Annotated, Final, Literal, LiteralString, NamedTuple
 
+from pydantic import AfterValidator
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.setting_types import CommaList
 from wxauth.server.core.statements import fragment
+from wxauth.server.core.terminal import WrongValue
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
@@ -130,3 +135,31 @@ def _held_in(address: IpAddress) -> IpAddress:
 def _end_of(address: IpAddress) -> IPv4Address:
     """The last 32 bits."""
     return IPv4Address(int(address) & 0xFFFF_FFFF)
+
+
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value == ("*",):
+        return value
+    try:
+        items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
+    except ValueError:
+        raise WrongValue(_("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone")) from None
+    if any(item.endswith("/0") for item in items):  # all are trusted: the first entry counts, which the client writes
+        raise WrongValue(_("must be networks of the proxies, not all addresses; * alone trusts any last entry"))
+    return items
+
+
+def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        networks = tuple(ip_network(item, strict=False) for item in value)
+    except ValueError:
+        raise WrongValue(_("must be addresses or networks like 203.0.113.0/24, separated by commas")) from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise WrongValue(
+            _("must be networks of your own, not all addresses; for no limit, leave LOGIN_RATE_LIMIT empty")
+        )
+    return tuple(map(str, networks))
+
+
+Networks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_networks)]
+ExemptNetworks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_exempt)]

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 from pydantic_core import to_json
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.setting_types import checked, json_like
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
 from wxauth.texts import has_too_many_containers
@@ -105,3 +106,7 @@ def _check_fact(fact: str) -> None:
     if fact not in _FACTS and not (fact.startswith(_ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact, len(_ATTRIBUTE))):
         facts = ", ".join(f"${known}" for known in _FACTS)
         raise WrongValue(_("must have no other facts than {facts}, $attributes.NAME", facts=facts))
+
+
+Claims = Annotated[dict[str, Any], checked(check_claims)]
+JsonClaims = json_like('{"role": "authenticated"}')

@@ -29,7 +29,6 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.batching import Batched, Batches
-from wxauth.server.core.host_lists import split_hosts
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import (
     CLASHED,
@@ -45,6 +44,7 @@ from wxauth.server.core.outages import (
     reason_of,
 )
 from wxauth.server.core.statements import Nothing, Statement, T_co
+from wxauth.server.core.urls import split_hosts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

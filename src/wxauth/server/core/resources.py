@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.setting_types import json_like
 from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import clean_text, is_http_url, is_secure
 
@@ -104,3 +105,10 @@ def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()
             )
         known.add(as_compared(each.resource))
     return resources
+
+
+Resources = Annotated[
+    tuple[Resource, ...],
+    json_like('[{"resource": "https://mcp.example.com/mcp", "title": "…", "scopes": {"orders:read": "…"}}]'),
+    AfterValidator(check_distinct),
+]

@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core import setting_types as types
+from wxauth.server.core import addresses, secrets, setting_types as types, urls
+from wxauth.server.core.apps import App, AppId, AppList, SignUp, SignUpRoles
+from wxauth.server.core.claims import Claims, JsonClaims
 from wxauth.server.core.env_file import EnvLine, read_env_file
-from wxauth.server.core.resources import Resource, check_distinct
+from wxauth.server.core.resources import Resource, Resources, check_distinct
 from wxauth.server.core.terminal import TextError, WrongValue, os_reason, rule_of
 
 PREFIX: Final = "WXAUTH_"
@@ -50,106 +44,6 @@ class InvalidSettings(TextError):
 AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
 
 
-class AppFields(BaseModel):
-    """The fields of an app besides its id: in `APPS`, in the database, and in administrators' requests."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    kind: types.AppKind = Field(
-        default="mini_program", description="The kind of app at WeChat. Cannot be changed later."
-    )
-    title: types.OrNone[types.AppTitle] = Field(
-        default=None, description="The name that administrators see, and people on the login pages."
-    )
-    logo: types.OrNone[types.Logo] = Field(
-        default=None,
-        description="Its picture on the login pages: a `data:` URL of a PNG, JPEG or WebP (32 KiB, 1024 × 1024).",
-    )
-    unionid: types.OrNone[types.UnionidPolicy] = Field(
-        default=None,
-        description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
-        "`mini_program`, `required` for any other kind.",
-    )
-    app_secret: types.AppSecret = Field(description="The AppSecret from WeChat's console.")
-    push_token: types.OrNone[types.PushToken] = Field(
-        default=None,
-        description="The Token from WeChat's message push settings. Without one, no messages are accepted.",
-    )
-    push_aes_key: types.OrNone[types.PushAesKey] = Field(
-        default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
-    )
-    push_forward: types.OrNone[types.HookUrl] = Field(
-        default=None,
-        description="The URL to which each message is handed on, as WeChat sent it: `https`, or `http` in a private "
-        "network. Null: messages that do not concern wxauth are ignored.",
-        examples=["https://shop.example.com/wechat"],
-    )
-    sign_up: types.OrNone[types.SignUp] = Field(
-        default=None, description="Whether new users may sign up. Null: as in `WXAUTH_SIGN_UP`."
-    )
-    sign_up_roles: types.OrNone[types.SignUpRoles] = Field(
-        default=None,
-        description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
-        examples=[["member"]],
-    )
-    claims: types.OrNone[types.Claims] = Field(
-        default=None,
-        description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
-        "Null: as in `WXAUTH_CLAIMS`.",
-        examples=[{"role": "authenticated"}],
-    )
-    js_hosts: types.OrNone[types.JsHosts] = Field(
-        default=None,
-        description="The hosts whose pages are signed for the JS-SDK, as in WeChat's console; of an "
-        "`official_account`. Null: none.",
-        examples=[["shop.example.com"]],
-    )
-    max_sessions: types.OrNone[types.MaxSessions] = Field(
-        default=None,
-        description="How many sessions one person may have in it: a login ends the oldest beyond that at once. Null: "
-        "the newest hundred are kept.",
-        examples=[1],
-    )
-
-
-class App(AppFields):
-    """An app of WeChat's: a mini-program, a service account, a website or a mobile app."""
-
-    app_id: types.AppId
-
-    @field_validator("push_aes_key", "push_forward")
-    @classmethod
-    def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
-        if value is not None and "push_token" in info.data and info.data["push_token"] is None:
-            raise WrongValue(_("must be set together with {name}", name="push_token"))
-        return value
-
-    @property
-    def is_mini_program(self) -> bool:
-        """Whether it is a mini-program, or a mini-game."""
-        return self.kind == "mini_program"
-
-    @property
-    def has_wechat_token(self) -> bool:
-        """Whether this kind of app gets an access token from WeChat, with which it can call WeChat's API."""
-        return self.kind in ("mini_program", "official_account")
-
-    @property
-    def unionid_in_force(self) -> types.UnionidPolicy:
-        """Whether a newcomer must have a unionid."""
-        return self.unionid or ("optional" if self.is_mini_program else "required")
-
-    @property
-    def secrets(self) -> dict[str, str]:
-        """The secret fields that are set, in plain text."""
-        return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
-
-    @property
-    def plain_fields(self) -> dict[str, object]:
-        """All other fields that are set, without the id."""
-        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
-
-
 class DatabaseSettings(BaseSettings):
     """The settings of `wxauth migrate`."""
 
@@ -162,7 +56,7 @@ class DatabaseSettings(BaseSettings):
         enable_decoding=False,
     )
 
-    database_url: types.DatabaseUrl
+    database_url: urls.DatabaseUrl
     log_level: Annotated[Literal["debug", "info", "warning", "error"], types.Lower] = "info"
     log_format: Annotated[Literal["json", "console"], types.Lower] = Field(
         default_factory=lambda: "console" if sys.stdout.isatty() else "json"
@@ -188,7 +82,7 @@ class PhoneSettings(DatabaseSettings):
 class ConsoleSettings(DatabaseSettings):
     """The settings of `wxauth admin link`."""
 
-    issuer: types.Issuer = _DEFAULT_ISSUER
+    issuer: urls.Issuer = _DEFAULT_ISSUER
     admin_page: bool = False
 
 
@@ -196,21 +90,21 @@ class ClientCommandSettings(DatabaseSettings):
     """The settings of `wxauth clients add` and `set`."""
 
     audience: types.Audience = _DEFAULT_AUDIENCE
-    apps: Annotated[tuple[App, ...], types.AppList] = ()
-    resources: types.Resources = ()
+    apps: AppList = ()
+    resources: Resources = ()
 
 
 class Settings(DatabaseSettings):
     """All settings of the service, in the order of `docs/settings.md`, which describes them."""
 
-    app_id: types.OrNone[types.AppId] = None
-    app_secret: types.OrNone[types.AppSecret] = None
-    apps: Annotated[tuple[App, ...], types.AppList] = Field((), validate_default=True)
+    app_id: types.OrNone[AppId] = None
+    app_secret: types.OrNone[secrets.AppSecret] = None
+    apps: AppList = Field((), validate_default=True)
 
-    secret_key: types.SecretKey
-    secret_key_previous: Annotated[tuple[types.SecretKey, ...], types.CommaList] = ()
+    secret_key: secrets.SecretKey
+    secret_key_previous: Annotated[tuple[secrets.SecretKey, ...], types.CommaList] = ()
 
-    issuer: types.Issuer = _DEFAULT_ISSUER
+    issuer: urls.Issuer = _DEFAULT_ISSUER
     audience: types.Audience = _DEFAULT_AUDIENCE
     access_token_ttl: Annotated[types.Seconds, Field(le=86400)] = 900
     refresh_token_ttl: types.Seconds = 2592000
@@ -218,11 +112,11 @@ class Settings(DatabaseSettings):
     refresh_reuse_grace: types.AnySeconds = 60
     signing_key_max_age: Annotated[types.Seconds, Field(ge=3600)] = 7776000
 
-    wechat_base_url: types.SecureUrl = WECHAT_URL
-    wechat_fallback_url: types.OrNone[types.SecureUrl] = Field(None, validate_default=True)
-    wechat_open_url: types.SecureUrl = WECHAT_OPEN_URL
+    wechat_base_url: urls.SecureUrl = WECHAT_URL
+    wechat_fallback_url: types.OrNone[urls.SecureUrl] = Field(None, validate_default=True)
+    wechat_open_url: urls.SecureUrl = WECHAT_OPEN_URL
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
-    wechat_proxy: types.OrNone[types.ProxyUrl] = None
+    wechat_proxy: types.OrNone[urls.ProxyUrl] = None
 
     phone_policy: types.PhonePolicy = "move"
     link_phone_days: Annotated[types.Days, Field(ge=1)] = 60
@@ -231,13 +125,13 @@ class Settings(DatabaseSettings):
     risk_policy: types.Policy = "off"
     nickname_check: types.Policy = "off"
     avatar_check: types.Policy = "off"
-    sign_up: types.SignUp = "open"
-    sign_up_roles: Annotated[types.SignUpRoles, types.CommaList] = ()
-    sign_up_hook_url: types.OrNone[types.HookUrl] = None
-    sign_up_hook_secret: Annotated[types.OrNone[types.WebhookSecret], Field(validate_default=True)] = None
+    sign_up: SignUp = "open"
+    sign_up_roles: Annotated[SignUpRoles, types.CommaList] = ()
+    sign_up_hook_url: types.OrNone[urls.HookUrl] = None
+    sign_up_hook_secret: Annotated[types.OrNone[secrets.WebhookSecret], Field(validate_default=True)] = None
     sign_up_hook_timeout: Annotated[float, Field(gt=0, le=10)] = 2.0
     sign_up_hook_failure: Annotated[Literal["refuse", "allow"], types.Lower] = "refuse"
-    claims: Annotated[types.Claims, types.JsonClaims] = {}
+    claims: Annotated[Claims, JsonClaims] = {}
     consents: Annotated[dict[str, str], types.Documents] = {}
 
     events_kept_days: types.TrailDays = 0
@@ -245,8 +139,8 @@ class Settings(DatabaseSettings):
     erasure_grace_days: Annotated[types.Days, Field(le=15)] = 0
     ended_sessions_kept_days: Annotated[types.Days, Field(ge=1)] = 30
 
-    scan_page: types.PagePath = "pages/scan/scan"
-    site_page: types.PagePath = "pages/authorize/authorize"
+    scan_page: urls.PagePath = "pages/scan/scan"
+    site_page: urls.PagePath = "pages/authorize/authorize"
     scan_env: Annotated[Literal["release", "trial", "develop"], types.Lower] = "release"
     scan_code: Annotated[Literal["wxacode", "link"], types.Lower] = "wxacode"
     scan_entry: Annotated[Literal["camera", "any"], types.Lower] = "camera"
@@ -258,19 +152,19 @@ class Settings(DatabaseSettings):
     web_session_ttl: types.Seconds = 43200
     web_session_max_age: types.Seconds = 2592000
     sso_ttl: types.AnySeconds = 28800
-    resources: types.Resources = ()
-    client_documents: Annotated[tuple[types.HostName, ...], types.CommaList] = ()
-    link_check_file: types.OrNone[types.DomainFile] = None
-    check_files: types.RootFiles = ()
+    resources: Resources = ()
+    client_documents: Annotated[tuple[urls.HostName, ...], types.CommaList] = ()
+    link_check_file: types.OrNone[urls.DomainFile] = None
+    check_files: urls.RootFiles = ()
 
-    redis_url: types.OrNone[types.RedisUrl] = None
+    redis_url: types.OrNone[urls.RedisUrl] = None
     login_rate_limit: types.RateText = "600/minute"
     client_rate_limit: types.RateText = ""
-    rate_limit_exempt: types.ExemptNetworks = ()
+    rate_limit_exempt: addresses.ExemptNetworks = ()
 
-    trusted_proxies: types.Networks = ("127.0.0.1",)
-    cors_origins: Annotated[tuple[types.WebOrigin, ...], types.CommaList] = ()
-    otlp_url: types.OrNone[types.Url] = None
+    trusted_proxies: addresses.Networks = ("127.0.0.1",)
+    cors_origins: Annotated[tuple[urls.WebOrigin, ...], types.CommaList] = ()
+    otlp_url: types.OrNone[urls.Url] = None
 
     admin_page: bool = False
     staff_reads: bool = True
@@ -280,7 +174,7 @@ class Settings(DatabaseSettings):
     port: types.Port = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
 
-    security_contact: types.OrNone[types.ContactUri] = None
+    security_contact: types.OrNone[urls.ContactUri] = None
 
     @field_validator("apps")
     @classmethod
@@ -300,7 +194,7 @@ class Settings(DatabaseSettings):
     @classmethod
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
-            if app.push_forward is not None and types.is_below(app.push_forward, issuer):
+            if app.push_forward is not None and urls.is_below(app.push_forward, issuer):
                 text = _(
                     "push_forward of {app_id} in WXAUTH_APPS must not be a URL of wxauth itself", app_id=app.app_id
                 )
@@ -334,7 +228,7 @@ class Settings(DatabaseSettings):
     @property
     def secret_keys(self) -> list[bytes]:
         """The current secret key, then the previous ones."""
-        return [types.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
+        return [secrets.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
     def is_logged(self, session_id: UUID) -> bool:
         """Whether the log has the logins and refreshes of this session: all of it, or nothing."""

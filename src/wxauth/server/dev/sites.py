@@ -33,7 +33,7 @@ from wxauth.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth.server.clients.clients import Credentials, add_client, build_client, ensure_own_client, renew_secret
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
-from wxauth.server.core.setting_types import picture_url
+from wxauth.server.core.logos import picture_url
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import localized
 from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE

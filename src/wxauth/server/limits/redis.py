@@ -4,8 +4,8 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 from urllib.parse import unquote
 
-from wxauth.server.core.host_lists import split_hosts
 from wxauth.server.core.logs import redact
+from wxauth.server.core.urls import split_hosts
 
 _LONGEST_REASON: Final = 300
 _COUNT: Final = """

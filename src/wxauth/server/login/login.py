@@ -23,11 +23,12 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.login.entering import Entering

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import Retries
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import UserInSession
 from wxauth.server.users.policies import Policy

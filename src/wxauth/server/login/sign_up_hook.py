@@ -14,12 +14,13 @@ from pydantic_core import to_json
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.addresses import TRUNCATED
+from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
+from wxauth.server.core.secrets import webhook_secret_bytes
 from wxauth.server.core.services import part
-from wxauth.server.core.setting_types import webhook_secret_bytes
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import TextError
 from wxauth.server.core.users import STAFF_ROLES, Role
 from wxauth.server.login.login_queries import Welcome

@@ -21,8 +21,9 @@ from wxauth.server.clients.clients import is_local, is_registered, origin_of, or
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT, Parameters
+from wxauth.server.core.apps import App
 from wxauth.server.core.resources import host_of
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserFields
 from wxauth.server.login_pages.texts import TEXTS
 from wxauth.server.sessions.devices import Device

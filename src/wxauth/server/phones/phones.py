@@ -30,13 +30,14 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import Retries, cancel
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.concurrency import RETRY_AFTER, Concurrency, Places

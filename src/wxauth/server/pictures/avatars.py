@@ -25,11 +25,12 @@ from wxauth.errors import (
     StorageUnavailable,
     WeChatBadResponse,
 )
+from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.concurrency import Places

@@ -10,9 +10,9 @@ import httpx
 
 from wxauth.errors import PushNotForwarded
 from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.apps import App
 from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
 from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import USER_AGENT
 from wxauth.server.outbound.transport import ANSWER

@@ -11,13 +11,13 @@ from uuid import UUID
 
 from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import Background, Retries
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import OncePerDay, get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.merging.merging_queries import IS_JOINED, erase_identities, erase_identity
 from wxauth.server.pictures.avatars import PictureChecks

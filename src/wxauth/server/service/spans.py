@@ -29,10 +29,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wxauth import __version__
 from wxauth.errors import WxAuthError
 from wxauth.problems import REQUEST_ID_KEY
+from wxauth.server.core.apps import App
 from wxauth.server.core.batching import Batches
 from wxauth.server.core.database import Database, Deadlines, Transaction
 from wxauth.server.core.logs import trace_id
-from wxauth.server.core.settings import App
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
 from wxauth.server.wechat.client import WeChat

@@ -19,12 +19,12 @@ from wxauth.server.clients.clients import find_site
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_requests import Parameters
+from wxauth.server.core.apps import AppKind
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.server.core.services import part
-from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing

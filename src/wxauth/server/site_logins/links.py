@@ -15,13 +15,14 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.errors import NotFound, WeChatError, WxAuthError
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
 from wxauth.server.site_logins import queries
 from wxauth.server.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press

@@ -32,6 +32,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import is_local, origin_shown
 from wxauth.server.clients.queries import LOGO
 from wxauth.server.core.addresses import NEARBY
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
@@ -39,7 +40,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.resources import Resource, host_of
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.limits.queries import USER_CODES

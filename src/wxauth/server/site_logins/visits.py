@@ -16,12 +16,13 @@ from urllib.parse import urlencode
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.models import Client
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import Entering, LacksUnionid
 from wxauth.server.login.records import Numbers

@@ -5,9 +5,9 @@ from functools import partial
 from typing import Final, TypeGuard
 
 from wxauth.errors import NICKNAME_REFUSED, InvalidRequest, RateLimited, StorageUnavailable, WeChatError
+from wxauth.server.core.apps import App
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.queries import NICKNAMES

@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from wxauth.errors import InternalError, StorageUnavailable, WeChatError, WeChatTimeout, WxAuthError
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import SYSTEM, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.users.user_queries import lock_user_of

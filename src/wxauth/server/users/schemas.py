@@ -20,7 +20,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from wxauth.errors import NICKNAME_REFUSED
-from wxauth.server.core.setting_types import AppKind
+from wxauth.server.core.apps import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import MAX_ROLES, EarlierBan, Role, UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.queries import OpenSession, PastSession

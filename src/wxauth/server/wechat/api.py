@@ -12,9 +12,9 @@ from urllib.parse import quote, urlencode
 from pydantic_core import to_json
 
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
+from wxauth.server.core.apps import App
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import PICTURE, WeChat
 from wxauth.server.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
 from wxauth.server.wechat.received import CodePicture

@@ -24,9 +24,10 @@ from wxauth.errors import (
     WeChatUserBlocked,
 )
 from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.apps import App
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
-from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.settings import Settings
 from wxauth.server.outbound.transport import ANSWER, HttpTransport
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
 from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder, read_json

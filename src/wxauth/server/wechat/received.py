@@ -34,8 +34,7 @@ from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import FieldError, InvalidRequest, InvalidSignature, WeChatBadResponse
-from wxauth.server.core.setting_types import AppKind
-from wxauth.server.core.settings import App
+from wxauth.server.core.apps import App, AppKind
 from wxauth.texts import read_loosely
 
 BLOCK_BYTES: Final = 16

@@ -18,11 +18,11 @@ from pydantic import SecretStr
 from pydantic_core import to_json
 
 from wxauth.errors import WeChatBadResponse, WeChatError
+from wxauth.server.core.apps import App
 from wxauth.server.core.background import begun, cancel, once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
-from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.errcodes import DAILY_QUOTA, Api
 

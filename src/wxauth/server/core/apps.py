@@ -1,0 +1,147 @@
+"""An app of WeChat's, as it is in `APPS`, in the database, and in administrators' requests."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.claims import Claims
+from wxauth.server.core.logos import Logo
+from wxauth.server.core.secrets import AppSecret, PushAesKey, PushToken
+from wxauth.server.core.setting_types import Lower, OrNone, json_like
+from wxauth.server.core.terminal import WrongValue
+from wxauth.server.core.urls import HookUrl, HostName
+from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
+
+
+def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
+        raise WrongValue(_("must be at most {n} roles like member or beta-tester, separated by commas", n=MAX_ROLES))
+    if not STAFF_ROLES.isdisjoint(value):
+        raise WrongValue(
+            _("must not have {roles}, which newcomers must never get", roles=" or ".join(sorted(STAFF_ROLES)))
+        )
+    return tuple(dict.fromkeys(value))
+
+
+AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
+AppTitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
+SignUp = Annotated[Literal["open", "closed"], Lower]
+MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
+SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
+JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
+
+
+class AppFields(BaseModel):
+    """The fields of an app besides its id: in `APPS`, in the database, and in administrators' requests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. Cannot be changed later.")
+    title: OrNone[AppTitle] = Field(
+        default=None, description="The name that administrators see, and people on the login pages."
+    )
+    logo: OrNone[Logo] = Field(
+        default=None,
+        description="Its picture on the login pages: a `data:` URL of a PNG, JPEG or WebP (32 KiB, 1024 × 1024).",
+    )
+    unionid: OrNone[UnionidPolicy] = Field(
+        default=None,
+        description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
+        "`mini_program`, `required` for any other kind.",
+    )
+    app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
+    push_token: OrNone[PushToken] = Field(
+        default=None,
+        description="The Token from WeChat's message push settings. Without one, no messages are accepted.",
+    )
+    push_aes_key: OrNone[PushAesKey] = Field(
+        default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
+    )
+    push_forward: OrNone[HookUrl] = Field(
+        default=None,
+        description="The URL to which each message is handed on, as WeChat sent it: `https`, or `http` in a private "
+        "network. Null: messages that do not concern wxauth are ignored.",
+        examples=["https://shop.example.com/wechat"],
+    )
+    sign_up: OrNone[SignUp] = Field(
+        default=None, description="Whether new users may sign up. Null: as in `WXAUTH_SIGN_UP`."
+    )
+    sign_up_roles: OrNone[SignUpRoles] = Field(
+        default=None,
+        description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
+        examples=[["member"]],
+    )
+    claims: OrNone[Claims] = Field(
+        default=None,
+        description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
+        "Null: as in `WXAUTH_CLAIMS`.",
+        examples=[{"role": "authenticated"}],
+    )
+    js_hosts: OrNone[JsHosts] = Field(
+        default=None,
+        description="The hosts whose pages are signed for the JS-SDK, as in WeChat's console; of an "
+        "`official_account`. Null: none.",
+        examples=[["shop.example.com"]],
+    )
+    max_sessions: OrNone[MaxSessions] = Field(
+        default=None,
+        description="How many sessions one person may have in it: a login ends the oldest beyond that at once. Null: "
+        "the newest hundred are kept.",
+        examples=[1],
+    )
+
+
+class App(AppFields):
+    """An app of WeChat's: a mini-program, a service account, a website or a mobile app."""
+
+    app_id: AppId
+
+    @field_validator("push_aes_key", "push_forward")
+    @classmethod
+    def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and "push_token" in info.data and info.data["push_token"] is None:
+            raise WrongValue(_("must be set together with {name}", name="push_token"))
+        return value
+
+    @property
+    def is_mini_program(self) -> bool:
+        """Whether it is a mini-program, or a mini-game."""
+        return self.kind == "mini_program"
+
+    @property
+    def has_wechat_token(self) -> bool:
+        """Whether this kind of app gets an access token from WeChat, with which it can call WeChat's API."""
+        return self.kind in ("mini_program", "official_account")
+
+    @property
+    def unionid_in_force(self) -> UnionidPolicy:
+        """Whether a newcomer must have a unionid."""
+        return self.unionid or ("optional" if self.is_mini_program else "required")
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The secret fields that are set, in plain text."""
+        return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
+
+    @property
+    def plain_fields(self) -> dict[str, object]:
+        """All other fields that are set, without the id."""
+        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
+
+
+AppList = Annotated[tuple[App, ...], json_like('[{"app_id": "wx…", "app_secret": "…"}]')]

@@ -1,0 +1,45 @@
+"""Logos: small pictures as `data:` URLs."""
+
+import base64
+from contextlib import suppress
+from functools import lru_cache
+from io import BytesIO
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.terminal import WrongValue
+
+_MAX_LOGO_BYTES: Final = 32 * 1024
+_MAX_LOGO_SIDE: Final = 1024
+"""Pixels: a phone decodes the whole picture."""
+
+
+def picture_url(content: bytes) -> str:
+    """A small picture, which is decoded, as a `data:` URL. Raises: ValueError."""
+    from PIL import Image
+
+    with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
+        if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
+            image.load()
+            kind = image.format.lower().replace("mpo", "jpeg")  # what Pillow calls a JPEG with a second picture in it
+            return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    raise WrongValue(_("must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024"))
+
+
+@lru_cache(maxsize=256)  # apps are read every five seconds, and each of their logos takes 15 ms
+def check_logo(url: str) -> str:
+    """Check the `data:` URL of a small picture. Raises: ValueError."""
+    with suppress(ValueError):
+        if picture_url(base64.b64decode(url.partition(",")[2])) == url:
+            return url
+    raise WrongValue(
+        _(
+            "must be a `data:` URL, in base64 and with its own type, of a PNG, JPEG or WebP of at most 32 KiB "
+            "and 1024 × 1024"
+        )
+    )
+
+
+Logo = Annotated[str, AfterValidator(check_logo)]

@@ -1,0 +1,48 @@
+"""Secrets in settings. Errors never contain the value."""
+
+import base64
+from contextlib import suppress
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.sealing import SECRET_KEY_BYTES
+from wxauth.server.core.setting_types import checked, form
+from wxauth.server.core.terminal import WrongValue
+
+
+def secret_key_bytes(value: SecretStr) -> bytes:
+    """The bytes of a secret key. Raises: ValueError, unless they are 32."""
+    text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})
+    with suppress(ValueError):
+        if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
+            return key
+    raise WrongValue(_("must be 32 bytes in base64; generate them with 'wxauth secret new'"))
+
+
+def webhook_secret_bytes(value: SecretStr) -> bytes:
+    """The bytes of a secret for signatures. Raises: ValueError, unless they are 24 to 64."""
+    prefix, text = value.get_secret_value()[:6], value.get_secret_value()[6:]
+    with suppress(ValueError):
+        if prefix == "whsec_" and 24 <= len(key := base64.b64decode(text, validate=True)) <= 64:
+            return key
+    raise WrongValue(_("must be whsec_ followed by 24 to 64 random bytes in base64"))
+
+
+AppSecret = Annotated[
+    SecretStr,
+    form(r"\S+", _("must not be empty or contain white space")),
+    Field(json_schema_extra={"minLength": 1}),
+]
+# WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
+PushToken = Annotated[
+    SecretStr,
+    form("[!-~]{3,32}", _("must be the Token of WeChat's message push settings: 3 to 32 letters and digits")),
+]
+PushAesKey = Annotated[
+    SecretStr,
+    form("[A-Za-z0-9+/]{43}", _("must be the EncodingAESKey of WeChat's message push settings: 43 letters and digits")),
+]
+SecretKey = Annotated[SecretStr, checked(secret_key_bytes)]
+WebhookSecret = Annotated[SecretStr, checked(webhook_secret_bytes)]

@@ -1,0 +1,193 @@
+"""URLs, hosts and paths in settings. Errors never contain the value."""
+
+import re
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
+from posixpath import normpath
+from typing import Annotated, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.core.addresses import is_refused, numeric_addresses_of
+from wxauth.server.core.setting_types import CommaList, checked, form
+from wxauth.server.core.terminal import WrongValue
+from wxauth.texts import is_http_url, is_secure
+
+OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
+"""The first parts of the service's own paths. A test compares them with the routes."""
+_HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
+_USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
+_HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
+_PORT: Final = ":[0-9]{1,5}"
+_HOSTS: Final = rf"({_HOST}({_PORT})?(,{_HOST}({_PORT})?)*)?"
+_REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
+_REDIS_FORMS: Final = (
+    rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
+    rf"redis\+sentinel://{_REDIS_HOSTS}/[\w.-]+",
+    rf"redis\+cluster://{_REDIS_HOSTS}/?",
+    rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
+)
+_LIKE: Final = _("must be a URL like {form}, with / : # ? @ [ ] percent-encoded in user and password")
+
+
+def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
+    """The parts of a URL, of whose hosts they have the first, and all its hosts, each with its port if it has one.
+
+    A Python with the security fixes of 2025 refuses an IPv6 address in brackets behind another host.
+    Raises: ValueError.
+    """
+    start, slashes, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, listed = authority.rpartition("@")
+    hosts = listed.split(",")
+    return urlsplit(f"{start}{slashes}{user}{at}{hosts[0]}{rest.removeprefix(authority)}"), hosts
+
+
+def _taken_apart(url: str, pattern: str, like: str) -> SplitResult:
+    """The parts of a URL of this form, with its first host, and ports that may be some. Raises: ValueError."""
+    try:
+        parts, hosts = split_hosts(url) if re.fullmatch(pattern, url) else (None, [])
+    except ValueError:  # Unicode takes a character of the password's for one that separates
+        parts = None
+    if parts is None:
+        raise WrongValue(Text(_LIKE, form=like))
+    if not all(0 < int(port[1]) < 65536 for host in hosts if (port := re.search(r":(\d+)$", host))):
+        raise WrongValue(_("must have ports from 1 to 65535"))
+    return parts
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
+    # A password with `/` or `?` may begin like a port. So what follows the host has no `@`, but in a socket's path.
+    pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?(host=/[^#&]*|[^#&@]*)(&(host=/[^#&]*|[^#&@]*))*)?"
+    parts = _taken_apart(url, pattern, "postgresql://user:password@host:5432/database")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    listed = query["port"].split(",") if query.get("port") else []
+    if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
+        raise WrongValue(_("must have ports from 1 to 65535"))
+    if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
+        raise WrongValue(_("must have one port, or as many as hosts"))
+    return SecretStr(url)
+
+
+def _check_url(value: str) -> None:
+    if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
+        raise WrongValue(_("must be a URL like https://host or https://host/path, without user, query or fragment"))
+    if value.endswith("/"):
+        raise WrongValue(_("must be a URL without a trailing slash"))
+
+
+def _check_secure_url(value: str) -> None:
+    _check_url(value)
+    if not is_secure(value):
+        raise WrongValue(_("must be https, unless the host is loopback"))
+
+
+def _check_issuer(value: str) -> None:
+    _check_secure_url(value)
+    path = urlsplit(value).path
+    if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
+        raise WrongValue(_("must have a path without percent-encoding, and none of the service's own (/v1, /docs)"))
+
+
+def _check_proxy_url(value: SecretStr) -> None:
+    pattern = rf"http://(?!:){_USER}{_HOST}{_PORT}/?"
+    _taken_apart(value.get_secret_value(), pattern, "http://user:password@host:3128")
+
+
+def _check_redis_url(value: SecretStr) -> None:
+    like = "redis://host:6379/0, redis+sentinel://host:26379,host:26379/name, redis+cluster://host:6379,host:6379"
+    _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), like)
+    if value.get_secret_value().startswith("redis+"):
+        return
+    from redis.asyncio import ConnectionPool  # takes a tenth of a second, which few commands need
+
+    try:
+        ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]  # opens none
+    except Exception:  # of many kinds
+        raise WrongValue(_("must have only options that redis-py knows, each with a value of its type")) from None
+
+
+def _check_hook_url(value: str) -> None:
+    if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
+        raise WrongValue(
+            _("must be a URL like https://host/path, without user and fragment; http in a private network")
+        )
+    parts = urlsplit(value)
+    # Those of a name are checked at each connection.
+    addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
+    if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
+        raise WrongValue(_("must have a public or private address; with http, a private one"))
+
+
+def is_below(url: str, issuer: str) -> bool:
+    """Whether a URL is the issuer's own: its host and port, and its path or one below it."""
+    one, other = _place(url), _place(issuer)
+    return one[:2] == other[:2] and f"{one[2]}/".startswith(f"{other[2]}/")
+
+
+def _place(url: str) -> tuple[str, int | None, str]:
+    parts = urlsplit(url)
+    path = normpath(f"/{unquote(parts.path)}").strip("/")
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return (parts.hostname or "").rstrip("."), port, f"/{path}" if path else ""
+
+
+def _check_origin(value: str) -> None:
+    if value == "*":
+        return
+    _check_url(value)
+    if urlsplit(value).path:
+        raise WrongValue(_("must be origins like https://admin.example.com, separated by commas"))
+
+
+def _check_root_files(values: tuple[str, ...]) -> None:
+    names = [value.partition(":")[0] for value in values]
+    if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
+        raise WrongValue(_("must have each name once, and no path of the service's own such as docs"))
+
+
+def _check_host(value: str) -> None:
+    """Check a host, perhaps with a port. One without letters must be an address."""
+    pattern = r"(?:\[([0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|([0-9.]+))(?::([1-9][0-9]{0,4}))?"
+    with suppress(ValueError):
+        if (found := re.fullmatch(pattern, value)) and int(found[3] or 0) < 65536:
+            _address = found[1] and IPv6Address(found[1]), found[2] and IPv4Address(found[2])
+            return
+    raise WrongValue(_("must be hosts like claude.ai in lower case, with a port if there is one, separated by commas"))
+
+
+Url = Annotated[str, checked(_check_url)]
+SecureUrl = Annotated[str, checked(_check_secure_url)]
+Issuer = Annotated[str, checked(_check_issuer)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+ProxyUrl = Annotated[SecretStr, checked(_check_proxy_url)]
+RedisUrl = Annotated[SecretStr, checked(_check_redis_url)]
+WebOrigin = Annotated[str, checked(_check_origin)]
+HookUrl = Annotated[str, checked(_check_hook_url)]
+PagePath = Annotated[
+    str,
+    form(
+        "[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
+        _("must be a page like pages/scan/scan, without a leading slash and without a query"),
+    ),
+]
+# The name that WeChat's console gives the file, and its content.
+DomainFile = Annotated[
+    str,
+    form(
+        "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}",
+        _("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c"),
+    ),
+]
+ContactUri = Annotated[
+    str,
+    form(
+        r"mailto:[^\s@]+@[^\s@]+|tel:\+[\d-]+|https://[^\s]+",
+        _("must be a URI like mailto:security@example.com or https://example.com/security"),
+    ),
+]
+HostName = Annotated[str, checked(_check_host)]
+RootFiles = Annotated[tuple[DomainFile, ...], CommaList, checked(_check_root_files)]
