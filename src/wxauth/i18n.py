@@ -36,6 +36,12 @@ class Text(str):
         """Itself, which never changes."""
         return self
 
+    def __add__(self, other: str, /) -> "Text":
+        return Text("{text}{other}", text=self, other=other)
+
+    def __radd__(self, other: str, /) -> "Text":
+        return Text("{other}{text}", other=other, text=self)
+
     def join(self, texts: Iterable[str], /) -> "Text":
         """Join texts by this one."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}

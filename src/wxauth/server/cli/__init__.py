@@ -82,8 +82,7 @@ class LazyGroup(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         if name in self._modules:
             module = import_module(f"{__name__}.{self._modules[name]}")
-            found = getattr(module, name, None) or getattr(module, f"{name}_command")
-            command = in_language(found)
+            command = in_language(getattr(module, f"{name}_command", None) or getattr(module, name))
         return name, command, rest
 
     def make_context(

@@ -10,7 +10,6 @@ from wxauth.server.cli.printing import json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.console.links import CONSOLE_PATH, LINK_LIFETIME, make_link
 from wxauth.server.core.settings import ConsoleSettings
-from wxauth.server.core.terminal import localized
 
 
 @click.group()
@@ -32,8 +31,8 @@ def link_command(user_id: UUID | None) -> None:
     link = with_database(lambda database, now: make_link(database, user_id, now=now))
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)
-    notes = [localized(_("Valid once, for {minutes} minutes.", minutes=minutes))]
+    notes = [_("Valid once, for {minutes} minutes.", minutes=minutes)]
     if not settings.admin_page:
-        notes.append(localized(_("The console must be enabled: WXAUTH_ADMIN_PAGE=true.")))
+        notes.append(_("The console must be enabled: WXAUTH_ADMIN_PAGE=true."))
     expires_at = link.expires_at.isoformat(timespec="seconds")
     show({"url": url, "user_id": link.user_id, "expires_at": expires_at}, url, *notes)

@@ -9,7 +9,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from wxauth.errors import WeChatBadResponse
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.cli.printing import (
@@ -17,6 +17,7 @@ from wxauth.server.cli.printing import (
     WrongCall,
     checked,
     confirm,
+    echo,
     json_option,
     read_picture,
     show,
@@ -111,9 +112,9 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
             is_checked=not no_check,
             by=OPERATOR,
         ),
-        localized(_("added {name}", name=app_id)),
+        _("added {name}", name=app_id),
     )
-    click.echo(localized(_("Running services have it within 15 seconds.")), err=True)
+    echo(_("Running services have it within 15 seconds."), err=True)
 
 
 @apps.command()
@@ -148,7 +149,7 @@ def set_command(
     changes = _valid(AppChangeRequest, given | _asked(given)).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
-        localized(_("changed {name}", name=app_id)),
+        _("changed {name}", name=app_id),
     )
 
 
@@ -157,7 +158,7 @@ def set_command(
 def remove_command(app_id: str) -> None:
     """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
     _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
-    click.echo(localized(_("removed {name}", name=app_id)))
+    echo(_("removed {name}", name=app_id))
 
 
 @apps.command()
@@ -172,7 +173,7 @@ def force_token_command(app_id: str) -> None:
     from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
 
     _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
-    click.echo(localized(_("{app_id} has a new token", app_id=app_id)))
+    echo(_("{app_id} has a new token", app_id=app_id))
 
 
 @apps.command()
@@ -209,13 +210,13 @@ def quota_command(app_id: str, api: str | None) -> None:
 @yes_option
 def clear_quota_command(app_id: str) -> None:
     """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
-    confirm(lambda: localized(_("Clear the quota of {app_id}, one of ten times this month?", app_id=app_id)))
+    confirm(lambda: _("Clear the quota of {app_id}, one of ten times this month?", app_id=app_id))
 
     async def clear(parts: Parts) -> None:
         await parts[WeChatApi].clear_quota(_with_wechat_token(parts, app_id))
 
     _with_parts(clear)
-    click.echo(localized(_("cleared the quota of {app_id}", app_id=app_id)))
+    echo(_("cleared the quota of {app_id}", app_id=app_id))
 
 
 @apps.command()
@@ -268,7 +269,7 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
 
 
-def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: str) -> None:
+def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
     async def answered(parts: Parts) -> AppAnswer:
         return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await ask(parts))
 

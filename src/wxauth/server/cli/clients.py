@@ -14,6 +14,7 @@ from wxauth.server.cli.printing import (
     Failed,
     WrongCall,
     checked,
+    echo,
     json_option,
     print_table,
     read_picture,
@@ -38,7 +39,7 @@ from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, 
 from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
-from wxauth.server.core.terminal import WrongValue, localized, word
+from wxauth.server.core.terminal import WrongValue, word
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.users.attributes import typed_attribute
 
@@ -212,9 +213,9 @@ def remove_command(client_name: str) -> None:
 
     async def remove(database: Database, now: datetime) -> None:
         await remove_client(database, client_name, now=now)
-        click.echo(localized(_("removed {name}", name=client_name)))
+        echo(_("removed {name}", name=client_name))
         async for left in end_sessions_left(database, client_name):
-            click.echo(localized(_("{left} sessions left", left=left)))
+            echo(_("{left} sessions left", left=left))
 
     with_database(remove)
 

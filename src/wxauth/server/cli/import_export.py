@@ -23,6 +23,7 @@ from wxauth.server.cli.printing import (
     Failed,
     WrongCall,
     checked,
+    echo,
     json_option,
     printable,
     show,
@@ -187,63 +188,57 @@ class _Report:
                 raise Failed(why_not(self._path, exc)) from None
 
     def refuse(self, refusal: ImportRefusal) -> None:
-        texts = [localized(_("{name}: {rule}", name=fault.field, rule=fault.wanted)) for fault in refusal.faults]
-        faults = localized(_("; ")).join(texts)
+        texts = [_("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
+        faults = _("; ").join(texts)
         if refusal.others:
-            faults = localized(
-                _("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
-            )
+            faults = _("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
         if refusal.is_of_fields:
-            texts = [localized(_("skipped: {faults}", faults=text)) for text in texts]
-            faults = localized(_("skipped: {faults}", faults=faults))
+            texts = [_("skipped: {faults}", faults=text) for text in texts]
+            faults = _("skipped: {faults}", faults=faults)
         else:
             self.reject(refusal.raw)
         self._faults.update(texts)
-        self.print(localized(_("line {number}: {faults}", number=refusal.number, faults=faults)))
+        self.print(_("line {number}: {faults}", number=refusal.number, faults=faults))
 
     def progress(self, counts: Counts) -> None:
         self.done = counts
         if self._clear:
-            click.echo(self._clear + self._pace(), err=True, nl=False)
+            click.echo(self._clear + localized(self._pace()), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
-        self.print(
-            localized(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
-        )
+        self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
 
     def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
         click.echo(self._clear, err=True, nl=False)
         self._clear = ""
         if counts.joined:
-            self.print(localized(Text(_JOINED, n=counts.joined)))
+            self.print(Text(_JOINED, n=counts.joined))
         for text, n in self._faults.most_common():
-            self.print(
-                localized(Text(_("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}"), n=n, faults=text))
-            )
+            self.print(Text(_("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}"), n=n, faults=text))
         if unknown:
-            self.print(localized(_("columns ignored: {names}", names=", ".join(map(printable, unknown)))))
+            self.print(_("columns ignored: {names}", names=", ".join(map(printable, unknown))))
         if counts.odd_openids:
-            self.print(localized(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID)))
+            self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID))
         numbers = asdict(counts)
-        incomplete = localized(_(", without bad fields: {n}", n=counts.incomplete)) if counts.incomplete else ""
-        blank = localized(_(", blank: {n}", n=counts.blank)) if counts.blank else ""
-        show(numbers, localized(Text(_COUNTS, **numbers)) + incomplete + blank)
+        incomplete = _(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
+        blank = _(", blank: {n}", n=counts.blank) if counts.blank else ""
+        show(numbers, Text(_COUNTS, **numbers) + incomplete + blank)
         if counts.refused:
-            self.print(localized(Text(_MEND, file=self._path)) if self._path else localized(_RUN_AGAIN))
+            self.print(Text(_MEND, file=self._path) if self._path else _RUN_AGAIN)
         if is_dry_run:
-            self.print(localized(_("nothing was stored: run it without --dry-run")))
+            self.print(_("nothing was stored: run it without --dry-run"))
 
-    def print(self, text: str) -> None:
-        click.echo(self._clear + text, err=True)
+    def print(self, text: Text) -> None:
+        click.echo(self._clear + localized(text), err=True)
 
-    def _pace(self) -> str:
+    def _pace(self) -> Text:
         lines, seconds = self.done.lines, monotonic() - self._began
-        shown = localized(_("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1)))
+        shown = _("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1))
         if not self._size or not lines:
             return shown
         share = min(self._file.tell() / self._size, 1)
         minutes = seconds * (1 / max(share, 0.0001) - 1) / 60
-        return shown + localized(_(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes))
+        return shown + _(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes)
 
 
 def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> CsvLines | JsonLines:
@@ -251,10 +246,10 @@ def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> 
         lines = (CsvLines if is_csv else JsonLines)(file, form, spill=report.reject)
     except WrongFile as exc:
         seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-        found = localized(_("; it is: {seen}", seen=seen)) if seen else ""
-        text = localized(_("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted))
+        found = _("; it is: {seen}", seen=seen) if seen else ""
+        text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
         if exc.fault.field == "line":
-            text = localized(_("line {number}: {faults}", number=1, faults=text))
+            text = _("line {number}: {faults}", number=1, faults=text)
         raise Failed(text + found) from None
     if isinstance(lines, CsvLines):
         report.header = lines.header.raw
@@ -275,7 +270,7 @@ async def _import(
         given_up = _(
             "{n:,} lines are done: run the same command again, imported lines do not change", n=report.done.lines
         )
-        report.print(localized(given_up))
+        report.print(given_up)
         raise
     except sqlite3.OperationalError as exc:
         raise Failed(_("the temporary folder (TMPDIR) has no room: {error}", error=exc)) from None
@@ -307,4 +302,4 @@ def export_command(file: Path, form: str | None) -> None:
             number = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
     except OSError as exc:
         raise Failed(why_not(file, exc)) from None
-    click.echo(localized(_("{number} identities", number=number)), err=True)
+    echo(_("{number} identities", number=number), err=True)

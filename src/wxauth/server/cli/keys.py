@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from wxauth.errors import NotFound
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.cli.printing import Failed, confirm, json_option, show, show_items, to_the_second, yes_option
 from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import localized
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.server.keys.models import StoredSigningKey
@@ -66,7 +65,7 @@ def rotate_command() -> None:
     """
     key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
-    show(row, localized(_("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at))))
+    show(row, _("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
 
 
 # An id may begin with "-", even with "-h".
@@ -88,7 +87,7 @@ def withdraw_command(kid: str) -> None:
             raise Failed(_("there is no published key with that id: see 'wxauth keys list'")) from None
 
     signs = _with_key_ring(withdraw)
-    text = localized(_("{kid} is withdrawn; {other} signs now", kid=kid, other=signs.kid))
+    text = _("{kid} is withdrawn; {other} signs now", kid=kid, other=signs.kid)
     show({"kid": kid, "signing": signs.kid}, text)
 
 
@@ -124,7 +123,7 @@ def reseal_command() -> None:
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
-    show(asdict(done), localized(_("encrypted again: {counts}", counts=_counts(done))))
+    show(asdict(done), _("encrypted again: {counts}", counts=_counts(done)))
     if done.not_opened:
         text = _(
             "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it",
@@ -145,22 +144,19 @@ def forget_command() -> None:
     from wxauth.server.service.resealing import forget
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    confirm(lambda: localized(_("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?")))
+    confirm(lambda: _("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?"))
     done = with_database(lambda database, now: forget(database, sealer, now=now))
-    lines = [localized(_("given up: {counts}", counts=_counts(done)))]
+    lines = [_("given up: {counts}", counts=_counts(done))]
     if done.webhook_secrets:
-        lines.append(
-            localized(_("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable"))
-        )
+        lines.append(_("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable"))
     if done.apps:
-        lines.append(localized(_("add these apps again: wxauth apps add APP_ID")))
-    show(asdict(done), "\n".join(lines))
+        lines.append(_("add these apps again: wxauth apps add APP_ID"))
+    show(asdict(done), Text("\n").join(lines))
 
 
-def _counts(done: "SealedCounts") -> str:
-    text = _(
+def _counts(done: "SealedCounts") -> Text:
+    return _(
         "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone answers, "
         "{webhook_secrets} webhook secrets, {apps} apps",
         **asdict(done),
     )
-    return localized(text)

@@ -71,6 +71,11 @@ _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 SHOWN_ONCE: Final = _("Keep the secret, it is not shown again.")
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text in the language of the terminal."""
+    click.echo(localized(text), err=err)
+
+
 def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
     """Print an answer.
 
@@ -83,11 +88,11 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
         click.echo(to_json(answer))
         return
     if isinstance(text, str):
-        click.echo(text)
+        echo(text)
     else:
         print_table(text)
     for note in notes:
-        click.echo(localized(note), err=True)
+        echo(note, err=True)
 
 
 def show_items(
@@ -95,7 +100,7 @@ def show_items(
 ) -> None:
     """Print a list or a page of one, with the columns of `table`. `as_json` is its JSON, if not that of its items."""
     page = found if isinstance(found, Page) else Page(list(found), None)
-    notes = [localized(_("There are more: --cursor {cursor}", cursor=page.next_cursor))] if page.next_cursor else []
+    notes = [_("There are more: --cursor {cursor}", cursor=page.next_cursor)] if page.next_cursor else []
     show(as_json or items_of(page), table(page.items, names, **shown), *notes)
 
 
@@ -140,7 +145,7 @@ def _cell(value: object) -> str:
         value = ",".join(value)
     if isinstance(value, dict):
         value = to_json(value).decode()
-    return printable(None if value is None else str(value))
+    return printable(None if value is None else localized(value))
 
 
 def printable(text: str | None) -> str:
@@ -149,9 +154,9 @@ def printable(text: str | None) -> str:
     return printed if clean_text(printed) else "-"
 
 
-def state_of(it: Any) -> str:
+def state_of(it: Any) -> Text:
     """Whether an app or a webhook is used."""
-    return localized(_("enabled")) if it.is_enabled else localized(_("disabled"))
+    return _("enabled") if it.is_enabled else _("disabled")
 
 
 def to_the_minute(time: datetime | None, *, timespec: str = "minutes") -> str:
@@ -163,7 +168,7 @@ to_the_second = partial(to_the_minute, timespec="seconds")
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def confirm(question: Callable[[], str]) -> None:
+def confirm(question: Callable[[], Text]) -> None:
     """Ask for confirmation on the terminal, unless `--yes` was given.
 
     Raises: click.UsageError without a terminal, click.Abort.
@@ -172,7 +177,7 @@ def confirm(question: Callable[[], str]) -> None:
         return
     if not sys.stdin.isatty():
         raise WrongCall(_("without a terminal, --yes must be given"))
-    click.confirm(question(), abort=True, err=True)
+    click.confirm(localized(question()), abort=True, err=True)
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:

@@ -29,7 +29,7 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.outages import outage_text
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
-from wxauth.server.core.terminal import TextError, localized
+from wxauth.server.core.terminal import TextError
 from wxauth.server.outbound.urls import NameResolver
 
 if TYPE_CHECKING:
@@ -60,32 +60,30 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
     noun, name = next(((_NOUNS[option], options[option]) for option in _NOUNS if option in options), ("", ""))
     match exc:
         case TextError():
-            return localized(exc.text)
+            return exc.text
         case CannotOpen():
-            return localized(WRONG_SECRET_KEY)
+            return WRONG_SECRET_KEY
         case StorageUnavailable():
-            return localized(_("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc)))
+            return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
         case NotFound() if exc.detail == f"there is no such {noun}":
-            return localized(_("there is no {noun} {name}", noun=noun, name=name))
+            return _("there is no {noun} {name}", noun=noun, name=name)
         case NameTaken() | AppTaken():
-            return localized(_("{noun} {name} exists already", noun=noun, name=name))
+            return _("{noun} {name} exists already", noun=noun, name=name)
         case AppInSettings():
-            return localized(_("{name} is in the settings: change it there", name=name))
+            return _("{name} is in the settings: change it there", name=name)
         case UnknownApp() if noun is _NOUNS["app_id"]:
-            return localized(_("{name} is not one of the configured apps", name=name))
+            return _("{name} is not one of the configured apps", name=name)
         case AppRefused():
-            return localized(
-                _("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)
-            )
+            return _("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)
         case WeChatError():
-            skipped = localized(_("; --no-check skips this check")) if "no_check" in options else ""
-            return localized(_("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code)) + skipped
+            skipped = _("; --no-check skips this check") if "no_check" in options else ""
+            return _("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code) + skipped
         case InvalidRequest() if exc.errors:
-            return "\n".join(localized(_("{name}: {rule}", name=field, rule=rule)) for field, rule in exc.errors)
+            return Text("\n").join(_("{name}: {rule}", name=field, rule=rule) for field, rule in exc.errors)
         case _ if not exc.detail or isinstance(exc.detail, Text):
-            return localized(exc.detail or exc.title)
+            return exc.detail or exc.title
         case _:
-            return localized(_("{title} ({detail})", title=exc.title, detail=exc.detail))
+            return _("{title} ({detail})", title=exc.title, detail=exc.detail)
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:

@@ -7,12 +7,11 @@ from contextlib import aclosing
 import click
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.cli.printing import Failed, confirm, json_option, show, yes_option
+from wxauth.server.cli.printing import Failed, confirm, echo, json_option, show, yes_option
 from wxauth.server.cli.resources import failures_printed, read_settings, with_services
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import DatabaseSettings
-from wxauth.server.core.terminal import localized
 
 
 @click.command()
@@ -27,14 +26,14 @@ def migrate(revision: str) -> None:
     from wxauth.server.core.revisions import is_newer
 
     if revision == "base":
-        confirm(lambda: localized(_("Erase all users and data for good?")))
+        confirm(lambda: _("Erase all users and data for good?"))
     with failures_printed():
         # That it waits, and for what.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
-    note = localized(_(", of a newer version than this one, which serves on with it")) if is_newer(schema) else ""
-    click.echo(localized(_("schema at {revision}", revision=schema or "base")) + note)
+    note = _(", of a newer version than this one, which serves on with it") if is_newer(schema) else ""
+    echo(_("schema at {revision}", revision=schema or "base") + note)
 
 
 async def _migrate(url: str, revision: str) -> str | None:
@@ -69,7 +68,7 @@ def check() -> None:
     results = asyncio.run(check_all())
     show(
         [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.text} for it in results],
-        [(MARKS[it.level], it.name, localized(it.text)) for it in results],
+        [(MARKS[it.level], it.name, it.text) for it in results],
     )
     sys.exit(0 if all(it.ok for it in results) else 1)
 
@@ -87,5 +86,5 @@ def sweep() -> None:
     swept = with_services(sweep_now)
     show(
         {"events": swept.events, "addresses": swept.addresses},
-        localized(_("events deleted: {events}, addresses truncated: {n}", events=swept.events, n=swept.addresses)),
+        _("events deleted: {events}, addresses truncated: {n}", events=swept.events, n=swept.addresses),
     )

@@ -1,4 +1,4 @@
-"""`wxauth users`: find, ban, merge, split and erase users, and manage roles."""
+"""`wxauth users`: find, ban and erase users, and manage their roles."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -10,23 +10,19 @@ import click
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from wxauth.errors import NotFound
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.cli import LazyGroup
 from wxauth.server.cli.printing import (
-    Failed,
     WrongCall,
     checked,
     confirm,
-    header,
+    echo,
     json_option,
     printable,
-    prints_json,
     show,
     show_items,
     stripped,
     takes,
-    text_option,
     time_option,
     to_the_minute,
     yes_option,
@@ -37,7 +33,6 @@ from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.terminal import WrongValue, localized, word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import Role, UserStatus
-from wxauth.server.merging.merging import Merged, merge_by_operator, split
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.queries import OpenSession
 from wxauth.server.users.admin import UserChange, change_user, erase_user, read_user
@@ -45,17 +40,18 @@ from wxauth.server.users.attributes import check_patch, typed_attribute
 from wxauth.server.users.consent_queries import ConsentRow
 from wxauth.server.users.schemas import Reason, UserDetailAnswer, users_answer
 from wxauth.server.users.search_queries import UsersQuery, find_users
-from wxauth.server.users.status_queries import Ban
 
-_MOVING: Final = {
+_MODULES: Final = {
+    "user_merging": {
+        "merge": _("Merge user FROM into INTO, which keeps its id, names, number and external_id."),
+        "split": _("Undo a wrong merge: make an identity of USER_ID a user of its own."),
+    },
     "import_export": {
         "export": _("Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV."),
         "import": _("Import users from FILE (-: standard input), one identity a line, as JSON or CSV."),
-    }
+    },
 }
 """The commands that are imported when they are called. A test compares the lines."""
-
-
 _role = checked(TypeAdapter(Role).validate_python, _("must be a-z, 0-9, _ and -, the first a letter, at most 32"))
 _reason = checked(
     lambda text: TypeAdapter(Reason).validate_python(stripped(text)),
@@ -75,18 +71,11 @@ def _attributes(values: Sequence[str]) -> dict[str, object]:
     return patch
 
 
-def _identity(value: str) -> tuple[str, str]:
-    app_id, _, openid = stripped(value).partition(":")
-    if not app_id or not openid:
-        raise ValueError
-    return app_id, openid
-
-
-_user_argument = click.argument("user_id", type=click.UUID)
+user_argument = click.argument("user_id", type=click.UUID)
 _role_argument = click.argument("role", callback=_role)
 
 
-@click.group(cls=LazyGroup, modules=_MOVING)
+@click.group(cls=LazyGroup, modules=_MODULES)
 def users() -> None:
     """Manage users, their roles and bans. The first administrator is made here."""
 
@@ -104,7 +93,7 @@ def list_command(given: dict[str, Any]) -> None:
 
 
 @users.command()
-@_user_argument
+@user_argument
 @click.option("--export", is_flag=True, help="Print all that is stored of the person, as GET /v1/me/export answers.")
 @json_option
 def show_command(user_id: UUID, export: bool) -> None:
@@ -133,37 +122,23 @@ def _export(user_id: UUID) -> None:
 
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
     fields: Mapping[str, object] = user
+    proof = Text("  ({proof})", proof=_("unproved")) if user["phone_verified"] is False else ""
     rows = [
         ("id", user["id"]),
         *(("former_id", each) for each in user.get("former_ids", ())),
         ("status", word(user["status"])),
         *((name, fields[name]) for name in ("reason", "until", "erase_at") if fields.get(name) is not None),
         *((name, fields[name]) for name in ("roles", "nickname", "avatar_url")),
-        (
-            "phone",
-            (user["phone"] or "-")
-            + ("" if user["phone_verified"] in (None, True) else f"  ({localized(_('unproved'))})"),
-        ),
+        ("phone", (user["phone"] or "-") + proof),
         *((name, fields[name]) for name in ("unionid", "external_id")),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
         *((name, fields[name]) for name in ("created_at", "last_login_at")),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
+        *(("session", _line_of(it, device=describe_device(it.device) or "-")) for it in user["sessions"]),
         *(
-            (
-                "session",
-                f"{session.id}  {session.client_id or session.app_id}  {_used(session)}"
-                f"  {session.ip or '-'}  {describe_device(session.device) or '-'}  {_opened(session)}",
-            )
-            for session in user["sessions"]
-        ),
-        *(
-            (
-                "ended_session",
-                f"{session.id}  {session.client_id or session.app_id}  {word(session.ended_reason)}"
-                f" {to_the_minute(session.ended_at)}  {_used(session)}  {session.ip or '-'}  {_opened(session)}",
-            )
-            for session in user["ended_sessions"]
+            ("ended_session", _line_of(it, ended=f"{word(it.ended_reason)} {to_the_minute(it.ended_at)}"))
+            for it in user["ended_sessions"]
         ),
         *(("consent", f"{consent.document}:{consent.version}  {_given(consent)}") for consent in user["consents"]),
     ]
@@ -171,24 +146,21 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
 
 
 def _given(consent: ConsentRow) -> str:
-    given = localized(_("given {time}", time=to_the_minute(consent.given_at)))
-    if consent.withdrawn_at is None:
-        return given
-    return f"{given}  {localized(_('withdrawn {time}', time=to_the_minute(consent.withdrawn_at)))}"
+    given, withdrawn = _("given {time}", time=to_the_minute(consent.given_at)), ""
+    if consent.withdrawn_at is not None:
+        withdrawn = "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))
+    return localized(given + withdrawn)
 
 
-def _used(session: OpenSession) -> str:
-    return localized(_("used {time}", time=to_the_minute(session.last_used_at)))
-
-
-def _opened(session: OpenSession) -> str:
-    return localized(
-        _("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
-    )
+def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
+    used = _("used {time}", time=to_the_minute(session.last_used_at))
+    opened = _("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
+    parts = (str(session.id), session.client_id or session.app_id, ended, used, str(session.ip or "-"), device, opened)
+    return localized(Text("  ").join(filter(None, parts)))
 
 
 @users.command()
-@_user_argument
+@user_argument
 @click.option("--reason", callback=_reason, help="Why, for staff alone; at most 500 characters.")
 @click.option(
     "--until",
@@ -202,14 +174,14 @@ def ban_command(user_id: UUID, reason: str | None, until: datetime | None) -> No
 
 
 @users.command()
-@_user_argument
+@user_argument
 def unban_command(user_id: UUID) -> None:
     """Unban a user."""
     _change(user_id, UserChange(status=UserStatus.ACTIVE))
 
 
 @users.command()
-@_user_argument
+@user_argument
 @_role_argument
 def grant_command(user_id: UUID, role: str) -> None:
     """Grant a user a role; `admin` makes an administrator."""
@@ -217,7 +189,7 @@ def grant_command(user_id: UUID, role: str) -> None:
 
 
 @users.command()
-@_user_argument
+@user_argument
 @_role_argument
 def revoke_command(user_id: UUID, role: str) -> None:
     """Revoke a role of a user."""
@@ -225,7 +197,7 @@ def revoke_command(user_id: UUID, role: str) -> None:
 
 
 @users.command()
-@_user_argument
+@user_argument
 @click.option(
     "--attribute",
     "attributes",
@@ -247,109 +219,13 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
 
 
 @users.command()
-@click.argument("from_id", metavar="FROM", type=click.UUID)
-@click.argument("into_id", metavar="INTO", type=click.UUID)
-@yes_option
-def merge_command(from_id: UUID, into_id: UUID) -> None:
-    """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
-
-    def question() -> str:
-        one, other = _name_of(from_id), _name_of(into_id)
-        return localized(_("Merge {a} ({one}) into {b} ({other})?", a=from_id, one=one, b=into_id, other=other))
-
-    async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
-        try:
-            merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
-            return merged, await read_user(database, merged.before[1].id, now=now)
-        except NotFound:
-            raise Failed(_("one of these users is not there")) from None
-
-    confirm(question)
-    merged, user = with_database(merge)
-    click.echo(
-        localized(
-            _("{former} is {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=_names(user["roles"]))
-        )
-    )
-    for each in merged.before:
-        _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
-
-
-@users.command()
-@_user_argument
-@click.option(
-    "--identity",
-    "key",
-    metavar="APP_ID:OPENID",
-    required=True,
-    callback=checked(_identity, _("must be APP_ID:OPENID")),
-    help="The identity that leaves, with the user's others that have its unionid.",
-)
-@click.option(
-    "--external-id",
-    callback=text_option,
-    help="An external id of the user's that moves too. Default: those merged with these identities, if that is known.",
-)
-@click.option("--no-external-id", is_flag=True, help="No external id moves.")
-@yes_option
-@json_option
-def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, no_external_id: bool) -> None:
-    """Undo a wrong merge: make an identity of USER_ID a user of its own.
-
-    If one merge added exactly these identities, the new user has the former id again. Name, picture, number, consents
-    and bans from before a merge return to the user who had them. Roles stay. JSON is that of
-    POST /v1/admin/users/{id}/split.
-    """
-    if external_id and no_external_id:
-        raise WrongCall(_("--external-id and --no-external-id contradict each other"))
-    app_id, openid = key
-    external_ids = [external_id] if external_id else [] if no_external_id else None
-
-    async def split_it(database: Database, now: datetime) -> list[UserDetailAnswer]:
-        identity = {"app_id": app_id, "openid": openid}
-        ids = await split(database, user_id, **identity, external_ids=external_ids, by=OPERATOR, now=now)
-        return [await read_user(database, each, now=now) for each in ids]
-
-    name = printable(f"{app_id}:{openid}")
-    confirm(lambda: localized(_("Split {name} from {user_id}?", name=name, user_id=user_id)))
-    user, new_user = with_database(split_it)
-    rows = [
-        (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
-        for who, each in ((word("user"), user), (word("new_user"), new_user))
-    ]
-    columns = header(" ", "id", "external_id", "identities")
-    show({"user": user, "new_user": new_user}, [columns, *rows])
-    for each in () if prints_json() else (user, new_user):
-        ban = Ban(each.get("reason"), each.get("until")) if each["status"] == "disabled" else None
-        _echo_status_and_roles(each["id"], each["nickname"], each["roles"], ban)
-
-
-@users.command()
-@_user_argument
+@user_argument
 @yes_option
 def erase_command(user_id: UUID) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
-    confirm(
-        lambda: localized(_("Erase {user_id} ({name}) for good?", user_id=user_id, name=_name_of(user_id))),
-    )
+    confirm(lambda: _("Erase {user_id} ({name}) for good?", user_id=user_id, name=name_of(user_id)))
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
-    click.echo(localized(_("erased {user_id}", user_id=user_id)))
-
-
-def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
-    """Print whose a name, roles and a ban are, if there are any."""
-    if nickname or roles or ban:
-        name, banned = printable(nickname), ""
-        if ban:
-            until = localized(_(" until {time}", time=to_the_minute(ban.until))) if ban.until else ""
-            banned = localized(_(", banned{until}: {reason}", until=until, reason=printable(ban.reason)))
-        click.echo(
-            localized(_("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=_names(roles))) + banned
-        )
-
-
-def _read_user(user_id: UUID) -> UserDetailAnswer:
-    return with_database(lambda database, now: read_user(database, user_id, now=now))
+    echo(_("erased {user_id}", user_id=user_id))
 
 
 def _change(user_id: UUID, change: UserChange) -> None:
@@ -358,23 +234,32 @@ def _change(user_id: UUID, change: UserChange) -> None:
         return await read_user(database, user_id, now=now)
 
     user = with_database(ask)
-    until = localized(_(" until {time}", time=to_the_minute(user["until"]))) if "until" in user else ""
-    state, roles = word(user["status"]) + until, _names(user["roles"])
+    state = word(user["status"]) + banned_until(user.get("until"))
     leaves = "" if user["erase_at"] is None else f", {word('erase_at')}: {to_the_minute(user['erase_at'])}"
-    click.echo(
-        localized(_("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles)) + leaves
-    )
+    roles = names_of(user["roles"])
+    echo(_("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles) + leaves)
 
 
-def _name_of(user_id: UUID) -> str:
+def _read_user(user_id: UUID) -> UserDetailAnswer:
+    return with_database(lambda database, now: read_user(database, user_id, now=now))
+
+
+def name_of(user_id: UUID) -> str:
+    """The name of a user, to ask whether they are meant."""
     user = _read_user(user_id)
-    return printable(_called(user["id"], user["nickname"]))
+    return printable(localized(_called(user["id"], user["nickname"])))
 
 
 def _called(user_id: UUID, nickname: str | None) -> str:
     """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
-    return nickname or localized(_("Nameless …{end}", end=str(user_id)[-8:]))
+    return nickname or _("Nameless …{end}", end=str(user_id)[-8:])
 
 
-def _names(roles: Sequence[str]) -> str:
+def names_of(roles: Sequence[str]) -> str:
+    """The names of roles in a sentence."""
     return ",".join(roles) or "-"
+
+
+def banned_until(until: datetime | None) -> str:
+    """When a ban ends, behind what says so."""
+    return _(" until {time}", time=to_the_minute(until)) if until else ""

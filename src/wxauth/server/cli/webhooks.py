@@ -14,6 +14,7 @@ from wxauth.server.cli.printing import (
     Failed,
     WrongCall,
     checked,
+    echo,
     json_option,
     prints_json,
     show,
@@ -24,7 +25,7 @@ from wxauth.server.cli.printing import (
 from wxauth.server.cli.resources import T, with_parts
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.services import Parts
-from wxauth.server.core.terminal import localized, word
+from wxauth.server.core.terminal import word
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
 from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
@@ -74,7 +75,7 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
         raise WrongCall(_("--url, --type, --all-types, --enable or --disable must be given"))
     changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **changes, by=OPERATOR))
     holes = {"name": webhook_name, "state": state_of(changed), "url": changed.url, "types": _types_of(changed)}
-    click.echo(localized(_("{name} is {state}, {url}, types: {types}", **holes)))
+    echo(_("{name} is {state}, {url}, types: {types}", **holes))
 
 
 @webhooks.command()
@@ -82,7 +83,7 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
 def remove_command(webhook_name: str) -> None:
     """Remove a webhook; events that wait for it are dropped."""
     _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
-    click.echo(localized(_("removed {name}", name=webhook_name)))
+    echo(_("removed {name}", name=webhook_name))
 
 
 @webhooks.command()
@@ -92,7 +93,7 @@ def test_command(webhook_name: str) -> None:
     """Send one test message now and print the result. Exit status 1 unless the receiver has accepted it."""
     answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
     if prints_json() or answer.status is not None:
-        show(trial_answer(answer), localized(_("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds)))
+        show(trial_answer(answer), _("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds))
     if answer.location:
         raise Failed(
             _(
@@ -137,7 +138,7 @@ def replay_command(webhook_name: str, given: dict[str, Any]) -> None:
     if len(given) != 1:
         raise WrongCall(_("either --event or --since must be given"))
     replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **given))
-    show({"replayed": replayed}, localized(_("{n} to be sent again", n=replayed)))
+    show({"replayed": replayed}, _("{n} to be sent again", n=replayed))
 
 
 def _show_secret(new: NewWebhookAnswer) -> None:
@@ -146,7 +147,7 @@ def _show_secret(new: NewWebhookAnswer) -> None:
 
 
 def _types_of(webhook: Any) -> str:
-    return ",".join(webhook.types) or localized(_("all"))
+    return ",".join(webhook.types) or _("all")
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:

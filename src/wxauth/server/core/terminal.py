@@ -60,8 +60,8 @@ def terminal_language() -> str:
     return find_language(next(filter(None, variables), "")) or SOURCE
 
 
-def localized(text: str) -> str:
-    """A text in the language of the terminal. What is no `Text` is a value, and stays."""
+def localized(text: object) -> str:
+    """A text in the language of the terminal; the text of a value that is none."""
     return str(translate(text, terminal_language()))
 
 

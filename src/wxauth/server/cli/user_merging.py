@@ -1,0 +1,125 @@
+"""`wxauth users merge` and `split`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import click
+
+from wxauth.errors import NotFound
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.cli.printing import (
+    Failed,
+    WrongCall,
+    checked,
+    confirm,
+    echo,
+    header,
+    json_option,
+    printable,
+    prints_json,
+    show,
+    stripped,
+    text_option,
+    yes_option,
+)
+from wxauth.server.cli.resources import with_database
+from wxauth.server.cli.users import banned_until, name_of, names_of, user_argument
+from wxauth.server.core.database import Database
+from wxauth.server.core.terminal import word
+from wxauth.server.core.trail import OPERATOR
+from wxauth.server.merging.merging import Merged, merge_by_operator, split
+from wxauth.server.users.admin import read_user
+from wxauth.server.users.schemas import UserDetailAnswer
+from wxauth.server.users.status_queries import Ban
+
+
+def _identity(value: str) -> tuple[str, str]:
+    app_id, _, openid = stripped(value).partition(":")
+    if not app_id or not openid:
+        raise ValueError
+    return app_id, openid
+
+
+@click.command()
+@click.argument("from_id", metavar="FROM", type=click.UUID)
+@click.argument("into_id", metavar="INTO", type=click.UUID)
+@yes_option
+def merge_command(from_id: UUID, into_id: UUID) -> None:
+    """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
+
+    def question() -> Text:
+        one, other = name_of(from_id), name_of(into_id)
+        return _("Merge {a} ({one}) into {b} ({other})?", a=from_id, one=one, b=into_id, other=other)
+
+    async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
+        try:
+            merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
+            return merged, await read_user(database, merged.before[1].id, now=now)
+        except NotFound:
+            raise Failed(_("one of these users is not there")) from None
+
+    confirm(question)
+    merged, user = with_database(merge)
+    roles = names_of(user["roles"])
+    echo(_("{former} is {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
+    for each in merged.before:
+        _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
+
+
+@click.command()
+@user_argument
+@click.option(
+    "--identity",
+    "key",
+    metavar="APP_ID:OPENID",
+    required=True,
+    callback=checked(_identity, _("must be APP_ID:OPENID")),
+    help="The identity that leaves, with the user's others that have its unionid.",
+)
+@click.option(
+    "--external-id",
+    callback=text_option,
+    help="An external id of the user's that moves too. Default: those merged with these identities, if that is known.",
+)
+@click.option("--no-external-id", is_flag=True, help="No external id moves.")
+@yes_option
+@json_option
+def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, no_external_id: bool) -> None:
+    """Undo a wrong merge: make an identity of USER_ID a user of its own.
+
+    If one merge added exactly these identities, the new user has the former id again. Name, picture, number, consents
+    and bans from before a merge return to the user who had them. Roles stay. JSON is that of
+    POST /v1/admin/users/{id}/split.
+    """
+    if external_id and no_external_id:
+        raise WrongCall(_("--external-id and --no-external-id contradict each other"))
+    app_id, openid = key
+    external_ids = [external_id] if external_id else [] if no_external_id else None
+
+    async def split_it(database: Database, now: datetime) -> list[UserDetailAnswer]:
+        identity = {"app_id": app_id, "openid": openid}
+        ids = await split(database, user_id, **identity, external_ids=external_ids, by=OPERATOR, now=now)
+        return [await read_user(database, each, now=now) for each in ids]
+
+    name = printable(f"{app_id}:{openid}")
+    confirm(lambda: _("Split {name} from {user_id}?", name=name, user_id=user_id))
+    user, new_user = with_database(split_it)
+    rows = [
+        (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
+        for who, each in ((word("user"), user), (word("new_user"), new_user))
+    ]
+    columns = header(" ", "id", "external_id", "identities")
+    show({"user": user, "new_user": new_user}, [columns, *rows])
+    for each in () if prints_json() else (user, new_user):
+        ban = Ban(each.get("reason"), each.get("until")) if each["status"] == "disabled" else None
+        _echo_status_and_roles(each["id"], each["nickname"], each["roles"], ban)
+
+
+def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
+    """Print whose a name, roles and a ban are, if there are any."""
+    if nickname or roles or ban:
+        until, reason = ("", "") if ban is None else (banned_until(ban.until), printable(ban.reason))
+        banned = _(", banned{until}: {reason}", until=until, reason=reason) if ban else ""
+        name = printable(nickname)
+        echo(_("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=names_of(roles)) + banned)
