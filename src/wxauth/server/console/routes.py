@@ -16,7 +16,7 @@ from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.console.sessions import ConsoleSessions, OpenedConsole
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.login_pages.pages import host_cookie, is_https
+from wxauth.server.login_pages.rendering import host_cookie, is_https
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.status_queries import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of

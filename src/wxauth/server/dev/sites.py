@@ -37,7 +37,7 @@ from wxauth.server.core.logos import picture_url
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import localized
 from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
-from wxauth.server.login_pages.pages import language_of
+from wxauth.server.login_pages.rendering import language_of
 
 _HERE: Final = Path(__file__).parent
 _GOODS: Final = (

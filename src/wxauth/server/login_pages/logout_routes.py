@@ -15,7 +15,8 @@ from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
-from wxauth.server.login_pages.pages import CONFIRMED, PagesDep, redirect_to
+from wxauth.server.login_pages.pages import CONFIRMED, PagesDep
+from wxauth.server.login_pages.rendering import redirect_to
 from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
 from wxauth.server.oauth.site_tokens import end_web_session
 from wxauth.server.site_logins.secrets import log_out_field

@@ -15,7 +15,8 @@ from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
 from wxauth.server.clients.queries import LOGO
-from wxauth.server.login_pages.pages import DOOR, HINT, PAGES_FOLDER, VISIT_PAGES, PagesDep
+from wxauth.server.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
+from wxauth.server.login_pages.rendering import PAGES_FOLDER
 from wxauth.server.oauth.routes import SiteRequestsDep
 from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer
 from wxauth.server.site_logins.authorize import AUTHORIZE_PATH, Onward

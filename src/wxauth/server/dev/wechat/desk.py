@@ -32,7 +32,7 @@ from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.dev.wechat.calls import Faults, Wires
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
 from wxauth.server.dev.wechat.controls import APPS, LATER_APP, Control, PersonName
-from wxauth.server.login_pages.pages import PAGES_FOLDER
+from wxauth.server.login_pages.rendering import PAGES_FOLDER
 from wxauth.server.web.page_texts import page_texts
 from wxauth.server.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 

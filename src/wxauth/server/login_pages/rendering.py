@@ -1,0 +1,202 @@
+"""How a page becomes an answer to the browser that asks: its language, its cookies, its templates and its policy."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote_plus, urlsplit
+
+from jinja2 import Environment, FileSystemLoader
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from wxauth.i18n import Text, find_language, languages, own_name
+from wxauth.problems import preferred_language
+from wxauth.server.clients.clients import scheme_of_app
+from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT
+from wxauth.server.core.settings import Settings
+from wxauth.server.sessions.devices import Device
+from wxauth.server.site_logins.authorize import (
+    AUTHORIZE_PATH,
+    Browser,
+    is_web_view,
+)
+from wxauth.server.web.edge import cookie_in
+
+SEE_OTHER: Final = 303
+PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+
+PAGES_FOLDER: Final = Path(__file__).parent / "page"
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
+)
+_IN_WECHAT: Final = "MicroMessenger"
+_IN_WECOM: Final = "wxwork"
+_ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
+_WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
+_GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
+_BROWSER: Final = "wxauth-browser"
+"""The cookie that identifies a browser."""
+LOGIN: Final = "wxauth-login"
+"""The cookie of a browser's login."""
+_UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
+_COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+
+
+class Link(NamedTuple):
+    """A link in a page."""
+
+    url: str
+    text: str
+    lang: str | None = None
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=FileSystemLoader(PAGES_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+def language_of(request: Request, *, ui_locales: str | None = None) -> str:
+    """The language of a page: the one that the site requests, otherwise the one that the browser prefers."""
+    requested = filter(None, map(find_language, (ui_locales or "").split()))
+    return next(requested, None) or preferred_language(request.headers)
+
+
+def host_cookie(settings: Settings, name: str) -> str:
+    """The full name of a cookie.
+
+    With this prefix, browsers accept it only from this host and over https, and no neighbour under the same domain can
+    set it (RFC 6265bis, 4.1.3.2).
+    """
+    return f"__Host-{name}" if is_https(settings) else name
+
+
+def is_https(settings: Settings) -> bool:
+    """Whether browsers reach this service by https."""
+    return settings.issuer.startswith("https:")
+
+
+@dataclass(slots=True)
+class Rendering:
+    """Makes pages for the browser of a request, in its language."""
+
+    request: Request
+    settings: Settings
+    device: Device
+    form: str
+    """The form that the browser has posted, still encoded; empty without one."""
+    language: str = field(init=False)
+    """That of the request's `ui_locales`, which are in its query or form, or the one that the browser prefers."""
+    root: str = field(init=False)
+    """The path under which the service is reached."""
+    is_in_wechat: bool = field(init=False)
+    """Whether WeChat's own browser shows the page, on a phone or a computer, and no mini-program or WeCom."""
+    is_on_a_phone: bool = field(init=False)
+    is_in_phones_browser: bool = field(init=False)
+    """Whether a phone's browser outside WeChat and WeCom shows the page."""
+
+    def __post_init__(self) -> None:
+        user_agent = self.request.headers.get("user-agent", "")
+        is_of_wechat, is_of_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
+        self.is_in_wechat = is_of_wechat and not is_of_wecom and not is_web_view(user_agent)
+        # Not as one pattern with a lookahead: for a User-Agent of 64 KiB that repeats WeChat's name, it took 0.4 s.
+        is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
+        self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
+        self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
+        asked = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")
+        self.language = language_of(self.request, ui_locales=asked and unquote_plus(asked[1]))
+        self.root = self.request.scope.get("root_path", "").rstrip("/")
+
+    @property
+    def browser(self) -> Browser:
+        """The browser that sends the request. Raises: InvalidRequest."""
+        cookie = cookie_in(self.request, host_cookie(self.settings, _BROWSER)) or ""
+        in_web_view = is_web_view(self.request.headers.get("user-agent", ""))
+        login = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, LOGIN))
+        known = cookie if _COOKIE.fullmatch(cookie) else ""
+        return Browser(self.device.ip, self.device.user_agent, known, login or "", is_web_view=in_web_view)
+
+    def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
+        """Set a cookie that the browser keeps until it is closed."""
+        full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
+        response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
+
+    def by_get(self, path: str, text: str) -> Response | None:
+        """A redirect by which the browser sends a form once more as a query; None if it need not.
+
+        The browser sends a cross-site POST without our cookies, and a new cookie would break its other tabs. After a
+        redirect, it sends a GET with them.
+        """
+        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
+            return None
+        return RedirectResponse(f"{self.request.scope.get('root_path', '')}{path}?{text}", SEE_OTHER, PRIVATE)
+
+    def _page(
+        self,
+        template: str,
+        title: str,
+        *,
+        status: int = 200,
+        form_action: str = "'none'",
+        frame_ancestors: str = "'none'",
+        data: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Response:
+        """A page made of one of the templates. `data` is what its script reads."""
+        tag, read = self.language, None if data is None else to_json(data).decode()
+        context = {"title": title, "tag": tag, "root": self.root, "_": self._say, "data": read, **more}
+        html = _templates().get_template(f"{template}.html").render(context)
+        headers = {
+            **PRIVATE,
+            "Content-Language": tag,
+            "Content-Security-Policy": _POLICY.format(form_action=form_action, frame_ancestors=frame_ancestors),
+            "Vary": "Accept-Language, User-Agent, Cookie",
+        }
+        if frame_ancestors == "'none'":
+            headers["X-Frame-Options"] = "DENY"
+        return Response(html, status_code=status, headers=headers, media_type="text/html")
+
+    def _say(self, text: str, /, **values: object) -> str:
+        """A text with these values in it. Where Chinese has no space, there is none around a name."""
+        said = Text(text, **values).translated(self.language)
+        return _GAP_IN_CHINESE.sub("", said) if values.keys() & {"name", "title"} else said
+
+    def _own_url(self, page_id: str) -> str:
+        return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
+
+    def _in_other_languages(self, path: str, query: str) -> list[Link]:
+        """The links to this page in other languages; none whose URL would be too long. No path: the page's own."""
+        kept = _UI_LOCALES.sub("", query).lstrip("&")
+        url = f"{path}?{kept}{'&' if kept else ''}ui_locales="
+        tags = [tag for tag in languages() if tag != self.language and len(url) <= LONGEST_REDIRECT]
+        return [Link(f"{url}{tag}", own_name(tag), tag) for tag in tags]
+
+
+def redirect_to(url: str) -> Response:
+    """Redirect the browser to a URL, without a referrer."""
+    return Response(status_code=SEE_OTHER, headers={**PRIVATE, "Location": url})
+
+
+def redirect_source(redirect_uri: str) -> str:
+    """What `form-action` must allow for a redirect to the site after a form was sent.
+
+    A browser checks all redirects that follow, and the site may redirect on to another of its own hosts; on the
+    person's machine, to another port, or to its other name, as Next.js does.
+    """
+    source = site_source(redirect_uri)
+    if scheme_of_app(redirect_uri):
+        return source
+    return f"{source} https:" if source.startswith("https:") else f"{source} http://127.0.0.1:* http://localhost:*"
+
+
+def site_source(redirect_uri: str) -> str:
+    """The site, as a policy names it."""
+    if scheme := scheme_of_app(redirect_uri):
+        return f"{scheme}:"
+    url = urlsplit(redirect_uri)
+    # A policy cannot name an IPv6 address.
+    return f"{url.scheme}:" if url.netloc.startswith("[") else f"{url.scheme}://{url.netloc}"
