@@ -8,16 +8,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import queries
-from wxauth.server.checks.result import (
-    CheckLevel,
-    CheckResult,
-    ClockReading,
-    Findings,
-    bad,
-    compare,
-    good,
-    note,
-)
+from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, compare, good, note
 from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.clock import Clock

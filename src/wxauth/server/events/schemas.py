@@ -3,15 +3,7 @@
 from typing import Annotated, Any, Final, NotRequired, Self
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Field,
-    StrictBool,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, StrictBool, StringConstraints, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.models import CLIENT_NAME

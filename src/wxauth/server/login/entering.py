@@ -5,14 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from wxauth.errors import (
-    AccountDisabled,
-    AccountLeaving,
-    SignUpClosed,
-    SnapshotUser,
-    WeChatMisconfigured,
-    WrongPerson,
-)
+from wxauth.errors import AccountDisabled, AccountLeaving, SignUpClosed, SnapshotUser, WeChatMisconfigured, WrongPerson
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock

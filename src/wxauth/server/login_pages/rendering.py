@@ -19,11 +19,7 @@ from wxauth.server.clients.clients import scheme_of_app
 from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT
 from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins.authorize import (
-    AUTHORIZE_PATH,
-    Browser,
-    is_web_view,
-)
+from wxauth.server.site_logins.authorize import AUTHORIZE_PATH, Browser, is_web_view
 from wxauth.server.web.edge import cookie_in
 
 SEE_OTHER: Final = 303

@@ -27,11 +27,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, ses
 from wxauth.server.core.services import part
 from wxauth.server.core.trail import Actor, EventType, record_daily
 from wxauth.server.core.users import UserStatus
-from wxauth.server.session_keys.queries import (
-    KEYS_IN_SESSION,
-    KeyOfLogin,
-    KeysInSession,
-)
+from wxauth.server.session_keys.queries import KEYS_IN_SESSION, KeyOfLogin, KeysInSession
 from wxauth.server.web.schemas import ShownOpenid
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.received import check_watermark, open_encrypted_data

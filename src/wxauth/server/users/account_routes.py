@@ -9,13 +9,7 @@ from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor
-from wxauth.server.sessions.queries import (
-    ARE_OF_ONE_USER,
-    OPEN_SESSIONS,
-    EndReason,
-    end_session,
-    end_sessions,
-)
+from wxauth.server.sessions.queries import ARE_OF_ONE_USER, OPEN_SESSIONS, EndReason, end_session, end_sessions
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
 from wxauth.server.users.consent_queries import (
     NEWEST_CONSENTS,

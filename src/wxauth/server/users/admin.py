@@ -23,13 +23,7 @@ from wxauth.server.core.outages import CONFLICTS
 from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.sessions.queries import (
-    OPEN_SESSIONS,
-    PAST_SESSIONS,
-    EndReason,
-    end_session_of,
-    end_sessions,
-)
+from wxauth.server.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
 from wxauth.server.users import erasure_queries
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.server.users.consent_queries import NEWEST_CONSENTS

@@ -24,13 +24,7 @@ from wxauth.server.users.history_queries import (
     find_logins,
 )
 from wxauth.server.users.phone_numbers import masked
-from wxauth.server.users.schemas import (
-    ListedUserAnswer,
-    UserChangeRequest,
-    UserDetailAnswer,
-    UsersAnswer,
-    users_answer,
-)
+from wxauth.server.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
 from wxauth.server.users.search_queries import UsersQuery, find_users, id_in, term_of
 from wxauth.server.users.staff_queries import Read, StaffReads
 from wxauth.server.web.answers import Entails

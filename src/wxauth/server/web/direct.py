@@ -9,16 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import NoneType
-from typing import (
-    Any,
-    Final,
-    Required,
-    TypeVar,
-    Unpack,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Final, Required, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.params import Query
