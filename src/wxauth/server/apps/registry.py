@@ -10,28 +10,8 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from wxauth.errors import (
-    AppInSettings,
-    AppRefused,
-    AppTaken,
-    FieldError,
-    InvalidRequest,
-    NotFound,
-    StorageUnavailable,
-    UnknownApp,
-    WeChatMisconfigured,
-    WeChatTimeout,
-    WeChatUnavailable,
-)
-from wxauth.server.apps.queries import (
-    ADD_APP,
-    CHANGE_APP,
-    DELETE_APP,
-    IS_NAME_OF_SITE,
-    LOCK_APP,
-    STORED_APPS,
-    SealedApp,
-)
+from wxauth import errors
+from wxauth.server.apps import queries
 from wxauth.server.core.apps import App, AppFields, AppKind
 from wxauth.server.core.background import attempt, keep_doing
 from wxauth.server.core.claims import Template
@@ -58,7 +38,7 @@ log = get_logger()
 
 AppSource = Literal["settings", "database"]
 
-NO_SUCH_APP: Final = NotFound("there is no such app")
+NO_SUCH_APP: Final = errors.NotFound("there is no such app")
 
 _OF_THE_ID: Final = frozenset({40013, 41002})
 
@@ -178,8 +158,8 @@ class Apps:
     async def refresh(self) -> None:
         """Read the stored apps."""
         try:
-            stored = await self.database.rows(STORED_APPS)
-        except StorageUnavailable:
+            stored = await self.database.rows(queries.STORED_APPS)
+        except errors.StorageUnavailable:
             self._last_read_failed = True
             raise
         self._replace_apps(stored)
@@ -194,7 +174,7 @@ class Apps:
         """Refresh. If that fails, log why, and keep the apps as last read."""
         await attempt(self.refresh, failed="apps_not_read")
 
-    def _replace_apps(self, stored: Sequence[SealedApp]) -> None:
+    def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
         of_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
         known = of_settings | self._unsealed(stored) | of_settings  # in this order, and the settings' own
         self._known = known
@@ -203,7 +183,7 @@ class Apps:
         if default is not None and default.is_enabled:
             self._enabled[None] = default.app
 
-    def _unsealed(self, stored: Sequence[SealedApp]) -> dict[str, KnownApp]:
+    def _unsealed(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
         """The apps that can be decrypted. The ids of the others are in `unopened`, and logged when they change."""
         opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
@@ -221,23 +201,23 @@ class Apps:
         self._ignored = ignored
         return opened
 
-    def _unknown_app(self, app_id: str | None) -> UnknownApp | StorageUnavailable:
+    def _unknown_app(self, app_id: str | None) -> errors.UnknownApp | errors.StorageUnavailable:
         if self._last_read_failed and not self._is_read:
-            return StorageUnavailable("the apps have not been read yet")
+            return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
-            return StorageUnavailable("this app's secret cannot be decrypted: see 'wxauth check'")
+            return errors.StorageUnavailable("this app's secret cannot be decrypted: see 'wxauth check'")
         if app_id in self._known:
-            return UnknownApp(f"the app {app_id} is disabled")
+            return errors.UnknownApp(f"the app {app_id} is disabled")
         if app_id is None:
             missing = "no app_id was given, and there is no enabled default app"
         elif _APP_ID.fullmatch(app_id):
             missing = f"there is no app {app_id} here; one that was just added is known within 15 s"
         else:
             missing = "the app_id is not of the form of an AppID, such as wx0123456789abcdef"
-        return UnknownApp(f"{missing}{self.hint and f'; {self.hint}'}")
+        return errors.UnknownApp(f"{missing}{self.hint and f'; {self.hint}'}")
 
 
-def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
+def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
     """Unseal a stored app. Fields that only a later version knows are ignored, and values that are no longer valid.
 
     Raises: CannotOpen.
@@ -256,10 +236,10 @@ def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
             ignored |= invalid  # without it, another one may be invalid
 
 
-def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
+def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> queries.SealedApp:
     """The row of an app, with its secrets sealed."""
     app = known.app
-    return SealedApp(
+    return queries.SealedApp(
         app_id=app.app_id,
         is_enabled=known.is_enabled,
         created_at=created_at,
@@ -287,20 +267,20 @@ class ManagedApps:
         """
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
-            raise AppTaken("there is an app of this id already")
-        if app.app_id == self.settings.audience or await self.database.value(IS_NAME_OF_SITE, name=app.app_id):
-            raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
+            raise errors.AppTaken("there is an app of this id already")
+        if app.app_id == self.settings.audience or await self.database.value(queries.IS_NAME_OF_SITE, name=app.app_id):
+            raise errors.InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
         await self._check_forward(app.push_forward)
         if is_checked:
             await self._ensure_wechat_accepts(app)
         now = self.clock()
         row = sealed_app(KnownApp(app, "database", is_enabled), self.sealer, created_at=now)
         async with self.database.begin() as transaction:
-            is_added = await transaction.value(ADD_APP, **row.model_dump()) is not None
+            is_added = await transaction.value(queries.ADD_APP, **row.model_dump()) is not None
             if is_added:
                 await record_event(transaction, EventType.APP_ADDED, by=by, at=now, app_id=app.app_id)
         if not is_added:
-            raise AppTaken("there is an app of this id already")
+            raise errors.AppTaken("there is an app of this id already")
         log.info("app_added", app_id=app.app_id, actor=by.name)
         await self.apps.refresh()
         return self.apps.entry(app.app_id)
@@ -317,15 +297,15 @@ class ManagedApps:
             await self._ensure_wechat_accepts(_app_after(known, {"app_secret": changes["app_secret"]}).app)
         now = self.clock()
         async with self.database.begin() as transaction:
-            row = await transaction.row(LOCK_APP, app_id=app_id)
+            row = await transaction.row(queries.LOCK_APP, app_id=app_id)
             if row is None:
-                raise NotFound(NO_SUCH_APP.detail)
+                raise errors.NotFound(NO_SUCH_APP.detail)
             before = self._unsealed(row)
             after = _app_after(before, changes)
             changed = [name for name, value in changes.items() if value != _value(before, name)]
             if changed:
                 changed_row = sealed_app(after, self.sealer, created_at=row.created_at)
-                await transaction.run(CHANGE_APP, **changed_row.model_dump(exclude={"created_at"}))
+                await transaction.run(queries.CHANGE_APP, **changed_row.model_dump(exclude={"created_at"}))
                 data = {"fields": changed}
                 await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
         if changed:
@@ -340,11 +320,11 @@ class ManagedApps:
         """
         await self._ensure_stored(app_id)
         async with self.database.begin() as transaction:
-            is_removed = await transaction.value(DELETE_APP, app_id=app_id) is not None
+            is_removed = await transaction.value(queries.DELETE_APP, app_id=app_id) is not None
             if is_removed:
                 await record_event(transaction, EventType.APP_REMOVED, by=by, at=self.clock(), app_id=app_id)
         if not is_removed:
-            raise NotFound(NO_SUCH_APP.detail)
+            raise errors.NotFound(NO_SUCH_APP.detail)
         log.info("app_removed", app_id=app_id, actor=by.name)
         await self.apps.refresh()
 
@@ -353,13 +333,13 @@ class ManagedApps:
         await self.apps.refresh()
         found = next((known for known in self.apps.all() if known.app.app_id == app_id), None)
         if found is None:
-            raise NotFound(NO_SUCH_APP.detail)
+            raise errors.NotFound(NO_SUCH_APP.detail)
         return found
 
     async def _ensure_stored(self, app_id: str) -> None:
         """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
         if any(app.app_id == app_id for app in self.settings.apps):
-            raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
+            raise errors.AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
     async def _check_forward(self, url: str | None) -> None:
         """Raises: InvalidRequest, if messages must not be forwarded to this URL."""
@@ -368,35 +348,35 @@ class ManagedApps:
         try:
             await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` checks the addresses of a name
         except WrongValue as exc:
-            raise InvalidRequest.of("push_forward", exc.text) from None
+            raise errors.InvalidRequest.of("push_forward", exc.text) from None
         if is_below(url, self.settings.issuer):
-            raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
+            raise errors.InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
         try:
             await self.wechat.check_secret(app)
-        except WeChatMisconfigured as exc:
+        except errors.WeChatMisconfigured as exc:
             if exc.errcode is None:
                 raise
             field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
-            problem = FieldError(field, "WeChat does not take it")
+            problem = errors.FieldError(field, "WeChat does not take it")
             detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
-            raise AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
-        except WeChatTimeout as exc:
-            raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
+            raise errors.AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
+        except errors.WeChatTimeout as exc:
+            raise errors.WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
 
-    def _unsealed(self, row: SealedApp) -> KnownApp:
+    def _unsealed(self, row: queries.SealedApp) -> KnownApp:
         try:
             return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
-            raise StorageUnavailable("this app's secrets cannot be decrypted: see 'wxauth check'") from exc
+            raise errors.StorageUnavailable("this app's secrets cannot be decrypted: see 'wxauth check'") from exc
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     """The app after these changes. Raises: InvalidRequest, if the result is not valid."""
     if changes.get("kind", before.app.kind) != before.app.kind:
-        raise InvalidRequest.of("kind", "must stay as it is: add another app")
+        raise errors.InvalidRequest.of("kind", "must stay as it is: add another app")
     of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}
     try:
         app = App.model_validate({**dict(before.app), **of_app})

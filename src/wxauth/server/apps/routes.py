@@ -6,15 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends
 
-from wxauth.errors import (
-    AppInSettings,
-    AppRefused,
-    AppTaken,
-    FieldError,
-    WeChatBadResponse,
-    WeChatRateLimited,
-    WeChatUnavailable,
-)
+from wxauth import errors
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
 from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
@@ -30,10 +22,12 @@ from wxauth.server.wechat.wechat_tokens import WeChatTokens
 AppsDep = Annotated[Apps, Depends(provide(Apps))]
 ManagedAppsDep = Annotated[ManagedApps, Depends(provide(ManagedApps))]
 router = Router("admin")
-_REFUSED: Final = AppRefused(
-    "WeChat: the app secret is wrong", errcode=40125, errors=[FieldError("app_secret", "WeChat does not take it")]
+_REFUSED: Final = errors.AppRefused(
+    "WeChat: the app secret is wrong",
+    errcode=40125,
+    errors=[errors.FieldError("app_secret", "WeChat does not take it")],
 )
-_ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatBadResponse)
+_ASKING_WECHAT: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
 
 
 async def _answer_about(
@@ -59,7 +53,7 @@ async def list_app_titles(_: StaffDep, apps: AppsDep) -> Items[AppTitleAnswer]:
     return all_of(AppTitleAnswer.model_validate(known.app, from_attributes=True) for known in apps.all())
 
 
-@router.post("/v1/admin/apps", summary=_("Add an app"), failures=[*_ASKING_WECHAT, AppTaken])
+@router.post("/v1/admin/apps", summary=_("Add an app"), failures=[*_ASKING_WECHAT, errors.AppTaken])
 async def add_app(
     administrator: FreshAdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, body: AppRequest
 ) -> AppAnswer:
@@ -83,7 +77,7 @@ async def read_app(
 @router.patch(
     "/v1/admin/apps/{app_id}",
     summary=_("Change an app"),
-    failures=[*_ASKING_WECHAT, NO_SUCH_APP, AppInSettings],
+    failures=[*_ASKING_WECHAT, NO_SUCH_APP, errors.AppInSettings],
 )
 async def change_app(
     administrator: FreshAdministratorDep,
@@ -102,7 +96,7 @@ async def change_app(
     return answer_about(known)
 
 
-@router.delete("/v1/admin/apps/{app_id}", summary=_("Remove an app"), failures=[NO_SUCH_APP, AppInSettings])
+@router.delete("/v1/admin/apps/{app_id}", summary=_("Remove an app"), failures=[NO_SUCH_APP, errors.AppInSettings])
 async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsDep, app_id: AppId) -> None:
     """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions remain."""
     await managed.remove(app_id, by=administrator)

@@ -8,15 +8,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import (
-    InvalidClient,
-    KeysUnavailable,
-    PayloadTooLarge,
-    RateLimited,
-    RequestRefused,
-    StorageUnavailable,
-    WxAuthError,
-)
+from wxauth import errors
 from wxauth.server.core.logs import get_logger
 from wxauth.server.web.edge import EXPECTED_KEY, PROBLEM_KEY
 
@@ -57,17 +49,17 @@ def invalid_client(description: str) -> OAuthError:
     return OAuthError("invalid_client", description, status=401)
 
 
-def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
+def in_terms_of_oauth(error: errors.WxAuthError) -> OAuthError | None:
     """The RFC 6749 error for one of our own failures; None if the failure is a fault of ours."""
     match error:
-        case InvalidClient():
+        case errors.InvalidClient():
             return invalid_client(error.detail)
-        case RateLimited() | StorageUnavailable() | KeysUnavailable():
+        case errors.RateLimited() | errors.StorageUnavailable() | errors.KeysUnavailable():
             status, retry_after = error.status, error.retry_after
             return OAuthError("temporarily_unavailable", error.detail, status=status, retry_after=retry_after)
-        case PayloadTooLarge():
+        case errors.PayloadTooLarge():
             return OAuthError("invalid_request", error.detail, status=error.status)
-        case RequestRefused():
+        case errors.RequestRefused():
             return OAuthError("invalid_request", error.detail)
     return None
 
@@ -83,7 +75,7 @@ def answering_clients(
             return await endpoint(request, *args, **kwargs)
         except OAuthError as exc:
             refusal = exc
-        except WxAuthError as exc:
+        except errors.WxAuthError as exc:
             request.scope[PROBLEM_KEY] = exc  # for the log: which failure of ours it was, and its cause
             found = in_terms_of_oauth(exc)
             if found is None:

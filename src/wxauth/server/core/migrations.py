@@ -25,17 +25,10 @@ from sqlalchemy.pool import NullPool
 
 from alembic import command
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.core import revisions
 from wxauth.server.core.database import ISOLATION, Database
 from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.outages import raise_if_unavailable
-from wxauth.server.core.revisions import (
-    SCRIPTS,
-    current_revision,
-    is_newer,
-    refusal_of,
-    refusal_of_engine,
-    revisions_in,
-)
 from wxauth.server.core.terminal import TextError
 
 HEAD: Final = "head"
@@ -92,7 +85,7 @@ async def migrate(
     database: Database,
     *,
     revision: str = HEAD,
-    scripts: Path = SCRIPTS,
+    scripts: Path = revisions.SCRIPTS,
     lock_patience: float = LOCK_TIMEOUT_SECONDS,
     pause: float = RETRY_PAUSE_SECONDS,
     patience: float = GIVE_UP_SECONDS,
@@ -104,19 +97,19 @@ async def migrate(
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
     """
-    known = revisions_in(scripts)
+    known = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known)]
     directory = ScriptDirectory.from_config(_config(scripts))
     target = order[-1] if revision == HEAD else revision
-    if (unfit := await refusal_of_engine(database)) is not None:
+    if (unfit := await revisions.refusal_of_engine(database)) is not None:
         raise UnknownRevision(_("the database {unfit}", unfit=unfit))
     async with _turn(database):
         while True:
-            stored = await current_revision(database)
+            stored = await revisions.current_revision(database)
             here = stored or BASE
-            if (refusal := refusal_of(stored, known)) is not None:
+            if (refusal := revisions.refusal_of(stored, known)) is not None:
                 raise UnknownRevision(refusal)
-            if is_newer(stored, known) and revision == HEAD:
+            if revisions.is_newer(stored, known) and revision == HEAD:
                 return stored
             if here not in order:
                 raise UnknownRevision(Text(_OF_ANOTHER, revision=here))

@@ -16,15 +16,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.webhook_queries import sweep_deliveries
-from wxauth.server.housekeeping.queries import (
-    ADDRESSES,
-    ENDED_SESSIONS,
-    EVENTS,
-    TableSweep,
-    replace_old_sessions,
-    restart_sweep,
-    sweep_page,
-)
+from wxauth.server.housekeeping import queries
 from wxauth.server.keys.queries import DELETE_RETIRED
 from wxauth.server.limits.queries import WINDOW, sweep_attempts
 from wxauth.server.login.record_queries import sweep_refusals
@@ -121,7 +113,7 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     Only identities with a recent login are checked.
     """
     ended = deleted = 0
-    while page := await replace_old_sessions(
+    while page := await queries.replace_old_sessions(
         services.database,
         open_kept=OPEN_SESSIONS,
         ended_kept=SESSIONS,
@@ -148,7 +140,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Do every due chore once, and sweep old events and addresses even if not due."""
     for table, _ in _table_sweeps(services.settings):
-        await restart_sweep(services.database, table, now=services.clock())
+        await queries.restart_sweep(services.database, table, now=services.clock())
     await erase_rest(services.database)
     return await sweep(services, page_size=page_size, pause=0.0)
 
@@ -183,10 +175,10 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
     """If a sweep is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS)."""
     if not _clocks_agree(services):
         return Swept()
-    written = Counter[TableSweep]()
+    written = Counter[queries.TableSweep]()
     for table, kept in _table_sweeps(services.settings):
         await _go_around(services, table, written, pace, kept=kept)
-    swept = Swept(written.pop(EVENTS, 0), written.total())
+    swept = Swept(written.pop(queries.EVENTS, 0), written.total())
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
     return swept
@@ -197,20 +189,20 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
-    written, kept = Counter[TableSweep](), timedelta(days=services.settings.ended_sessions_kept_days)
+    written, kept = Counter[queries.TableSweep](), timedelta(days=services.settings.ended_sessions_kept_days)
     try:
-        await _go_around(services, ENDED_SESSIONS, written, pace, kept=kept)
+        await _go_around(services, queries.ENDED_SESSIONS, written, pace, kept=kept)
     finally:
-        if written[ENDED_SESSIONS]:
-            log.info("sessions_swept", sessions=written[ENDED_SESSIONS])
+        if written[queries.ENDED_SESSIONS]:
+            log.info("sessions_swept", sessions=written[queries.ENDED_SESSIONS])
 
 
 async def _go_around(
-    services: Services, table: TableSweep, written: Counter[TableSweep], pace: Pace, *, kept: timedelta
+    services: Services, table: queries.TableSweep, written: Counter[queries.TableSweep], pace: Pace, *, kept: timedelta
 ) -> None:
     """If this table is due, sweep its pages, and count what was written."""
     now, began = services.clock(), perf_counter()
-    while page := await sweep_page(
+    while page := await queries.sweep_page(
         services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
     ):
         written[table] += page.rows
@@ -230,14 +222,14 @@ def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECO
 
 def sweep_names(settings: Settings) -> list[str]:
     """The names of the daily sweeps under these settings."""
-    return [ENDED_SESSIONS.name, *(table.name for table, _ in _table_sweeps(settings))]
+    return [queries.ENDED_SESSIONS.name, *(table.name for table, _ in _table_sweeps(settings))]
 
 
-def _table_sweeps(settings: Settings) -> list[tuple[TableSweep, timedelta]]:
+def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelta]]:
     events, addresses = settings.events_kept_days, settings.addresses_kept_days
     return [
-        *([(EVENTS, timedelta(days=events))] if events else []),
-        *((table, timedelta(days=addresses)) for table in ADDRESSES if addresses),
+        *([(queries.EVENTS, timedelta(days=events))] if events else []),
+        *((table, timedelta(days=addresses)) for table in queries.ADDRESSES if addresses),
     ]
 
 

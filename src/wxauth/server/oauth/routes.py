@@ -22,14 +22,7 @@ from wxauth.server.core.resources import Resource
 from wxauth.server.keys.models import JWKS_MAX_AGE
 from wxauth.server.login.login import EXAMPLE_JWT
 from wxauth.server.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
-from wxauth.server.site_logins.authorize import (
-    AUTHORIZE_PATH,
-    CHALLENGE_METHOD,
-    INTERVAL,
-    RESPONSE_MODES,
-    RESPONSE_TYPE,
-    SiteRequests,
-)
+from wxauth.server.site_logins import authorize
 from wxauth.server.site_logins.doors import SCAN_LASTS
 from wxauth.server.site_logins.models import RequestFields
 from wxauth.server.site_logins.queries import Unanswerable
@@ -41,7 +34,7 @@ from wxauth.server.web.direct import Router
 from wxauth.server.web.schemas import EXAMPLE_USER_ID
 from wxauth.tokens.claims import Principal
 
-SiteRequestsDep = Annotated[SiteRequests, Depends(provide(SiteRequests))]
+SiteRequestsDep = Annotated[authorize.SiteRequests, Depends(provide(authorize.SiteRequests))]
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
 metadata_router = Router("keys")
@@ -97,7 +90,7 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "authorization_endpoint": f"{issuer}{AUTHORIZE_PATH}",
+        "authorization_endpoint": f"{issuer}{authorize.AUTHORIZE_PATH}",
         "token_endpoint": f"{issuer}/v1/token",
         "token_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
         "device_authorization_endpoint": f"{issuer}/v1/device_authorization",
@@ -109,10 +102,10 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "end_session_endpoint": f"{issuer}/v1/end_session",
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
-        "response_types_supported": [RESPONSE_TYPE],
-        "response_modes_supported": list(RESPONSE_MODES),
+        "response_types_supported": [authorize.RESPONSE_TYPE],
+        "response_modes_supported": list(authorize.RESPONSE_MODES),
         "grant_types_supported": list(GRANT_TYPES),
-        "code_challenge_methods_supported": [CHALLENGE_METHOD],
+        "code_challenge_methods_supported": [authorize.CHALLENGE_METHOD],
         "scopes_supported": list(scopes),
         "claims_supported": [*PROTOCOL_CLAIMS, *CLAIMS],
         "claim_types_supported": ["normal"],
@@ -210,7 +203,7 @@ async def authorize_device(
         "verification_uri": f"{issuer}/d",
         "verification_uri_complete": f"{issuer}/d/{started.scene}",
         "expires_in": int(SCAN_LASTS.total_seconds()),
-        "interval": INTERVAL,
+        "interval": authorize.INTERVAL,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",
     }
 

@@ -15,20 +15,7 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
-    InvalidToken,
-    PhoneTaken,
-    RateLimited,
-    WeChatBadResponse,
-    WeChatError,
-    WeChatMisconfigured,
-    WeChatRateLimited,
-    WeChatTimeout,
-    WeChatUnavailable,
-    WrongAppKind,
-)
+from wxauth import errors
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.apps import App
 from wxauth.server.core.background import Retries, cancel
@@ -42,16 +29,7 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.concurrency import RETRY_AFTER, Concurrency, Places
 from wxauth.server.limits.queries import PHONE_CODES
-from wxauth.server.phones.queries import (
-    PENDING_ANSWERS,
-    REFUSE_ANSWER,
-    PhoneRefusal,
-    StoredAnswer,
-    add_phone_answer,
-    bind_phone,
-    find_answer,
-    link_phone,
-)
+from wxauth.server.phones import queries
 from wxauth.server.users.admin import locked_remaining
 from wxauth.server.users.callers import Caller, locked_caller
 from wxauth.server.users.user_queries import remove_phone
@@ -76,7 +54,7 @@ WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 """Seconds between checks for the answer of another process that has just spent the same code."""
 _ANSWER: Final = "phone_answer"
-_NOT_OF_THE_CODE: Final = (WeChatMisconfigured, WeChatRateLimited, WeChatUnavailable)
+_NOT_OF_THE_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
 """Failures caused by the app or WeChat, not by the code: they do not count as attempts."""
 
 log = get_logger()
@@ -121,48 +99,48 @@ class Phones:
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
-            raise WrongAppKind("only a mini-program has the phone button")
+            raise errors.WrongAppKind("only a mini-program has the phone button")
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):
             await self.retries.keep(_ANSWER, code_hash)
-            found = await find_answer(self.database, code_hash)
+            found = await queries.find_answer(self.database, code_hash)
             if found is None:
                 try:
                     await self._ask(app, openid, code, code_hash, asked_at=asked_at)
-                    found = await find_answer(self.database, code_hash)
-                except (InvalidCode, CodeUsed) as exc:
+                    found = await queries.find_answer(self.database, code_hash)
+                except (errors.InvalidCode, errors.CodeUsed) as exc:
                     if exc.errcode in OF_ANOTHER_PERSON:
                         raise
                     found = await self._find_from_others(code_hash)
                     if found is None:
                         raise
             try:
-                if isinstance(found, StoredAnswer):
+                if isinstance(found, queries.StoredAnswer):
                     # In the person's line: each binding waits for their row with a transaction.
                     async with self.concurrency.of_session((found.app_id, found.openid), user.id):
-                        outcome: UserInSession | PhoneRefusal | None = await self._bind(found)
+                        outcome: UserInSession | queries.PhoneRefusal | None = await self._bind(found)
                 else:
                     outcome = found
             except CannotOpen as exc:
                 _log_unopened(app.app_id, exc)
-                raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
+                raise errors.InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
         match outcome:
-            case PhoneRefusal.TAKEN:
-                raise PhoneTaken("another user has this number")
-            case PhoneRefusal.WITHDRAWN:
-                raise InvalidCode("the number was withdrawn or removed since the person gave it: tap again")
-            case PhoneRefusal() | None:
-                raise InvalidToken("the user has just been banned or erased, or is leaving")
+            case queries.PhoneRefusal.TAKEN:
+                raise errors.PhoneTaken("another user has this number")
+            case queries.PhoneRefusal.WITHDRAWN:
+                raise errors.InvalidCode("the number was withdrawn or removed since the person gave it: tap again")
+            case queries.PhoneRefusal() | None:
+                raise errors.InvalidToken("the user has just been banned or erased, or is leaving")
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:
         """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first."""
         untouched_since = self.clock() - UNTOUCHED_FOR
-        for answer in await self.database.rows(PENDING_ANSWERS, asked_before=untouched_since, size=size):
+        for answer in await self.database.rows(queries.PENDING_ANSWERS, asked_before=untouched_since, size=size):
             try:
                 await self._bind(answer, is_late=True)
-            except WeChatBadResponse:
+            except errors.WeChatBadResponse:
                 pass  # `_bind` has stored and logged the refusal
             except CannotOpen as exc:  # stays pending for a process that has the secret key
                 if not self._has_logged_unopened:
@@ -178,10 +156,10 @@ class Phones:
             log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
         await cancel(task for asking in left for task in (asking.answered, asking.stored))
 
-    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserInSession | None:
+    async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
-            if (found := await find_answer(self.database, code_hash)) is not None:
+            if (found := await queries.find_answer(self.database, code_hash)) is not None:
                 return found
         return None
 
@@ -190,7 +168,7 @@ class Phones:
         asking = self._asking.get(code_hash)
         if asking is None:
             if len(self._asking) >= UNDER_WAY:
-                raise RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
+                raise errors.RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
             # Separate tasks, which must finish even if the request is cancelled.
             answered = asyncio.create_task(self._ask_wechat(app, openid, code))
@@ -201,7 +179,7 @@ class Phones:
         timeout = self.settings.wechat_timeout
         await asyncio.wait({asking.answered}, timeout=timeout)
         if not asking.answered.done():
-            raise WeChatTimeout(f"WeChat did not answer in {timeout:g} s; send the same code again")
+            raise errors.WeChatTimeout(f"WeChat did not answer in {timeout:g} s; send the same code again")
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
@@ -210,7 +188,7 @@ class Phones:
         checked_openid = openid if self.settings.phone_check_openid else None
         try:
             return await self.wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
-        except WeChatError as exc:
+        except errors.WeChatError as exc:
             if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
                 await PHONE_CODES.uncount(self.database, app.app_id, openid)
             raise
@@ -231,7 +209,7 @@ class Phones:
     ) -> None:
         phone_info = await answered
         app_id, openid = person
-        answer = StoredAnswer(
+        answer = queries.StoredAnswer(
             code_hash=code_hash,
             app_id=app_id,
             openid=openid,
@@ -245,23 +223,27 @@ class Phones:
             self.retries.put_off(_ANSWER, code_hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
             raise
 
-    async def _store(self, answer: StoredAnswer) -> None:
-        if not await add_phone_answer(self.database, answer):
+    async def _store(self, answer: queries.StoredAnswer) -> None:
+        if not await queries.add_phone_answer(self.database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
-    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserInSession | PhoneRefusal:
+    async def _bind(
+        self, answer: queries.StoredAnswer, *, is_late: bool = False
+    ) -> UserInSession | queries.PhoneRefusal:
         now = self.clock()
         phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:
             phone = e164_of(from_json(phone_info), app_id=answer.app_id)
-        except WeChatBadResponse as exc:
+        except errors.WeChatBadResponse as exc:
             log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
-            await self.database.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
+            await self.database.run(queries.REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
             raise
         policy = self.settings.phone_policy
-        outcome = await bind_phone(self.database, answer, phone, policy=policy, yields_to_newer=is_late, now=now)
-        if outcome is PhoneRefusal.TAKEN and policy == "link" and not is_late:
-            linked = await link_phone(
+        outcome = await queries.bind_phone(
+            self.database, answer, phone, policy=policy, yields_to_newer=is_late, now=now
+        )
+        if outcome is queries.PhoneRefusal.TAKEN and policy == "link" and not is_late:
+            linked = await queries.link_phone(
                 self.database,
                 answer,
                 phone,
@@ -270,11 +252,13 @@ class Phones:
                 now=now,
             )
             if linked is None:  # not allowed, or another request has just done it: then this binds
-                outcome = await bind_phone(self.database, answer, phone, policy=policy, yields_to_newer=False, now=now)
+                outcome = await queries.bind_phone(
+                    self.database, answer, phone, policy=policy, yields_to_newer=False, now=now
+                )
             else:
                 outcome, merged = linked
                 merged.report()
-        if isinstance(outcome, PhoneRefusal):
+        if isinstance(outcome, queries.PhoneRefusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
         else:
             log.info("phone_bound", user_id=outcome.id, app_id=answer.app_id, is_late=is_late)

@@ -17,14 +17,7 @@ from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from wxauth.errors import (
-    PICTURE_OF_ANOTHER_KIND,
-    InvalidRequest,
-    InvalidToken,
-    NotFound,
-    StorageUnavailable,
-    WeChatBadResponse,
-)
+from wxauth import errors
 from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -35,15 +28,7 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.concurrency import Places
 from wxauth.server.limits.queries import PICTURES
-from wxauth.server.pictures.queries import (
-    NOTE_ANSWERED,
-    NOTE_ASKED,
-    READ_AVATAR,
-    REPLACE_AVATAR,
-    SWEEP_CHECKS,
-    TAKE_CHECK,
-    Avatar,
-)
+from wxauth.server.pictures import queries
 from wxauth.server.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
 from wxauth.server.users.policies import Policy
 from wxauth.server.users.schemas import AVATARS_PATH
@@ -88,14 +73,14 @@ class PictureChecks(Policy):
         if verdict.suggest is None:
             return await self._drop(app_id, verdict)
         answer = {"trace_id": verdict.trace_id, "suggest": verdict.suggest, "label": verdict.label}
-        openid = await self.database.value(NOTE_ANSWERED, app_id=app_id, **answer, now=self.clock())
+        openid = await self.database.value(queries.NOTE_ANSWERED, app_id=app_id, **answer, now=self.clock())
         if openid is not None:
             await self._carry_out(app_id, openid, verdict.trace_id)
         return openid is not None
 
     async def sweep(self, *, size: int) -> int:
         """Delete up to `size` checks that WeChat has not answered in time. Returns how many."""
-        swept = await self.database.values(SWEEP_CHECKS, before=self.clock() - ANSWERED_WITHIN, size=size)
+        swept = await self.database.values(queries.SWEEP_CHECKS, before=self.clock() - ANSWERED_WITHIN, size=size)
         for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
             log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)
             for _ in range(pictures):
@@ -111,9 +96,9 @@ class PictureChecks(Policy):
             return
         try:
             asked = {"app_id": user.app_id, "openid": user.openid, "trace_id": trace_id, "avatar_id": avatar_id}
-            if await self.database.value(NOTE_ASKED, **asked, now=self.clock()) is not None:
+            if await self.database.value(queries.NOTE_ASKED, **asked, now=self.clock()) is not None:
                 await self._carry_out(user.app_id, user.openid, trace_id)
-        except StorageUnavailable as exc:
+        except errors.StorageUnavailable as exc:
             self.verdicts.report_missing(self.name, user.app_id, exc.code, exc)
 
     async def _carry_out(self, app_id: str, openid: str, trace_id: str) -> None:
@@ -122,7 +107,7 @@ class PictureChecks(Policy):
             # Whose the identity is now: the user may have been merged meanwhile. Locked before the check, as an
             # erasure does.
             user_id = await lock_user_of(transaction, app_id=app_id, openid=openid)
-            taken = await transaction.row(TAKE_CHECK, app_id=app_id, trace_id=trace_id, user_id=user_id)
+            taken = await transaction.row(queries.TAKE_CHECK, app_id=app_id, trace_id=trace_id, user_id=user_id)
             if user_id is None or taken is None:
                 return
             suggest, label = taken.suggest, taken.label
@@ -142,9 +127,9 @@ class PictureChecks(Policy):
     async def _drop(self, app_id: str, verdict: PictureVerdict) -> bool:
         """Forget a check that WeChat could not make: the picture stays. Returns whether there was one."""
         async with self.database.begin() as transaction:
-            taken = await transaction.row(TAKE_CHECK, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
+            taken = await transaction.row(queries.TAKE_CHECK, app_id=app_id, trace_id=verdict.trace_id, user_id=None)
         if taken is not None:
-            failure = WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
+            failure = errors.WeChatBadResponse("WeChat could not check the picture", errcode=verdict.errcode)
             self.verdicts.report_missing(self.name, app_id, failure.code, failure)
         return taken is not None
 
@@ -198,30 +183,30 @@ class Avatars:
             async with turn:
                 picture = await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
-            title = PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
-            raise InvalidRequest.of("file", str(exc), title=title) from exc
-        avatar = Avatar(token_urlsafe(_ID_BYTES), *picture)
+            title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
+            raise errors.InvalidRequest.of("file", str(exc), title=title) from exc
+        avatar = queries.Avatar(token_urlsafe(_ID_BYTES), *picture)
         url = self._base_url + _file_name(avatar)
         now, app_id = self.clock(), user.app_id
         whose = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
         # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
         async with self.database.begin() as transaction:
-            changed = await transaction.row(REPLACE_AVATAR, **whose, url=url, **asdict(avatar), now=now)
+            changed = await transaction.row(queries.REPLACE_AVATAR, **whose, url=url, **asdict(avatar), now=now)
             if changed is not None:
                 kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id)), {"fields": ["avatar_url"]}
                 await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=app_id, data=data)
         if changed is None:
-            raise InvalidToken("the session has ended")
+            raise errors.InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
         self.checks.begin_later(user, avatar.id, url=url)
         return changed
 
-    async def read(self, file_name: str) -> Avatar:
+    async def read(self, file_name: str) -> queries.Avatar:
         """The picture at `AVATARS_PATH` with this file name. Raises: NotFound."""
         match = _FILE_NAME.fullmatch(file_name)
-        avatar = match and await self.database.row(READ_AVATAR, avatar_id=match[1])
+        avatar = match and await self.database.row(queries.READ_AVATAR, avatar_id=match[1])
         if avatar is None or _file_name(avatar) != file_name:
-            raise NotFound("there is no such picture")
+            raise errors.NotFound("there is no such picture")
         return avatar
 
     async def aclose(self) -> None:
@@ -229,5 +214,5 @@ class Avatars:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _file_name(avatar: Avatar) -> str:
+def _file_name(avatar: queries.Avatar) -> str:
     return f"{avatar.id}.{_EXTENSIONS[avatar.content_type]}"

@@ -10,15 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from wxauth.errors import (
-    AccountDisabled,
-    AccountLeaving,
-    InvalidRequest,
-    InvalidToken,
-    NotFound,
-    SessionKeyExpired,
-    WrongAppKind,
-)
+from wxauth import errors
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -72,12 +64,12 @@ class SessionKeys:
         now = self.clock()
         keys = await self.database.row(KEYS_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
         if keys is None:
-            raise InvalidToken("the session has ended")
+            raise errors.InvalidToken("the session has ended")
         if self.apps.kind_of(keys.app_id) not in ("mini_program", None):
-            raise WrongAppKind(_NO_KEY)
+            raise errors.WrongAppKind(_NO_KEY)
         opened = self._opened(keys, encrypted_data, iv)
         if opened is None:
-            raise SessionKeyExpired(
+            raise errors.SessionKeyExpired(
                 "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
                 "person tap again, because data encrypted earlier cannot be decrypted"
             )
@@ -98,21 +90,21 @@ class SessionKeys:
         """
         app = self.apps.find(app_id)
         if not app.is_mini_program:
-            raise WrongAppKind(_NO_KEY)
+            raise errors.WrongAppKind(_NO_KEY)
         if not keys:
-            raise NotFound("there is no such user in this app")
+            raise errors.NotFound("there is no such user in this app")
         if len(keys) > 1:
-            raise InvalidRequest.of("openid", "Field required: this user has several identities in this app")
+            raise errors.InvalidRequest.of("openid", "Field required: this user has several identities in this app")
         key = keys[0]
         if key.status == UserStatus.DISABLED:
-            raise AccountDisabled(until=key.banned_until, user_id=key.user_id)
+            raise errors.AccountDisabled(until=key.banned_until, user_id=key.user_id)
         if key.erase_at is not None:
-            raise AccountLeaving(key.erase_at, user_id=key.user_id)
+            raise errors.AccountLeaving(key.erase_at, user_id=key.user_id)
         session_key = self._unsealed(app_id, key.openid, key.sealed)
         if session_key is None or (
             is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
         ):
-            raise SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
+            raise errors.SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
         await self._note_signing(app_id, by)
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 

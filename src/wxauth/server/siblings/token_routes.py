@@ -23,18 +23,10 @@ from wxauth.server.core.resources import find_resource
 from wxauth.server.keys.issuer import ResourceVerifier
 from wxauth.server.sessions.queries import READ_USER_IN_SESSION
 from wxauth.server.users.callers import Caller, any_caller_of, sees_roles, verified
+from wxauth.server.web import schemas
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import (
-    EXAMPLE_APP_ID,
-    EXAMPLE_OPENID,
-    EXAMPLE_SESSION_ID,
-    EXAMPLE_USER_ID,
-    ShownOpenid,
-    ShownSessionId,
-    ShownUserId,
-)
 from wxauth.tokens.verifier import Verifier
 
 ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]
@@ -56,19 +48,19 @@ class IntrospectionAnswer(TypedDict, total=False):
     active: Required[bool]
     token_type: Annotated[Literal["Bearer"], Field(examples=["Bearer"])]
     iss: Annotated[str, Field(examples=["https://auth.example.com"])]
-    sub: Annotated[ShownUserId, Field(description="The user's id.")]
+    sub: Annotated[schemas.ShownUserId, Field(description="The user's id.")]
     aud: Annotated[str, Field(examples=["wxauth"])]
     exp: Annotated[int, Field(examples=[1795162500])]
     iat: Annotated[int, Field(examples=[1795161600])]
     jti: Annotated[str, Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])]
     client_id: Annotated[
-        str, Field(description="The mini-program's app_id, or a website's name.", examples=[EXAMPLE_APP_ID])
+        str, Field(description="The mini-program's app_id, or a website's name.", examples=[schemas.EXAMPLE_APP_ID])
     ]
     app_id: Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]
     auth_time: Annotated[int, Field(description="When the login was approved, in a resource's token only.")]
     scope: Annotated[str, Field(description="The granted scopes, in a website's token only.")]
-    sid: Annotated[ShownSessionId, Field(description="The session's id.")]
-    openid: ShownOpenid
+    sid: Annotated[schemas.ShownSessionId, Field(description="The session's id.")]
+    openid: schemas.ShownOpenid
     roles: Annotated[
         list[str], Field(description="The user's current roles. Absent if there are none.", examples=[["admin"]])
     ]
@@ -149,10 +141,12 @@ def _header(description: str, example: str) -> dict[str, Any]:
         200: {
             "description": "The request may pass; the header says who sent it",
             "headers": {
-                "X-Auth-User-Id": _header("UUIDv7.", EXAMPLE_USER_ID),
-                "X-Auth-App-Id": _header("The mini-program.", EXAMPLE_APP_ID),
-                "X-Auth-Openid": _header("Percent-encoded, unless it is plain ASCII without spaces.", EXAMPLE_OPENID),
-                "X-Auth-Session-Id": _header("UUIDv7.", EXAMPLE_SESSION_ID),
+                "X-Auth-User-Id": _header("UUIDv7.", schemas.EXAMPLE_USER_ID),
+                "X-Auth-App-Id": _header("The mini-program.", schemas.EXAMPLE_APP_ID),
+                "X-Auth-Openid": _header(
+                    "Percent-encoded, unless it is plain ASCII without spaces.", schemas.EXAMPLE_OPENID
+                ),
+                "X-Auth-Session-Id": _header("UUIDv7.", schemas.EXAMPLE_SESSION_ID),
                 "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
             },
         },

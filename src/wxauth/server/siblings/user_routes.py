@@ -15,19 +15,12 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserStatus
 from wxauth.server.siblings.queries import LOOK_UP, UserForSiblings
+from wxauth.server.users import schemas
 from wxauth.server.users.admin import UserChange, change_user, end_sessions_of, set_external_id
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.attributes import AttributesRequest
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.users.ids import ExternalId
-from wxauth.server.users.schemas import (
-    DocumentVersion,
-    FormerExternalIds,
-    OperatorsFields,
-    Reason,
-    SharedFields,
-    shown_in,
-)
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.schemas import EXAMPLE_USER_ID, TEXT, ShownUserId, Time, body_like
@@ -85,11 +78,11 @@ class BanRequest(BaseModel):
 
     model_config = body_like({"reason": "paid with a stolen card", "until": "2026-11-27T18:00:00+08:00"})
 
-    reason: Reason | None = Field(default=None, description="For staff only.")
+    reason: schemas.Reason | None = Field(default=None, description="For staff only.")
     until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")
 
 
-class UserForSiblingsAnswer(SharedFields, OperatorsFields, FormerExternalIds):
+class UserForSiblingsAnswer(schemas.SharedFields, schemas.OperatorsFields, schemas.FormerExternalIds):
     """A user as siblings see them."""
 
     id: Annotated[ShownUserId, Field(description="UUIDv7. It differs from the requested id if that one was merged.")]
@@ -100,7 +93,7 @@ class UserForSiblingsAnswer(SharedFields, OperatorsFields, FormerExternalIds):
             examples=[["01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"]],
         ),
     ]
-    consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
+    consents: Annotated[list[schemas.DocumentVersion], Field(description="The user's current consents.")]
     unionids: NotRequired[
         Annotated[
             list[str],
@@ -132,7 +125,7 @@ class LookupAnswer(BaseModel):
 
 def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserForSiblingsAnswer:
     """A user as a client with these scopes sees them."""
-    answer: UserForSiblingsAnswer = shown_in(UserForSiblingsAnswer, user)
+    answer: UserForSiblingsAnswer = schemas.shown_in(UserForSiblingsAnswer, user)
     answer["consents"] = [
         {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
     ]

@@ -14,14 +14,7 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from wxauth.errors import RateLimited, StorageUnavailable
-from wxauth.server.clients.clients import (
-    find_site,
-    is_client_name,
-    is_registered,
-    loggable_uri,
-    scheme_of_app,
-    with_query,
-)
+from wxauth.server.clients import clients
 from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.clients.id_tokens import IdTokens
 from wxauth.server.clients.models import Client
@@ -181,17 +174,17 @@ class SiteRequests:
         elif by_document:
             client = await self.documents.client(name, ip=ip)
             if client is None:
-                raise Unanswerable(Mistake.DOCUMENT, received=loggable_uri(f"https://{host_of(name)}"))
+                raise Unanswerable(Mistake.DOCUMENT, received=clients.loggable_uri(f"https://{host_of(name)}"))
         else:
-            client = await find_site(self.database, name)
+            client = await clients.find_site(self.database, name)
         if client is None:
-            known_form = name if is_client_name(name) else None
+            known_form = name if clients.is_client_name(name) else None
             change = "see 'wxauth clients list'; if it is a URL, add its host to WXAUTH_CLIENT_DOCUMENTS"
             log.warning("client_unknown", client_id=known_form, what_to_change=change)
             raise Unanswerable(Mistake.CLIENT)
-        is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
+        is_known = clients.is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
         if "redirect_uri" in parameters.repeated or not is_known:
-            received = loggable_uri(redirect_uri)
+            received = clients.loggable_uri(redirect_uri)
             log.warning(
                 "redirect_uri_not_registered",
                 client_id=client.name,
@@ -356,7 +349,7 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 
 
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
-    return RESPONSE_MODES[:1] if is_document(client.name) or scheme_of_app(redirect_uri) else RESPONSE_MODES
+    return RESPONSE_MODES[:1] if is_document(client.name) or clients.scheme_of_app(redirect_uri) else RESPONSE_MODES
 
 
 def _check(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
@@ -399,7 +392,7 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
     if challenge is None and method is None:
         # Another app on the device may have the same scheme, and receive the code.
-        if client.pkce == "optional" and scheme_of_app(redirect_uri) is None:
+        if client.pkce == "optional" and clients.scheme_of_app(redirect_uri) is None:
             return None
         raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
     if method != CHALLENGE_METHOD:
@@ -422,4 +415,4 @@ def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> O
     answer = {**parameters, **state, "iss": settings.issuer}
     if asking.response_mode == "form_post":
         return Onward(uri, answer)
-    return Onward(with_query(uri, answer))
+    return Onward(clients.with_query(uri, answer))

@@ -13,21 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, model_validator
 
-from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
-    LoginTooOld,
-    NotFound,
-    RateLimited,
-    ScanForwarded,
-    ScanOver,
-    ScanTaken,
-    ScanTooFar,
-    UnknownApp,
-    WeChatError,
-    WeChatMisconfigured,
-    WxAuthError,
-)
+from wxauth import errors
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import is_local, origin_shown
 from wxauth.server.clients.queries import LOGO
@@ -213,10 +199,10 @@ class Scans:
         async with self.database.begin() as transaction:
             login = await transaction.row(queries.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
             if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
-                raise ScanOver("there is no such scan that could be decided upon")
+                raise errors.ScanOver("there is no such scan that could be decided upon")
             resource = resource_at(self.settings, login.resource)
             if resource is None and login.resource is not None:
-                raise ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
+                raise errors.ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
             refusal = (
                 self._forwarded(login, opening, now=now)
                 or await self._unfit(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
@@ -269,19 +255,23 @@ class Scans:
             expires_at=login.scan_ends_at,
         )
 
-    def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> ScanForwarded | None:
+    def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> errors.ScanForwarded | None:
         """Why a login may not be claimed in this way; None if it may."""
         is_by_link = opening.entry_scene in BY_LINK
         if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
             if is_by_link and not opening.by_camera:
                 return None
-            return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
+            return errors.ScanForwarded(
+                "a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194"
+            )
         is_typed = opening.user_code is not None
         by_camera = self.settings.scan_entry == "any" or _is_from_camera(opening, now)
         if not (login.user_code or login.is_page) if is_typed else not by_camera:
-            return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
+            return errors.ScanForwarded(
+                "a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera"
+            )
         if is_by_link and not is_typed:
-            return ScanForwarded("a link has opened the page, and this scene is of a picture")
+            return errors.ScanForwarded("a link has opened the page, and this scene is of a picture")
         return None
 
     async def _unfit(
@@ -293,18 +283,20 @@ class Scans:
         *,
         ip: str | None,
         now: datetime,
-    ) -> WxAuthError | None:
+    ) -> errors.WxAuthError | None:
         """Why a user may not claim or approve a login; None if they may. Roles may be given between the two."""
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
-            return ScanTooFar("administrators and support staff scan a code with the camera") if is_staff else None
+            return (
+                errors.ScanTooFar("administrators and support staff scan a code with the camera") if is_staff else None
+            )
         must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
         if must_be_near and not _same_network(login, ip):
-            return ScanTooFar("phone and browser are not known to be in one network")
+            return errors.ScanTooFar("phone and browser are not known to be in one network")
         if not is_staff or ADMIN_SCOPE not in login.scopes:
             return None
         longest = self.settings.admin_fresh_login
-        return None if await is_fresh(transaction, session_id, longest=longest, now=now) else LoginTooOld()
+        return None if await is_fresh(transaction, session_id, longest=longest, now=now) else errors.LoginTooOld()
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
         """Approve what this session has claimed, proved by a new `wx.login`. Idempotent.
@@ -321,7 +313,7 @@ class Scans:
         if login.stage == Stage.CLAIMED:
             try:
                 await self.proofs.prove(caller, login_code, ip=ip)
-            except (CodeUsed, InvalidCode):
+            except (errors.CodeUsed, errors.InvalidCode):
                 # The same request may have been sent twice, and the other one has spent the code.
                 login = await self._held(caller, login_id)
                 if login.stage == Stage.CLAIMED:
@@ -332,7 +324,7 @@ class Scans:
             return None
         left = 0.0 if login.granted_until is None else (login.granted_until - self.clock()).total_seconds()
         if login.number is None or login.login_code_hash != hash_of(login_code) or left <= 0:
-            raise ScanOver(_NOT_HELD)
+            raise errors.ScanOver(_NOT_HELD)
         number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
         return NumberAnswer(number=number, expires_in=ceil(left))
 
@@ -344,7 +336,7 @@ class Scans:
         """The login, if this session has claimed it and has not denied it. Raises: ScanOver."""
         login = await queries.find(self.database, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _is_held(login, caller, now=self.clock()):
-            raise ScanOver(_NOT_HELD)
+            raise errors.ScanOver(_NOT_HELD)
         return login
 
     async def _decide(
@@ -359,10 +351,10 @@ class Scans:
             person = await queries.lock_caller(transaction, caller, now=now)
             login = await transaction.row(queries.LOCK, id=login_id, now=now)
             if person is None or login is None or not _is_held(login, caller, now=now):
-                raise ScanOver(_NOT_HELD)
+                raise errors.ScanOver(_NOT_HELD)
             if login.stage != Stage.CLAIMED:  # the same verdict was stored before
                 if (login.stage == Stage.REFUSED) != (verdict is Stage.REFUSED):
-                    raise ScanOver(_NOT_HELD)
+                    raise errors.ScanOver(_NOT_HELD)
                 return login
             door = login.taken_door
             login.stage = verdict
@@ -408,12 +400,14 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
     return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
 
 
-async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
+async def _taken(
+    transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime
+) -> errors.WxAuthError | None:
     holder_id, since = login.claimed_session_id, login.claimed_at
     if holder_id is not None and since is not None and since > now - doors.CLAIM_LASTS:
         holder = await transaction.value(USER_OF_SESSION, session_id=holder_id)
         if holder not in (None, user_id):
-            return ScanTaken("another user has claimed it")
+            return errors.ScanTaken("another user has claimed it")
     return None
 
 
@@ -430,10 +424,10 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     return age <= doors.SCAN_LASTS.total_seconds() and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
 
 
-def note_not_made(event: str, app: App, failure: WeChatError, *, api: str) -> None:
+def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
     """Log that WeChat has made nothing, and why."""
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
-    if isinstance(failure, WeChatMisconfigured):
+    if isinstance(failure, errors.WeChatMisconfigured):
         log.error(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
     else:
         log.warning(event, **fields, reason=failure.detail)
@@ -459,7 +453,7 @@ class ScanPictures:
             since = now - doors.SCAN_LASTS
             scan = await self.database.row(queries.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now)
         if scan is None:
-            raise NotFound("there is no open scan of this scene")
+            raise errors.NotFound("there is no open scan of this scene")
         if self.settings.scan_code == "link":
             return await self._link(scene)
         if scan.content is not None and scan.content_type is not None:
@@ -476,15 +470,15 @@ class ScanPictures:
         try:
             app = self.apps.for_login(scan.app_id)
             if not app.is_mini_program:
-                raise UnknownApp("only a mini-program has codes")
+                raise errors.UnknownApp("only a mini-program has codes")
             await self.scan_limits.pictures.admit(app.app_id)
             return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
-        except UnknownApp:
+        except errors.UnknownApp:
             change = "the site was added with an --app that is no configured mini-program"
             log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
-        except RateLimited:
+        except errors.RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
-        except WeChatError as exc:
+        except errors.WeChatError as exc:
             note_not_made("mini_program_code_not_made", app, exc, api=Api.MINI_PROGRAM_CODE)
         return None
 
