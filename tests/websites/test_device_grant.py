@@ -427,28 +427,16 @@ async def test_no_secret_is_stored_in_clear(house: House) -> None:
         assert [text for text in (secret, secret.encode().hex()) if text in stored] == []
 
 
-@pytest.mark.slow
-async def test_scans_are_counted_by_how_far_they_come(house: House) -> None:
-    async def counted() -> list[float]:
-        text = await house.metrics()
-        outcomes = ("started", "claimed", "approved", "denied", "redeemed", "expired")
-        return [float(text.partition(f'\nwxauth_scans_total{{outcome="{name}"}} ')[2].split()[0]) for name in outcomes]
-
-    assert await counted() == [0, 0, 0, 0, 0, 0]
+async def test_logins_by_scan_are_counted_by_their_outcome(house: House) -> None:
     await house.device_tokens()
     _, refused_scan = await house.claimed()
     for _ in range(2):
         await house.phone.decide(refused_scan, "deny")
-    await house.claimed()
     await house.shop.start()
-    assert await counted() == [4, 3, 1, 1, 1, 0]
     metrics = await house.metrics()
     for outcome, number in (("logged_in", 1), ("refused", 1), ("failed", 0)):
         assert f'wxauth_doors_total{{door="scan",outcome="{outcome}"}} {number}.0' in metrics
         assert f'wxauth_doors_total{{door="typed",outcome="{outcome}"}} 0.0' in metrics
-    await house.sweep(after=180 + 3601)
-    await house.sweep()
-    assert await counted() == [4, 3, 1, 1, 1, 2]
 
 
 @pytest.mark.requirement("asvs-10.4.10", "rfc6749-3.2.1")

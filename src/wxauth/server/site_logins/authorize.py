@@ -29,7 +29,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.sessions.devices import Device
 from wxauth.server.site_logins import doors, queries
-from wxauth.server.site_logins.doors import Door, ScanOutcome
+from wxauth.server.site_logins.doors import Door
 from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
 from wxauth.server.site_logins.queries import Mistake, Unanswerable
 from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
@@ -255,7 +255,6 @@ class SiteRequests:
             user_code, login.user_code_hash = self.user_codes.new()
             login.scene_hash = hash_of(scene)
             if await queries.add(self.database, login):
-                doors.SCANS.count(ScanOutcome.STARTED)
                 return StartedScan(scene, user_code, secret)
         raise StorageUnavailable("no user code is free")
 

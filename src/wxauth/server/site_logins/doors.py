@@ -60,31 +60,12 @@ class DoorOutcome(StrEnum):
     """WeChat or the database failed to answer, or gave an unexpected answer."""
 
 
-class ScanOutcome(StrEnum):
-    """The stages that are counted of a code to scan."""
-
-    STARTED = "started"
-    CLAIMED = "claimed"
-    APPROVED = "approved"
-    DENIED = "denied"
-    REDEEMED = "redeemed"
-    """The site has opened its session."""
-    EXPIRED = "expired"
-    """Nobody decided in time."""
-
-
 DOORS: Final = Counter(
     "wxauth_doors",
     "Logins to websites, by method and outcome.",
     "door",
     "outcome",
     first=[(door, outcome) for door in Door for outcome in DoorOutcome],
-)
-SCANS: Final = Counter(
-    "wxauth_scans",
-    "Scans for logins to websites, by the stage that they reached; expired ones are counted an hour later.",
-    "outcome",
-    first=ScanOutcome,
 )
 
 
@@ -115,9 +96,7 @@ number."""
 
 
 def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
-    """Count a login to a site, and its scan."""
-    if door in (Door.SCAN, Door.TYPED):
-        SCANS.count(ScanOutcome.REDEEMED)
+    """Count a login to a site."""
     DOORS.count(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # else counted when the browser returned, with new users
         numbers.count_login(is_new=False, at=now)

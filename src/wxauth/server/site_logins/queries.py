@@ -24,7 +24,7 @@ from wxauth.server.clients.models import Client
 from wxauth.server.core.database import Database, Sweep, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, fragment
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.server.site_logins.doors import SCANS, Door, ScanOutcome
+from wxauth.server.site_logins.doors import Door
 from wxauth.server.site_logins.models import OPEN, RequestFields, SiteLoginFields
 from wxauth.server.wechat.received import CodePicture
 
@@ -203,13 +203,13 @@ WITH opened AS (
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
 SELECT client_id, :session_id, browser_login_id FROM site_logins WHERE id = :id
 """)
-_SWEEP: Final = Statement[bool](f"""
+_SWEEP: Final = Statement[UUID]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins l
      WHERE kept_until < :now
        AND COALESCE((SELECT kept_until FROM site_logins page WHERE page.id = l.pressed_on), l.kept_until) < :now
      LIMIT :size FOR UPDATE SKIP LOCKED))
-RETURNING user_code_hash IS NOT NULL AND stage IN ({_OPEN_STAGES}) AS has_expired
+RETURNING id
 """)
 
 _LOCK_USER: Final = Statement[UUID]("""
@@ -291,9 +291,7 @@ async def lock_with_user(
 
 async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:
     """Delete logins whose time is over, at most `size`. Returns how many."""
-    swept = await database.values(_SWEEP, now=now, size=size)
-    SCANS.count(ScanOutcome.EXPIRED, number=sum(swept))
-    return len(swept)
+    return len(await database.values(_SWEEP, now=now, size=size))
 
 
 class BrowserPerson(UserInSession):

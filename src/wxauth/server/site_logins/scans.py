@@ -35,7 +35,7 @@ from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.queries import USER_OF_SESSION
 from wxauth.server.site_logins import doors, queries
 from wxauth.server.site_logins.authorize import ScanLimits, is_web_view
-from wxauth.server.site_logins.doors import Door, DoorOutcome, ScanOutcome
+from wxauth.server.site_logins.doors import Door, DoorOutcome
 from wxauth.server.site_logins.granting import approve
 from wxauth.server.site_logins.models import OPEN, Stage
 from wxauth.server.site_logins.queries import ShownCode, SiteLogin
@@ -222,8 +222,6 @@ class Scans:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
         door, same_network = login.taken_door, _same_network(login, ip)
-        if door is not Door.LINK:
-            doors.SCANS.count(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=same_network, door=door, **fields)
         return await self._answer(login, resource, language, same_network=same_network)
 
@@ -378,8 +376,6 @@ class Scans:
                 )
             await queries.save(transaction, login)
         is_approved = verdict is Stage.APPROVED
-        if door is not Door.LINK:
-            doors.SCANS.count(ScanOutcome.APPROVED if is_approved else ScanOutcome.DENIED)
         if not is_approved:
             doors.DOORS.count(door, DoorOutcome.REFUSED)
         what = f"{'link' if door is Door.LINK else 'scan'}_{'approved' if is_approved else 'denied'}"
