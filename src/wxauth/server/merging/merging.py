@@ -144,7 +144,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     """
     before, former = pair.remaining, pair.former
     is_by_phone = source is MergeSource.PHONE
-    after = before if is_by_phone else _status_and_roles_of_both(pair, source, now=now)
+    after = before if is_by_phone else status_and_roles_of_both(pair, source, now=now)
     becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
@@ -311,7 +311,7 @@ async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: 
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
 
 
-def _status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> StatusAndRoles:
+def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> StatusAndRoles:
     """The roles of both, at most MAX_ROLES, of which `admin` is always kept; and a ban of either."""
     before, former = pair.remaining, pair.former
     bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]

@@ -162,7 +162,7 @@ async def change_user(
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
         (settled,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
-        changes = bool(settled.changes)
+        changes = bool(settled.events)
         if change.attributes is not None:
             try:
                 changes |= await patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)

@@ -4,10 +4,11 @@ All changes (by administrators, commands, the risk policy, merges, files) use `c
 events, and the end of a banned user's sessions are one transaction.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any, Final, Literal, Self
 from uuid import UUID
 
@@ -151,17 +152,57 @@ class StatusAndRoles:
         return not frozenset(self.roles) <= frozenset(before.roles) - held
 
 
+class Ending(Enum):
+    """Which sessions of a user end by a change."""
+
+    ALL = auto()
+    CONSOLES = auto()
+    BROWSERS = auto()
+    """What was logged in to in browsers, perhaps far from the phone."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """What `change_status_and_roles` has changed of a user."""
+    """How `change_status_and_roles` changes a user."""
 
     user_id: UUID
     by: Actor
-    changes: Sequence[EventType]
+    events: Mapping[EventType, Mapping[str, Any] | None]
+    """The data of each."""
+    endings: AbstractSet[Ending]
+
+    @classmethod
+    def between(
+        cls,
+        user_id: UUID,
+        before: StatusAndRoles,
+        after: StatusAndRoles,
+        *,
+        by: Actor,
+        why: Mapping[str, Any] | None = None,
+        notes_reason: bool = True,
+    ) -> Self:
+        """What to record, and which sessions end.
+
+        A ban ends all of them. A new reason or end of a ban is recorded as a ban, too.
+        """
+        events: dict[EventType, Mapping[str, Any] | None] = {}
+        if after.ban is None and before.is_banned:
+            events[EventType.USER_UNBANNED] = why
+        elif after.ban is not None and after.ban != before.ban:
+            ban = after.ban if notes_reason else replace(after.ban, reason=None)
+            events[EventType.USER_BANNED] = {**ban.data, **(why or {})}
+        if set(after.roles) != set(before.roles):
+            events[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
+        if after.is_banned:
+            return cls(user_id, by, events, {Ending.ALL})
+        was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
+        endings = ((Ending.CONSOLES, was - will_be), (Ending.BROWSERS, will_be - was))
+        return cls(user_id, by, events, {ending for ending, roles in endings if roles})
 
     def report(self, **fields: Any) -> None:
         """Write the log lines. Call it after the commit."""
-        for kind in self.changes:
+        for kind in self.events:
             log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
 
 
@@ -232,42 +273,27 @@ async def change_status_and_roles(
 ) -> list[StatusChange]:
     """Change status and roles of locked users, each from one to another, and record it. All in a few statements.
 
-    A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
-    staff ends the console sessions; such a role ends what was logged in to in browsers, perhaps far from the phone.
     `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
     contain the reason.
     """
-    settled: list[StatusChange] = []
-    accounts: list[Mapping[str, Any]] = []
-    events: list[Mapping[str, Any]] = []
-    banned: list[UUID] = []
-    demoted: list[UUID] = []
-    promoted: list[UUID] = []
-    for user_id, before, after in changes:
-        kinds: dict[EventType, Mapping[str, Any] | None] = {}
-        if after.ban is None and before.is_banned:
-            kinds[EventType.USER_UNBANNED] = why
-        elif after.ban is not None and after.ban != before.ban:
-            ban = after.ban if notes_reason else replace(after.ban, reason=None)
-            kinds[EventType.USER_BANNED] = {**ban.data, **(why or {})}
-        if set(after.roles) != set(before.roles):
-            kinds[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
-        if kinds:
-            accounts.append({"id": user_id, "roles": after.roles, "ban": after.ban})
-        events += [
-            event(kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data) for kind, data in kinds.items()
-        ]
-        was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
-        if after.is_banned:
-            banned.append(user_id)
-        elif was - will_be:
-            demoted.append(user_id)
-        if will_be - was and not after.is_banned:
-            promoted.append(user_id)
-        settled.append(StatusChange(user_id, by, list(kinds)))
+    settled = [
+        StatusChange.between(user_id, before, after, by=by, why=why, notes_reason=notes_reason)
+        for user_id, before, after in changes
+    ]
+    accounts = [
+        {"id": user_id, "roles": after.roles, "ban": after.ban}
+        for change, (user_id, _, after) in zip(settled, changes, strict=True)
+        if change.events
+    ]
     if accounts:
         await transaction.run(_SET, accounts=accounts)
+    events = [
+        event(kind, by=by, at=now, user_id=change.user_id, app_id=app_id, data=data)
+        for change in settled
+        for kind, data in change.events.items()
+    ]
     await record_events(transaction, events)
+    banned, demoted, promoted = ([one.user_id for one in settled if ending in one.endings] for ending in Ending)
     if banned:
         await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
     reason = EndReason.ADMINISTRATOR
