@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import LOGO, logo_of
 from tests.problems import problem_of
-from tests.sweeps import Sweep, swept
+from tests.sweeps import Sweep
 from tests.world import Admin, Body, Rows, Stage, body_of
 
 NO_SITE: Body = {
@@ -39,87 +39,28 @@ SITE: Body = {
     "backchannel_logout_uri": "http://127.0.0.1/logout",
 }
 REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
-    ("redirect_uris", {"redirect_uris": ["https://shop.example.com/callback", "http://shop.example.com/"]}),
-    ("redirect_uris", {"redirect_uris": [], "device": False}),
-    ("logout_uris", {"logout_uris": ["https://*.example.com/"]}),
-    ("logout_uris", {"redirect_uris": []}),
-    ("sso", {"sso": True}),
-    ("sso", {"sso": True, "near": False, "redirect_uris": [], "logout_uris": []}),
-    ("phone_id_token", {"phone_id_token": True}),
-    ("phone_id_token", {"phone_id_token": True, "near": False, "scopes": ["users", "phone"]}),
-    ("scopes", {"scopes": ["openid", "everything"]}),
-    ("scopes", {"scopes": ["wxauth:admin"]}),
     ("scopes", {"scopes": []}),
     ("scopes", {"scopes": None}),
     ("title", {"title": ""}),
-    ("title", {"title": "a\nb"}),
-    ("title", {"title": "\u3000 "}),
-    ("title", {"title": "\u202epohS"}),
-    ("logo", {"logo": "https://shop.example.com/logo.png"}),
-    ("logo", {"logo": "data:image/svg+xml;base64,PHN2Zz4="}),
-    ("logo", {"logo": LOGO.rstrip("=")}),  # not padded
-    ("logo", {"logo": "data:image/png;base64,iVBORw0KGgo="}),  # only its first bytes
+    ("redirect_uris", {"redirect_uris": [], "device": False}),
     ("logo", {"logo": logo_of(1025)}),
-    ("app_id", {"app_id": "wx 1"}),
     ("account_app_id", {"account_app_id": "wx0000000000000000"}),
     ("website_app_id", {"website_app_id": "wx0000000000000000"}),
-    ("title", {"title": "a" * 65}),
-    ("email_domain", {"email_domain": "a@example.com"}),
-    ("email_domain", {"email_domain": "example"}),
-    ("id_token_alg", {"id_token_alg": "HS256"}),
-    ("id_token_alg", {"id_token_alg": "none"}),
     ("is_public", {"is_public": True}),
     ("device", {"device": "perhaps"}),
-]
-BAD_URIS = [
-    "http://shop.example.com/callback",
-    "https://shop.example.com/callback#part",
-    "https://user@shop.example.com/",
-    "https://*.example.com/callback",
-    "https://shop.example.com/*",
-    "https://shop.example.com\\@evil.example/",
-    "https://",
-    "shop.example.com/callback",
-    "javascript:alert(1)",
-    "shopapp://callback",
-    "com.example.shop:callback",
-    "file:///callback",
-    "https://shop.example.com/call back",
-    "https://shop.example.com:0/",
-    "https://shop.example.com:99999/",
-    "https://商店.example.com/",
-    "http://127.0.0.1.example.com/",
-    "https://https://shop.example.com/",
-    "https://[::1]x/",
-    "https://shop.example.com:/",
-    "https://shop[.example.com/",
-    "",
-]
-BAD_LOGOUT_URIS = [
-    "https://shop.example.com/logout#now",
-    "http://1.1.1.1/logout",
-    "https://169.254.169.254/logout",
-    "ftp://127.0.0.1/logout",
-    "https://me:mine@shop.example.com/logout",
-    "https://me：mine@shop.example.com/logout",
-    "https://https://shop.example.com/logout",
-    "https://me[mine@shop.example.com/logout",
-]
-REFUSED_OF_A_SITE += [("backchannel_logout_uri", {"backchannel_logout_uri": uri}) for uri in BAD_LOGOUT_URIS]
-REFUSED_OF_A_SITE += [
-    (name, {name: [f"https://shop.example.com/{n}" for n in range(101)]}) for name in ("redirect_uris", "logout_uris")
-]
-REFUSED_OF_A_SITE += [(name, {name: [uri]}) for name in ("redirect_uris", "logout_uris") for uri in BAD_URIS]
-URIS = SITE["redirect_uris"]
-REFUSED_OF_A_NEW_ONE: list[tuple[str, Body]] = [
-    ("is_public", {"redirect_uris": URIS, "is_public": True, "device": True}),
-    ("scopes", {"redirect_uris": URIS, "is_public": True, "scopes": ["users"]}),
-    ("is_public", {"is_public": True}),
-    ("title", {"title": "小店"}),
-    ("scopes", {"scopes": ["openid"]}),
-    ("claims", {"claims": {"team": "a"}}),
-    ("backchannel_logout_uri", {"backchannel_logout_uri": "http://127.0.0.1/logout"}),
-    ("name", {"name": "wx1a2b3c4d5e6f7a8b", "device": True}),
+    *(
+        ("backchannel_logout_uri", {"backchannel_logout_uri": uri})
+        for uri in (
+            "https://shop.example.com/logout#now",
+            "http://1.1.1.1/logout",
+            "https://169.254.169.254/logout",
+            "ftp://127.0.0.1/logout",
+            "https://me:mine@shop.example.com/logout",
+            "https://me：mine@shop.example.com/logout",
+            "https://https://shop.example.com/logout",
+            "https://me[mine@shop.example.com/logout",
+        )
+    ),
 ]
 CHANGES: list[tuple[str, str, Body]] = [
     ("PATCH", "{}", {"scopes": ["events"]}),
@@ -171,26 +112,6 @@ def desk(stage: Stage, root: Admin) -> Desk:
 async def is_admitted(desk: Desk, secret: str) -> bool:
     auth = httpx.BasicAuth("billing", secret)
     return (await desk.root.client.post("/v1/introspect", data={"token": "x"}, auth=auth)).status_code == 200
-
-
-@swept(
-    ("uri", "rule"),
-    [
-        ("ftp://shop.example.com/", "scheme"),
-        ("HTTPS://shop.example.com/", "scheme"),
-        ("http://192.168.1.10:3000/cb", "http is for a loopback address"),
-        ("https://my_shop.example.com/cb", "host"),
-        ("https://商店.example.com/cb", "host"),
-        ("https://me@shop.example.com/cb", "host"),
-        ("https://shop.example.com/cb#x", "fragment"),
-        ("https://shop.example.com/回调", "characters"),
-        ("https://shop.example.com/*", "pattern"),
-        ("https://shop.example.com/" + "x" * 2048, "2048"),
-    ],
-)
-async def test_a_redirect_uri_that_is_refused_is_told_which_rule_it_breaks(desk: Desk, uri: str, rule: str) -> None:
-    [error] = problem_of(await desk.ask("POST", "", name="uris", redirect_uris=[uri]), "invalid_request", 422)["errors"]
-    assert (error["field"], rule in error["message"], uri in error["message"]) == ("redirect_uris", True, False)
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(desk: Desk) -> None:
@@ -332,9 +253,8 @@ async def test_an_invalid_field_of_a_site_is_refused_by_its_name_and_changes_not
         for field, changes in REFUSED_OF_A_SITE:
             with sweep.case(changes):
                 await desk.refuse(field, "PATCH", "shop", **changes)
-        for field, fields in REFUSED_OF_A_NEW_ONE:
-            with sweep.case("new", fields):
-                await desk.refuse(field, "POST", **{"name": "other", **fields})
+    await desk.refuse("name", "POST", name="wx1a2b3c4d5e6f7a8b", device=True)
+    await desk.refuse("is_public", "POST", name="other", is_public=True)
     assert await desk.listed() == before
 
 

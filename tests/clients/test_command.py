@@ -245,18 +245,11 @@ REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("--scope", ("add", "x", "--scope", "everything")),
     ("--scope", ("set", "page")),
     ("--public", ("set", "page", "--device")),
-    ("--public", ("add", "x", "--public")),
-    ("--title", ("set", "billing", "--title", "Billing")),
     ("--title", ("add", "x", "--device", "--title", "\udcff")),
     ("--redirect-uri", ("set", "page", "--redirect-uri", "http://shop.example.com/")),
-    ("--logout-uri", ("add", "x", "--redirect-uri", CALLBACK, "--logout-uri", "https://*.example.com/")),
-    ("--email-domain", ("add", "x", "--device", "--email-domain", "a@example.com")),
     ("--app", ("add", "x", "--device", "--app", "wx 1")),
-    ("--sso", ("add", "x", "--device", "--sso")),
-    ("--phone-id-token", ("add", "x", "--phone-id-token", "--near")),
     ("--no-pkce", ("add", "x", "--no-pkce")),
     *(("--claim", ("set", "page", "--claim", wrong)) for wrong in ("sub=x", "=x", "tier")),
-    ("--claim", ("add", "x", "--claim", "tier=1")),
 ]
 
 

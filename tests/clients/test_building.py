@@ -1,0 +1,122 @@
+"""Which services and sites there may be."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.clients.test_admin import SITE
+from tests.fakes import LOGO, logo_of
+from wxauth.server.clients.clients import WrongClient, build_client
+
+pytestmark = pytest.mark.no_database
+
+SCHEME, HOST, CHARACTERS = "must have the scheme https", "must have a host of letters", "must have only characters of"
+MANY = [f"https://shop.example.com/{n}" for n in range(101)]
+URIS = {"redirect_uris": SITE["redirect_uris"]}
+
+
+def refusal(options: Mapping[str, Any]) -> tuple[str, str]:
+    """The field for which a client is refused, and its rule."""
+    with pytest.raises(WrongClient) as refused:
+        build_client("other", options)
+    [error] = refused.value.errors
+    return error.field, error.message
+
+
+@pytest.mark.parametrize("field", ["redirect_uris", "logout_uris"])
+@pytest.mark.parametrize(
+    ("uri", "rule"),
+    [
+        ("http://shop.example.com/callback", "http is for a loopback address"),
+        ("http://192.168.1.10:3000/cb", "http is for a loopback address"),
+        ("http://127.0.0.1.example.com/", "http is for a loopback address"),
+        ("shop.example.com/callback", SCHEME),
+        ("javascript:alert(1)", SCHEME),
+        ("shopapp://callback", SCHEME),
+        ("com.example.shop:callback", SCHEME),
+        ("file:///callback", SCHEME),
+        ("ftp://shop.example.com/", SCHEME),
+        ("HTTPS://shop.example.com/", SCHEME),
+        ("", SCHEME),
+        ("https://user@shop.example.com/", HOST),
+        ("https://*.example.com/callback", HOST),
+        ("https://shop.example.com\\@evil.example/", HOST),
+        ("https://", HOST),
+        ("https://shop.example.com:0/", HOST),
+        ("https://shop.example.com:99999/", HOST),
+        ("https://shop.example.com:/", HOST),
+        ("https://商店.example.com/", HOST),
+        ("https://my_shop.example.com/cb", HOST),
+        ("https://https://shop.example.com/", HOST),
+        ("https://[::1]x/", HOST),
+        ("https://shop[.example.com/", HOST),
+        ("https://shop.example.com/*", "* is no pattern"),
+        ("https://shop.example.com/call back", CHARACTERS),
+        ("https://shop.example.com/回调", CHARACTERS),
+        ("https://shop.example.com/callback#part", "fragment"),
+        ("https://shop.example.com/" + "x" * 2048, "2048"),
+    ],
+)
+def test_a_redirect_uri_that_is_refused_is_told_which_rule_it_breaks(field: str, uri: str, rule: str) -> None:
+    refused, message = refusal({**SITE, field: [*SITE[field], uri]})
+    assert (refused, rule in message, len(uri) > 9 and uri in message) == (field, True, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        *(
+            (field, {field: [f"https://shop.example.com/{n}" for n in range(101)]})
+            for field in ("redirect_uris", "logout_uris")
+        ),
+        ("logout_uris", {"redirect_uris": []}),
+        ("sso", {"sso": True}),
+        ("sso", {"sso": True, "near": False, "redirect_uris": [], "logout_uris": []}),
+        ("phone_id_token", {"phone_id_token": True}),
+        ("phone_id_token", {"phone_id_token": True, "near": False, "scopes": ["users", "phone"]}),
+        ("scopes", {"scopes": ["openid", "everything"]}),
+        ("scopes", {"scopes": ["wxauth:admin"]}),
+        ("title", {"title": "a\nb"}),
+        ("title", {"title": "\u3000 "}),
+        ("title", {"title": "\u202epohS"}),
+        ("title", {"title": "a" * 65}),
+        ("logo", {"logo": "https://shop.example.com/logo.png"}),
+        ("logo", {"logo": "data:image/svg+xml;base64,PHN2Zz4="}),
+        ("logo", {"logo": LOGO.rstrip("=")}),  # not padded
+        ("logo", {"logo": "data:image/png;base64,iVBORw0KGgo="}),  # only its first bytes
+        ("logo", {"logo": logo_of(1025)}),
+        ("app_id", {"app_id": "wx 1"}),
+        ("email_domain", {"email_domain": "a@example.com"}),
+        ("email_domain", {"email_domain": "example"}),
+        ("id_token_alg", {"id_token_alg": "HS256"}),
+        ("id_token_alg", {"id_token_alg": "none"}),
+    ],
+)
+def test_a_site_with_a_wrong_field_is_refused_by_its_name(field: str, changes: dict[str, Any]) -> None:
+    assert refusal({**SITE, **changes})[0] == field
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("is_public", {**URIS, "is_public": True, "device": True}),
+        ("scopes", {**URIS, "is_public": True, "scopes": ["users"]}),
+        ("is_public", {"is_public": True}),
+        ("title", {"title": "小店"}),
+        ("scopes", {"scopes": ["openid"]}),
+        ("scopes", {"scopes": ["everything"]}),
+        ("claims", {"claims": {"team": "a"}}),
+        ("backchannel_logout_uri", {"backchannel_logout_uri": "http://127.0.0.1/logout"}),
+        ("pkce", {"pkce": "optional"}),
+    ],
+)
+def test_what_is_for_a_site_is_refused_to_a_service(field: str, options: dict[str, Any]) -> None:
+    assert refusal(options)[0] == field
+
+
+def test_a_service_may_introspect_and_a_site_has_a_title_and_scopes_by_default() -> None:
+    assert build_client("billing", {}).scopes == ["introspect"]
+    assert build_client("billing", {"scopes": ["users", "introspect", "users"]}).scopes == ["introspect", "users"]
+    site = build_client("shop", {"device": True})
+    assert (site.title, site.scopes, site.id_token_alg) == ("shop", ["openid", "profile"], "RS256")
