@@ -204,7 +204,7 @@ class Scans:
             if resource is None and login.resource is not None:
                 raise errors.ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
             refusal = (
-                self._forwarded(login, opening, now=now)
+                forwarded(login, opening, entry=self.settings.scan_entry, now=now)
                 or await self._unfit(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
                 or await _taken(transaction, login, caller.user.id, now=now)
             )
@@ -252,25 +252,6 @@ class Scans:
             created_at=login.created_at,
             expires_at=login.scan_ends_at,
         )
-
-    def _forwarded(self, login: SiteLogin, opening: ClaimRequest, *, now: datetime) -> errors.ScanForwarded | None:
-        """Why a login may not be claimed in this way; None if it may."""
-        is_by_link = opening.entry_scene in BY_LINK
-        if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
-            if is_by_link and not opening.by_camera:
-                return None
-            return errors.ScanForwarded(
-                "a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194"
-            )
-        is_typed = opening.user_code is not None
-        by_camera = self.settings.scan_entry == "any" or _is_from_camera(opening, now)
-        if not (login.user_code or login.is_page) if is_typed else not by_camera:
-            return errors.ScanForwarded(
-                "a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera"
-            )
-        if is_by_link and not is_typed:
-            return errors.ScanForwarded("a link has opened the page, and this scene is of a picture")
-        return None
 
     async def _unfit(
         self,
@@ -394,6 +375,23 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
     if ip is None or login.browser_ip is None:
         return None
     return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
+
+
+def forwarded(login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime) -> errors.ScanForwarded | None:
+    """Why a login may not be claimed in this way, by `SCAN_ENTRY`; None if it may."""
+    is_by_link = opening.entry_scene in BY_LINK
+    if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
+        if is_by_link and not opening.by_camera:
+            return None
+        return errors.ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
+    is_typed = opening.user_code is not None
+    by_camera = entry == "any" or _is_from_camera(opening, now)
+    if not (login.user_code or login.is_page) if is_typed else not by_camera:
+        seen = "a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera"
+        return errors.ScanForwarded(seen)
+    if is_by_link and not is_typed:
+        return errors.ScanForwarded("a link has opened the page, and this scene is of a picture")
+    return None
 
 
 async def _taken(
