@@ -55,12 +55,7 @@ async def examine(
 ) -> list[CheckResult]:
     """Check the database first, because the other checks need values stored there; then everything else at once.
 
-    Args:
-        settings: The settings of the service.
-        clock: The time of this machine.
-        deadlines: How long the database may take.
-        redis_patience: Seconds for Redis.
-        issuer_patience: Seconds for each of the issuer's documents. By default as many as siblings wait.
+    The issuer's documents may each take as many seconds as siblings wait.
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))

@@ -49,9 +49,8 @@ Made = TypeVar("Made")
 class Background:
     """Runs work even if the request that started it is cancelled.
 
-    Args:
-        patience: Seconds for each task that nobody awaits, from its start.
-        farewell: Seconds for unfinished work when the service ends.
+    Each task that nobody awaits gets `patience` seconds from its start, and unfinished work `farewell` seconds when the
+    service ends.
     """
 
     patience: float
@@ -124,12 +123,7 @@ async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> Non
 
 @part
 class WriteBuffer(ABC):
-    """What one process has collected since the last store.
-
-    Args:
-        database: Where it is stored.
-        clock: The time.
-    """
+    """What one process has collected since the last store."""
 
     failed: ClassVar[str]
     """The event that is logged once per database outage, and for each other error."""
@@ -175,9 +169,6 @@ class Retries:
 
     A retry, in log lines a promise, is work that must survive an outage, kept in memory. It ends when it succeeds, when
     its time is up, or when the service ends. If the process is killed, it is lost.
-
-    Args:
-        pause: Seconds between two rounds.
     """
 
     pause: float = RETRY_PAUSE_SECONDS
@@ -198,13 +189,8 @@ class Retries:
     ) -> None:
         """Retry until it succeeds. If a retry of the same kind and key is waiting already, that one stays.
 
-        Args:
-            what: The kind, for logs and metrics.
-            key: Identifies the retry within its kind.
-            do: The work. It may be called several times.
-            failure: Why the first try failed.
-            patience: Seconds after which the retry is given up.
-            fields: For the log lines: enough to repair a lost retry by hand.
+        `do` may be called several times, for `patience` seconds. The fields are for the log lines: enough to repair a
+        lost retry by hand.
         """
         if (what, key) in self._retries:
             return

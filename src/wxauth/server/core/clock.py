@@ -52,10 +52,8 @@ def since_boot() -> float:
 class DatabaseClock:
     """The database's time: as it was when it was last asked, and what has elapsed since.
 
-    So replicas on machines whose clocks differ agree on what has expired, also when NTP sets one of the clocks.
-
-    Args:
-        own: This machine's time, which counts until the database has answered.
+    So replicas on machines whose clocks differ agree on what has expired, also when NTP sets one of the clocks. This
+    machine's `own` time counts until the database has answered.
     """
 
     def __init__(self, own: Clock = utc_now) -> None:

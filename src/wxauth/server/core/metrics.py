@@ -29,15 +29,9 @@ Series = TypeVar("Series", bound=MetricWrapperBase)
 class _Metric(dict[Any, Series]):
     """The series of a metric by their labels. prometheus_client's own lookup costs more than counting does.
 
-    Nothing is made before it is counted: it would be counted in a file of the process that has forked the workers.
-
-    Args:
-        name: In Prometheus, counters have `_total` after it.
-        help: Its description for operators.
-        labels: Their names.
-        first: The labels of the series that exist from the start, at 0. Otherwise their first count would not be an
-            increase, on which alerts are based.
-        options: What else this kind of metric has.
+    Nothing is made before it is counted: it would be counted in a file of the process that has forked the workers. The
+    series with the `first` labels exist from the start, at 0: otherwise their first count would not be an increase, on
+    which alerts are based.
     """
 
     kind: ClassVar[Any]

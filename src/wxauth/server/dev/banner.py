@@ -36,17 +36,7 @@ def welcome(
     home: Path,
     language: str = "en",
 ) -> str:
-    """The text for these settings.
-
-    Args:
-        settings: The settings of the service.
-        simulated_url: The URL of the simulated WeChat; None for the real WeChat.
-        site_url: The URL of the example sites.
-        mcp_url: The URL of the MCP server; None if there is none.
-        findings: The results of the checks at the real WeChat.
-        home: Where the data is kept.
-        language: The language of the text.
-    """
+    """The text for these settings. `simulated_url` is None for the real WeChat; `findings` are those of its checks."""
     address = _address_in_network(settings.host)
     text = (
         Path(__file__).with_name("banner.zh.txt" if language.startswith("zh") else "banner.en.txt").read_text("utf-8")

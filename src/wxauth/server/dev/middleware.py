@@ -31,11 +31,8 @@ def name_in(host: str) -> str | None:
 class OwnNamesOnly:
     """Refuses requests to a name that is neither loopback nor allowed.
 
-    Args:
-        app: The app that answers the others.
-        names: The allowed names and addresses. `0.0.0.0` or `::` among them allows every address, which no page can
-            have as its name unless it was loaded from there.
-        own_pages: Whether other web pages that the developer may have open are refused, too. Programs are allowed.
+    `0.0.0.0` or `::` among the names allows every address, which no page can have as its name unless it was loaded from
+    there. With `own_pages`, other web pages that the developer may have open are refused, too. Programs are allowed.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str], *, own_pages: bool = False) -> None:

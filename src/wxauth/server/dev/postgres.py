@@ -77,15 +77,10 @@ class PostgresUnavailable(TextError):
 class EmbeddedPostgres:
     """A PostgreSQL server that runs as long as the `with` block.
 
-    It listens on a unix socket in a private folder. Its data stays from one run to the next. Under root, the server
-    runs as the owner of the data, or as nobody.
-
-    Args:
-        data: The folder of its data. The lock and the log lie beside it.
-        lasting: Whether writes wait for the disk. Tests do without.
-        lock_patience: Seconds to wait for a former owner's server.
-        programs: The folder with `initdb` and `postgres`. By default, the wheel's.
-        options: PostgreSQL's own settings, in place of the defaults in this module.
+    It listens on a unix socket in a private folder. Its data stays from one run to the next; the lock and the log lie
+    beside it. Under root, the server runs as the owner of the data, or as nobody. Unless it is `lasting`, writes do not
+    wait for the disk. `programs` is the folder with `initdb` and `postgres`, by default the wheel's; `options` are
+    PostgreSQL's own settings, in place of the defaults in this module.
     """
 
     data: Path

@@ -87,12 +87,7 @@ _NOT_OURS: Final = _("the schema is not one that this version made: {reason}")
 
 
 class OwnSecret:
-    """The secret of `WXAUTH_APP_ID`, if the environment contains none.
-
-    Args:
-        home: The folder in which the secret is stored.
-        given: The names of the variables that the environment contains.
-    """
+    """The secret of `WXAUTH_APP_ID`, if the environment, whose variables are `given`, contains none."""
 
     def __init__(self, home: Path, given: frozenset[str]) -> None:
         app_id = os.environ.get("WXAUTH_APP_ID", "")

@@ -79,12 +79,9 @@ class _Line:
 
 @part
 class Concurrency:
-    """Gives each line a few places at once. Further requests wait in order.
+    """Gives each line a few places at once. Further requests wait in order, for `patience` seconds.
 
     They wait instead of being refused: a client that repeats a refused request at once costs more than one that waits.
-
-    Args:
-        patience: Seconds that a request waits for its place.
     """
 
     patience: float = PATIENCE_SECONDS

@@ -51,15 +51,9 @@ Hit = tuple[Limit, str]
 class RateLimiter:
     """Counts actions in fixed windows, each of which begins with its first action.
 
-    Args:
-        rate: Such as `600/minute`; empty for no limit.
-        what: The kind of action: one word, which is part of the keys in Redis.
-        clock: The time for counts in this process. Redis has its own.
-        redis_url: The Redis that counts for all processes. Without one, and while it is unavailable, slow or
-            misconfigured, each process counts for itself.
-        exempt: Networks whose addresses are not counted.
-        patience: Seconds that a request waits for Redis.
-        wide: The limit of an IPv6 /48, as a multiple of that of one address.
+    `what` is one word for the kind of action, which is part of the keys in Redis. Without a Redis, and while it is
+    unavailable, slow or misconfigured, each process counts for itself. Addresses in `exempt` networks are not counted.
+    An IPv6 /48 has `wide` times the limit of one address.
     """
 
     def __init__(

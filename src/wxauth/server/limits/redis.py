@@ -16,13 +16,10 @@ return number
 
 
 class RedisCounts:
-    """Connects when first used.
+    """Connects when first used. `what` is one word for the kind of action, which is part of the keys.
 
-    Args:
-        url: `REDIS_URL`, as the settings have validated it.
-        what: The kind of action that is counted: one word, for the keys.
-        patience: The time limit of one use in seconds. Each of several hosts gets a share of it, so that a silent one
-            leaves time for the others.
+    `patience` is the time limit of one use in seconds. Each of several hosts gets a share of it, so that a silent one
+    leaves time for the others.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:

@@ -52,10 +52,9 @@ class PushRequest:
 
 @part
 class PushForwarding:
-    """Hands messages on. The handler of one app delays no other one.
+    """Hands messages on, by a `transport` that connects to allowed addresses only.
 
-    Args:
-        transport: Connects to allowed addresses only.
+    The handler of one app delays no other one.
     """
 
     transport: httpx.AsyncBaseTransport

@@ -69,16 +69,8 @@ Result = TypeVar("Result")
 class PushedMessages:
     """Receives WeChat's messages.
 
-    Args:
-        apps: The apps that get messages.
-        database: Where used signatures are.
-        clock: The time.
-        background: Finishes work that WeChat no longer waits for.
-        retries: Retries withdrawals that could not be stored.
-        picture_checks: Carries out verdicts on pictures.
-        forwarding: Hands messages on.
-        patience: Seconds that a response waits for the database.
-        kept_in_memory: Seconds for which a failed withdrawal is retried.
+    A response waits for the database for `patience` seconds. A withdrawal that failed is retried for `kept_in_memory`
+    seconds.
     """
 
     apps: Apps
@@ -111,11 +103,8 @@ class PushedMessages:
     ) -> PushAnswer:
         """Carry out a message that concerns wxauth, and hand every message on, if the app has a `push_forward`.
 
-        Args:
-            app_id: The app in the URL.
-            query: The query of the request.
-            read: Reads the rest of the request, once the query has been checked.
-            is_long: Whether that may be longer than other bodies.
+        `read` reads the rest of the request, once the query has been checked. It `is_long` if that may be longer than
+        other bodies.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
         """

@@ -107,9 +107,7 @@ _READ_FIRST: Final = (
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
     """The whole service as an ASGI app. It can serve at once; the lifespan runs the background tasks and closes all.
 
-    Args:
-        services: The parts.
-        example_code: A code with which the documented example of a login succeeds; None if there is none.
+    With the `example_code`, if there is one, the documented example of a login succeeds.
     """
     return surround(create_api(services, example_code=example_code), services)
 
@@ -135,12 +133,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
 
 
 def create_api(services: Services | None = None, *, example_code: str | None = None) -> FastAPI:
-    """The routes and their documentation. Without services, it can only be read.
-
-    Args:
-        services: The parts, which dependencies give to the routes.
-        example_code: As in `create_app`.
-    """
+    """The routes and their documentation. Without services, it can only be read. `example_code`: as in `create_app`."""
     root_path = "" if services is None else urlsplit(services.settings.issuer).path
     api = FastAPI(
         title="wxauth",

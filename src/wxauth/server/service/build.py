@@ -102,15 +102,8 @@ def build_services(
 ) -> Services:
     """Put the parts together. Opens no connection.
 
-    Args:
-        settings: The settings of the service.
-        clock: The time. By default, the database's.
-        wechat_transport: Sends requests to WeChat. By default, over the network.
-        timeouts: How long the parts wait.
-        database: The database. By default, the one in the settings.
-        errcode_hints: Additional hints for developers, by errcode.
-        unknown_app_hint: An additional hint for a developer whose app is unknown.
-        tracing: Where traces are sent. By default, as the settings specify.
+    What is not given is as the settings specify; the clock is then the database's. The hints are for developers, in
+    addition to those that everybody gets: by errcode, and for an app that is unknown.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """

@@ -63,12 +63,8 @@ class Processes(Collector):
 class PrometheusMetrics(Collector):
     """What is reported: what the packages count, the processes, and some numbers of the database.
 
-    Args:
-        database: Where the statistics are read.
-        clock: The time.
-        apps: Each has its series from the start.
-        sweeps: The names of the daily sweeps.
-        routes: Each has its series from the start, for the successful answer and for faults of ours.
+    Each app has its series from the start, and so has each route, for the successful answer and for faults of ours.
+    `sweeps` are the names of the daily sweeps.
     """
 
     database: Database

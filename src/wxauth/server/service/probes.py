@@ -75,13 +75,7 @@ def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
 
 @part
 class Readiness:
-    """The answers of `/readyz`.
-
-    Args:
-        database: Checked for a connection, a usable schema, and whether it takes a login, which is rolled back.
-        keys: Checked for a signing key.
-        clock: The time.
-    """
+    """The answers of `/readyz`: the database, its schema, whether it takes a login (rolled back), the signing key."""
 
     database: Database
     keys: KeyRing

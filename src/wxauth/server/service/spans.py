@@ -50,11 +50,7 @@ _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 class Spans(Tracing):
-    """Makes the parts of the service so that they trace.
-
-    Args:
-        processor: Receives finished spans.
-    """
+    """Makes the parts of the service so that they trace. `processor` receives finished spans."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         usual = Resource.create({SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__})

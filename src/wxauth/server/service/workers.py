@@ -80,13 +80,8 @@ class _Worker:
 class Workers:
     """Keeps a number of workers running until SIGTERM or SIGINT. SIGHUP replaces them one by one.
 
-    Args:
-        number: How many workers.
-        listener: The socket on which all workers accept connections.
-        work: The work of each worker.
-        renew: Returns the work for new workers after each SIGHUP. Raises: InvalidSettings.
-        max_silent_checks: How many checks in a row a worker may be silent before it is killed.
-        max_checks_of_leaving: How many checks a worker may take to end before it is killed.
+    `renew` returns the work for new workers after each SIGHUP, or raises InvalidSettings. The numbers of checks are
+    those of the constants above.
     """
 
     number: int

@@ -48,11 +48,8 @@ class Mistake(StrEnum):
 class Unanswerable(Exception):
     """The browser is not redirected to the site: it gets a page that explains the mistake.
 
-    Args:
-        mistake: The mistake.
-        site: The site that made the request, if there is one of this name.
-        received: The redirect URI of the request, or the host of a client's document, in a form that may be shown.
-        parameter: The name of the parameter that cannot be read, if it is known.
+    `received` is the redirect URI of the request, or the host of a client's document, in a form that may be shown;
+    `parameter` the name of the parameter that cannot be read, if it is known.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What WeChat issues: single-use codes, access tokens, session_keys."""
+"""What WeChat issues: single-use codes, access tokens, session_keys. Clocks give seconds since the epoch."""
 
 import secrets
 from base64 import b64decode, b64encode
@@ -46,12 +46,7 @@ class _Code(Generic[AnyCodeRequest]):
 
 
 class Codes(Generic[AnyCodeRequest]):
-    """Codes of one kind, and what each can be exchanged for.
-
-    Args:
-        clock: Seconds since the epoch.
-        errcode_of_another_app: The errcode for another app.
-    """
+    """Codes of one kind, and what each can be exchanged for."""
 
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
@@ -89,11 +84,7 @@ class Codes(Generic[AnyCodeRequest]):
 
 
 class AccessTokens:
-    """The access tokens of an app, as WeChat keeps them.
-
-    Args:
-        clock: Seconds since the epoch.
-    """
+    """The access tokens of an app, as WeChat keeps them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -166,11 +157,7 @@ class Grant:
 
 
 class Grants:
-    """The access and refresh tokens that codes other than those of `wx.login` are exchanged for.
-
-    Args:
-        clock: Seconds since the epoch.
-    """
+    """The access and refresh tokens that codes other than those of `wx.login` are exchanged for."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -214,11 +201,7 @@ class _IssuedKey:
 
 
 class IssuedSessionKeys:
-    """The session_keys by openid, and when each person last logged in.
-
-    Args:
-        clock: Seconds since the epoch.
-    """
+    """The session_keys by openid, and when each person last logged in."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

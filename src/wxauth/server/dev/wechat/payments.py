@@ -59,10 +59,7 @@ class Order(BaseModel):
 class Payments:
     """The orders that people have paid, and WeChat's notices about them.
 
-    Args:
-        session_keys: Those with which phones sign.
-        accounts: By app; they have the format of the notices.
-        clock: Seconds since the epoch.
+    Phones sign with the session_keys; the accounts have the format of the notices.
     """
 
     session_keys: IssuedSessionKeys

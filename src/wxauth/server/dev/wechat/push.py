@@ -145,15 +145,7 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
 
 @dataclass
 class PushSender:
-    """Sends messages to the service.
-
-    Args:
-        clock: Seconds since the epoch.
-        service_url: The URL of the service beside this WeChat.
-        transport: Sends over it instead of HTTP.
-        wires: Where each attempt is recorded.
-        pause: Waits for so many seconds.
-    """
+    """Sends messages to the service, over `transport` instead of HTTP if there is one."""
 
     clock: Callable[[], float]
     service_url: str

@@ -174,9 +174,7 @@ Answer = dict[str, Any] | CodePicture
 class Simulator:
     """The simulated WeChat, without HTTP: the state of all apps, and one method for each API.
 
-    Args:
-        clock: Seconds since the epoch.
-        takes_names: Whether any plain name works as a code. The real WeChat has no such codes.
+    If it `takes_names`, any plain name works as a code. The real WeChat has no such codes.
     """
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:

@@ -66,14 +66,8 @@ def create_simulator(
 ) -> Starlette:
     """The simulated WeChat as an ASGI app.
 
-    Args:
-        simulator: Its state.
-        push_transport: Messages are pushed to the service over it instead of HTTP.
-        pause: Waits for so many seconds, before a notice about a payment is repeated.
-        service_url: The URL of the service.
-        site_url: The URL of the example sites.
-        shop_url: The URL of the back end that sells.
-        mcp_url: The URL of the MCP server that the desk's agent calls, if there is one.
+    Messages are pushed to the service over `push_transport`, if there is one, instead of HTTP. `pause` waits for so
+    many seconds, before a notice about a payment is repeated.
     """
     wechat = simulator or Simulator()
     wires, receiver = Wires(), Receiver()
