@@ -22,7 +22,7 @@ from wxauth.server.core.sealing import (
 )
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.webhook_queries import ALL_WEBHOOKS
-from wxauth.server.keys.models import StoredSigningKey, has_next, signing_key_of
+from wxauth.server.keys.models import StoredSigningKey, signing_key_of
 from wxauth.server.keys.queries import PUBLISHED
 from wxauth.server.phones.queries import PENDING_ANSWERS, StoredAnswer
 from wxauth.server.session_keys.queries import SealedSessionKey
@@ -123,16 +123,6 @@ def judge_signing_keys(
         )
         return bad(name, text)
     current, newest = signing_key_of(keys, now), keys[-1]
-    if newest.activates_at > now and not has_next(keys, now):
-        return note(
-            name,
-            _(
-                "{kid} signs only from {time}: the clock of the replica that made it was ahead: see the replicas' "
-                "clocks, then run 'wxauth keys rotate'",
-                kid=newest.kid,
-                time=_minute(newest.activates_at),
-            ),
-        )
     time, text = newest.activates_at, _("{n} published; {kid} signs now, {newest} from {time}")
     if time <= now:
         time, text = max(now, newest.created_at + max_age), _("{n} published; {kid} signs now, the next is made {time}")
