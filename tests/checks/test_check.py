@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import platform
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,7 +14,7 @@ from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -25,7 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.certificates import Authority
-from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported
+from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported, check_chinese
 from tests.database_proxy import HURRIED, Proxy
 from tests.databases import claim
 from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, Secrets, service_env
@@ -38,6 +40,7 @@ from tests.world import LogLines, MakeServices, Rows, Stage, with_part
 from wxauth.server.checks.database import judge_schema, judge_server
 from wxauth.server.checks.queries import PostgresServer, RoleRights
 from wxauth.server.checks.result import CheckLevel
+from wxauth.server.checks.surroundings import judge_python
 from wxauth.server.core.clock import utc_now
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
 from wxauth.server.dev.wechat.push import push_signature
@@ -113,8 +116,9 @@ async def test_all_checks_pass_even_before_the_service_has_started(check: Comman
     status, results = await asyncio.to_thread(check)
     assert status == 0, results
     names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
-    assert list(results) == [*GENERAL, *names]
+    assert list(results) == [*GENERAL, *names, "python"]
     assert set(results["settings"]) == {"name", "ok", "level", "message"}
+    del results["python"]  # which may be any
     levels = {name: result["level"] for name, result in results.items() if result["level"] != "ok"}
     assert levels == {"issuer": "note"}  # on a laptop: nothing listens yet, and WeChat cannot reach it
 
@@ -237,6 +241,15 @@ async def test_an_engine_that_cannot_run_the_schema_is_named(doctor: Doctor, row
     await rows.execute("CREATE TABLE other.pg_language (lanname text)")
     await claim(rows, "PostgreSQL")
     await doctor.says("database", BAD, "without PL/pgSQL")
+
+
+def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
+    faulty, mended = ModuleType("cookies"), ModuleType("cookies")
+    vars(faulty).update(_OctalPatt=re.compile(r"\\[0-3][0-7][0-7]"), _unquote=str)
+    vars(mended).update(_unquote_sub=re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub, _unquote=str)
+    assert_reported({"python": judge_python(faulty)}, "python", NOTE, "CVE-2024-7592", "3.11.10", "3.12.6")
+    check_chinese(judge_python(faulty))
+    assert_reported({"python": judge_python(mended)}, "python", OK, platform.python_version())
 
 
 def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
