@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,12 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
-from wxauth.server.checks.database import judge_schema, judge_server
-from wxauth.server.checks.queries import PostgresServer, RoleRights
-from wxauth.server.checks.result import CheckLevel
+from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
+from wxauth.server.checks.queries import READ_WAL, PostgresServer, RoleRights, WalStatistics
+from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.checks.surroundings import judge_python
 from wxauth.server.core.clock import utc_now
+from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
 from wxauth.server.dev.wechat.push import push_signature
 from wxauth.server.keys.keyring import KeyRing
@@ -260,6 +261,39 @@ def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
         (replace(server, version_number=180001, encoding="SQL_ASCII"), ("SQL_ASCII", "must be UTF8")),
     ):
         assert_reported({"database": judge_server(judged)}, "database", BAD, *words)
+
+
+WAL = WalStatistics(
+    since=datetime(2026, 10, 1, tzinfo=UTC),
+    bytes=40 * 2**30,
+    page_bytes=24 * 2**30,
+    compression="off",
+    has_lz4=True,
+    checkpoint_timeout=300,
+)
+
+
+def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved() -> None:
+    def advice(**changed: object) -> CheckResult:
+        advice = judge_wal(WAL.model_copy(update=changed))
+        assert advice is not None
+        check_chinese(advice)
+        return advice
+
+    words = ("40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout")
+    assert_reported({"wal": advice()}, "wal", NOTE, *words)
+    assert "wal_compression = 'on'" in advice(has_lz4=False).text
+    compressed = advice(compression="pglz").text
+    assert ("wal_compression" in compressed, "checkpoint_timeout" in compressed) == (False, True)
+    for little in ({"page_bytes": 2**29}, {"compression": "lz4", "checkpoint_timeout": 1800}):
+        assert judge_wal(WAL.model_copy(update=little)) is None
+
+
+async def test_the_write_ahead_log_of_any_postgresql_is_measured(services: Services) -> None:
+    wal = await services.database.one(READ_WAL)
+    assert 0 <= wal.page_bytes <= wal.bytes
+    assert wal.compression in ("off", "on", "pglz", "lz4", "zstd")
+    assert wal.checkpoint_timeout >= 30
 
 
 def test_a_schema_that_is_behind_is_reported() -> None:
