@@ -164,6 +164,10 @@ async def test_each_mistake_is_reported_by_its_errcode(wechat: WeChat) -> None:
                     assert re.fullmatch(rf".+{has_comma} rid: {RID}", answer["errmsg"])
 
 
+async def test_an_errcode_without_a_text_of_wechats_has_the_meaning_that_wxauth_knows(wechat: WeChat) -> None:
+    assert (await wechat.log_in("errcode-44002"))["errmsg"].startswith("the body is empty rid: ")
+
+
 async def token_body(wechat: WeChat, body: bytes) -> dict[str, Any]:
     return (await wechat.client.post(TOKEN, content=body)).json()
 

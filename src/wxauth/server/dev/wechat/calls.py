@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from wxauth.server.dev.wechat.controls import Api, FaultRequest
+from wxauth.server.wechat.errcodes import errcode_of
 
 _JSON: Final = "application/json; encoding=utf-8"
 _MASK: Final = "•••"
@@ -27,7 +28,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
-"""WeChat's own texts, by errcode."""
+"""WeChat's own texts, by errcode. One without has the meaning that wxauth knows."""
 _IN_A_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>\d{1,2}(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
@@ -119,7 +120,8 @@ class CallRefused(Exception):
 
     def answer(self) -> dict[str, Any]:
         """The answer in WeChat's form."""
-        return {"errcode": self.errcode, "errmsg": f"{_ERRMSGS.get(str(self.errcode), 'error')} rid: {self.rid}"}
+        errmsg = _ERRMSGS.get(str(self.errcode)) or errcode_of(self.errcode, api="").meaning or "error"
+        return {"errcode": self.errcode, "errmsg": f"{errmsg} rid: {self.rid}"}
 
 
 def new_rid() -> str:
