@@ -124,7 +124,8 @@ class SharedDatabase:
     async def undeclared_data(self) -> set[str]:
         """The names in events' data that the table of their types lacks."""
         found = await self._cleaner.fetch("SELECT DISTINCT type, jsonb_object_keys(data) AS name FROM events")
-        return {f"{kind}: {name}" for kind, name in found if name not in EventType(kind).data}
+        declared = {kind.value: kind.data for kind in EventType}
+        return {f"{kind}: {name}" for kind, name in found if name not in declared[kind]}
 
     async def clean(self) -> None:
         """Restore the database. If that fails, make a new one, so that only the test that caused it fails."""

@@ -26,7 +26,6 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
 from wxauth.server.core.models import all_tables
 from wxauth.server.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
-from wxauth.server.core.trail import SENT_TO_SIBLINGS
 from wxauth.server.events.models import DeliveryState
 from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, Door
 from wxauth.server.site_logins.models import Stage
@@ -112,7 +111,6 @@ async def test_the_rules_of_the_schema_have_every_value_of_the_code(rows: Rows) 
         "clients_name_check": [CLIENT_NAME],
         "clients_scopes_check": Scope,
         "deliveries_state_check": DeliveryState,
-        "mark_unplaced": SENT_TO_SIBLINGS,
         "site_logins_claimed_session_id_check": [*BY_WECHATS_PAGE, Door.SSO],
         "site_logins_door_check": {*Door} - {Door.PHONE},
         "site_logins_stage_check": Stage,

@@ -7,7 +7,7 @@ import pytest
 
 from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP
-from tests.world import Admin, Stage, bearer, behind, leave, recorded
+from tests.world import Admin, Rows, Stage, bearer, behind, leave, recorded
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.queries import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
@@ -159,6 +159,16 @@ def test_the_guide_has_the_data_of_every_type(guide: str) -> None:
     assert sent == {kind: set(names) for kind, names in SENT_TO_SIBLINGS.items()}
     further = {kind: kind.data - set(SENT_TO_SIBLINGS.get(kind, ())) for kind in EventType}
     assert trail == {kind: names for kind, names in further.items() if names or kind not in SENT_TO_SIBLINGS}
+
+
+async def test_the_feed_takes_the_types_that_siblings_get(rows: Rows) -> None:
+    await rows.execute(
+        "INSERT INTO events (id, type, at, actor) SELECT gen_random_uuid(), type, now(), 'system'"
+        "  FROM unnest($1::text[]) AS each (type)",
+        list(EventType),
+    )
+    taken = await rows.fetch("SELECT type FROM events JOIN events_unplaced ON event_id = events.id")
+    assert {kind for (kind,) in taken} == set(SENT_TO_SIBLINGS), "name it user.…, identity.…, consent.… or session.…"
 
 
 async def test_an_event_is_logged_under_its_type_with_underscores(stage: Stage, root: Admin) -> None:

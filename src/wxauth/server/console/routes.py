@@ -16,6 +16,7 @@ from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.console.sessions import ConsoleSessions, OpenedConsole
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.trail import EventType
 from wxauth.server.login_pages.rendering import host_cookie, is_https
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.status_queries import ADMIN, SUPPORT
@@ -39,6 +40,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
+_SENTENCES: Final = {f"event_{kind}": kind.meaning for kind in EventType}
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
@@ -74,7 +76,7 @@ def add_console(app: FastAPI) -> None:
 
     async def texts(request: Request) -> Response:
         await _services_if_enabled(request)
-        response = page_texts(CONSOLE_PAGE, request)
+        response = page_texts(CONSOLE_PAGE, request, **_SENTENCES)
         response.headers.update(_HEADERS)
         return response
 

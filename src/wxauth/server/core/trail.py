@@ -10,6 +10,7 @@ from uuid import UUID
 
 from typing_extensions import TypedDict
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, fragment
@@ -35,73 +36,74 @@ WECHAT: Final = Actor("wechat")
 
 
 class EventType(StrEnum):
-    """The types of events, one row for each: its name, the data that other services get with it, and further data.
+    """The types of events: name, meaning, the data that other services get with it, and further data.
 
-    Without the second, other services do not get the event. The data that they get is not personal, and remains when a
-    user is erased. A test compares this table with the database's trigger, the guides, the console's texts, and with
-    what all tests record.
+    Without the third, other services do not get the event. The data that they get is not personal, and remains when a
+    user is erased. `scripts/docs` writes the guides' rows; tests compare them, the database's trigger, and what they
+    record.
     """
 
     _value_: str
+    meaning: Text
     sent: tuple[str, ...] | None
     data: frozenset[str]
     """All names that the event's data may have."""
 
-    def __new__(cls, value: str, sent: str | None = None, further: str = "") -> Self:
+    def __new__(cls, value: str, meaning: Text, sent: str | None = None, further: str = "") -> Self:
         """Make a type of a row of the table."""
         kind = str.__new__(cls, value)
-        kind._value_ = value
+        kind._value_, kind.meaning = value, meaning
         kind.sent = None if sent is None else tuple(sent.split())
         kind.data = frozenset(f"{sent or ''} {further}".split())
         return kind
 
-    USER_CREATED = "user.created", "roles hook"
-    USER_MERGED = "user.merged", "former_id by"
-    USER_SPLIT = "user.split", "new_user_id former_ids app_ids kept_app_ids"
-    IDENTITY_ADDED = "identity.added", ""
-    IDENTITY_REMOVED = "identity.removed", ""
-    CONSENT_GIVEN = "consent.given", "document version"
-    CONSENT_WITHDRAWN = "consent.withdrawn", "document version"
-    USER_ERASED = "user.erased", "former_ids"
-    USER_EXPORTED = "user.exported"
-    USER_BANNED = "user.banned", "", "reason until risk_rank"
-    USER_UNBANNED = "user.unbanned", ""
-    ROLES_CHANGED = "user.roles_changed", "before after"
-    PHONE_BOUND = "user.phone_bound", ""
-    PHONE_REMOVED = "user.phone_removed", "reason"
-    PROFILE_CHANGED = "user.profile_changed", "fields"
-    ATTRIBUTES_CHANGED = "user.attributes_changed", "names"
-    AUTHORIZATION_REVOKED = "user.authorization_revoked", "fields"
-    USER_LEAVING = "user.leaving", "erase_at"
-    USER_STAYED = "user.stayed", ""
-    SESSION_ENDED = "session.ended", "session_ids reason"
+    USER_CREATED = "user.created", _("Came for the first time"), "roles hook"
+    USER_MERGED = "user.merged", _("Another user was merged into this one"), "former_id by"
+    USER_SPLIT = "user.split", _("Some identities became another user"), "new_user_id former_ids app_ids kept_app_ids"
+    IDENTITY_ADDED = "identity.added", _("One more identity in an app"), ""
+    IDENTITY_REMOVED = "identity.removed", _("Not known in an app any more"), ""
+    CONSENT_GIVEN = "consent.given", _("Agreed to"), "document version"
+    CONSENT_WITHDRAWN = "consent.withdrawn", _("Took back the consent to"), "document version"
+    USER_ERASED = "user.erased", _("Erased for good"), "former_ids"
+    USER_EXPORTED = "user.exported", _("All that is stored of the person was exported")
+    USER_BANNED = "user.banned", _("Banned"), "", "reason until risk_rank"
+    USER_UNBANNED = "user.unbanned", _("The ban was lifted"), ""
+    ROLES_CHANGED = "user.roles_changed", _("Roles were changed"), "before after"
+    PHONE_BOUND = "user.phone_bound", _("A phone number was added"), ""
+    PHONE_REMOVED = "user.phone_removed", _("The phone number was taken away"), "reason"
+    PROFILE_CHANGED = "user.profile_changed", _("The profile was changed"), "fields"
+    ATTRIBUTES_CHANGED = "user.attributes_changed", _("Attributes changed"), "names"
+    AUTHORIZATION_REVOKED = "user.authorization_revoked", _("Withdrew in WeChat"), "fields"
+    USER_LEAVING = "user.leaving", _("Asked to be erased"), "erase_at"
+    USER_STAYED = "user.stayed", _("Is not erased after all"), ""
+    SESSION_ENDED = "session.ended", _("Signed out"), "session_ids reason"
 
-    STAFF_SEARCHED = "staff.searched", None, "term found count"
-    STAFF_READ = "staff.read", None, "what user_ids"
-    SCAN_APPROVED = "scan.approved", None, "scan_id client_id browser_ip"
-    SITE_AUTHORIZED = "site.authorized", None, "client_id door resource scope"
-    RISK_FLAGGED = "risk.flagged", None, "risk_rank"
-    NICKNAME_FLAGGED = "nickname.flagged", None, "suggest label"
-    AVATAR_FLAGGED = "avatar.flagged", None, "label"
-    SIGNING_KEY_ROTATED = "signing_key.rotated", None, "kid"
-    SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn", None, "kid"
-    CONSOLE_LINK_MADE = "console.link_made"
-    CONSOLE_OPENED = "console.opened", None, "session_id by"
-    APP_ADDED = "app.added"
-    APP_CHANGED = "app.changed", None, "fields"
-    APP_REMOVED = "app.removed"
-    CLIENT_ADDED = "client.added", None, "name scopes"
-    CLIENT_CHANGED = "client.changed", None, "name scopes fields"
-    CLIENT_SECRET_RENEWED = "client.secret_renewed", None, "name"
-    CLIENT_REMOVED = "client.removed", None, "name"
-    WEBHOOK_ADDED = "webhook.added", None, "name url types is_enabled"
-    WEBHOOK_CHANGED = "webhook.changed", None, "name url types is_enabled"
-    WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed", None, "name"
-    WEBHOOK_DISABLED = "webhook.disabled", None, "name"
-    WEBHOOK_REMOVED = "webhook.removed", None, "name"
-    WECHAT_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
-    WECHAT_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
-    CLIENT_SIGNED = "client.signed"
+    STAFF_SEARCHED = "staff.searched", _("Staff searched for people"), None, "term found count"
+    STAFF_READ = "staff.read", _("Staff read a person’s data"), None, "what user_ids"
+    SCAN_APPROVED = "scan.approved", _("Approved a login by scan"), None, "scan_id client_id browser_ip"
+    SITE_AUTHORIZED = "site.authorized", _("Logged in to a website"), None, "client_id door resource scope"
+    RISK_FLAGGED = "risk.flagged", _("WeChat takes the account for a risk"), None, "risk_rank"
+    NICKNAME_FLAGGED = "nickname.flagged", _("WeChat takes the nickname for unfit"), None, "suggest label"
+    AVATAR_FLAGGED = "avatar.flagged", _("WeChat takes the picture for unfit"), None, "label"
+    SIGNING_KEY_ROTATED = "signing_key.rotated", _("A new signing key was published"), None, "kid"
+    SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn", _("A signing key was withdrawn"), None, "kid"
+    CONSOLE_LINK_MADE = "console.link_made", _("A link that opens the console was made")
+    CONSOLE_OPENED = "console.opened", _("Opened the console"), None, "session_id by"
+    APP_ADDED = "app.added", _("An app was added")
+    APP_CHANGED = "app.changed", _("An app was changed"), None, "fields"
+    APP_REMOVED = "app.removed", _("An app was removed")
+    CLIENT_ADDED = "client.added", _("A service was added"), None, "name scopes"
+    CLIENT_CHANGED = "client.changed", _("A service was changed"), None, "name scopes fields"
+    CLIENT_SECRET_RENEWED = "client.secret_renewed", _("A service got a new secret"), None, "name"
+    CLIENT_REMOVED = "client.removed", _("A service was removed"), None, "name"
+    WEBHOOK_ADDED = "webhook.added", _("A webhook was added"), None, "name url types is_enabled"
+    WEBHOOK_CHANGED = "webhook.changed", _("A webhook was changed"), None, "name url types is_enabled"
+    WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed", _("A webhook got a new secret"), None, "name"
+    WEBHOOK_DISABLED = "webhook.disabled", _("A webhook was disabled, because it wanted no more"), None, "name"
+    WEBHOOK_REMOVED = "webhook.removed", _("A webhook was removed"), None, "name"
+    WECHAT_TOKEN_READ = "access_token.read", _("A service read WeChat’s access token")
+    WECHAT_TOKEN_FORCED = "access_token.forced", _("WeChat’s access token was replaced")
+    CLIENT_SIGNED = "client.signed", _("A service had data signed with session_keys")
 
     @property
     def logged(self) -> str:
@@ -109,12 +111,12 @@ class EventType(StrEnum):
         return self.value.replace(".", "_")
 
 
-SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
+SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     kind: kind.sent for kind in EventType if kind.sent is not None
 }
 """The types of events that other services receive, with the fields of the data that they get."""
 
-_LASTING: Final = [kind.value for kind, names in SENT_TO_SIBLINGS.items() if names]
+_LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
@@ -153,8 +155,7 @@ def event(kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]) -
 
 def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an event's data that other services get."""
-    names = SENT_TO_SIBLINGS[EventType(kind)] if kind in SENT_TO_SIBLINGS else ()
-    return {name: data[name] for name in names if name in data}
+    return {name: data[name] for name in SENT_TO_SIBLINGS.get(kind, ()) if name in data}
 
 
 async def record_event(

@@ -7,16 +7,17 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from wxauth.i18n import SOURCE, find_language, languages, own_name, pgettext
+from wxauth.i18n import SOURCE, Text, find_language, languages, own_name, pgettext
 
 
-def page_texts(folder: Path, request: Request) -> JSONResponse:
-    """The texts of this page in the language that `?language=` asks for, and which languages there are."""
+def page_texts(folder: Path, request: Request, **beside: Text) -> JSONResponse:
+    """The texts of this page, and those beside, in the language that `?language=` asks for; and which languages are."""
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
+    texts = {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()}
     found: dict[str, Any] = {
         "language": language,
         "languages": {tag: own_name(tag) for tag in languages()},
-        "texts": {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()},
+        "texts": texts | {name: text.translated(language) for name, text in beside.items()},
     }
     return JSONResponse(found, headers={"Cache-Control": "no-cache"})
