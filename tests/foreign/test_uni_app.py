@@ -11,7 +11,6 @@ from tests.programs import ROOT, needs, needs_node, output_of, run_node_tests
 
 EXAMPLE = ROOT / "examples/uni-app"
 NATIVE = ROOT / "examples/miniprogram"
-CLIENT = ROOT / "clients/miniprogram"
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +40,7 @@ def test_the_developer_tools_find_the_project_to_open(built: Path) -> None:
     assert (project["appid"], project["setting"]["urlCheck"]) == ("touristappid", False)
 
 
-def test_the_uni_app_example_has_the_unchanged_client_and_the_native_examples_simulation() -> None:
-    for name in ("wxauth.js", "wxauth.d.ts"):
-        is_equal = (EXAMPLE / "src" / name).read_bytes() == (CLIENT / name).read_bytes()
-        assert is_equal, f"cp clients/miniprogram/{name} examples/uni-app/src/"
-    assert (EXAMPLE / "src/config.js").read_text() == (NATIVE / "config.js").read_text()
+def test_the_uni_app_example_has_the_native_examples_simulation() -> None:
     native = (NATIVE / "simulated.js").read_text()
     assert (EXAMPLE / "src/simulated.js").read_text() == re.sub(r"\bwx\b(?=[.`])", "uni", native)
 

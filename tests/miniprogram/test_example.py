@@ -13,7 +13,6 @@ from tests.processes import dev_with_sibling
 from tests.programs import needs, output_of, run_node_tests
 
 DEMO = ROOT / "examples/miniprogram"
-AI_DEMO = ROOT / "examples/miniprogram-ai"
 PACKING = ROOT / "tests/packing"
 CLIENT = ROOT / "clients/miniprogram/wxauth.js"
 APP = json.loads((DEMO / "app.json").read_text())
@@ -105,16 +104,6 @@ def test_the_client_is_packed_for_npm_and_built_for_wechat_and_logs_in(world: di
 
 def package_for(match: re.Match[str]) -> str:
     return f"'wxauth-miniprogram/{match[1]}'" if match[1] else "'wxauth-miniprogram'"
-
-
-def test_the_demos_have_the_client_as_it_is() -> None:
-    skill = AI_DEMO / "skills/orders-skill"
-    twins = skill / "auth.js", skill / "teas.js"
-    copies = [*DEMO.glob("wxauth*.js"), *AI_DEMO.rglob("wxauth.js"), *twins]
-    assert len(copies) == 7
-    for copy in copies:
-        original = AI_DEMO / copy.name if copy in twins else CLIENT.with_name(copy.name)
-        assert copy.read_bytes() == original.read_bytes(), f"cp {original} {copy}"
 
 
 def test_every_page_of_the_demo_is_listed_in_app_json() -> None:

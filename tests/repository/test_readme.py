@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 from fastapi import Depends, FastAPI
 
 from scripts.write_docs import INDEX, WHOLE, index, whole
+from scripts.write_lists import copies, guides
 from scripts.write_settings import EXAMPLE, GUIDES, differences, example
 from tests.cli.test_help import every_command
 from tests.conftest import NOWHERE, SETTINGS
@@ -46,6 +47,12 @@ def example_settings() -> dict[str, tuple[bool, str]]:
 def test_settings_are_documented_as_they_are_declared(language: str) -> None:
     assert list(differences(language)) == []
     assert EXAMPLE.read_text() == example(), "run scripts/settings"
+
+
+def test_guides_and_examples_have_what_is_elsewhere() -> None:
+    behind = [page for page, text in guides() if page.read_text() != text]
+    behind += [copy for copy, original in copies() if copy.read_bytes() != original.read_bytes()]
+    assert behind == [], "run scripts/docs"
 
 
 def test_the_list_for_assistants_names_the_guides_of_today() -> None:

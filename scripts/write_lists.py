@@ -1,0 +1,67 @@
+"""Writes what guides and examples have from elsewhere: the rows that tables lack, and copies of the phone's client.
+
+A row that somebody has written stays. One that is added has the words of the declaration, in the page's language.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from wxauth.server.core.trail import EventType
+
+ROOT: Final = Path(__file__).parents[1]
+CLIENT: Final = ROOT / "clients/miniprogram"
+AI_DEMO: Final = ROOT / "examples/miniprogram-ai"
+PAGES: Final = {"en": ".md", "zh-CN": ".zh-CN.md"}
+"""The endings of the guides in each language."""
+
+
+def copies() -> Iterator[tuple[Path, Path]]:
+    """Each copy below `examples/`, which WeChat's tools open as a folder of its own, with its original."""
+    for file in CLIENT.glob("wxauth*.*s"):
+        yield from ((copy, file) for copy in (ROOT / "examples").glob(f"**/{file.name}"))
+    yield ROOT / "examples/uni-app/src/config.js", ROOT / "examples/miniprogram/config.js"
+    yield from ((AI_DEMO / "skills/orders-skill" / name, AI_DEMO / name) for name in ("auth.js", "teas.js"))
+
+
+def guides() -> Iterator[tuple[Path, str]]:
+    """Each guide with such a table, and its text with all rows."""
+    for language, ending in PAGES.items():
+        events = ROOT / f"docs/events{ending}"
+        sent, trail = _rows_of_events(language)
+        text = _completed(events.read_text("utf-8"), "| type | `data` |", sent)
+        yield events, _completed(text, "| type | `data` |", trail, table=1)
+
+
+def _rows_of_events(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """The cells of each type: for other services, and what the audit trail has besides."""
+    tables: tuple[dict[str, str], dict[str, str]] = {}, {}
+    for kind in EventType:
+        further = sorted(kind.data.difference(kind.sent or ()))
+        for names, table in ((kind.sent, tables[0]), (further if further or kind.sent is None else None, tables[1])):
+            if names is not None:
+                data = (", " if language == "en" else "、").join(f"`{name}`" for name in names)
+                table[kind] = f"{data} | {kind.meaning.translated(language)}"
+    return tables
+
+
+def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 0) -> str:
+    """The page with a row for each of these that its table lacks: the n-th whose header begins so."""
+    found = list(re.finditer(rf"^{re.escape(header)}.*\n\|[-|]+\|\n(?:\|.*\n)+", text, re.MULTILINE))[table]
+    named = {name for row in found[0].splitlines() for name in re.findall("`(.*?)`", row.split("|")[1])}
+    added = "".join(f"| `{name}` | {cells} |\n" for name, cells in rows.items() if name not in named)
+    return text[: found.end()] + added + text[found.end() :]
+
+
+def main() -> None:
+    """Write them."""
+    for page, text in guides():
+        page.write_text(text, "utf-8")
+    for copy, original in copies():
+        shutil.copyfile(original, copy)
+
+
+if __name__ == "__main__":
+    main()
