@@ -62,10 +62,10 @@ _ROUTERS: Final = (
     own_data.router,
     phone_routes.router,
     picture_routes.router,
+    session_key_routes.router,
     admin_routes.router,
     merging_routes.router,
     record_routes.router,
-    session_key_routes.router,
     app_routes.router,
     key_routes.admin_router,
     check_routes.router,
@@ -86,22 +86,6 @@ _ROUTERS: Final = (
     webhook_routes.router,
     push_routes.router,
 )
-
-_READ_FIRST: Final = (
-    "/v1/login",
-    "/v1/refresh",
-    "/v1/logout",
-    "/v1/me",
-    "/v1/me/phone",
-    "/v1/me/decrypt",
-    "/v1/me/sessions",
-    "/v1/me/sessions/{session_id}",
-    "/v1/me/avatar",
-    "/v1/me/consents",
-    "/v1/me/consents/{document}",
-    "/v1/me/export",
-)
-"""The paths that come first in the documentation. The others follow in the order of their packages."""
 
 
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
@@ -163,7 +147,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
 
 
 def _openapi(api: FastAPI, example_code: str | None) -> dict[str, Any]:
-    document = openapi_of(api, schemes=SERVICE_CLIENT_SCHEME, first=_READ_FIRST)
+    document = openapi_of(api, schemes=SERVICE_CLIENT_SCHEME)
     if example_code is not None:
         document["components"]["schemas"][LoginRequest.__name__]["examples"] = [{"code": example_code}]
     return document

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
@@ -58,11 +58,10 @@ def in_language(app: FastAPI, language: str) -> dict[str, Any]:
     return translated
 
 
-def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:
+def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
     """The OpenAPI document of an app, without what FastAPI adds wrongly; it is made once.
 
-    `schemes` are the `securitySchemes` beside bearer tokens, `first` the paths with which a reader begins: several
-    packages declare the operations on one's own account. The others follow in the order of their packages.
+    `schemes` are the `securitySchemes` beside bearer tokens.
     """
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
@@ -76,9 +75,6 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any], first: Sequence[str]
         }
         for route, operation in _operations(schema, app.routes):
             _correct_answers(operation["responses"], route.responses.get(200, {}))
-        places = {path: place for place, path in enumerate(first)}
-        paths = sorted(schema["paths"], key=lambda path: places.get(path, len(places)))
-        schema["paths"] = {path: schema["paths"][path] for path in paths}
     assert app.openapi_schema is not None
     return app.openapi_schema
 
