@@ -22,7 +22,7 @@ def code_blocks(page: Path, language: str) -> list[str]:
 
 
 def block(page: str, words: str) -> str:
-    """The only block of this page with these words, or both if two languages share the page and it is the same."""
+    """The only block of this page with these words, or one of several that are the same."""
     text, *again = [text for text in code_blocks(ROOT / page, r"\w+") if words in text]
     assert {*map(uncommented, again)} <= {uncommented(text)}
     return text

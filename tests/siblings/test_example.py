@@ -23,8 +23,8 @@ from wxauth.testing import TestIssuer
 pytestmark = pytest.mark.process
 
 READMES = [
-    part.partition("## Events about users")[0].partition("## 用户发生变化时")[0]
-    for part in (ROOT / "examples/sibling/README.md").read_text().split("## 中文")
+    re.split("^## ", (ROOT / "examples/sibling" / name).read_text(), flags=re.MULTILINE)[0]
+    for name in ("README.md", "README.zh-CN.md")
 ]
 """The part about tokens; the other part is in test_example_events.py."""
 
