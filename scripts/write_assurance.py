@@ -11,6 +11,8 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[1]
 GUIDES: Final = {"en": ROOT / "docs/assurance.md", "zh": ROOT / "docs/assurance.zh-CN.md"}
 HEAD: Final = {"en": "| requirement | how | test |", "zh": "| 要求 | 做法 | 测试 |"}
+STANDARDS: Final = {"en": "Standards", "zh": "标准"}
+"""The heading of all sections but ASVS's and the contract's."""
 BEHIND: Final = "\n## OpenSSF Scorecard\n"
 """What follows the tables."""
 CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -87,16 +89,19 @@ def marked() -> dict[str, list[str]]:
 
 
 def tables(language: str) -> Iterator[str]:
-    """A heading and a table for each standard."""
-    tests, column = marked(), ("en", "zh").index(language)
+    """A table for each chapter of ASVS, one for the standards, and one for the contract."""
+    tests, column, heading = marked(), ("en", "zh").index(language), ""
     for section in sections():
-        yield f"\n## {section['title'][column]}\n\n{HEAD[language]}\n|---|---|---|\n"
+        title, prefix = section["title"][column], section["prefix"]
+        of_standard = prefix not in ("asvs", "wxauth")
+        if heading != (heading := STANDARDS[language] if of_standard else title):
+            yield f"\n## {heading}\n\n{HEAD[language]}\n|---|---|---|\n"
         for row in section["rows"]:
             ids = row[0] if language == "en" else row[0].replace(", ", "、").replace(" to ", " 至 ")
-            if section["prefix"].startswith("rfc"):
-                ids = f"[{section['prefix'].replace('rfc', 'RFC ')}, {ids}]({section['link']}#section-{ids})"
-            elif section["prefix"] != "asvs":
-                ids = f"[{ids}]({section['link']})"
+            if prefix.startswith("rfc"):
+                ids = f"[{prefix.replace('rfc', 'RFC ')}, {ids}]({section['link']}#section-{ids})"
+            elif prefix != "asvs":
+                ids = f"[{f'{title}, {ids}' if of_standard else ids}]({section['link']})"
             shown = ", ".join(f"`{test}`" for test in tests.get(id_of(section, row), ()))
             yield f"| {ids} | {row[1 + column]} | {shown}{' ' if shown else ''}|\n"
 
