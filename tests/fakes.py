@@ -114,7 +114,7 @@ class WeChatByRespx:
     def __init__(self, router: respx.MockRouter, secrets: Secrets) -> None:
         self._secrets = secrets
         self.sessions: dict[str, dict[str, Any]] = {}
-        self.route = router.get("https://wechat.test/sns/jscode2session").mock(side_effect=self._answer)
+        self.route = router.get("https://wechat.test/sns/jscode2session").mock(side_effect=self.answer_to)
         self.transport = _WithTarget(httpx.MockTransport(router.async_handler))
 
     @property
@@ -138,7 +138,7 @@ class WeChatByRespx:
     def answers_errcode(self, errcode: int, errmsg: str = "no, rid: 0-0-0") -> None:
         self.route.mock(return_value=httpx.Response(200, json={"errcode": errcode, "errmsg": errmsg}))
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def answer_to(self, request: httpx.Request) -> httpx.Response:
         code = request.url.params["js_code"]
         found = self.sessions.pop(code, None)
         if found is None and code.startswith("openid-"):  # proves that the person of this openid is present

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.database_proxy import Proxy
+from tests.loops import let_pass
 from tests.sweeps import swept
 from tests.world import Rows, until
 from wxauth.errors import StorageUnavailable
@@ -345,15 +346,15 @@ async def test_a_migration_that_waits_for_another_one_learns_that_the_database_i
             await waiting
 
 
-async def test_connections_of_a_peak_are_closed_once_idle(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = {"now": 0.0}
-    monkeypatch.setattr("wxauth.server.core.database._now", lambda: clock["now"])
+async def test_connections_of_a_peak_are_closed_once_idle(database_url: str, rows: Rows) -> None:
+    connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    others = await rows.fetchval(connections)
     async with opened(database_url) as database:
         await asyncio.gather(*(database.value(ONE) for _ in range(3)))
-        for now, kept in ((1.0, 3), (MAX_IDLE_SECONDS, 2), (MAX_IDLE_SECONDS + 0.5, 1), (2 * MAX_IDLE_SECONDS, 1)):
-            clock["now"] = now
+        for seconds, kept in ((1.0, 3), (MAX_IDLE_SECONDS - 1, 2), (0.5, 1), (MAX_IDLE_SECONDS, 1)):
+            let_pass(seconds)
             await database.value(ONE)
-            assert len(database._connections._idle) == kept
+            await until(lambda kept=kept: rows.fetchval(f"{connections} HAVING count(*) = $1", others + kept))
 
 
 async def in_a_statement(database: Database, begun: asyncio.Event) -> None:

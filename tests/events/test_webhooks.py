@@ -372,16 +372,17 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(r
     assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
 
 
-async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(root: WebhookAdmin) -> None:
+async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(
+    root: WebhookAdmin, proxy: Proxy
+) -> None:
     await root.add()
     root.receiver.answers = ["hang"]
-    killed = await root.stage.make_services(timeouts=Timeouts(webhooks=60))
+    killed = await root.stage.make_services(timeouts=Timeouts(webhooks=60), database_url=proxy.url)
     await root.record(1)
     await place_events(killed)
     await killed[Deliveries].begin_due()
     await until(lambda: root.receiver.got)
-    for task in list(killed[Deliveries]._tasks):  # as when its process is killed: nothing is noted
-        task.cancel()
+    proxy.shut()  # as when its process is killed: nothing is noted
     root.stage.clock.advance(seconds=LEASE.total_seconds() - 1)
     await root.deliver()
     assert len(root.receiver.got) == 1, "it may still be under way"

@@ -65,7 +65,7 @@ async def test_wechats_failures_are_those_of_a_login_and_the_scan_stays_open(
     house.stage.wechat.answers(*[wechats] * 3)
     problem_of(await house.phone.decide(scan_id), code, status)
     refused(await house.shop.poll(started), "authorization_pending")
-    house.stage.wechat.route.mock(side_effect=house.stage.wechat._answer)
+    house.stage.wechat.route.mock(side_effect=house.stage.wechat.answer_to)
     assert (await house.phone.decide(scan_id)).status_code == 204
 
 
@@ -140,7 +140,7 @@ async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., 
         asked.append(request)
         if not request.url.params["js_code"].startswith("openid-"):
             await may_answer.wait()
-        return wechat._answer(request)
+        return wechat.answer_to(request)
 
     async def is_asked(times: int = 1) -> None:
         await until(lambda: len(asked) >= times)
@@ -150,7 +150,7 @@ async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., 
         yield is_asked
     finally:
         may_answer.set()
-        wechat.route.mock(side_effect=wechat._answer)
+        wechat.route.mock(side_effect=wechat.answer_to)
 
 
 Act = Callable[[House], Awaitable[object]]
@@ -235,7 +235,7 @@ async def test_a_yes_that_is_sent_twice_with_its_one_code_is_a_yes(house: House)
     async with wechat_thinking(house.stage.wechat) as is_asked:
         again = create_task(house.phone.decide(scan_id, code=code))
         await is_asked()
-        house.stage.wechat.route.mock(side_effect=house.stage.wechat._answer)
+        house.stage.wechat.route.mock(side_effect=house.stage.wechat.answer_to)
         assert (await house.phone.decide(scan_id, code=code)).status_code == 204
     assert (await again).status_code == 204  # WeChat refused the code, which the first had spent
     assert (await house.shop.poll(started)).status_code == 200

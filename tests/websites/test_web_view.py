@@ -233,7 +233,7 @@ async def test_an_answer_and_an_id_token_are_in_the_trail_alone_and_counted_by_t
         await ask(login_code=mallory("mallory"))
         house.stage.wechat.answers(*[httpx.ConnectError("no")] * 3)
         problem_of(await ask(), "wechat_unavailable", 503)
-        house.stage.wechat.route.mock(side_effect=house.stage.wechat._answer)
+        house.stage.wechat.route.mock(side_effect=house.stage.wechat.answer_to)
         metrics = await house.metrics()
         for outcome in ("logged_in", "refused", "failed"):
             assert f'wxauth_doors_total{{door="{door}",outcome="{outcome}"}} 1.0' in metrics
