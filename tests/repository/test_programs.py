@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.programs import ROOT, needs
+from tests.programs import ROOT
 from tests.repository.project import in_a_clone
 
 DEPENDABOT = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
@@ -46,43 +46,6 @@ def test_dependabot_renews_the_packages_of_every_folder() -> None:
     for ecosystem, file in (("npm", "package-lock.json"), ("gomod", "go.mod"), ("maven", "pom.xml")):
         listed = subprocess.run(["git", "ls-files", f"**/{file}"], cwd=ROOT, capture_output=True, text=True, check=True)
         assert RENEWED[ecosystem] == [f"/{Path(name).parent}" for name in listed.stdout.splitlines()]
-
-
-def test_a_clone_copies_what_another_has_installed_until_the_lock_is_another(tmp_path: Path) -> None:
-    npm, calls = tmp_path / "npm", tmp_path / "calls"
-    npm.write_text(f'#!/bin/sh\necho >>{calls}; rm -rf "$3/node_modules"; mkdir -p "$3/node_modules/a"\n')
-    npm.chmod(0o755)
-    path = f"{tmp_path}:{os.environ.get('PATH', os.defpath)}"
-    env = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-
-    def install(clone: str, lock: str) -> int:
-        """How often npm has been run then."""
-        folder = tmp_path / clone
-        folder.mkdir(exist_ok=True)
-        for name, text in (("package.json", "{}"), (".npmrc", ""), ("package-lock.json", lock)):
-            (folder / name).write_text(text)
-        subprocess.run([ROOT / "tests/npm_packages", folder], env=env, check=True)
-        assert (folder / "node_modules/a").is_dir()
-        assert (folder / "node_modules/.locked").read_text() == lock
-        return len(calls.read_text())
-
-    assert [install("one", "{}"), install("one", "{}"), install("two", "{}")] == [1, 1, 1]
-    assert [install("two", "[]"), install("one", "[]")] == [2, 2]
-    ours = '"file:../guard"'
-    assert [install("one", ours), install("one", ours), install("two", ours)] == [3, 3, 4]
-
-
-@pytest.mark.node
-def test_tests_of_a_missing_program_say_how_to_install_it_and_are_skipped_but_in_ci(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(pytest.skip.Exception, match=r"apt-get install nodejs, or brew install node"):
-        needs("node")
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match="apt-get install nodejs"):
-        needs("node")
 
 
 @in_a_clone
@@ -132,10 +95,3 @@ def test_a_subject_of_another_form_is_refused_until_it_has_landed(tmp_path: Path
     assert refused() == ["x", "web: " + "x" * 56]
     git("branch", "--force", "landed")
     assert refused() == []
-
-
-@in_a_clone
-def test_a_folder_of_compiled_modules_is_no_room() -> None:
-    packages = subprocess.check_output([ROOT / "scripts/weigh", "--packages"], text=True).splitlines()
-    assert packages
-    assert not [package for package in packages if package.startswith("0 ")]

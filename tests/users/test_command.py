@@ -171,21 +171,6 @@ async def test_a_user_is_a_table_for_people_and_the_services_answer_for_programs
     assert json.loads(shown.stdout) == answer.json()
 
 
-async def test_the_list_takes_the_filters_of_the_service(stage: Stage, users: Command) -> None:
-    await stage.login("alice", nickname="Alice")
-    await set_roles(stage.rows, "editor")
-    await stage.login("bob", nickname="Bob")
-    await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
-    for options, found in (
-        (("--q", " ALI "), ["Alice"]),
-        (("--status", "disabled"), ["Bob"]),
-        (("--role", "editor"), ["Alice"]),
-        (("--app-id", "wxtest0000000000a1", "--status", "active"), ["Alice"]),
-    ):
-        listed = await users("list", "--json", *options)
-        assert ([user["nickname"] for user in json.loads(listed.stdout)["items"]], listed.stderr) == (found, "")
-
-
 async def test_the_next_page_is_named(users: Command, login: LogIn) -> None:
     ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]
     first = await users("list", "--limit", "2")
