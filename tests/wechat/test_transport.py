@@ -1,12 +1,10 @@
 """The transport to WeChat over real sockets: the forms of an answer, and the name of each failure."""
 
 import asyncio
-import gc
 import gzip
 import os
 import socket
 import ssl
-import weakref
 from collections.abc import AsyncIterator
 
 import httpx
@@ -117,19 +115,6 @@ async def test_any_other_answer_closes_its_connection(behaviour: Behaviour, stat
             assert (response.status_code, response.content) == (status, body)
             await asyncio.sleep(0.01)  # for what comes later
         assert (upstream.connections, len(upstream.requests)) == (3, 3)
-
-
-async def test_an_answer_that_was_read_does_not_wait_for_the_garbage_collector() -> None:
-    async with Upstream(OK) as upstream, transport() as way:
-        response = await way.handle_async_request(httpx.Request("GET", upstream.url))
-        gone = weakref.ref(response)
-        gc.disable()
-        try:
-            assert response.extensions[ANSWER].body == BODY
-            del response
-            assert gone() is None
-        finally:
-            gc.enable()
 
 
 @on_both_loops
