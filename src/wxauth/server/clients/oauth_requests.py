@@ -33,31 +33,12 @@ _OF_ANY_FORM: Final = (BROWSER, "token", "number")
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
 """What nobody reads is left out where its value would be refused."""
 _NAMED: Final = frozenset(
-    [
-        "client_id",
-        "client_secret",
-        "code",
-        "code_challenge",
-        "code_challenge_method",
-        "code_verifier",
-        "device_code",
-        "grant_type",
-        "id_token_hint",
-        "max_age",
-        "nonce",
-        "post_logout_redirect_uri",
-        "prompt",
-        "redirect_uri",
-        "refresh_token",
-        "request",
-        "resource",
-        "response_mode",
-        "response_type",
-        "scope",
-        "state",
-        "token_type_hint",
-        "ui_locales",
-    ]
+    {
+        *("client_id", "client_secret", "code", "code_challenge", "code_challenge_method", "code_verifier"),
+        *("device_code", "grant_type", "id_token_hint", "max_age", "nonce", "post_logout_redirect_uri", "prompt"),
+        *("redirect_uri", "refresh_token", "request", "resource", "response_mode", "response_type", "scope", "state"),
+        *("token_type_hint", "ui_locales"),
+    }
 )
 _MAX_PARAMETERS: Final = 100
 _MAX_ESCAPES: Final = 8192
