@@ -10,7 +10,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import queries
-from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, compare, good, note
+from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad, compare, good, note
 from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.clock import Clock
@@ -162,7 +162,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
     name = "database"
     unfit = why_unfit(server.engine, server.has_plpgsql, server.encoding)
     if unfit is not None:
-        return CheckResult(name, CheckLevel.BAD, unfit)
+        return bad(name, unfit)
     if server.is_standby:
         return bad(name, _("is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL"))
     if server.is_read_only:
@@ -317,15 +317,14 @@ def judge_schema(
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = _("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
-        first = _(
+        to_do = _(
             "as the owner of the database, {grant}; then run 'wxauth migrate'", grant=its_rights.missing_to_migrate
         )
-        to_do = first
     if revision is None:
         return bad("schema", _("is not there yet: {to_do}", to_do=to_do))
     newest = known[0]
     if (refusal := refusal_of(revision, known)) is not None:
-        return CheckResult("schema", CheckLevel.BAD, refusal)
+        return bad("schema", refusal)
     if not is_usable(revision, known):
         text = _("is at {revision}, behind {newest}: {to_do}", revision=revision, newest=newest, to_do=to_do)
         return bad("schema", text)

@@ -12,7 +12,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.issuer import check_issuer, check_resource
 from wxauth.server.checks.queries import SAMPLE, SOME_USERS
-from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, compare, good
+from wxauth.server.checks.result import CheckResult, Findings, bad, compare, good
 from wxauth.server.checks.surroundings import (
     REDIS_PATIENCE_SECONDS,
     check_push_forward,
@@ -40,9 +40,9 @@ async def check_all() -> list[CheckResult]:
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
-        return [CheckResult("settings", CheckLevel.BAD, problem) for problem in exc.problems]
+        return [bad("settings", problem) for problem in exc.problems]
     results = [good("settings", _("each one is of its form"))]
-    results += [CheckResult("settings", CheckLevel.BAD, line) for line in unknown_names()]
+    results += [bad("settings", line) for line in unknown_names()]
     return results + await examine(settings)
 
 

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.guard.proxies import proxy_for
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.checks.result import CheckLevel, CheckResult, Findings, bad, good, note
+from wxauth.server.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.server.core.terminal import TextError
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.outbound.connection import refusal_of
@@ -59,7 +59,7 @@ async def _judge_issuer(
         text = _("{fault}: right before 'wxauth serve' has started, wrong afterwards", fault=exc.text)
         return note(_NAME, text)
     except _Wrong as exc:
-        return CheckResult(_NAME, CheckLevel.BAD, exc.text)
+        return bad(_NAME, exc.text)
     except TimeoutError:
         text = _(
             "{issuer} takes too long to answer: see the service's log, and the proxy in front of it", issuer=issuer
@@ -251,10 +251,9 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
             case ssl.SSLCertVerificationError():
                 why = refusal_of(cause)
                 if "RFC 5280" not in why:
-                    chain = _(
+                    why = _(
                         "{why}; have the proxy there send a certificate for this name, with its whole chain", why=why
                     )
-                    why = chain
                 text = _("{where} has a certificate that does not hold: {why}", where=where, why=why)
                 return _Wrong(text)
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):

@@ -9,17 +9,9 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.queries import STORED_APPS, SealedApp
 from wxauth.server.checks.queries import SAMPLE, SOME_SESSION_KEYS
 from wxauth.server.checks.result import CheckResult, bad, good, note
+from wxauth.server.core import sealing
 from wxauth.server.core.database import Database
-from wxauth.server.core.sealing import (
-    WRONG_SECRET_KEY,
-    CannotOpen,
-    Sealer,
-    app_context,
-    phone_answer_context,
-    session_key_context,
-    signing_key_context,
-    webhook_secret_context,
-)
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.webhook_queries import ALL_WEBHOOKS
 from wxauth.server.keys.models import StoredSigningKey, signing_key_of
@@ -56,17 +48,19 @@ class SealedKind(Generic[Row]):
 
 
 SEALED_SESSION_KEYS: Final[SealedKind[SealedSessionKey]] = SealedKind(
-    lambda key: [(key.sealed, session_key_context(key.app_id, key.openid))]
+    lambda key: [(key.sealed, sealing.session_key_context(key.app_id, key.openid))]
 )
 SEALED_PHONE_ANSWERS: Final[SealedKind[StoredAnswer]] = SealedKind(
-    lambda answer: [(answer.sealed, phone_answer_context(answer.code_hash))]
+    lambda answer: [(answer.sealed, sealing.phone_answer_context(answer.code_hash))]
 )
 SEALED_WEBHOOKS: Final[SealedKind[Webhook]] = SealedKind(
-    lambda webhook: [(each, webhook_secret_context(webhook.id)) for each in (webhook.secret, webhook.former_secret)]
+    lambda webhook: [
+        (each, sealing.webhook_secret_context(webhook.id)) for each in (webhook.secret, webhook.former_secret)
+    ]
 )
-SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [(app.secrets, app_context(app.app_id))])
+SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [(app.secrets, sealing.app_context(app.app_id))])
 SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
-    lambda key: [(key.private_key, signing_key_context(key.kid))]
+    lambda key: [(key.private_key, sealing.signing_key_context(key.kid))]
 )
 
 
@@ -100,7 +94,7 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 
     Raises: CannotOpen, if none opens.
     """
-    kept = [(key.private_key, signing_key_context(key.kid)) for key in await database.rows(PUBLISHED, now=now)]
+    kept = [(key.private_key, sealing.signing_key_context(key.kid)) for key in await database.rows(PUBLISHED, now=now)]
     kept = kept or await some_values(database, now=now)
     if kept and not any(sealer.opens(sealed, context=context) for sealed, context in kept):
         raise CannotOpen("encrypted with an unknown key")
@@ -134,7 +128,7 @@ def judge_sealed(
 ) -> CheckResult:
     """Whether these values open, and whether one still needs a former secret key."""
     name = "sealed_data"
-    every = [*((key.private_key, signing_key_context(key.kid)) for key in keys), *values]
+    every = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
     total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)
     if unopened:
         text = _(

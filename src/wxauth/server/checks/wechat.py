@@ -197,16 +197,15 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         if settings.link_check_file is None:
             text = _("{entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for", entered=entered)
             return note(name, text)
-        return CheckResult(name, CheckLevel.OK, entered)
-    text = _("mini-program codes of {page} ({env})", page=settings.scan_page, env=settings.scan_env)
-    what = text
+        return good(name, entered)
+    what = _("mini-program codes of {page} ({env})", page=settings.scan_page, env=settings.scan_env)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         asked = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens).mini_program_code(
             app, _CODE, page=settings.scan_page, env=settings.scan_env
         )
         failure = await _failure(asked)
     if failure is None:
-        return CheckResult(name, CheckLevel.OK, what)
+        return good(name, what)
     result = _judge_failure(name, Api.MINI_PROGRAM_CODE, failure, settings, observed)
     if failure.errcode == DAILY_QUOTA:
         text = _("{what}: asked too often just now, 5,000 a minute: run this again in a minute", what=what)
@@ -384,11 +383,10 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
         return good(name, text)
     said = _("in WeChat's console, 消息推送: {url}, {mode}", url=url, mode=mode)
     if app.push_forward is None:
-        text = _(
+        said = _(
             "{said}; payments, customer service and all else that is not wxauth's own are ignored without push_forward",
             said=said,
         )
-        said = text
     if app.push_aes_key is None:
         text = _(
             "{said}; WeChat does not sign the message itself, so somebody between WeChat and this server can change "
@@ -396,7 +394,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
             said=said,
         )
         return note(name, text)
-    return CheckResult(name, CheckLevel.OK, said)
+    return good(name, said)
 
 
 def _time_in(response: httpx.Response) -> datetime | None:
