@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.pictures.test_avatars import encoded, plain
+from tests.pictures.test_thumbnails import encoded, plain
 from tests.problems import problem_of
 from tests.world import Body, Stage, bearer, leave
 from wxauth.server.core.background import Background

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.metrics import scrape
-from tests.pictures.test_avatars import encoded, plain
+from tests.pictures.test_thumbnails import encoded, plain
 from tests.world import Body, Stage, bearer, body_of, recorded, until
 from wxauth.server.core.background import Background
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, service_env
-from tests.pictures.test_avatars import encoded, plain
+from tests.pictures.test_thumbnails import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked
