@@ -51,16 +51,7 @@ from wxauth.server.service.app import create_app
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]
 
-GENERAL = [
-    "settings",
-    "database",
-    "clock database",
-    "schema",
-    "signing_keys",
-    "sealed_data",
-    "clock wechat",
-    "issuer",
-]
+GENERAL = ["settings", "database", "clock database", "schema", "signing_keys", "sealed_data", "clock wechat", "issuer"]
 OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname", " unionid", " push"]
 APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
 

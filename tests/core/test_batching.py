@@ -34,9 +34,7 @@ class Visit(BaseModel):
 
 
 DIVIDE = Batched[Quotient](
-    "divide",
-    "SELECT 12 / :divisor::int AS quotient, pg_backend_pid() AS backend WHERE :divisor <> 5",
-    divisor="int",
+    "divide", "SELECT 12 / :divisor::int AS quotient, pg_backend_pid() AS backend WHERE :divisor <> 5", divisor="int"
 )
 _VISIT = "UPDATE visitors SET visits = visits + 1"
 VISIT = Batched[Visit](

@@ -132,9 +132,7 @@ async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
     try:
         async with asyncio.timeout(HANGING):
             *answers, ready = await asyncio.gather(
-                *(stage.login.ask() for _ in range(2 * CONNECTIONS)),
-                stage.me(token),
-                stage.client.get("/readyz"),
+                *(stage.login.ask() for _ in range(2 * CONNECTIONS)), stage.me(token), stage.client.get("/readyz")
             )
         assert (await stage.me("not.a.token")).status_code == 401
     finally:

@@ -42,11 +42,7 @@ PYTHON = {
     "varchar": str,
     "void": object,
 }
-BESIDE_QUERIES = (
-    "wxauth.server.core.database",
-    "wxauth.server.core.trail",
-    "wxauth.server.core.revisions",
-)
+BESIDE_QUERIES = ("wxauth.server.core.database", "wxauth.server.core.trail", "wxauth.server.core.revisions")
 
 
 def statements() -> Iterator[tuple[str, Statement[Any]]]:

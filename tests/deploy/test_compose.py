@@ -40,11 +40,7 @@ from wxauth.server.service.build import build_services
 
 FOLDER = ROOT / "deploy/compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
-ANSWERS = {
-    "SITE": "auth.example.com",
-    "APP_ID": "wx1a2b3c4d5e6f7a8b",
-    "APP_SECRET": "0123456789abcdef0123456789abcdef",
-}
+ANSWERS = {"SITE": "auth.example.com", "APP_ID": "wx1a2b3c4d5e6f7a8b", "APP_SECRET": "0123456789abcdef0123456789abcdef"}
 REPLICAS = ("wxauth-1", "wxauth-2")
 POLICY = "lb_policy random"
 SITE = {

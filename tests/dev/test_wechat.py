@@ -646,9 +646,7 @@ async def test_a_code_that_cannot_be_drawn_is_json_by_its_type(wechat: WeChat) -
 # Faults.
 
 
-async def test_faults_of_all_apps_or_one_strike_in_turn_as_often_as_asked_until_cleared(
-    wechat: WeChat,
-) -> None:
+async def test_faults_of_all_apps_or_one_strike_in_turn_as_often_as_asked_until_cleared(wechat: WeChat) -> None:
     for number, times in ((45009, 2), (40243, 1), (-1, None)):
         await wechat.control("/faults", api="stable_token", errcode=number, times=times)
     assert [errcode(await wechat.token()) for _ in range(6)] == [45009, 45009, 40243, -1, -1, -1]

@@ -213,10 +213,7 @@ def phone(issuer: Issuer) -> Iterator[Phone]:
 
 @pytest.fixture(scope="module")
 def registered(
-    issuer: Issuer,
-    database_of_issuer: str,
-    resources: list[dict[str, Any]],
-    tmp_path_factory: pytest.TempPathFactory,
+    issuer: Issuer, database_of_issuer: str, resources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     """What an agent must know, beside a server that is up."""
     [resource] = [each["resource"] for each in resources]

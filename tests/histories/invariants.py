@@ -138,10 +138,7 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
         facts: dict[str, tuple[object, object]] = {
             "status": (known.status, row["status"]),
             "roles": (sorted(known.roles), sorted(row["roles"])),
-            "consents": (
-                {document: version for document, (_, version) in known.consents.items()},
-                _consents_of(row),
-            ),
+            "consents": ({document: version for document, (_, version) in known.consents.items()}, _consents_of(row)),
             "has a number": (known.has_number, row["phone"] is not None),
             "is leaving": (known.is_leaving, row["erase_at"] is not None),
             "apps": (sorted(known.apps), sorted(apps[user_id])),

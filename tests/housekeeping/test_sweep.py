@@ -36,11 +36,7 @@ async def refused(stage: Stage, login: Body) -> str:
 
 @pytest.mark.parametrize(
     ("code", "settings"),
-    [
-        ("refresh_token_expired", {}),
-        ("session_revoked", {}),
-        ("session_revoked", {"ended_sessions_kept_days": 180}),
-    ],
+    [("refresh_token_expired", {}), ("session_revoked", {}), ("session_revoked", {"ended_sessions_kept_days": 180})],
 )
 async def test_a_session_that_is_over_is_swept_when_it_has_been_kept_for_its_time(
     stage: Stage, code: str, settings: dict[str, int]

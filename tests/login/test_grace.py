@@ -270,10 +270,7 @@ async def test_of_two_who_leave_and_prove_one_number_at_once_none_comes_back(sta
     alice, bob = await stage.login("alice"), await stage.login("bob")
     codes = [stage.phone_code(), stage.phone_code("bob")]
     answers = await gather(
-        leave(stage.client, alice),
-        leave(stage.client, bob),
-        stage.bind(alice, codes[0]),
-        stage.bind(bob, codes[1]),
+        leave(stage.client, alice), leave(stage.client, bob), stage.bind(alice, codes[0]), stage.bind(bob, codes[1])
     )
     assert [answer.status_code for answer in answers[:2]] == [202, 202]
     assert {answer.status_code for answer in answers[2:]} <= {200, 401}

@@ -262,8 +262,7 @@ async def test_a_profile_field_is_kept_as_it_was_written_without_white_space_aro
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{}, {"nickname": None, "avatar_url": None}, {"nickname": "", "avatar_url": "  "}, {"nickname": "Alicia"}],
+    "change", [{}, {"nickname": None, "avatar_url": None}, {"nickname": "", "avatar_url": "  "}, {"nickname": "Alicia"}]
 )
 async def test_a_profile_field_changes_where_it_has_a_value(login: LogIn, change: dict[str, Any]) -> None:
     given = {"nickname": "Alice", "avatar_url": "https://example.com/a.png"}

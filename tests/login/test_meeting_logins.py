@@ -282,10 +282,7 @@ async def test_only_one_of_many_strangers_at_once_gets_their_common_unionid(stag
 @pytest.mark.slow
 @pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])
 async def test_a_ban_on_either_side_of_a_link_remains(login: LogIn, rows: Rows, banned_app_id: str) -> None:
-    users = {
-        APP_ID: await login(nickname="Alice"),
-        OTHER_APP_ID: await login(unionid=UNION, app=OTHER_APP),
-    }
+    users = {APP_ID: await login(nickname="Alice"), OTHER_APP_ID: await login(unionid=UNION, app=OTHER_APP)}
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id::text = $1", users[banned_app_id]["user"]["id"])
     refused = await asyncio.gather(*(login.ask(unionid=UNION, nickname="Eve") for _ in range(5)))
     assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(403, "account_disabled")}

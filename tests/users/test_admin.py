@@ -324,11 +324,7 @@ async def test_a_change_without_effect_records_no_event(root: Admin, login: LogI
     await root.change(user_id, status="disabled")
     await root.change(user_id, status="disabled")
     await root.ask("DELETE", f"/users/{user_id}/sessions")
-    assert [event["type"] for event in await root.events()] == [
-        "session.ended",
-        "user.banned",
-        "user.roles_changed",
-    ]
+    assert [event["type"] for event in await root.events()] == ["session.ended", "user.banned", "user.roles_changed"]
 
 
 async def test_simultaneous_changes_are_each_recorded_as_they_happened(root: Admin, login: LogIn) -> None:

@@ -102,12 +102,7 @@ UNBANNED, BANNED_AGAIN, ROLES = EventType.USER_UNBANNED, EventType.USER_BANNED, 
             {ROLES: {"before": ("admin",), "after": ("support",)}},
             {Ending.ALL},
         ),
-        (
-            of("x"),
-            of(ban=Ban()),
-            {BANNED_AGAIN: {}, ROLES: {"before": ("x",), "after": ()}},
-            {Ending.ALL},
-        ),
+        (of("x"), of(ban=Ban()), {BANNED_AGAIN: {}, ROLES: {"before": ("x",), "after": ()}}, {Ending.ALL}),
     ],
 )
 def test_what_has_changed_is_recorded_and_ends_sessions(

@@ -85,10 +85,7 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
         (OTHER_APP["app_id"], "openid-b2-alice"),
     ]
     ended = {session["id"]: (session["ended_reason"], session["ip"]) for session in document["sessions"]}
-    assert ended == {
-        logins[0]["session_id"]: ("signed_out", "127.0.0.1"),
-        logins[1]["session_id"]: (None, "127.0.0.1"),
-    }
+    assert ended == {logins[0]["session_id"]: ("signed_out", "127.0.0.1"), logins[1]["session_id"]: (None, "127.0.0.1")}
     assert [(item["document"], item["ip"]) for item in document["consents"]] == [("privacy", "127.0.0.1")]
     events = sorted(event["type"] for event in document["events"])
     assert events == ["consent.given", "identity.added", "session.ended", "user.created", "user.profile_changed"]

@@ -19,10 +19,7 @@ Session = dict[str, str]
 def settings_of(guide: str) -> Body:
     """The settings of the guide's block for Hasura, by name."""
     assigned = dict(re.findall(r"^WXAUTH_(\w+)=(.*)$", guide, re.MULTILINE))
-    return {
-        "claims": json.loads(assigned["CLAIMS"].strip("'")),
-        "sign_up_roles": assigned["SIGN_UP_ROLES"].split(","),
-    }
+    return {"claims": json.loads(assigned["CLAIMS"].strip("'")), "sign_up_roles": assigned["SIGN_UP_ROLES"].split(",")}
 
 
 def recipe(language: str, product: str) -> Body:

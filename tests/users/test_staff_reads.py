@@ -123,10 +123,7 @@ async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice:
         await root.read(f"/users/{alice}/phone")
     await sue.read("/users")
     stored = (await root.read("/events", type=["staff.searched", "staff.read"], limit=200))["items"]
-    assert [event["data"] for event in stored[:6]] == [
-        {"term": "none", "found": 3},
-        *5 * [{"what": "phone"}],
-    ]
+    assert [event["data"] for event in stored[:6]] == [{"term": "none", "found": 3}, *5 * [{"what": "phone"}]]
     assert [event["data"] for event in stored if "count" in event["data"]] == [{"count": 80}]
     assert len(stored) == PLACES + 1 + 6
 

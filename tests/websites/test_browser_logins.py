@@ -684,8 +684,7 @@ async def test_another_site_can_end_no_login_of_a_browser(pair: Pair) -> None:
 @pytest.mark.own_database
 @pytest.mark.parametrize("first", ["act", "press"])
 @pytest.mark.parametrize(
-    "name",
-    ["a ban", "a merge into another user", "a sign-out of all other devices", "another person's typed code"],
+    "name", ["a ban", "a merge into another user", "a sign-out of all other devices", "another person's typed code"]
 )
 async def test_of_a_press_and_an_end_at_once_no_session_is_left(pair: Pair, name: str, first: str) -> None:
     await pair.log_in_to_both()

@@ -83,8 +83,7 @@ async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(house: House
 
 @pytest.mark.slow
 @swept(
-    "path",
-    ["/v1/token", "/v1/revoke", "/v1/device_authorization", "/v1/userinfo", "/v1/authorize", "/v1/end_session"],
+    "path", ["/v1/token", "/v1/revoke", "/v1/device_authorization", "/v1/userinfo", "/v1/authorize", "/v1/end_session"]
 )
 @swept("text", ["%", "%4", "x=%e4%b8%ad"])
 async def test_a_form_that_takes_long_to_decode_is_refused_unread(client: Client, path: str, text: str) -> None:

@@ -263,11 +263,7 @@ SENT = {
 @secure_or_not
 @on_both_loops
 async def test_a_request_that_may_have_arrived_is_sent_once_and_reported_as_such(
-    expected: type[httpx.RequestError],
-    name: str,
-    secure: bool,
-    authority: Authority,
-    server_tls: ssl.SSLContext,
+    expected: type[httpx.RequestError], name: str, secure: bool, authority: Authority, server_tls: ssl.SSLContext
 ) -> None:
     served = Upstream(SENT[expected][name], OK, tls=server_tls if secure else None)
     async with served as upstream, transport(tls=authority.trusted()) as way:

@@ -107,10 +107,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
     request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
     _show_app(
         lambda parts: parts[ManagedApps].add(
-            request.app,
-            is_enabled=request.is_enabled,
-            is_checked=not no_check,
-            by=OPERATOR,
+            request.app, is_enabled=request.is_enabled, is_checked=not no_check, by=OPERATOR
         ),
         _("added {name}", name=app_id),
     )

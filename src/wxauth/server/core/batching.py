@@ -26,10 +26,7 @@ from wxauth.server.core.statements import Statement, model_of, with_parameters
 AT_MOST: Final = 16
 """How many callers a batch has at most."""
 SIZES: Final = Histogram(
-    "wxauth_database_batch_size",
-    "How many callers a statement was run for.",
-    "statement",
-    buckets=(1, 2, 4, 8, 16),
+    "wxauth_database_batch_size", "How many callers a statement was run for.", "statement", buckets=(1, 2, 4, 8, 16)
 )
 _ALONE: Final = object()
 """In place of a row: the caller is to run the statement for one."""

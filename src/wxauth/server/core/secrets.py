@@ -31,14 +31,11 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
 
 
 AppSecret = Annotated[
-    SecretStr,
-    form(r"\S+", _("must not be empty or contain white space")),
-    Field(json_schema_extra={"minLength": 1}),
+    SecretStr, form(r"\S+", _("must not be empty or contain white space")), Field(json_schema_extra={"minLength": 1})
 ]
 # WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
 PushToken = Annotated[
-    SecretStr,
-    form("[!-~]{3,32}", _("must be the Token of WeChat's message push settings: 3 to 32 letters and digits")),
+    SecretStr, form("[!-~]{3,32}", _("must be the Token of WeChat's message push settings: 3 to 32 letters and digits"))
 ]
 PushAesKey = Annotated[
     SecretStr,
