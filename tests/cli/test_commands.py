@@ -544,19 +544,21 @@ async def test_a_command_with_another_secret_key_seals_nothing(
         await rows.execute(NOT_OPENED)
     else:
         settings = settings | {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY}
-    before = await rows.fetch("SELECT app_id FROM apps UNION ALL SELECT name FROM webhooks")
+    stored_ids = "SELECT app_id FROM apps UNION ALL SELECT name FROM webhooks UNION ALL SELECT kid FROM signing_keys"
+    before = await rows.fetch(stored_ids)
     secret = folder / "app_secret"
     secret.write_text("5f4dcc3b5aa765d61d8327deb882cf99\n")
     for command in (
         ("apps", "add", "wx00000000000000aa", "--no-check"),
         ("webhooks", "add", "orders", url),
         ("webhooks", "secret", "orders"),
+        ("keys", "rotate"),
     ):
         with secret.open("rb") as stdin:
             done = await asyncio.to_thread(run, *command, cwd=folder, env=settings, stdin=stdin.fileno())
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("WXAUTH_SECRET_KEY: must be the key that encrypted what is stored")
-    assert await rows.fetch("SELECT app_id FROM apps UNION ALL SELECT name FROM webhooks") == before
+    assert await rows.fetch(stored_ids) == before
     await rows.close()
 
 

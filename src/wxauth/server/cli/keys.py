@@ -12,7 +12,7 @@ import click
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.cli.printing import Failed, confirm, json_option, show, show_items, to_the_second, yes_option
-from wxauth.server.cli.resources import T, read_settings, with_database
+from wxauth.server.cli.resources import T, read_settings, with_database, with_parts
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
@@ -93,11 +93,7 @@ def withdraw_command(kid: str) -> None:
 
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
-    settings = read_settings(Settings)
-    sealer = Sealer(settings.secret_keys)
-    return with_database(
-        lambda database, now: ask(KeyRing(settings=settings, database=database, sealer=sealer, clock=lambda: now))
-    )
+    return with_parts(lambda parts: ask(parts[KeyRing]), seals=True)
 
 
 @click.group()
