@@ -4,7 +4,6 @@ import mmap
 import os
 import socket
 import ssl
-from struct import pack_into, unpack_from
 from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -90,20 +89,20 @@ class OutageLog:
 
     def share(self) -> None:
         """Start again with a state that this process shares with all processes forked from it."""
-        self._next = mmap.mmap(-1, 8)  # anonymous shared memory
-        self._outage = mmap.mmap(-1, 16)  # since when, and whether a line was written
+        # When a line is due, since when there is an outage, and whether a line was written, in anonymous shared memory.
+        self._shared = memoryview(mmap.mmap(-1, 24)).cast("d")
 
     def is_due(self, now: float) -> bool:
         """Whether a line may be written. `now` is in seconds on a clock that all processes share."""
-        if now < unpack_from("d", self._next)[0]:
+        if now < self._shared[0]:
             return False
-        pack_into("d", self._next, 0, now + self._seconds)
+        self._shared[0] = now + self._seconds
         return True
 
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due: as an error, if somebody must change something."""
         if self.is_due(monotonic()):
-            pack_into("d", self._outage, 8, 1.0)
+            self._shared[2] = True
             refusal = exc.__cause__ and exc.__cause__.__cause__
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
             is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
@@ -112,14 +111,14 @@ class OutageLog:
 
     def begin(self) -> None:
         """No connection can be made."""
-        if not unpack_from("d", self._outage)[0]:
-            pack_into("d", self._outage, 0, monotonic())
+        if not self._shared[1]:
+            self._shared[1] = monotonic()
 
     def end(self, begun: float) -> None:
         """A connection is made that was begun at this monotonic second. One begun before an outage does not end it."""
-        since, is_logged = unpack_from("dd", self._outage)
+        since, is_logged = self._shared[1:]
         if since and begun > since:
-            pack_into("dd", self._outage, 0, 0.0, 0.0)
+            self._shared[1] = self._shared[2] = 0
             if is_logged:
                 log.info("database_answers_again", seconds=round(monotonic() - since, 1))
 
