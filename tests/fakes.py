@@ -1,5 +1,6 @@
 """Our own fakes: a WeChat with preset answers, and a collector of secrets."""
 
+import asyncio
 import base64
 import json
 import re
@@ -172,7 +173,10 @@ class WeChatBySimulator(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            response = await self._inner.handle_async_request(request)
+            async with asyncio.timeout_at(request.extensions.get("deadline")):
+                response = await self._inner.handle_async_request(request)
+        except TimeoutError as exc:
+            raise httpx.ReadTimeout("late") from exc
         except ConnectionResetError as exc:
             raise httpx.ReadError("dropped") from exc
         with suppress(ValueError):

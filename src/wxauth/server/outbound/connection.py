@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._on_status: OnStatus | None = None
-        self._body_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._begin_head()
         self.stale_at = math.inf
         """When the idle connection must be closed, in the event loop's time."""
@@ -82,21 +82,31 @@ class Connection(asyncio.Protocol):
         """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
     def ask(
-        self, request: bytes, *, max_body: int, has_body: bool = True, on_status: OnStatus | None = None
+        self,
+        request: bytes,
+        *,
+        max_body: int,
+        has_body: bool = True,
+        on_status: OnStatus | None = None,
+        until: float = math.inf,
     ) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        `has_body` is False if the answer has no body even if its head declares one, as for HEAD. If
-        `on_status` returns seconds, the status is enough: a body that is too large, cut off, or not complete after
-        them, is no failure.
+        `until` is the time limit of the answer, in the event loop's time. `has_body` is False if the answer has no body
+        even if its head declares one, as for HEAD. If `on_status` returns seconds, the status is enough: a body that is
+        too large, cut off, or not complete after them, is no failure.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
-            httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does, and
-            httpx.DecodingError, if the answer is not HTTP or too large. The connection is then ended.
+            httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does,
+            httpx.ReadTimeout, if it is late, and httpx.DecodingError, if the answer is not HTTP or too large. The
+            connection is then ended.
         """
         if self.transport.is_closing():
             raise httpx.ConnectError("closed before anything was sent")
         self._answer = self._loop.create_future()
+        self._is_enough = False
+        if until < math.inf:
+            self._limit(until)
         self._max_body = max_body
         self._has_body = has_body
         self._on_status = on_status
@@ -190,7 +200,8 @@ class Connection(asyncio.Protocol):
         is_last = self._status >= httpx.codes.OK
         self._is_complete = is_last and not self._has_body
         if is_last and self._on_status is not None and (seconds := self._on_status(self._status)) is not None:
-            self._body_timer = self._loop.call_later(seconds, self._fail, httpx.ReadTimeout("the body was late"))
+            self._is_enough = True
+            self._limit(self._loop.time() + seconds)
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
@@ -226,23 +237,34 @@ class Connection(asyncio.Protocol):
         else:
             self._fail(httpx.ReadError("the connection was closed without an answer"))
 
+    def _limit(self, until: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(until, self._be_late)
+
+    def _be_late(self) -> None:
+        self._fail(httpx.ReadTimeout("no answer in time"))
+
     def _succeed(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
-        answer, self._answer = self._answer, None
-        if answer is not None and not answer.done():
+        if (answer := self._end_wait()) is not None:
             date, content_type, *others = map(self._texts.get, _TEXTS)
             body, packed = b"".join(self._body), self._is_encoded
             answer.set_result(HttpAnswer(self._status, body, date, content_type, packed, *others))
 
     def _fail(self, failure: httpx.RequestError) -> None:
-        if self._body_timer is not None:
+        if self._is_enough:
             self._succeed()
-        answer, self._answer = self._answer, None
-        if answer is not None and not answer.done():
+        if (answer := self._end_wait()) is not None:
             answer.set_exception(failure)
         self.end()
+
+    def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
+        """Where the answer is waited for; None if it is not."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        answer, self._answer = self._answer, None
+        return None if answer is None or answer.done() else answer
 
 
 def _seconds_in(keep_alive: bytes) -> float:

@@ -38,18 +38,19 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. So secrets in it are
       in no URL that is printed or logged.
-    - `deadline`: when the caller stops waiting, in the event loop's time. If getting a connection leaves too little
+    - `deadline`: by when the answer must be here, in the event loop's time. If getting a connection leaves too little
       time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
     - `on_status`: called with the status. If that is enough, it returns for how many seconds to wait for the body,
       so that the connection can be kept; otherwise None.
 
-    The caller limits the time for the answer: cancelling a request ends its connection.
+    Cancelling a request ends its connection.
 
     An answer has its status, and as extensions its body without decoding, WeChat's time as `date`, and all of it.
 
     Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
-    that, httpx.ReadError, httpx.RemoteProtocolError or, if the answer is not HTTP or too large, httpx.DecodingError.
+    that, httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError or, if the answer is not HTTP or too large,
+    httpx.DecodingError.
     None of them contains another error, or any part of the request.
 
     Args:
@@ -90,7 +91,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         by_proxy = self._proxy if origin.scheme == "http" else None  # for https, the proxy only opens a tunnel
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        await self._wait_for_place(deadline)
+        await (self._wait_for_place(deadline) if self._places.locked() else self._places.acquire())
         try:
             until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
             connection = self._idle_connection(origin) or await self._connector.connect(origin, until=until)
@@ -118,9 +119,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await asyncio.sleep(0)  # so that the event loop closes the transports
 
     async def _wait_for_place(self, deadline: float) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
-            return
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST_SECONDS):
                 await self._places.acquire()
@@ -150,6 +148,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
                 max_body=how.get("max_body", MAX_ANSWER),
                 has_body=request.method != "HEAD",
                 on_status=how.get("on_status"),
+                until=how.get("deadline", math.inf),
             )
         except BaseException:
             connection.end()

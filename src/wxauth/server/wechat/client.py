@@ -69,7 +69,7 @@ class _Client(httpx.AsyncClient):
 
 
 def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """The client for WeChat, with a transport."""
+    """The client for WeChat, with a transport. This limits the time of a request by its extension `deadline`."""
     return _Client(transport=transport, timeout=None, trust_env=False)
 
 
@@ -243,18 +243,14 @@ class WeChat:
         await self.client.aclose()
 
     async def _answer_to(self, asked: _Call) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout_at(asked.deadline):
-                answer = await self._ask(asked)
-                for pause in self.busy_pauses:
-                    has_time = asyncio.get_running_loop().time() + pause < asked.deadline
-                    if answer.get("errcode") != SYSTEM_BUSY or not has_time:
-                        break
-                    await asyncio.sleep(pause)
-                    answer = await self._ask(asked)
-                return answer
-        except TimeoutError as exc:
-            raise WeChatTimeout(_("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
+        answer = await self._ask(asked)
+        for pause in self.busy_pauses:
+            has_time = asyncio.get_running_loop().time() + pause < asked.deadline
+            if answer.get("errcode") != SYSTEM_BUSY or not has_time:
+                break
+            await asyncio.sleep(pause)
+            answer = await self._ask(asked)
+        return answer
 
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
@@ -262,7 +258,7 @@ class WeChat:
             answer_read = response.extensions.get(ANSWER)  # by our transport; reading it again takes 10 µs
             body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
-            raise WeChatTimeout(_("WeChat gave no answer in time")) from exc
+            raise WeChatTimeout(_("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
         except httpx.DecodingError as exc:
             raise WeChatBadResponse(_("WeChat's answer is not HTTP, or too large")) from exc
         except httpx.PoolTimeout as exc:
