@@ -12,7 +12,6 @@ answer leaves out runs the statement for one, and so do all of a batch that is r
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -20,7 +19,7 @@ from pydantic import BaseModel
 
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.outages import reason_of
+from wxauth.server.core.outages import raise_if_unavailable, reason_of
 from wxauth.server.core.statements import Statement, model_of, with_parameters
 
 AT_MOST: Final = 16
@@ -35,7 +34,8 @@ log = get_logger()
 
 Row = TypeVar("Row", bound=BaseModel)
 Records = Sequence[Any]
-Waiting = tuple[Sequence[object], asyncio.Future[object]]
+Waiting = tuple[Sequence[object], asyncio.Future[object], float]
+"""Who waits: their arguments, their row, and their time limit."""
 
 
 class Batched(Statement[Row]):
@@ -83,27 +83,25 @@ class Batches:
 
     Args:
         statement: The statement.
-        answer: Runs the statement for one, with everything that a statement gets: its time limit, its second try.
+        answer: Runs the statement for one by a time limit, with a second try.
         fetch: Runs one of both forms once.
-        answering: The time limit of a caller.
         wait: Waits for the row of a caller who goes with others.
-        whole: That of a batch, in seconds.
+        whole: How long a caller waits at most, in seconds.
         headway: How long a statement under way holds up the next one, in seconds.
     """
 
     def __init__(
         self,
         statement: Batched[Any],
-        answer: Callable[[str, Sequence[object]], Awaitable[Records]],
+        answer: Callable[[str, Sequence[object], float], Awaitable[Records]],
         fetch: Callable[[str, Sequence[object]], Awaitable[Records]],
-        answering: Callable[[], AbstractAsyncContextManager[object]],
         wait: Callable[[asyncio.Future[object]], Awaitable[object]],
         *,
         whole: float,
         headway: float,
     ) -> None:
         self._statement = statement
-        self._answer, self._fetch, self._answering, self._wait = answer, fetch, answering, wait
+        self._answer, self._fetch, self._wait = answer, fetch, wait
         self._whole, self._headway = whole, headway
         self._waiting: deque[Waiting] = deque()
         self._newest: object | None = None
@@ -113,26 +111,28 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def row(self, arguments: Sequence[object]) -> Any:
-        """The row of the statement with these arguments, or None."""
+        """The row of the statement with these arguments, or None. Raises: StorageUnavailable."""
         loop = asyncio.get_running_loop()
+        now, mine = loop.time(), object()
         if self._newest is None:
-            self._newest = mine = object()
-            self._sent_at = loop.time()
-            try:
-                SIZES.observe(1, self._statement.name)
-                return await self._alone(arguments)
-            finally:
-                if self._newest is mine:
-                    self._send()
-        async with self._answering():
+            self._newest, self._sent_at = mine, now
+            SIZES.observe(1, self._statement.name)
+        else:
             future = loop.create_future()
-            self._waiting.append((arguments, future))
+            self._waiting.append((arguments, future, now + self._whole))
             if self._timer is None:
                 self._timer = loop.call_at(self._sent_at + self._headway, self._send)
             row = await self._wait(future)
             if isinstance(row, OSError):
-                raise row
-            return await self._alone(arguments) if row is _ALONE else row
+                raise_if_unavailable(row)
+            if row is not _ALONE:
+                return row
+        try:
+            records = await self._answer(self._statement.text, arguments, now + self._whole)
+            return self._statement.read(records)[0] if records else None
+        finally:
+            if self._newest is mine:
+                self._send()
 
     async def aclose(self) -> None:
         """Give up what is under way."""
@@ -140,10 +140,6 @@ class Batches:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _alone(self, arguments: Sequence[object]) -> Any:
-        records = await self._answer(self._statement.text, arguments)
-        return self._statement.read(records)[0] if records else None
 
     def _send(self) -> None:
         """Send those who wait, of those who have not given up: the first ones, if there are many."""
@@ -169,7 +165,8 @@ class Batches:
     async def _run(self, batch: Sequence[Waiting]) -> None:
         rows: Sequence[object] = [_ALONE] * len(batch)
         try:
-            rows = await self._rows([arguments for arguments, _ in batch])
+            async with asyncio.timeout_at(batch[0][2]):  # of who has waited longest
+                rows = await self._rows([arguments for arguments, _, _ in batch])
         except OSError as exc:  # no connection, or no answer in time: each of them would wait for it again
             rows = [exc] * len(batch)
         except Exception as exc:  # who is refused alone, too, is told why then
@@ -177,15 +174,13 @@ class Batches:
         finally:
             if self._newest is asyncio.current_task():
                 self._send()  # before the answers are read, so that PostgreSQL has work meanwhile
-            for (_, future), row in zip(batch, rows, strict=True):
+            for (_, future, _), row in zip(batch, rows, strict=True):
                 if not future.done():
                     future.set_result(row)
 
     async def _rows(self, callers: Sequence[Sequence[object]]) -> Sequence[object]:
         SIZES.observe(len(callers), self._statement.name)
-        async with asyncio.timeout(self._whole):
-            if len(callers) == 1:
-                records = await self._fetch(self._statement.text, callers[0])
-                return self._statement.read(records) or [None]
-            columns = [list(column) for column in zip(*callers, strict=True)]
-            return self._statement.rows_of(await self._fetch(self._statement.many.text, columns), len(callers))
+        if len(callers) == 1:
+            return self._statement.read(await self._fetch(self._statement.text, callers[0])) or [None]
+        columns = [list(column) for column in zip(*callers, strict=True)]
+        return self._statement.rows_of(await self._fetch(self._statement.many.text, columns), len(callers))

@@ -298,7 +298,7 @@ class Database(_Reader):
         batches = self._batches.get(statement)
         if batches is None:
             of = {"whole": self.deadlines.whole, "headway": self.deadlines.headway}
-            batches = Batches(statement, self._answer, self._fetch, self.answering, self._wait, **of)
+            batches = Batches(statement, self._answer, self._fetch, self._wait, **of)
             self._batches[statement] = batches
         row: Row | None = await batches.row(statement.arguments(values))
         return row
@@ -317,7 +317,7 @@ class Database(_Reader):
 
         Raises: StorageUnavailable.
         """
-        return _Answering(self.deadlines.whole)
+        return _Answering(_now() + self.deadlines.whole)
 
     @asynccontextmanager
     async def begin(self, *, plans_anew: bool = False) -> AsyncIterator[Transaction]:
@@ -426,9 +426,11 @@ class Database(_Reader):
             raise
         return connection
 
-    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
-        """All rows. Tracing wraps this method."""
-        async with _Answering(self.deadlines.whole):
+    async def _answer(
+        self, text: str, arguments: Sequence[object], until: float | None = None
+    ) -> Sequence[asyncpg.Record]:
+        """All rows, by a time limit in the event loop's time. Tracing wraps this method."""
+        async with _Answering(until or _now() + self.deadlines.whole):
             try:
                 return await self._fetch(text, arguments)
             except (ConnectionLost, *CLASHED, *STATEMENT_LOST):
@@ -482,13 +484,12 @@ class Database(_Reader):
 class _Answering:
     """A time limit for database access. Failures by the database's state are raised as StorageUnavailable."""
 
-    __slots__ = ("_seconds", "_timeout")
+    __slots__ = ("_timeout",)
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, until: float) -> None:
+        self._timeout = asyncio.timeout_at(until)
 
     async def __aenter__(self) -> Self:
-        self._timeout = asyncio.timeout(self._seconds)
         await self._timeout.__aenter__()
         return self
 

@@ -115,9 +115,9 @@ class _TracedDatabase(Database):
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
 
-    async def _answer(self, text: str, arguments: Sequence[object]) -> Any:
+    async def _answer(self, text: str, arguments: Sequence[object], until: float | None = None) -> Any:
         with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
-            return await super()._answer(text, arguments)
+            return await super()._answer(text, arguments, until)
 
     async def _wait(self, row: asyncio.Future[object]) -> object:
         with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
