@@ -34,11 +34,6 @@ WECHAT_SECONDS: Final = Histogram(
     "Duration of code exchanges with WeChat, including retries.",
     buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
 )
-DATABASE_SECONDS: Final = Histogram(
-    "wxauth_database_seconds",
-    "Duration of storing a login in the database.",
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-)
 PROOF_FAILURES: Final[Sequence[Failure]] = (*CODE_FAILURES, WrongPerson)
 """The failures of a request with the proof that the person is present."""
 
@@ -82,8 +77,8 @@ class Entering:
         stays: bool = False,
         expires_in: int | None,
         now: datetime,
-    ) -> tuple[LoggedIn, float]:
-        """Find or create the user of an identity. Returns the login, and the database's milliseconds.
+    ) -> LoggedIn:
+        """Find or create the user of an identity.
 
         A session is opened for `expires_in` seconds, unless that is None.
 
@@ -110,7 +105,7 @@ class Entering:
             may_be_snapshot=not app.is_mini_program,
         )
         try:
-            login, milliseconds = await self._record(login_to_store, now=now)
+            login = await record_login(self.database, login_to_store, now=now)
         except SignUpClosed:
             if lacks_unionid:
                 log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
@@ -119,7 +114,7 @@ class Entering:
                 raise
             # Only now is it known that this would be a new user, and no connection is held meanwhile.
             welcome = await self.hook.welcome(app, identity, ip=device.ip)
-            login, milliseconds = await self._record(_welcomed(login_to_store, welcome), now=now)
+            login = await record_login(self.database, _welcomed(login_to_store, welcome), now=now)
             if login.is_new and login.user.external_id != welcome.external_id:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
         except SnapshotUser:
@@ -131,12 +126,7 @@ class Entering:
         if user.erase_at is not None:
             log.info("login_refused", reason="account_leaving", user_id=user.id, app_id=app.app_id)
             raise AccountLeaving(user.erase_at, user_id=user.id)
-        return login, milliseconds
-
-    async def _record(self, login: Login, *, now: datetime) -> tuple[LoggedIn, float]:
-        with DATABASE_SECONDS.time() as storing:
-            logged_in = await record_login(self.database, login, now=now)
-        return logged_in, storing.milliseconds
+        return login
 
     def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:
         if identity.session_key is None:

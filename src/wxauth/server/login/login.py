@@ -158,7 +158,7 @@ class Logins:
     database: Database
     phones: Phones
 
-    async def log_in(self, body: LoginRequest, device: Device) -> TokenAnswer:
+    async def log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
         Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
@@ -168,17 +168,9 @@ class Logins:
 
         A field that is optional fails no login, because its code is used up: the answer says what was left out.
 
-        Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
+        Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
             SignUpUnavailable, AccountDisabled, AccountLeaving.
         """
-        app_id = body.app_id or None
-        try:
-            return await self._log_in(self.apps.for_login(app_id), body, device)
-        except WxAuthError as error:
-            error.app_id = self.apps.default_id if app_id is None else app_id
-            raise
-
-    async def _log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise WrongAppKind(f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which")
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
@@ -186,7 +178,7 @@ class Logins:
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.entering.exchange_code(app, body.code)
         now, nickname = self.clock(), body.nickname or None
-        login, database_ms = await self.entering.record_identity(
+        login = await self.entering.record_identity(
             app,
             identity,
             device,
@@ -213,7 +205,7 @@ class Logins:
                 session_id=login.session_id,
                 is_new=login.is_new,
                 wechat_ms=wechat_ms,
-                database_ms=database_ms,
+                database_ms=login.milliseconds,
                 **self.settings.added_in_log(device.ip, is_always_logged=login.is_new),
             )
         if body.consents:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, LiteralString, NamedTuple, TypeVar
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -19,6 +19,7 @@ from wxauth.server.core.batching import Batched
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Histogram
 from wxauth.server.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
 from wxauth.server.core.statements import Nothing, Statement, fragment
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
@@ -29,8 +30,12 @@ from wxauth.server.sessions.queries import END_OLDEST, EndReason, end_by
 from wxauth.server.users.erasure_queries import stay
 from wxauth.server.users.user_queries import change_profile_of
 
+DATABASE_SECONDS: Final = Histogram(
+    "wxauth_database_seconds",
+    "Duration of storing a login in the database.",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
 _ATTEMPTS: Final = 5
-Row = TypeVar("Row", "EnteredUser", Nothing)
 
 log = get_logger()
 
@@ -287,6 +292,8 @@ class LoggedIn:
     user: EnteredUser
     ignored_fields: Sequence[str]
     """Which of `nickname` and `avatar_url` were not stored, because the user has changed the profile too often."""
+    milliseconds: float
+    """How long it took to store it."""
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
@@ -303,30 +310,44 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
     Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
     """
-    ids = _Ids(session=new_id(now), new_user=new_id(now))
+    ids = _Ids(now)
     conflict: BaseException | None = None
-    for _ in range(_ATTEMPTS):
-        try:
-            found = await _in_one_statement(database, login, ids, now=now)
-            if found is None:
-                found = await _settled(database, login, ids, now=now)
-        except (*CONFLICTS, NothingCommitted) as exc:
-            conflict = exc
-            continue
-        except _UnionidConflict as exc:
-            # A unionid that is ignored must not evade the ban of its user.
-            found = await _run(database, _BANNED_HOLDER, login, ids, now=now)
-            if found is None and login.may_be_snapshot and isinstance(exc, _OfAnotherOpenid):
-                raise SnapshotUser("another openid of this app has the unionid") from None
-            if found is None:
-                log.error("unionid_ignored", app_id=login.app_id, reason=str(exc))
-                login = replace(login, unionid=None)
+    with DATABASE_SECONDS.time() as storing:
+        for _ in range(_ATTEMPTS):
+            found: EnteredUser | None = None
+            try:
+                if login.max_sessions is None:
+                    found = await database.row(_RETURN, **_values(_RETURN, login, ids))
+                if found is None and login.may_sign_up:
+                    found = await database.row(_SIGN_UP, **_values(_SIGN_UP, login, ids))
+                if found is None:
+                    found = await _settled(database, login, ids)
+            except (*CONFLICTS, NothingCommitted) as exc:
+                conflict = exc
                 continue
-        if found is not None and found.erase_at is not None and found.status == "active" and login.stays:
+            except _UnionidConflict as exc:
+                # A unionid that is ignored must not evade the ban of its user.
+                found = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
+                if found is None and login.may_be_snapshot and isinstance(exc, _OfAnotherOpenid):
+                    raise SnapshotUser("another openid of this app has the unionid") from None
+                if found is None:
+                    log.error("unionid_ignored", app_id=login.app_id, reason=str(exc))
+                    login = replace(login, unionid=None)
+                    continue
+            if found is None:
+                continue
+            if found.erase_at is None or found.status != "active" or not login.stays:
+                break
             await stay(database, found.id, now=now)
-        elif found is not None:
-            return _logged_in(found, login, ids)
-    raise StorageUnavailable("too many changes to this user at once") from conflict
+        else:
+            raise StorageUnavailable("too many changes to this user at once") from conflict
+    return LoggedIn(
+        session_id=ids.session,
+        is_new=found.id == ids.new_user,
+        user=found,
+        ignored_fields=[name for name, value in login.profile.items() if value != getattr(found, name)],
+        milliseconds=storing.milliseconds,
+    )
 
 
 class _Undone(Exception):
@@ -342,11 +363,10 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     """
     nobody = f"rehearsal-{new_id(now).hex}"
     login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
-    ids = _Ids(session=new_id(now), new_user=new_id(now))
     try:
         async with database.begin() as transaction:
-            await _run(transaction, _SIGN_UP, login, ids, now=now)
-            await _run(transaction, _RETURN, login, ids._replace(session=new_id(now)), now=now)
+            await transaction.row(_SIGN_UP, **_values(_SIGN_UP, login, _Ids(now)))
+            await transaction.row(_RETURN, **_values(_RETURN, login, _Ids(now)))
             raise _Undone
     except _Undone:
         return None
@@ -356,11 +376,14 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
         raise
 
 
-class _Ids(NamedTuple):
-    """The ids of a login's rows, which stay the same if the login is tried again. Those of events need not."""
+class _Ids:
+    """The time and the ids of a login's rows, which stay the same if it is tried again. Those of events need not."""
 
-    session: UUID
-    new_user: UUID
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.session = new_id(now)
+        self.new_user: UUID | None = None
+        """None until somebody is to sign up."""
 
 
 class _UnionidConflict(Exception):
@@ -371,16 +394,7 @@ class _OfAnotherOpenid(_UnionidConflict):
     """Another openid of the app has it, or one of the two is a snapshot's."""
 
 
-async def _in_one_statement(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
-    """A returning or a new user; None for all others."""
-    if login.max_sessions is None:
-        user = await _run(database, _RETURN, login, ids, now=now)
-        if user is not None:
-            return user
-    return await _run(database, _SIGN_UP, login, ids, now=now) if login.may_sign_up else None
-
-
-async def _settled(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
+async def _settled(database: Database, login: Login, ids: _Ids) -> EnteredUser | None:
     """The user of all other logins. None if the login must be tried again.
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving; _UnionidConflict.
@@ -392,21 +406,20 @@ async def _settled(database: Database, login: Login, ids: _Ids, *, now: datetime
         return None  # signed up or erased by another request meanwhile
     if people.two is not None:
         await _check_unionid(database, login, people)
-        await link_unionid(database, **login.identity, stays=login.stays, now=now)
+        await link_unionid(database, **login.identity, stays=login.stays, now=ids.now)
         return None
     async with database.begin() as transaction:
-        return await _enter(transaction, login, ids, people, now=now)
+        return await _enter(transaction, login, ids, people)
 
 
-async def _enter(
-    transaction: Transaction, login: Login, ids: _Ids, people: People, *, now: datetime
-) -> EnteredUser | None:
+async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: People) -> EnteredUser | None:
     """Log in to the user of a known identity, or of a known unionid, under the user's lock.
 
     An unknown identity is added to the unionid's user, unless that user is leaving. None if the identity or the unionid
     has another user meanwhile. Raises: as `_check_unionid`, before anything is written.
     """
-    user = await _run(transaction, _LOCK, login, ids, user_id=people.user_id or people.holder_id, now=now)
+    now = ids.now
+    user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:
         return None
     if login.unionid is not None:
@@ -423,9 +436,9 @@ async def _enter(
     if may_enter:
         with suppress(RateLimited):  # who changes the profile too often logs in without
             await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
-    entered = await _run(transaction, _RECORD, login, ids, user_id=user.id, now=now)
+    entered = await transaction.row(_RECORD, **_values(_RECORD, login, ids, user.id))
     if may_enter and login.expires_in is not None:
-        await _run(transaction, _OPEN, login, ids, user_id=user.id, now=now)
+        await transaction.row(_OPEN, **_values(_OPEN, login, ids, user.id))
         if login.max_sessions is not None:
             own = {"user_id": user.id, "app_id": login.app_id, "openid": login.openid}
             which, reason = {**own, "opened": ids.session, "at_most": login.max_sessions}, EndReason.REPLACED
@@ -443,46 +456,21 @@ async def _check_unionid(asked: Database | Transaction, login: Login, people: Pe
             raise _UnionidConflict("an administrator has split its user and this one")
 
 
-def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
-    ignored_fields = [name for name, value in login.profile.items() if value != getattr(user, name)]
-    return LoggedIn(
-        session_id=ids.session,
-        is_new=user.id == ids.new_user,
-        user=user,
-        ignored_fields=ignored_fields,
-    )
-
-
-async def _run(
-    asked: Database | Transaction,
-    statement: Statement[Row],
-    login: Login,
-    ids: _Ids,
-    *,
-    user_id: UUID | None = None,
-    now: datetime,
-) -> Row | None:
-    """Run a statement, which takes what it names of a login."""
-    values = {
-        **vars(login),
-        "user_id": user_id,
-        "session_id": None if login.expires_in is None else ids.session,
-        "now": now,
-    }
+def _values(statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None) -> dict[str, Any]:
+    """What a statement names of a login."""
+    session_id = None if login.expires_in is None else ids.session
+    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now}
     if statement is _SIGN_UP:
         welcome = login.welcome
+        ids.new_user = ids.new_user or new_id(ids.now)
+        data = {"roles": login.roles} if login.roles else {}
         values |= {
             "nickname": login.nickname or welcome.nickname,
             "new_user_id": ids.new_user,
             "external_id": welcome.external_id,
             "roles": " ".join(login.roles),
             "attributes": to_json(welcome.attributes).decode() if welcome.attributes else None,
-            "event_id": new_id(now),
-            "created_data": to_json(
-                {
-                    **({"roles": login.roles} if login.roles else {}),
-                    **({"hook": "not_asked"} if welcome.is_unasked else {}),
-                }
-            ).decode(),
+            "event_id": new_id(ids.now),
+            "created_data": to_json(data | ({"hook": "not_asked"} if welcome.is_unasked else {})).decode(),
         }
-    return await asked.row(statement, **{name: values[name] for name in statement.names})
+    return {name: values[name] for name in statement.names}

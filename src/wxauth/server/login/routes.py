@@ -25,6 +25,7 @@ from wxauth.errors import (
     SnapshotUser,
     StorageUnavailable,
     WrongAppKind,
+    WxAuthError,
 )
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import Apps
@@ -117,8 +118,12 @@ _FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
 
 
 def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
-    label = apps.label_of(app_id)
-    return CountedBlock(lambda outcome, error: LOGINS.count(label, outcome, errcode_label(error)))
+    def count(outcome: str, error: WxAuthError | None) -> None:
+        LOGINS.count(apps.label_of(app_id), outcome, errcode_label(error))
+        if error is not None:
+            error.app_id = apps.default_id if app_id is None else app_id
+
+    return CountedBlock(count)
 
 
 async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep) -> None:
@@ -159,7 +164,7 @@ async def log_in(
     """
     app_id = body.app_id or None
     with _counted(apps, app_id) as counted:
-        tokens = await logins.log_in(body, device)
+        tokens = await logins.log_in(apps.for_login(app_id), body, device)
         counted.outcome = "new" if tokens["is_new_user"] else "ok"
     return tokens
 

@@ -239,7 +239,7 @@ class Visits:
         if is_closed_to_staff and await self.database.value(queries.HAS_ANY_ROLE, **whose):
             raise VisitRefused(_CLOSED_TO_STAFF)
         now = self.clock()
-        login, database_ms = await self.entering.record_identity(app, identity, browser, expires_in=None, now=now)
+        login = await self.entering.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
             person = await queries.lock_person(transaction, **ids)
@@ -256,7 +256,7 @@ class Visits:
             pending.kept_until = max(pending.kept_until, until + OUTCOME_KEPT)
             await self.granting.give_code(transaction, pending, person, callback.sites_code, browser, now=now)
         await self.granting.gone_on(pending, person, callback.sites_code, browser, now=now)
-        fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
+        fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
