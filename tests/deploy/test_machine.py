@@ -33,6 +33,7 @@ SETTINGS = (
     f"{ISSUER}SSL_CERT_FILE=/etc/nginx/certificates/authority.pem\n"
     "WXAUTH_LOGIN_RATE_LIMIT=1000000/minute\nWXAUTH_WECHAT_BASE_URL={}\n"
 )
+UNTIL_IT_SERVES = "until WXAUTH_PORT=$port wxauth alive --ready; do sleep 0.1; done"
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,7 @@ class Installed:
 
     def restart(self) -> None:
         """Restart both instances, and wait until they serve."""
-        self.machine.run(
-            "for port in 8001 8002; do systemctl restart wxauth@$port\n"
-            "until WXAUTH_PORT=$port wxauth alive --ready; do sleep 0.1; done; done"
-        )
+        self.machine.run(f"for port in 8001 8002; do systemctl restart wxauth@$port\n{UNTIL_IT_SERVES}; done")
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +124,11 @@ def test_the_log_is_kept_apart_by_a_configuration_that_journald_knows(installed:
 
 
 def test_an_instance_that_was_killed_is_started_again_and_a_reload_reads_the_settings(installed: Installed) -> None:
-    started = installed.logged("started")
-    installed.machine.run("kill -9 $(systemctl show --value --property=MainPID wxauth@8001)")
-    until(lambda: installed.logged("started") > started)
-    installed.machine.run("systemctl reload wxauth@8001")
+    main_pid = partial(installed.machine.run, "systemctl show --value --property=MainPID wxauth@8001")
+    killed = main_pid()
+    installed.machine.run(f"kill -9 {killed}")
+    until(lambda: main_pid().strip() not in ("0", killed.strip()))
+    installed.machine.run(f"port=8001; {UNTIL_IT_SERVES}; systemctl reload wxauth@8001")
     until(lambda: installed.logged("settings_read"))
     assert installed.log_in("alice")["user"]
 
