@@ -50,8 +50,8 @@ class LoggingOut:
         pages = self.pages
         try:
             parameters = parse_parameters(text)
-        except OAuthError:
-            return pages.message("wrong_logout", status=400)
+        except OAuthError as exc:
+            return pages.message("wrong_logout", status=400, wrong=getattr(exc, "parameter", None))
         if "id_token_hint" not in parameters and not parameters.repeated:
             return await self._without_hint(parameters)
         hint = None if parameters.repeated else await self.id_tokens.read(parameters["id_token_hint"])

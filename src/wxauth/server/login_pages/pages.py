@@ -1,6 +1,6 @@
 """The pages for browsers. Their templates, style sheet and small scripts are in `page/`."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -202,8 +202,13 @@ class Pages(Rendering):
         address = f"{self.settings.issuer}{_url(sent)}"
         return self._of_site("elsewhere", asked, parameters=sent, script="copy.js", address=address)
 
-    def message(self, name: str, *, status: int = 200, **more: Any) -> Response:
-        """A page with a message, and what its subject is (`about`). What a GET can repeat has its other languages."""
+    def message(
+        self, name: str, *, status: int = 200, about: Sequence[str] = (), wrong: str | None = None, **more: Any
+    ) -> Response:
+        """A page with a message, what its subject is, and which parameter is wrong.
+
+        What a GET can repeat has its other languages.
+        """
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
         return self._page(
             "message",
@@ -211,6 +216,7 @@ class Pages(Rendering):
             status=status,
             script="back.js",
             text=self._say(TEXTS[name]),
+            about=[*about, *([] if wrong is None else [self._say(_("Parameter: {parameter}"), parameter=wrong)])],
             request_id=self.request.scope[REQUEST_ID_KEY] if status >= 400 else None,
             other_languages=self._in_other_languages("", self.request.url.query) if is_repeatable else [],
             **more,
@@ -231,9 +237,7 @@ class Pages(Rendering):
                 way_back = Link(origin, self._say(_("Back to {title}"), title=title))
         if refusal.received is not None:
             about.append(self._say(_("Received address: {received}"), received=refusal.received or "—"))
-        if refusal.parameter is not None:
-            about.append(self._say(_("Parameter: {parameter}"), parameter=refusal.parameter))
-        return self.message("mistake", about=about, way_back=way_back, status=400)
+        return self.message("mistake", about=about, wrong=refusal.parameter, way_back=way_back, status=400)
 
     def _of_site(
         self,
