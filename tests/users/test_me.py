@@ -72,6 +72,7 @@ async def test_a_wrong_change_names_the_field_and_what_the_person_can_change(
     problem = problem_of(answer, "invalid_request", 422)
     assert (problem["errors"][0]["field"], problem["title"]) == (field, title)
     assert ("POST /v1/me/phone with the code of the button" in problem["detail"]) == (field == "phone")
+    assert ("at most 64 characters" in problem["detail"]) == (field == "nickName")
 
 
 async def test_refresh_and_logout_take_the_tutorials_name_of_the_token(stage: Stage) -> None:

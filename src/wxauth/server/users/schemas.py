@@ -317,7 +317,7 @@ def _unless_stand_in(value: str) -> str:
     return "" if is_stand_in(value) else value
 
 
-_Name = Annotated[str, BeforeValidator(_clean), StringConstraints(max_length=64)]
+_Name = Annotated[str, StringConstraints(max_length=64), BeforeValidator(_clean)]
 _Picture = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
 Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
 AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
