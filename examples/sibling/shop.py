@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from hashlib import sha1
 from typing import Annotated, Any
+from xml.etree import ElementTree
 
 import httpx
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -64,28 +65,44 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
 
     @shop.post("/wechat")
     async def receive(request: Request) -> Response:
-        message = json.loads(await request.body())
+        body = await request.body()
+        message = message_in(body)
         check(request.query_params, *(("msg_signature", message["Encrypt"]) if aes_key else ("signature",)))
-        message = decrypted(message["Encrypt"], aes_key) if aes_key else message
+        message = message_in(decrypted(message["Encrypt"], aes_key)) if aes_key else message
         event = message.get("Event")
         if event not in ("xpay_goods_deliver_notify", "xpay_refund_notify"):
             return PlainTextResponse("success")
         is_refund = event == "xpay_refund_notify"
         bought = orders.get(message["MchOrderId" if is_refund else "OutTradeNo"], {})
-        fen = message["RefundFee"] if is_refund else message["GoodsInfo"]["ActualPrice"]
+        fen = int(message["RefundFee"] if is_refund else message["GoodsInfo"]["ActualPrice"])
         if (bought.get("openid"), PRICE) != (message["OpenId"], fen):
-            return JSONResponse({"ErrCode": 1, "ErrMsg": "no such order"})
-        bought["is_refunded"] |= is_refund and message["RetCode"] == 0
+            return answer_to(body, 1, "no such order")
+        bought["is_refunded"] |= is_refund and int(message["RetCode"]) == 0
         bought["is_paid"] = not bought["is_refunded"]  # a delivery may be repeated, even after its refund
-        return JSONResponse({"ErrCode": 0, "ErrMsg": "success"})  # by now it is stored: WeChat does not send it again
+        return answer_to(body, 0, "success")  # by now it is stored: WeChat does not send it again
 
     return shop
 
 
-def decrypted(encrypted: str, aes_key: str) -> dict[str, Any]:
+def message_in(body: bytes) -> Any:
+    """A message in either data format of WeChat's console. In XML every value is a text."""
+    return json.loads(body) if body.startswith(b"{") else tree_of(ElementTree.fromstring(body))  # noqa: S314 - by wxauth
+
+
+def tree_of(element: ElementTree.Element) -> Any:
+    return {child.tag: tree_of(child) for child in element} or element.text or ""
+
+
+def answer_to(body: bytes, code: int, text: str) -> Response:
+    """What WeChat is told, in the format in which it has asked."""
+    if body.startswith(b"{"):
+        return JSONResponse({"ErrCode": code, "ErrMsg": text})
+    return Response(f"<xml><ErrCode>{code}</ErrCode><ErrMsg>{text}</ErrMsg></xml>", media_type="text/xml")
+
+
+def decrypted(encrypted: str, aes_key: str) -> bytes:
     """What WeChat has encrypted: 16 random bytes, the length of the message in four, the message, the appid."""
     key = b64decode(aes_key + "=")
     decryptor = Cipher(algorithms.AES(key), modes.CBC(key[:16])).decryptor()
     plain = decryptor.update(b64decode(encrypted)) + decryptor.finalize()
-    message: dict[str, Any] = json.loads(plain[20 : 20 + int.from_bytes(plain[16:20], "big")])
-    return message
+    return plain[20 : 20 + int.from_bytes(plain[16:20], "big")]

@@ -35,6 +35,8 @@ class World:
     service: httpx.Client
     wechat: httpx.Client
     shops: dict[str, httpx.Client]
+    formats: tuple[str, ...]
+    """The data formats of WeChat's console that the shop reads."""
 
     def log_in(self, app: dict[str, str], person: str = "alice") -> dict[str, str]:
         code = self.wechat.post("/codes", json={"person": person, "app_id": app["app_id"]}).json()["code"]
@@ -86,7 +88,7 @@ def world(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytes
             for each in (url, wechat_url, *(f"http://127.0.0.1:{port}" for port in ports.values()))
         }
         shops = {app_id: clients[f"http://127.0.0.1:{port}"] for app_id, port in ports.items()}
-        yield World(clients[url], clients[wechat_url], shops)
+        yield World(clients[url], clients[wechat_url], shops, ("json", "xml")[: 2 if request.param == "FastAPI" else 1])
 
 
 def command_of(language: str, port: str) -> tuple[tuple[str, ...], str]:
@@ -102,15 +104,18 @@ def command_of(language: str, port: str) -> tuple[tuple[str, ...], str]:
 @each_app
 def test_a_membership_is_paid_when_wechats_notice_has_come(world: World, app: dict[str, str]) -> None:
     shop, alice = world.shops[app["app_id"]], world.log_in(app)
-    order = shop.post("/orders", headers=alice).raise_for_status().json()
-    where = f"/orders/{order['number']}"
-    assert order["mode"] == "short_series_goods"
-    assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": False}
-    assert world.pay(app, order) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": True}
-    assert shop.get(where, headers=alice).json() == {"is_paid": True, "is_refunded": False}
-    for event in ("xpay_refund_notify", DELIVER):  # repeated, after the refund
-        assert world.notify(app, order, event) == {"is_taken": True}
-        assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": True}
+    for data_format in world.formats:
+        chosen = {"app_id": app["app_id"], "push_format": data_format}
+        world.wechat.post("/accounts", json=chosen).raise_for_status()
+        order = shop.post("/orders", headers=alice).raise_for_status().json()
+        where = f"/orders/{order['number']}"
+        assert order["mode"] == "short_series_goods"
+        assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": False}
+        assert world.pay(app, order) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": True}
+        assert shop.get(where, headers=alice).json() == {"is_paid": True, "is_refunded": False}
+        for event in ("xpay_refund_notify", DELIVER):  # repeated, after the refund
+            assert world.notify(app, order, event) == {"is_taken": True}
+            assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": True}
     assert shop.get(where, headers=world.log_in(app, "bob")).status_code == 404
     assert shop.get("/orders/unknown", headers=alice).status_code == 404
     assert shop.post("/orders").status_code == 401
@@ -155,4 +160,5 @@ def test_the_check_of_the_url_and_other_messages_are_answered_too(world: World) 
     assert shop.get("/wechat", params=query).text == "1234"
     assert shop.get("/wechat", params={**query, "nonce": "3"}).status_code == 403
     pushed = {"person": "alice", "app_id": PLAIN["app_id"], "event": "subscribe_msg_popup_event"}
-    assert world.wechat.post("/push", json=pushed).json()["is_taken"]
+    for data_format in world.formats:
+        assert world.wechat.post("/push", json={**pushed, "format": data_format}).json()["is_taken"]
