@@ -158,7 +158,7 @@ class _WithTarget(httpx.AsyncBaseTransport):
         target = request.extensions.get("target", request.url.raw_path)
         url = request.url.copy_with(raw_path=target)
         return await self._inner.handle_async_request(
-            httpx.Request(request.method, url, headers=request.headers, content=request.content)
+            httpx.Request(request.method, url, headers=request.headers, content=await request.aread())
         )
 
 

@@ -146,11 +146,6 @@ class Apps:
         return list(self._known.values())
 
     @property
-    def default(self) -> KnownApp | None:
-        """The app of logins that name none."""
-        return next((known for known in self._known.values() if known.app.is_mini_program), None)
-
-    @property
     def default_id(self) -> str | None:
         """The id of that app; None if there is none."""
         return None if self.default is None else self.default.app.app_id
@@ -179,9 +174,10 @@ class Apps:
         known = of_settings | self._unsealed(stored) | of_settings  # in this order, and the settings' own
         self._known = known
         self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
-        default = self.default
-        if default is not None and default.is_enabled:
-            self._enabled[None] = default.app
+        self.default = next((it for it in known.values() if it.app.is_mini_program), None)
+        """The app of logins that name none."""
+        if self.default is not None and self.default.is_enabled:
+            self._enabled[None] = self.default.app
 
     def _unsealed(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
         """The apps that can be decrypted. The ids of the others are in `unopened`, and logged when they change."""

@@ -16,7 +16,7 @@ from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -110,12 +110,31 @@ class DirectRoute(APIRoute):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
-        request, plan, overrides = Request(scope, receive), self.plan, scope["app"].dependency_overrides
+        request, plan, overrides = DirectRequest(scope, receive), self.plan, scope["app"].dependency_overrides
         if overrides:
             plan = Plan(self.dependant, self._arguments, overrides)
         async with AsyncExitStack() as stack:
             answer = await self.answer_to(request, plan, stack)
         await _send(answer, scope, receive, send)
+
+
+class DirectRequest(Request):
+    """A request whose body comes past Starlette's generator, which takes longer than to validate it."""
+
+    _whole: bytes | None = None
+
+    async def body(self) -> bytes:
+        """The body. Raises: ClientDisconnect."""
+        if self._whole is None:
+            body, is_whole = b"", False
+            while not is_whole:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                is_whole = not message.get("more_body")
+            self._whole = body
+        return self._whole
 
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -209,7 +228,7 @@ class Shortcut:
         if route is not None:
             scope["app"], scope["route"] = self._app, route
             try:
-                answer = await route.answer_to(Request(scope, receive), route.plan)
+                answer = await route.answer_to(DirectRequest(scope, receive), route.plan)
             except Exception as exc:
                 scope[_FAILURE_KEY] = exc
             else:

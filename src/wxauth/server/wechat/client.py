@@ -108,9 +108,7 @@ class _Call(NamedTuple):
         extensions = {**prepared.extensions, "target": target, "deadline": self.deadline}
         url, headers = prepared.url, prepared.headers
         if self.body is None:
-            request = httpx.Request("GET", url, headers=headers, stream=prepared.stream, extensions=extensions)
-            request.read()
-            return request
+            return httpx.Request("GET", url, headers=headers, stream=prepared.stream, extensions=extensions)
         if self.api == Api.MINI_PROGRAM_CODE:
             extensions["max_body"] = MAX_PICTURE
         headers = headers.copy()
