@@ -17,9 +17,10 @@ from typing import Any, Final, LiteralString, TypeVar
 
 from pydantic import BaseModel
 
+from wxauth.errors import StorageUnavailable
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.outages import raise_if_unavailable, reason_of
+from wxauth.server.core.outages import reason_of
 from wxauth.server.core.statements import Statement, model_of, with_parameters
 
 AT_MOST: Final = 16
@@ -83,8 +84,7 @@ class Batches:
 
     Args:
         statement: The statement.
-        answer: Runs the statement for one by a time limit, with a second try.
-        fetch: Runs one of both forms once.
+        answer: Runs one of both forms by a time limit, with a second try unless there are to be fewer `tries`.
         wait: Waits for the row of a caller who goes with others.
         whole: How long a caller waits at most, in seconds.
         headway: How long a statement under way holds up the next one, in seconds.
@@ -93,15 +93,14 @@ class Batches:
     def __init__(
         self,
         statement: Batched[Any],
-        answer: Callable[[str, Sequence[object], float], Awaitable[Records]],
-        fetch: Callable[[str, Sequence[object]], Awaitable[Records]],
+        answer: Callable[..., Awaitable[Records]],
         wait: Callable[[asyncio.Future[object]], Awaitable[object]],
         *,
         whole: float,
         headway: float,
     ) -> None:
         self._statement = statement
-        self._answer, self._fetch, self._wait = answer, fetch, wait
+        self._answer, self._wait = answer, wait
         self._whole, self._headway = whole, headway
         self._waiting: deque[Waiting] = deque()
         self._newest: object | None = None
@@ -123,8 +122,8 @@ class Batches:
             if self._timer is None:
                 self._timer = loop.call_at(self._sent_at + self._headway, self._send)
             row = await self._wait(future)
-            if isinstance(row, OSError):
-                raise_if_unavailable(row)
+            if isinstance(row, StorageUnavailable):
+                raise row
             if row is not _ALONE:
                 return row
         try:
@@ -165,12 +164,13 @@ class Batches:
     async def _run(self, batch: Sequence[Waiting]) -> None:
         rows: Sequence[object] = [_ALONE] * len(batch)
         try:
-            async with asyncio.timeout_at(batch[0][2]):  # of who has waited longest
-                rows = await self._rows([arguments for arguments, _, _ in batch])
-        except OSError as exc:  # no connection, or no answer in time: each of them would wait for it again
-            rows = [exc] * len(batch)
-        except Exception as exc:  # who is refused alone, too, is told why then
-            log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
+            rows = await self._rows([arguments for arguments, _, _ in batch], until=batch[0][2])
+        except Exception as exc:
+            if isinstance(exc, StorageUnavailable) and isinstance(exc.__cause__, OSError):
+                # No connection, or no answer in time: each of them would wait for it again.
+                rows = [exc] * len(batch)
+            else:  # who is refused alone, too, is told why then
+                log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
         finally:
             if self._newest is asyncio.current_task():
                 self._send()  # before the answers are read, so that PostgreSQL has work meanwhile
@@ -178,9 +178,11 @@ class Batches:
                 if not future.done():
                     future.set_result(row)
 
-    async def _rows(self, callers: Sequence[Sequence[object]]) -> Sequence[object]:
+    async def _rows(self, callers: Sequence[Sequence[object]], *, until: float) -> Sequence[object]:
+        """`until` is the time limit of who has waited longest."""
         SIZES.observe(len(callers), self._statement.name)
         if len(callers) == 1:
-            return self._statement.read(await self._fetch(self._statement.text, callers[0])) or [None]
+            return self._statement.read(await self._answer(self._statement.text, callers[0], until, tries=1)) or [None]
         columns = [list(column) for column in zip(*callers, strict=True)]
-        return self._statement.rows_of(await self._fetch(self._statement.many.text, columns), len(callers))
+        records = await self._answer(self._statement.many.text, columns, until, tries=1)
+        return self._statement.rows_of(records, len(callers))

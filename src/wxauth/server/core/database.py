@@ -298,7 +298,7 @@ class Database(_Reader):
         batches = self._batches.get(statement)
         if batches is None:
             of = {"whole": self.deadlines.whole, "headway": self.deadlines.headway}
-            batches = Batches(statement, self._answer, self._fetch, self._wait, **of)
+            batches = Batches(statement, self._answer, self._wait, **of)
             self._batches[statement] = batches
         row: Row | None = await batches.row(statement.arguments(values))
         return row
@@ -427,30 +427,29 @@ class Database(_Reader):
         return connection
 
     async def _answer(
-        self, text: str, arguments: Sequence[object], until: float | None = None
+        self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
         """All rows, by a time limit in the event loop's time. Tracing wraps this method."""
         async with _Answering(until or _now() + self.deadlines.whole):
-            try:
-                return await self._fetch(text, arguments)
-            except (ConnectionLost, *CLASHED, *STATEMENT_LOST):
-                return await self._fetch(text, arguments)
+            while True:
+                tries -= 1
+                connection = await self._connections.acquire()
+                try:
+                    rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
+                    return rows
+                except BaseException as exc:
+                    is_lost = self._drop_if_lost(connection, exc)
+                    if tries and (is_lost or isinstance(exc, (*CLASHED, *STATEMENT_LOST))):
+                        continue
+                    if is_lost:
+                        raise ConnectionLost from exc
+                    raise
+                finally:
+                    self._connections.release(connection)
 
     async def _wait(self, row: asyncio.Future[object]) -> object:
         """A row of a batch. Tracing wraps this method, too."""
         return await row
-
-    async def _fetch(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
-        connection = await self._connections.acquire()
-        try:
-            rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
-            return rows
-        except BaseException as exc:
-            if self._drop_if_lost(connection, exc):
-                raise ConnectionLost from exc
-            raise
-        finally:
-            self._connections.release(connection)
 
     def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
         """Drop connections that this failure makes unusable. Returns whether another one may be tried.

@@ -13,7 +13,7 @@ if they could leave all that out.
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -115,9 +115,9 @@ class _TracedDatabase(Database):
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
 
-    async def _answer(self, text: str, arguments: Sequence[object], until: float | None = None) -> Any:
+    async def _answer(self, *statement: Any, **limits: Any) -> Any:
         with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
-            return await super()._answer(text, arguments, until)
+            return await super()._answer(*statement, **limits)
 
     async def _wait(self, row: asyncio.Future[object]) -> object:
         with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
