@@ -23,7 +23,7 @@ STAFF_ROLES: Final = frozenset({"admin", "support"})
 ATTRIBUTE_NAME: Final = re.compile("[a-z][a-z0-9_]{0,31}")
 ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a person's roles."""
-PROFILE: Final = ("nickname", "avatar_url")
+PROFILE_FIELDS: Final = ("nickname", "avatar_url")
 """The columns whose changes are events, `user.profile_changed`."""
 
 
@@ -86,7 +86,9 @@ class Origins(SQLModel):
     external_id_from: UUID | None
 
 
-MERGED: Final[tuple[LiteralString, ...]] = tuple(fragment(name.removesuffix("_from")) for name in Origins.model_fields)
+MERGEABLE: Final[tuple[LiteralString, ...]] = tuple(
+    fragment(name.removesuffix("_from")) for name in Origins.model_fields
+)
 """The fields of a user that a merge may have filled."""
 
 

@@ -15,7 +15,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
-from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserStatus
+from wxauth.server.core.users import PROFILE_FIELDS, STAFF_ROLES, UserStatus
 from wxauth.server.import_export.lines import ATTRIBUTES, Fault, Line
 from wxauth.server.import_export.queries import (
     ADD_CONSENTS,
@@ -42,13 +42,13 @@ from wxauth.server.users.status_queries import ADMIN, StatusAndRoles, StatusChan
 _A_MOMENT: Final = timedelta(microseconds=1)
 _OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
 """The fields of a user to which each line may add something."""
-_GIVEN_ONCE: Final = [
+_SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _OF_EVERY_LINE
 ]
 """The fields with one value per user: if two lines of one identity had them, one value would be lost."""
-_BY_RULE: Final = ("phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
+_WITH_RULES: Final = ("phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
 """Those of which `_updated` decides what a line changes."""
-_FILLED: Final = [name for name in _GIVEN_ONCE if name not in _BY_RULE]
+_FILLED_IF_EMPTY: Final = [name for name in _SINGLE_VALUED if name not in _WITH_RULES]
 """Those that a line fills if they are empty, or replaces with --overwrite."""
 
 ADMINISTRATOR: Final = Fault("roles", _("must be without admin and support, unless --allow-admin is given"))
@@ -56,7 +56,7 @@ UNBANNED_ADMIN: Final = Fault(
     "status", _("must leave banned administrators and support staff banned, unless --allow-admin is given")
 )
 LAST_ADMIN: Final = _("must leave an administrator: make another one first")
-MERGED: Final = Fault("user_id", _("must not have been merged into another user"))
+MERGED_AWAY: Final = Fault("user_id", _("must not have been merged into another user"))
 ERASED: Final = Fault("user_id", _("must not have been erased, except with --restore"))
 LEAVING: Final = Fault("user_id", _("must not be of a user who has asked to be erased"))
 ANOTHER_USER: Final = Fault("user_id", _("must be the user whom the identity, the unionid or the external_id names"))
@@ -290,7 +290,7 @@ class Batch:
         """The signs that a line by itself must not be imported: they contradict no other line."""
         is_gone = line.user_id in self._found.erased_ids and owners.by_user_id is None
         yield ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin
-        yield MERGED, line.user_id in self._former_ids
+        yield MERGED_AWAY, line.user_id in self._former_ids
         # Whether the user has asked to be erased, which only a newer export has.
         yield LEAVING, owner is not None and owner.erase_at not in (None, line.erase_at)
         yield ERASED, is_gone and not self._options.restore
@@ -329,7 +329,9 @@ class Batch:
     def _given(self, number: int, line: Line) -> GivenFields:
         """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
         before = self.made.given.get((line.app_id, line.openid), {})
-        given = {name: (number, hashed) for name in _GIVEN_ONCE if (hashed := _hash(getattr(line, name))) is not None}
+        given = {
+            name: (number, hashed) for name in _SINGLE_VALUED if (hashed := _hash(getattr(line, name))) is not None
+        }
         wrong = [name for name in given if name in before and given[name][1] != before[name][1]]
         if self._options.takes_attributes and "attributes" in wrong:  # one patch after the other
             wrong.remove("attributes")
@@ -361,7 +363,7 @@ class Batch:
         return fields
 
     def _fill(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
-        for name in _FILLED:
+        for name in _FILLED_IF_EMPTY:
             if (given := getattr(line, name)) is not None and (overwrites or getattr(user, name) is None):
                 setattr(user, name, given)
         is_wanted = line.phone != user.phone and (overwrites or user.phone is None)
@@ -444,7 +446,7 @@ class Batch:
         for user in users:
             stored = self._users_before.get(user.id)
             before = stored or nobody_yet(user.id, user.created_at)
-            changed = [name for name in PROFILE if getattr(before, name) != getattr(user, name)]
+            changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
             if stored is not None and changed:
                 yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})
             # That of a stored user is recorded by `change_status_and_roles`.

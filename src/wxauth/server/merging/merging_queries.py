@@ -9,8 +9,8 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGED
-from wxauth.server.merging.origin_queries import FIELDS, Side, Split, record_moved
+from wxauth.server.core.users import MERGEABLE
+from wxauth.server.merging.origin_queries import SINGLE_VALUED, Side, Split, record_moved
 from wxauth.server.sessions.queries import EndReason, end_sessions
 from wxauth.server.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.erasure_queries import erase_person_data
@@ -272,13 +272,13 @@ def _field_fragment(name: LiteralString) -> LiteralString:
 
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO users (id, unionid, created_at, last_login_at, unjudged_since, phone_verified_at,
-                   external_id, external_id_from, {", ".join(f"{name}, {name}_from" for name in FIELDS)})
+                   external_id, external_id_from, {", ".join(f"{name}, {name}_from" for name in SINGLE_VALUED)})
 SELECT :new_user_id, :unionid, :created_at, last_login_at, unjudged_since,
        CASE WHEN 'phone' = ANY (:moved::text[])
             THEN COALESCE((SELECT max(phone_proved_at) FROM identities
                             WHERE (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[]))),
                           phone_verified_at) END,
-       (:moving::text[])[1], (:moving_from::uuid[])[1], {", ".join(_field_fragment(name) for name in FIELDS)}
+       (:moving::text[])[1], (:moving_from::uuid[])[1], {", ".join(_field_fragment(name) for name in SINGLE_VALUED)}
   FROM users WHERE id = :user_id
 """)
 _SPLIT: Final = (
@@ -335,12 +335,12 @@ WITH before AS (
      WHERE former.external_id IS NOT NULL AND before.external_id IS NOT NULL
 )
 UPDATE users
-   SET {", ".join(f"{name} = COALESCE(users.{name}, former.{name})" for name in ("unionid", *MERGED))},
+   SET {", ".join(f"{name} = COALESCE(users.{name}, former.{name})" for name in ("unionid", *MERGEABLE))},
        phone_verified_at = CASE WHEN users.phone IS NULL THEN former.phone_verified_at
                               WHEN users.phone = former.phone AND NOT :is_by_phone
                               THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
                               ELSE users.phone_verified_at END,
-       {", ".join(_origin_fragment(name) for name in MERGED if name != "phone")},
+       {", ".join(_origin_fragment(name) for name in MERGEABLE if name != "phone")},
        phone_from = CASE WHEN users.phone IS NULL THEN COALESCE(former.phone_from, former.id)
                          WHEN users.phone = former.phone THEN users.id -- of one of the two
                          ELSE users.phone_from END,

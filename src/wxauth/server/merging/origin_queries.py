@@ -18,7 +18,7 @@ from sqlmodel import SQLModel
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Statement, columns_of
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGED, PROFILE, EarlierBan, Origins, UserFields
+from wxauth.server.core.users import MERGEABLE, PROFILE_FIELDS, EarlierBan, Origins, UserFields
 from wxauth.server.users.status_queries import Ban, LockedUser, StatusAndRoles
 
 AppAndOpenid = tuple[str, str]
@@ -89,7 +89,7 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID | None]](
 )
 
 
-FIELDS: Final[tuple[LiteralString, ...]] = tuple(name for name in MERGED if name != "external_id")
+SINGLE_VALUED: Final[tuple[LiteralString, ...]] = tuple(name for name in MERGEABLE if name != "external_id")
 """The fields of which a user has one value at a time; an external id may also be a former one."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -102,7 +102,7 @@ async def facts_of(transaction: Transaction, user_id: UUID) -> Facts:
 async def record_moved(transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime) -> None:
     """Record what a locked user has got or lost since `before`."""
     after = await facts_of(transaction, user_id)
-    if fields := [name for name in PROFILE if getattr(after, name) != getattr(before, name)]:
+    if fields := [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]:
         data = {"fields": fields}
         await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
     if after.phone != before.phone:
@@ -187,7 +187,11 @@ class Split:
 
     def fields_on(self, *sides: Side) -> Sequence[str]:
         """The fields of the user, except empty ones, that belong to one of these sides."""
-        return [name for name in FIELDS if getattr(self.facts, name) is not None and self.side_of_field(name) in sides]
+        return [
+            name
+            for name in SINGLE_VALUED
+            if getattr(self.facts, name) is not None and self.side_of_field(name) in sides
+        ]
 
     @property
     def leaving_ids(self) -> Sequence[UUID]:

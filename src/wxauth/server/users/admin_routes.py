@@ -10,7 +10,7 @@ from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.models import EventFields
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import PROFILE
+from wxauth.server.core.users import PROFILE_FIELDS
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
@@ -101,8 +101,8 @@ async def change_user(
     """
     now = clock()
     change = UserChange(
-        **body.model_dump(exclude={*PROFILE, "erase_at"}),
-        cleared=body.model_fields_set.intersection(PROFILE),
+        **body.model_dump(exclude={*PROFILE_FIELDS, "erase_at"}),
+        cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
     reserved = {"roles": body.roles, "attributes": body.attributes, "erase_at": change.cancels_leaving or None}

@@ -11,7 +11,7 @@ from wxauth.errors import NotFound
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGED, ORIGIN, PROFILE, USER_IN_SESSION, UserInSession
+from wxauth.server.core.users import MERGEABLE, ORIGIN, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
 from wxauth.server.limits.queries import PROFILE_CHANGES
 from wxauth.server.sessions.queries import lock_user_by
 
@@ -83,14 +83,15 @@ CLEAR_FIELDS: Final = Statement[list[str]](f"""
 WITH before AS (
     SELECT * FROM users WHERE id = :user_id
 )
-UPDATE users SET {", ".join(_cleared_fragment(name, name) for name in MERGED)},
+UPDATE users SET {", ".join(_cleared_fragment(name, name) for name in MERGEABLE)},
                  {_cleared_fragment("phone", "phone_verified_at")}
   FROM before
  WHERE users.id = before.id
 RETURNING array_remove(ARRAY[
-    {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGED)}], NULL)
+    {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE)}
+], NULL)
 """)
-"""Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
+"""Clear those of a locked user's fields in `MERGEABLE` that are named. Returns which were there."""
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
@@ -100,7 +101,7 @@ def _changed_fragment(name: LiteralString) -> LiteralString:
 
 
 _CHANGE: Final = Statement[UserInSession](f"""
-UPDATE users SET {", ".join(map(_changed_fragment, PROFILE))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
+UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
 """)
 
 
@@ -118,7 +119,7 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear those of a locked user's fields in `MERGED` that are named. Returns which were there."""
+    """Clear those of a locked user's fields in `MERGEABLE` that are named. Returns which were there."""
     return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
@@ -169,7 +170,7 @@ async def change_profile_of(
 
     Raises: RateLimited, before anything is written.
     """
-    fields = [name for name in PROFILE if name in changes and changes[name] != getattr(user, name)]
+    fields = [name for name in PROFILE_FIELDS if name in changes and changes[name] != getattr(user, name)]
     if fields:
         await PROFILE_CHANGES.count_user(transaction, user, now=now)
         kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id), ip), {"fields": fields}
