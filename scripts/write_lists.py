@@ -3,6 +3,7 @@
 A row that somebody has written stays. One that is added has the words of the declaration, in the page's language.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from wxauth.server.core.trail import EventType
+from wxauth.server.core.users import PROFILE_FIELDS
+from wxauth.server.import_export.lines import EXPECTED, Line
+from wxauth.server.users.schemas import UserAnswer
+from wxauth.server.web.answers import example_of
 
 ROOT: Final = Path(__file__).parents[1]
 CLIENT: Final = ROOT / "clients/miniprogram"
@@ -27,32 +32,48 @@ def copies() -> Iterator[tuple[Path, Path]]:
 
 
 def guides() -> Iterator[tuple[Path, str]]:
-    """Each guide with such a table, and its text with all rows."""
+    """Each guide with such a list, and its text with all of it."""
     for language, ending in PAGES.items():
-        events = ROOT / f"docs/events{ending}"
-        sent, trail = _rows_of_events(language)
-        text = _completed(events.read_text("utf-8"), "| type | `data` |", sent)
-        yield events, _completed(text, "| type | `data` |", trail, table=1)
+        page = {name: ROOT / f"docs/{name}{ending}" for name in ("events", "moving-in", "privacy", "http")}
+        texts = {name: path.read_text("utf-8") for name, path in page.items()}
+        comma = ", " if language == "en" else "、"
+        for place, rows in enumerate(_rows_of_events(language, comma)):
+            texts["events"] = _completed(texts["events"], "type", rows, table=place)
+        rules = {name: EXPECTED[name].translated(language) for name in Line.model_fields}
+        texts["moving-in"] = _completed(texts["moving-in"], "field|字段", rules)
+        profile = comma.join(f"`{name}`" for name in PROFILE_FIELDS)
+        texts["privacy"] = re.sub(rf"(?m)^\| `nickname`({comma}`\w+`)*", f"| {profile}", texts["privacy"])
+        texts["http"] = _with_members(texts["http"], example_of(UserAnswer))
+        yield from ((page[name], text) for name, text in texts.items())
 
 
-def _rows_of_events(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """The cells of each type: for other services, and what the audit trail has besides."""
     tables: tuple[dict[str, str], dict[str, str]] = {}, {}
     for kind in EventType:
         further = sorted(kind.data.difference(kind.sent or ()))
         for names, table in ((kind.sent, tables[0]), (further if further or kind.sent is None else None, tables[1])):
             if names is not None:
-                data = (", " if language == "en" else "、").join(f"`{name}`" for name in names)
+                data = comma.join(f"`{name}`" for name in names)
                 table[kind] = f"{data} | {kind.meaning.translated(language)}"
     return tables
 
 
 def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 0) -> str:
     """The page with a row for each of these that its table lacks: the n-th whose header begins so."""
-    found = list(re.finditer(rf"^{re.escape(header)}.*\n\|[-|]+\|\n(?:\|.*\n)+", text, re.MULTILINE))[table]
+    found = list(re.finditer(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n(?:\|.*\n)+", text, re.MULTILINE))[table]
     named = {name for row in found[0].splitlines() for name in re.findall("`(.*?)`", row.split("|")[1])}
     added = "".join(f"| `{name}` | {cells} |\n" for name, cells in rows.items() if name not in named)
     return text[: found.end()] + added + text[found.end() :]
+
+
+def _with_members(text: str, user: Mapping[str, object]) -> str:
+    """The page with all members of the user whom its first JSON shows."""
+    before, _, rest = text.partition("```json\n")
+    shown, end, behind = rest.partition("\n  }\n}\n```")
+    lacking = {name: value for name, value in user.items() if f'"{name}":' not in shown}
+    added = "".join(f',\n    "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in lacking.items())
+    return f"{before}```json\n{shown}{added}{end}{behind}"
 
 
 def main() -> None:

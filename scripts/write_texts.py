@@ -16,6 +16,7 @@ from babel.messages.pofile import read_po, write_po
 
 from wxauth.server.cli import main as main_command
 from wxauth.server.core.terminal import WORDS
+from wxauth.server.core.users import PROFILE_FIELDS
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = ROOT / "src/wxauth"
@@ -81,7 +82,7 @@ def template() -> Catalog:
         catalog.add(message, locations=[(file, line)], auto_comments=comments, context=context)
     for text in of_commands(main_command):
         catalog.add(text, locations=[("server/cli", 0)])
-    for name in WORDS:
+    for name in (*WORDS, *PROFILE_FIELDS):
         catalog.add(name, locations=[("server/core/terminal.py", 0)], context="word")
     for text in UNMARKED:
         catalog.add(text, context=OPTIONAL)

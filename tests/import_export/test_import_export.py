@@ -55,6 +55,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import DEADLINES
+from wxauth.server.core.users import PROFILE_FIELDS
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 from wxauth.server.import_export.batch import GIVEN_BEFORE
@@ -63,6 +64,8 @@ from wxauth.server.import_export.importing import Counts
 from wxauth.server.import_export.lines import EXPECTED, Line
 from wxauth.server.import_export.queries import all_identities
 from wxauth.server.service.build import Timeouts
+from wxauth.server.users.schemas import UserAnswer
+from wxauth.server.web.answers import example_of
 
 ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
@@ -84,6 +87,7 @@ FULL: Body = {
     "created_at": "2023-01-02T03:04:05Z",
     "last_login_at": "2025-06-07T08:09:10.123456Z",
 }
+FULL |= {name: example_of(UserAnswer)[name] for name in PROFILE_FIELDS if name not in FULL}
 RUN_AGAIN = "correct the refused lines, and run the command again with the whole file: imported lines do not change"
 ODD = "openids that have not 28 characters, as WeChat's have: {}. Is it the right column, and are they whole?"
 STORED_NOTHING = "nothing was stored: run it without --dry-run"

@@ -12,6 +12,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, NOBODY, Admin, Body, LogIn, Stage, bearer, make_admin, recorded, set_roles
 from wxauth.server.core.models import EventFields
+from wxauth.server.core.users import PROFILE_FIELDS
 from wxauth.server.users.schemas import UserDetailAnswer, UsersAnswer
 from wxauth.server.web.schemas import Items
 
@@ -138,8 +139,8 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(stage: Stag
                 {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-ali"},
             ],
             "unionid": "union-ali",
+            **dict.fromkeys(PROFILE_FIELDS),
             "nickname": "Alice",
-            "avatar_url": None,
             "phone": None,
             "roles": ["editor", "support"],
             "status": "active",

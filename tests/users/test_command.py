@@ -12,6 +12,7 @@ import pytest
 from tests.problems import problem_of
 from tests.processes import Command, run
 from tests.world import BESIDE_LOGINS, LogIn, Stage, bearer, recorded, set_roles
+from wxauth.server.core.users import PROFILE_FIELDS
 
 pytestmark = pytest.mark.process
 
@@ -156,7 +157,7 @@ async def test_a_user_is_a_table_for_people_and_the_services_answer_for_programs
         ["status", "active"],
         ["roles", "admin"],
         ["nickname", "小明"],
-        ["avatar_url", "-"],
+        *([name, "-"] for name in PROFILE_FIELDS if name != "nickname"),
         ["phone", "-"],
         ["unionid", "-"],
         ["external_id", "-"],

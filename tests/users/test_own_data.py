@@ -22,6 +22,7 @@ from tests.processes import Command, run
 from tests.world import Client, Rows, Stage, bearer, body_of, leave, recorded
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
+from wxauth.server.core.users import PROFILE_FIELDS
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.service.app import create_app
 from wxauth.server.users.own_data import EXAMPLE_OWN_DATA, MAX_LARGE_DOCUMENTS
@@ -68,6 +69,7 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
         "former_external_ids": [],
         "unionid": "union-alice",
         "unionids": ["union-alice"],
+        **dict.fromkeys(PROFILE_FIELDS),
         "nickname": "小明",
         "avatar_url": uploaded["avatar_url"],
         "phone": "+8613800138000",

@@ -88,7 +88,7 @@ async def test_the_documents_and_the_pages_are_in_it(stage: Stage) -> None:
 @pytest.mark.no_database
 def test_the_desk_is_in_it() -> None:
     request = Request({"type": "http", "query_string": b"language=zh-TW", "headers": []})
-    texts = httpx.Response(200, content=bytes(page_texts(PAGES / "dev/wechat/page", request).body)).json()["texts"]
+    texts = httpx.Response(200, content=bytes(page_texts(PAGES / "dev/wechat/page", request, {}).body)).json()["texts"]
     assert [name for name, text in texts.items() if not text.startswith(MARK)] == []
     faults = [fault for each in known_faults().values() for fault in each]
     assert [fault for fault in faults if not fault["meaning"]["zh-TW"].startswith(MARK)] == []

@@ -338,8 +338,7 @@ export function createAuth(options) {
 		},
 		// From here on, not for guests.
 		getToken: async () => (await current()).access,
-		updateProfile: ({ nickname, avatarUrl: avatar_url, phone }) =>
-			change('', POST({ nickname, avatar_url, phone })),
+		updateProfile: ({ avatarUrl: avatar_url, ...fields }) => change('', POST({ avatar_url, ...fields })),
 		setAvatar: (picture) =>
 			change('/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
 		bindPhone: (tap) => change('/phone', POST({ code: codeOf(tap) })),

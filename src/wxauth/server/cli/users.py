@@ -32,7 +32,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.terminal import WrongValue, localized, word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import Role, UserStatus
+from wxauth.server.core.users import PROFILE_FIELDS, Role, UserStatus
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.queries import OpenSession
 from wxauth.server.users.admin import UserChange, change_user, erase_user, read_user
@@ -128,7 +128,7 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
         *(("former_id", each) for each in user.get("former_ids", ())),
         ("status", word(user["status"])),
         *((name, fields[name]) for name in ("reason", "until", "erase_at") if fields.get(name) is not None),
-        *((name, fields[name]) for name in ("roles", "nickname", "avatar_url")),
+        *((name, fields[name]) for name in ("roles", *PROFILE_FIELDS)),
         ("phone", (user["phone"] or "-") + proof),
         *((name, fields[name]) for name in ("unionid", "external_id")),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),

@@ -1,5 +1,6 @@
 """`/admin/`: the page and its session. These routes are left out of the API documentation: only the page uses them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -11,12 +12,14 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
+from wxauth.i18n import pgettext
 from wxauth.problems import problem_response
 from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.console.sessions import ConsoleSessions, OpenedConsole
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import EventType
+from wxauth.server.core.users import PROFILE_FIELDS
 from wxauth.server.login_pages.rendering import host_cookie, is_https
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.status_queries import ADMIN, SUPPORT
@@ -40,7 +43,9 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
-_SENTENCES: Final = {f"event_{kind}": kind.meaning for kind in EventType}
+_DECLARED: Final = {f"event_{kind}": kind.meaning.translated for kind in EventType} | {
+    f"profile_{name}": partial(pgettext, "word", name) for name in PROFILE_FIELDS
+}
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
@@ -76,7 +81,7 @@ def add_console(app: FastAPI) -> None:
 
     async def texts(request: Request) -> Response:
         await _services_if_enabled(request)
-        response = page_texts(CONSOLE_PAGE, request, **_SENTENCES)
+        response = page_texts(CONSOLE_PAGE, request, _DECLARED)
         response.headers.update(_HEADERS)
         return response
 

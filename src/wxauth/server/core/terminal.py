@@ -10,15 +10,15 @@ from unicodedata import east_asian_width
 from wxauth.i18n import SOURCE, Text, find_language, lazy_gettext as _, pgettext, translate
 
 WORDS: Final = """
-    id status roles last_login_at nickname active disabled user new_user former_id reason until erase_at
-    avatar_url phone external_id attribute former_external_id created_at identity identities session
+    id status roles last_login_at active disabled user new_user former_id reason until erase_at
+    phone external_id attribute former_external_id created_at identity identities session
     ended_session consent session_key unionid logout expired replaced revoked reused banned erased merged at
     code app_id user_id network request_id count source state sign_up push kind title settings database open
     closed cgi_path daily_limit used remain client_id client_secret scopes name url secret types kid alg
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905
-"""The columns of tables and the values of states that have another name in other languages."""
+"""Columns of tables and values of states that have another name in other languages, besides `PROFILE_FIELDS`."""
 _OF_THE_SYSTEM: Final = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, LiteralString
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import StringConstraints
@@ -86,9 +86,7 @@ class Origins(SQLModel):
     external_id_from: UUID | None
 
 
-MERGEABLE: Final[tuple[LiteralString, ...]] = tuple(
-    fragment(name.removesuffix("_from")) for name in Origins.model_fields
-)
+MERGEABLE: Final = tuple(fragment(name.removesuffix("_from")) for name in Origins.model_fields)
 """The fields of a user that a merge may have filled."""
 
 

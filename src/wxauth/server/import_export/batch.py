@@ -46,10 +46,6 @@ _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _OF_EVERY_LINE
 ]
 """The fields with one value per user: if two lines of one identity had them, one value would be lost."""
-_WITH_RULES: Final = ("phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
-"""Those of which `_updated` decides what a line changes."""
-_FILLED_IF_EMPTY: Final = [name for name in _SINGLE_VALUED if name not in _WITH_RULES]
-"""Those that a line fills if they are empty, or replaces with --overwrite."""
 
 ADMINISTRATOR: Final = Fault("roles", _("must be without admin and support, unless --allow-admin is given"))
 UNBANNED_ADMIN: Final = Fault(
@@ -329,9 +325,8 @@ class Batch:
     def _given(self, number: int, line: Line) -> GivenFields:
         """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
         before = self.made.given.get((line.app_id, line.openid), {})
-        given = {
-            name: (number, hashed) for name in _SINGLE_VALUED if (hashed := _hash(getattr(line, name))) is not None
-        }
+        hashed = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
+        given = {name: (number, each) for name, each in hashed.items() if each is not None}
         wrong = [name for name in given if name in before and given[name][1] != before[name][1]]
         if self._options.takes_attributes and "attributes" in wrong:  # one patch after the other
             wrong.remove("attributes")
@@ -363,7 +358,7 @@ class Batch:
         return fields
 
     def _fill(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
-        for name in _FILLED_IF_EMPTY:
+        for name in PROFILE_FIELDS:
             if (given := getattr(line, name)) is not None and (overwrites or getattr(user, name) is None):
                 setattr(user, name, given)
         is_wanted = line.phone != user.phone and (overwrites or user.phone is None)

@@ -26,7 +26,7 @@ from wxauth.errors import UnknownApp
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserStatus
+from wxauth.server.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.server.users.attributes import AttributesPatch
 from wxauth.server.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
 from wxauth.server.users.phone_numbers import number_in
@@ -34,16 +34,7 @@ from wxauth.server.users.schemas import AvatarUrl, Nickname, Reason, Roles
 from wxauth.server.web import schemas
 
 SKIPPABLE: Final = frozenset(
-    (
-        "nickname",
-        "avatar_url",
-        "phone",
-        "ban_reason",
-        "attributes",
-        "created_at",
-        "identity_created_at",
-        "last_login_at",
-    )
+    (*PROFILE_FIELDS, "phone", "ban_reason", "attributes", "created_at", "identity_created_at", "last_login_at")
 )
 """The fields whose bad values may count as null. The others identify a user, or grant rights."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import cached_property
-from typing import Final, LiteralString
+from typing import Final
 from uuid import UUID
 
 from sqlmodel import SQLModel
@@ -89,7 +89,7 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID | None]](
 )
 
 
-SINGLE_VALUED: Final[tuple[LiteralString, ...]] = tuple(name for name in MERGEABLE if name != "external_id")
+SINGLE_VALUED: Final = tuple(name for name in MERGEABLE if name != "external_id")
 """The fields of which a user has one value at a time; an external id may also be a former one."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -187,11 +187,8 @@ class Split:
 
     def fields_on(self, *sides: Side) -> Sequence[str]:
         """The fields of the user, except empty ones, that belong to one of these sides."""
-        return [
-            name
-            for name in SINGLE_VALUED
-            if getattr(self.facts, name) is not None and self.side_of_field(name) in sides
-        ]
+        given = (name for name in SINGLE_VALUED if getattr(self.facts, name) is not None)
+        return [name for name in given if self.side_of_field(name) in sides]
 
     @property
     def leaving_ids(self) -> Sequence[UUID]:

@@ -75,7 +75,7 @@ class UserChange:
     attributes: Attributes | None = None
     """A merge patch of the user's attributes."""
     cleared: Collection[str] = ()
-    """Of `nickname` and `avatar_url`, those that must not stay."""
+    """Of `PROFILE_FIELDS`, those that must not stay."""
     cancels_leaving: bool = False
     """Whether a user who has asked to be erased is kept."""
 

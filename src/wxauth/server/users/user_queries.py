@@ -95,7 +95,7 @@ RETURNING array_remove(ARRAY[
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
-    given, has_changed = f":changes::jsonb ->> '{name}'", f"'{name}' = ANY (:changed::text[])"
+    given, has_changed = f"(jsonb_populate_record(users, :changes)).{name}", f"'{name}' = ANY (:changed::text[])"
     return f"""{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END,
        {name}_from = CASE WHEN {has_changed} THEN {ORIGIN} ELSE {name}_from END"""
 
@@ -142,7 +142,7 @@ async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[st
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserInSession | None:
-    """Set those of `nickname` and `avatar_url` that are given, and remove the phone number if that is. It must be None.
+    """Set those of `PROFILE_FIELDS` that are given, and remove the phone number if that is. It must be None.
 
     Returns the changed user; None if the user was erased.
 
@@ -166,7 +166,7 @@ async def change_profile_of(
     ip: str | None = None,
     now: datetime,
 ) -> UserInSession | None:
-    """Set those of `nickname` and `avatar_url` that are given, of a locked user. A real change counts.
+    """Set those of `PROFILE_FIELDS` that are given, of a locked user. A real change counts.
 
     Raises: RateLimited, before anything is written.
     """

@@ -1,5 +1,6 @@
 """The texts of a page's scripts: `texts.json` beside them has the English ones by name, the catalogues the others."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +8,17 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from wxauth.i18n import SOURCE, Text, find_language, languages, own_name, pgettext
+from wxauth.i18n import SOURCE, find_language, languages, own_name, pgettext
 
 
-def page_texts(folder: Path, request: Request, **beside: Text) -> JSONResponse:
-    """The texts of this page, and those beside, in the language that `?language=` asks for; and which languages are."""
+def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
+    """The texts of this page, and what is declared elsewhere, in the language that `?language=` asks for."""
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     texts = {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()}
     found: dict[str, Any] = {
         "language": language,
         "languages": {tag: own_name(tag) for tag in languages()},
-        "texts": texts | {name: text.translated(language) for name, text in beside.items()},
+        "texts": texts | {name: translated(language) for name, translated in declared.items()},
     }
     return JSONResponse(found, headers={"Cache-Control": "no-cache"})

@@ -182,9 +182,9 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
     return phone
 
 
-def is_stand_in(value: str | None) -> bool:
+def is_stand_in(value: object) -> bool:
     """Whether this is the name, or one of the pictures, that WeChat gives for everybody who has given none."""
-    return value is not None and _STAND_IN.fullmatch(value) is not None
+    return isinstance(value, str) and _STAND_IN.fullmatch(value) is not None
 
 
 def read_json(body: bytes) -> Any:

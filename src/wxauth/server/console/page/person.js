@@ -9,7 +9,7 @@ import { merge, split } from './merging.js'
 import { appOf, called, personOf, shown } from './names.js'
 import { act, actAbout, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, typedJson, whole, withChoices, words } from './parts.js'
 import { refusalsOf } from './signins.js'
-import { actOn, text } from './texts.js'
+import { actOn, namesOf, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
 
 const STAFF = ['admin', 'support']
@@ -80,6 +80,7 @@ function person(user, reload) {
         isBanned ? [text('bannedBy'), whoBanned(user)] : null,
         user.reason ? [text('banWhy'), user.reason] : null,
         [text('phone'), phone(user)],
+        ...profile(user),
         ['unionid', code(user.unionid)],
         user.external_id || user.former_external_ids?.length ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
         user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
@@ -113,6 +114,10 @@ function person(user, reload) {
     part(text('eventsOfPerson'), eventsOf(user), elsewhere(user)),
   ]
 }
+
+/** What a person's profile has besides name and picture. */
+const profile = (user) =>
+  namesOf('profile_').flatMap((name) => (user[name] && !['nickname', 'avatar_url'].includes(name) ? [[text(`profile_${name}`), user[name]]] : []))
 
 /** The newest ban's actor, which the trail has. */
 function whoBanned({ id }) {

@@ -261,7 +261,7 @@ def desk_routes(
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})
 
     async def read_texts(request: Request) -> Response:
-        return page_texts(_PAGE, request)
+        return page_texts(_PAGE, request, {})
 
     async def read_wires(request: Request) -> Response:
         news = wires.since(int(request.path_params["revision"]))
