@@ -534,6 +534,9 @@ async def test_variables_of_a_proxy_that_cannot_be_used_are_left_out(
     monkeypatch.setenv(name, value)
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     await doctor.says("issuer", NOTE, "is a name that is not known here", issuer="https://auth.example.com")
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
+    said = "nothing listens at https://auth.example.com (by the proxy of https_proxy)"
+    await doctor.says("issuer", NOTE, said, issuer="https://auth.example.com")
 
 
 async def test_a_certificate_of_an_authority_that_is_not_known_here_is_reported_with_the_remedy(

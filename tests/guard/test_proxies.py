@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer
+from tests.processes import free_port
 from tests.sweeps import swept
+from wxauth.errors import KeysUnavailable
 from wxauth.guard import proxies
 from wxauth.guard.jwks import RemoteKeys
 from wxauth.guard.proxies import proxy_for
@@ -68,7 +70,7 @@ def test_what_no_proxy_covers_is_asked_without_one(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     monkeypatch.setenv("NO_PROXY", entries)
-    assert proxy_for(url) == (None if is_covered else PROXY)
+    assert proxy_for(url)[0] == (None if is_covered else PROXY)
 
 
 WRONG = ["ftp://hunter2", "http://user:p#hunter2@proxy", "http://user:20/hunter2@proxy", "http://[", "//"]
@@ -94,8 +96,18 @@ def test_a_proxy_that_cannot_be_used_is_left_out_and_named_once(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in given.items():
             patch.setenv(name, value)
-        assert [proxy_for("https://auth.example.com") for _ in range(3)] == [used] * 3
+        assert [proxy_for("https://auth.example.com")[0] for _ in range(3)] == [used] * 3
     assert [record.getMessage().split()[0] for record in caplog.records] == named
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+async def test_a_proxy_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setenv(name, f"http://user:hunter2@127.0.0.1:{free_port()}")
+    with pytest.raises(KeysUnavailable, match=rf"\(by the proxy of {name}\)"):
+        await RemoteKeys(ISSUER, ssl_context=BELIEVES_NOBODY).find("kid")
     assert "hunter2" not in caplog.text
 
 

@@ -101,6 +101,7 @@ class RemoteKeys:
         self._issuer = issuer
         self._internal_url = internal_url
         self._is_on_loopback = is_loopback(urlsplit(issuer).hostname)
+        self._is_nearby = internal_url is not None or self._is_on_loopback
         self._timer = timer
         self._timeout = timeout
         self._key_set: _KeySet | None = None
@@ -232,6 +233,11 @@ class RemoteKeys:
 
     def _cause(self, error: Exception) -> str:
         """Why the keys could not be read. It is shown in answers too, so it names no host."""
+        _, variable = (None, None) if self._is_nearby else proxy_for(self._issuer)
+        by_proxy = isinstance(error, httpx.TransportError) and variable is not None
+        return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
+
+    def _reason(self, error: Exception) -> str:
         if isinstance(error, _Unreadable):
             return str(error)
         for link in _chain(error):
@@ -282,14 +288,13 @@ class RemoteKeys:
             self._ssl = httpx.create_ssl_context()
         # Not compressed: a few compressed bytes could decompress to more than MAX_DOCUMENT.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        is_nearby = self._internal_url is not None or self._is_on_loopback
         async with (
             httpx.AsyncClient(
                 verify=self._ssl,
                 timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
                 follow_redirects=False,
                 trust_env=False,
-                proxy=None if is_nearby else proxy_for(url),
+                proxy=None if self._is_nearby else proxy_for(url)[0],
             ) as client,
             client.stream("GET", url, headers=headers) as response,
         ):

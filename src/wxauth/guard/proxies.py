@@ -18,10 +18,11 @@ _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def proxy_for(url: str) -> str | None:
-    """The URL of the proxy for this URL, by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
+    """The URL of the proxy for this URL, and its variable: `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`.
 
-    httpx refuses every request where one of them has what it cannot read: here it is left out, with one warning.
+    None where there is none, or `NO_PROXY` covers the host. httpx refuses every request where one of them has what it
+    cannot read: here it is left out, with one warning.
     """
     given, parts = getproxies(), urlsplit(url)
     is_covered = False
@@ -31,14 +32,14 @@ def proxy_for(url: str) -> str | None:
         except ValueError:
             _warn("no", "has entries that cannot be read, which are left out")
     if is_covered:
-        return None
+        return None, None
     for kind in (parts.scheme, "all"):
         if proxy := given.get(kind):
             proxy = proxy if "://" in proxy else f"http://{proxy}"
             if _is_usable(proxy):
-                return proxy
+                return proxy, _variable(kind)
             _warn(kind, "has no URL of a proxy that can be used (SOCKS needs the package socksio), and is left out")
-    return None
+    return None, None
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
@@ -78,5 +79,9 @@ def _is_usable(proxy: str) -> bool:
 
 @cache
 def _warn(kind: str, fault: str) -> None:
+    _log.warning("%s %s", _variable(kind), fault)  # without its value, which may have a password
+
+
+def _variable(kind: str) -> str:
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
-    _log.warning("%s %s", next(iter(names), f"{kind}_proxy"), fault)  # without its value, which may have a password
+    return next(iter(names), f"{kind}_proxy")

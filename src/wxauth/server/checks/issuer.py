@@ -128,8 +128,12 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
 
 def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
     """Connects to the host of a URL as the guard does."""
-    proxy = None if is_loopback(urlsplit(url).hostname) else proxy_for(url)
+    proxy, _variable = _proxy_for(url)
     return httpx.AsyncClient(verify=httpx.create_ssl_context(), timeout=limits, trust_env=False, proxy=proxy)
+
+
+def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
+    return (None, None) if is_loopback(urlsplit(url).hostname) else proxy_for(url)
 
 
 async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
@@ -244,7 +248,9 @@ def _judge_status(response: httpx.Response) -> None:
 def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
     """The fault behind an httpx error, by the error's cause."""
     parts = urlsplit(url)
-    where = f"{parts.scheme}://{parts.netloc}"
+    where: Text | str = f"{parts.scheme}://{parts.netloc}"
+    if (variable := _proxy_for(url)[1]) is not None:
+        where = _("{url} (by the proxy of {variable})", url=where, variable=variable)
     cause: BaseException | None = exc
     while cause is not None:
         match cause:
