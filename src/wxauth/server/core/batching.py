@@ -103,7 +103,7 @@ class Batches:
         self._answer, self._wait = answer, wait
         self._whole, self._headway = whole, headway
         self._waiting: deque[Waiting] = deque()
-        self._newest: object | None = None
+        self._newest: asyncio.Future[Any] | None = None
         """What was sent last, until it is answered."""
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -112,22 +112,19 @@ class Batches:
     async def row(self, arguments: Sequence[object]) -> Any:
         """The row of the statement with these arguments, or None. Raises: StorageUnavailable."""
         loop = asyncio.get_running_loop()
-        now, mine = loop.time(), object()
+        mine, until = loop.create_future(), loop.time() + self._whole
+        self._waiting.append((arguments, mine, until))
         if self._newest is None:
-            self._newest, self._sent_at = mine, now
-            SIZES.observe(1, self._statement.name)
-        else:
-            future = loop.create_future()
-            self._waiting.append((arguments, future, now + self._whole))
-            if self._timer is None:
-                self._timer = loop.call_at(self._sent_at + self._headway, self._send)
-            row = await self._wait(future)
+            self._send()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._sent_at + self._headway, self._send)
+        try:
+            row = mine.result() if mine.done() else await self._wait(mine)
             if isinstance(row, StorageUnavailable):
                 raise row
             if row is not _ALONE:
                 return row
-        try:
-            records = await self._answer(self._statement.text, arguments, now + self._whole)
+            records = await self._answer(self._statement.text, arguments, until)
             return self._statement.read(records)[0] if records else None
         finally:
             if self._newest is mine:
@@ -151,20 +148,29 @@ class Batches:
                 batch.append(self._waiting[0])
             self._waiting.popleft()
         self._newest = None
-        if batch:
-            # In a context of its own: no log line of it is about the request that happened to be there.
-            loop = asyncio.get_running_loop()
-            self._newest = task = loop.create_task(self._run(batch), context=Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            self._sent_at = loop.time()
-            if self._waiting:
-                self._timer = loop.call_at(self._sent_at + self._headway, self._send)
+        if not batch:
+            return
+        loop = asyncio.get_running_loop()
+        self._sent_at = loop.time()
+        SIZES.observe(len(batch), self._statement.name)
+        if len(batch) == 1:  # who needs no task: nobody else depends on it
+            self._newest = alone = batch[0][1]
+            alone.set_result(_ALONE)
+            return
+        # In a context of its own: no log line of it is about the request that happened to be there.
+        self._newest = task = loop.create_task(self._run(batch), context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._waiting:
+            self._timer = loop.call_at(self._sent_at + self._headway, self._send)
 
     async def _run(self, batch: Sequence[Waiting]) -> None:
         rows: Sequence[object] = [_ALONE] * len(batch)
+        columns = [list(column) for column in zip(*(arguments for arguments, _, _ in batch), strict=True)]
+        until = batch[0][2]  # of who has waited longest
         try:
-            rows = await self._rows([arguments for arguments, _, _ in batch], until=batch[0][2])
+            records = await self._answer(self._statement.many.text, columns, until, tries=1)
+            rows = self._statement.rows_of(records, len(batch))
         except Exception as exc:
             if isinstance(exc, StorageUnavailable) and isinstance(exc.__cause__, OSError):
                 # No connection, or no answer in time: each of them would wait for it again.
@@ -177,12 +183,3 @@ class Batches:
             for (_, future, _), row in zip(batch, rows, strict=True):
                 if not future.done():
                     future.set_result(row)
-
-    async def _rows(self, callers: Sequence[Sequence[object]], *, until: float) -> Sequence[object]:
-        """`until` is the time limit of who has waited longest."""
-        SIZES.observe(len(callers), self._statement.name)
-        if len(callers) == 1:
-            return self._statement.read(await self._answer(self._statement.text, callers[0], until, tries=1)) or [None]
-        columns = [list(column) for column in zip(*callers, strict=True)]
-        records = await self._answer(self._statement.many.text, columns, until, tries=1)
-        return self._statement.rows_of(records, len(callers))

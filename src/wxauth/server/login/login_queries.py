@@ -241,7 +241,7 @@ class Welcome:
     """Whether the user signs up without an answer of the operator's service."""
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, for `vars`
+@dataclass(kw_only=True)  # without slots, for `vars`; frozen, it would take 1.3 µs more
 class Login:
     """A login to store. Its fields are parameters of the statements."""
 
