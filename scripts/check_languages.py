@@ -8,6 +8,9 @@ from string import Formatter
 from babel.messages.catalog import Catalog
 from write_texts import OPTIONAL, SOURCE, catalogues, template  # type: ignore[import-not-found]
 
+from wxauth.server.console.routes import declared_texts
+from wxauth.server.service.app import create_api
+
 CALL = re.compile(r"""\b(?:text|phrase|actOn|isText)\(([^(),{]*)|data-text=("[^"]*")""")
 """Where a script or a page uses the text of a name."""
 NAME = re.compile(r"""(?<!=== )['"]([\w.-]+)['"](?! in )""")
@@ -49,8 +52,9 @@ def wrong_in_catalogue(catalog: Catalog, wanted: Catalog) -> Iterator[str]:
 
 def wrong_in_pages() -> Iterator[str]:
     """The names of texts that a page's scripts use, and that it does not have."""
+    declared = declared_texts(create_api()).keys()
     for path in SOURCE.rglob("page/texts.json"):
-        names = json.loads(path.read_text("utf-8")).keys()
+        names = json.loads(path.read_text("utf-8")).keys() | declared
         for script in (*path.parent.glob("*.js"), *path.parent.glob("*.html")):
             for call in CALL.findall(script.read_text("utf-8")):
                 yield from (

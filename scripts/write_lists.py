@@ -7,16 +7,24 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from inspect import cleandoc
 from pathlib import Path
 from typing import Final
 
+import click
+
+from wxauth.i18n import gettext, translate
+from wxauth.server.cli import main as main_command
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import PROFILE_FIELDS
 from wxauth.server.import_export.lines import EXPECTED, Line
+from wxauth.server.service.app import create_api
 from wxauth.server.users.schemas import UserAnswer
 from wxauth.server.web.answers import example_of
+from wxauth.server.web.direct import DirectRoute
 
 ROOT: Final = Path(__file__).parents[1]
+ACCESS: Final = ROOT / "tests/web/operations.txt"
 CLIENT: Final = ROOT / "clients/miniprogram"
 AI_DEMO: Final = ROOT / "examples/miniprogram-ai"
 PAGES: Final = {"en": ".md", "zh-CN": ".zh-CN.md"}
@@ -34,7 +42,7 @@ def copies() -> Iterator[tuple[Path, Path]]:
 def guides() -> Iterator[tuple[Path, str]]:
     """Each guide with such a list, and its text with all of it."""
     for language, ending in PAGES.items():
-        page = {name: ROOT / f"docs/{name}{ending}" for name in ("events", "moving-in", "privacy", "http")}
+        page = {name: ROOT / f"docs/{name}{ending}" for name in ("events", "moving-in", "privacy", "http", "commands")}
         texts = {name: path.read_text("utf-8") for name, path in page.items()}
         comma = ", " if language == "en" else "、"
         for place, rows in enumerate(_rows_of_events(language, comma)):
@@ -44,6 +52,11 @@ def guides() -> Iterator[tuple[Path, str]]:
         profile = comma.join(f"`{name}`" for name in PROFILE_FIELDS)
         texts["privacy"] = re.sub(rf"(?m)^\| `nickname`({comma}`\w+`)*", f"| {profile}", texts["privacy"])
         texts["http"] = _with_members(texts["http"], example_of(UserAnswer))
+        for place, rows in enumerate(_rows_of_operations(language)):
+            texts["http"] = _completed(texts["http"], "method and path|方法与路径", rows, table=place)
+        helps = {f"wxauth {' '.join(words)}": gettext(language, text) for words, text in _commands(main_command)}
+        rows = {name: text.partition("\n\n")[0].replace("\n", " ") for name, text in helps.items()}
+        texts["commands"] = _completed(texts["commands"], "command|命令", rows)
         yield from ((page[name], text) for name, text in texts.items())
 
 
@@ -59,10 +72,34 @@ def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mappi
     return tables
 
 
+def _rows_of_operations(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """The cells of each operation: who may use it, and for what; those for administrators apart."""
+    tables: tuple[dict[str, str], dict[str, str]] = {}, {}
+    lines = (line.split() for line in ACCESS.read_text("utf-8").splitlines())
+    access = {f"{method} {path}": who for method, path, _, who, *_ in lines}
+    for route in create_api().routes:
+        if isinstance(route, DirectRoute) and route.include_in_schema:
+            for name in (f"{method} {route.path}" for method in route.methods or ()):
+                summary = translate(route.summary, language)
+                tables[route.path.startswith("/v1/admin/")][name] = f"`{access.get(name, '?')}` | {summary}"
+    return tables
+
+
+def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each command below this one, by its words, and the first paragraph of its help."""
+    if not isinstance(command, click.Group):
+        yield words, cleandoc(command.help or "")
+        return
+    with click.Context(command) as context:
+        for name in command.list_commands(context):
+            yield from _commands(command.resolve_command(context, [name])[1] or command, *words, name)
+
+
 def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 0) -> str:
     """The page with a row for each of these that its table lacks: the n-th whose header begins so."""
     found = list(re.finditer(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n(?:\|.*\n)+", text, re.MULTILINE))[table]
-    named = {name for row in found[0].splitlines() for name in re.findall("`(.*?)`", row.split("|")[1])}
+    cells = re.findall("`(.*?)`", "".join(row.split("|")[1] for row in found[0].splitlines()))
+    named = {*cells, *(f"{method} {words[-1]}" for words in map(str.split, cells) for method in words[:-1])}
     added = "".join(f"| `{name}` | {cells} |\n" for name, cells in rows.items() if name not in named)
     return text[: found.end()] + added + text[found.end() :]
 

@@ -1,5 +1,6 @@
 """`/admin/`: the page and its session. These routes are left out of the API documentation: only the page uses them."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
-from wxauth.i18n import pgettext
+from wxauth.i18n import Text, pgettext
 from wxauth.problems import problem_response
 from wxauth.server.console.links import CONSOLE_PATH
 from wxauth.server.console.sessions import ConsoleSessions, OpenedConsole
@@ -24,6 +25,7 @@ from wxauth.server.login_pages.rendering import host_cookie, is_https
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.status_queries import ADMIN, SUPPORT
 from wxauth.server.web.dependencies import services_of
+from wxauth.server.web.direct import DirectRoute
 from wxauth.server.web.edge import cookie_in
 from wxauth.server.web.page_texts import page_texts
 
@@ -42,9 +44,6 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
-}
-_DECLARED: Final = {f"event_{kind}": kind.meaning.translated for kind in EventType} | {
-    f"profile_{name}": partial(pgettext, "word", name) for name in PROFILE_FIELDS
 }
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -72,6 +71,7 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 def add_console(app: FastAPI) -> None:
     """Add the console's routes after all others. They answer 404 unless `ADMIN_PAGE` is set."""
     files = StaticFiles(directory=CONSOLE_PAGE)
+    declared = declared_texts(app)
 
     async def page(request: Request) -> Response:
         await _services_if_enabled(request)
@@ -81,7 +81,7 @@ def add_console(app: FastAPI) -> None:
 
     async def texts(request: Request) -> Response:
         await _services_if_enabled(request)
-        response = page_texts(CONSOLE_PAGE, request, _DECLARED)
+        response = page_texts(CONSOLE_PAGE, request, declared)
         response.headers.update(_HEADERS)
         return response
 
@@ -96,6 +96,16 @@ def add_console(app: FastAPI) -> None:
     app.add_route(CONSOLE_PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
     app.add_route(CONSOLE_PATH + "texts.json", texts, include_in_schema=False)
     app.add_route(CONSOLE_PATH + "{name}", page, include_in_schema=False)
+
+
+def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
+    """Texts of the console that are declared elsewhere: of events, fields of the profile, and operations."""
+    operations = [route for route in app.routes if isinstance(route, DirectRoute) and "admin" in route.tags]
+    return {
+        **{f"event_{kind}": kind.meaning.translated for kind in EventType},
+        **{f"profile_{name}": partial(pgettext, "word", name) for name in PROFILE_FIELDS},
+        **{f"operation_{route.name}": Text(route.summary or "").translated for route in operations},
+    }
 
 
 async def _open(request: Request) -> Response:

@@ -95,7 +95,7 @@ function ask(app, reload) {
     field({ name: 'check', label: text('checkFirst'), type: 'checkbox', value: known.check }),
   ].filter(Boolean)
   dialog({
-    title: app ? actOn('change', app.app_id) : text('addApp'),
+    title: app ? actOn('change', app.app_id) : text('operation_add_app'),
     fields,
     name: app ? 'save' : 'add',
     onsubmit: async (values) => {

@@ -114,7 +114,7 @@ function ask(webhook, reload) {
     ),
   ].filter(Boolean)
   dialog({
-    title: webhook ? actOn('change', webhook.name) : text('addWebhook'),
+    title: webhook ? actOn('change', webhook.name) : text('operation_add_webhook'),
     fields,
     name: webhook ? 'save' : 'add',
     onsubmit: async (body) => {
