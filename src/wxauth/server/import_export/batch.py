@@ -16,26 +16,9 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.server.core.users import PROFILE_FIELDS, STAFF_ROLES, UserStatus
+from wxauth.server.import_export import queries
 from wxauth.server.import_export.lines import ATTRIBUTES, Fault, Line
-from wxauth.server.import_export.queries import (
-    ADD_CONSENTS,
-    ADD_FORMER_EXTERNAL_IDS,
-    ADD_FORMER_IDS,
-    ADD_IDENTITIES,
-    ADD_UNIONIDS,
-    ADD_USERS,
-    CHANGE_IDENTITIES,
-    CHANGE_USERS,
-    ConsentsNoted,
-    Found,
-    GivenFields,
-    HeldIdentity,
-    Made,
-    UserToImport,
-    Written,
-    nobody_yet,
-    store,
-)
+from wxauth.server.import_export.queries import ConsentsNoted, Found, GivenFields, HeldIdentity, Made, UserToImport
 from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.server.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
 
@@ -204,7 +187,7 @@ class Batch:
         before = None if owners.owner_id is None else self._users[owners.owner_id]
         self._check_owner(line, owners, before)
         given = self._given(number, line)
-        former = before or nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
+        former = before or queries.nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
         user = self._updated(former, line, self._options_of_new if before is None else self._options)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_status(former, user)]:
             raise LineRefused(faults)
@@ -239,26 +222,26 @@ class Batch:
             (app_id, openid): {"app_id": app_id, "openid": openid, **held._asdict()}
             for (app_id, openid), held in made.identities.items()
         }
-        written: Written = {
-            ADD_USERS: new,
-            CHANGE_USERS: changed,
-            ADD_UNIONIDS: [{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
-            ADD_IDENTITIES: [row for key, row in identities.items() if key not in known],
-            CHANGE_IDENTITIES: [row for key, row in identities.items() if key in known],
-            ADD_FORMER_IDS: [
+        written: queries.Written = {
+            queries.ADD_USERS: new,
+            queries.CHANGE_USERS: changed,
+            queries.ADD_UNIONIDS: [{"unionid": name, "user_id": user_id} for name, user_id in made.unionids.items()],
+            queries.ADD_IDENTITIES: [row for key, row in identities.items() if key not in known],
+            queries.CHANGE_IDENTITIES: [row for key, row in identities.items() if key in known],
+            queries.ADD_FORMER_IDS: [
                 # A microsecond apart in the order of the file, because an export sorts former ids by `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
             ],
-            ADD_FORMER_EXTERNAL_IDS: [
+            queries.ADD_FORMER_EXTERNAL_IDS: [
                 {"external_id": external_id, "user_id": user_id}
                 for external_id, user_id in made.external_ids.items()
                 if external_id != self._users[user_id].external_id
             ],
-            ADD_CONSENTS: self._new_consents,
+            queries.ADD_CONSENTS: self._new_consents,
         }
         givers = list({consent["user_id"] for consent in self._new_consents})
-        noted = await store(transaction, written, givers=givers)
+        noted = await queries.store(transaction, written, givers=givers)
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events([*new, *changed], noted)))
         accounts = [(user.id, StatusAndRoles.of(before[user.id]), StatusAndRoles.of(user)) for user in changed]
@@ -440,7 +423,7 @@ class Batch:
             yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # the actor is unknown
         for user in users:
             stored = self._users_before.get(user.id)
-            before = stored or nobody_yet(user.id, user.created_at)
+            before = stored or queries.nobody_yet(user.id, user.created_at)
             changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
             if stored is not None and changed:
                 yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})

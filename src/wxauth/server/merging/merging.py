@@ -22,16 +22,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES
-from wxauth.server.merging.merging_queries import (
-    ARE_SPLIT,
-    HAVE_BOTH_EXTERNAL_IDS,
-    MAY_LINK_BY_PHONE,
-    NAME_IDENTITY,
-    PEOPLE,
-    merge_users,
-    note_bans,
-    split_user,
-)
+from wxauth.server.merging import merging_queries as queries
 from wxauth.server.merging.origin_queries import Facts, Side, Split, facts_of, record_moved
 from wxauth.server.sessions.queries import EndReason, end_logins_in_browsers, end_sessions
 from wxauth.server.users.admin import locked_remaining
@@ -151,7 +142,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     )
     belongings, formers = await facts_of(transaction, pair.into), await facts_of(transaction, pair.former_id)
     formers_attributes = await read_attributes(transaction, pair.former_id)
-    app_ids = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
+    app_ids = await queries.merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
         data["by"] = source
@@ -168,7 +159,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     (settled,) = await change_status_and_roles(
         transaction, [(pair.into, before, after)], by=by, now=now, notes_reason=not is_formers_ban
     )
-    await note_bans(transaction, pair.into, {**formers.bans, **belongings.bans})
+    await queries.note_bans(transaction, pair.into, {**formers.bans, **belongings.bans})
     return Merged((formers, belongings), source, settled)
 
 
@@ -190,20 +181,20 @@ async def link_unionid(
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     for _attempt in range(_ATTEMPTS):
-        people = await database.one(PEOPLE, **identity)
+        people = await database.one(queries.PEOPLE, **identity)
         if people.two is None:
             return
         user_id, holder_id = people.two
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, holder_id)
-            if pair is None or await transaction.one(PEOPLE, **identity) != people:
+            if pair is None or await transaction.one(queries.PEOPLE, **identity) != people:
                 continue  # merged, erased or split meanwhile
-            if await transaction.value(ARE_SPLIT, one_id=user_id, other_id=holder_id):
+            if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
                 return
             if pair.is_anybody_leaving:
                 pair = await _kept(transaction, pair, stays=stays, now=now)
             merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
-            await transaction.run(NAME_IDENTITY, **identity)
+            await transaction.run(queries.NAME_IDENTITY, **identity)
         merged.report()
         return
     raise StorageUnavailable("too many changes to this user at once")
@@ -236,10 +227,10 @@ async def link_by_phone(
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair is None or pair.administrators or pair.former.is_banned or pair.is_anybody_leaving:
         return None
-    if await transaction.value(ARE_SPLIT, one_id=user_id, other_id=holder_id):
+    if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
         return None
     may = await transaction.value(
-        MAY_LINK_BY_PHONE,
+        queries.MAY_LINK_BY_PHONE,
         newcomer_id=user_id,
         holder_id=holder_id,
         phone=phone,
@@ -277,7 +268,7 @@ async def merge_by_operator(
                 continue
             if pair.is_anybody_leaving:
                 raise MergeRefused(_("one of them is leaving: cancel that first"))
-            if await transaction.value(HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
+            if await transaction.value(queries.HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
                 raise MergeRefused(_("both have an external_id, of which one would be lost"))
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin(_("the ban would follow the only administrator: lift it first"))
@@ -368,7 +359,7 @@ async def _split(
     new_user_id = split.id_of_merge or new_id(now)
     reason = EndReason.ADMINISTRATOR
     await end_sessions(transaction, user_id, reason=reason, by=by, now=now, identities=split.keys)
-    await split_user(transaction, split, new_user_id=new_user_id, external_ids=external_ids)
+    await queries.split_user(transaction, split, new_user_id=new_user_id, external_ids=external_ids)
     leaving, before = split.bans_on(Side.LEAVES), split.facts.status_and_roles
     new, after = StatusAndRoles(()), before
     if split.facts.has_earlier_ban:
@@ -389,7 +380,7 @@ async def _split(
     changes = [(user_id, before, after), (new_user_id, new, new.under(leaving.values(), now=now))]
     settled = await change_status_and_roles(transaction, changes, by=by, now=now)
     kept = {str(former_id) for former_id in split.leaving_ids}
-    await note_bans(
+    await queries.note_bans(
         transaction, new_user_id, {key if key in kept else str(new_user_id): ban for key, ban in leaving.items()}
     )
     await record_moved(transaction, user_id, split.facts, by=by, now=now)

@@ -24,7 +24,7 @@ from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
-from wxauth.server.users import erasure_queries
+from wxauth.server.users import erasure_queries, user_queries
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.server.users.consent_queries import NEWEST_CONSENTS
 from wxauth.server.users.erasure_queries import cancel_leaving
@@ -37,15 +37,6 @@ from wxauth.server.users.status_queries import (
     UserIsGone,
     change_status_and_roles,
     locked_user,
-)
-from wxauth.server.users.user_queries import (
-    CURRENT_USER,
-    FORMER_EXTERNAL_IDS,
-    FORMER_IDS,
-    IS_FORMER_EXTERNAL_ID,
-    SET_EXTERNAL_ID,
-    clear_fields,
-    current_user,
 )
 from wxauth.server.web.schemas import FIRST_PAGE
 
@@ -117,9 +108,9 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     }
     if user.earlier_bans:
         answer["earlier_bans"] = user.earlier_bans
-    if former := await database.values(FORMER_IDS, user_id=user.id):
+    if former := await database.values(user_queries.FORMER_IDS, user_id=user.id):
         answer["former_ids"] = list(former)
-    if external := await database.values(FORMER_EXTERNAL_IDS, user_id=user.id):
+    if external := await database.values(user_queries.FORMER_EXTERNAL_IDS, user_id=user.id):
         answer["former_external_ids"] = list(external)
     return answer
 
@@ -170,7 +161,7 @@ async def change_user(
                 raise InvalidRequest.of("attributes", exc.text) from None
         if change.cancels_leaving:
             changes |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
-        if change.cleared and (fields := await clear_fields(transaction, remaining_id, change.cleared)):
+        if change.cleared and (fields := await user_queries.clear_fields(transaction, remaining_id, change.cleared)):
             kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
             changes = True
@@ -187,9 +178,9 @@ async def set_external_id(
     """
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _):
-            if not await transaction.value(SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
+            if not await transaction.value(user_queries.SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
                 return
-            if await transaction.value(IS_FORMER_EXTERNAL_ID, external_id=external_id):
+            if await transaction.value(user_queries.IS_FORMER_EXTERNAL_ID, external_id=external_id):
                 raise ExternalIdTaken("the id was that of a user who has been merged into another one")
             kind, data = EventType.PROFILE_CHANGED, {"fields": ["external_id"]}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
@@ -236,11 +227,11 @@ async def locked_remaining(
     Raises: NotFound, LastAdmin, InsufficientRole.
     """
     for _attempt in range(_ATTEMPTS):
-        remaining_id = await current_user(database, user_id)
+        remaining_id = await user_queries.current_user(database, user_id)
         locked = locked_user(database, remaining_id, may_end_an_administrator=may_end_an_administrator)
         try:
             async with locked as (transaction, account):
-                if await transaction.value(CURRENT_USER, user_id=user_id) == remaining_id:
+                if await transaction.value(user_queries.CURRENT_USER, user_id=user_id) == remaining_id:
                     if by.spares_staff and account.is_staff:
                         raise InsufficientRole(
                             "this user is an administrator or other staff: this needs the role admin"

@@ -11,18 +11,10 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.models import EventFields
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import PROFILE_FIELDS
-from wxauth.server.users import admin
+from wxauth.server.users import admin, history_queries
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
-from wxauth.server.users.history_queries import (
-    GLIMPSES,
-    EventsQuery,
-    Glimpse,
-    ListedLogin,
-    LoginsQuery,
-    find_events,
-    find_logins,
-)
+from wxauth.server.users.history_queries import EventsQuery, Glimpse, ListedLogin, LoginsQuery
 from wxauth.server.users.phone_numbers import masked
 from wxauth.server.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
 from wxauth.server.users.search_queries import UsersQuery, find_users, id_in, term_of
@@ -156,7 +148,7 @@ async def list_events(
 ) -> Items[EventFields]:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     await reads.store()
-    page = await find_events(database, query)
+    page = await history_queries.find_events(database, query)
     for user_id in {query.user_id, id_in(query.actor or "")}:
         if user_id is not None and page.items:
             reads.note_read(staff, Read.EVENTS, user_id)
@@ -199,7 +191,7 @@ async def list_logins(
 
     Refused logins are listed by `GET /v1/admin/refusals`.
     """
-    page = await find_logins(database, query)
+    page = await history_queries.find_logins(database, query)
     if query.user_id is not None and page.items:
         reads.note_read(staff, Read.LOGINS, query.user_id)
     return LoginsAnswer.model_construct(
@@ -212,7 +204,7 @@ async def read_names(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
 ) -> NamesAnswer:
     """Who the ids in events, logins and refusals are, in a line each. The audit trail has one event for all of them."""
-    found = await database.rows(GLIMPSES, ids=list(query.user_id))
+    found = await database.rows(history_queries.GLIMPSES, ids=list(query.user_id))
     if found:
         reads.note_read(staff, Read.NAMES, *(each.id for each in found))
     return NamesAnswer.model_construct(items=list(found))
