@@ -171,6 +171,7 @@ async def test_a_silent_server_ends_each_at_its_own_time(proxy: Proxy) -> None:
         proxy.fall_silent()
         found = await asyncio.gather(*(divide(database, 1) for _ in range(4)), return_exceptions=True)
         assert [type(one) for one in found] == [StorageUnavailable] * 4
+        assert len({id(one) for one in found}) == 4
         proxy.speak()
         assert await asyncio.gather(*(divide(database, 1) for _ in range(4))) == [12] * 4
 
@@ -190,3 +191,14 @@ async def test_what_is_under_way_is_given_up_when_the_database_is_closed(
         await database.aclose()
         await until(lambda: rows.fetchval("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
     assert {call.cancelled() for call in calls} == {True}
+
+
+async def test_who_waits_while_the_database_is_closed_does_not_wait_for_ever(proxy: Proxy) -> None:
+    for steps in range(6):
+        async with aclosing(Database(proxy.url, deadlines=replace(DEADLINES, headway=0.0))) as database:
+            calls = [asyncio.create_task(divide(database, 3)) for _ in range(4)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await database.aclose()
+            async with asyncio.timeout(DEADLINES.whole):
+                assert await asyncio.gather(*calls) == [4] * 4, steps

@@ -120,8 +120,8 @@ class Batches:
             self._timer = loop.call_at(self._sent_at + self._headway, self._send)
         try:
             row = mine.result() if mine.done() else await self._wait(mine)
-            if isinstance(row, StorageUnavailable):
-                raise row
+            if isinstance(row, StorageUnavailable):  # to each an error of their own, which is marked as theirs
+                raise StorageUnavailable(row.detail) from row.__cause__
             if row is not _ALONE:
                 return row
             records = await self._answer(self._statement.text, arguments, until)
@@ -133,6 +133,7 @@ class Batches:
     async def aclose(self) -> None:
         """Give up what is under way."""
         while self._tasks:
+            await asyncio.sleep(0)  # one that has not begun would end without a word to who waits for it
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
