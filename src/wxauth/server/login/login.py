@@ -31,7 +31,7 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
-from wxauth.server.login.entering import Entering
+from wxauth.server.login.codes import CodeLogins
 from wxauth.server.login.login_queries import LoggedIn
 from wxauth.server.login.records import Numbers
 from wxauth.server.login.risk import Risk, RiskVerdict
@@ -150,7 +150,7 @@ class Logins:
     issuer: Issuer
     clock: Clock
     settings: Settings
-    entering: Entering
+    code_logins: CodeLogins
     nicknames: Nicknames
     risk: Risk
     numbers: Numbers
@@ -176,9 +176,9 @@ class Logins:
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
-        identity, wechat_ms = await self.entering.exchange_code(app, body.code)
+        identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)
         now, nickname = self.clock(), body.nickname or None
-        login = await self.entering.record_identity(
+        login = await self.code_logins.record_identity(
             app,
             identity,
             device,

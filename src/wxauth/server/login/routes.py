@@ -33,7 +33,7 @@ from wxauth.server.apps.routes import AppsDep
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.login.entering import PROOF_FAILURES, LoginLimiter, Proofs
+from wxauth.server.login.codes import PROOF_FAILURES, LoginLimiter, Proofs
 from wxauth.server.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
 from wxauth.server.sessions.refresh_queries import RefreshTokens
 from wxauth.server.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified

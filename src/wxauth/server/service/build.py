@@ -31,7 +31,7 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits import concurrency
 from wxauth.server.limits.concurrency import Concurrency
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.entering import LoginLimiter
+from wxauth.server.login.codes import LoginLimiter
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.outbound.receivers import ReceiverTransport
 from wxauth.server.outbound.urls import NameResolver

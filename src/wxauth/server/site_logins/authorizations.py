@@ -29,7 +29,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.queries import SITES
-from wxauth.server.login.entering import Proofs
+from wxauth.server.login.codes import Proofs
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.queries import OPENED_AT

@@ -24,7 +24,7 @@ from wxauth.problems import preferred_language
 from wxauth.server.apps.routes import AppsDep
 from wxauth.server.clients.oauth_errors import OAuthError
 from wxauth.server.clients.oauth_requests import check_parameters
-from wxauth.server.login.entering import PROOF_FAILURES
+from wxauth.server.login.codes import PROOF_FAILURES
 from wxauth.server.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.server.login.routes import ProofRequest
 from wxauth.server.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens

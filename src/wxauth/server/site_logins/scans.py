@@ -30,7 +30,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.limits.queries import USER_CODES
-from wxauth.server.login.entering import Proofs
+from wxauth.server.login.codes import Proofs
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.queries import USER_OF_SESSION
 from wxauth.server.site_logins import doors, queries

@@ -24,7 +24,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import STAFF_ROLES
-from wxauth.server.login.entering import Entering, LacksUnionid
+from wxauth.server.login.codes import CodeLogins, LacksUnionid
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.site_logins import queries
@@ -129,7 +129,7 @@ class Visits:
     scan_limits: ScanLimits
     background: Background
     numbers: Numbers
-    entering: Entering
+    code_logins: CodeLogins
     granting: Granting
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
@@ -232,14 +232,14 @@ class Visits:
         Raises: VisitRefused, SentBack, WxAuthError.
         """
         app, browser = self.apps.for_login(visit.app_id), callback.browser
-        identity, wechat_ms = await self.entering.exchange_code(app, callback.code)
+        identity, wechat_ms = await self.code_logins.exchange_code(app, callback.code)
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
         whose = {**ids, "unionid": identity.unionid, "roles": list(STAFF_ROLES)}
         if is_closed_to_staff and await self.database.value(queries.HAS_ANY_ROLE, **whose):
             raise VisitRefused(_CLOSED_TO_STAFF)
         now = self.clock()
-        login = await self.entering.record_identity(app, identity, browser, expires_in=None, now=now)
+        login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
             person = await queries.lock_person(transaction, **ids)

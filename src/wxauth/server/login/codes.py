@@ -45,7 +45,7 @@ class LacksUnionid(WeChatMisconfigured):
 
 
 @part
-class Entering:
+class CodeLogins:
     """Exchanges codes with WeChat, and stores logins."""
 
     risk: Risk
