@@ -115,7 +115,7 @@ async def test_the_private_half_is_stored_sealed(services: Services, rows: Rows)
         SigningKey.from_der(stored["private_key"])
 
 
-# A withdrawn key.
+# A withdrawn key, and clocks that are ahead.
 
 
 ISSUER = "https://auth.test"
@@ -255,6 +255,45 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(stage:
     assert sorted(type(result).__name__ for result in done) == ["NotFound"] * 4 + ["StoredSigningKey"]
     assert await stage.number("signing_keys") == 1
     assert await stage.number("events WHERE type = 'signing_key.withdrawn'") == 1
+
+
+# A clock that is ahead.
+
+
+async def made_by_a_clock_ahead(services: Services, clock: Clock, **ahead: float) -> str:
+    clock.advance(**ahead)
+    kid = (await services[KeyRing].rotate()).kid
+    clock.advance(**{name: -value for name, value in ahead.items()})
+    await services[KeyRing].refresh()
+    return kid
+
+
+@pytest.mark.parametrize("ahead", [{"hours": 1}, {"days": 400}], ids=str)
+async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one(stage: Stage, ahead: dict[str, float]) -> None:
+    first = kid_of(await stage.login())
+    early = await made_by_a_clock_ahead(stage.services, stage.clock, **ahead)
+    rotated = await stage.services[KeyRing].rotate()
+    assert (rotated.kid, rotated.activates_at) == (early, stage.clock() + SIGNS_AFTER)
+    assert (await stage.services[KeyRing].rotate()).kid == early
+    stage.clock.now += SIGNS_AFTER
+    assert kid_of(await stage.login()) == early
+    stage.clock.now += RETIRES_AFTER
+    assert await states(stage.services) == {early: "signing"}
+    assert first not in await states(stage.services)
+
+
+async def test_keys_all_created_by_a_clock_ahead_can_be_rotated(stage: Stage) -> None:
+    ahead = "created_at = created_at + interval '1 year', activates_at = activates_at + interval '1 year'"
+    await stage.rows.execute(f"UPDATE signing_keys SET {ahead}")
+    await stage.services[KeyRing].refresh()
+    assert await stage.number("signing_keys") == 2, "an age that cannot be trusted counts as the highest"
+    first = kid_of(await stage.login())
+    rotated = await stage.services[KeyRing].rotate()
+    assert kid_of(await stage.login()) == first
+    stage.clock.now = rotated.activates_at
+    assert kid_of(await stage.login()) == rotated.kid != first
+    stage.clock.now += RETIRES_AFTER
+    assert await states(stage.services) == {rotated.kid: "signing"}
 
 
 async def test_a_wrong_clock_here_takes_no_key_from_those_that_are_right(stage: Stage) -> None:

@@ -48,6 +48,8 @@ SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 """How long a new key is published before it signs."""
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
 """How long a key is published after its successor has begun to sign."""
+_WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
+"""A key that signs later than this was made by a clock ahead of ours. It does not count as the next key."""
 
 Keys = Sequence[StoredSigningKey]
 """All published keys of an algorithm, the oldest first."""
@@ -85,20 +87,28 @@ def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
 
 
 def has_next(keys: Keys, now: datetime) -> bool:
-    """Whether a key is published that will begin to sign."""
-    return bool(keys) and now < keys[-1].activates_at
+    """Whether a key is published that will begin to sign within minutes."""
+    return bool(keys) and now < keys[-1].activates_at <= now + _WAITS_AT_MOST
 
 
 def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
     """Whether another key must be made, because the signing key has reached `max_age`, or there is no key."""
-    return not keys or (not has_next(keys, now) and now - signing_key_of(keys, now).created_at >= max_age)
+    if not keys:
+        return True
+    # `abs`, because a key dated `max_age` ahead of our clock has no age that we can trust, and is rotated, too.
+    return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """The keys with a next one added."""
+    """The keys with a next one added. If a clock ahead of ours made the last key, that one gets new dates instead."""
     if not keys:
         return [make(now)]
-    return _with_successor(keys, make(now + SIGNS_AFTER), until_then=signing_key_of(keys, now))
+    current = signing_key_of(keys, now)
+    ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
+    *others, last = (_activating_at(key, now) if key.kid in ahead else key for key in keys)
+    if others and last.kid in ahead:
+        return _with_successor(others, _activating_at(last, now + SIGNS_AFTER), until_then=current)
+    return _with_successor([*others, last], make(now + SIGNS_AFTER), until_then=current)
 
 
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
