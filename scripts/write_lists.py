@@ -27,6 +27,7 @@ ROOT: Final = Path(__file__).parents[1]
 ACCESS: Final = ROOT / "tests/web/operations.txt"
 CLIENT: Final = ROOT / "clients/miniprogram"
 AI_DEMO: Final = ROOT / "examples/miniprogram-ai"
+BUILT: Final = frozenset({"dist", "node_modules"})
 PAGES: Final = {"en": ".md", "zh-CN": ".zh-CN.md"}
 """The endings of the guides in each language."""
 
@@ -34,7 +35,8 @@ PAGES: Final = {"en": ".md", "zh-CN": ".zh-CN.md"}
 def copies() -> Iterator[tuple[Path, Path]]:
     """Each copy below `examples/`, which WeChat's tools open as a folder of its own, with its original."""
     for file in CLIENT.glob("wxauth*.*s"):
-        yield from ((copy, file) for copy in (ROOT / "examples").glob(f"**/{file.name}"))
+        found = (ROOT / "examples").glob(f"**/{file.name}")
+        yield from ((copy, file) for copy in found if BUILT.isdisjoint(copy.relative_to(ROOT).parts))
     yield ROOT / "examples/uni-app/src/config.js", ROOT / "examples/miniprogram/config.js"
     yield from ((AI_DEMO / "skills/orders-skill" / name, AI_DEMO / name) for name in ("auth.js", "teas.js"))
 

@@ -55,6 +55,17 @@ def test_guides_and_examples_have_what_is_elsewhere() -> None:
     assert behind == [], "run scripts/docs"
 
 
+def test_what_a_reader_has_built_of_an_example_is_no_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    paths = ("src/wxauth.js", "dist/build/mp-weixin/wxauth.js")
+    source, built = (tmp_path / "examples/uni-app" / path for path in paths)
+    for file in (source, built):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    monkeypatch.setattr("scripts.write_lists.ROOT", tmp_path)
+    found = [copy for copy, _ in copies()]
+    assert (source in found, built in found) == (True, False)
+
+
 def test_the_list_for_assistants_names_the_guides_of_today() -> None:
     assert INDEX.read_text() == index(), "run scripts/docs"
 
