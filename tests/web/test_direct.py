@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from wxauth.errors import AccountDisabled, NotFound, WxAuthError
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.direct import DirectRoute, DirectRoutes, Router, Shortcut
+from wxauth.server.web.direct import DirectRequest, DirectRoute, DirectRoutes, Router, Shortcut
 
 
 async def anything(request: Request) -> None: ...
@@ -253,3 +253,19 @@ async def test_a_shared_dependency_is_found_once_and_replaced_wherever_it_is_tak
         assert calls == ["height", "endpoint", "closed", "closed"]
         api.dependency_overrides = {}
         assert await answer_of(served, "/measure", {"factor": 3}) == "3 times 2 m by 1 m, m"
+
+
+class Part(bytes):
+    def __radd__(self, before: bytes) -> bytes:
+        raise AssertionError("each part of a long body would be copied as often as parts follow")
+
+
+async def test_the_parts_of_a_body_are_put_together_once() -> None:
+    parts = iter([Part(b"a"), Part(b"b"), Part(b"c")])
+
+    async def receive() -> dict[str, Any]:
+        part = next(parts)
+        return {"type": "http.request", "body": part, "more_body": part != b"c"}
+
+    request = DirectRequest({"type": "http", "headers": []}, receive)
+    assert [await request.body() for _ in range(2)] == [b"abc"] * 2

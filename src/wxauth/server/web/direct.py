@@ -126,14 +126,14 @@ class DirectRequest(Request):
     async def body(self) -> bytes:
         """The body. Raises: ClientDisconnect."""
         if self._whole is None:
-            body, is_whole = b"", False
+            parts, is_whole = [], False
             while not is_whole:
                 message = await self.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
-                body += message.get("body", b"")
+                parts.append(message.get("body", b""))
                 is_whole = not message.get("more_body")
-            self._whole = body
+            self._whole = b"".join(parts)
         return self._whole
 
 
