@@ -282,7 +282,7 @@ class Login:
         return {"app_id": self.app_id, "openid": self.openid, "unionid": self.unionid}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LoggedIn:
     """A stored login, or, of a user who is banned or leaving, one for which no session was opened."""
 

@@ -293,7 +293,7 @@ def _login_query(app: App, code: str) -> str:
     """The query of the request that exchanges a code."""
     name = "js_code" if app.is_mini_program else "code"
     secret = quote(app.app_secret.get_secret_value(), safe="")
-    query = f"appid={quote(app.app_id)}&secret={secret}&{name}={quote(code, safe='')}"
+    query = f"appid={app.app_id}&secret={secret}&{name}={quote(code, safe='')}"
     return f"grant_type=authorization_code&{query}"
 
 
