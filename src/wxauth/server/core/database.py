@@ -28,21 +28,9 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core import outages
 from wxauth.server.core.batching import Batched, Batches
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import (
-    CLASHED,
-    LOST,
-    STATEMENT_LOST,
-    WHERE_NOTHING_IS_KEPT,
-    ConnectionLost,
-    NotConnected,
-    NothingCommitted,
-    outage_log,
-    raise_if_not_connected,
-    raise_if_unavailable,
-    reason_of,
-)
 from wxauth.server.core.statements import Nothing, Statement, T_co
 from wxauth.server.core.urls import split_hosts
 
@@ -338,12 +326,12 @@ class Database(_Reader):
                 await connection.execute("COMMIT")
             except BaseException as exc:
                 may_be_retried = self._drop_if_lost(connection, exc) and not is_committing
-                if may_be_retried and isinstance(exc, (*LOST, asyncpg.InterfaceError)):  # not the block's own
-                    raise NothingCommitted(_("the database does not answer")) from exc
+                if may_be_retried and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):  # not the block's own
+                    raise outages.NothingCommitted(_("the database does not answer")) from exc
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
                         await connection.execute("ROLLBACK")
-                raise_if_unavailable(exc, is_closed=connection.is_closed())
+                outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
             finally:
                 if not connection.is_closed() and connection.is_in_transaction():
@@ -369,7 +357,7 @@ class Database(_Reader):
                 await connection.execute(f"{_BEGIN_SNAPSHOT}; {limits}", timeout=self.deadlines.silence)
                 yield Snapshot(connection)
             except Exception as exc:
-                raise_if_unavailable(exc, is_closed=connection.is_closed())
+                outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
             finally:
                 if not connection.is_closed():
@@ -382,20 +370,20 @@ class Database(_Reader):
         Raises: NotConnected, DatabaseUrlRefused.
         """
         # Each host gets a timeout of its own. asyncpg has one for all hosts, and a silent host would use it up.
-        failures: list[NotConnected] = []
+        failures: list[outages.NotConnected] = []
         begun = monotonic()
         for dsn in list(self._dsns):
             try:
                 connection = await self._connect_to(dsn, options)
-            except NotConnected as exc:
+            except outages.NotConnected as exc:
                 failures.append(exc)
             else:
-                outage_log.end(begun)
+                outages.outage_log.end(begun)
                 return connection
-        outage_log.begin()
+        outages.outage_log.begin()
         if len(failures) == 1:
             raise failures[0]
-        raise NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
+        raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
     @property
     def prepares(self) -> bool:
@@ -412,7 +400,7 @@ class Database(_Reader):
         """A connection with a new transaction. If an idle connection turns out to be lost, another one is tried."""
         try:
             return await self._begin_on(await self._connections.acquire(), how)
-        except ConnectionLost:
+        except outages.ConnectionLost:
             return await self._begin_on(await self._connections.acquire(), how)
 
     async def _begin_on(self, connection: asyncpg.Connection, how: str) -> asyncpg.Connection:
@@ -422,7 +410,7 @@ class Database(_Reader):
             may_be_retried = self._drop_if_lost(connection, exc)
             self._connections.release(connection)
             if may_be_retried:
-                raise ConnectionLost from exc
+                raise outages.ConnectionLost from exc
             raise
         return connection
 
@@ -439,10 +427,10 @@ class Database(_Reader):
                     return rows
                 except BaseException as exc:
                     is_lost = self._drop_if_lost(connection, exc)
-                    if tries and (is_lost or isinstance(exc, (*CLASHED, *STATEMENT_LOST))):
+                    if tries and (is_lost or isinstance(exc, (*outages.CLASHED, *outages.STATEMENT_LOST))):
                         continue
                     if is_lost:
-                        raise ConnectionLost from exc
+                        raise outages.ConnectionLost from exc
                     raise
                 finally:
                     self._connections.release(connection)
@@ -457,13 +445,17 @@ class Database(_Reader):
         Not after a timeout, because the second try would take as long; nor if the task was cancelled, however many of
         its connections are lost: the task would never end, nor would its service.
         """
-        is_lost = isinstance(exc, LOST) or connection.is_closed()
+        is_lost = isinstance(exc, outages.LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too: their server is silent, gone, or a standby now.
             self._connections.expire()
-        if isinstance(exc, STATEMENT_LOST):
-            log.warning("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
-        if is_lost or isinstance(exc, (asyncio.CancelledError, *STATEMENT_LOST)):
+        if isinstance(exc, outages.STATEMENT_LOST):
+            log.warning(
+                "prepared_statement_forgotten",
+                reason=outages.reason_of(exc),
+                what_to_change=outages.WHERE_NOTHING_IS_KEPT,
+            )
+        if is_lost or isinstance(exc, (asyncio.CancelledError, *outages.STATEMENT_LOST)):
             # Aborted, because an orderly close would wait for a server that does not answer.
             connection.terminate()
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
@@ -472,7 +464,7 @@ class Database(_Reader):
         try:
             connection = await asyncpg.connect(dsn, password=_password_in_file(dsn), **{**self._options, **options})
         except Exception as exc:
-            raise_if_not_connected(exc, dsn)
+            outages.raise_if_not_connected(exc, dsn)
             raise
         json = {"encoder": lambda value: to_json(value).decode(), "decoder": from_json}
         await connection.set_type_codec("jsonb", schema="pg_catalog", **json)
@@ -500,7 +492,7 @@ class _Answering:
         except TimeoutError as late:
             raise StorageUnavailable(_("the database does not answer")) from late
         if exc is not None:
-            raise_if_unavailable(exc)
+            outages.raise_if_unavailable(exc)
 
 
 def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:

@@ -9,19 +9,7 @@ from uuid import UUID
 from pydantic import AliasChoices, Field, StrictBool
 from typing_extensions import TypedDict
 
-from wxauth.errors import (
-    AccountDisabled,
-    InternalError,
-    InvalidRefreshToken,
-    RateLimited,
-    RefreshTokenExpired,
-    RefreshTokenReused,
-    SessionReplaced,
-    SessionRevoked,
-    WeChatUserBlocked,
-    WrongAppKind,
-    WxAuthError,
-)
+from wxauth import errors
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock
@@ -172,7 +160,9 @@ class Logins:
             SignUpUnavailable, AccountDisabled, AccountLeaving.
         """
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
-            raise WrongAppKind(f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which")
+            raise errors.WrongAppKind(
+                f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which"
+            )
         self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
 
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
@@ -188,9 +178,9 @@ class Logins:
             expires_in=refresh_expires_in,
             now=now,
         )
-        ignored = {**body.left_out, **dict.fromkeys(login.ignored_fields, RateLimited.code)}
+        ignored = {**body.left_out, **dict.fromkeys(login.ignored_fields, errors.RateLimited.code)}
         if login.ignored_fields:
-            fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
+            fields = {"fields": login.ignored_fields, "reason": errors.RateLimited.code}
             log.warning("login_without_profile", user_id=login.user.id, app_id=app.app_id, **fields)
         left = self.settings.wechat_timeout - wechat_ms / 1000
         user, problem = await self._judged(login, nickname=nickname, ip=device.ip, patience=left)
@@ -235,7 +225,7 @@ class Logins:
         now = self.clock()
         token = self.refresh_tokens.parse(refresh_token)
         if token is None:
-            raise InvalidRefreshToken("the refresh token is not one of ours")
+            raise errors.InvalidRefreshToken("the refresh token is not one of ours")
         self.issuer.ensure_ready(now)  # before the token is used up, because this may fail
         outcome = await rotate_refresh_token(
             self.database,
@@ -287,11 +277,13 @@ class Logins:
         if deciding is not None:
             match await asyncio.shield(deciding):
                 case RiskVerdict.BLOCKED:
-                    blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
+                    blocked = errors.WeChatUserBlocked(
+                        "WeChat takes this person for a high risk; staff may unban the user"
+                    )
                     blocked.user_id = user.id
                     raise blocked
                 case RiskVerdict.BANNED:
-                    raise AccountDisabled("this user has just been disabled", user_id=user.id)
+                    raise errors.AccountDisabled("this user has just been disabled", user_id=user.id)
         elif is_asked:
             self.risk.note_later(login.user, ip)
         return user, problem
@@ -306,7 +298,7 @@ class Logins:
             return user, None
         try:
             given = await give_consents(self.database, user, requested, ip=ip, now=now)
-        except WxAuthError as exc:
+        except errors.WxAuthError as exc:
             log.warning("login_without_consents", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user, exc.code
         return user.model_copy(update={"consents": dict(given)}), None
@@ -315,12 +307,12 @@ class Logins:
         """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
         try:
             return await self.phones.bind(user, code), None
-        except WxAuthError as exc:
+        except errors.WxAuthError as exc:
             log.warning("login_without_phone", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user, exc.code
         except Exception:
-            log.exception("login_without_phone", user_id=user.id, app_id=user.app_id, reason=InternalError.code)
-            return user, InternalError.code
+            log.exception("login_without_phone", user_id=user.id, app_id=user.app_id, reason=errors.InternalError.code)
+            return user, errors.InternalError.code
 
     def _tokens(
         self,
@@ -353,18 +345,18 @@ class Logins:
         return answer
 
 
-def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
+def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> errors.WxAuthError:
     match refused.why:
         case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE | RefreshRefusal.OTHER_RESOURCE:
-            return InvalidRefreshToken("there is no such session")
+            return errors.InvalidRefreshToken("there is no such session")
         case RefreshRefusal.DISABLED:
-            return AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
+            return errors.AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
         case RefreshRefusal.REPLACED if has_limit:
-            return SessionReplaced("a newer login took this session's place: see max_sessions of the app")
+            return errors.SessionReplaced("a newer login took this session's place: see max_sessions of the app")
         case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:
-            return SessionRevoked("the session has been ended")
+            return errors.SessionRevoked("the session has been ended")
         case RefreshRefusal.EXPIRED:
-            return RefreshTokenExpired("the session has not been used for too long")
+            return errors.RefreshTokenExpired("the session has not been used for too long")
         case _:
             log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
-            return RefreshTokenReused("the refresh token had been used before: the session has been ended")
+            return errors.RefreshTokenReused("the refresh token had been used before: the session has been ended")

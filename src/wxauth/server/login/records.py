@@ -24,16 +24,7 @@ from wxauth.server.core.addresses import TRUNCATED
 from wxauth.server.core.background import WriteBuffer
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.services import part
-from wxauth.server.login.record_queries import (
-    MAX_REQUEST_ID,
-    MERGE_HOURS,
-    STORE_NUMBERS,
-    STORE_REFUSALS,
-    SUMS,
-    Overview,
-    Refusal,
-    overview_of,
-)
+from wxauth.server.login import record_queries
 
 NUMBERS_STORE_SECONDS: Final = 5.0
 """Seconds between two stores of counts."""
@@ -75,17 +66,19 @@ class Numbers(WriteBuffer):
         self._new_users[hour] += is_new
         self._unstored.add(hour)
 
-    async def overview(self, *, days: int, utc_offset: timedelta) -> Overview:
+    async def overview(self, *, days: int, utc_offset: timedelta) -> record_queries.Overview:
         """The totals, and the counts of the last `days` days up to today at that offset."""
         now = self.clock()
         await self.store()
         last = (now.astimezone(UTC) + utc_offset).date()
         first = last - timedelta(days=days - 1)
-        return await overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
+        return await record_queries.overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
 
     async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""
-        await self.database.run(MERGE_HOURS, before=_hour_of(self.clock() - SUMMED_UP_AFTER), sums=SUMS)
+        await self.database.run(
+            record_queries.MERGE_HOURS, before=_hour_of(self.clock() - SUMMED_UP_AFTER), sums=record_queries.SUMS
+        )
 
     @cached_property
     def _process(self) -> UUID:
@@ -98,7 +91,7 @@ class Numbers(WriteBuffer):
             return
         try:
             await self.database.run(
-                STORE_NUMBERS,
+                record_queries.STORE_NUMBERS,
                 process=self._process,
                 hours=list(hours),
                 new_users=[self._new_users[hour] for hour in hours],
@@ -140,12 +133,12 @@ class Refusals(WriteBuffer):
 
     failed = "refusals_not_stored"
     store_pause = REFUSALS_STORE_SECONDS
-    _waiting: dict[UUID, Refusal] = field(init=False, default_factory=dict)
+    _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new ones, and those whose count has grown since."""
     _second: int = field(init=False, default=0)
     _minute: int = field(init=False, default=0)
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
-    _counting: dict[Group, Refusal] = field(init=False, default_factory=dict)
+    _counting: dict[Group, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows of this minute that count."""
     _begun: Counter[bool] = field(init=False, default_factory=Counter)
     """How many rows were begun in this second, by whether they name a user."""
@@ -164,7 +157,7 @@ class Refusals(WriteBuffer):
             DROPPED.count(Dropped.TOO_MANY)
         else:
             errcode: int | None = getattr(error, "errcode", None)
-            row = Refusal(
+            row = record_queries.Refusal(
                 id=new_id(now),
                 at=now,
                 code=error.code,
@@ -172,7 +165,7 @@ class Refusals(WriteBuffer):
                 app_id=error.app_id if error.app_id is not None and _APP_ID.fullmatch(error.app_id) else None,
                 user_id=user_id,
                 network=network,
-                request_id=request_id[:MAX_REQUEST_ID],
+                request_id=request_id[: record_queries.MAX_REQUEST_ID],
                 count=1,
             )
             if who is not None and self._own_rows[who] < MAX_OWN_ROWS:
@@ -207,7 +200,7 @@ class Refusals(WriteBuffer):
         if not waiting:
             return
         try:
-            await self.database.run(STORE_REFUSALS, refusals=[dict(each) for each in waiting.values()])
+            await self.database.run(record_queries.STORE_REFUSALS, refusals=[dict(each) for each in waiting.values()])
         except BaseException:
             DROPPED.count(Dropped.STORAGE, number=len(waiting))
             raise

@@ -19,15 +19,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import part
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import UserInSession
+from wxauth.server.users import status_queries
 from wxauth.server.users.policies import Policy
-from wxauth.server.users.status_queries import (
-    IS_BANNED,
-    NOTE_JUDGED,
-    Ban,
-    StatusAndRoles,
-    change_status_and_roles,
-    lock_status_and_roles,
-)
 from wxauth.server.users.user_queries import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 
@@ -98,7 +91,7 @@ class Risk(Policy):
         rank = await self._rank(user, ip, patience=patience)
         if rank is None:
             # Another replica may have stored the verdict meanwhile.
-            is_banned = await self.database.value(IS_BANNED, app_id=user.app_id, openid=user.openid)
+            is_banned = await self.database.value(status_queries.IS_BANNED, app_id=user.app_id, openid=user.openid)
             return RiskVerdict.BANNED if is_banned else RiskVerdict.LET_IN
         if rank == BLOCKED_RANK and await self._ban_now_or_later(user, rank):
             return RiskVerdict.BLOCKED
@@ -140,17 +133,17 @@ class Risk(Policy):
         async with self.database.begin() as transaction:
             # Whose the identity is now: the user may have been merged meanwhile.
             user_id = await lock_user_of(transaction, app_id=user.app_id, openid=user.openid)
-            before = None if user_id is None else await lock_status_and_roles(transaction, user_id)
+            before = None if user_id is None else await status_queries.lock_status_and_roles(transaction, user_id)
             if user_id is None or before is None:  # erased: nobody to ban
                 return True
-            await transaction.run(NOTE_JUDGED, user_id=user_id)
+            await transaction.run(status_queries.NOTE_JUDGED, user_id=user_id)
             if before.is_banned:
                 return True
             if not self.apps.roles_at_sign_up() >= set(before.roles):
                 return False
-            (settled,) = await change_status_and_roles(
+            (settled,) = await status_queries.change_status_and_roles(
                 transaction,
-                [(user_id, before, StatusAndRoles(before.roles, Ban()))],
+                [(user_id, before, status_queries.StatusAndRoles(before.roles, status_queries.Ban()))],
                 by=SYSTEM,
                 now=now,
                 app_id=user.app_id,
@@ -163,6 +156,6 @@ class Risk(Policy):
         if rank:
             await self._flag(user, EventType.RISK_FLAGGED, {"risk_rank": rank})
         try:
-            await self.database.run(NOTE_JUDGED, user_id=user.id)
+            await self.database.run(status_queries.NOTE_JUDGED, user_id=user.id)
         except StorageUnavailable as exc:  # the next login asks WeChat again
             log.warning("risk_not_noted", user_id=user.id, app_id=user.app_id, reason=exc.code)

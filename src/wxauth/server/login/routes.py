@@ -9,24 +9,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import (
-    AccountDisabled,
-    AccountLeaving,
-    InvalidRefreshToken,
-    LastAdmin,
-    RateLimited,
-    RefreshTokenExpired,
-    RefreshTokenReused,
-    SessionReplaced,
-    SessionRevoked,
-    SignUpClosed,
-    SignUpRefused,
-    SignUpUnavailable,
-    SnapshotUser,
-    StorageUnavailable,
-    WrongAppKind,
-    WxAuthError,
-)
+from wxauth import errors
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import AppsDep
@@ -114,11 +97,11 @@ REFRESHES: Final = Counter(
     "outcome",
     first=("ok", *(fault.code for fault in OUR_FAULTS)),
 )
-_FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
+_FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
 
 
 def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
-    def count(outcome: str, error: WxAuthError | None) -> None:
+    def count(outcome: str, error: errors.WxAuthError | None) -> None:
         LOGINS.count(apps.label_of(app_id), outcome, errcode_label(error))
         if error is not None:
             error.app_id = apps.default_id if app_id is None else app_id
@@ -130,7 +113,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
     """Count a login of the client's address, before its body is read: wrong bodies count too. Raises: RateLimited."""
     try:
         await limiter.admit_address(device.ip)
-    except RateLimited:
+    except errors.RateLimited:
         with _counted(apps, _UNREAD):
             raise
 
@@ -140,14 +123,14 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
     summary=_("Log in with a wx.login code"),
     failures=[
         *CODE_FAILURES,
-        SignUpClosed,
-        SignUpRefused,
-        SignUpUnavailable,
-        SnapshotUser,
-        WrongAppKind,
-        AccountDisabled,
-        AccountLeaving,
-        StorageUnavailable,
+        errors.SignUpClosed,
+        errors.SignUpRefused,
+        errors.SignUpUnavailable,
+        errors.SnapshotUser,
+        errors.WrongAppKind,
+        errors.AccountDisabled,
+        errors.AccountLeaving,
+        errors.StorageUnavailable,
     ],
 )
 async def log_in(
@@ -173,13 +156,13 @@ async def log_in(
     REFRESH,
     summary=_("Refresh the tokens"),
     failures=[
-        InvalidRefreshToken,
-        RefreshTokenExpired,
-        RefreshTokenReused,
-        SessionReplaced,
-        SessionRevoked,
-        AccountDisabled,
-        StorageUnavailable,
+        errors.InvalidRefreshToken,
+        errors.RefreshTokenExpired,
+        errors.RefreshTokenReused,
+        errors.SessionReplaced,
+        errors.SessionRevoked,
+        errors.AccountDisabled,
+        errors.StorageUnavailable,
     ],
 )
 async def refresh(body: RefreshRequest, logins: LoginsDep, device: DeviceDep) -> TokenAnswer:

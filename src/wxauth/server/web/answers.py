@@ -8,31 +8,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from wxauth.errors import (
-    AccountLeaving,
-    CodeUsed,
-    InternalError,
-    InvalidCode,
-    InvalidRequest,
-    InvalidToken,
-    KeysUnavailable,
-    MissingToken,
-    RateLimited,
-    StorageUnavailable,
-    TokenExpired,
-    UnknownApp,
-    WeChatBadResponse,
-    WeChatMisconfigured,
-    WeChatRateLimited,
-    WeChatTimeout,
-    WeChatUnavailable,
-    WeChatUserBlocked,
-    WxAuthError,
-)
+from wxauth import errors
 from wxauth.guard import BearerGuard
 from wxauth.problems import problem_document
 
-Failure = type[WxAuthError] | WxAuthError
+Failure = type[errors.WxAuthError] | errors.WxAuthError
 """A failure that an operation may answer: an error, or a class, of which a typical error is shown."""
 Security = Sequence[Mapping[str, Sequence[str]]]
 """OpenAPI's `security` of an operation: alternatives, of which `{}` means no credentials."""
@@ -51,41 +31,41 @@ class Entails:
 
 
 GUARDED: Final[Sequence[Failure]] = (
-    InvalidRequest("there are two Authorization headers", status=400),
-    MissingToken,
-    InvalidToken,
-    TokenExpired,
-    KeysUnavailable,
-    StorageUnavailable,
+    errors.InvalidRequest("there are two Authorization headers", status=400),
+    errors.MissingToken,
+    errors.InvalidToken,
+    errors.TokenExpired,
+    errors.KeysUnavailable,
+    errors.StorageUnavailable,
 )
 """The failures of every guarded operation."""
 
 WECHAT_FAILURES: Final[Sequence[Failure]] = (
-    WeChatRateLimited,
-    WeChatBadResponse,
-    WeChatMisconfigured,
-    WeChatUnavailable,
-    WeChatTimeout,
+    errors.WeChatRateLimited,
+    errors.WeChatBadResponse,
+    errors.WeChatMisconfigured,
+    errors.WeChatUnavailable,
+    errors.WeChatTimeout,
 )
 """The failures of every operation that calls WeChat."""
 CODE_FAILURES: Final[Sequence[Failure]] = (
-    UnknownApp,
-    InvalidCode,
-    CodeUsed,
-    WeChatUserBlocked,
-    RateLimited,
+    errors.UnknownApp,
+    errors.InvalidCode,
+    errors.CodeUsed,
+    errors.WeChatUserBlocked,
+    errors.RateLimited,
     *WECHAT_FAILURES,
 )
 """The failures of every operation that takes a code of WeChat's."""
 
-_TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
-    InvalidRequest: InvalidRequest.of("code", "Field required"),
-    InvalidCode: InvalidCode(
+_TYPICAL: Final[Mapping[type[errors.WxAuthError], errors.WxAuthError]] = {
+    errors.InvalidRequest: errors.InvalidRequest.of("code", "Field required"),
+    errors.InvalidCode: errors.InvalidCode(
         "WeChat answered errcode 40029: the code is invalid, has expired, or is another app's", errcode=40029
     ),
-    CodeUsed: CodeUsed("WeChat answered errcode 40163: the code has been used", errcode=40163),
-    AccountLeaving: AccountLeaving(datetime(2026, 11, 27, 8, tzinfo=UTC)),
-    WeChatMisconfigured: WeChatMisconfigured(
+    errors.CodeUsed: errors.CodeUsed("WeChat answered errcode 40163: the code has been used", errcode=40163),
+    errors.AccountLeaving: errors.AccountLeaving(datetime(2026, 11, 27, 8, tzinfo=UTC)),
+    errors.WeChatMisconfigured: errors.WeChatMisconfigured(
         "WeChat answered errcode 40164: this server's address is not on the IP whitelist", errcode=40164
     ),
 }
@@ -113,8 +93,8 @@ class Problem(BaseModel):
 def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
     """FastAPI's `responses`: each status, with an example for each code."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
-    for kind in (*kinds, InternalError):
-        error = kind if isinstance(kind, WxAuthError) else _error(kind)
+    for kind in (*kinds, errors.InternalError):
+        error = kind if isinstance(kind, errors.WxAuthError) else _error(kind)
         examples[error.status][error.code] = {
             "value": problem_document(error, language="zh-CN", request_id="0f8fad5bd9cb469fa16570867728950e")
         }
@@ -164,5 +144,5 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
     raise TypeError(f"{schema} has no example")
 
 
-def _error(kind: type[WxAuthError]) -> WxAuthError:
+def _error(kind: type[errors.WxAuthError]) -> errors.WxAuthError:
     return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

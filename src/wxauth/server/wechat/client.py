@@ -13,16 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
-    WeChatBadResponse,
-    WeChatError,
-    WeChatMisconfigured,
-    WeChatTimeout,
-    WeChatUnavailable,
-    WeChatUserBlocked,
-)
+from wxauth import errors
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.apps import App
 from wxauth.server.core.logs import get_logger
@@ -181,7 +172,7 @@ class WeChat:
         try:
             query = _login_query(app, _MADE_UP_CODE)
             await self.call(exchange_api(app), app, query, read=lambda _: None, reports_refusals=False)
-        except (InvalidCode, CodeUsed, WeChatUserBlocked):
+        except (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked):
             return  # WeChat rejects the code, so it has accepted id and secret
 
     async def call(
@@ -217,13 +208,13 @@ class WeChat:
             answer = await self._answer_to(asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
-                raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
+                raise errors.WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
                 if self.reports_refusals and reports_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
                 raise errcode_of(errcode, api=api).failure(self.hints.get(errcode, ""))
             result = read(answer)
-        except WeChatError as exc:
+        except errors.WeChatError as exc:
             CALLS.count(api, exc.code, errcode_label(exc))
             raise
         CALLS.count(api, "ok", "")
@@ -253,25 +244,25 @@ class WeChat:
             answer_read = response.extensions.get(ANSWER)  # by our transport; reading it again takes 10 µs
             body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
-            raise WeChatTimeout(_("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
+            raise errors.WeChatTimeout(_("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
         except httpx.DecodingError as exc:
-            raise WeChatBadResponse(_("WeChat's answer is not HTTP, or too large")) from exc
+            raise errors.WeChatBadResponse(_("WeChat's answer is not HTTP, or too large")) from exc
         except httpx.PoolTimeout as exc:
-            raise WeChatUnavailable(_("WeChat was not asked: no connection was free in time")) from exc
+            raise errors.WeChatUnavailable(_("WeChat was not asked: no connection was free in time")) from exc
         except httpx.TransportError as exc:
-            raise WeChatUnavailable(_("no answer from WeChat: {error}", error=type(exc).__name__)) from exc
+            raise errors.WeChatUnavailable(_("no answer from WeChat: {error}", error=type(exc).__name__)) from exc
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise WeChatUnavailable(_("WeChat answered with status {n}", n=response.status_code))
+            raise errors.WeChatUnavailable(_("WeChat answered with status {n}", n=response.status_code))
         if response.status_code != httpx.codes.OK:
-            raise WeChatBadResponse(_("WeChat answered with status {n}", n=response.status_code))
+            raise errors.WeChatBadResponse(_("WeChat answered with status {n}", n=response.status_code))
         if asked.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
             answer = read_json(body)  # whatever its Content-Type is
         except ValueError as exc:
-            raise WeChatBadResponse(_("WeChat's answer is not JSON")) from exc
+            raise errors.WeChatBadResponse(_("WeChat's answer is not JSON")) from exc
         if not isinstance(answer, dict):
-            raise WeChatBadResponse(_("WeChat's answer is not a JSON object"))
+            raise errors.WeChatBadResponse(_("WeChat's answer is not a JSON object"))
         return answer
 
     async def _send(self, asked: _Call) -> httpx.Response:
@@ -306,7 +297,7 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
     known = errcode_of(errcode, api=api)
     if known.remedy is not None:
         fields["what_to_change"] = known.remedy
-    event = "wechat_misconfigured" if known.error is WeChatMisconfigured else "wechat_refused"
+    event = "wechat_misconfigured" if known.error is errors.WeChatMisconfigured else "wechat_refused"
     (log.error if known.is_for_the_operator else log.warning)(event, **fields)
 
 
@@ -315,9 +306,9 @@ def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     session_key = answer.get("session_key") if app.is_mini_program else None
     has_key = is_id(session_key) or not app.is_mini_program
     if not is_id(openid) or not has_key or not (unionid is None or is_id(unionid)):
-        raise WeChatBadResponse("WeChat's answer has no usable openid or session_key")
+        raise errors.WeChatBadResponse("WeChat's answer has no usable openid or session_key")
     if is_placeholder(openid):
-        raise WeChatBadResponse("WeChat's answer has a placeholder in place of an openid")
+        raise errors.WeChatBadResponse("WeChat's answer has a placeholder in place of an openid")
     if unionid is not None and not can_name_a_person(unionid):
         log.error("unionid_ignored", app_id=app.app_id, reason="not of WeChat's form")
         unionid = None
