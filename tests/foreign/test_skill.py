@@ -69,6 +69,18 @@ def test_a_back_end_is_guarded(issuer: Issuer, tmp_path: Path, language: str) ->
         assert client.get("/orders").status_code == 401
 
 
+def test_a_refusal_without_a_framework_has_what_the_page_names(issuer: Issuer) -> None:
+    found = re.search(r"`AuthError` with `(\w+)` \(401, 503\), `([\w.]+)` and `([\w.]+)`", SKILL.read_text())
+    assert found
+    shown = ", ".join(f"typeof error.{name}" for name in found.groups())
+    program = f"""
+const {{ BearerGuard }} = await import('wxauth-guard')
+const guard = new BearerGuard({{ issuer: '{issuer.url}', audience: 'wxauth' }})
+await guard.user(new Request('http://127.0.0.1/')).catch((error) => console.log({shown}))
+"""
+    assert output_of(needs_node(EXPRESS), "--input-type=module", "-e", program, cwd=EXPRESS) == "number string string\n"
+
+
 def is_up(client: httpx.Client, status: int = 404) -> bool:
     try:
         return client.get("/").status_code == status
