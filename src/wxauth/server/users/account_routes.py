@@ -32,7 +32,7 @@ from wxauth.server.users.schemas import (
 )
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, Page, all_of, items_of
+from wxauth.server.web.schemas import Items, Page, all_of, items_of, timed_cursor
 
 router = Router("me")
 log = get_logger()
@@ -54,7 +54,7 @@ async def list_my_sessions(
     """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
     asked = {"user_id": caller.user.id, "now": clock(), "limit": query.limit + 1, **query.after}
     found = await database.rows(OPEN_SESSIONS, **asked)
-    page = Page.by_time(found, query.limit, lambda session: (session.last_used_at, session.id))
+    page = Page.with_cursor(found, query.limit, lambda it: timed_cursor(it.last_used_at, it.id))
     items = [
         SessionAnswer.model_construct(**vars(session), current=session.id == caller.session_id)
         for session in page.items
@@ -89,7 +89,7 @@ async def list_my_consents(
 ) -> Items[ConsentRow]:
     """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
     found = await database.rows(NEWEST_CONSENTS, user_id=caller.user.id, limit=query.limit + 1, **query.after)
-    page = Page.by_time(found, query.limit, lambda consent: (consent.given_at, consent.id))
+    page = Page.with_cursor(found, query.limit, lambda it: timed_cursor(it.given_at, it.id))
     return items_of(page)
 
 

@@ -143,18 +143,12 @@ class Page(Generic[Row]):
     @classmethod
     def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":
         """Make a page of rows that were queried with `limit + 1`: one row too many means that there is a next page."""
-        return cls._of(rows, limit, lambda last: cursor_at(last.id))
+        return cls.with_cursor(rows, limit, lambda last: cursor_at(last.id))
 
     @classmethod
-    def by_time(cls, rows: Sequence[Row], limit: int, place: Callable[[Row], tuple[datetime, UUID]]) -> Self:
-        """As `of`, in a list that is sorted by time and id: the place of a row."""
-        return cls._of(rows, limit, lambda last: timed_cursor(*place(last)))
-
-    @classmethod
-    def _of(cls, rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> Self:
-        items = rows[:limit]
-        is_last = len(rows) <= limit
-        return cls(items, None if is_last else cursor(items[-1]))
+    def with_cursor(cls, rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> Self:
+        """As `of`, in a list that is not sorted by ids: the cursor for the rows after a row."""
+        return cls(rows[:limit], cursor(rows[limit - 1]) if len(rows) > limit else None)
 
 
 def cursor_at(row_id: UUID) -> str:
