@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer
-from tests.processes import free_port
 from tests.sweeps import swept
 from wxauth.errors import KeysUnavailable
 from wxauth.guard import proxies
@@ -105,7 +104,7 @@ def test_a_proxy_that_cannot_be_used_is_left_out_and_named_once(
 async def test_a_proxy_that_does_not_answer_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    monkeypatch.setenv(name, f"http://user:hunter2@127.0.0.1:{free_port()}")
+    monkeypatch.setenv(name, "http://user:hunter2@127.0.0.1:1")
     with pytest.raises(KeysUnavailable, match=rf"\(by the proxy of {name}\)"):
         await RemoteKeys(ISSUER, ssl_context=BELIEVES_NOBODY).find("kid")
     assert "hunter2" not in caplog.text
