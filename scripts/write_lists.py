@@ -6,7 +6,7 @@ A row that somebody has written stays. One that is added has the words of the de
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import cleandoc
 from pathlib import Path
 from typing import Final
@@ -64,14 +64,19 @@ def guides() -> Iterator[tuple[Path, str]]:
 
 def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """The cells of each type: for other services, and what the audit trail has besides."""
-    tables: tuple[dict[str, str], dict[str, str]] = {}, {}
+    sent: dict[str, str] = {}
+    recorded: dict[str, str] = {}
+
+    def cells(kind: EventType, names: Iterable[str]) -> str:
+        return f"{comma.join(f'`{name}`' for name in names)} | {kind.meaning.translated(language)}"
+
     for kind in EventType:
-        further = sorted(kind.data.difference(kind.sent or ()))
-        for names, table in ((kind.sent, tables[0]), (further if further or kind.sent is None else None, tables[1])):
-            if names is not None:
-                data = comma.join(f"`{name}`" for name in names)
-                table[kind] = f"{data} | {kind.meaning.translated(language)}"
-    return tables
+        further = kind.data.difference(kind.sent or ())
+        if kind.sent is not None:
+            sent[kind] = cells(kind, kind.sent)
+        if further or kind.sent is None:
+            recorded[kind] = cells(kind, sorted(further))
+    return sent, recorded
 
 
 def _rows_of_operations(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
