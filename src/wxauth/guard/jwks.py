@@ -101,7 +101,6 @@ class RemoteKeys:
         self._issuer = issuer
         self._internal_url = internal_url
         self._is_on_loopback = is_loopback(urlsplit(issuer).hostname)
-        self._is_nearby = internal_url is not None or self._is_on_loopback
         self._timer = timer
         self._timeout = timeout
         self._key_set: _KeySet | None = None
@@ -233,9 +232,14 @@ class RemoteKeys:
 
     def _cause(self, error: Exception) -> str:
         """Why the keys could not be read. It is shown in answers too, so it names no host."""
-        _, variable = (None, None) if self._is_nearby else proxy_for(self._issuer)
+        _, variable = self._proxy_for(self._issuer)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
+
+    def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
+        """As `proxy_for`, but none for an issuer nearby."""
+        is_nearby = self._internal_url is not None or self._is_on_loopback
+        return (None, None) if is_nearby else proxy_for(url)
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, _Unreadable):
@@ -294,7 +298,7 @@ class RemoteKeys:
                 timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
                 follow_redirects=False,
                 trust_env=False,
-                proxy=None if self._is_nearby else proxy_for(url)[0],
+                proxy=self._proxy_for(url)[0],
             ) as client,
             client.stream("GET", url, headers=headers) as response,
         ):
