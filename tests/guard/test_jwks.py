@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -551,6 +552,25 @@ async def test_a_server_without_tls_is_named_as_the_cause() -> None:
 async def test_a_connection_timeout_is_named_as_the_cause(sibling: Sibling) -> None:
     sibling.issuer.metadata.mock(side_effect=httpx.ConnectTimeout("slow"))
     assert "no connection within 4 s" in await refused(sibling.keys)
+
+
+async def test_what_a_process_imports_for_its_first_fetch_is_no_part_of_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = SigningKey.generate()
+    document = answer({"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys", "keys": [key.public_jwk]})
+    monotonic, passed = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
+
+    def from_a_cold_disk(**_: Any) -> ssl.SSLContext:
+        nonlocal passed
+        passed += FETCH_TIMEOUT + 1
+        return BELIEVES_NOBODY
+
+    for imports in ("create_ssl_context", "AsyncHTTPTransport"):
+        monkeypatch.setattr(httpx, imports, from_a_cold_disk)
+    async with Upstream(document) as server:
+        assert await RemoteKeys(ISSUER, internal_url=server.url).find(key.kid)
 
 
 @swept(

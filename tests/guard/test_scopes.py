@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.clock import PATIENCE
 from tests.guard.fakes import client_of
 from tests.guard.test_asgi import fastapi_app, plain_app
 from tests.guard.test_wsgi import who
@@ -274,7 +275,9 @@ BESIDE_HTTPX2_ALONE = """
 import sys
 sys.modules["httpx"] = None  # as where it is not installed
 from wxauth.guard import BearerGuard
-BearerGuard(sys.argv[1]).verify_sync(sys.argv[2])
+from wxauth.guard.jwks import RemoteKeys
+url, token, patience = sys.argv[1:]
+BearerGuard(url, keys=RemoteKeys(url, timeout=float(patience))).verify_sync(token)
 assert "httpx2" in sys.modules
 """
 
@@ -289,4 +292,5 @@ def test_keys_are_read_by_httpx2_where_httpx_is_missing() -> None:
     with serving(Starlette(routes=[Route("/{path:path}", published)])) as url:
         issuer = TestIssuer(url)
         documents |= {"/.well-known/oauth-authorization-server": issuer.metadata, "/.well-known/jwks.json": issuer.jwks}
-        subprocess.run([sys.executable, "-c", BESIDE_HTTPX2_ALONE, url, issuer.token()], check=True)
+        command = [sys.executable, "-c", BESIDE_HTTPX2_ALONE, url, issuer.token(), str(PATIENCE)]
+        subprocess.run(command, check=True)

@@ -218,8 +218,11 @@ class RemoteKeys:
 
     async def _read(self, reading: Future[None]) -> None:
         try:
+            if self._ssl is None:
+                self._ssl = httpx.create_ssl_context()
+            httpx.AsyncHTTPTransport(verify=self._ssl)  # imports forty modules: not in the issuer's time
             async with asyncio.timeout(self._timeout):
-                key_set = await self._fetch()
+                key_set = await self._fetch(self._ssl)
         except Exception as exc:  # no network, a timeout, not JSON: the present keys are kept after any failure
             self._note_failure(self._cause(exc))
         else:
@@ -277,24 +280,22 @@ class RemoteKeys:
         self._next_refresh = max(self._next_refresh, next_try)  # keys stay fresh if an unknown id was the reason
         self._next_for_unknown = max(self._next_for_unknown, next_try)
 
-    async def _fetch(self) -> _KeySet:
-        metadata, _ = await self._get_json((self._internal_url or self._issuer) + METADATA_PATH)
+    async def _fetch(self, trusted: ssl.SSLContext) -> _KeySet:
+        metadata, _ = await self._get_json((self._internal_url or self._issuer) + METADATA_PATH, trusted)
         if (named := metadata.get("issuer")) != self._issuer:
             raise _Unreadable(f"the metadata names another issuer, {_shown(named)}, in place of {self._issuer!a}")
-        jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")))
+        jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")), trusted)
         documents = jwks.get("keys")
         if not isinstance(documents, list):
             raise _Unreadable("the JWK set has no list of keys")
         return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=_max_age(headers))
 
-    async def _get_json(self, url: str) -> tuple[dict[str, Any], httpx.Headers]:
-        if self._ssl is None:
-            self._ssl = httpx.create_ssl_context()
+    async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
         # Not compressed: a few compressed bytes could decompress to more than MAX_DOCUMENT.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(
-                verify=self._ssl,
+                verify=trusted,
                 timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
                 follow_redirects=False,
                 trust_env=False,
