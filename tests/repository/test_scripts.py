@@ -136,6 +136,7 @@ def test_a_proxy_that_does_not_answer_is_named_by_the_last_line(clone: Clone) ->
     (clone.folder / "requirements/dev.lock").write_text(f"uv==0 --hash=sha256:{64 * '0'}\n")
     port = free_port()
     proxy = f"http://somebody:hunter2@127.0.0.1:{port}"
-    said = clone.refuses(env={"https_proxy": proxy, "PIP_RETRIES": "0", "HOME": str(clone.folder.parent)})
+    env = {"https_proxy": proxy, "PIP_RETRIES": "0", "HOME": str(clone.folder.parent)}
+    said = clone.refuses("--port", str(free_port()), env=env)
     assert "hunter2" not in said
     assert f"The proxy http://127.0.0.1:{port} (HTTPS_PROXY) does not answer." in said.splitlines()[-1]
