@@ -12,9 +12,10 @@ import type { Auth } from './wxauth.js'
  * request.
  *
  * Rejects with an `AuthError`: `invalid_request` (unknown site, or not its address), `wrong_person` (another person's
- * WeChat), `rate_limited`, `wx_login_failed`, one of WeChat's failures as at a login, or an error of `auth.request`.
+ * WeChat), `login_required` (a guest), `rate_limited`, `wx_login_failed`, one of WeChat's failures as at a login, or an
+ * error of `auth.request`.
  */
 export declare function authorize(
-  auth: Pick<Auth, 'login' | 'loginCode' | 'request'>,
+  auth: Pick<Auth, 'getToken' | 'login' | 'loginCode' | 'request'>,
   query: Record<string, string | undefined>,
 ): Promise<string>

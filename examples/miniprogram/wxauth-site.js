@@ -8,6 +8,7 @@ const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout
 export async function authorize(auth, query) {
   const asked = read(query)
   if (!isText(asked.redirect_uri)) throw new AuthError('invalid_argument', { detail: 'query' })
+  await auth.getToken() // which a guest has not
   const url = await answer(auth, asked)
   if (!/[?&]error=login_required(&|$)/.test(url)) return url
   await auth.login({ force: true }) // invisible: WeChat confirms whose phone this is

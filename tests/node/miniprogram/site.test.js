@@ -58,6 +58,14 @@ test('a site that wants a new login gets one, and a wrong request is told to the
   assert.equal(phone.count('POST /v1/login'), 2)
 })
 
+test('a guest is asked to log in before any call', async () => {
+  const { auth, phone } = start({ silent: false })
+  await rejection(authorize(auth, ASKED), 'login_required')
+  assert.equal(phone.count('login') + phone.count(URL_OF_IT), 0)
+  await auth.login()
+  assert.ok(told(await authorize(auth, ASKED)).code)
+})
+
 test('a code that WeChat refuses is followed by another one', async () => {
   const { auth, phone } = start()
   await auth.login()
