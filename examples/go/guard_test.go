@@ -9,16 +9,17 @@ import (
 	"testing"
 	"time"
 
+	"example.com/orders/wxauth"
 	"github.com/golang-jwt/jwt/v5"
 )
 
 // testGuard is a guard without wxauth, and what makes tokens that it takes.
-func testGuard(t *testing.T) (Guard, func(openid string, roles ...string) string) {
+func testGuard(t *testing.T) (wxauth.Guard, func(openid string, roles ...string) string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	guard := Guard{Issuer: "https://auth.test", Audience: "wxauth", Keys: func(*jwt.Token) (any, error) {
+	guard := wxauth.Guard{Issuer: "https://auth.test", Audience: "wxauth", Keys: func(*jwt.Token) (any, error) {
 		return &key.PublicKey, nil
 	}}
 	return guard, func(openid string, roles ...string) string {

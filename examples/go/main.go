@@ -2,16 +2,20 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"log"
 	"net/http"
 	"os"
+
+	"example.com/orders/wxauth"
 )
 
 // Orders is the service, guarded.
-func Orders(guard Guard) http.Handler {
+func Orders(guard wxauth.Guard) http.Handler {
 	whoami := func(w http.ResponseWriter, r *http.Request) {
-		user := UserOf(r)
-		answer(w, http.StatusOK, map[string]any{
+		user := wxauth.UserOf(r)
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(map[string]any{
 			"sub": user.Subject, "openid": user.OpenID, "app_id": user.AppID, "external_id": user.ExternalID,
 		})
 	}
@@ -24,8 +28,8 @@ func Orders(guard Guard) http.Handler {
 
 func main() {
 	issuer := cmp.Or(os.Getenv("WXAUTH_ISSUER"), "http://127.0.0.1:8000")
-	keys := &Keys{URL: issuer}
-	guard := Guard{Issuer: issuer, Audience: cmp.Or(os.Getenv("WXAUTH_AUDIENCE"), "wxauth"), Keys: keys.Find}
+	keys := &wxauth.Keys{URL: issuer}
+	guard := wxauth.Guard{Issuer: issuer, Audience: cmp.Or(os.Getenv("WXAUTH_AUDIENCE"), "wxauth"), Keys: keys.Find}
 	address := "127.0.0.1:" + cmp.Or(os.Getenv("PORT"), "8010")
 	log.Println("listening on http://" + address)
 	log.Fatal(http.ListenAndServe(address, Orders(guard)))

@@ -1,4 +1,4 @@
-package main
+package wxauth
 
 // The Go of examples/go while wxauth hangs, and strangers send tokens with keys that nobody knows.
 

@@ -343,11 +343,20 @@ def test_a_flood_of_unknown_keys_reads_them_seldom_and_delays_nobody(service: Se
         front.answers.set()
 
 
-def test_the_go_test_shown_passes_and_so_does_the_attack_by_unknown_keys(tmp_path: Path) -> None:
-    go = needs("go")
+GIN = 'package main\n\nimport (\n\t"example.com/orders/wxauth"\n\t"github.com/gin-gonic/gin"\n)\n\n'
+
+
+def test_the_go_test_shown_passes_and_so_do_gins_middleware_and_the_attack_by_unknown_keys(tmp_path: Path) -> None:
+    needs("go")
     shutil.copytree(ROOT / "examples/go", tmp_path, dirs_exist_ok=True)
-    shutil.copy(Path(__file__).with_name("keys_attacked_test.go"), tmp_path)
-    subprocess.run([go, "test", "."], cwd=tmp_path, check=True, timeout=NODE_PATIENCE)
+    for name, folder in (("keys_attacked_test.go", "wxauth"), ("gin_test.go", ".")):
+        shutil.copy(Path(__file__).with_name(name), tmp_path / folder)
+    (tmp_path / "buyer.go").write_text(GIN + block(PAGE, "gin.HandlerFunc"))
+    line = f"{block(PAGE, 'go get').strip()} github.com/gin-gonic/gin@v1.10.1 && go vet ./... && go test ./..."
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=NODE_PATIENCE)
+    if UNREACHED.search(done.stderr):
+        lacks(f"needs packages: {done.stderr[-300:]} 未能下载依赖包")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 INTERCEPTED = """

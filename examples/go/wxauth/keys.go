@@ -1,4 +1,5 @@
-package main
+// Package wxauth verifies access tokens of wxauth.
+package wxauth
 
 import (
 	"crypto/ecdsa"

@@ -1,4 +1,4 @@
-package main
+package wxauth
 
 import (
 	"context"
@@ -72,59 +72,78 @@ func (g Guard) check(header map[string]any, user *User) error {
 	return nil
 }
 
+// Refusal is why a request is not admitted, with the status to answer: 401, 403 or 503.
+type Refusal struct {
+	Status    int    `json:"status"`
+	Code      string `json:"code"`
+	challenge string
+}
+
+// Write answers the request.
+func (r Refusal) Write(w http.ResponseWriter) {
+	if r.challenge != "" {
+		w.Header().Set("WWW-Authenticate", r.challenge)
+	}
+	if r.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(r.Status)
+	json.NewEncoder(w).Encode(r)
+}
+
+// Caller is the user of the request's token, who must have all of these roles, or why there is none.
+func (g Guard) Caller(r *http.Request, roles ...string) (*User, *Refusal) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return nil, &Refusal{http.StatusUnauthorized, "missing_token", "Bearer"}
+	}
+	user, err := g.Verify(token)
+	if errors.Is(err, errNoKeys) {
+		return nil, &Refusal{http.StatusServiceUnavailable, "keys_unavailable", ""}
+	}
+	if err != nil {
+		log.Printf("a token was refused: %v", err)
+		return nil, &Refusal{http.StatusUnauthorized, "invalid_token", `Bearer error="invalid_token"`}
+	}
+	for _, role := range roles {
+		if !slices.Contains(user.Roles, role) {
+			return nil, &Refusal{http.StatusForbidden, "insufficient_role", `Bearer error="insufficient_scope"`}
+		}
+	}
+	return user, nil
+}
+
+// OwnCaller is, as Caller, a user of your own mini-programs: not of a website.
+func (g Guard) OwnCaller(r *http.Request, roles ...string) (*User, *Refusal) {
+	user, refusal := g.Caller(r, roles...)
+	if refusal == nil && user.Scope != nil {
+		return nil, &Refusal{http.StatusForbidden, "insufficient_scope", `Bearer error="insufficient_scope"`}
+	}
+	return user, refusal
+}
+
 type key struct{}
 
-// Require demands a valid token of a user with all of these roles. In the handler, UserOf returns that user.
+// Require demands a Caller. In the handler, UserOf returns that user.
 func (g Guard) Require(next http.HandlerFunc, roles ...string) http.HandlerFunc {
+	return require(g.Caller, next, roles)
+}
+
+// RequireOwn demands an OwnCaller.
+func (g Guard) RequireOwn(next http.HandlerFunc, roles ...string) http.HandlerFunc {
+	return require(g.OwnCaller, next, roles)
+}
+
+func require(caller func(*http.Request, ...string) (*User, *Refusal), next http.HandlerFunc, roles []string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !strings.EqualFold(scheme, "Bearer") || token == "" {
-			refuse(w, http.StatusUnauthorized, "missing_token", "Bearer")
+		user, refusal := caller(r, roles...)
+		if refusal != nil {
+			refusal.Write(w)
 			return
-		}
-		user, err := g.Verify(token)
-		if errors.Is(err, errNoKeys) {
-			w.Header().Set("Retry-After", "5")
-			refuse(w, http.StatusServiceUnavailable, "keys_unavailable", "")
-			return
-		}
-		if err != nil {
-			log.Printf("a token was refused: %v", err)
-			refuse(w, http.StatusUnauthorized, "invalid_token", `Bearer error="invalid_token"`)
-			return
-		}
-		for _, role := range roles {
-			if !slices.Contains(user.Roles, role) {
-				refuse(w, http.StatusForbidden, "insufficient_role", `Bearer error="insufficient_scope"`)
-				return
-			}
 		}
 		next(w, r.WithContext(context.WithValue(r.Context(), key{}, user)))
 	}
-}
-
-// RequireOwn demands, as Require, a user of your own mini-programs: not of a website.
-func (g Guard) RequireOwn(next http.HandlerFunc, roles ...string) http.HandlerFunc {
-	return g.Require(func(w http.ResponseWriter, r *http.Request) {
-		if UserOf(r).Scope != nil {
-			refuse(w, http.StatusForbidden, "insufficient_scope", `Bearer error="insufficient_scope"`)
-			return
-		}
-		next(w, r)
-	}, roles...)
-}
-
-func refuse(w http.ResponseWriter, status int, code, challenge string) {
-	if challenge != "" {
-		w.Header().Set("WWW-Authenticate", challenge)
-	}
-	answer(w, status, map[string]any{"status": status, "code": code})
-}
-
-func answer(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(body)
 }
 
 // UserOf is the caller of a guarded handler.
