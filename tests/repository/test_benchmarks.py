@@ -1,13 +1,14 @@
 """Each benchmark can be started: all its imports exist, and `--help` measures nothing."""
 
+import json
 import re
 
 import pytest
 
 from benchmarks import growth
-from scripts.write_chart import CHART, chart
+from scripts.write_chart import CHART, SAMPLES, chart
 from tests import forked
-from tests.docs import ROOT
+from tests.docs import DOCS, ROOT, table
 from tests.processes import run
 from tests.world import Rows
 from wxauth.server.core.clock import utc_now
@@ -32,6 +33,30 @@ def test_every_benchmark_finds_all_that_it_imports_and_has_help() -> None:
 
 def test_the_chart_is_of_the_samples() -> None:
     assert CHART.read_text() == chart(), "run scripts/docs"
+
+
+@pytest.mark.parametrize(("language", "header"), [("", "CPU µs .*"), (".zh-CN", ".* CPU 微秒数")])
+def test_the_numbers_of_readme_and_guide_are_of_the_samples(language: str, header: str) -> None:
+    services = ("wxauth", "go_whole", "go", "express", "floor", "tutorial")
+    situations = (("login", 32, 0), ("login", 32, 30), ("login", 200, 0), ("guarded", 32, None), ("refresh", 32, None))
+    rows = json.loads(SAMPLES.read_text())["rows"]
+    measured = {(row["service"], *row["situation"].values()): row for row in rows}
+    shown = [
+        [*map(float, re.findall(r"[\d.]+", "|".join(cells[1:])))]
+        for cells in table(DOCS / f"performance{language}.md", header)
+    ]
+    for situation, (own, *others) in zip(situations, shown, strict=True):
+        assert own == pytest.approx(measured["wxauth", *situation]["cpu_us"], abs=3)
+        for service, cpu, ratio in zip(services[1:], others[::2], others[1::2], strict=False):
+            assert cpu == pytest.approx(measured[service, *situation]["cpu_us"], abs=3)
+            assert ratio == pytest.approx(measured["wxauth", *situation]["ratios"][service], abs=0.05)
+    costs = re.search(r"512 MB(.*)", (ROOT / f"README{language}.md").read_text())
+    assert costs
+    said = [*map(int, re.findall(r"\d{2,}(?!\d| ms| 毫秒)", costs[1]))]
+    kept = [
+        measured["wxauth", *situations[place]][part] for place in (0, 1, 3, 4) for part in ("cpu_us", "postgres_us")
+    ]
+    assert said == pytest.approx(kept, abs=4)
 
 
 @pytest.mark.own_database

@@ -166,14 +166,9 @@ def test_the_commands_that_pages_name_exist() -> None:
 
 
 @both_languages
-def test_a_readme_has_two_commands_and_of_what_was_measured_some_figures(language: str) -> None:
+def test_a_readme_has_two_commands(language: str) -> None:
     readme = (ROOT / f"README{language}.md").read_text()
     assert re.findall(r"(?m)^    (scripts/.*)$", readme) == ["scripts/dev", "scripts/test --quick"]  # run by .ci/bare
-    header = "CPU µs for each request|每个请求的 CPU 微秒数"
-    ours = {row[1] for row in table(DOCS / f"performance{language}.md", header)}
-    shown = set(re.findall(r"(\d+) µs", readme))
-    assert len(shown) > 2
-    assert shown <= ours
 
 
 @pytest.mark.slow
