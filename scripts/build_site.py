@@ -32,6 +32,7 @@ _TAGS: Final = {"中文": "zh-CN", "English": "en"}
 _FENCED: Final = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 _GROUP: Final = re.compile(r"^## (.+)$|^\| [^|]+ \| (\[.*\)) \|$", re.MULTILINE)
+_TEST: Final = re.compile(r"`(test_\w+)`")
 _DIAGRAM: Final = re.compile(r"^```mermaid$", re.MULTILINE)
 """Diagrams stay text: the theme would load the program that draws them from another host."""
 
@@ -108,11 +109,16 @@ def _place(name: str) -> str:
 def page(file: Path, language: str, *, source: str | None = None) -> str:
     """A guide as a page of the site."""
 
+    def breakable(found: re.Match[str]) -> str:
+        return f"<code>{found[1].replace('_', '&#95;<wbr>')}</code>"
+
     def link(found: re.Match[str]) -> str:
         mark, text, target, anchor = found[1], found[2], found[3], found[4] or ""
         if not target or target.startswith(("http:", "https:", "mailto:")):
             return found[0]
         there = (file.parent / target).resolve()
+        if there.parent == ROOT and there.name.startswith("README"):
+            return f"[{text}](index.md)"
         if not there.is_relative_to(DOCS) or there == DOCS or not there.is_file():
             where = "" if there == ROOT else there.relative_to(ROOT)
             return f"[{text}]({source}/{where}{anchor})" if source else text
@@ -124,7 +130,9 @@ def page(file: Path, language: str, *, source: str | None = None) -> str:
         return f"{mark}[{text}]({_place(target) if there.parent == DOCS else target}{anchor})"
 
     parts = _FENCED.split(_DIAGRAM.sub("```text", file.read_text("utf-8")))
-    return "".join(part if place % 2 else _LINK.sub(link, part) for place, part in enumerate(parts))
+    return "".join(
+        part if place % 2 else _TEST.sub(breakable, _LINK.sub(link, part)) for place, part in enumerate(parts)
+    )
 
 
 def _of_other_language(language: str, there: Path) -> str:

@@ -97,6 +97,7 @@ def has(now: object, kept: object) -> bool:
 @pytest.mark.slow
 def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_source() -> None:
     assert "[Guides](guides.md)" in page(DOCS / "console.md", "en")
+    assert "[wxauth](index.md)" in page(DOCS / "README.md", "en")
     assert '<a href="zh/console.html" hreflang="zh-CN">中文</a>' in page(DOCS / "console.md", "en")
     assert "[隐私](privacy.md)" in page(DOCS / "README.zh-CN.md", "zh")
     assert '<a href="../guides.html" hreflang="en">English</a>' in page(DOCS / "README.zh-CN.md", "zh")
@@ -104,3 +105,8 @@ def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_
         DOCS / "operations.md", "en", source="https://code.test"
     )
     assert "[deploy]" not in page(DOCS / "operations.md", "en")
+
+
+@pytest.mark.slow
+def test_a_tests_name_is_broken_between_its_words() -> None:
+    assert "<code>test&#95;<wbr>a&#95;<wbr>bearer&#95;<wbr>alone" in page(DOCS / "assurance.md", "en")
