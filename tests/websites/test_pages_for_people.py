@@ -48,14 +48,15 @@ async def test_the_page_names_the_mini_program_to_open(house: House) -> None:
     assert "You are in WeChat already. Open the mini-program “小店" in in_wechat.text
 
 
-async def test_the_page_names_the_sites_origin_with_the_port_of_a_laptop(house: House) -> None:
+async def test_page_and_phone_name_the_sites_origin_with_the_port_of_a_laptop(house: House) -> None:
     await house.change(redirect_uris=["http://127.0.0.1/callback", "https://shop.example.com/callback"])
     for asked, origin in (
         ("http://127.0.0.1:8004", "http://127.0.0.1:8004"),
         ("https://shop.example.com", "http://127.0.0.1"),
     ):
-        page = await house.browser.open(redirect_uri=f"{asked}/callback")
-        assert f'<p class="origin">{origin}</p>' in page.text
+        tab = await house.browser.show(redirect_uri=f"{asked}/callback")
+        assert f'<p class="origin">{origin}</p>' in tab.html
+        assert (await tab.claimed_by(house.phone))["client"]["origin"] == origin
 
 
 @swept("user_agent", [None, test_links.SAFARI, IN_WECHAT])

@@ -376,8 +376,10 @@ async def clashing_clients(database: Database, settings: Settings) -> Sequence[s
 def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
     """The origin of a site with these, shown to the person who logs in; None if it has none.
 
-    Of an app, it is the scheme of the URI that it has `asked` for.
+    Of an app, it is the scheme of the URI that it has `asked` for; on a loopback address, it has the port asked for.
     """
+    if is_local(asked):
+        return origin_of(asked)
     return scheme_of_app(asked) or (origin_of(redirect_uris[0]) if redirect_uris else None)
 
 

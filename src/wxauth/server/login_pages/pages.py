@@ -249,8 +249,7 @@ class Pages(Rendering):
     ) -> Response:
         """A page on which a person logs in to a site. It names the site, and its origin.
 
-        On a loopback address, where any port is good, the origin has the port that was asked for. With `page_id`, there
-        is a way back to the site; with `parameters`, the same page in the other languages.
+        With `page_id`, there is a way back to the site; with `parameters`, the same page in the other languages.
         """
         site, client_id = (
             (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)
@@ -271,7 +270,7 @@ class Pages(Rendering):
             host=host,
             is_local=is_here,
             resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),
-            origin=origin_of(redirect_uri) if host or is_here or not uris else origin_shown(uris, redirect_uri),
+            origin=origin_of(redirect_uri) if host or not uris else origin_shown(uris, redirect_uri),
             own_url=own_url,
             way_back=own_url and Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title)),
             other_languages=self._in_other_languages(anew, urlencode(parameters)) if parameters else [],

@@ -110,9 +110,7 @@ class SiteAnswer(BaseModel):
         exclude_if=lambda logo: logo is None,
         description="Its picture, as a `data:` URL; absent if it has none.",
     )
-    origin: str | None = Field(
-        description="The origin of its first redirect URI.", examples=["https://shop.example.com"]
-    )
+    origin: str | None = Field(description="As the login page shows it.", examples=["https://shop.example.com"])
     host: str | None = Field(
         description="Of a client that nobody has registered: show it larger than the title, which the client has given "
         "itself. Null for a registered site."
