@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { fates } from '../miniprogram/phone.js'
+import { fates } from '../../../examples/phone/phone.mjs'
 import { newPerson } from '../miniprogram/world.js'
 import { MiniProgram, ORDERS_URL, SERVICE_URL, until } from './mini_program.js'
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Window } from 'happy-dom'
-import { Phone } from '../miniprogram/phone.js'
+import { Phone } from '../../../examples/phone/phone.mjs'
 
 /** The URLs and ids: see `world` in tests/miniprogram/test_example.py. */
 export const { SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fates } from './phone.js'
+import { fates } from '../../../examples/phone/phone.mjs'
 import {
   APP_ID,
   ask,

@@ -1,7 +1,7 @@
 // Who is not logged in, with createAuth({ silent: false }), and an envelope around refusals.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fates } from './phone.js'
+import { fates } from '../../../examples/phone/phone.mjs'
 import { ban, endSession, expireAtService, kept, listen, newPerson, rejection, secondInstance, start, startAgain, times } from './world.js'
 
 const REFRESH = 'POST /v1/refresh'

@@ -1,7 +1,7 @@
 // The functions of WeChat as frameworks and interceptors have changed them, or left them out.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fates, Phone } from './phone.js'
+import { fates, Phone } from '../../../examples/phone/phone.mjs'
 import { APP_ID, AuthError, createAuth, listen, loggedIn, newPerson, rejection, SERVICE_URL, start, WECHAT_URL } from './world.js'
 
 /** These as globals of a mini-program, until the test ends. */

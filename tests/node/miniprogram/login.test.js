@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fates, Gate } from './phone.js'
+import { fates, Gate } from '../../../examples/phone/phone.mjs'
 import {
   ask,
   AuthError,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fates } from './phone.js'
+import { fates } from '../../../examples/phone/phone.mjs'
 import { expireAtService, isGood, listen, rejection, SERVICE_URL, start, times } from './world.js'
 
 const REFRESH = 'POST /v1/refresh'

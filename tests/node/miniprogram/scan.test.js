@@ -5,7 +5,7 @@ import { before, beforeEach, test } from 'node:test'
 import { parse } from 'acorn'
 import { AuthError } from '../../../clients/miniprogram/wxauth.js'
 import { approve, claim, deny, scanOf, scanSeen } from '../../../clients/miniprogram/wxauth-scan.js'
-import { exchange, fates } from './phone.js'
+import { exchange, fates } from '../../../examples/phone/phone.mjs'
 import { ask, checkError, newPerson, pass, rejection, SERVICE_URL, start } from './world.js'
 
 const SOURCE = readFileSync(new URL('../../../clients/miniprogram/wxauth-scan.js', import.meta.url), 'utf8')

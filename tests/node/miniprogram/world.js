@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
 import { built } from './built.js'
-import { exchange, Phone } from './phone.js'
+import { exchange, Phone } from '../../../examples/phone/phone.mjs'
 
 export const { AuthError, createAuth } = await built(process.env.COMPILER)
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { after, before, test } from 'node:test'
-import { Phone } from '../miniprogram/phone.js'
+import { Phone } from '../../../examples/phone/phone.mjs'
 import { isGood, newPerson } from '../miniprogram/world.js'
 
 const { BUILT, SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env
