@@ -42,7 +42,7 @@ def test_the_demo_can_be_tapped_through_and_shares_its_session_with_wechats_ai(
 @pytest.mark.process
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
     guide = ROOT / "docs/mini-program.md"
-    auth, app, orders, page, steps, site, connect = code_blocks(guide, "js")
+    auth, app, orders, in_node, page, steps, site, connect = code_blocks(guide, "js")
     [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
     uni_app = block("docs/mini-program-frameworks.md", "claim(auth, scan)")
     consents = "".join(
@@ -74,6 +74,12 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
     for name in ("wxauth.js", "wxauth-scan.js", "wxauth-site.js"):
         shutil.copy(CLIENT.with_name(name), tmp_path)
     run_node_tests("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
+    urls = {"8000": world["SERVICE_URL"], "8001": world["WECHAT_URL"], "8002": world["ORDERS_URL"]}
+    for name, text in {"auth.js": auth, "orders.js": orders, "in_node.mjs": in_node}.items():
+        text = re.sub(r"http://127\.0\.0\.1:(\d+)", lambda port: urls[port[1]], text)
+        (tmp_path / name).write_text(text.replace("/path/to/wxauth", str(ROOT)))
+    printed = output_of(needs("node"), "in_node.mjs", cwd=tmp_path)
+    assert re.search(r"oolong tea.*\[ 'login', 'POST /v1/login', 'GET /orders' \]\no[\w-]{27}\n$", printed, re.DOTALL)
 
 
 @pytest.mark.node
