@@ -21,21 +21,11 @@ from tests.world import bearer
 pytestmark = [pytest.mark.process, pytest.mark.node]
 
 SKILL = ROOT / "skills/wxauth/SKILL.md"
-PHONE = """
-const fetched = async ({ url, method, data, header, success }) => {
-  const headers = { 'content-type': 'application/json', ...header }
-  const answer = await fetch(url, { method, headers, body: data && JSON.stringify(data) })
-  success({ statusCode: answer.status, data: await answer.json(), header: {} })
-}
-globalThis.wx = {
-  login: ({ success }) => success({ code: 'alice' }),
-  request: (options) => void fetched(options),
-  getStorageSync: () => '',
-  setStorageSync() {},
-  removeStorageSync() {},
-}
+PHONE = f"""
+import {{ Phone }} from '{ROOT}/examples/phone/phone.mjs'
+globalThis.wx = {{ ...new Phone({{}}).wx, login: ({{ success }}) => success({{ code: 'alice' }}) }}
 %s
-console.log({ statusCode, openid: data.openid })
+console.log({{ statusCode, openid: data.openid }})
 """
 
 
