@@ -48,7 +48,8 @@ def test_php_admits_nobody_if_wxauth_does_not_know_the_client(site: Path, issuer
 FRAMEWORK = """<?php
 require 'guard.php';
 
-// As much of a framework as its middleware uses.
+// As much of a framework as its middleware uses, and its handler, which throws each warning that `@` does not silence.
+set_error_handler(fn (int $level, string $said) => error_reporting() & $level ? throw new ErrorException($said) : null);
 class Request
 {
     public object $attributes;
@@ -93,6 +94,8 @@ echo json_encode($body);
 @pytest.mark.parametrize("words", ["services.wxauth", "config('wxauth')"], ids=["Laravel", "ThinkPHP"])
 def test_a_frameworks_middleware_is_guarded_and_tested_without_wxauth(site: Path, words: str) -> None:
     (site / "framework.php").write_text(FRAMEWORK.replace("MIDDLEWARE", block("docs/languages.md", words)))
+    with served(site, f"http://127.0.0.1:{free_port()}", "", "framework.php") as orders:
+        assert code_of(orders.get("/orders", headers=bearer("alice"))) == (503, "keys_unavailable")
     with (
         served(site, "", "", "fake_wxauth.php") as fake,
         served(site, str(fake.base_url).rstrip("/"), "", "framework.php") as orders,
