@@ -247,8 +247,8 @@ export interface RequestOptions {
    */
   onChunk?(piece: ArrayBuffer): void
   /**
-   * Called with the request's task, and with that of the second try after a 401. `abort()` rejects with `aborted`.
-   * 传入请求任务；401 后重发时再次传入新的任务。`abort()` 使请求以 `aborted` 失败。
+   * Called with the request's task, and with that of the second try after a 401. `abort()` of either rejects with `aborted`.
+   * 传入请求任务；401 后重发时再次传入新的任务。任一个的 `abort()` 都使请求以 `aborted` 失败。
    */
   onTask?(task: RequestTask): void
 }
