@@ -251,7 +251,7 @@ test("one person logs in to a site by WeChat's pages, in WeChat and on a compute
   const people = new Set()
   for (const [browser, button, amr] of [
     ['wechat', '微信登录', 'wechat_account'],
-    ['computer', '在这台设备的微信中登录', 'wechat_website'],
+    ['computer', '在这台电脑的微信中登录', 'wechat_website'],
   ]) {
     await phone.selectOption('#browser', browser)
     await phone.click('#web-view button')

@@ -109,7 +109,7 @@ async def test_each_kind_of_browser_gets_its_own_page(street: Street) -> None:
                 text = (await street.visitor(user_agent).show(client_id=name, ui_locales="en")).text
                 button = re.search(r'class="button" href="/v1/authorize/[\w-]{22}/wechat"', text)
                 assert ("Log in to Example Shop" in text, button is not None) == (True, has_button)
-                assert ("Log in with WeChat on this device" in text) == has_link
+                assert ("Log in with WeChat on this computer" in text) == has_link
                 assert ("/v1/scans/" in text) == has_code
     console = await street.visitor(EDGE).show(client_id="wxauth-admin", redirect_uri="https://auth.test/admin/")
     assert "/wechat" not in console.text
