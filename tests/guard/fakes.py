@@ -11,6 +11,7 @@ import httpx
 import respx
 
 from tests.clock import PATIENCE
+from tests.upstream import Behaviour, answer
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey, TokenIssuer
@@ -24,6 +25,11 @@ ISSUER = "https://auth.test"
 NOW = 1795161600
 USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
 SESSION_ID = UUID("0192f0c1-2b3c-7d4e-8f50-cba987654321")
+
+
+def in_one_document(key: SigningKey, issuer: str = ISSUER) -> Behaviour:
+    """An issuer's metadata and keys, for whatever URL."""
+    return answer({"issuer": issuer, "jwks_uri": f"{issuer}/keys", "keys": [key.public_jwk]})
 
 
 class Timer:

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from tests.clock import PATIENCE
-from tests.guard.fakes import ISSUER
-from tests.upstream import Upstream, answer
+from tests.guard.fakes import in_one_document
+from tests.upstream import Upstream
 from wxauth.tokens.keys import SigningKey
 
 ASKING = """
@@ -42,8 +42,7 @@ async def test_no_first_request_of_several_guards_fails(kind: str) -> None:
     if kind != "threads":
         pytest.importorskip(kind)  # the guard's own environments have neither
     key = SigningKey.generate()
-    document = answer({"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys", "keys": [key.public_jwk]})
-    async with Upstream(document) as server, asyncio.timeout(PATIENCE):
+    async with Upstream(in_one_document(key)) as server, asyncio.timeout(PATIENCE):
         command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, key.kid)
         asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         printed, _ = await asking.communicate()

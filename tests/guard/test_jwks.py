@@ -22,7 +22,7 @@ import respx
 
 from tests.certificates import Authority
 from tests.clock import PATIENCE
-from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Gate, Timer
+from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Gate, Timer, in_one_document
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, know_no_name, raw
 from wxauth.errors import KeysUnavailable
@@ -558,7 +558,6 @@ async def test_what_a_process_imports_for_its_first_fetch_is_no_part_of_the_time
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = SigningKey.generate()
-    document = answer({"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys", "keys": [key.public_jwk]})
     monotonic, passed = time.monotonic, 0.0
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
 
@@ -569,7 +568,7 @@ async def test_what_a_process_imports_for_its_first_fetch_is_no_part_of_the_time
 
     for imports in ("create_ssl_context", "AsyncHTTPTransport"):
         monkeypatch.setattr(httpx, imports, from_a_cold_disk)
-    async with Upstream(document) as server:
+    async with Upstream(in_one_document(key)) as server:
         assert await RemoteKeys(ISSUER, internal_url=server.url).find(key.kid)
 
 
@@ -695,8 +694,7 @@ async def test_an_issuer_nearby_is_read_past_any_proxy(monkeypatch: pytest.Monke
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
     async def document(writer: asyncio.StreamWriter) -> None:
-        issuer = ISSUER if is_internal else server.url
-        await answer({"issuer": issuer, "jwks_uri": f"{issuer}/keys", "keys": [key.public_jwk]})(writer)
+        await in_one_document(key, ISSUER if is_internal else server.url)(writer)
 
     async with Upstream(document) as server:
         keys = keys_inside(server.url) if is_internal else RemoteKeys(server.url, ssl_context=BELIEVES_NOBODY)
