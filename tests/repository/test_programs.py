@@ -49,7 +49,7 @@ def test_dependabot_renews_the_packages_of_every_folder() -> None:
 
 
 @in_a_clone
-def test_a_sum_two_percent_above_the_last_release_and_a_large_file_without_a_reason_are_refused(tmp_path: Path) -> None:
+def test_sums_are_shown_and_only_a_large_file_without_a_reason_is_refused(tmp_path: Path) -> None:
     def weigh(*arguments: str) -> list[str]:
         done = subprocess.run(
             [ROOT / "scripts/weigh", *arguments], env=env, capture_output=True, text=True, check=False
@@ -60,17 +60,14 @@ def test_a_sum_two_percent_above_the_last_release_and_a_large_file_without_a_rea
 
     released = tmp_path / "weights"
     env = {**os.environ, "WEIGHTS": str(released)}
-    released.write_text("src 10\npages 10\ntests 9999999\nwords 20\nlarge deploy/grafana/wxauth.json is imported\n")
+    released.write_text("src 10\npages 10\ntests 20\nlarge deploy/grafana/wxauth.json is imported\n")
     refused = weigh()
-    assert refused[:3] == ["src", "pages", "words"]
     assert "requirements/dev.lock" in refused
-    assert "deploy/grafana/wxauth.json" not in refused
+    assert not {"src", "pages", "tests", "deploy/grafana/wxauth.json"} & set(refused)
     weigh("--release")
-    now = released.read_text()
-    assert not {"src", "pages", "words"} & set(weigh())
-    weights = {name: int(number) for name, number in re.findall(r"^(src|words) (\d+)$", now, re.MULTILINE)}
-    released.write_text(now.replace(f"src {weights['src']}", f"src {weights['src'] * 99 // 100}"))
-    assert "src" not in weigh()
+    sums = dict(line.split()[:2] for line in released.read_text().splitlines())
+    assert int(sums["src"]) > 10
+    assert int(sums["tests"]) > 20
 
 
 def test_a_subject_of_another_form_is_refused_until_it_has_landed(tmp_path: Path) -> None:
