@@ -29,6 +29,7 @@ from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
 from tests.processes import PATIENCE, Running, free_port, run, serving, until
 from tests.programs import ROOT, needs, needs_node, output_of, postgres_program
+from tests.proxies.longest import add_site, check_longest
 from tests.sweeps import swept
 from tests.world import add_client, bearer
 from wxauth.server.core.services import Services
@@ -271,6 +272,13 @@ async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
         await foreign.come_and_go_with_authlib(browser, credentials.client_id, credentials.client_secret, way)
     assert len(set(served)) == len(REPLICAS)
     assert all(one != next_one for one, next_one in pairwise(served)), served
+
+
+@pytest.mark.proxy
+async def test_the_longest_request_of_a_site_comes_back_whole(front: Front, services: Services) -> None:
+    await add_site(services)
+    with httpx.Client(base_url=front.url, timeout=PATIENCE, verify=False, trust_env=False) as client:
+        await asyncio.to_thread(check_longest, client)
 
 
 @pytest.mark.proxy

@@ -1,5 +1,6 @@
 """`deploy/nginx`: nginx with TLS in front of two replicas, which are restarted in turn while people log in."""
 
+import asyncio
 import json
 import re
 import ssl
@@ -14,8 +15,10 @@ from tests.certificates import Authority
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.docs import ROOT, code_blocks
 from tests.processes import PATIENCE, free_port, is_served, until
+from tests.proxies.longest import add_site, check_longest
 from tests.proxies.running import nginx_with
 from tests.world import bearer
+from wxauth.server.core.services import Services
 
 pytestmark = pytest.mark.proxy
 
@@ -80,8 +83,20 @@ def test_an_answer_and_the_logs_of_both_have_one_request_id(nginx: Front, replic
         assert (nginxs_own.status_code, len(nginxs_own.headers.get_list("X-Request-ID"))) == (404, 1)
 
 
+async def test_the_longest_request_of_a_site_comes_back_whole(nginx: Front, services: Services) -> None:
+    await add_site(services)
+    with nginx.client() as client:
+        await asyncio.to_thread(check_longest, client)
+
+
 @pytest.mark.parametrize("page", ["operations.md", "operations.zh-CN.md"])
 def test_the_guide_shows_the_files_directives(page: str) -> None:
     own = {line.split("#")[0].strip() for line in TEXT.splitlines()}
     [shown] = code_blocks(ROOT / "docs" / page, "nginx")
     assert [line for line in shown.splitlines() if line.split("#")[0].strip() not in own] == []
+
+
+@pytest.mark.parametrize("file", ["kubernetes/ingress.yaml", "sealos/index.yaml"])
+def test_an_ingress_has_the_same_buffers(file: str) -> None:
+    [size] = re.findall(r"^        proxy_buffer_size (\w+);$", TEXT, re.MULTILINE)
+    assert f"nginx.ingress.kubernetes.io/proxy-buffer-size: {size}\n" in (ROOT / "deploy" / file).read_text()

@@ -115,7 +115,7 @@ class Recorder:
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Echoes the request as JSON; `?status=` sets the status. A WebSocket gets its headers, then an echo."""
+    """Echoes the request as JSON; `?status=` sets the status, `?to=` redirects. A WebSocket: headers, an echo."""
     if scope["type"] == "websocket":
         await _echo_websocket(WebSocket(scope, receive, send))
     if scope["type"] != "http":
@@ -136,6 +136,8 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     }
     [status] = parse_qs(query).get("status", ["200"])
     headers = {"X-Request-ID": "the-service's-own", "X-Told-By": "the service"}
+    if query.startswith("to="):
+        headers["Location"] = query.removeprefix("to=")
     await Response(json.dumps(received), int(status), headers, "application/json")(scope, receive, send)
 
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -25,6 +25,7 @@ from tests.conftest import SETTINGS
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import PATIENCE, free_port, serving
+from tests.proxies.longest import LONGEST, REDIRECT_URI
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
@@ -398,6 +399,14 @@ async def test_a_longest_token_passes(proxy: Proxy, secrets: Secrets) -> None:
     assert 7900 < len(token) <= 8192
     secrets.add(token.rpartition(".")[2])
     assert (await proxy.ask("/orders", bearer(token))).status_code == 200
+
+
+async def test_a_site_behind_the_proxy_may_send_the_longest_state_and_gets_it_back(proxy: Proxy) -> None:
+    target = f"to={REDIRECT_URI}?code={'c' * 43}&iss=https%3A%2F%2Fauth.test&state={quote_plus(LONGEST)}"
+    for path, headers in {"/orders": proxy.alice, "/public/back": {}}.items():
+        answer = await proxy.ask(f"{path}?{target}", headers)
+        assert (answer.status_code, answer.json()["target"]) == (200, f"{path}?{target}")
+        assert answer.headers["location"] == target.removeprefix("to=")
 
 
 async def test_a_sign_out_counts_at_once(proxy: Proxy) -> None:

@@ -1,0 +1,39 @@
+"""The longest request of a site that wxauth accepts, which each proxy before it must carry, there and back."""
+
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import httpx
+
+from tests.world import add_client
+from wxauth.server.clients.clients import MAX_URI_LENGTH
+from wxauth.server.core.services import Services
+from wxauth.server.site_logins.authorize import MAX_ECHOED
+
+REDIRECT_URI = "https://shop.test/".ljust(MAX_URI_LENGTH, "a")
+PLAIN = "s" * MAX_ECHOED["state"]
+LONGEST = ("发" * 2730).ljust(MAX_ECHOED["state"], "s")
+"""As many characters of nine bytes each, percent-encoded, as a form may have."""
+
+
+async def add_site(services: Services) -> None:
+    await add_client(services.database, "shop", title="Shop", redirect_uris=[REDIRECT_URI], now=services.clock())
+
+
+def asked(state: str) -> dict[str, Any]:
+    """A request to which wxauth answers with a redirect at once, since no login of the browser is shared."""
+    challenge = {"code_challenge": "c" * 43, "code_challenge_method": "S256"}
+    return {"response_type": "code", "client_id": "shop", "prompt": "none", **challenge, "state": state}
+
+
+def check_longest(client: httpx.Client) -> None:
+    """Check that the longest request comes back whole, through a client in front of a proxy."""
+    by_query = client.get("/v1/authorize", params={**asked(PLAIN), "redirect_uri": REDIRECT_URI})
+    form = f"{urlencode(asked(LONGEST))}&redirect_uri={REDIRECT_URI}"
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    by_form = client.post("/v1/authorize", content=form, headers=headers)
+    for answer, state in ((by_query, PLAIN), (by_form, LONGEST)):
+        assert answer.status_code == 303, (answer.status_code, answer.text[:300])
+        uri, _, query = answer.headers["location"].partition("?")
+        assert uri == REDIRECT_URI
+        assert f"state={quote_plus(state)}" in query.split("&")
