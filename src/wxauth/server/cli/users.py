@@ -29,10 +29,11 @@ from wxauth.server.cli.printing import (
 )
 from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.core.database import Database
+from wxauth.server.core.roles import Role
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.terminal import WrongValue, localized, word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import PROFILE_FIELDS, Role, UserStatus
+from wxauth.server.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.queries import OpenSession
 from wxauth.server.users.admin import UserChange, change_user, erase_user, read_user

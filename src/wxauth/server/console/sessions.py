@@ -18,10 +18,11 @@ from wxauth.server.core.background import Retries
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.roles import STAFF_ROLES
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import STAFF_ROLES, UserInSession
+from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.login.records import Numbers
 from wxauth.server.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of_code, redeem

@@ -17,11 +17,11 @@ from pydantic import (
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.claims import Claims
 from wxauth.server.core.logos import Logo
+from wxauth.server.core.roles import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.server.core.secrets import AppSecret, PushAesKey, PushToken
 from wxauth.server.core.setting_types import Lower, OrNone, json_like
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.urls import HookUrl, HostName
-from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,16 +3,19 @@
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from pydantic_core import to_json
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.roles import ATTRIBUTE_NAME
 from wxauth.server.core.setting_types import checked, json_like
 from wxauth.server.core.terminal import WrongValue
-from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
 from wxauth.texts import has_too_many_containers
+
+if TYPE_CHECKING:  # a class of SQLAlchemy's, without which the settings take 30 MB less
+    from wxauth.server.core.users import UserInSession
 
 log = get_logger()
 
@@ -35,7 +38,7 @@ MAX_CONTAINERS: Final = 56
 _ATTRIBUTE: Final = "attributes."
 
 Template = Mapping[str, Any]
-_FACTS: Final[Mapping[str, Callable[[UserInSession, bool], object]]] = {
+_FACTS: Final[Mapping[str, Callable[["UserInSession", bool], object]]] = {
     "user.id": lambda user, _: str(user.id),
     "user.roles": lambda user, sees_roles: (user.roles if sees_roles else None) or None,
     "user.external_id": lambda user, _: user.external_id,
@@ -65,7 +68,7 @@ def check_claims(template: Template) -> None:
     _filled(template, _check_fact)
 
 
-def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
+def filled_claims(template: Template | None, user: "UserInSession", *, sees_roles: bool) -> dict[str, object]:
     """The claims for a user's token; none if they are too much for one, so that no guard refuses it."""
     if not template:
         return {}
@@ -95,7 +98,7 @@ def _filled(value: object, take: Callable[[str], object]) -> object:
     return value
 
 
-def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
+def _value(user: "UserInSession", sees_roles: bool, fact: str) -> object:
     if fact in _FACTS:
         return _FACTS[fact](user, sees_roles)
     value = (user.attributes or {}).get(fact.removeprefix(_ATTRIBUTE))

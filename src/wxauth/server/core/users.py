@@ -1,12 +1,10 @@
 """The model of a user: the fields that every package reads."""
 
-import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
-from pydantic import StringConstraints
 from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
@@ -15,12 +13,6 @@ from typing_extensions import TypedDict
 from wxauth.server.core.models import TIME
 from wxauth.server.core.statements import columns_of, fragment
 
-ROLE = "[a-z][a-z0-9_-]{0,31}"
-Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
-MAX_ROLES: Final = 32
-STAFF_ROLES: Final = frozenset({"admin", "support"})
-"""The roles that allow access to other people's data. Only an administrator or a command can assign them."""
-ATTRIBUTE_NAME: Final = re.compile("[a-z][a-z0-9_]{0,31}")
 ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a person's roles."""
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")

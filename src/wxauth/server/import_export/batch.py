@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Transaction
+from wxauth.server.core.roles import STAFF_ROLES
 from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
-from wxauth.server.core.users import PROFILE_FIELDS, STAFF_ROLES, UserStatus
+from wxauth.server.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.server.import_export import queries
 from wxauth.server.import_export.lines import ATTRIBUTES, Fault, Line
 from wxauth.server.import_export.queries import ConsentsNoted, Found, GivenFields, HeldIdentity, Made, UserToImport

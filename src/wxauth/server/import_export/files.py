@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.database import Database
-from wxauth.server.core.users import ATTRIBUTE_NAME
+from wxauth.server.core.roles import ATTRIBUTE_NAME
 from wxauth.server.import_export.lines import NOT_UTF8, Fault, Line
 from wxauth.server.import_export.queries import all_identities
 from wxauth.server.users.attributes import typed_attribute

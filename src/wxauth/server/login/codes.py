@@ -12,10 +12,10 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
+from wxauth.server.core.roles import MAX_ROLES
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import MAX_ROLES
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.login_queries import LoggedIn, Login, Welcome, record_login
 from wxauth.server.login.risk import Risk

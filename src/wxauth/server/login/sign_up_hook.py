@@ -18,11 +18,11 @@ from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock, new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Histogram
+from wxauth.server.core.roles import STAFF_ROLES, Role
 from wxauth.server.core.secrets import webhook_secret_bytes
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.terminal import TextError
-from wxauth.server.core.users import STAFF_ROLES, Role
 from wxauth.server.login.login_queries import Welcome
 from wxauth.server.outbound.receivers import USER_AGENT, signed_headers
 from wxauth.server.outbound.transport import ANSWER

@@ -20,8 +20,8 @@ from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
+from wxauth.server.core.roles import MAX_ROLES, STAFF_ROLES
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES
 from wxauth.server.merging import merging_queries as queries
 from wxauth.server.merging.origin_queries import Facts, Side, Split, facts_of, record_moved
 from wxauth.server.sessions.queries import EndReason, end_logins_in_browsers, end_sessions

@@ -24,11 +24,12 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.resources import Resource, host_of
+from wxauth.server.core.roles import STAFF_ROLES
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import STAFF_ROLES, UserInSession
+from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.queries import USER_CODES
 from wxauth.server.login.codes import Proofs
 from wxauth.server.sessions.devices import describe_device

@@ -21,9 +21,9 @@ from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.roles import STAFF_ROLES
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.codes import CodeLogins, LacksUnionid
 from wxauth.server.login.records import Numbers
 from wxauth.server.sessions.devices import Device

@@ -20,9 +20,10 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.outages import CONFLICTS
+from wxauth.server.core.roles import MAX_ROLES
 from wxauth.server.core.terminal import TextError
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MAX_ROLES, UserStatus
+from wxauth.server.core.users import UserStatus
 from wxauth.server.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
 from wxauth.server.users import erasure_queries, user_queries
 from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes

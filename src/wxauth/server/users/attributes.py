@@ -14,9 +14,9 @@ from pydantic_core import from_json, to_json
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import Transaction
+from wxauth.server.core.roles import ATTRIBUTE_NAME
 from wxauth.server.core.terminal import WrongValue
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import ATTRIBUTE_NAME
 from wxauth.server.users.user_queries import WRITE_ATTRIBUTES, read_attributes
 
 MAX_BYTES: Final = 2048

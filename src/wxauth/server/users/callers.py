@@ -15,8 +15,9 @@ from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, I
 from wxauth.guard.bearer import authorizations_of, bearer_token
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.roles import STAFF_ROLES
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES, UserInSession
+from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 from wxauth.server.limits.concurrency import Concurrency
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.queries import OPENED_AT, READ_USER_IN_SESSION

@@ -21,8 +21,9 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import NICKNAME_REFUSED
 from wxauth.server.core.apps import AppKind
+from wxauth.server.core.roles import MAX_ROLES, Role
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import MAX_ROLES, EarlierBan, Role, UserFields, UserInSession, UserStatus
+from wxauth.server.core.users import EarlierBan, UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.queries import OpenSession, PastSession
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_queries import ConsentRow, missing_from

@@ -15,8 +15,9 @@ from typing_extensions import TypedDict
 
 from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
+from wxauth.server.core.roles import Role
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, EarlierBan, Role, UserFields, UserStatus
+from wxauth.server.core.users import USER, EarlierBan, UserFields, UserStatus
 from wxauth.server.users.phone_numbers import is_number, possible_numbers
 from wxauth.server.users.status_queries import ADMIN
 from wxauth.server.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
