@@ -27,7 +27,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.feed_queries import LOCK_PLACES, PLACE_SOME
+from wxauth.server.events.feed_queries import LOCK_PLACES, place_some
 from wxauth.server.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.server.housekeeping.queries import ENDED_SESSIONS, sweep_page
@@ -385,7 +385,7 @@ async def _time_placing(database: Database, connection: asyncpg.Connection) -> N
         began = perf_counter()
         async with database.begin() as transaction:
             assert await transaction.value(LOCK_PLACES)
-            events = await transaction.rows(PLACE_SOME, limit=EVENTS_PLACED_PER_TRANSACTION)
+            events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
         times.append((perf_counter() - began) * 1000)
         placed, is_last = placed + len(events), len(events) < EVENTS_PLACED_PER_TRANSACTION
     times.sort()

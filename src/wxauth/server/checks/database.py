@@ -20,6 +20,7 @@ from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, outage_text
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
+from wxauth.server.events.sequence_queries import SequenceState, read_sequences
 from wxauth.server.keys.models import keys_for
 from wxauth.server.keys.queries import PUBLISHED
 from wxauth.server.login.login_queries import rehearse_login
@@ -106,7 +107,7 @@ async def _judge_pooler(database: Database) -> CheckResult | None:
 
 async def _check_stored(
     database: Database, settings: Settings, found: Findings, clock: Clock
-) -> AsyncGenerator[CheckResult, None]:
+) -> AsyncGenerator[CheckResult | None, None]:
     asked_at = clock()
     theirs = await database.time()
     reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
@@ -134,6 +135,7 @@ async def _check_stored(
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    yield judge_sequences(await read_sequences(database))
     if webhooks := await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
     apps = Apps(database=database, sealer=sealer, settings=settings)
@@ -332,6 +334,37 @@ def judge_schema(
         text = _("is at {revision}, of a newer version than this one, which serves on with it", revision=revision)
         return note("schema", text)
     return good("schema", _("at {revision}, as this version needs it", revision=revision))
+
+
+def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
+    """Whether a sequence is behind its table, and whether the service may correct it; None if all is well.
+
+    Places are right even where it may not, but an older version, to which operators may have to return, needs it.
+    """
+    wrong = [sequence for sequence in sequences if sequence.is_wrong]
+    not_set = [sequence for sequence in sequences if not sequence.may_set]
+    told = ", ".join(f"{it.name} ({it.at}, {it.highest})" for it in wrong)
+    names = ", ".join(it.name for it in not_set)
+    grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_set[0].role}" if not_set else ""
+    if wrong and not_set:
+        text = _(
+            "not at the last number of the table (sequence, table): {told}; the service places events rightly all the "
+            "same, but may not set the sequence: as its owner, {grant};",
+            told=told,
+            grant=grant,
+        )
+        return bad("sequences", text)
+    if wrong:
+        text = _(
+            "not at the last number of the table (sequence, table): {told}; 'wxauth serve' corrects it when it begins "
+            "to place events, but see what else was not moved with the database",
+            told=told,
+        )
+        return bad("sequences", text)
+    if not_set:
+        text = _("the service may not set them if they fall behind their tables: as their owner, {grant};", grant=grant)
+        return note("sequences", text)
+    return None
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult:

@@ -13,26 +13,35 @@ waits for it: another open transaction, such as that of a backup or of psql, del
 
 Why the events about a user have the order of their commits: whoever records one holds the lock of the user's row until
 the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned in the order of these
-numbers. A trigger in `core/models.py` puts id and time of an event after those of the user's newest one, so the audit
-trail, which is read in the order of ids, has the same order.
+numbers. A trigger puts id and time of an event after those of the user's newest one, so the audit trail, which is read
+in the order of ids, has the same order. An event never gets its place before one of the same user with a lower id, so
+that this holds even if the sequence of the numbers has been set back.
+
+Why the sequence of places may say anything, as after a move that left it behind: each place is compared with the last
+one of the feed. If it is not after that, the transaction is rolled back and the places are counted from the last one.
+The highest place is that of the feed or, if the newest events have been swept, that in `feed_swept`.
 
 A place is stored with the event's type, so that reading one type does not scan all the others.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
+import asyncpg
 from sqlmodel import SQLModel
 
 from wxauth.errors import CursorExpired
-from wxauth.server.core.database import Database
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.models import SharedEvent
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import data_for_siblings
 
 LAST_POSITION: Final = 2**63 - 1
 """The highest possible position."""
+LAST_SENSIBLE: Final = 2**62
+"""A sequence beyond this was set by mistake: from there the feed would soon have no place left."""
 
 
 class EventToSend(SharedEvent):
@@ -54,6 +63,12 @@ class PlacedEvent(SQLModel):
     """The stored name of the type."""
 
 
+class Placement(PlacedEvent):
+    """An event that has just got its place."""
+
+    position: int
+
+
 class FeedRow(EventToSend):
     """An event of the feed, if any, and the columns that are the same in each row of a page."""
 
@@ -65,17 +80,34 @@ class FeedRow(EventToSend):
 
 LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
-# In the order of their numbers, by whoever has the lock.
-PLACE_SOME: Final = Statement[PlacedEvent]("""
+HIGHEST_PLACE: Final = """
+(SELECT COALESCE(max(position), 0)
+   FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
+"""
+"""SQL for the highest place that the feed has given, as far as the database knows; 0 before the first."""
+_LAST_PLACE: Final = Statement[int](f"SELECT {HIGHEST_PLACE} AS position")
+# Those with the lowest ids, so that no event of a user is left behind while a later one of the user gets its place. An
+# event that has a place already, because an older table was restored beside a newer feed, keeps that one.
+_WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
-     WHERE number = ANY (ARRAY(SELECT number FROM events_unplaced ORDER BY number LIMIT :limit))
+     WHERE event_id = ANY (ARRAY(SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT :limit))
     RETURNING number, event_id
+), waiting AS (
+    SELECT e.id, e.type, max(number) OVER (PARTITION BY COALESCE(e.user_id, e.id) ORDER BY e.id) AS number
+      FROM taken CROSS JOIN LATERAL (SELECT id, type, user_id FROM events WHERE id = taken.event_id LIMIT 1) e
+     WHERE NOT EXISTS (SELECT FROM feed WHERE event_id = taken.event_id)
 )
-INSERT INTO feed (event_id, type)
-SELECT id, type FROM taken CROSS JOIN LATERAL (SELECT id, type FROM events WHERE id = taken.event_id LIMIT 1) placed
- ORDER BY number
-RETURNING event_id, type
+"""
+# By whoever has the lock.
+_PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
+INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id
+RETURNING position, event_id, type
+""")
+_PLACE_AFTER: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
+INSERT INTO feed (position, event_id, type) OVERRIDING SYSTEM VALUE
+SELECT :last + row_number() OVER (ORDER BY number, id), id, type FROM waiting
+RETURNING position, event_id, type
 """)
 
 
@@ -84,12 +116,16 @@ def _page_fragment(places: LiteralString) -> LiteralString:
     # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
 WITH last AS (
-    SELECT COALESCE(f.position, s.position, 0) AS position,
-           COALESCE(f.event_id, s.event_id, '00000000-0000-0000-0000-000000000000') AS event_id,
+    SELECT COALESCE(newest.position, 0) AS position,
+           COALESCE(newest.event_id, '00000000-0000-0000-0000-000000000000') AS event_id,
            COALESCE(s.position, 0) AS swept, s.event_id AS swept_id
       FROM (VALUES (true)) AS one
-      LEFT JOIN (SELECT position, event_id FROM feed ORDER BY position DESC LIMIT 1) f ON true
       LEFT JOIN feed_swept s ON true
+      LEFT JOIN LATERAL (
+               (SELECT position, event_id FROM feed WHERE position > COALESCE(s.position, 0)
+                 ORDER BY position DESC LIMIT 1)
+                UNION ALL SELECT s.position, s.event_id WHERE s.position IS NOT NULL
+                ORDER BY position DESC LIMIT 1) newest ON true
 ), known AS (
     SELECT NOT :is_after::boolean OR swept <= :position
         AND (:position = 0 OR (swept, swept_id) = (:position, :event_id::uuid) OR EXISTS (
@@ -123,6 +159,37 @@ class Place(NamedTuple):
 
     position: int
     event_id: UUID
+
+
+class PlaceTaken(Exception):
+    """The sequence has given a place that is not after the last one."""
+
+
+NOT_PLACED: Final = (
+    PlaceTaken,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.SequenceGeneratorLimitExceededError,
+)
+"""Failures of `place_some` by what the sequence says: no number, one that has been given, or a wrong one."""
+
+
+async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
+    """Give the next waiting events the places of the sequence.
+
+    Raises: PlaceTaken, if one of them is not after the one before it. Nothing may be committed then.
+    """
+    last = await transaction.value(_LAST_PLACE) or 0
+    places = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
+    positions = [last, *(place.position for place in places)]
+    if any(later <= earlier for earlier, later in pairwise(positions)) or positions[-1] > max(last, LAST_SENSIBLE):
+        raise PlaceTaken
+    return places
+
+
+async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
+    """Give the next waiting events the places after the last one, whatever the sequence says."""
+    last = await transaction.value(_LAST_PLACE) or 0
+    return await transaction.rows(_PLACE_AFTER, last=last, limit=limit)
 
 
 async def read_slice(

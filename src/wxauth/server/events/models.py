@@ -17,9 +17,9 @@ class UnplacedEvent(SQLModel, table=True):
 
     __tablename__ = "events_unplaced"
 
-    number: int = Field(sa_type=BigInteger, primary_key=True)
+    number: int = Field(sa_type=BigInteger)
     """For each user in the order of commits, because whoever records an event has locked the user until the commit."""
-    event_id: UUID
+    event_id: UUID = Field(primary_key=True)
 
 
 class FeedPlace(SQLModel, table=True):

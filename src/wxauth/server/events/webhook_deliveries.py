@@ -30,10 +30,11 @@ from wxauth.server.core.outages import outage_log
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.core.services import Services, part
 from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, PLACE_SOME
+from wxauth.server.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_some
 from wxauth.server.events.logout_tokens import BackchannelLogouts
 from wxauth.server.events.models import DeliveryState, Webhook
 from wxauth.server.events.sending import Answer, send
+from wxauth.server.events.sequence_queries import correct_sequences
 from wxauth.server.events.webhook_queries import (
     RESUME_DELIVERIES,
     DeliveryOutcome,
@@ -284,8 +285,11 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
 
 async def keep_placing(services: Services) -> None:
     """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
+    is_begun = False
 
     async def place() -> None:
+        nonlocal is_begun
+        is_begun = is_begun or await _begin_to_place(services)
         if await services.database.value(ARE_UNPLACED):
             await place_events(services)
 
@@ -295,16 +299,32 @@ async def keep_placing(services: Services) -> None:
 
 async def place_events(services: Services) -> int:
     """Give all waiting events places, unless another process is doing so, and return how many."""
-    placed = 0
+    placed, place = 0, place_some
     while True:
         now = services.clock()
-        async with services.database.begin(plans_anew=True) as transaction:
-            if not await transaction.value(LOCK_PLACES):
-                return placed
-            events = await transaction.rows(PLACE_SOME, limit=EVENTS_PLACED_PER_TRANSACTION)
-            queued = await queue_deliveries(transaction, events, now=now)
+        try:
+            async with services.database.begin(plans_anew=True) as transaction:
+                if not await transaction.value(LOCK_PLACES):
+                    return placed
+                events = await place(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+                if place is place_after_last:
+                    await correct_sequences(transaction)
+                queued = await queue_deliveries(transaction, events, now=now)
+        except NOT_PLACED:
+            if place is place_after_last:
+                raise
+            place = place_after_last
+            continue
         placed += len(events)
         if queued:
             services[Deliveries].wake()
         if len(events) < EVENTS_PLACED_PER_TRANSACTION:
             return placed
+
+
+async def _begin_to_place(services: Services) -> bool:
+    """Correct the sequences, unless another process is placing events. Returns whether that was done."""
+    async with services.database.begin() as transaction:
+        if is_locked := bool(await transaction.value(LOCK_PLACES)):
+            await correct_sequences(transaction)
+    return is_locked

@@ -49,7 +49,8 @@ class Statistics(SQLModel):
 
     sessions: int = Field(description="Open sessions; an estimate if there are many.")
     webhook_oldest_pending_seconds: float = Field(
-        description="Age of the oldest delivery that an enabled webhook has not accepted; 0 if none is pending."
+        description="Age of the oldest event that waits for its place in the feed, or that an enabled webhook has not "
+        "accepted; 0 if there is none."
     )
     erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
     sweep_overdue_seconds: float = Field(
@@ -61,10 +62,13 @@ class Statistics(SQLModel):
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
-       extract(epoch FROM greatest(:now - (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
-               SELECT at FROM deliveries d
-                WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
-         WHERE w.is_enabled), interval '0'))::float AS webhook_oldest_pending_seconds,
+       extract(epoch FROM greatest(:now - LEAST(
+           (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
+                   SELECT at FROM deliveries d
+                    WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
+             WHERE w.is_enabled),
+           (SELECT at FROM events WHERE id = (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT 1))),
+       interval '0'))::float AS webhook_oldest_pending_seconds,
        extract(epoch FROM greatest(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
            ::float AS sweep_overdue_seconds,
        extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys

@@ -1,0 +1,66 @@
+"""The sequences of the feed. They fall behind their tables if a tool moves a database without them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.statements import Statement
+from wxauth.server.events.feed_queries import HIGHEST_PLACE, LAST_SENSIBLE
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceState:
+    """A sequence, and what its table has. Names are quoted for SQL."""
+
+    name: str
+    at: int | None
+    """Its last number, 0 before the first; None if our role may not read it."""
+    highest: int
+    """The highest number that the tables have."""
+    may_set: bool
+    """Whether our role may read and set it."""
+    role: str
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether its next numbers are known to be wrong."""
+        return self.at is not None and not self.highest <= self.at <= max(self.highest, LAST_SENSIBLE)
+
+
+_READ: Final = Statement[SequenceState](f"""
+WITH wanted (name, highest) AS (VALUES
+    (pg_get_serial_sequence('feed', 'position'), {HIGHEST_PLACE}),
+    (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
+)
+SELECT name::regclass::text AS name,
+       CASE WHEN has_sequence_privilege(name, 'SELECT, USAGE') THEN COALESCE(pg_sequence_last_value(name), 0) END AS at,
+       highest, has_sequence_privilege(name, 'SELECT') AND has_sequence_privilege(name, 'UPDATE') AS may_set,
+       quote_ident(current_user) AS role
+  FROM wanted WHERE name IS NOT NULL
+""")
+# Nothing if the number is out of the sequence's bounds.
+_SET: Final = Statement[bool]("""
+SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
+ WHERE seqrelid = :name::text::regclass AND :highest::bigint BETWEEN seqmin AND seqmax
+""")
+
+
+async def read_sequences(reader: Database | Transaction) -> Sequence[SequenceState]:
+    """The state of every sequence that the service uses."""
+    return await reader.rows(_READ)
+
+
+async def correct_sequences(transaction: Transaction) -> None:
+    """Put each sequence after what its table has, as far as our role may. The caller has the lock of places."""
+    for sequence in await read_sequences(transaction):
+        if not sequence.is_wrong:
+            continue
+        wanted = {"name": sequence.name, "highest": max(sequence.highest, 1)}
+        if sequence.may_set and await transaction.value(_SET, **wanted):
+            log.warning("sequence_corrected", sequence=sequence.name, was=sequence.at, now=wanted["highest"])
+        else:
+            log.warning("sequence_not_corrected", sequence=sequence.name, at=sequence.at, what_to_do="wxauth check")
