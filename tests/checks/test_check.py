@@ -38,8 +38,9 @@ from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
-from wxauth.server.checks.queries import READ_WAL, PostgresServer, RoleRights, WalStatistics
+from wxauth.server.checks.queries import READ_WAL, PostgresServer, WalStatistics
 from wxauth.server.checks.result import CheckLevel, CheckResult
+from wxauth.server.checks.rights_queries import RoleRights
 from wxauth.server.checks.surroundings import judge_python
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
@@ -288,7 +289,17 @@ async def test_the_write_ahead_log_of_any_postgresql_is_measured(services: Servi
 
 
 def test_a_schema_that_is_behind_is_reported() -> None:
-    rights = RoleRights(role="wxauth", schema="public", may_create=True, may_use=True, owner=None)
+    rights = RoleRights(
+        role="wxauth",
+        schema="public",
+        may_create=True,
+        may_use=True,
+        may_call=True,
+        owner=None,
+        hidden_in=[],
+        elsewhere=None,
+        may_use_elsewhere=False,
+    )
     result = judge_schema("0100", rights, known=("0101", "0100"))
     assert_reported({"schema": result}, "schema", BAD, "is at 0100, behind 0101", "wxauth migrate")
 

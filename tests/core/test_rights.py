@@ -16,7 +16,7 @@ from tests.processes import run
 from tests.world import Rows
 from wxauth.server.checks.database import judge_schema
 from wxauth.server.checks.doctor import examine
-from wxauth.server.checks.queries import read_rights
+from wxauth.server.checks.rights_queries import read_rights
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import MigrationForbidden, migrate
 from wxauth.server.core.revisions import KNOWN_REVISIONS, revisions_in

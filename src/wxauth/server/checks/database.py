@@ -11,6 +11,8 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import queries
 from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad, compare, good, note
+from wxauth.server.checks.rights import judge_outsiders
+from wxauth.server.checks.rights_queries import MOST_MEMBERS, MOST_REVOCATIONS, REVOCATIONS, RoleRights, read_rights
 from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.clock import Clock
@@ -18,6 +20,7 @@ from wxauth.server.core.database import Database, Deadlines
 from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, outage_text
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
+from wxauth.server.core.rights_queries import our_tables
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.sequence_queries import SequenceState, read_sequences
@@ -114,10 +117,33 @@ async def _check_stored(
     whose, bound = _("the database's"), _("whose time counts")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
-    its_rights = await queries.read_rights(database)
+    its_rights = await read_rights(database)
+    revocations = await database.rows(
+        REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS
+    )
+    for result in judge_outsiders(revocations):
+        yield result
     if its_rights.missing_to_serve is not None:
         text = _(
             "is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};", grant=its_rights.missing_to_serve
+        )
+        yield bad("schema", text)
+        return
+    if its_rights.elsewhere is not None:
+        text = _(
+            "is in {schema}, which is not in the search_path of the role of WXAUTH_DATABASE_URL: as a superuser, ALTER "
+            "ROLE {role} SET search_path = {schema};",
+            schema=its_rights.elsewhere,
+            role=its_rights.role,
+        )
+        yield bad("schema", text)
+        return
+    if its_rights.hidden_in:
+        text = _(
+            "row level security can hide rows of {tables} from the role of WXAUTH_DATABASE_URL: as a superuser, or the "
+            "owner of the tables, {to_run};",
+            tables=", ".join(its_rights.hidden_in),
+            to_run=its_rights.to_see_all_rows,
         )
         yield bad("schema", text)
         return
@@ -313,9 +339,7 @@ def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResul
     )
 
 
-def judge_schema(
-    revision: str | None, its_rights: queries.RoleRights, known: Sequence[str] = KNOWN_REVISIONS
-) -> CheckResult:
+def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = _("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:

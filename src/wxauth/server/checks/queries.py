@@ -11,7 +11,6 @@ from sqlmodel import SQLModel
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import STATEMENT_CACHE, Database
-from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import STATEMENT_LOST, NotConnected, raise_if_unavailable
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR
@@ -142,40 +141,6 @@ SELECT current_setting('autovacuum') = 'on' AND current_setting('track_counts') 
 
 
 @dataclass(frozen=True, slots=True)
-class RoleRights:
-    """The privileges of the role in WXAUTH_DATABASE_URL. Names are quoted for SQL."""
-
-    role: str
-    schema: str | None
-    """The schema that contains our tables, or would; None if there is none."""
-    may_create: bool
-    may_use: bool
-    """Whether the role may read and write those of our tables that exist."""
-    owner: str | None
-    """The tables' owner, if the role lacks the owner's privileges."""
-
-    @property
-    def missing_to_serve(self) -> str | None:
-        """The GRANT that this role lacks to use the existing tables; None if it lacks none."""
-        if self.schema is None:
-            return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
-        if not self.may_use:
-            return f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self.schema} TO {self.role}"
-        return None
-
-    @property
-    def missing_to_migrate(self) -> str | None:
-        """The GRANT that this role lacks to change the schema; None if it lacks none."""
-        if self.schema is None:
-            return self.missing_to_serve
-        if not self.may_create:
-            return f"GRANT CREATE ON SCHEMA {self.schema} TO {self.role}"
-        if self.owner is not None:
-            return f"GRANT {self.owner} TO {self.role}"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
 class UserSample:
     """Statistics of a sample of an app's users."""
 
@@ -201,23 +166,6 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        current_setting('transaction_isolation') AS isolation, version() AS engine,
        EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
-""")
-# Only a table's owner may alter it, or a role that is a member of the owner.
-_RIGHTS: Final = Statement[RoleRights]("""
-WITH here AS (
-    SELECT c.oid, c.relowner FROM pg_class c
-     WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind IN ('r', 'p')
-       AND c.relname = ANY (:tables)
-)
-SELECT quote_ident(current_user) AS role,
-       quote_ident(current_schema()) AS schema,
-       COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
-       NOT EXISTS (SELECT FROM here
-                    WHERE NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
-                               AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
-       ) AS may_use,
-       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
-         WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner
 """)
 # Of the oldest and of the newest sessions.
 SOME_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
@@ -297,8 +245,3 @@ async def keeps_prepared(database: Database) -> bool | None:
         for connection in connections:
             connection.terminate()
     return True
-
-
-async def read_rights(database: Database) -> RoleRights:
-    """The privileges of our role."""
-    return await database.one(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])

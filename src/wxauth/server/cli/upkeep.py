@@ -43,7 +43,7 @@ async def _migrate(url: str, revision: str) -> str | None:
         try:
             return await migrations.migrate(database, revision=revision)
         except migrations.MigrationForbidden as exc:
-            from wxauth.server.checks.queries import read_rights
+            from wxauth.server.checks.rights_queries import read_rights
 
             missing = (await read_rights(database)).missing_to_migrate
             to_do = _(": as the owner of the database, {grant};", grant=missing) if missing else ""

@@ -29,6 +29,7 @@ from wxauth.server.core import revisions
 from wxauth.server.core.database import ISOLATION, Database
 from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.outages import raise_if_unavailable
+from wxauth.server.core.rights_queries import RIGHTS_OF_PUBLIC, our_tables
 from wxauth.server.core.terminal import TextError
 
 HEAD: Final = "head"
@@ -92,8 +93,8 @@ async def migrate(
 ) -> str | None:
     """Upgrade or downgrade to `revision`, one revision after the other. Returns the revision reached; None if empty.
 
-    A schema of a newer version is left as it is: this version works with it. `scripts` is the folder of Alembic's
-    revisions. For the times, see the constants above.
+    A schema of a newer version is left as it is: this version works with it. Afterwards PUBLIC has no rights on our
+    tables and sequences. `scripts` is the folder of Alembic's revisions. For the times, see the constants above.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
     """
@@ -110,12 +111,14 @@ async def migrate(
             if (refusal := revisions.refusal_of(stored, known)) is not None:
                 raise UnknownRevision(refusal)
             if revisions.is_newer(stored, known) and revision == HEAD:
+                await _shut_out_the_public(database)
                 return stored
             if here not in order:
                 raise UnknownRevision(Text(_OF_ANOTHER, revision=here))
             if target not in order:
                 raise UnknownRevision(Text(_NO_REVISION, revision=revision, revisions=", ".join(reversed(order))))
             if here == target:
+                await _shut_out_the_public(database)
                 return None if here == BASE else here
             is_upgrade = order.index(here) < order.index(target)
             next_one = order[order.index(here) + (1 if is_upgrade else -1)]
@@ -160,6 +163,17 @@ async def begin_migration(
         raise
     finally:
         await engine.dispose()
+
+
+async def _shut_out_the_public(database: Database) -> None:
+    """Revoke the rights of PUBLIC on our tables and sequences, which default privileges may grant to every new table.
+
+    Raises: StorageUnavailable, MigrationForbidden.
+    """
+    if statements := await database.values(RIGHTS_OF_PUBLIC, tables=our_tables()):
+        async with begin_migration(database) as connection:
+            for statement in statements:
+                await connection.exec_driver_sql(statement)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""Judges who else may use wxauth's tables."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Final
+
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.server.checks.result import CheckResult, bad, note
+from wxauth.server.checks.rights_queries import Revocation
+
+_QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
+
+
+def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
+    """Yield a result for those who may change wxauth's tables, and one for those who may only read them."""
+    if writing := [step for step in revocations if step.may_write]:
+        text = _(
+            "roles other than the owner can change wxauth's tables, and so become administrators: {roles}. As the "
+            "tables' owner or a superuser, run: {to_run} If one of these roles is the service's own, run this check as "
+            "that role.",
+            roles=_named(writing),
+            to_run=" ".join(_statements(writing)),
+        )
+        yield bad("rights", text)
+    if reading := [step for step in revocations if not step.may_write]:
+        text = _(
+            "roles other than the owner can read wxauth's tables, or lock them: {roles}. Unless you need this, run, as "
+            "the tables' owner or a superuser: {to_run} If one of these roles is the service's own, run this check as "
+            "that role.",
+            roles=_named(reading),
+            to_run=" ".join(_statements(reading)),
+        )
+        yield note("rights to read", text)
+
+
+def _named(steps: Sequence[Revocation]) -> Text:
+    """The roles, each followed by those that have its rights by a membership."""
+    names: dict[str, str] = {}
+    for step in steps:
+        name = plain(step.role)
+        if step.members:
+            others = step.member_count - len(step.members)
+            members = _some(map(plain, step.members), others)
+            name = _("{name} (and through it {members})", name=name, members=members)
+        names.setdefault(step.role, name)
+    return _some(names.values(), steps[0].others)
+
+
+def _some(names: Iterable[str], others: int) -> Text:
+    some = Text(", ").join(names)
+    return _("{some} and {n} more", some=some, n=others) if others else some
+
+
+def _statements(steps: Sequence[Revocation]) -> list[str]:
+    """The statements that end these rights. Roles with the same rights share one."""
+    alike: dict[tuple[object, ...], list[Revocation]] = {}
+    for step in steps:
+        key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
+        alike.setdefault(key, []).append(step)
+    # First what somebody has passed on, because nobody could run that after losing the right.
+    order = sorted(alike.values(), key=lambda steps: (steps[0].grantor is None, steps[0].has_passed_on))
+    return list(chain.from_iterable(map(_revoke, order)))
+
+
+def _revoke(alike: Sequence[Revocation]) -> list[str]:
+    step = alike[0]
+    kind = "SEQUENCE" if step.are_sequences else "TABLE"
+    what = plain(step.group) if step.group else f"ALL ON {kind} {', '.join(map(plain, step.relations))}"
+    statement = f"REVOKE {what} FROM {', '.join(plain(each.role) for each in alike)}"
+    cascade = " CASCADE" if step.has_passed_on else ""
+    if step.grantor is None:
+        return [f"{statement}{cascade};"]
+    if step.group:
+        return [f"{statement} GRANTED BY {plain(step.grantor)}{cascade};"]
+    return [f"SET ROLE {plain(step.grantor)};", f"{statement}{cascade};", "RESET ROLE;"]
+
+
+def plain(quoted: str) -> str:
+    """Names that are quoted for SQL, in characters that a terminal shows as they are."""
+    return _QUOTED.sub(_escaped, quoted)
+
+
+def _escaped(name: re.Match[str]) -> str:
+    if name[0].isprintable():
+        return name[0]
+    return "U&" + "".join(c if c.isprintable() and c != "\\" else f"\\+{ord(c):06X}" for c in name[0])

@@ -1,0 +1,212 @@
+"""The rights on wxauth's tables: those of the role that asks, and those of all others."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from wxauth.server.core.database import Database
+from wxauth.server.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
+from wxauth.server.core.statements import Statement
+
+MOST_REVOCATIONS: Final = 20
+"""The number of revocations that are read for those who may write, and again for those who may only read."""
+MOST_MEMBERS: Final = 5
+"""The number of members that are named for each role."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleRights:
+    """The rights of the role in WXAUTH_DATABASE_URL. Names are quoted for SQL."""
+
+    role: str
+    schema: str | None
+    """The schema that contains our tables, or would; None if there is none that the role can use."""
+    may_create: bool
+    may_use: bool
+    """Whether the role may read and write those of our tables that exist."""
+    may_call: bool
+    """Whether the role may call our function that statements use."""
+    owner: str | None
+    """The tables' owner, if the role lacks the owner's rights."""
+    hidden_in: list[str]
+    """Our tables of which row level security may hide rows from the role."""
+    elsewhere: str | None
+    """A schema outside of the search_path that contains our tables, if none within it does."""
+    may_use_elsewhere: bool
+
+    @property
+    def missing_to_serve(self) -> str | None:
+        """The statement that lets this role use the existing tables; None if it lacks nothing."""
+        if self.elsewhere is not None:
+            return None if self.may_use_elsewhere else f"GRANT USAGE ON SCHEMA {self.elsewhere} TO {self.role}"
+        if self.schema is None:
+            return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
+        if not self.may_use:
+            return f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self.schema} TO {self.role}"
+        if not self.may_call:
+            return f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {self.schema} TO {self.role}"
+        return None
+
+    @property
+    def missing_to_migrate(self) -> str | None:
+        """The GRANT that this role lacks to change the schema; None if it lacks none."""
+        if self.schema is None:
+            return self.missing_to_serve
+        if not self.may_create:
+            return f"GRANT CREATE ON SCHEMA {self.schema} TO {self.role}"
+        if self.owner is not None:
+            return f"GRANT {self.owner} TO {self.role}"
+        return None
+
+    @property
+    def to_see_all_rows(self) -> str:
+        """The statement that ends row level security for this role."""
+        if self.owner is None:
+            return "; ".join(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in self.hidden_in)
+        return f"ALTER ROLE {self.role} BYPASSRLS"
+
+
+# Only a table's owner may alter it, or a role that is a member of the owner. Row level security hides nothing if there
+# is a policy without a condition for each command, and none that restricts.
+_RIGHTS: Final = Statement[RoleRights](f"""
+WITH here AS (
+    SELECT c.oid, c.relowner, c.relnamespace, format('%I.%I', nspname, relname) AS name
+      FROM unnest(:tables::text[]) wanted JOIN pg_class c ON c.oid = to_regclass(quote_ident(wanted))
+           JOIN pg_namespace n ON n.oid = relnamespace
+     WHERE c.relkind IN ('r', 'p')
+), elsewhere AS (
+    SELECT n.oid, nspname FROM pg_namespace n
+     WHERE NOT EXISTS (SELECT FROM here)
+       AND 2 = (SELECT count(*) FROM pg_class
+                 WHERE relnamespace = n.oid AND relkind IN ('r', 'p')
+                   AND relname IN ('{VERSION_TABLE}', 'identities'))
+       AND (has_schema_privilege(n.oid, 'USAGE') OR current_schema() IS NULL
+            OR quote_ident(CASE nspname WHEN current_user THEN '$user' ELSE nspname END)
+               = ANY (string_to_array(current_setting('search_path'), ', '))
+            OR quote_ident(nspname) = ANY (string_to_array(current_setting('search_path'), ', ')))
+     ORDER BY has_schema_privilege(n.oid, 'USAGE'), nspname LIMIT 1
+), policies AS (
+    SELECT polrelid, polcmd, polpermissive,
+           COALESCE(pg_get_expr(polqual, polrelid), 'true') = 'true'
+           AND COALESCE(pg_get_expr(polwithcheck, polrelid), 'true') = 'true' AS is_unconditional
+      FROM pg_policy
+     WHERE EXISTS (SELECT FROM unnest(polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE'))
+)
+SELECT quote_ident(current_user) AS role,
+       quote_ident(COALESCE((SELECT nspname FROM here JOIN pg_namespace n ON n.oid = relnamespace LIMIT 1),
+                            current_schema())) AS schema,
+       COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
+       NOT EXISTS (SELECT FROM here
+                    WHERE NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                               AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+       ) AS may_use,
+       COALESCE(has_function_privilege(to_regprocedure('nickname_bigrams(text)'), 'EXECUTE'), true) AS may_call,
+       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
+         WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner,
+       ARRAY(SELECT name FROM here
+              WHERE row_security_active(oid)
+                AND (EXISTS (SELECT FROM policies p WHERE polrelid = oid AND NOT polpermissive)
+                     OR EXISTS (SELECT FROM unnest('{{r,a,w,d}}'::"char"[]) command
+                                 WHERE NOT EXISTS (SELECT FROM policies
+                                                    WHERE polrelid = oid AND polpermissive AND is_unconditional
+                                                      AND polcmd IN (command, '*'))))
+              ORDER BY 1) AS hidden_in,
+       (SELECT quote_ident(nspname) FROM elsewhere) AS elsewhere,
+       COALESCE((SELECT has_schema_privilege(oid, 'USAGE') FROM elsewhere), false) AS may_use_elsewhere
+""")
+
+
+async def read_rights(database: Database) -> RoleRights:
+    """The rights of our role."""
+    return await database.one(_RIGHTS, tables=our_tables())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """One step that ends rights which others have on our tables or sequences. Names are quoted for SQL."""
+
+    role: str
+    """The role that loses the rights; PUBLIC is everybody."""
+    group: str | None
+    """The role in which it loses its membership; None if it loses rights of its own."""
+    relations: list[str]
+    """The tables, or the sequences, on which it loses all rights, at most 100; empty if it loses a membership."""
+    are_sequences: bool
+    grantor: str | None
+    """The role that must revoke them, if neither the owner nor a superuser's own REVOKE does."""
+    has_passed_on: bool
+    """Whether the role may have granted the same to others."""
+    members: list[str]
+    """Roles that have the rights by a membership in this role, at most `MOST_MEMBERS`."""
+    member_count: int
+    may_write: bool
+    """Whether any of these roles may change something. Otherwise they may only read."""
+    others: int
+    """The number of revocations of this kind that are not among these."""
+
+
+# `reach` has each role that holds a right, with all that hold it by a membership; a role with NOINHERIT may `SET ROLE`.
+# From PostgreSQL 16 on, a membership may permit neither, and has a grantor that a REVOKE must name. A role outside that
+# may not use the schema cannot use its tables.
+REVOCATIONS: Final = Statement[Revocation](f"""
+WITH RECURSIVE {OUR_RELATIONS}, owners AS (
+    SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own)
+), everything (oid, writes) AS (
+    SELECT oid, rolname = 'pg_write_all_data' FROM pg_roles
+     WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain')
+), excused (oid) AS (
+    SELECT r.oid FROM pg_roles r
+     WHERE rolsuper OR EXISTS (SELECT FROM owners o WHERE pg_has_role(r.oid, o.oid, 'MEMBER'))
+        OR rolname IN (current_user, session_user)
+        OR NOT EXISTS (SELECT FROM owners o WHERE pg_has_role(o.oid, 'USAGE')) AND pg_has_role(r.oid, 'USAGE')
+    UNION SELECT oid FROM everything
+), edges AS (
+    SELECT roleid, member, grantor, admin_option, to_jsonb(m) ? 'set_option' AS has_grantor FROM pg_auth_members m
+     WHERE COALESCE((to_jsonb(m) ->> 'inherit_option')::boolean, true)
+        OR COALESCE((to_jsonb(m) ->> 'set_option')::boolean, true)
+), grants AS (
+    SELECT relkind = 'S' AS is_sequence, relnamespace, relowner, name, x.*,
+           CASE relkind WHEN 'S' THEN privilege_type IN ('USAGE', 'UPDATE')
+                        ELSE privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER') END AS writes
+      FROM relations r CROSS JOIN LATERAL (
+               SELECT grantor, grantee, privilege_type, is_grantable FROM aclexplode(relacl)
+               UNION ALL
+               SELECT e.grantor, e.grantee, e.privilege_type, e.is_grantable
+                 FROM pg_attribute a, aclexplode(attacl) e WHERE attrelid = r.oid AND NOT attisdropped) x
+     WHERE grantee <> relowner
+), sources (oid, writes) AS (
+    SELECT grantee, bool_or(writes) FROM grants GROUP BY grantee
+    UNION ALL SELECT oid, writes FROM everything
+    UNION ALL SELECT oid, true FROM pg_roles WHERE rolsuper
+), reach (role, writes) AS (
+    SELECT oid, writes FROM sources UNION SELECT member, writes FROM reach JOIN edges ON roleid = role
+), below (top, role) AS (
+    SELECT DISTINCT role, role FROM reach WHERE role NOT IN (SELECT oid FROM excused)
+    UNION SELECT top, member FROM below JOIN edges ON roleid = role WHERE member NOT IN (SELECT oid FROM excused)
+), steps AS (
+    SELECT grantee AS role, NULL::oid AS of_group, (array_agg(DISTINCT name))[1 : 100] AS relations, is_sequence,
+           CASE WHEN grantor <> relowner THEN grantor END AS by_whom, bool_or(is_grantable) AS has_passed_on
+      FROM grants
+     WHERE grantee = 0 OR grantee NOT IN (SELECT oid FROM excused)
+                      AND EXISTS (SELECT FROM below WHERE top = grantee
+                                     AND has_schema_privilege(role, relnamespace, 'USAGE'))
+     GROUP BY grantee, is_sequence, CASE WHEN grantor <> relowner THEN grantor END
+    UNION ALL
+    SELECT member, roleid, '{{}}', false, CASE WHEN has_grantor AND grantor <> 10 THEN grantor END, admin_option
+      FROM edges
+     WHERE roleid IN (SELECT role FROM reach) AND roleid IN (SELECT oid FROM excused)
+       AND member NOT IN (SELECT oid FROM excused) AND EXISTS (SELECT FROM relations)
+), judged AS (
+    SELECT steps.*, EXISTS (SELECT FROM reach r WHERE r.role = steps.role AND writes) AS may_write FROM steps
+), numbered AS (
+    SELECT *, row_number() OVER kind AS place, count(*) OVER (PARTITION BY may_write) AS size FROM judged
+    WINDOW kind AS (PARTITION BY may_write ORDER BY role, of_group NULLS FIRST, is_sequence, by_whom NULLS FIRST)
+)
+SELECT CASE s.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(s.role)) END AS role,
+       quote_ident(pg_get_userbyid(of_group)) AS "group", relations, is_sequence AS are_sequences,
+       quote_ident(pg_get_userbyid(by_whom)) AS grantor, has_passed_on,
+       ARRAY(SELECT quote_ident(pg_get_userbyid(b.role)) FROM below b WHERE top = s.role AND b.role <> s.role
+              ORDER BY 1 LIMIT :most_members) AS members,
+       (SELECT count(*) FROM below b WHERE top = s.role AND b.role <> s.role) AS member_count,
+       may_write, GREATEST(size - :most, 0) AS others
+  FROM numbered s WHERE place <= :most ORDER BY may_write DESC, place
+""")

@@ -1,0 +1,38 @@
+"""The rights that others have on wxauth's tables and sequences, as PostgreSQL's catalogs list them."""
+
+from typing import Final, LiteralString
+
+from wxauth.server.core.models import all_tables
+from wxauth.server.core.statements import Statement
+
+VERSION_TABLE: Final = "alembic_version"
+OUR_RELATIONS: Final[LiteralString] = """
+own (oid) AS (
+    SELECT c.oid FROM unnest(:tables::text[]) name JOIN pg_class c ON c.oid = to_regclass(quote_ident(name))
+     WHERE c.relkind IN ('r', 'p')
+), tables (oid) AS (
+    SELECT oid FROM own UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid
+), relations AS (
+    SELECT c.oid, relkind, relowner, relacl, relnamespace, format('%I.%I', nspname, relname) AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+     WHERE c.oid IN (SELECT oid FROM tables)
+        OR relkind = 'S' AND c.oid IN (SELECT objid FROM pg_depend
+                                        WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
+                                          AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
+)"""
+"""Parts of a `WITH RECURSIVE`: our tables by name, these with their partitions, and these with their sequences."""
+RIGHTS_OF_PUBLIC: Final = Statement[str](f"""
+WITH RECURSIVE {OUR_RELATIONS}
+SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
+  FROM relations
+ WHERE pg_has_role(relowner, 'USAGE')
+   AND (EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee = 0)
+        OR EXISTS (SELECT FROM pg_attribute a, aclexplode(attacl) WHERE attrelid = relations.oid AND grantee = 0))
+ ORDER BY name
+""")
+"""A REVOKE for each of our relations that PUBLIC, which is everybody, has a right on, if the role that asks owns it."""
+
+
+def our_tables() -> list[str]:
+    """The names of our tables, and of the one that stores the revision."""
+    return [*all_tables().tables, VERSION_TABLE]
