@@ -1,8 +1,6 @@
 """Clients that nobody has registered ask for a resource: their ids are the URLs of documents at allowed hosts."""
 
 import asyncio
-import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -17,6 +15,7 @@ from tests.certificates import Authority
 from tests.docs import ROOT
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, raw
+from tests.websites.agents import AGENT, ASKING, BACK, DOCUMENT, HOST, Host
 from tests.websites.browsers import House, Tab, refused, sent
 from tests.websites.test_asking import ORDERS
 from tests.websites.test_resources import MCP, RESOURCES
@@ -25,46 +24,9 @@ from wxauth.server.clients.documents import ClientDocuments
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, replace_sessions
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.outbound.connection import HttpAnswer
 from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.outbound.urls import NameResolver
 from wxauth.server.service.app import create_app
-
-HOST = "claude.test"
-AGENT, BACK = f"https://{HOST}/oauth/agent", f"https://{HOST}/callback"
-DOCUMENT: Body = {
-    "client_id": AGENT,
-    "client_name": "Claude",
-    "redirect_uris": [BACK, "http://localhost/cb", "http://127.0.0.1:1/cb"],
-    "token_endpoint_auth_method": "none",
-    "grant_types": ["authorization_code", "refresh_token"],
-    "response_types": ["code"],
-}
-ASKING: dict[str, Any] = {"client_id": AGENT, "redirect_uri": BACK, "resource": MCP, "scope": None, "nonce": None}
-
-
-@dataclass
-class Host(httpx.AsyncBaseTransport):
-    """Answers with documents by their URLs: a body, a whole answer, or a failure."""
-
-    documents: dict[str, Any] = field(default_factory=lambda: {AGENT: DOCUMENT})
-    cache_control: str | None = None
-    asked: list[str] = field(default_factory=list)
-    may_answer: asyncio.Event | None = None
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(str(request.url))
-        assert (request.method, request.headers["accept"]) == ("GET", "application/json")
-        if self.may_answer is not None:
-            await self.may_answer.wait()
-        found = self.documents.get(str(request.url), 404)
-        if isinstance(found, Exception):
-            raise found
-        status, body = (found, b"") if isinstance(found, int) else (200, json.dumps(found).encode())
-        answered = HttpAnswer(status, body, None, "application/json", False, None, self.cache_control)
-        return httpx.Response(status, extensions={ANSWER: answered})
-
 
 pytestmark = pytest.mark.settings(resources=RESOURCES, client_documents=HOST, scan_link="scheme", claims={"tier": "x"})
 
@@ -198,6 +160,7 @@ async def refused_page(house: House) -> str:
     return str(line["reason"])
 
 
+ONLY_KEYS = {"token_endpoint_auth_methods_supported": ["private_key_jwt"]}
 GOOD = {**DOCUMENT, "client_name": "\u202eC\u200dl\u2066au\ufe0fde\u0007\n", "redirect_uris": [BACK] * 20}
 
 
@@ -211,10 +174,14 @@ GOOD = {**DOCUMENT, "client_name": "\u202eC\u200dl\u2066au\ufe0fde\u0007\n", "re
         ({"client_name": "x" * 65}, "client_name"),
         ({"redirect_uris": []}, "redirect_uris"),
         ({"redirect_uris": [BACK] * 21}, "redirect_uris"),
-        ({"redirect_uris": ["http://claude.test/"]}, "redirect_uris"),
+        ({"redirect_uris": ["http://claude.test/", None, 1, f"{BACK}#a", "x" * 5000]}, "redirect_uris"),
         ({"redirect_uris": ["cursor://callback"]}, "redirect_uris"),
         ({"redirect_uris": BACK}, "redirect_uris"),
         ({"token_endpoint_auth_method": "client_secret_post"}, "token_endpoint_auth_method"),
+        ({"token_endpoint_auth_method": "private_key_jwt"}, "token_endpoint_auth_method"),
+        ({"token_endpoint_auth_method": None, **ONLY_KEYS}, "token_endpoint_auth_method"),
+        ({"token_endpoint_auth_method": None, "token_endpoint_auth_methods_supported": "none"}, "auth_method"),
+        ({"token_endpoint_auth_method": None, "token_endpoint_auth_methods_supported": []}, "auth_method"),
         ({"grant_types": ["implicit"]}, "grant_types"),
         ({"response_types": ["token"]}, "response_types"),
         ({"client_secret": "x"}, "client_secret"),

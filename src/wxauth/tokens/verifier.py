@@ -70,7 +70,7 @@ class Verifier:
         if key is None or await self._keys.find(key.kid) is not key:
             jws = _compact_form(token)
             self._check_signature(jws, await self._keys.find(_key_id(jws[1])))
-        return self._principal(_json_object(token.split(".")[1]), now=now)
+        return self._principal(json_object(token.split(".")[1]), now=now)
 
     def verify_sync(self, token: str, *, now: float) -> Principal:
         """As `verify`, for threads. The key source must also be a `SyncKeySource`."""
@@ -79,7 +79,7 @@ class Verifier:
         if key is None or keys.find_sync(key.kid) is not key:
             jws = _compact_form(token)
             self._check_signature(jws, keys.find_sync(_key_id(jws[1])))
-        return self._principal(_json_object(token.split(".")[1]), now=now)
+        return self._principal(json_object(token.split(".")[1]), now=now)
 
     def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
         token = jws.string
@@ -88,7 +88,7 @@ class Verifier:
                 "the token names a key that is not known",
                 for_log=f"its kid is {_shown(_key_id(jws[1]))}, which is no key of {_shown(self._issuer)}",
             )
-        if not key.key.verify(token[: jws.end(2)].encode(), _decoded(jws[3])):
+        if not key.key.verify(token[: jws.end(2)].encode(), decoded(jws[3])):
             raise InvalidToken(
                 "the signature does not fit",
                 for_log=f"its signature does not fit the key {_shown(key.kid)} of {_shown(self._issuer)}",
@@ -141,7 +141,7 @@ class Verifier:
 
 @lru_cache(maxsize=16)  # all tokens signed with a key have the same header
 def _key_id(header_part: str) -> str:
-    header = _json_object(header_part)
+    header = json_object(header_part)
     if header.get("alg") != ALGORITHM:
         raise InvalidToken("alg is not ES256")
     token_type = header.get("typ")
@@ -213,9 +213,10 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _json_object(part: str) -> dict[str, Any]:
+def json_object(part: str) -> dict[str, Any]:
+    """The JSON object in a part of a JWS, without repeated names and numbers beyond any float. Raises: InvalidToken."""
     try:
-        text = _decoded(part).decode()
+        text = decoded(part).decode()
         if has_too_many_containers(text, MAX_CONTAINERS):
             raise InvalidToken("a part of the token has too many objects and lists")
         value = _decoder.decode(text)
@@ -228,7 +229,7 @@ def _json_object(part: str) -> dict[str, Any]:
     return value
 
 
-def _decoded(part: str) -> bytes:
+def decoded(part: str) -> bytes:
     """Decode base64url. Raises: InvalidToken, for a spelling that no encoder produces."""
     if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
         raise InvalidToken("a part of the token is not base64url")

@@ -1,25 +1,31 @@
 """Clients that nobody has registered, by the documents about them at hosts that the settings allow.
 
-Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). Documents are kept in the
-memory of a process. One that cannot be fetched again is used for another day. The token endpoint needs no document:
-what a person has approved has the client's name, and its redirect URI.
+Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). At the token endpoint, the
+document says whether the client must authenticate, and by which keys. The rest is what a person has approved, with the
+client's name and its redirect URI.
 """
 
-import asyncio
 import re
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import httpx
 
 from wxauth.errors import RateLimited
+from wxauth.server.clients.assertions import (
+    PRIVATE_KEY_JWT,
+    SIGNING_ALGS,
+    Assertion,
+    ClientKeys,
+    InvalidAssertion,
+    has_private_keys,
+)
 from wxauth.server.clients.clients import ID_TOKEN_ALG, check_uri, scheme_of_app
+from wxauth.server.clients.fetched import FETCH_SECONDS, DocumentOutcome, Fetched, NotFetched, fetch
 from wxauth.server.clients.models import Client
-from wxauth.server.core.background import cancel, once
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -27,44 +33,24 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.resources import BESIDE_RESOURCE, host_of
 from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
+from wxauth.server.limits.queries import ASSERTIONS
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.outbound.connection import HttpAnswer
-from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
-from wxauth.server.outbound.transport import ANSWER
 from wxauth.server.sessions.queries import HAS_SESSIONS
 from wxauth.texts import clean_text, read_loosely
+from wxauth.tokens.keys import InvalidKey
 
-FETCH_SECONDS: Final = 4.0
-MAX_DOCUMENT: Final = 10 * 1024
-"""Bytes."""
-KEPT_SHORTEST: Final = timedelta(minutes=5)
-KEPT_LONGEST: Final = timedelta(days=1)
-STALE_USED: Final = timedelta(days=1)
-"""How long an expired document is used if it cannot be fetched again."""
-PAUSE: Final = timedelta(minutes=1)
-"""The pause before another fetch, after a refusal or a failure."""
 NEW_OF_AN_ADDRESS: Final = "10/minute"
 """How many documents that have not been good yet are fetched for one address, or one IPv6 /48."""
 NEW_OF_ALL: Final = "30/minute"
 """How many of them one process fetches, counted after those of the address: nobody alone can use them up."""
-MAX_KEPT: Final = 1000
+ASSERTIONS_OF_A_CLIENT: Final = "50/second"
+"""How many good assertions one client may use in one process. Each is remembered for an hour."""
 MAX_CLIENT_ID: Final = 512
+MAX_REDIRECT_URIS: Final = 20
 _CLIENT_ID: Final = re.compile(r"https://([a-z0-9.:\[\]-]+)(/[A-Za-z0-9._~:/!$&'()*+,;=@%-]+)", re.ASCII)
-_JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
-_MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_KEYS_URL: Final = re.compile(r"https://[a-z0-9.:\[\]-]+(/[A-Za-z0-9._~:/!$&'()*+,;=@%?-]*)?", re.ASCII)
 
 log = get_logger()
-
-
-class DocumentOutcome(StrEnum):
-    """The outcome of fetching a document."""
-
-    OK = "ok"
-    FAILED = "failed"
-    """No answer in time, no connection, or a status other than 200."""
-    REFUSED = "refused"
-    """The address, or anything in the answer."""
 
 
 FETCHED: Final = Counter(
@@ -75,31 +61,17 @@ FETCHED: Final = Counter(
 )
 
 
-class NotFetched(Exception):
-    """A document cannot be used: no longer, if it `is_gone`. The message is for the log, without what was fetched."""
+@dataclass(frozen=True, slots=True)
+class ClientDocument:
+    """What a document says about its client."""
 
-    def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
-        super().__init__(reason)
-        self.outcome, self.is_gone = outcome, is_gone or outcome is DocumentOutcome.REFUSED
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A document in the cache of a process, or its last failure."""
-
-    client: Client | None = None
-    """None: it has not been good yet, or is no longer."""
-    fresh_until: datetime = _NEVER
-    not_before: datetime = _NEVER
-    """When it may be fetched again, after a failure."""
-
-    def usable(self, now: datetime) -> Client | None:
-        return self.client if now < self.fresh_until + STALE_USED else None
-
-    def drop_future_times(self, now: datetime) -> None:
-        """Drop times that were computed before the clock was set back, because they would be far too late."""
-        self.fresh_until = self.fresh_until if self.fresh_until <= now + KEPT_LONGEST else _NEVER
-        self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
+    client: Client
+    may_be_public: bool
+    """Whether the client may send no assertion."""
+    keys: ClientKeys | None
+    """Those in the document itself."""
+    keys_url: str | None
+    algs: frozenset[str]
 
 
 def is_allowed(settings: Settings, client_id: str) -> bool:
@@ -110,16 +82,11 @@ def is_allowed(settings: Settings, client_id: str) -> bool:
     return not {".", ".."} & set(found[2].lower().replace("%2e", ".").split("/"))
 
 
-def known_client(settings: Settings, client_id: str) -> Client | None:
-    """The client with this id, without its document; None if its host is not (or no longer) allowed."""
-    return _client(client_id, host_of(client_id), []) if is_allowed(settings, client_id) else None
-
-
 @part
 class ClientDocuments:
-    """Fetches and keeps documents. `transport` connects to allowed addresses only.
+    """Fetches and keeps documents and keys. `transport` connects to allowed addresses only.
 
-    `of_address` and `of_all` limit the documents that have not been good yet.
+    `of_address` and `of_all` limit the documents that have not been good yet, `of_client` the assertions of a client.
     """
 
     settings: Settings
@@ -128,33 +95,83 @@ class ClientDocuments:
     transport: httpx.AsyncBaseTransport
     of_address: RateLimiter
     of_all: RateLimiter
+    of_client: RateLimiter
     patience: float = FETCH_SECONDS
-    _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict, init=False)
-    """The document used last is at the end."""
-    _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
+    _documents: Fetched[ClientDocument] = field(init=False)
+    _keys: Fetched[ClientKeys] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._documents = Fetched("client_document", self.clock, self._read_document, ended=FETCHED.count)
+        self._keys = Fetched("client_keys", self.clock, self._read_keys)
 
     async def client(self, client_id: str, *, ip: str | None) -> Client | None:
         """The client that a document describes; None if the document is refused, which is logged.
 
         Raises: RateLimited.
         """
+        found = await self.find(client_id, ip=ip)
+        return None if found is None else found.client
+
+    async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
+        """The document of a client; None if it is refused, which is logged. Raises: RateLimited."""
         if not is_allowed(self.settings, client_id):
             reason = "its host is not in WXAUTH_CLIENT_DOCUMENTS, or the URL is not just https, host and path"
             log.warning("client_document_refused", host=host_of(client_id)[:253], reason=reason)
             return None
-        now, kept = self.clock(), self._kept.get(client_id, _Kept())
-        kept.drop_future_times(now)
-        if client_id in self._kept:
-            self._kept.move_to_end(client_id)
-        if now >= max(kept.fresh_until, kept.not_before):
-            if kept.usable(now) is None and client_id not in self._under_way:
-                await self._admit(client_id, ip)
-            await once(self._under_way, client_id, lambda: self._fetch(client_id))
-        return self._kept.get(client_id, kept).usable(now)
+        return await self._documents.get(client_id, admit=partial(self._admit, client_id, ip))
+
+    def is_refused(self, client_id: str) -> bool:
+        """Whether a document that was not found is gone or breaks a rule. If not, its host is away."""
+        return self._documents.is_refused(client_id)
+
+    async def has_sessions(self, client_id: str) -> bool:
+        """Whether people have let this client in."""
+        return bool(await self.database.value(HAS_SESSIONS, client_id=client_id))
+
+    async def authenticate(self, assertion: Assertion, *, ip: str | None) -> ClientDocument | None:
+        """The document of the client that has signed an assertion, and uses it for the first time.
+
+        None if there is no document. Raises: InvalidAssertion, RateLimited, StorageUnavailable.
+        """
+        was_known = self._documents.knows(assertion.client_id)
+        document = await self.find(assertion.client_id, ip=ip)
+        if document is None:
+            return None
+        if assertion.alg not in document.algs:
+            raise InvalidAssertion("alg is not the token_endpoint_auth_signing_alg of the document")
+        if not await self._is_signed(assertion, document, was_known=was_known):
+            raise InvalidAssertion("no key of the document has signed the assertion")
+        await self.of_client.admit(assertion.client_id)
+        try:
+            await ASSERTIONS.count(self.database, assertion.client_id, assertion.jti, now=self.clock())
+        except RateLimited:
+            raise InvalidAssertion("the assertion has been used before: each needs a jti of its own") from None
+        return document
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
-        await cancel(self._under_way.values())
+        await self._documents.aclose()
+        await self._keys.aclose()
+
+    async def _is_signed(self, assertion: Assertion, document: ClientDocument, *, was_known: bool) -> bool:
+        url, keys = document.keys_url, document.keys
+        if url is not None:
+            was_known = self._keys.knows(url)
+            keys = await self._keys.get(url)
+        key = None if keys is None else keys.find(assertion.alg, assertion.kid)
+        if key is not None and assertion.is_signed_by(key):
+            return True
+        if not was_known or (key is not None and assertion.kid is not None):
+            return False
+        keys = await self._keys_again(assertion.client_id, document)  # perhaps there is a new one
+        key = None if keys is None else keys.find(assertion.alg, assertion.kid)
+        return key is not None and assertion.is_signed_by(key)
+
+    async def _keys_again(self, client_id: str, document: ClientDocument) -> ClientKeys | None:
+        if document.keys_url is not None:
+            return await self._keys.get_again(document.keys_url)
+        again = await self._documents.get_again(client_id)
+        return None if again is None else again.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
         """Count a document that has not been good yet. Raises: RateLimited."""
@@ -162,92 +179,90 @@ class ClientDocuments:
             await self.of_address.admit_address(ip)
             await self.of_all.admit("")
         except RateLimited:
-            if not await self.database.value(HAS_SESSIONS, client_id=client_id):  # else good, for another process
+            if not await self.has_sessions(client_id):  # else good, for another process
                 raise
 
-    async def _fetch(self, client_id: str) -> None:
-        """Fetch a document, and keep it or the failure."""
-        kept = self._kept.get(client_id, _Kept())
-        host, reason = host_of(client_id), None
+    async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
+        body, lasts = await fetch(self.transport, client_id, self.patience)
+        return document_in(client_id, body), lasts
+
+    async def _read_keys(self, url: str) -> tuple[ClientKeys, timedelta]:
+        body, lasts = await fetch(self.transport, url, self.patience)
         try:
-            kept.client, lasts = await self._read(client_id)
-        except NotFetched as exc:
-            outcome, reason, now = exc.outcome, str(exc), self.clock()
-            if exc.is_gone:
-                kept.client = None
-            kept.not_before = now + PAUSE
-            event = "client_document_not_renewed" if kept.usable(now) else "client_document_refused"
-            log.warning(event, host=host, reason=reason)
-        else:
-            outcome, kept.fresh_until, kept.not_before = DocumentOutcome.OK, self.clock() + lasts, _NEVER
-        FETCHED.count(outcome)
-        self._kept[client_id] = kept  # now: others that end meanwhile drop what has no outcome yet
-        self._drop_old()
-
-    def _drop_old(self) -> None:
-        now = self.clock()
-        for client_id in [each for each, kept in self._kept.items() if not (kept.usable(now) or now < kept.not_before)]:
-            del self._kept[client_id]
-        while len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
-
-    async def _read(self, client_id: str) -> tuple[Client, timedelta]:
-        """The client that a document describes, and for how long it is kept. Raises: NotFetched."""
-        headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
-        try:
-            request = httpx.Request("GET", client_id, headers=headers, extensions={"max_body": MAX_DOCUMENT})
-            async with asyncio.timeout(self.patience):
-                response = await self.transport.handle_async_request(request)
-        except (httpx.InvalidURL, UnicodeError):  # of a host in the settings that only looks like one
-            raise NotFetched(DocumentOutcome.REFUSED, "its host is no name and no address") from None
-        except TimeoutError:
-            raise NotFetched(DocumentOutcome.FAILED, "no answer in time") from None
-        except httpx.TransportError as exc:
-            is_refused = isinstance(exc, httpx.RemoteProtocolError) or str(exc) == NOT_ALLOWED
-            outcome = DocumentOutcome.REFUSED if is_refused else DocumentOutcome.FAILED
-            raise NotFetched(outcome, str(exc)) from None
-        answer: HttpAnswer = response.extensions[ANSWER]
-        if answer.status != httpx.codes.OK:
-            is_gone = answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE)
-            raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}", is_gone=is_gone)
-        if answer.is_encoded or not _JSON.fullmatch((answer.content_type or "").partition(";")[0].strip()):
-            raise NotFetched(DocumentOutcome.REFUSED, "the answer is no plain JSON")
-        return client_in(client_id, answer.body), _lasts(answer.cache_control or "")
+            return ClientKeys.read(read_loosely(body)), lasts
+        except ValueError:
+            raise NotFetched(DocumentOutcome.REFUSED, "the keys are no JWK set") from None
 
 
-def client_in(client_id: str, body: bytes) -> Client:
-    """The client that a document describes. Raises: NotFetched."""
+def document_in(client_id: str, body: bytes) -> ClientDocument:
+    """The client that a document describes. Redirect URIs that are not allowed are left out. Raises: NotFetched."""
     try:
         document = read_loosely(body)
     except ValueError:
         document = None
     if not isinstance(document, dict):
         raise NotFetched(DocumentOutcome.REFUSED, "the document is no JSON object")
-    name, uris = document.get("client_name"), document.get("redirect_uris")
+    name, uris, jwks = document.get("client_name"), document.get("redirect_uris"), document.get("jwks")
     name = clean_text(name) if isinstance(name, str) else ""
-    uris = uris if isinstance(uris, list) else []
+    uris = [uri for uri in uris if _is_uri(uri)] if isinstance(uris, list) else []
+    methods, (keys, keys_url) = _methods(document), _keys_in(document)
+    has_keys = keys is not None or keys_url is not None
     rules = {
         "client_id must be the URL itself": document.get("client_id") == client_id,
         "client_name must be 1 to 64 characters": 1 <= len(name) <= 64,
-        "redirect_uris must be 1 to 20, https or on loopback": 1 <= len(uris) <= 20 and all(map(_is_uri, uris)),
-        "token_endpoint_auth_method must be none": document.get("token_endpoint_auth_method", "none") == "none",
+        "redirect_uris must be 1 to 20, https or on loopback": 1 <= len(uris) <= MAX_REDIRECT_URIS,
+        "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": (
+            "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
+        ),
         "grant_types must have authorization_code": _has(document, "grant_types", "authorization_code"),
         "response_types must have code": _has(document, "response_types", "code"),
         "client_secret must be absent": "client_secret" not in document,
+        "jwks must have public keys alone": not has_private_keys(jwks),
     }
     for rule, is_kept in rules.items():
         if not is_kept:
             raise NotFetched(DocumentOutcome.REFUSED, rule)
-    return _client(client_id, name, uris)
+    alg = document.get("token_endpoint_auth_signing_alg")
+    return ClientDocument(
+        client=client_at(client_id, name, uris),
+        may_be_public="none" in methods,
+        keys=keys,
+        keys_url=keys_url,
+        algs=frozenset(SIGNING_ALGS if alg is None else {alg} & {*SIGNING_ALGS} if isinstance(alg, str) else ()),
+    )
 
 
-def _client(client_id: str, title: str, redirect_uris: list[str]) -> Client:
+def _methods(document: Mapping[str, Any]) -> frozenset[str]:
+    """How the client may authenticate: not at all, if the document does not say."""
+    one, several = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
+    if one is None and several is None:
+        return frozenset({"none"})
+    named = [one, *(several if isinstance(several, list) else ())]
+    return frozenset(each for each in named if isinstance(each, str))
+
+
+def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
+    """The usable keys in a document, or their URL; neither, if it has both (RFC 7591, section 2)."""
+    jwks, url = document.get("jwks"), document.get("jwks_uri")
+    if jwks is not None and url is not None:
+        return None, None
+    if isinstance(url, str) and len(url) <= MAX_CLIENT_ID and _KEYS_URL.fullmatch(url):
+        return None, url
+    try:
+        keys = ClientKeys.read(jwks)
+    except InvalidKey:
+        return None, None
+    return (keys if keys.keys else None), None
+
+
+def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()) -> Client:
+    """The client with this URL, of which its document says the rest."""
     return Client(
         name=client_id,
         title=title,
         scopes=list(BESIDE_RESOURCE),
         is_public=True,
-        redirect_uris=redirect_uris,
+        redirect_uris=list(redirect_uris),
         link=True,
         id_token_alg=ID_TOKEN_ALG,
     )
@@ -263,11 +278,3 @@ def _is_uri(uri: object) -> bool:
 def _has(document: Mapping[str, Any], field: str, value: str) -> bool:
     values = document.get(field, [value])
     return isinstance(values, list) and value in values
-
-
-def _lasts(cache_control: str) -> timedelta:
-    """How long a document is kept, by its `Cache-Control` (RFC 9111, section 5.2.2)."""
-    found = _MAX_AGE.search(cache_control)
-    if found is None or re.search(r"\bno-(store|cache)\b", cache_control, re.IGNORECASE):
-        return KEPT_SHORTEST
-    return min(max(timedelta(seconds=int(found[1])), KEPT_SHORTEST), KEPT_LONGEST)

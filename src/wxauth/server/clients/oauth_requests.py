@@ -1,13 +1,15 @@
 """OAuth requests: parameters and credentials (RFC 6749, sections 2.3, 3.1, 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from wxauth.server.clients.assertions import ASSERTION_TYPE, PRIVATE_KEY_JWT, Assertion, InvalidAssertion
 from wxauth.server.clients.clients import Credentials, find_site, is_client_name
-from wxauth.server.clients.documents import known_client
+from wxauth.server.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed
+from wxauth.server.clients.fetched import PAUSE
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.server.clients.queries import FIND_WITH_SECRETS
@@ -15,6 +17,7 @@ from wxauth.server.clients.service_clients import basic_credentials, check_secre
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 
 MAX_PARAMETER_LENGTH: Final = 4096
@@ -34,16 +37,29 @@ _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "
 """What nobody reads is left out where its value would be refused."""
 _NAMED: Final = frozenset(
     {
-        *("client_id", "client_secret", "code", "code_challenge", "code_challenge_method", "code_verifier"),
+        *(
+            "client_assertion",
+            "client_assertion_type",
+            "client_id",
+            "client_secret",
+            "code",
+            "code_challenge",
+            "code_challenge_method",
+            "code_verifier",
+        ),
         *("device_code", "grant_type", "id_token_hint", "max_age", "nonce", "post_logout_redirect_uri", "prompt"),
         *("redirect_uri", "refresh_token", "request", "resource", "response_mode", "response_type", "scope", "state"),
         *("token_type_hint", "ui_locales"),
     }
 )
+_LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
+"""Parameters of up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
 _MAX_ESCAPES: Final = 8192
 """Percent signs in a form. To decode 64 KiB of them takes 35 ms, in which the process answers nobody else."""
 _FORM: Final = "application/x-www-form-urlencoded"
+_ASSERTION: Final = "client_assertion"
+_ASSERTION_TYPE: Final = "client_assertion_type"
 
 
 log = get_logger()
@@ -106,7 +122,7 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 def _is_readable(name: str, value: str) -> bool:
     # A `state` that is too long is reported to the site, so it must be read first.
-    longest = MAX_TOKEN_LENGTH if name in ("id_token_hint", "access_token", "state") else MAX_PARAMETER_LENGTH
+    longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
     return len(value) <= longest and value.isprintable()
 
 
@@ -155,37 +171,90 @@ async def form_of(request: Request) -> Parameters:
     return form
 
 
-async def client_of(
-    request: Request, settings: Settings, database: Database, clock: Clock
-) -> tuple[Client, Parameters]:
-    """The client, and its form. It authenticates by HTTP Basic or by `client_id` and `client_secret`.
+@part
+class SiteCredentials:
+    """Finds the client that sends a form, and checks its credentials."""
 
-    A public client sends no secret. Nor does an unregistered one, which must be at an allowed host.
+    settings: Settings
+    database: Database
+    clock: Clock
+    documents: ClientDocuments
 
-    Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge.
-    """
-    form = await form_of(request)
-    credentials = _credentials_in(request, form)
-    if credentials is None:
+    async def client_of(
+        self, request: Request, *, ip: str | None, endpoints: Collection[str] = ()
+    ) -> tuple[Client, Parameters]:
+        """The client, and its form. It authenticates by HTTP Basic or by `client_id` and `client_secret`.
+
+        A public client sends no secret. Nor does an unregistered one, which must be at an allowed host: it sends an
+        assertion for one of these `endpoints`, unless its document lets it do without one.
+
+        Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
+        """
+        form = await form_of(request)
+        credentials = _credentials_in(request, form)
+        if _ASSERTION in form or _ASSERTION_TYPE in form:
+            return await self._client_by_assertion(form, ip, endpoints), form
+        if credentials is None:
+            return await self._client_without_secret(form, ip), form
+        name = credentials.client_id
+        found = await self.database.row(FIND_WITH_SECRETS, name=name) if is_client_name(name) else None
+        client = check_secret(credentials, found, now=self.clock())
+        if not client.is_site:
+            raise OAuthError(
+                "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"
+            )
+        return client, form
+
+    async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
         name = form.get("client_id")
         if name is None:
             raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
-        site = await find_site(database, name) or known_client(settings, name)
+        if is_allowed(self.settings, name):
+            document = await self.documents.find(name, ip=ip)
+            if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
+                return client_at(name)  # which has nothing: whatever it sends is refused as somebody else's
+            document = self._found(name, document)
+            if not document.may_be_public:
+                raise invalid_client(f"the client's document requires {PRIVATE_KEY_JWT}: send client_assertion")
+            return document.client
+        site = await find_site(self.database, name)
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
-        return site, form
-    name = credentials.client_id
-    found = await database.row(FIND_WITH_SECRETS, name=name) if is_client_name(name) else None
-    client = check_secret(credentials, found, now=clock())
-    if not client.is_site:
-        raise OAuthError(
-            "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"
-        )
-    return client, form
+        return site
+
+    async def _client_by_assertion(self, form: Parameters, ip: str | None, endpoints: Collection[str]) -> Client:
+        if form.get(_ASSERTION_TYPE) != ASSERTION_TYPE:
+            raise invalid_client(f"client_assertion_type is {ASSERTION_TYPE}")
+        if not endpoints:
+            raise invalid_client(f"{PRIVATE_KEY_JWT} is for clients by document, at /v1/token and /v1/revoke")
+        issuer = self.settings.issuer
+        urls = [f"{issuer}{endpoint}" for endpoint in endpoints]
+        try:
+            assertion = Assertion.read(form.get(_ASSERTION, ""), issuer=issuer, endpoints=urls, now=self.clock())
+            name = assertion.client_id
+            if form.get("client_id", name) != name:
+                raise invalid_client("client_id is not the sub of the assertion")
+            if not is_allowed(self.settings, name):
+                raise invalid_client("the client is not at a host of WXAUTH_CLIENT_DOCUMENTS")
+            return self._found(name, await self.documents.authenticate(assertion, ip=ip)).client
+        except InvalidAssertion as exc:
+            raise invalid_client(str(exc)) from None
+
+    def _found(self, name: str, document: ClientDocument | None) -> ClientDocument:
+        """The document of a client, if there is one. Raises: OAuthError."""
+        if document is not None:
+            return document
+        if self.documents.is_refused(name):
+            raise invalid_client("the client's document is refused")
+        again = int(PAUSE.total_seconds())
+        raise OAuthError("temporarily_unavailable", "the client's document is away", status=503, retry_after=again)
 
 
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
     name, secret = form.get("client_id"), form.get("client_secret")
+    has_assertion = _ASSERTION in form or _ASSERTION_TYPE in form
+    if has_assertion and (secret is not None or "authorization" in request.headers):
+        raise OAuthError("invalid_request", "authenticate in one way: by client_assertion or by a secret")
     if request.headers.get("authorization") is None:
         if secret is None:
             return None

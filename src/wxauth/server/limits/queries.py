@@ -118,3 +118,5 @@ SITES: Final = Rate("site", 60, "this user has logged in to sites too often", wi
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
 USER_CODES: Final = Rate("user_code", 5, "too many wrong codes of this user", window=MINUTE)
 """Codes that one user may type wrongly, for a login to a site."""
+ASSERTIONS: Final = Rate("assertion", 1, "this assertion has been used before")
+"""How often a client may use a `jti`: no assertion is good for longer than the window."""

@@ -11,11 +11,12 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken
 from wxauth.i18n import languages, lazy_gettext as _
+from wxauth.server.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, find_site
 from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.server.clients.oauth_errors import OAuthError, answering_clients, invalid_client
-from wxauth.server.clients.oauth_requests import BROWSER, client_of, form_of, form_parameters, is_form
+from wxauth.server.clients.oauth_requests import BROWSER, SiteCredentials, form_of, form_parameters, is_form
 from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.server.core.addresses import plain_address
 from wxauth.server.core.resources import Resource
@@ -35,8 +36,12 @@ from wxauth.server.web.schemas import EXAMPLE_USER_ID
 from wxauth.tokens.claims import Principal
 
 SiteRequestsDep = Annotated[authorize.SiteRequests, Depends(provide(authorize.SiteRequests))]
+SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials))]
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
+TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
+REVOKE_PATH: Final = "/v1/revoke"
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
+_ASSERTION: Final = ("client_assertion_type", "client_assertion")
 metadata_router = Router("keys")
 MAX_USER_AGENT: Final = 512
 router = Router("websites")
@@ -87,16 +92,22 @@ class UserinfoAnswer(TypedDict):
 
 def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents: bool = False) -> dict[str, Any]:
     scopes = dict.fromkeys((*SITE_SCOPE_NAMES, *(name for each in resources for name in each.scopes)))
+    methods = [*_WITH_SECRET, "none", *([PRIVATE_KEY_JWT] if has_documents else [])]
+    of_documents = {
+        "client_id_metadata_document_supported": True,
+        "token_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
+        "revocation_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
+    }
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
         "authorization_endpoint": f"{issuer}{authorize.AUTHORIZE_PATH}",
-        "token_endpoint": f"{issuer}/v1/token",
-        "token_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
+        "token_endpoint": f"{issuer}{TOKEN_PATH}",
+        "token_endpoint_auth_methods_supported": methods,
         "device_authorization_endpoint": f"{issuer}/v1/device_authorization",
         "userinfo_endpoint": f"{issuer}/v1/userinfo",
-        "revocation_endpoint": f"{issuer}/v1/revoke",
-        "revocation_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
+        "revocation_endpoint": f"{issuer}{REVOKE_PATH}",
+        "revocation_endpoint_auth_methods_supported": methods,
         "introspection_endpoint": f"{issuer}/v1/introspect",
         "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
         "end_session_endpoint": f"{issuer}/v1/end_session",
@@ -116,7 +127,7 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
         "ui_locales_supported": languages()[::-1],
-        **({"client_id_metadata_document_supported": True} if has_documents else {}),
+        **(of_documents if has_documents else {}),
     }
 
 
@@ -179,14 +190,18 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
 )
 @answering_clients
 async def authorize_device(
-    request: Request, settings: SettingsDep, site_requests: SiteRequestsDep, database: DatabaseDep, clock: ClockDep
+    request: Request,
+    settings: SettingsDep,
+    site_requests: SiteRequestsDep,
+    credentials: SiteCredentialsDep,
+    device: DeviceDep,
 ) -> dict[str, Any]:
     """Get a code to show, and a `device_code` for polling whether it has been approved.
 
     If the person uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
     can distinguish their own login from somebody else's.
     """
-    client, form = await client_of(request, settings, database, clock)
+    client, form = await credentials.client_of(request, ip=device.ip)
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
@@ -209,7 +224,7 @@ async def authorize_device(
 
 
 @router.post(
-    "/v1/token",
+    TOKEN_PATH,
     summary=_("Get tokens (RFC 6749)"),
     response_model=WebTokensAnswer,
     responses=_refusals(
@@ -226,28 +241,26 @@ async def authorize_device(
     ),
     openapi_extra=_form(
         {"grant_type": DEVICE_CODE, "device_code": "8Yk3..."},
-        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource"),
+        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", *_ASSERTION),
     ),
 )
 @answering_clients
 async def exchange(
     request: Request,
-    settings: SettingsDep,
     site_tokens: SiteTokensDep,
-    database: DatabaseDep,
-    clock: ClockDep,
+    credentials: SiteCredentialsDep,
     device: DeviceDep,
     limits: ClientLimitsDep,
 ) -> dict[str, Any]:
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
-    client, form = await client_of(request, settings, database, clock)
+    client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH])
     if not client.is_public:
         await limits.admit(client.name, ClientOperation.TOKEN)
     return await site_tokens.issue(client, form, ip=device.ip)
 
 
 @router.post(
-    "/v1/revoke",
+    REVOKE_PATH,
     summary=_("Revoke a token (RFC 7009)"),
     response_class=Response,
     responses={
@@ -257,14 +270,14 @@ async def exchange(
         },
         **_refusals("invalid_request"),
     },
-    openapi_extra=_form({"token": "wxr_..."}, "token_type_hint"),
+    openapi_extra=_form({"token": "wxr_..."}, "token_type_hint", *_ASSERTION),
 )
 @answering_clients
 async def revoke(
-    request: Request, settings: SettingsDep, site_tokens: SiteTokensDep, database: DatabaseDep, clock: ClockDep
+    request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
     """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
-    client, form = await client_of(request, settings, database, clock)
+    client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH, REVOKE_PATH])
     await site_tokens.revoke(client, form.required("token"))
     return {}
 

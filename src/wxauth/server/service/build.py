@@ -12,7 +12,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps import registry
 from wxauth.server.apps.js_tickets import JsTickets
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.documents import NEW_OF_ALL, NEW_OF_AN_ADDRESS, ClientDocuments
+from wxauth.server.clients.documents import ASSERTIONS_OF_A_CLIENT, NEW_OF_ALL, NEW_OF_AN_ADDRESS, ClientDocuments
 from wxauth.server.clients.service_clients import ClientLimits
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core import background
@@ -155,6 +155,7 @@ def build_services(
         ClientDocuments,
         of_address=make_limiter(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
+        of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
     )
     make(StaffReads, is_on=settings.staff_reads)
     make(PushedMessages, patience=timeouts.pushed_messages)

@@ -1,0 +1,204 @@
+"""Clients that authenticate by a signed assertion (`private_key_jwt`, RFC 7523), and their public keys (RFC 7517).
+
+As for access tokens, only python-jose's key objects are used, and every rule is written out here.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Self
+
+from jose import jwk
+from jose.exceptions import JOSEError
+
+from wxauth.errors import InvalidToken
+from wxauth.tokens.keys import InvalidKey, VerificationKey
+from wxauth.tokens.verifier import CLOCK_SKEW, decoded, json_object
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+PRIVATE_KEY_JWT: Final = "private_key_jwt"
+SIGNING_ALGS: Final = ("RS256", "ES256")
+MAX_ASSERTION_LENGTH: Final = 8192
+LASTS_LONGEST: Final = timedelta(minutes=5)
+"""How far ahead `exp` may be."""
+MAX_JTI: Final = 256
+RSA_BITS: Final = range(2048, 8192 + 1)
+"""A shorter key is weak, and a longer one takes too long to verify."""
+_EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+_NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
+"""A number of an RSA key, in base64url."""
+_TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
+
+
+class InvalidAssertion(Exception):
+    """An assertion that proves nothing. The message is for the developer of the client, without what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """A public key of a client, parsed."""
+
+    kid: str | None
+    alg: str
+    key: Any
+    """python-jose's key object."""
+
+    @classmethod
+    def from_jwk(cls, document: Mapping[str, Any]) -> Self:
+        """Build a key from one member of a JWK set. Raises: InvalidKey, for one that is private, weak or no key."""
+        if _PRIVATE & document.keys():
+            raise InvalidKey("it is not public")
+        kid, operations = document.get("kid"), document.get("key_ops", ["verify"])
+        if not isinstance(operations, list) or "verify" not in operations:
+            raise InvalidKey("it is not for signatures")
+        if document.get("kty") != "RSA":  # with any id, because VerificationKey requires one
+            named = {"kid": "-"} if kid is None else {}
+            return cls(kid, "ES256", VerificationKey.from_jwk({**document, **named}).key)
+        if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= 256)):
+            raise InvalidKey("kid is no name")
+        if document.get("use", "sig") != "sig" or document.get("alg", "RS256") != "RS256":
+            raise InvalidKey("it is not for RS256 signatures")
+        n, e = document.get("n"), document.get("e")
+        if _number(n).bit_length() not in RSA_BITS or _number(e) not in _EXPONENTS:
+            raise InvalidKey("its numbers are too small or too large")
+        try:
+            return cls(kid, "RS256", jwk.construct({"kty": "RSA", "n": n, "e": e}, "RS256"))
+        except (JOSEError, ValueError) as exc:
+            raise InvalidKey("its numbers do not fit") from exc
+
+
+def _number(text: object) -> int:
+    if not isinstance(text, str) or not _NUMBER.fullmatch(text):
+        raise InvalidKey("a number is missing")
+    try:
+        return int.from_bytes(decoded(text), "big")
+    except InvalidToken:
+        raise InvalidKey("a number is not base64url") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKeys:
+    """The usable keys of a client."""
+
+    keys: tuple[ClientKey, ...]
+
+    @classmethod
+    def read(cls, jwks: object) -> Self:
+        """The usable keys of a JWK set: others are left out, and those of one algorithm that share a `kid`.
+
+        Raises: InvalidKey, if it is no JWK set.
+        """
+        documents = jwks.get("keys") if isinstance(jwks, Mapping) else None
+        if not isinstance(documents, list):
+            raise InvalidKey("it is no JWK set")
+        found = list(_usable(documents))
+        number = Counter((each.alg, each.kid) for each in found)
+        return cls(tuple(each for each in found if each.kid is None or number[each.alg, each.kid] == 1))
+
+    def find(self, alg: str, kid: str | None) -> ClientKey | None:
+        """The key that an assertion names. One without a `kid` may only mean the single key of its algorithm."""
+        fit = [each for each in self.keys if each.alg == alg and kid in (None, each.kid)]
+        return fit[0] if len(fit) == 1 else None
+
+
+def _usable(documents: Iterable[object]) -> Iterable[ClientKey]:
+    for document in documents:
+        try:
+            yield ClientKey.from_jwk(document if isinstance(document, Mapping) else {})
+        except InvalidKey:
+            continue
+
+
+def has_private_keys(jwks: object) -> bool:
+    """Whether a JWK set publishes what must be secret."""
+    documents = jwks.get("keys") if isinstance(jwks, Mapping) else None
+    return isinstance(documents, list) and any(
+        isinstance(each, Mapping) and bool(_PRIVATE & each.keys()) for each in documents
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """An assertion whose claims are right, but whose signature has not been checked."""
+
+    alg: str
+    kid: str | None
+    client_id: str
+    jti: str
+    _signed: bytes
+    _signature: bytes
+
+    @classmethod
+    def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
+        """Check the form and the claims of an assertion for `issuer`, or for one of its `endpoints`.
+
+        Raises: InvalidAssertion.
+        """
+        jws = _COMPACT.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
+        if jws is None:
+            raise InvalidAssertion("client_assertion is no JWS in compact form")
+        try:
+            header, claims, signature = json_object(jws[1]), json_object(jws[2]), decoded(jws[3])
+        except InvalidToken:
+            raise InvalidAssertion("a part of client_assertion is not base64url of a JSON object") from None
+        alg, kid = _method(header)
+        client_id, jti = _claims(claims, issuer=issuer, endpoints=endpoints, now=now.timestamp())
+        return cls(alg, kid, client_id, jti, text[: jws.end(2)].encode(), signature)
+
+    def is_signed_by(self, key: ClientKey) -> bool:
+        """Whether this is the key's signature."""
+        return key.alg == self.alg and bool(key.key.verify(self._signed, self._signature))
+
+
+def _method(header: Mapping[str, Any]) -> tuple[str, str | None]:
+    alg, kid, form = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
+    if alg not in SIGNING_ALGS:
+        raise InvalidAssertion(f"alg is one of {', '.join(SIGNING_ALGS)}")
+    if not isinstance(form, str) or form.lower().removeprefix("application/") not in _TYPES:
+        raise InvalidAssertion("typ is JWT or client-authentication+jwt")
+    if "crit" in header or "b64" in header:
+        raise InvalidAssertion("crit or b64 asks for an extension that is not understood")
+    if not (kid is None or (isinstance(kid, str) and kid)):
+        raise InvalidAssertion("kid is no name")
+    return alg, kid
+
+
+def _claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str], now: float) -> tuple[str, str]:
+    client_id, jti = claims.get("sub"), claims.get("jti")
+    if not isinstance(client_id, str) or claims.get("iss") != client_id:
+        raise InvalidAssertion("iss and sub are the client_id")
+    if not _is_meant(claims.get("aud"), issuer, endpoints):
+        raise InvalidAssertion(f"aud is the issuer or the endpoint: {issuer}, {', '.join(endpoints)}")
+    ends = _time(claims, "exp")
+    if ends is None or ends <= now:
+        raise InvalidAssertion("exp is missing or past")
+    if ends > now + LASTS_LONGEST.total_seconds():
+        raise InvalidAssertion("exp is more than five minutes ahead")
+    if any((_time(claims, name) or 0) > now + CLOCK_SKEW for name in ("iat", "nbf")):
+        raise InvalidAssertion("iat or nbf is in the future")
+    if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI):
+        raise InvalidAssertion(f"jti has 1 to {MAX_JTI} characters")
+    return client_id, jti
+
+
+def _is_meant(audience: object, issuer: str, endpoints: Collection[str]) -> bool:
+    """Whether an assertion is for us alone: one that names another server too could be used by that server here."""
+    named = audience if isinstance(audience, list) else [audience]
+    ours = f"{issuer}/"  # which some clients write for the issuer itself
+    if not named or not all(isinstance(each, str) and (each == issuer or each.startswith(ours)) for each in named):
+        return False
+    return not {issuer, ours, *endpoints}.isdisjoint(named)
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    """A claim in epoch seconds; None if it is absent. Raises: InvalidAssertion."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value  # finite: the decoder refuses others
+    raise InvalidAssertion(f"{name} is not a number")

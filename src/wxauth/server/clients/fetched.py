@@ -1,0 +1,197 @@
+"""JSON that hosts of other people publish about their clients: fetched by strict rules, and kept in a process.
+
+What cannot be fetched again is used for another day.
+"""
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final, Generic, TypeVar
+
+import httpx
+
+from wxauth.server.core.background import cancel, once
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.resources import host_of
+from wxauth.server.outbound.connection import HttpAnswer
+from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
+from wxauth.server.outbound.transport import ANSWER
+
+FETCH_SECONDS: Final = 4.0
+MAX_DOCUMENT: Final = 10 * 1024
+"""Bytes."""
+KEPT_SHORTEST: Final = timedelta(minutes=5)
+KEPT_LONGEST: Final = timedelta(days=1)
+STALE_USED: Final = timedelta(days=1)
+"""How long an expired document is used if it cannot be fetched again."""
+PAUSE: Final = timedelta(minutes=1)
+"""The pause before another fetch, after a refusal or a failure, and between two fetches for an unknown key."""
+MAX_KEPT: Final = 1000
+_JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
+_MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+log = get_logger()
+Read = TypeVar("Read")
+
+
+class DocumentOutcome(StrEnum):
+    """The outcome of fetching a document."""
+
+    OK = "ok"
+    FAILED = "failed"
+    """No answer in time, no connection, or a status other than 200."""
+    REFUSED = "refused"
+    """The address, or anything in the answer."""
+
+
+class NotFetched(Exception):
+    """A document cannot be used: no longer, if it `is_gone`. The message is for the log, without what was fetched."""
+
+    def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
+        super().__init__(reason)
+        self.outcome, self.is_gone = outcome, is_gone or outcome is DocumentOutcome.REFUSED
+
+
+async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
+    """The JSON at a URL, and for how long it is kept. Raises: NotFetched."""
+    headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+    try:
+        request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
+        async with asyncio.timeout(patience):
+            response = await transport.handle_async_request(request)
+    except (httpx.InvalidURL, UnicodeError):  # of a host in the settings that only looks like one
+        raise NotFetched(DocumentOutcome.REFUSED, "its host is no name and no address") from None
+    except TimeoutError:
+        raise NotFetched(DocumentOutcome.FAILED, "no answer in time") from None
+    except httpx.TransportError as exc:
+        is_refused = isinstance(exc, httpx.RemoteProtocolError) or str(exc) == NOT_ALLOWED
+        outcome = DocumentOutcome.REFUSED if is_refused else DocumentOutcome.FAILED
+        raise NotFetched(outcome, str(exc)) from None
+    answer: HttpAnswer = response.extensions[ANSWER]
+    if answer.status != httpx.codes.OK:
+        is_gone = answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE)
+        raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}", is_gone=is_gone)
+    if answer.is_encoded or not _JSON.fullmatch((answer.content_type or "").partition(";")[0].strip()):
+        raise NotFetched(DocumentOutcome.REFUSED, "the answer is no plain JSON")
+    return answer.body, _lasts(answer.cache_control or "")
+
+
+def _lasts(cache_control: str) -> timedelta:
+    """How long a document is kept, by its `Cache-Control` (RFC 9111, section 5.2.2)."""
+    found = _MAX_AGE.search(cache_control)
+    if found is None or re.search(r"\bno-(store|cache)\b", cache_control, re.IGNORECASE):
+        return KEPT_SHORTEST
+    return min(max(timedelta(seconds=int(found[1])), KEPT_SHORTEST), KEPT_LONGEST)
+
+
+@dataclass(slots=True)
+class _Kept(Generic[Read]):
+    """A document in the cache of a process, or its last failure."""
+
+    value: Read | None = None
+    """None: it has not been good yet, or is no longer."""
+    fresh_until: datetime = _NEVER
+    not_before: datetime = _NEVER
+    """When it may be fetched again, after a failure."""
+    not_again_before: datetime = _NEVER
+    """When it may be fetched again although it is fresh."""
+    is_refused: bool = False
+    """Whether the last fetch has shown that it is gone or breaks a rule, rather than failed."""
+
+    def usable(self, now: datetime) -> Read | None:
+        return self.value if now < self.fresh_until + STALE_USED else None
+
+    def drop_future_times(self, now: datetime) -> None:
+        """Drop times that were computed before the clock was set back, because they would be far too late."""
+        self.fresh_until = self.fresh_until if self.fresh_until <= now + KEPT_LONGEST else _NEVER
+        self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
+        self.not_again_before = self.not_again_before if self.not_again_before <= now + PAUSE else _NEVER
+
+
+@dataclass(slots=True)
+class Fetched(Generic[Read]):
+    """Documents of one kind by their URLs.
+
+    `read` fetches and parses one, and raises NotFetched. `ended` is told the outcome of each fetch. `what` begins the
+    names of the log lines.
+    """
+
+    what: str
+    clock: Clock
+    read: Callable[[str], Awaitable[tuple[Read, timedelta]]]
+    ended: Callable[[DocumentOutcome], None] = lambda _: None
+    _kept: OrderedDict[str, _Kept[Read]] = field(default_factory=OrderedDict)
+    """The document used last is at the end."""
+    _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
+        """The document at a URL; None if it cannot be used, which is logged.
+
+        `admit` is called before one is fetched that has not been good yet, and may raise.
+        """
+        now, kept = self.clock(), self._kept.get(url, _Kept())
+        kept.drop_future_times(now)
+        if url in self._kept:
+            self._kept.move_to_end(url)
+        if now >= max(kept.fresh_until, kept.not_before):
+            if admit is not None and kept.usable(now) is None and url not in self._under_way:
+                await admit()
+            await self._renew(url)
+        return self._kept.get(url, kept).usable(now)
+
+    async def get_again(self, url: str) -> Read | None:
+        """The document, fetched although a kept one is fresh, at most once a minute; None if it was not fetched now."""
+        now, kept = self.clock(), self._kept.get(url, _Kept())
+        if now < max(kept.not_again_before, kept.not_before):
+            return None
+        kept.not_again_before = now + PAUSE
+        await self._renew(url)
+        return self._kept.get(url, kept).usable(now)
+
+    def knows(self, url: str) -> bool:
+        """Whether the document, or its last failure, is kept."""
+        return url in self._kept
+
+    def is_refused(self, url: str) -> bool:
+        """Whether the document was gone, or broke a rule, when it was last fetched."""
+        return url in self._kept and self._kept[url].is_refused
+
+    async def aclose(self) -> None:
+        """Cancel the requests in progress."""
+        await cancel(self._under_way.values())
+
+    async def _renew(self, url: str) -> None:
+        await once(self._under_way, url, lambda: self._fetch(url))
+
+    async def _fetch(self, url: str) -> None:
+        """Fetch a document, and keep it or the failure."""
+        kept = self._kept.get(url, _Kept())
+        try:
+            kept.value, lasts = await self.read(url)
+        except NotFetched as exc:
+            outcome, now = exc.outcome, self.clock()
+            kept.is_refused = exc.is_gone
+            if exc.is_gone:
+                kept.value = None
+            kept.not_before = now + PAUSE
+            event = f"{self.what}_not_renewed" if kept.usable(now) else f"{self.what}_refused"
+            log.warning(event, host=host_of(url), reason=str(exc))
+        else:
+            outcome, kept.fresh_until, kept.not_before = DocumentOutcome.OK, self.clock() + lasts, _NEVER
+            kept.is_refused = False
+        self.ended(outcome)
+        self._kept[url] = kept  # now: others that end meanwhile drop what has no outcome yet
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        now = self.clock()
+        for url in [each for each, kept in self._kept.items() if not (kept.usable(now) or now < kept.not_before)]:
+            del self._kept[url]
+        while len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
