@@ -1,5 +1,6 @@
 package com.example.orders;
 
+import java.io.ByteArrayOutputStream;
 import java.math.BigInteger;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -13,6 +14,7 @@ import java.security.GeneralSecurityException;
 import java.security.KeyFactory;
 import java.security.PublicKey;
 import java.security.Signature;
+import java.security.spec.ECFieldFp;
 import java.security.spec.ECGenParameterSpec;
 import java.security.spec.ECParameterSpec;
 import java.security.spec.ECPoint;
@@ -33,6 +35,8 @@ public final class Wxauth {
     private static final long CLOCK_SKEW = 30; // seconds
     private static final Duration FRESH_FOR = Duration.ofMinutes(5);
     private static final Duration KEPT_FOR = Duration.ofHours(24); // while wxauth is away
+    private static final long LONGEST_READ = 5; // seconds
+    private static final int LARGEST = 256 * 1024;
     private static final System.Logger LOG = System.getLogger("wxauth");
 
     /**
@@ -69,7 +73,7 @@ public final class Wxauth {
     private final String issuer;
     private final String audience;
     private final URI keysUri;
-    private final HttpClient http = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
+    private final HttpClient http = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(LONGEST_READ)).build();
     private final ECParameterSpec curve;
 
     // Guarded by this object's lock.
@@ -165,40 +169,60 @@ public final class Wxauth {
         }
     }
 
-    /** Only requests with an unknown key wait for wxauth, and the first one after ten minutes without a read. */
+    /**
+     * Whoever begins to read waits, if the key is unknown or the keys are ten minutes old. Others are answered by the
+     * keys at hand, or by KeysUnavailable: otherwise strangers' tokens would hold every thread while wxauth hangs. Only
+     * for the very first keys they wait, a second at most.
+     */
     private PublicKey key(String kid) throws InvalidToken, KeysUnavailable {
         PublicKey key;
         Duration age;
         boolean isBegun;
+        boolean isFirst;
         CompletableFuture<Void> pending;
         synchronized (this) {
             key = keys.get(kid);
             age = age();
             boolean isDue = key == null || age.compareTo(FRESH_FOR) > 0;
             isBegun = isDue && reading == null && System.nanoTime() - nextAt >= 0;
+            isFirst = !isRead && failures == 0;
             if (isBegun) {
-                reading = new CompletableFuture<>();
                 var thread = new Thread(this::read, "wxauth-keys");
                 thread.setDaemon(true);
                 thread.start();
+                reading = new CompletableFuture<>(); // which the thread completes under this lock
             }
             pending = reading;
         }
-        boolean isOld = age.compareTo(FRESH_FOR.multipliedBy(2)) > 0;
-        if (pending != null && (key == null || age.compareTo(KEPT_FOR) > 0 || isBegun && isOld)) {
-            pending.join();
+        boolean isUnderWay = false;
+        if (pending != null) {
+            boolean isOld = age.compareTo(FRESH_FOR.multipliedBy(2)) > 0;
+            if (isBegun && (key == null || isOld)) {
+                await(pending, 2 * LONGEST_READ);
+            } else if (isFirst) {
+                await(pending, 1);
+            }
+            isUnderWay = !pending.isDone();
             synchronized (this) {
                 key = keys.get(kid);
                 age = age();
             }
         }
-        if (age.compareTo(KEPT_FOR) > 0) {
+        if (age.compareTo(KEPT_FOR) > 0 || key == null && isUnderWay) {
             throw new KeysUnavailable();
         }
         if (key == null) {
             throw new InvalidToken("an unknown key");
         }
         return key;
+    }
+
+    private static void await(CompletableFuture<Void> reading, long seconds) {
+        try {
+            reading.get(seconds, TimeUnit.SECONDS);
+        } catch (Exception late) {
+            // the keys are judged as they are
+        }
     }
 
     private Duration age() {
@@ -208,13 +232,8 @@ public final class Wxauth {
     private void read() {
         Map<String, PublicKey> found = null;
         try {
-            var request = HttpRequest.newBuilder(keysUri).build();
-            var answer = http.sendAsync(request, BodyHandlers.ofByteArray()).get(5, TimeUnit.SECONDS);
-            if (answer.statusCode() != 200) {
-                throw new InvalidToken("status " + answer.statusCode());
-            }
-            found = published(answer.body());
-        } catch (Exception failure) {
+            found = published(document());
+        } catch (Throwable failure) { // also of memory: the keys must be read again
             LOG.log(System.Logger.Level.WARNING, "wxauth's keys could not be read: " + failure);
         }
         CompletableFuture<Void> ended;
@@ -236,20 +255,70 @@ public final class Wxauth {
         ended.complete(null);
     }
 
+    private byte[] document() throws Exception {
+        var document = new ByteArrayOutputStream();
+        var body = BodyHandlers.ofByteArrayConsumer(piece -> {
+            piece.ifPresent(document::writeBytes);
+            if (document.size() > LARGEST) {
+                throw new IllegalStateException("the document is too large");
+            }
+        });
+        var asked = http.sendAsync(HttpRequest.newBuilder(keysUri).build(), body);
+        try {
+            var answer = asked.get(LONGEST_READ, TimeUnit.SECONDS);
+            if (answer.statusCode() != 200) {
+                throw new InvalidToken("status " + answer.statusCode());
+            }
+            return document.toByteArray();
+        } finally {
+            asked.cancel(true);
+        }
+    }
+
+    /** The keys that ES256 can use. Without any it is no document, but a gateway's, say, during maintenance. */
     private Map<String, PublicKey> published(byte[] document) throws GeneralSecurityException, InvalidToken {
         var found = new HashMap<String, PublicKey>();
-        if (!(object(document).get("keys") instanceof List<?> listed)) {
-            throw new InvalidToken("no keys");
-        }
-        for (var each : listed) {
-            if (each instanceof Map<?, ?> jwk && "EC".equals(jwk.get("kty")) && "P-256".equals(jwk.get("crv"))) {
-                var x = new BigInteger(1, bytes(String.valueOf(jwk.get("x"))));
-                var y = new BigInteger(1, bytes(String.valueOf(jwk.get("y"))));
-                var spec = new ECPublicKeySpec(new ECPoint(x, y), curve);
-                found.put(String.valueOf(jwk.get("kid")), KeyFactory.getInstance("EC").generatePublic(spec));
+        if (object(document).get("keys") instanceof List<?> listed) {
+            for (var each : listed) {
+                var point = each instanceof Map<?, ?> jwk ? point(jwk) : null;
+                if (point != null) {
+                    var key = KeyFactory.getInstance("EC").generatePublic(new ECPublicKeySpec(point, curve));
+                    found.put((String) ((Map<?, ?>) each).get("kid"), key);
+                }
             }
         }
+        if (found.isEmpty()) {
+            throw new InvalidToken("there is no usable key");
+        }
         return found;
+    }
+
+    /** The point of a key for ES256; null of any other. */
+    private ECPoint point(Map<?, ?> jwk) {
+        boolean isForES256 = "EC".equals(jwk.get("kty"))
+                && "P-256".equals(jwk.get("crv"))
+                && (!jwk.containsKey("use") || "sig".equals(jwk.get("use")))
+                && (!jwk.containsKey("alg") || "ES256".equals(jwk.get("alg")));
+        if (!isForES256 || !(jwk.get("kid") instanceof String kid) || kid.isEmpty()) {
+            return null;
+        }
+        try {
+            var x = coordinate(jwk.get("x"));
+            var y = coordinate(jwk.get("y"));
+            var prime = ((ECFieldFp) curve.getCurve().getField()).getP();
+            var right = x.pow(2).add(curve.getCurve().getA()).multiply(x).add(curve.getCurve().getB());
+            boolean isOnCurve = y.pow(2).subtract(right).mod(prime).signum() == 0;
+            return isOnCurve && x.max(y).compareTo(prime) < 0 ? new ECPoint(x, y) : null;
+        } catch (InvalidToken wrong) {
+            return null;
+        }
+    }
+
+    private static BigInteger coordinate(Object value) throws InvalidToken {
+        if (value instanceof String text && text.length() == 43) {
+            return new BigInteger(1, bytes(text));
+        }
+        throw new InvalidToken("no coordinate of P-256");
     }
 
     /** The type without "application/", which may be left out (RFC 7515, 4.1.9). */

@@ -15,6 +15,7 @@ import java.security.GeneralSecurityException;
 import java.security.KeyFactory;
 import java.security.PublicKey;
 import java.security.Signature;
+import java.security.spec.ECFieldFp;
 import java.security.spec.ECGenParameterSpec;
 import java.security.spec.ECParameterSpec;
 import java.security.spec.ECPoint;
@@ -187,34 +188,46 @@ public final class Wxauth {
         return der.array();
     }
 
-    /** Only requests with an unknown key wait for wxauth, and the first one after ten minutes without a read. */
+    /**
+     * Whoever begins to read waits, if the key is unknown or the keys are ten minutes old. Others are answered by the
+     * keys at hand, or by KeysUnavailable: otherwise strangers' tokens would hold every thread while wxauth hangs. Only
+     * for the very first keys they wait, a second at most.
+     */
     private PublicKey key(String kid) throws InvalidToken, KeysUnavailable {
         PublicKey key;
         Duration age;
         boolean isBegun;
+        boolean isFirst;
         CompletableFuture<Void> pending;
         synchronized (this) {
             key = keys.get(kid);
             age = age();
             boolean isDue = key == null || age.compareTo(FRESH_FOR) > 0;
             isBegun = isDue && reading == null && System.nanoTime() - nextAt >= 0;
+            isFirst = !isRead && failures == 0;
             if (isBegun) {
-                reading = new CompletableFuture<>();
                 Thread thread = new Thread(this::read, "wxauth-keys");
                 thread.setDaemon(true);
                 thread.start();
+                reading = new CompletableFuture<>(); // which the thread completes under this lock
             }
             pending = reading;
         }
-        boolean isOld = age.compareTo(FRESH_FOR.multipliedBy(2)) > 0;
-        if (pending != null && (key == null || age.compareTo(KEPT_FOR) > 0 || isBegun && isOld)) {
-            await(pending);
+        boolean isUnderWay = false;
+        if (pending != null) {
+            boolean isOld = age.compareTo(FRESH_FOR.multipliedBy(2)) > 0;
+            if (isBegun && (key == null || isOld)) {
+                await(pending, 2 * LONGEST_READ);
+            } else if (isFirst) {
+                await(pending, 1);
+            }
+            isUnderWay = !pending.isDone();
             synchronized (this) {
                 key = keys.get(kid);
                 age = age();
             }
         }
-        if (age.compareTo(KEPT_FOR) > 0) {
+        if (age.compareTo(KEPT_FOR) > 0 || key == null && isUnderWay) {
             throw new KeysUnavailable();
         }
         if (key == null) {
@@ -223,9 +236,9 @@ public final class Wxauth {
         return key;
     }
 
-    private static void await(CompletableFuture<Void> reading) {
+    private static void await(CompletableFuture<Void> reading, long seconds) {
         try {
-            reading.get(2 * LONGEST_READ, TimeUnit.SECONDS);
+            reading.get(seconds, TimeUnit.SECONDS);
         } catch (Exception late) {
             // the keys are judged as they are
         }
@@ -239,7 +252,7 @@ public final class Wxauth {
         Map<String, PublicKey> found = null;
         try {
             found = published(document());
-        } catch (Exception failure) {
+        } catch (Throwable failure) { // also of memory: the keys must be read again
             LOG.warning("wxauth's keys could not be read: " + failure);
         }
         CompletableFuture<Void> ended;
@@ -287,22 +300,50 @@ public final class Wxauth {
         }
     }
 
+    /** The keys that ES256 can use. Without any it is no document, but a gateway's, say, during maintenance. */
     private Map<String, PublicKey> published(byte[] document) throws GeneralSecurityException, InvalidToken {
         Map<String, PublicKey> found = new HashMap<>();
         Object listed = object(document).get("keys");
-        if (!(listed instanceof List)) {
-            throw new InvalidToken("no keys");
-        }
-        for (Object each : (List<?>) listed) {
+        for (Object each : listed instanceof List ? (List<?>) listed : Collections.emptyList()) {
             Map<?, ?> jwk = each instanceof Map ? (Map<?, ?>) each : Collections.emptyMap();
-            if ("EC".equals(jwk.get("kty")) && "P-256".equals(jwk.get("crv"))) {
-                BigInteger x = new BigInteger(1, bytes(String.valueOf(jwk.get("x"))));
-                BigInteger y = new BigInteger(1, bytes(String.valueOf(jwk.get("y"))));
-                ECPublicKeySpec spec = new ECPublicKeySpec(new ECPoint(x, y), curve);
-                found.put(String.valueOf(jwk.get("kid")), KeyFactory.getInstance("EC").generatePublic(spec));
+            ECPoint point = point(jwk);
+            if (point != null) {
+                PublicKey key = KeyFactory.getInstance("EC").generatePublic(new ECPublicKeySpec(point, curve));
+                found.put((String) jwk.get("kid"), key);
             }
         }
+        if (found.isEmpty()) {
+            throw new InvalidToken("there is no usable key");
+        }
         return found;
+    }
+
+    /** The point of a key for ES256; null of any other. */
+    private ECPoint point(Map<?, ?> jwk) {
+        boolean isForES256 = "EC".equals(jwk.get("kty"))
+                && "P-256".equals(jwk.get("crv"))
+                && (!jwk.containsKey("use") || "sig".equals(jwk.get("use")))
+                && (!jwk.containsKey("alg") || "ES256".equals(jwk.get("alg")));
+        if (!isForES256 || !(jwk.get("kid") instanceof String) || "".equals(jwk.get("kid"))) {
+            return null;
+        }
+        try {
+            BigInteger x = coordinate(jwk.get("x"));
+            BigInteger y = coordinate(jwk.get("y"));
+            BigInteger prime = ((ECFieldFp) curve.getCurve().getField()).getP();
+            BigInteger right = x.pow(2).add(curve.getCurve().getA()).multiply(x).add(curve.getCurve().getB());
+            boolean isOnCurve = y.pow(2).subtract(right).mod(prime).signum() == 0;
+            return isOnCurve && x.max(y).compareTo(prime) < 0 ? new ECPoint(x, y) : null;
+        } catch (InvalidToken wrong) {
+            return null;
+        }
+    }
+
+    private static BigInteger coordinate(Object value) throws InvalidToken {
+        if (value instanceof String && ((String) value).length() == 43) {
+            return new BigInteger(1, bytes((String) value));
+        }
+        throw new InvalidToken("no coordinate of P-256");
     }
 
     /** The type without "application/", which may be left out (RFC 7515, 4.1.9). */

@@ -1,8 +1,8 @@
 <?php
 
 /**
- * The keys of wxauth, for this token; null if there are none. All processes of PHP share them in $file, in a folder that they alone can write.
- * One process reads them, no other waits for it; keys are used for a day while wxauth is away.
+ * The keys of wxauth, for this token; null if there are none, or if its key is unknown while they are being read. All processes of PHP share them in
+ * $file, in a folder that they alone can write. One process reads them, no other waits for it; keys are used for a day while wxauth is away.
  */
 function wxauth_keys(string $issuer, string $token, string $file): ?array
 {
@@ -11,11 +11,15 @@ function wxauth_keys(string $issuer, string $token, string $file): ?array
     $kept = wxauth_kept_keys($file);
     if (time() - $kept['read_at'] > 300 || !isset($kept['keys'][$kid])) {
         $lock = fopen("$file.lock", 'c+');
-        if (flock($lock, LOCK_EX | LOCK_NB)) {
+        $isMine = flock($lock, LOCK_EX | LOCK_NB);
+        if ($isMine) {
             wxauth_read_keys($issuer, $file, $lock);
-            $kept = wxauth_kept_keys($file);
         }
         fclose($lock);
+        $kept = wxauth_kept_keys($file);
+        if (!$isMine && !isset($kept['keys'][$kid])) {
+            return null;
+        }
     }
     return time() - $kept['read_at'] > 86400 ? null : ['keys' => array_values($kept['keys'])];
 }
@@ -36,16 +40,35 @@ function wxauth_read_keys(string $issuer, string $file, $lock): void
     $url = "$issuer/.well-known/jwks.json";
     $answer = @file_get_contents($url, false, stream_context_create(['http' => $http]), 0, 256 * 1024);
     $published = json_decode($answer ?: '', true)['keys'] ?? null;
-    if (is_array($published)) {
-        $keys = array_filter($published, fn ($key) => ($key['kty'] ?? '') === 'EC' && is_string($key['kid'] ?? null));
+    $keys = array_filter(is_array($published) && array_is_list($published) ? $published : [], 'wxauth_is_usable');
+    if ($keys) { // a document without any, as of a gateway during maintenance, is none
         $kept = json_encode(['keys' => array_column($keys, null, 'kid'), 'read_at' => time()]);
         file_put_contents("$file.new", $kept);
         rename("$file.new", $file);
         $failures = -1;
     } else {
-        error_log('wxauth: ' . (error_get_last()['message'] ?? $http_response_header[0] ?? 'the keys could not be read'));
+        $cause = is_string($answer) ? 'there is no usable key' : error_get_last()['message'] ?? 'no answer';
+        error_log("wxauth: the keys could not be read: $cause");
     }
     rewind($lock);
     ftruncate($lock, 0);
     fwrite($lock, (time() + min(10 * 2 ** max($failures, 0), 60)) . ' ' . min($failures + 1, 3));
+}
+
+/** Whether it is a key for ES256, on its curve, which php-jwt reads: it refuses a whole set for one that it cannot read. */
+function wxauth_is_usable(mixed $key): bool
+{
+    $key = (is_array($key) ? $key : []) + ['kty' => '', 'crv' => '', 'kid' => '', 'use' => 'sig', 'alg' => 'ES256', 'x' => '', 'y' => ''];
+    $isForES256 = [$key['kty'], $key['crv'], $key['use'], $key['alg']] === ['EC', 'P-256', 'sig', 'ES256'];
+    if (!$isForES256 || !is_string($key['kid']) || $key['kid'] === '') {
+        return false;
+    }
+    $der = hex2bin('3059301306072a8648ce3d020106082a8648ce3d03010703420004'); // of RFC 5480, before the point
+    foreach ([$key['x'], $key['y']] as $coordinate) {
+        if (!is_string($coordinate) || !preg_match('/^[\w-]{43}$/D', $coordinate)) {
+            return false;
+        }
+        $der .= base64_decode(strtr($coordinate, '-_', '+/'));
+    }
+    return openssl_pkey_get_public("-----BEGIN PUBLIC KEY-----\n" . base64_encode($der) . "\n-----END PUBLIC KEY-----") !== false;
 }

@@ -162,7 +162,7 @@ class Publisher(_Answering):
 
     def __init__(self) -> None:
         super().__init__(_PublishedKeys)
-        self.kid = "known"
+        self.key, self.kid = SigningKey.generate(), "known"
 
 
 class _PublishedKeys(BaseHTTPRequestHandler):
@@ -172,7 +172,7 @@ class _PublishedKeys(BaseHTTPRequestHandler):
         self.server.readings += 1
         self.server.is_asked.set()
         self.server.answers.wait(PATIENCE)
-        keys = [{"kty": "EC", "kid": self.server.kid}, {"kty": "RSA", "kid": "id-token"}]
+        keys = [{**self.server.key.public_jwk, "kid": self.server.kid}, {"kty": "RSA", "kid": "id-token"}]
         with suppress(OSError):  # the reader may have gone
             self.send_response(200)
             self.end_headers()

@@ -332,13 +332,13 @@ def test_a_flood_of_unknown_keys_reads_them_seldom_and_delays_nobody(service: Se
     assert front.readings <= 3
     front.answers.clear()
     try:
-        with ThreadPoolExecutor(8) as strangers:
-            hanging = [strangers.submit(service.status, each) for each in flood[:8]]
+        with ThreadPoolExecutor(32) as strangers:
+            hanging = [strangers.submit(service.status, each) for each in flood[:32]]
             begun = time.monotonic()
             assert {service.status(token) for _ in range(20)} == {200}
             assert time.monotonic() - begun < 5
             front.answers.set()
-            assert {each.result() for each in hanging} == {401}
+            assert {each.result() for each in hanging} <= {401, 503}
     finally:
         front.answers.set()
 

@@ -188,7 +188,7 @@ def test_php_serves_known_keys_if_wxauth_hangs(service: Callable[[str], int], pu
     with ThreadPoolExecutor(16) as strangers:
         refused = [strangers.submit(service, f"unknown-{number}") for number in range(8)]
         assert [service("known") for _ in range(50)] == [200] * 50
-        assert {answer.result() for answer in refused} == {401}
+        assert {answer.result() for answer in refused} == {401, 503}  # of who has read, and of the others meanwhile
     assert publisher.readings == 2
     made_older(kept, 86400)
     assert service("known") == 503

@@ -124,7 +124,6 @@ class RemoteKeys {
       this.#keySet = await this.#fetchKeySet(AbortSignal.timeout(this.#timeout))
       this.#failures = 0
       this.#nextRefresh = this.#keySet.readAt + this.#keySet.maxAge
-      if (this.#keySet.keys.size === 0) this.#noteFailure('the JWK set has no usable key')
     } catch (error) {
       // No network, no answer in time, not JSON. The message may be shown in an answer, so it contains only our own
       // text.
@@ -150,7 +149,10 @@ class RemoteKeys {
     }
     const [jwks, headers] = await this.#getJson(this.#jwksUrl(metadata.jwks_uri), signal)
     if (!Array.isArray(jwks.keys)) throw new Unreadable('the JWK set has no list of keys')
-    return { keys: verificationKeys(jwks.keys), readAt: this.#timer(), maxAge: maxAge(headers) }
+    const keys = verificationKeys(jwks.keys)
+    // As of a gateway that answers 200 during maintenance: the current keys are kept.
+    if (keys.size === 0) throw new Unreadable('the JWK set has no usable key')
+    return { keys, readAt: this.#timer(), maxAge: maxAge(headers) }
   }
 
   #jwksUrl(jwksUri) {

@@ -373,14 +373,23 @@ describe('keys that come and go', () => {
     assert.deepEqual(issuer.fetches, [2, 2])
   })
 
-  test('a fresh set without a usable key ends them all', async () => {
-    await keys.find(issuer.key.kid)
-    issuer.keys = []
-    time += 300 * SECOND
-    await keys.find(issuer.key.kid)
-    await settled()
-    await assert.rejects(keys.find(issuer.key.kid), unavailable)
-  })
+  for (const published of [[], [{ kty: 'RSA', kid: 'other', n: 'AQAB', e: 'AQAB' }], {}, null, undefined]) {
+    test(`a set with ${JSON.stringify(published)} is an outage, in which the known keys stay`, async () => {
+      await keys.find(issuer.key.kid)
+      issuer.keys = published
+      for (let hour = 0; hour < 24; hour += 1) {
+        time += DAY / 24
+        assert.ok(await keys.find(issuer.key.kid))
+        await settled()
+      }
+      assert.equal(await keys.find('unknown'), null)
+      time += SECOND
+      await assert.rejects(keys.find(issuer.key.kid), unavailable)
+      issuer.keys = [issuer.key]
+      time += 60 * SECOND
+      assert.ok(await keys.find(issuer.key.kid))
+    })
+  }
 
   for (const change of [
     { kty: 'RSA' },

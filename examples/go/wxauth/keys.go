@@ -36,7 +36,9 @@ type Keys struct {
 	failures int           // in a row
 }
 
-// Find is a jwt.Keyfunc. Only an unknown key waits for wxauth, and, after a pause of ten minutes, who begins to read.
+// Find is a jwt.Keyfunc. Whoever begins to read waits, if the key is unknown or the keys are ten minutes old; everybody
+// waits for the very first keys. Others are answered by the keys at hand, or by errNoKeys, so that nobody who sends
+// unknown keys holds up the service while wxauth hangs.
 func (k *Keys) Find(token *jwt.Token) (any, error) {
 	kid, _ := token.Header["kid"].(string)
 	k.mutex.Lock()
@@ -46,15 +48,16 @@ func (k *Keys) Find(token *jwt.Token) (any, error) {
 		k.ended = make(chan struct{})
 		go k.read()
 	}
-	ended := k.ended
+	ended, isFirst := k.ended, k.keys == nil && k.failures == 0
 	k.mutex.Unlock()
-	if ended != nil && (key == nil || age > keptFor || isBegun && age > 2*freshFor) {
+	if ended != nil && (isFirst || isBegun && (key == nil || age > 2*freshFor)) {
 		<-ended
+		ended = nil
 		k.mutex.Lock()
 		key, age = k.keys[kid], time.Since(k.readAt)
 		k.mutex.Unlock()
 	}
-	if age > keptFor {
+	if age > keptFor || key == nil && ended != nil {
 		return nil, errNoKeys
 	}
 	if key == nil {
@@ -100,20 +103,28 @@ func fetch(url string) (map[string]*ecdsa.PublicKey, error) {
 		return nil, fmt.Errorf("status %d", answer.StatusCode)
 	}
 	var set struct {
-		Keys []struct{ Kid, Kty, Crv, X, Y string }
+		Keys []json.RawMessage
 	}
 	if err := json.NewDecoder(io.LimitReader(answer.Body, 256*1024)).Decode(&set); err != nil {
 		return nil, err
 	}
 	keys := map[string]*ecdsa.PublicKey{}
-	for _, key := range set.Keys {
+	for _, document := range set.Keys {
+		key := struct{ Kid, Kty, Crv, X, Y, Use, Alg string }{Use: "sig", Alg: "ES256"}
+		if json.Unmarshal(document, &key) != nil {
+			continue
+		}
 		x, errX := base64.RawURLEncoding.DecodeString(key.X)
 		y, errY := base64.RawURLEncoding.DecodeString(key.Y)
 		public := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
-		isGood := key.Kid != "" && key.Kty == "EC" && key.Crv == "P-256" && errX == nil && errY == nil
-		if isGood && public.Curve.IsOnCurve(public.X, public.Y) {
+		isForES256 := key.Kty == "EC" && key.Crv == "P-256" && key.Use == "sig" && key.Alg == "ES256"
+		isWhole := key.Kid != "" && errX == nil && errY == nil && len(x) == 32 && len(y) == 32
+		if isForES256 && isWhole && public.Curve.IsOnCurve(public.X, public.Y) {
 			keys[key.Kid] = public
 		}
+	}
+	if len(keys) == 0 { // as of a gateway that answers 200 during maintenance
+		return nil, errors.New("there is no usable key")
 	}
 	return keys, nil
 }

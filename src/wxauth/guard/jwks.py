@@ -43,7 +43,7 @@ FETCH_TIMEOUT: Final = 5.0
 CONNECT_PART: Final = 0.8
 """The part of the timeout that connecting may take, so that its timeout differs from that of a missing answer."""
 PATIENCE_PART: Final = 0.2
-"""The part of the timeout for which the thread that starts a fetch waits for it."""
+"""The part of the timeout for which a thread waits for a fetch."""
 _LOOP_PAUSE: Final = 0.01
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
@@ -134,7 +134,8 @@ class RemoteKeys:
         """As `find`, for threads. Only the thread that starts a fetch waits for it, and not to its end.
 
         Otherwise a few tokens with unknown ids would block all threads of a service while the issuer hangs. Other
-        threads use the keys in memory, and wait only for the very first ones.
+        threads use the keys in memory. At the very first fetch, the thread that starts it waits to its end, and others
+        for a part of it.
 
         Raises: KeysUnavailable, also if the id is unknown while keys are being fetched.
         """
@@ -142,9 +143,9 @@ class RemoteKeys:
             return key
         is_first = self._key_set is None and self._failures == 0
         reading, must_wait, needs_a_thread = self._needed_reading(kid)
-        if is_first:
+        if is_first and needs_a_thread:
             reading.result()
-        elif needs_a_thread:
+        elif is_first or needs_a_thread:
             wait([reading], self._timeout * PATIENCE_PART)
         key = self._key_at_hand(kid)
         if key is None and must_wait and not reading.done():
@@ -223,14 +224,12 @@ class RemoteKeys:
             httpx.AsyncHTTPTransport(verify=self._ssl)  # imports forty modules: not in the issuer's time
             async with asyncio.timeout(self._timeout):
                 key_set = await self._fetch(self._ssl)
-        except Exception as exc:  # no network, a timeout, not JSON: the present keys are kept after any failure
+        except Exception as exc:  # no network, a timeout, no key set: the present keys are kept after any failure
             self._note_failure(self._cause(exc))
         else:
             self._key_set = key_set
             self._failures = 0
             self._next_refresh = key_set.read_at + key_set.max_age
-            if not key_set.keys:
-                self._note_failure("the JWK set has no usable key")
         reading.set_result(None)
 
     def _cause(self, error: Exception) -> str:
@@ -288,7 +287,10 @@ class RemoteKeys:
         documents = jwks.get("keys")
         if not isinstance(documents, list):
             raise _Unreadable("the JWK set has no list of keys")
-        return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=_max_age(headers))
+        keys = verification_keys(documents)
+        if not keys:  # as of a gateway that answers 200 during maintenance: the present keys are kept
+            raise _Unreadable("the JWK set has no usable key")
+        return _KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
 
     async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
         # Not compressed: a few compressed bytes could decompress to more than MAX_DOCUMENT.

@@ -2,11 +2,19 @@ package com.example.orders;
 
 import com.nimbusds.jose.JOSEObjectType;
 import com.nimbusds.jose.JWSAlgorithm;
+import com.nimbusds.jose.KeySourceException;
+import com.nimbusds.jose.jwk.Curve;
 import com.nimbusds.jose.jwk.JWKMatcher;
 import com.nimbusds.jose.jwk.JWKSelector;
+import com.nimbusds.jose.jwk.JWKSet;
+import com.nimbusds.jose.jwk.KeyType;
+import com.nimbusds.jose.jwk.KeyUse;
+import com.nimbusds.jose.jwk.source.JWKSetCacheRefreshEvaluator;
+import com.nimbusds.jose.jwk.source.JWKSetUnavailableException;
 import com.nimbusds.jose.jwk.source.JWKSource;
 import com.nimbusds.jose.jwk.source.JWKSourceBuilder;
 import com.nimbusds.jose.jwk.source.RateLimitReachedException;
+import com.nimbusds.jose.jwk.source.URLBasedJWKSetSource;
 import com.nimbusds.jose.proc.DefaultJOSEObjectTypeVerifier;
 import com.nimbusds.jose.proc.JWSVerificationKeySelector;
 import com.nimbusds.jose.proc.SecurityContext;
@@ -23,6 +31,7 @@ import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.net.MalformedURLException;
 import java.net.URI;
+import java.net.URL;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -31,6 +40,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.springframework.beans.factory.annotation.Value;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
@@ -58,22 +68,50 @@ import org.springframework.security.web.SecurityFilterChain;
 class Wxauth {
     private static final JWKSelector ANY = new JWKSelector(new JWKMatcher.Builder().build());
 
+    /** What wxauth publishes. Without a usable key it is no document, but a gateway's, say, during maintenance. */
+    private static final class Published extends URLBasedJWKSetSource<SecurityContext> {
+        private static final JWKSelector USABLE = new JWKSelector(new JWKMatcher.Builder()
+                .keyType(KeyType.EC)
+                .curve(Curve.P_256)
+                .hasKeyID(true)
+                .keyUses(KeyUse.SIGNATURE, null)
+                .algorithms(JWSAlgorithm.ES256, null)
+                .build());
+
+        Published(URL url) {
+            super(url, new DefaultResourceRetriever(1000, 1000, 256 * 1024));
+        }
+
+        @Override
+        public JWKSet getJWKSet(JWKSetCacheRefreshEvaluator evaluator, long now, SecurityContext context)
+                throws KeySourceException {
+            var keys = USABLE.select(super.getJWKSet(evaluator, now, context));
+            if (keys.isEmpty()) throw new JWKSetUnavailableException("there is no usable key");
+            return new JWKSet(keys);
+        }
+    }
+
     @Bean
     JwtDecoder jwtDecoder(
             @Value("${WXAUTH_ISSUER:http://127.0.0.1:8000}") String issuer,
             @Value("${WXAUTH_AUDIENCE:wxauth}") String audience)
             throws MalformedURLException {
-        var read = JWKSourceBuilder.<SecurityContext>create(
-                        URI.create(issuer + "/.well-known/jwks.json").toURL(),
-                        new DefaultResourceRetriever(1000, 1000, 256 * 1024))
+        var uri = URI.create(issuer + "/.well-known/jwks.json");
+        var read = JWKSourceBuilder.<SecurityContext>create(new Published(uri.toURL()))
                 .outageTolerant(Duration.ofDays(1).toMillis())
                 .build();
+        var isLookedFor = new AtomicBoolean();
         JWKSource<SecurityContext> keys = (selector, context) -> {
+            var known = selector.select(new JWKSet(read.get(ANY, context)));
+            if (!known.isEmpty()) return known;
+            if (!isLookedFor.compareAndSet(false, true)) // so that strangers' tokens hold no threads while wxauth hangs
+                throw new KeySourceException("another request looks for an unknown key");
             try {
                 return read.get(selector, context);
             } catch (RateLimitReachedException flooded) {
-                read.get(ANY, context); // throws as well if none was ever read
                 return List.of(); // an unknown key
+            } finally {
+                isLookedFor.set(false);
             }
         };
         var claims = new DefaultJWTClaimsVerifier<SecurityContext>(

@@ -1,0 +1,31 @@
+<?php
+
+// What wxauth_keys.php says of each line of tests/foreign/key_documents.py; php-jwt is not needed for that.
+
+require 'wxauth_keys.php';
+
+function status(string $issuer, string $token): int
+{
+    $keys = wxauth_keys($issuer, $token, kept($issuer));
+    $kid = json_decode(base64_decode(explode('.', $token)[0]))->kid;
+    return $keys === null ? 503 : (in_array($kid, array_column($keys['keys'], 'kid'), true) ? 200 : 401);
+}
+
+function kept(string $issuer): string
+{
+    return getenv('KEPT') . '/' . md5($issuer) . '.json';
+}
+
+function forget_the_pause(string $issuer): void
+{
+    @unlink(kept($issuer) . '.lock');
+}
+
+while ($line = fgets(STDIN)) {
+    [$issuer, $token, $stranger] = explode(' ', trim($line));
+    $first = status($issuer, $token);
+    forget_the_pause($issuer);
+    $between = status($issuer, $stranger);
+    forget_the_pause($issuer);
+    echo $first, ' ', $between, ' ', status($issuer, $token), "\n";
+}

@@ -1,0 +1,202 @@
+"""What an issuer's address may answer, with status 200, in place of its keys; and issuers that answer so."""
+
+import gzip
+import json
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Lock, Thread
+from typing import Any
+from uuid import UUID
+
+from tests.clock import PATIENCE
+from tests.tokens.hostile import Forger
+from wxauth.guard.jwks import METADATA_PATH
+from wxauth.server.core.clock import utc_now
+from wxauth.tokens.keys import SigningKey, TokenIssuer
+
+KEY = SigningKey.generate()
+GOOD = KEY.public_jwk
+TOO_LARGE = b" " * 300_000
+RSA = {"kty": "RSA", "kid": "id-token", "use": "sig", "alg": "RS256", "n": "AQAB" * 60, "e": "AQAB"}
+UNUSABLE: dict[str, dict[str, Any]] = {
+    "of RSA": RSA,
+    "of another curve": {"crv": "P-384"},
+    "off the curve": {"x": GOOD["y"], "y": GOOD["x"]},
+    "beyond the field": {"x": "_" * 43, "y": "_" * 43},
+    "of zeros": {"x": "A" * 43, "y": "A" * 43},
+    "with a short x": {"x": "AA"},
+    "with a number as x": {"x": 7},
+    "without y": {"y": None},
+    "without an id": {"kid": None},
+    "with an empty id": {"kid": ""},
+    "with a list as id": {"kid": [GOOD["kid"]]},
+    "for encryption": {"use": "enc"},
+    "for another algorithm": {"alg": "ES384"},
+}
+"""What makes a good key one that ES256 cannot use."""
+
+
+def key_set(*keys: object) -> bytes:
+    return json.dumps({"keys": keys}).encode()
+
+
+NONE: dict[str, bytes] = {
+    "an empty object": b"{}",
+    "maintenance": b'{"error": "maintenance"}',
+    "keys null": b'{"keys": null}',
+    "null": b"null",
+    "no keys": b'{"keys": []}',
+    "keys an object": json.dumps({"keys": {GOOD["kid"]: GOOD}}).encode(),
+    "keys a text": b'{"keys": "none"}',
+    "keys a number": b'{"keys": 7}',
+    "keys of other types": b'{"keys": [null, [], "key", 7, true, {}]}',
+    "a list": b"[]",
+    "a list with the key": json.dumps([GOOD]).encode(),
+    "the key alone": json.dumps(GOOD).encode(),
+    "a text": b'"keys"',
+    "a number": b"7",
+    "nothing": b"",
+    "HTML": b"<!DOCTYPE html><title>Maintenance</title>",
+    "words": b"down for maintenance",
+    "cut in the middle": key_set(GOOD)[:-20],
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "not UTF-8": b'{"keys": [\xff]}',
+    "nested deeply": b"[" * 100_000,
+    "nested deeply in keys": b'{"keys": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    "too large": b'{"keys": [], "x": "' + TOO_LARGE + b'"}',
+    **{f"a key {name}": key_set({**GOOD, **change}) for name, change in UNUSABLE.items()},
+    "all of them": key_set(*({**GOOD, **change} for change in UNUSABLE.values())),
+}
+"""By name: no document, for it has no usable key."""
+COMPRESSED = {
+    "compressed": gzip.compress(b'{"keys": []}'),
+    "a bomb": gzip.compress(b'{"keys": [' + b" " * 30_000_000 + b"]}"),
+}
+UNREAD: dict[str, bytes] = {
+    "the key with a byte order mark": b"\xef\xbb\xbf" + key_set(GOOD),
+    "the key in a large document": key_set(GOOD) + TOO_LARGE,
+    "the key, padded": key_set({**GOOD, "x": GOOD["x"] + "="}),
+}
+"""What one guard reads, and another does not."""
+READ: dict[str, bytes] = {
+    "the key": key_set(GOOD),
+    "the key beside one of RSA": key_set(RSA, GOOD),
+}
+BESIDE: dict[str, bytes] = {
+    "the key beside others that cannot be used": key_set(
+        None,
+        7,
+        "key",
+        [],
+        {},
+        *({**GOOD, "kid": f"k{n}", **change} for n, change in enumerate(UNUSABLE.values())),
+        GOOD,
+    )
+}
+"""Nimbus reads no set with a malformed key."""
+DOCUMENTS = {**NONE, **COMPRESSED, **UNREAD, **READ, **BESIDE}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a judge of a guard asks it: the good token, the stranger's, the good one again."""
+
+    issuer: str
+    token: str
+    stranger: str
+
+    def __str__(self) -> str:
+        return f"{self.issuer} {self.token} {self.stranger}"
+
+
+class Publisher(ThreadingHTTPServer):
+    """Issuers below one address: /kept/NUMBER has good keys once, /fresh/NUMBER never, /hanging hangs after one."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Publishing)
+        self.read: Counter[str] = Counter()
+        self.lock, self.is_asked, self.ends = Lock(), Event(), Event()
+        self.hanging: list[socket.socket] = []
+        Thread(target=self.serve_forever, daemon=True).start()
+
+    def line(self, path: str) -> Line:
+        issuer, now = f"http://127.0.0.1:{self.server_port}/{path}", int(utc_now().timestamp())
+        user = {"user_id": UUID(int=1), "session_id": UUID(int=2), "app_id": "wxtest", "openid": "o1", "roles": []}
+        tokens = TokenIssuer(issuer=issuer, audience="wxauth")
+        token = tokens.issue(KEY, **user, now=now, expires_in=3600)  # type: ignore[arg-type]
+        return Line(issuer, token, Forger(token, KEY).with_header(kid="a stranger's"))
+
+    def is_waited_for(self) -> bool:
+        """Whether whoever has begun to read still waits; then the reading ends."""
+        assert self.is_asked.wait(PATIENCE)
+        (connection,) = self.hanging
+        connection.setblocking(False)
+        try:
+            return connection.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        finally:
+            self.ends.set()
+
+    def lines(self, kind: str) -> list[Line]:
+        """One for each document, in their order."""
+        return [self.line(f"{kind}/{number}") for number in range(len(DOCUMENTS))]
+
+
+@contextmanager
+def publishing() -> Iterator[Publisher]:
+    with Publisher() as publisher:
+        try:
+            yield publisher
+        finally:
+            publisher.ends.set()
+            publisher.shutdown()
+
+
+class _Publishing(BaseHTTPRequestHandler):
+    server: Publisher
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/answered"):
+            self.answer("a document", str(self.server.is_waited_for()).encode())
+            return
+        path, _, name = self.path.rpartition("/.well-known/")
+        kind, _, number = path[1:].partition("/")
+        if self.path.endswith(METADATA_PATH):
+            issuer = f"http://127.0.0.1:{self.server.server_port}{path}"
+            self.answer(
+                "a document", json.dumps({"issuer": issuer, "jwks_uri": f"{issuer}/.well-known/jwks.json"}).encode()
+            )
+            return
+        assert name == "jwks.json"
+        with self.server.lock:
+            self.server.read[path] += 1
+            is_first = self.server.read[path] == 1 and kind != "fresh"
+        if is_first:
+            self.answer("the key", READ["the key"])
+        elif kind == "hanging":
+            self.server.hanging.append(self.connection)
+            self.server.is_asked.set()
+            self.server.ends.wait(PATIENCE)
+        else:
+            self.answer(*list(DOCUMENTS.items())[int(number)])
+
+    def answer(self, name: str, body: bytes) -> None:
+        with suppress(OSError):  # the reader may have gone
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if name in ("HTML", "maintenance") else "application/json")
+            if name in COMPRESSED:
+                self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass

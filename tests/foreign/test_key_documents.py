@@ -1,0 +1,132 @@
+"""Every guard, in every language, whose issuer publishes what is no key set, or hangs: all are asked the same."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.docs import ROOT
+from tests.foreign.key_documents import BESIDE, DOCUMENTS, READ, UNREAD, Line, Publisher, publishing
+from tests.foreign.test_languages import UNREACHED, jdks
+from tests.programs import NODE_PATIENCE, lacks, needs, needs_node
+from tests.sweeps import Sweep
+from wxauth.guard import BearerGuard, WxAuthError
+
+pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
+
+JUDGES = Path(__file__).with_name("judges")
+OWN = ("Python", "Python, in threads")
+SPRING = {
+    "Spring Boot 4": ("examples/spring", "found.decode(token)"),
+    "Spring Boot 3": ("examples/spring", "found.decode(token)"),
+    "WebFlux": ("examples/spring/webflux", "found.decode(token).block()"),
+}
+GUARDS = (*OWN, "Node", "Java", "Java 8", "Go", "PHP", *SPRING)
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with publishing() as publisher:
+        yield publisher
+
+
+def printed(command: list[str], lines: list[Line], folder: Path, **env: str) -> list[list[str]]:
+    """What a judge says of each line, which it reads from its standard input, or from a file, to write another."""
+    (folder / "judged").write_text("\n".join(map(str, lines)))
+    given = {**os.environ, "JUDGED": str(folder / "judged"), "no_proxy": "127.0.0.1", **env}
+    with (folder / "judged").open() as stdin:
+        done = subprocess.run(
+            command, cwd=folder, env=given, stdin=stdin, capture_output=True, text=True, timeout=NODE_PATIENCE
+        )
+    if UNREACHED.search(done.stdout + done.stderr):
+        lacks(f"needs packages: {(done.stdout + done.stderr)[-300:]} 未能下载依赖包")
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = folder / "judged.out"
+    said = (written.read_text() if written.exists() else done.stdout).splitlines()
+    assert len(said) == len(lines), done.stdout + done.stderr
+    return [line.split() for line in said]
+
+
+def judged(guard: str, lines: list[Line], folder: Path, publisher: Publisher) -> list[list[str]]:
+    if guard in OWN:
+        return [[*map(str, asked(line, publisher, is_sync=guard != "Python"))] for line in lines]
+    if guard == "Node":
+        package = ROOT / "clients/node"
+        return printed([needs_node(package), str(package / "test/judge.js")], lines, folder)
+    if guard.startswith("Java"):
+        needs("java")
+        path, release = f"{folder}/classes", ["--release", "8"] if guard == "Java 8" else []
+        source = ROOT / "examples" / ("java8" if guard == "Java 8" else "java") / "Wxauth.java"
+        command = [needs("javac"), "-Xlint:-options", *release, "-d", path, str(source), str(JUDGES / "Judge.java")]
+        subprocess.run(command, check=True, timeout=NODE_PATIENCE)
+        return printed(["java", "-cp", path, "Judge"], lines, folder)
+    if guard == "Go":
+        module = Path(shutil.copytree(ROOT / "examples/go", folder / "go"))
+        shutil.copy(JUDGES / "judge_test.go", module / "wxauth")
+        return printed([needs("go"), "test", "-C", str(module), "-run", "Judge", "./wxauth"], lines, folder)
+    if guard == "PHP":
+        for file in (ROOT / "examples/php/wxauth_keys.php", JUDGES / "judge.php"):
+            shutil.copy(file, folder)
+        return printed([needs("php"), "judge.php"], lines, folder, KEPT=str(folder))
+    example, decode = SPRING[guard]
+    ignored = shutil.ignore_patterns("target", "webflux")
+    project = Path(shutil.copytree(ROOT / example, folder / "spring", ignore=ignored))
+    judge = (JUDGES / "SpringJudge.java").read_text().replace("DECODE", decode)
+    (project / "src/main/java/com/example/orders/SpringJudge.java").write_text(judge)
+    needs("javac")
+    command = [needs("mvn"), "-q", "-f", str(project), "spring-boot:run"]
+    command.append("-Dspring-boot.run.main-class=com.example.orders.SpringJudge")
+    if guard != "Spring Boot 4":
+        command.append("-Dspring-boot.version=3.5.16")
+    home = {"JAVA_HOME": jdks()[-1 if guard == "Spring Boot 4" else 0]} if jdks() else {}
+    return printed(command, lines, folder, **home)
+
+
+def asked(line: Line, publisher: Publisher, *, is_sync: bool) -> Iterator[object]:
+    guard = BearerGuard(line.issuer)
+
+    def status(token: str) -> int:
+        try:
+            guard.verify_sync(token) if is_sync else asyncio.run(guard.verify(token))
+        except WxAuthError as refusal:
+            return refusal.status
+        return 200
+
+    yield status(line.token)
+    if line.issuer.endswith("/hanging"):
+        with ThreadPoolExecutor(16) as threads:
+            for _ in range(32 if is_sync else 1):
+                threads.submit(status, line.stranger)
+            yield threads.submit(status, line.token).result()
+            yield publisher.is_waited_for()
+    else:
+        yield status(line.stranger)
+        yield status(line.token)
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_what_has_no_usable_key_is_no_document(guard: str, publisher: Publisher, tmp_path: Path) -> None:
+    answers = judged(guard, publisher.lines("kept") + publisher.lines("fresh"), tmp_path, publisher)
+    kept, fresh = answers[: len(DOCUMENTS)], answers[len(DOCUMENTS) :]
+    with Sweep() as sweep:
+        for name, then, at_first in zip(DOCUMENTS, kept, fresh, strict=True):
+            with sweep.case(name, "after the key"):
+                assert then in (["200", "401", "200"], ["200", "503", "200"])
+            with sweep.case(name, "from the first"):
+                is_read = name in READ or (name in BESIDE and guard not in SPRING)
+                read, unread = ["200", "401", "200"], ["503", "503", "503"]
+                if name in UNREAD or (name in BESIDE and not is_read):
+                    assert at_first in (read, unread)
+                else:
+                    assert at_first == (read if is_read else unread)
+
+
+@pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard != "PHP"])
+def test_strangers_hold_nobody_up_while_the_issuer_hangs(guard: str, publisher: Publisher, tmp_path: Path) -> None:
+    ((first, user, is_waited_for),) = judged(guard, [publisher.line("hanging")], tmp_path, publisher)
+    assert (first, user, is_waited_for) == ("200", "200", "True")
