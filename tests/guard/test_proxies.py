@@ -72,15 +72,27 @@ def test_what_no_proxy_covers_is_asked_without_one(
     assert proxy_for(url)[0] == (None if is_covered else PROXY)
 
 
-WRONG = ["ftp://hunter2", "http://user:p#hunter2@proxy", "http://user:20/hunter2@proxy", "http://[", "//"]
+WRONG = [
+    *("ftp://hunter2", "http://user:p#hunter2@proxy", "http://user:20/hunter2@proxy", "http://[", "//"),
+    *(
+        "http://proxy:99999",
+        "http://proxy:0",
+        "http://proxy:-1",
+        "http://proxy:hunter2",
+        "http://proxy:",
+        "proxy:99999",
+    ),
+    *("user:p#hunter2@proxy:3128", "http://user:p?hunter2@proxy:3128", "http://pro xy:3128", " http://proxy:3128"),
+    *("socks4://proxy:1080", "socks5://proxy:99999", "http:/proxy:3128", "://proxy:3128"),
+]
 
 
 @swept(
     ("given", "used", "named"),
     [
         ({"HTTPS_PROXY": "127.0.0.1:1"}, "http://127.0.0.1:1", []),
-        ({"https_proxy": PROXY, "ALL_PROXY": "ftp://x"}, PROXY, []),
-        ({"HTTP_PROXY": "ftp://x", "ALL_PROXY": PROXY}, PROXY, []),
+        ({"https_proxy": PROXY, "ALL_PROXY": "ftp://x"}, PROXY, ["ALL_PROXY"]),
+        ({"HTTP_PROXY": "ftp://x", "ALL_PROXY": PROXY}, PROXY, ["HTTP_PROXY"]),
         ({"HTTP_PROXY": PROXY}, None, []),
         ({"HTTPS_PROXY": "http://user:p@ss@proxy:3128"}, "http://user:p@ss@proxy:3128", []),
         ({"https_proxy": "socks4://127.0.0.1:1"}, None, ["https_proxy"]),
@@ -97,6 +109,26 @@ def test_a_proxy_that_cannot_be_used_is_left_out_and_named_once(
             patch.setenv(name, value)
         assert [proxy_for("https://auth.example.com")[0] for _ in range(3)] == [used] * 3
     assert [record.getMessage().split()[0] for record in caplog.records] == named
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.slow
+@swept("name", ["HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+@swept("wrong", WRONG)
+@swept("is_internal", [True, False])
+def test_a_proxy_that_cannot_be_used_is_named_where_none_is_needed(
+    caplog: pytest.LogCaptureFixture, name: str, wrong: str, is_internal: bool
+) -> None:
+    caplog.clear()
+    proxies._warn.cache_clear()
+    issuer, internal_url = (ISSUER, "http://127.0.0.1:1") if is_internal else ("http://127.0.0.1:1", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, wrong)
+        guard = RemoteKeys(issuer, internal_url=internal_url, ssl_context=BELIEVES_NOBODY)
+        with pytest.raises(KeysUnavailable, match=r"Connection refused$"):
+            guard.find_sync("kid")
+    named = [record.getMessage().split()[0] for record in caplog.records if record.name == proxies._log.name]
+    assert named == [name]
     assert "hunter2" not in caplog.text
 
 

@@ -240,8 +240,9 @@ class RemoteKeys:
 
     def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
         """As `proxy_for`, but none for an issuer nearby."""
+        found = proxy_for(url)  # which warns of what cannot be used, for an issuer nearby too
         is_nearby = self._internal_url is not None or self._is_on_loopback
-        return (None, None) if is_nearby else proxy_for(url)
+        return (None, None) if is_nearby else found
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, _Unreadable):

@@ -22,7 +22,7 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     """The URL of the proxy for this URL, and its variable: `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`.
 
     None where there is none, or `NO_PROXY` covers the host. httpx refuses every request where one of them has what it
-    cannot read: here it is left out, with one warning.
+    cannot read: here each of the three is left out, with one warning, also if another is used for this URL.
     """
     given, parts = getproxies(), urlsplit(url)
     is_covered = False
@@ -33,13 +33,13 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
             _warn("no", "has entries that cannot be read, which are left out")
     if is_covered:
         return None, None
-    for kind in (parts.scheme, "all"):
-        if proxy := given.get(kind):
-            proxy = proxy if "://" in proxy else f"http://{proxy}"
-            if _is_usable(proxy):
-                return proxy, _variable(kind)
+    proxies = {kind: each if "://" in each else f"http://{each}" for kind, each in given.items() if each}
+    for kind in ("http", "https", "all"):
+        if kind in proxies and not _is_usable(proxies[kind]):
             _warn(kind, "has no URL of a proxy that can be used (SOCKS needs the package socksio), and is left out")
-    return None, None
+            del proxies[kind]
+    kind = parts.scheme if parts.scheme in proxies else "all"
+    return (proxies[kind], _variable(kind)) if kind in proxies else (None, None)
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
