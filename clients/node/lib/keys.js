@@ -1,5 +1,5 @@
 // The issuer's public keys: found by its metadata, cached, renewed in the background, and kept through an outage.
-const { createPublicKey } = require('node:crypto')
+const { createPublicKey } = require('./builtin.js').crypto
 const { AuthError } = require('./refusals.js')
 
 const METADATA_PATH = '/.well-known/oauth-authorization-server'

@@ -1,30 +1,4 @@
-// The guard for Nest, for @UseGuards and useGlobalGuards, on Express and on Fastify.
-const { HttpException, createParamDecorator } = require('@nestjs/common')
-const { rolesOf } = require('./guard.js')
-const { problem } = require('./problems.js')
-const { AuthError } = require('./refusals.js')
+// The guard for Nest.
+const { forNest } = require('./fornest.js')
 
-function bearer(guard, ...roles) {
-  const demanded = rolesOf(roles)
-  return {
-    async canActivate(context) {
-      if (context.getType() !== 'http') throw new TypeError('this guard is for HTTP routes')
-      const http = context.switchToHttp()
-      const request = http.getRequest()
-      const sent = request.raw ?? request
-      try {
-        request.user = await guard.user(sent, ...demanded)
-      } catch (error) {
-        if (!(error instanceof AuthError)) throw error
-        const { status, headers, body } = problem(error, sent)
-        for (const [name, value] of Object.entries(headers)) http.getResponse().header(name, value)
-        throw new HttpException(JSON.parse(body), status, { cause: error })
-      }
-      return true
-    },
-  }
-}
-
-const User = createParamDecorator((_, context) => context.switchToHttp().getRequest().user)
-
-module.exports = { bearer, User }
+module.exports = forNest(require('@nestjs/common'))

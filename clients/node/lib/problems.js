@@ -1,5 +1,5 @@
 // Refusals as HTTP answers: application/problem+json (RFC 9457), the same as wxauth's own.
-const { randomUUID } = require('node:crypto')
+const { randomUUID } = require('./builtin.js').crypto
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
 const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // joined by a server or a proxy (RFC 9110, 5.3)

@@ -1,5 +1,5 @@
 // Access tokens for the tests of a service: no wxauth running, no network, no waiting.
-const { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } = require('node:crypto')
+const { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } = require('./builtin.js').crypto
 const { BearerGuard, trust } = require('./guard.js')
 const { verificationKeys } = require('./keys.js')
 

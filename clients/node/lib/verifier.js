@@ -1,11 +1,10 @@
 // Checks access tokens by RFC 8725 and RFC 9068. Libraries for tokens accept repeated names, any size and
 // claims of other types, which wxauth's own guard refuses. CommonJS, which Jest loads by default, and every Node.
-const { verify } = require('node:crypto')
-const { promisify } = require('node:util')
+const { crypto, util } = require('./builtin.js')
 const { invalidToken, tokenExpired } = require('./refusals.js')
 const { jsonObject } = require('./json.js')
 
-const verifyInThread = promisify(verify)
+const verifyInThread = util.promisify(crypto.verify)
 const MAX_TOKEN_LENGTH = 8192
 const CLOCK_SKEW = 30 // seconds, for exp, iat and nbf
 const MAX_SHOWN = 200

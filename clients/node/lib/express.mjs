@@ -1,0 +1,3 @@
+import all from './express.js'
+
+export const { bearer } = all

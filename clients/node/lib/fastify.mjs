@@ -1,0 +1,3 @@
+import all from './fastify.js'
+
+export const { bearer } = all

@@ -1,0 +1,3 @@
+import all from './hono.js'
+
+export const { bearer } = all

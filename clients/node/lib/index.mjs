@@ -1,0 +1,3 @@
+import all from './index.js'
+
+export const { AuthError, BearerGuard, problem } = all

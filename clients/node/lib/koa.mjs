@@ -1,0 +1,3 @@
+import all from './koa.js'
+
+export const { bearer } = all

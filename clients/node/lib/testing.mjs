@@ -1,0 +1,3 @@
+import all from './testing.js'
+
+export const { TestIssuer, USER_ID } = all
