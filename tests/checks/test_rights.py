@@ -141,7 +141,6 @@ async def test_whoever_may_write_or_read_something_is_named_and_shut_out_by_the_
         await house.run("DROP ROLE @anon")
 
 
-@pytest.mark.slow
 async def test_rights_through_a_membership_are_named_and_end_where_they_come_from(house: House) -> None:
     await house.make("group", "team", "anna")
     await house.make("ben", options="LOGIN NOINHERIT")
@@ -199,7 +198,6 @@ async def test_a_service_with_a_role_of_its_own_names_neither_itself_nor_the_rol
     assert await house.said("service") == {}
 
 
-@pytest.mark.slow
 async def test_a_membership_of_somebody_in_a_superuser_is_named(house: House) -> None:
     await house.make("boss", options="SUPERUSER")
     await house.make("anna")
@@ -227,7 +225,6 @@ async def test_rights_that_were_passed_on_end_with_the_statement(house: House) -
     assert await house.said("service") == {}
 
 
-@pytest.mark.slow
 async def test_a_membership_that_somebody_else_has_granted_ends_with_the_statement(house: House) -> None:
     await house.make("chief", "anna")
     await house.run("""

@@ -8,7 +8,7 @@ docs/decisions/0008-migrations-by-hand.md.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from alembic import command
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core import revisions
 from wxauth.server.core.database import ISOLATION, Database
+from wxauth.server.core.dependents import sql_of, what_is_in_the_way
 from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.outages import raise_if_unavailable
 from wxauth.server.core.rights_queries import RIGHTS_OF_PUBLIC, our_tables
@@ -51,13 +52,15 @@ _DEADLINES: Final = text("""
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
 _TURN_PAUSE_SECONDS: Final = 0.1
+_MOST_LINES: Final = 10
+"""Of the detail of an error, in which PostgreSQL lists what depends on a column."""
 _OF_ANOTHER: Final = _("the schema is at {revision!r}, of another version of wxauth; migrate with that one")
 _TAKEN: Final = _(
     "a table of this schema is another program's ({reason}): name a database of its own in WXAUTH_DATABASE_URL"
 )
-_TWICE: Final = _(
-    "a row that may be there once is there twice ({reason}; {detail}), because the order of text has changed under the "
-    "database: delete the newer one, and run this again"
+_REFUSED: Final = _(
+    "revision {revision} is refused by the database: {reason}. If an object that wxauth did not create is the reason, "
+    "drop it, run this again, and then create it again"
 )
 _NO_REVISION: Final = _("there is no revision {revision!r}; there are {revisions}")
 _BLOCKED: Final = _(
@@ -78,6 +81,10 @@ class MigrationBlocked(TextError):
     """Another transaction has locked a table for too long. The message explains what to do."""
 
 
+class MigrationRefused(TextError):
+    """PostgreSQL refuses a revision, or would, because of what is in the database. The message explains what to do."""
+
+
 class MigrationForbidden(Exception):
     """The role in the database's URL lacks a privilege. The message is PostgreSQL's own."""
 
@@ -96,7 +103,7 @@ async def migrate(
     A schema of a newer version is left as it is: this version works with it. Afterwards PUBLIC has no rights on our
     tables and sequences. `scripts` is the folder of Alembic's revisions. For the times, see the constants above.
 
-    Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
+    Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
     """
     known = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known)]
@@ -104,6 +111,7 @@ async def migrate(
     target = order[-1] if revision == HEAD else revision
     if (unfit := await revisions.refusal_of_engine(database)) is not None:
         raise UnknownRevision(_("the database {unfit}", unfit=unfit))
+    is_clear = False
     async with _turn(database):
         while True:
             stored = await revisions.current_revision(database)
@@ -121,6 +129,9 @@ async def migrate(
                 await _shut_out_the_public(database)
                 return None if here == BASE else here
             is_upgrade = order.index(here) < order.index(target)
+            if not is_clear and here != BASE:
+                await _refuse_what_is_in_the_way(database, directory, order, here, target)
+            is_clear = True
             next_one = order[order.index(here) + (1 if is_upgrade else -1)]
             script = directory.get_revision(next_one if is_upgrade else here)
             step = _Step(
@@ -165,6 +176,18 @@ async def begin_migration(
         await engine.dispose()
 
 
+async def _refuse_what_is_in_the_way(
+    database: Database, directory: ScriptDirectory, order: Sequence[str], here: str, target: str
+) -> None:
+    """Raise MigrationRefused if objects of others depend on what any of the revisions up to the target changes."""
+    first, last = order.index(here), order.index(target)
+    scripts = {number: directory.get_revision(number) for number in order[1:]}
+    pending = order[min(first, last) + 1 : max(first, last) + 1]
+    sql = ";".join(sql_of(scripts[number], is_upgrade=first < last) for number in pending)
+    if (refusal := await what_is_in_the_way(database, sql, scripts.values())) is not None:
+        raise MigrationRefused(refusal)
+
+
 async def _shut_out_the_public(database: Database) -> None:
     """Revoke the rights of PUBLIC on our tables and sequences, which default privileges may grant to every new table.
 
@@ -207,17 +230,20 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
         except DBAPIError as exc:
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
                 raise UnknownRevision(Text(_TAKEN, reason=exc.driver_exception)) from exc
-            if isinstance(exc.driver_exception, asyncpg.UniqueViolationError):
-                clash = exc.driver_exception
-                raise UnknownRevision(
-                    Text(_TWICE, reason=message_of(clash).partition("\n")[0], detail=clash.detail)
-                ) from exc
             if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
-                raise
+                reason = _reason_of(exc.driver_exception)
+                raise MigrationRefused(Text(_REFUSED, revision=step.revision, reason=reason)) from exc
             if loop.time() >= give_up_at:
                 raise MigrationBlocked(Text(_BLOCKED, revision=step.revision, seconds=patience)) from exc
             log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all try at once
+
+
+def _reason_of(exc: asyncpg.PostgresError) -> str:
+    """PostgreSQL's message with its detail, which names the objects or the key, on one line."""
+    detail = "; ".join((exc.detail or "").splitlines()[:_MOST_LINES])
+    message = " ".join(str(exc).partition("\nDETAIL:")[0].split())
+    return f"{message} ({detail})" if detail else message
 
 
 @asynccontextmanager
