@@ -80,6 +80,18 @@ test('a page takes what was handed to it alone, and once', async () => {
   await demo.open('tea', { pageId: '1', query: { tea: 'jasmine' } }).shows('茉莉花茶')
 })
 
+for (const id of ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '', undefined])
+  test(`a page or a tea with the id ${id} shows what it should`, async () => {
+    await call('showTea')
+    await demo.open('tea', { pageId: id }).shows('乌龙茶')
+    await demo.open('tea', { pageId: '1', query: { tea: id } }).shows('乌龙茶')
+    const { handoff } = await call('showTea', { tea: 'jasmine' })
+    skill.handOver({ pageId: id, ...handoff })
+    await demo.open('tea', { pageId: id }).shows('茉莉花茶')
+    await demo.open('tea', { pageId: id }).shows('乌龙茶')
+    assert.ok((await call('showTea', { tea: id })).isError)
+  })
+
 test('what is declared is where WeChat looks for it', () => {
   for (const { name, outputSchema, _meta } of apis) {
     assert.match(readFileSync(`${FOLDER}/${SKILL}/apis/${name}.js`, 'utf8'), new RegExp(`async function ${name}\\(`))

@@ -1,7 +1,7 @@
 // The page that the AI opens: content first, for whoever it is. The login is silent, and at the action that needs it.
 // AI 打开的页面：先展示内容，任何人都能看；到需要身份的操作时才静默登录。
 import { auth, myOrders } from '../../auth.js'
-import { TEAS } from '../../teas.js'
+import { TEAS, teaOf } from '../../teas.js'
 
 Page({
   data: { name: '', about: '', orders: null, isBusy: false },
@@ -9,7 +9,7 @@ Page({
   // Without what the AI hands over, as after a restart, the query still says which tea.
   // 没有 AI 交来的内容时（例如重启之后），查询参数仍说明是哪种茶。
   onLoad(query) {
-    this.setData(getApp().takeHandedOver(this) || TEAS[query.tea] || TEAS.oolong)
+    this.setData(getApp().takeHandedOver(this) || teaOf(query.tea) || TEAS.oolong)
   },
 
   async showOrders() {
