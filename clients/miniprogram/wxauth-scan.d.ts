@@ -1,6 +1,6 @@
 /* eslint-disable */
-// Types of wxauth-scan.js.
-import type { Auth } from './wxauth.js'
+// Types of wxauth-scan.js, for TypeScript 2.8 and newer.
+import { Auth } from './wxauth.js'
 
 /** What the phone has scanned or the person has typed, for `claim`. */
 export interface Scan {
@@ -71,7 +71,7 @@ export declare function scanSeen(
  * Claims the scan for this person, and resolves to the details to show them. If the code is the console's and requires
  * a fresh login, logs in again first. Rejects with an `AuthError`: `scan_over`, `scan_forwarded` (no camera has seen
  * the code), `scan_too_far`, `scan_taken`, `rate_limited`, or an error of `auth.request`. */
-export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan | null): Promise<Claimed>
+export declare function claim(auth: Pick<Auth, 'login' | 'request' | 'user'>, scan: Scan | null): Promise<Claimed>
 
 /**
  * Approves the login, proved by a new `wx.login`, which this function makes. Rejects with an `AuthError`: `scan_over`,
@@ -82,9 +82,9 @@ export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan 
  * to the browser and type it there within `expiresIn` seconds.
  */
 export declare function approve(
-  auth: Pick<Auth, 'loginCode' | 'request'>,
+  auth: Pick<Auth, 'loginCode' | 'request' | 'user'>,
   claimed: Pick<Claimed, 'id'> & Partial<Pick<Claimed, 'link'>>,
 ): Promise<{ number: string; expiresIn: number } | undefined>
 
 /** Denies the login. Rejects with an `AuthError`: `scan_over`. */
-export declare function deny(auth: Pick<Auth, 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>
+export declare function deny(auth: Pick<Auth, 'request' | 'user'>, claimed: Pick<Claimed, 'id'>): Promise<void>

@@ -1,6 +1,6 @@
 /* eslint-disable */
-// Types of wxauth-site.js.
-import type { Auth } from './wxauth.js'
+// Types of wxauth-site.js, for TypeScript 2.8 and newer.
+import { Auth } from './wxauth.js'
 
 /**
  * Answers the request of a website that this mini-program shows in a web-view. Resolves to the URL to open in a
@@ -16,6 +16,6 @@ import type { Auth } from './wxauth.js'
  * error of `auth.request`.
  */
 export declare function authorize(
-  auth: Pick<Auth, 'getToken' | 'login' | 'loginCode' | 'request'>,
+  auth: Pick<Auth, 'getToken' | 'login' | 'loginCode' | 'request' | 'user'>,
   query: Record<string, string | undefined>,
 ): Promise<string>

@@ -1,5 +1,5 @@
 /* eslint-disable */
-// Types of wxauth.js. Every promise that rejects does so with an AuthError. 所有 Promise 失败时都是 AuthError。
+// Types of wxauth.js, for TypeScript 2.8 and newer. Every promise that rejects does so with an AuthError. 所有 Promise 失败时都是 AuthError。
 
 /**
  * The options of `createAuth`.
@@ -20,7 +20,7 @@ export interface AuthOptions {
    * Other origins to which `request` sends the token: `https://api.example.com`.
    * `request` 可携带 token 访问的其他源：`https://api.example.com`。
    */
-  origins?: readonly string[]
+  origins?: ReadonlyArray<string>
   /**
    * Whether the client logs in by itself, with `wx.login`, when it needs a session; true by default. With false there are
    * guests: without a session `request` is sent without a token, and what needs one rejects with `login_required`.
@@ -30,10 +30,10 @@ export interface AuthOptions {
   silent?: boolean
   /**
    * Which answers of your services, besides status 401, mean that this token is refused: `({ data }) => data.errno === 501`.
-   * It may be async; if it throws, the answer is none.
+   * It may be async; if it throws or rejects, the answer is none.
    * 除 401 外，哪些响应表示 token 被拒绝：`({ data }) => data.errno === 501`。可以是 async；抛出异常视为不是。
    */
-  isRefused?(answer: Answer): unknown
+  isRefused?(answer: Answer): any
   /**
    * An object that behaves like `wx`. By default `wx`, which no interceptor of `uni.request` touches, otherwise `uni`.
    * 与 `wx` 行为一致的对象。默认为 `wx`（不受 `uni.addInterceptor` 影响），没有 `wx` 时为 `uni`。
@@ -61,7 +61,7 @@ export interface Platform {
     timeout: number
     success(answer: { code: string }): void
     fail(error: { errMsg: string }): void
-  }): unknown
+  }): any
   request(options: {
     url: string
     method?: 'OPTIONS' | 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'TRACE' | 'CONNECT'
@@ -71,7 +71,7 @@ export interface Platform {
     redirect: 'manual'
     success(answer: { statusCode: number; data: any; header: any }): void
     fail(error: { errMsg: string }): void
-  }): unknown
+  }): any
   uploadFile(options: {
     url: string
     filePath: string
@@ -80,7 +80,7 @@ export interface Platform {
     timeout?: number
     success(answer: { statusCode: number; data: string }): void
     fail(error: { errMsg: string }): void
-  }): unknown
+  }): any
   getStorageSync(key: string): any
   setStorageSync(key: string, value: string): void
   removeStorageSync(key: string): void
@@ -309,10 +309,12 @@ export declare class AuthError extends Error {
    * `wx_login_failed`, `login_required` (a guest), `single_page`, `phone_refused`, `phone_unavailable`,
    * `phone_quota_used_up`, `invalid_argument`, `origin_not_allowed`, `domain_not_allowed` (add the domain in WeChat's
    * console), `no_platform` (no such function here), `http_error` (an answer that is not a problem document).
-   * `session_revoked` also means that a logout, or another person's login, happened meanwhile; `session_replaced` that a
-   * login on another device replaced this session: only `login()` gets a new one.
+   * `session_revoked` also means that a logout, or another person's login, happened meanwhile, so that the response, if
+   * there was one, was for the session before; `session_replaced` that a login on another device replaced this session:
+   * only `login()` gets a new one.
    * 服务返回的 code，或上述客户端自己的 code。`login_required`：游客；`domain_not_allowed`：域名未加入合法域名；`no_platform`：
-   * 当前环境没有该函数；`http_error`：响应不是 wxauth 的。`session_revoked` 也表示其间退出了登录或换了人登录；
+   * 当前环境没有该函数；`http_error`：响应不是 wxauth 的。`session_revoked` 也表示其间退出了登录或换了人登录，
+   * 响应（若有）属于之前的会话；
    * `session_replaced` 表示会话被另一台设备的登录取代，只有 `login()` 会建立新会话。
    */
   code: string
@@ -395,8 +397,10 @@ export interface Auth {
    */
   login(fields?: LoginFields): Promise<User>
   /**
-   * The code of a new `wx.login`, as a proof that the person is present. It works once, and may end the session_key.
-   * 新的 `wx.login` 的 code，证明本人在场。只能使用一次，可能使 session_key 失效。
+   * The code of a new `wx.login`, as a proof that the person is present. It works once, and may end the session_key. A
+   * `wx.login` that fails is tried once more here, so never repeat it: `wx_login_failed`, or `network_error` without a network.
+   * 新的 `wx.login` 的 code，证明本人在场。只能使用一次，可能使 session_key 失效。`wx.login` 失败时这里会再试一次，
+   * 调用方不要重复：`wx_login_failed`；没有网络时为 `network_error`。
    */
   loginCode(): Promise<string>
   /**
@@ -409,7 +413,7 @@ export interface Auth {
    * which is not followed. Without an answer it rejects and does not send again.
    * 带 token 的 `wx.request`。401 后刷新一次并重发。任何状态码都算成功（重定向不跟随）；没有响应则失败，且不重发。
    */
-  request<Data = any>(options: RequestOptions | (RequestOptions & Record<string, unknown>)): Promise<Answer<Data>>
+  request<Data = any>(options: RequestOptions | (RequestOptions & Record<string, any>)): Promise<Answer<Data>>
   /**
    * Changes the given fields; null or empty clears.
    * 修改给出的字段；null 或空字符串表示清除。
@@ -419,10 +423,11 @@ export interface Auth {
    * Uploads a picture: the local path, or the event of `bindchooseavatar`.
    * 上传头像：本地路径，或 `bindchooseavatar` 的事件。
    */
-  setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
+  setAvatar(picture: string | ButtonEvent<{ avatarUrl?: string; errMsg?: string }>): Promise<User>
   /**
-   * Binds the phone number. `phone_refused` if the person refused, `phone_unavailable` if WeChat gives no code.
-   * 绑定手机号。用户拒绝为 `phone_refused`，微信没有给出 code 为 `phone_unavailable`。
+   * Binds the phone number. `phone_refused` if the person refused, `phone_quota_used_up` if the account has none left,
+   * `phone_unavailable` if WeChat gives no code for another reason.
+   * 绑定手机号。用户拒绝为 `phone_refused`，账号额度用完为 `phone_quota_used_up`，微信因其他原因没有给出 code 为 `phone_unavailable`。
    */
   bindPhone(tap: PhoneTap): Promise<User>
   /**

@@ -72,6 +72,8 @@ Page({
   },
   async onChooseAvatar(event: WechatMiniprogram.CustomEvent<{ avatarUrl: string }>) {
     await auth.setAvatar(event)
+    const events: [WechatMiniprogram.CustomEvent, WechatMiniprogram.BaseEvent & { detail: any }] = [event, event]
+    for (const each of events) await auth.setAvatar(each).then(() => auth.bindPhone(each))
     await auth.setAvatar(event.detail.avatarUrl)
   },
   async onGetPhoneNumber(event: WechatMiniprogram.ButtonGetPhoneNumber) {
