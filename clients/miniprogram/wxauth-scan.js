@@ -29,21 +29,22 @@ export async function claim(auth, scan) {
     const detail = "scan: write claim(auth, { user_code: 'ABCD-EFGH' }) for a typed code, else scanOf(options) or scanSeen(seen)"
     throw new AuthError('invalid_argument', { detail })
   }
+  const say = sayer(auth, '/v1/me/scans')
   try {
-    return await post(auth, '/v1/me/scans', scan, 'id')
+    return await say(scan, 'id')
   } catch (error) {
     if (error.code !== 'login_too_old') throw error
     await auth.login({ force: true }) // invisible: WeChat confirms whose phone this is
-    return post(auth, '/v1/me/scans', scan, 'id')
+    return say(scan, 'id')
   }
 }
 
 /** @type {typeof import('./wxauth-scan.js').approve} */
 export async function approve(auth, claimed) {
-  const url = urlOf(claimed, 'approve')
+  const send = sayer(auth, urlOf(claimed, 'approve'))
   // Proved by a new wx.login, which somebody who has stolen the token cannot make.
   let code = await auth.loginCode()
-  const say = async () => shown(await post(auth, url, { login_code: code }))
+  const say = async () => shown(await send({ login_code: code }))
   try {
     return await say()
   } catch (error) {
@@ -67,13 +68,22 @@ function shown(answer) {
 
 /** @type {typeof import('./wxauth-scan.js').deny} */
 export async function deny(auth, claimed) {
-  await post(auth, urlOf(claimed, 'deny'), {})
+  await sayer(auth, urlOf(claimed, 'deny'))({})
 }
 
 function urlOf(claimed, verdict) {
   const id = claimed && claimed.id
   if (!isText(id)) throw new AuthError('invalid_argument', { detail: 'claimed' })
   return `/v1/me/scans/${encodeURIComponent(id)}/${verdict}`
+}
+
+// Says it for the person who is logged in now, and for nobody who logs in meanwhile.
+function sayer(auth, url) {
+  const id = Object(auth.user).id
+  return (body, wanted) => {
+    if (id && id !== Object(auth.user).id) throw new AuthError('session_revoked')
+    return post(auth, url, body, wanted)
+  }
 }
 
 async function post(auth, url, body, wanted) {

@@ -9,21 +9,26 @@ export async function authorize(auth, query) {
   const asked = read(query)
   if (!isText(asked.redirect_uri)) throw new AuthError('invalid_argument', { detail: 'query' })
   await auth.getToken() // which a guest has not
-  const url = await answer(auth, asked)
+  const { id } = Object(auth.user)
+  const url = await answer(auth, asked, id)
   if (!/[?&]error=login_required(&|$)/.test(url)) return url
   await auth.login({ force: true }) // invisible: WeChat confirms whose phone this is
-  return answer(auth, asked)
+  return answer(auth, asked, id)
 }
 
-async function answer(auth, asked) {
-  // Proved by a new wx.login, which somebody who has stolen the token cannot make.
-  const ask = async () => post(auth, { ...asked, login_code: await auth.loginCode() })
+async function answer(auth, asked, id) {
+  // Proved by a new wx.login, which somebody who has stolen the token cannot make. It tries twice by itself.
+  const ask = async (login_code) => {
+    if (id !== Object(auth.user).id) throw new AuthError('session_revoked') // never for who has logged in meanwhile
+    return post(auth, { ...asked, login_code })
+  }
+  const code = await auth.loginCode()
   try {
-    return await ask()
+    return await ask(code)
   } catch (error) {
     if (!ONCE_MORE.test(error.code)) throw error
-    return ask() // if only the answer was lost, its code is never used
   }
+  return ask(await auth.loginCode()) // if only the answer was lost, its code is never used
 }
 
 async function post(auth, body) {

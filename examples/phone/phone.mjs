@@ -23,6 +23,10 @@ export const fates = {
   notSent: async () => {
     throw 'fail errcode:-106 cronet_error_code:-106 error_msg:net::ERR_INTERNET_DISCONNECTED'
   },
+  /** It fails with this end of an errMsg. */
+  fails: (errMsg) => async () => {
+    throw errMsg
+  },
   /** The service handles it, and the answer comes after the timeout. */
   tooLate: async (ask) => {
     await ask()

@@ -50,49 +50,76 @@ export function createAuth(options) {
 	let tokens // { access, refresh, at, life, until }: ms, by the phone's clock
 	let stored
 	let lastTime = 0
-	let era = {} // ends with the session, maybe with an error
+	// Lasts until a logout. The id is random and stored with the session, so that every instance with this storage
+	// knows whether its session goes on; error is why it has ended, owner the last person, and turn their number.
+	/** @type {any} */
+	let era = { turn: 0 }
 	let underWay = {}
 	let isReplaced // by a login elsewhere: else both would log each other out for ever
 	let listeners = []
 
-	const read = () => attempt(() => host.getStorageSync(storageKey))
+	const endedKey = storageKey + '.ended' // has the id of the last era, because the app may just have cleared the storage
+	const read = (key = storageKey) => attempt(() => host.getStorageSync(key))
 
-	// The stored session may be another instance's.
+	// Takes over what another instance with this storage has done: a refresh, a login, a logout.
 	function load() {
 		const text = read()
 		if (text === stored) return
 		stored = text
-		return attempt(() => {
+		if (!text && era.id && read(endedKey) === era.id) leave()
+		attempt(() => {
 			const kept = JSON.parse(text)
 			if (kept.place !== place) return
-			isReplaced = kept.isReplaced
-			const isWhole = kept.user.id && (kept.tokens ? kept.tokens.refresh : silent)
-			if (isWhole) keep(kept.user, kept.tokens)
-			return isWhole
+			if (kept.isReplaced) return leave(new AuthError('session_replaced'))
+			if (!isText(kept.user.id) || (kept.tokens && !kept.tokens.refresh)) return
+			if (era.id && era.id !== kept.era) endEra()
+			era.id = kept.era
+			isReplaced = undefined
+			set(kept.tokens || silent ? kept.user : null, kept.tokens)
 		})
 	}
 
-	function keep(newUser, newTokens) {
-		const isChanged = JSON.stringify(newUser) !== JSON.stringify(user)
-		user = newUser
-		tokens = newTokens
-		if (tokens) era.error = undefined
-		const text = user || isReplaced ? JSON.stringify({ place, user, tokens, isReplaced }) : ''
+	function keep(newUser, newTokens, id = era.id) {
+		if (newUser && !id) id = era.id = Math.random().toString(36).slice(2)
+		const known = { place, era: id, user: newUser, tokens: newTokens, isReplaced }
+		const text = newUser || isReplaced ? JSON.stringify(known) : ''
 		if (text !== stored) {
 			attempt(() => host.setStorageSync(storageKey, text))
 			// Better no session than a used token.
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
+			if (text && !stored) attempt(() => host.removeStorageSync(endedKey))
 			stored = read()
 		}
+		if (!text && id) attempt(() => host.setStorageSync(endedKey, id))
+		set(newUser, newTokens)
+	}
+
+	function set(newUser, newTokens) {
+		const isChanged = JSON.stringify(newUser) !== JSON.stringify(user)
+		if (newUser && era.owner && era.owner !== newUser.openid) era.turn += 1
+		if (newUser) era.owner = newUser.openid
+		user = newUser
+		tokens = newTokens
+		if (tokens) era.error = undefined
 		if (isChanged) for (const tell of listeners) tell()
 	}
 
-	function forget(error) {
+	function endEra(error) {
 		era.error = error
 		isReplaced = (error && error.code === 'session_replaced') || undefined
-		era = {}
+		era = { turn: 0 }
 		underWay = {}
-		keep(null, null)
+	}
+
+	function leave(error) {
+		endEra(error)
+		set(null, null)
+	}
+
+	function forget(error) {
+		const { id } = era
+		endEra(error)
+		keep(null, null, id)
 	}
 
 	function begin(name, promise) {
@@ -101,9 +128,14 @@ export function createAuth(options) {
 		return (underWay[name] = promise)
 	}
 
-	// Work begun before a logout, or for another person, is abandoned.
-	function check(asked, owner) {
-		if (asked !== era || (owner && owner !== user.openid)) throw asked.error || new AuthError('session_revoked')
+	// After a logout, or another person's login, what was asked for before is of no use.
+	function isOver({ era: begun, turn }) {
+		load()
+		return begun !== era || (turn !== undefined && turn !== era.turn)
+	}
+
+	function check(asked) {
+		if (isOver(asked)) throw (asked.era !== era && asked.era.error) || new AuthError('session_revoked')
 	}
 
 	// A phone's clock may be wrong, so only durations count.
@@ -132,7 +164,7 @@ export function createAuth(options) {
 			})
 		} catch (e) {
 			const detail = e && (e.errMsg || e.message)
-			fail(name === 'login' ? 'wx_login_failed' : codeOfFailure(detail), detail)
+			fail(name === 'login' ? codeOfLoginFailure(detail) : codeOfFailure(detail), detail)
 		} finally {
 			clearTimeout(timer)
 		}
@@ -150,19 +182,37 @@ export function createAuth(options) {
 		keep(answer.user, { access, refresh, at, life: expires_in * 1000, until: at + refresh_expires_in * 1000 })
 	}
 
+	const loginCode = () =>
+		twice(
+			async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
+			(e) => /^(wx_login_failed|network_error)$/.test(e.code),
+		)
+
+	// A code works once, so a second try needs another.
+	async function withCode(ask, mayRepeat) {
+		const code = await loginCode()
+		return ask(code).catch(async (e) => {
+			if (!mayRepeat(e)) throw e
+			return ask(await loginCode())
+		})
+	}
+
 	async function logIn(fields, asked) {
 		check(asked)
 		try {
-			const code = await auth.loginCode()
-			check(asked)
 			const { nickname, avatarUrl: avatar_url, phoneCode, phone, consents, stay } = fields
 			const tap = phone || phoneCode
 			let phoneError = null
-			const phone_code = tap && attempt(() => codeOf(tap), (e) => (phoneError = e.code))
-			const at = now()
-			const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents, stay }
-			const answer = await post('/v1/login', body, 'refresh_token')
-			if (asked !== era) endSession(answer.refresh_token)
+			let at
+			const ask = async (code) => {
+				check(asked)
+				const phone_code = tap && attempt(() => codeOf(tap), (e) => (phoneError = e.code))
+				at = now()
+				const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents, stay }
+				return post('/v1/login', body, 'refresh_token')
+			}
+			const answer = await withCode(ask, (e) => isPassing(e) && !isOver(asked))
+			if (isOver(asked)) endSession(answer.refresh_token)
 			check(asked)
 			const { is_new_user: isNewUser, phone_error, ignored = null } = answer
 			Object.assign(auth, { isNewUser, phoneError: phone_error || phoneError, ignored })
@@ -181,22 +231,23 @@ export function createAuth(options) {
 			load()
 			if (!force && tokens && now() < tokens.until) return user
 		}
-		const asked = era
+		const asked = { era } // whoever it is for
 		const turn = Promise.resolve(underWay.login).catch(() => {})
-		return begin('login', turn.then(() => twice(() => logIn(fields, asked), isPassing)))
+		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
 	// Sent again if the answer may be lost: a token has one successor.
-	const sendRefresh = (refresh_token) =>
-		twice(() => post('/v1/refresh', { refresh_token }, 'refresh_token'), (e) => !e.status)
+	const sendRefresh = (refresh_token, isWanted = () => true) =>
+		twice(() => post('/v1/refresh', { refresh_token }, 'refresh_token'), (e) => !e.status && isWanted())
 
 	async function refresh(old) {
 		const at = now()
+		const isWanted = () => (load(), tokens === old) // else it was overtaken, or the session has ended
 		try {
-			const answer = await sendRefresh(old.refresh)
-			if (tokens === old) take(answer, at) // else it was overtaken
+			const answer = await sendRefresh(old.refresh, isWanted)
+			if (isWanted()) take(answer, at)
 		} catch (e) {
-			if (tokens !== old) return
+			if (!isWanted()) return
 			if (SHUT_OUT.test(e.code)) return forget(e)
 			if (e.status !== 400) throw e
 			keep(user, null)
@@ -204,22 +255,21 @@ export function createAuth(options) {
 		}
 	}
 
-	async function current(refused, asked = era, mayLogIn = silent) {
+	async function current(asked, refused, mayLogIn = silent) {
 		check(asked)
-		if (tokens && tokens.access !== refused && isFresh(tokens)) return tokens
-		if (!underWay.refresh && load()) return current(refused, asked, mayLogIn)
-		const refreshing = underWay.refresh || (tokens && begin('refresh', refresh(tokens)))
-		if (refreshing) {
-			await refreshing
+		if (!tokens || tokens.access === refused || !isFresh(tokens)) {
+			const refreshing = underWay.refresh || (tokens && begin('refresh', refresh(tokens)))
+			if (refreshing) {
+				await refreshing
+				check(asked)
+				if (!tokens && !mayLogIn) keep(null, null)
+			}
+			if (!tokens && !mayLogIn) throw ((refused || refreshing) && era.error) || new AuthError('login_required')
+			if (!tokens && isReplaced) fail('session_replaced')
+			if (!tokens) await login()
 			check(asked)
-			if (tokens) return tokens
-			if (!mayLogIn) keep(null, null)
 		}
-		if (!mayLogIn) throw ((refused || refreshing) && era.error) || new AuthError('login_required')
-		if (isReplaced) fail('session_replaced')
-		await login()
-		check(asked)
-		return tokens
+		return tokens.access
 	}
 
 	// Sent again after a refusal, unless the page has had a piece.
@@ -228,6 +278,7 @@ export function createAuth(options) {
 		const header = { ...args.header }
 		for (const key in header) if (/^authorization$/i.test(key)) delete header[key]
 		if (token) header.Authorization = `Bearer ${token}`
+		if (watch.check) watch.check(token)
 		const answer = await call(name, { ...args, header }, watch.begin, !token)
 		if (!token || refused || watch.hasPiece) return answer
 		const isRefusal = answer.statusCode === 401 || (await told(watch.isRefused, answer))
@@ -265,47 +316,47 @@ export function createAuth(options) {
 		return watch
 	}
 
-	async function guarded(name, { onChunk, onTask, silent: mayLogIn = silent, ...args }, isOpen) {
+	async function guarded(asked, name, { onChunk, onTask, silent: mayLogIn = silent, ...args }, isOpen) {
 		const path = given(args.url, 'url')
 		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
 		if (!trusted.includes(originOf(url))) {
 			fail('origin_not_allowed', `${shown(url)} is not at baseURL, nor in origins: ${trusted.join(', ')}`)
 		}
-		const asked = era
-		let owner = user && user.openid
-		const watch = watched(args.enableChunked, onChunk, onTask)
+		const watch = watched(args.enableChunked, (piece) => (asked.token && isOver(asked)) || told(onChunk, piece), onTask)
 		if (isOpen) watch.isRefused = isRefused
-		const tokenFor = async (refused) => {
-			const { access } = await current(refused, asked, mayLogIn).catch((e) => {
-				const isOver = e === asked.error || e.status > 428 || isPassing(e) // or wxauth is away
-				const isGuest = isOver ? /^(get|head|)$/i.test(args.method || '') : e.code === 'login_required' && !refused
-				if (isOpen && !mayLogIn && isGuest) return {}
-				throw e
-			})
-			if (access) check(asked, owner)
+		// At the last moment before it is sent.
+		watch.check = (token) => {
+			asked.token = token
+			if (token) check(asked)
 			if (watch.isAborted) fail('aborted')
-			owner = user && user.openid
-			return access
 		}
+		const tokenFor = (refused) =>
+			current(asked, refused, mayLogIn).catch((e) => {
+				const hasEnded = e === asked.era.error || e.status > 428 || isPassing(e) // or wxauth is away
+				const isGuest = hasEnded ? /^(get|head|)$/i.test(args.method || '') : e.code === 'login_required' && !refused
+				if (!isOpen || mayLogIn || !isGuest) throw e
+			})
 		const answer = Promise.race([watch.aborted, send(name, { ...args, url }, tokenFor, watch)])
 		const { statusCode, data, header = {} } = await answer
 		return { statusCode, data, header }
 	}
 
-	const own = async (path, wanted, args, name = 'request') =>
-		bodyOf(await guarded(name, to('/v1/me' + path, args)), wanted)
+	const own = async (asked, path, wanted, args, name = 'request') =>
+		bodyOf(await guarded(asked, name, to('/v1/me' + path, args)), wanted)
 
 	// Proved by a new wx.login, which somebody who has stolen the token cannot make.
-	async function proved(path, wanted, data) {
-		const ask = async () => own(path, wanted, POST({ ...data, login_code: await auth.loginCode() }))
-		return twice(ask, (e) => e.status && isPassing(e))
-	}
+	const proved = (asked, path, wanted, data) =>
+		withCode(
+			async (login_code) => own(asked, path, wanted, POST({ ...data, login_code })),
+			(e) => e.status && isPassing(e),
+		)
 
-	const end = async (path, id) => void (await own(path + encodeURIComponent(given(id, 'id')), null, DELETE))
+	const remove = async (asked, path, id) =>
+		void (await own(asked, path + encodeURIComponent(given(id, 'id')), null, DELETE))
 
-	async function change(path, args, name) {
-		const changed = await own(path, 'id', args, name)
-		if (user && user.id === changed.id) keep(changed, tokens)
+	async function change(asked, path, args, name) {
+		const changed = await own(asked, path, 'id', args, name)
+		if (!isOver(asked) && user && user.id === changed.id) keep(changed, tokens)
 		return changed
 	}
 
@@ -322,11 +373,10 @@ export function createAuth(options) {
 			listeners = listeners.concat(tell)
 			return () => void (listeners = listeners.filter((one) => one !== tell))
 		},
-		login,
-		loginCode: async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
-		request: (options) => guarded('request', options, true),
-		async logout(options) {
-			load()
+		login: (_, fields) => login(fields),
+		loginCode,
+		request: (asked, options) => guarded(asked, 'request', options, true),
+		async logout(_, options) {
 			const old = tokens
 			forget()
 			if (!old) return
@@ -337,37 +387,51 @@ export function createAuth(options) {
 			await endSession(old.refresh)
 		},
 		// From here on, not for guests.
-		getToken: async () => (await current()).access,
-		updateProfile: ({ avatarUrl: avatar_url, ...fields }) => change('', POST({ avatar_url, ...fields })),
-		setAvatar: (picture) =>
-			change('/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
-		bindPhone: (tap) => change('/phone', POST({ code: codeOf(tap) })),
-		decrypt: async ({ encryptedData: encrypted_data, iv }) =>
-			(await own('/decrypt', 'data', POST({ encrypted_data, iv }))).data,
-		sessions: async () => (await own('/sessions?limit=200', 'items')).items,
-		revokeSession: (id) => end('/sessions/', id),
-		consent: (documents) => own('/consents', 'items', POST(documents)).then(() => change('')),
-		withdrawConsent: (document) => end('/consents/', document).then(() => change('')),
-		async idToken(clientId, options) {
-			const data = { client_id: given(clientId, 'clientId'), nonce: Object(options).nonce }
-			return (await proved('/id-token', 'id_token', data)).id_token
+		getToken: async (asked) => (asked.token = await current(asked)),
+		updateProfile: (asked, { avatarUrl: avatar_url, ...fields }) => change(asked, '', POST({ avatar_url, ...fields })),
+		setAvatar(asked, picture) {
+			const args = { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }
+			return change(asked, '/avatar', args, 'uploadFile')
 		},
-		async deleteAccount() {
-			const asked = era
-			await proved('/erasure')
-			if (asked === era) forget()
+		bindPhone: (asked, tap) => change(asked, '/phone', POST({ code: codeOf(tap) })),
+		decrypt: async (asked, { encryptedData: encrypted_data, iv }) =>
+			(await own(asked, '/decrypt', 'data', POST({ encrypted_data, iv }))).data,
+		sessions: async (asked) => (await own(asked, '/sessions?limit=200', 'items')).items,
+		revokeSession: (asked, id) => remove(asked, '/sessions/', id),
+		consent: (asked, documents) =>
+			own(asked, '/consents', 'items', POST(documents)).then(() => change(asked, '')),
+		withdrawConsent: (asked, document) => remove(asked, '/consents/', document).then(() => change(asked, '')),
+		async idToken(asked, clientId, options) {
+			const data = { client_id: given(clientId, 'clientId'), nonce: Object(options).nonce }
+			return (await proved(asked, '/id-token', 'id_token', data)).id_token
+		},
+		async deleteAccount(asked) {
+			await proved(asked, '/erasure')
+			check(asked)
+			forget()
+			asked.token = null // its own end is no failure
 		},
 	}
+	// Each call belongs to the session that there is when it begins. What was sent with a token of that session
+	// fails if the session has ended before the page learns of the response.
 	Object.keys(auth).slice(5).forEach((name, i) => {
 		const member = auth[name]
-		auth[name] = (...args) =>
-			(async () => {
-				if (!silent && i > 3 && !tokens && !load()) fail('login_required')
-				return member(...args)
-			})().catch((e) => {
-				if (e.name === 'AuthError') throw e
-				fail('invalid_argument', e.message)
-			})
+		auth[name] = (...args) => {
+			load()
+			const asked = { era, turn: era.turn, token: null }
+			const checkSent = () => asked.token && check(asked)
+			return (async () => {
+				if (!silent && i > 3 && !tokens) fail('login_required')
+				return member(asked, ...args)
+			})().then(
+				(value) => (checkSent(), value),
+				(e) => {
+					checkSent()
+					if (e.name === 'AuthError') throw e
+					fail('invalid_argument', e.message)
+				},
+			)
+		}
 	})
 	return auth
 }
@@ -384,7 +448,8 @@ const twice = (ask, mayRepeat) =>
 		if (!mayRepeat(e)) throw e
 		return ask()
 	})
-const told = (fn, value) => (async () => fn && fn(value))().catch(console.error) // its errors are its own
+// Its errors are its own, and it has then returned nothing.
+const told = (fn, value) => (async () => fn && fn(value))().catch((e) => attempt(() => void console.error(e)))
 const isText = (value) => typeof value === 'string' && value !== ''
 
 // In the phone's time zone: 2027-01-01 08:00.
@@ -414,12 +479,21 @@ function codeOf(tap) {
 	const detail = tap && tap.detail
 	if (!detail || isText(detail.code)) return given(tap, 'code')
 	const { errMsg = 'no code', errno, encryptedData } = detail
-	const isDeclined = +errno === 104 || /den[yi]|cancel|not authorized/i.test(errMsg)
-	// WeChat's 1400001: the account must buy more.
-	const code = +errno === 1400001 ? 'phone_quota_used_up' : isDeclined ? 'phone_refused' : 'phone_unavailable'
 	const why = encryptedData ? '; the base library is older than 2.21.2' : ''
-	fail(code, errMsg + (errno ? `, errno ${errno}` : '') + why)
+	fail(codeOfTap(+errno, errMsg), errMsg + (errno ? `, errno ${errno}` : '') + why)
 }
+
+const BY_THE_PERSON = /\b(user|auth)[ :_-]*(deny|denied|cancel)|privacy permission is not authorized/i
+
+function codeOfTap(errno, errMsg) {
+	if (errno === 103 || errno === 104) return 'phone_refused'
+	// WeChat's 1400001: the account must buy more.
+	if (errno === 1400001 || /no enough quota/i.test(errMsg)) return 'phone_quota_used_up'
+	return BY_THE_PERSON.test(errMsg) ? 'phone_refused' : 'phone_unavailable'
+}
+
+const codeOfLoginFailure = (detail) =>
+	/net::ERR|errcode:-1|time.{0,2}out|超时|network|offline|网络|断开/i.test(detail) ? 'network_error' : 'wx_login_failed'
 
 function codeOfFailure(detail) {
 	if (/time.{0,2}out|超时/i.test(detail)) return 'timeout'

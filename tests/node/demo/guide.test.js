@@ -137,7 +137,7 @@ test('logins and requests reach the containers of 微信云托管 by callContain
   assert.equal((await me()).openid, auth.user.openid)
   await auth.logout()
   guide.phone.isOnline = false
-  await assert.rejects(auth.decrypt({}), { code: 'wx_login_failed' })
+  await assert.rejects(auth.decrypt({}), { code: 'network_error' })
 })
 
 test('a purchase is paid with what the back end has signed, after one more login where WeChat demands it', async () => {

@@ -167,6 +167,35 @@ const REFUSED = ['phone_refused', '未授权手机号']
 const UNAVAILABLE = ['phone_unavailable', '暂时无法获取手机号']
 const USED_UP = ['phone_quota_used_up', '暂时无法获取手机号']
 const TAPS = [
+  ...[
+    { errMsg: 'getPhoneNumber:fail no permission', errno: 103 },
+    { errMsg: 'getPhoneNumber:fail access denied', errno: 104 },
+    { errMsg: 'getPhoneNumber:fail no enough quota', errno: '103' },
+    { errMsg: 'getPhoneNumber:fail User Deny' },
+    { errMsg: 'getPhoneNumber:FAIL:USER DENIED' },
+    { errMsg: 'getPhoneNumber:fail user cancelled' },
+    { errMsg: 'getPhoneNumber:fail auth deny' },
+    { errMsg: 'getPhoneNumber:fail Auth Denied' },
+    { errMsg: 'getPhoneNumber:fail auth cancel' },
+    { errMsg: 'getPhoneNumber:fail Privacy permission is not authorized' },
+  ].map((detail) => [detail, REFUSED]),
+  ...[
+    { errMsg: 'getPhoneNumber:fail access denied' },
+    { errMsg: 'getPhoneNumber:fail permission denied' },
+    { errMsg: 'getPhoneNumber:fail System permission denied', errno: 3 },
+    { errMsg: 'getPhoneNumber:fail user permission denied' },
+    { errMsg: 'getPhoneNumber:fail not authorized' },
+    { errMsg: 'getPhoneNumber:fail the author denied it' },
+    { errMsg: 'getPhoneNumber:fail cancel' },
+    { errMsg: 'getPhoneNumber:fail', errno: 1030 },
+    { errMsg: 'getPhoneNumber:fail jsapi has no permission, event is not from user', errno: -1 },
+  ].map((detail) => [detail, UNAVAILABLE]),
+  ...[
+    { errMsg: 'getPhoneNumber:fail no enough quota' },
+    { errMsg: 'getPhoneNumber:fail No Enough Quota', errno: 0 },
+    { errMsg: 'getPhoneNumber:fail user deny', errno: 1400001 },
+    { errMsg: 'getPhoneNumber:fail', errno: '1400001' },
+  ].map((detail) => [detail, USED_UP]),
   [{ errMsg: 'getPhoneNumber:fail user deny' }, REFUSED],
   [{ errMsg: 'getPhoneNumber:fail:user cancel' }, REFUSED],
   [{ errMsg: 'getPhoneNumber:fail auth deny', errno: 103 }, REFUSED],
@@ -449,7 +478,7 @@ test('deleteAccount of another person than the one in WeChat rejects, and erases
 
 test('deleteAccount without a code of WeChat rejects, and asks nothing', async () => {
   const { auth, phone } = await loggedIn()
-  phone.next('login', fates.notSent)
-  await rejection(auth.deleteAccount(), 'wx_login_failed')
+  phone.next('login', fates.notSent, fates.notSent)
+  await rejection(auth.deleteAccount(), 'network_error')
   assert.deepEqual(phone.callsOf(ERASURE), [])
 })

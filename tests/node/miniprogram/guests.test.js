@@ -195,7 +195,7 @@ test('a session that was known without tokens is nobody for a client with guests
   await endSession(auth)
   phone.time += 10 ** 9
   phone.next('login', fates.notSent, fates.notSent)
-  await rejection(auth.getToken(), 'wx_login_failed')
+  await rejection(auth.getToken(), 'network_error')
   assert.ok(auth.user)
   assert.equal(startAgain(phone, { silent: false }).user, null)
   assert.ok(startAgain(phone).user)
@@ -208,13 +208,20 @@ for (const [how, isRefused, tries] of [
   ['says so', ({ statusCode, data }) => statusCode === 200 && data.errno === 501, 2],
   ['says so later', async ({ data }) => data.errno === 501, 2],
   ['throws', () => { throw new Error() }, 1],
+  ['returns a promise of nothing', async () => {}, 1],
   ['rejects', async () => { throw new Error() }, 1],
-  ['is no function', 'errno', 1],
+  ['rejects with nothing', () => Promise.reject(), 1],
+  ['is a text', 'errno', 1],
+  ['is true', true, 1],
+  ['is an object', {}, 1],
 ])
-  test(`an envelope of which isRefused ${how} is sent ${tries} times`, async (t) => {
-    const { phone, goods, tokens } = await shop(t, envelope(isRefused))
-    assert.equal((await goods()).data.errno, tries === 2 ? 0 : 501)
-    assert.deepEqual([phone.count(SHOP), phone.count(REFRESH), new Set(tokens()).size], [tries, tries - 1, tries])
+  test(`an envelope of which isRefused ${how} is sent ${tries} times, whatever console.error does`, async (t) => {
+    for (const shows of [() => {}, () => true, async () => true, () => { throw new Error() }]) {
+      t.mock.method(console, 'error', shows)
+      const { phone, goods, tokens } = await shop(t, envelope(isRefused))
+      assert.equal((await goods()).data.errno, tries === 2 ? 0 : 501)
+      assert.deepEqual([phone.count(SHOP), phone.count(REFRESH), new Set(tokens()).size], [tries, tries - 1, tries])
+    }
   })
 
 test('a second refusal in an envelope is the answer, and a guest is not asked about', async (t) => {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates, Gate } from '../../../examples/phone/phone.mjs'
+import { approve } from '../../../clients/miniprogram/wxauth-scan.js'
+import { authorize } from '../../../clients/miniprogram/wxauth-site.js'
 import {
   ask,
   AuthError,
@@ -388,7 +390,6 @@ const TRIED_ONCE = {
   storage_unavailable: { fate: [LOGIN, problem(503, 'storage_unavailable')], status: 503 },
   rate_limited: { fate: [LOGIN, problem(429, 'rate_limited')], status: 429 },
   http_error: { fate: [LOGIN, fates.answers(502, '<html>Bad Gateway</html>', {})], status: 502 },
-  wx_login_failed: { fate: ['login', fates.notSent], status: null },
   invalid_request: { fields: { stay: 'perhaps' }, status: 422 },
   unknown_app: { options: { appId: 'wx0000' }, status: 400 },
 }
@@ -403,10 +404,59 @@ for (const [code, { fate, fields, options, status }] of Object.entries(TRIED_ONC
   })
 }
 
-test('a wx.login that gives no code is wx_login_failed', async () => {
+/** What a wx.login may fail with, and the code that the page gets if it does so twice. */
+const FAILED_LOGINS = [
+  [fates.notSent, 'network_error'],
+  ...[
+    'fail errcode:-106 cronet_error_code:-106 error_msg:net::ERR_INTERNET_DISCONNECTED',
+    'fail errcode:-1009 似乎已断开与互联网的连接。',
+    'fail Net::err_name_not_resolved',
+    'fail timeout',
+    'fail The request timed out.',
+    'fail 请求超时。',
+    'fail network error',
+  ].map((errMsg) => [fates.fails(errMsg), 'network_error']),
+  [async () => ({}), 'wx_login_failed'],
+  [async () => ({ code: '' }), 'wx_login_failed'],
+  [fates.throws(new Error('no')), 'wx_login_failed'],
+  ...['fail interrupted', 'fail system error', 'fail url not in domain list', 'fail errcode:40029'].map((errMsg) => [
+    fates.fails(errMsg), 'wx_login_failed',
+  ]),
+]
+const WAYS_TO_A_CODE = {
+  login: (auth) => auth.login({ force: true }),
+  'login with fields': (auth) => auth.login({ nickname: '小明' }),
+  loginCode: (auth) => auth.loginCode(),
+  idToken: (auth) => auth.idToken('shop'),
+  deleteAccount: (auth) => auth.deleteAccount(),
+  'approve of a scan': (auth) => approve(auth, { id: 'x' }),
+  'the answer to a site': (auth) => authorize(auth, { redirect_uri: 'https://shop.example.com/callback' }),
+}
+for (const [way, call] of Object.entries(WAYS_TO_A_CODE))
+  test(`a wx.login of ${way} that fails is tried once more, and nothing after that`, async () => {
+    for (const [fate, code] of FAILED_LOGINS) {
+      const { auth, phone } = await loggedIn()
+      phone.next('login', fate, fate)
+      assert.equal((await rejection(call(auth), code)).status, null)
+      assert.deepEqual(phone.calls.map(({ kind }) => kind), ['login', 'login'])
+      phone.next('login', fate)
+      await call(auth).catch((error) => assert.ok(error.status, error)) // it is answered
+      assert.equal(phone.count('login'), 4)
+    }
+  })
+
+test('a request that has to log in makes two calls of wx.login at most', async () => {
   const { auth, phone } = start()
-  phone.next('login', async () => ({}))
-  await rejection(auth.login(), 'wx_login_failed')
+  phone.next('login', ...Array(4).fill(fates.notSent))
+  await rejection(auth.request({ url: '/v1/me' }), 'network_error')
+  assert.equal(phone.count('login'), 2)
+})
+
+test('each code that is wanted has its two calls: one that was used is followed by another', async () => {
+  const { auth, phone, person } = start()
+  phone.next('login', fates.notSent, async () => ({ code: await spentCode(person) }), fates.notSent)
+  assert.ok(await auth.login())
+  assert.deepEqual([phone.count('login'), phone.count(LOGIN)], [4, 2])
 })
 
 test('a captive portal in the place of the service is http_error with its status, and nothing is kept', async () => {
@@ -432,8 +482,8 @@ test('an error has what the service says: the title in Chinese, the status, the 
 test('an error that is not of WeChat has no errcode', async () => {
   const { auth, phone } = start({ appId: 'wx0000' })
   assert.equal((await rejection(auth.login(), 'unknown_app')).wechatErrcode, null)
-  phone.next('login', fates.notSent)
-  assert.equal((await rejection(auth.login(), 'wx_login_failed')).wechatErrcode, null)
+  phone.next('login', fates.notSent, fates.notSent)
+  assert.equal((await rejection(auth.login(), 'network_error')).wechatErrcode, null)
 })
 
 const LANGUAGES = { en: /^[A-Z][A-Za-z ]+$/, zh_CN: /[一-鿿]/u, zh_TW: /[一-鿿]/u, vi: /^[A-Z]/, undefined: /[一-鿿]/u }
