@@ -195,7 +195,6 @@ def _login(openid: str, *, unionid: str | None = None) -> Login:
         ip="10.1.2.3",
         user_agent=_USER_AGENT,
         expires_in=int(UNUSED.total_seconds()),
-        is_judged=False,
         may_sign_up=True,
     )
 

@@ -154,7 +154,6 @@ async def log_in(database: Database, _: asyncpg.Record) -> None:
         ip="192.0.2.1",
         user_agent="micromessenger",
         expires_in=LIFETIMES.unused,
-        is_judged=False,
         may_sign_up=True,
     )
     await record_login(database, login, now=datetime.now(UTC))

@@ -97,7 +97,6 @@ async def log_in_meanwhile(url: str, number: int, waits: list[float]) -> None:
                 ip="192.0.2.1",
                 user_agent="micromessenger",
                 expires_in=86400,
-                is_judged=False,
                 may_sign_up=True,
             )
             began = perf_counter()

@@ -144,7 +144,6 @@ async def log_in(database: Database) -> None:
         ip="192.0.2.1",
         user_agent="micromessenger",
         expires_in=3600,
-        is_judged=False,
         may_sign_up=True,
     )
     await record_login(database, login, now=datetime.now(UTC))

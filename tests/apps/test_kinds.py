@@ -187,16 +187,6 @@ async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(stage: S
     assert {call.api for call in stage.simulator.calls} == {"access_token"}
 
 
-@pytest.mark.oldest_postgres
-async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(stage: Stage) -> None:
-    stage = await stage.replica(risk_policy="block", nickname_check="block")
-    named = await stage.login("risky-4", app_id=MOBILE, nickname="risky")
-    assert named["user"]["nickname"] == "risky"  # WeChat judges names for mini-programs alone
-    await stage.login("risky-4", app_id=MOBILE)
-    assert {call.api for call in stage.simulator.calls} == {"access_token"}
-    problem_of(await stage.login.ask("risky-4", app_id=MINI), "wechat_user_blocked", 403)
-
-
 # WeChat tokens and pushed messages.
 
 

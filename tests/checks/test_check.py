@@ -752,7 +752,7 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: D
     for app in APPS:
         assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no answer in 1.5 s")
         assert_reported(results, of_app("session_keys", app["app_id"]), BAD, "checksession gave no answer in 1.5 s")
-        assert_reported(results, of_app("risk", app["app_id"]), OK)
+        assert_reported(results, of_app("phone", app["app_id"]), OK)
 
 
 MAY_NOT = ("may not use this API", "(errcode 48001)")
@@ -761,15 +761,11 @@ MAY_NOT = ("may not use this API", "(errcode 48001)")
 @pytest.mark.parametrize(
     ("account", "settings", "name", "said"),
     [
-        ({"denied": {"getuserriskrank"}}, {}, "risk", (NOTE, *MAY_NOT, "for WXAUTH_RISK_POLICY is off")),
-        ({"denied": {"getuserriskrank"}}, {"risk_policy": "flag"}, "risk", (BAD, *MAY_NOT)),
-        ({"denied": {"msg_sec_check"}}, {}, "nickname", (NOTE, *MAY_NOT, "for WXAUTH_NICKNAME_CHECK is off")),
-        ({"denied": {"msg_sec_check"}}, {"nickname_check": "flag"}, "nickname", (BAD, *MAY_NOT)),
         ({"denied": {"checksession"}}, {}, "session_keys", (BAD, *MAY_NOT)),
         ({"denied": {"getuserphonenumber"}}, {}, "phone", (NOTE, *MAY_NOT, "nobody has given a phone number")),
         ({"openid_check": "refused"}, {}, "phone", (NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")),
         ({"openid_check": "refused"}, {"phone_check_openid": False}, "phone", (OK, "permitted")),
-        ({"daily_quota": {"getuserriskrank": 0}}, {"risk_policy": "flag"}, "risk", (BAD, "quota", "9410009")),
+        ({"daily_quota": {"checksession": 0}}, {}, "session_keys", (BAD, "quota", "45009")),
     ],
 )
 async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
@@ -800,11 +796,11 @@ async def test_a_general_refusal_of_wechat_does_not_count_as_permission(doctor: 
 
 @swept("errcode", [40003, 43104, 61010, 87009, 40097])
 async def test_any_answer_about_a_made_up_person_proves_the_permission(doctor: Doctor, errcode: int) -> None:
-    apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}
+    apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession"}
     doctor.wechat.faults.clear()  # that of the case before would strike for ever
     for api in apis.values():
         doctor.wechat.fail(api, errcode=errcode, times=None)
-    results = await doctor(risk_policy="flag")
+    results = await doctor()
     for name in apis:
         assert_reported(results, of_app(name), OK, "permitted")
 
@@ -839,15 +835,6 @@ async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encr
     results = await doctor(apps=apps, issuer="https://wxauth.invalid")
     assert_reported(results, of_app("push"), BAD, OTHER_APP_ID, "give each its own")
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, "安全模式")
-
-
-async def test_a_check_of_pictures_without_push_is_a_note(doctor: Doctor) -> None:
-    apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
-    doctor.wechat.account(OTHER_APP_ID).denied = frozenset({"media_check_async"})
-    results = await doctor(apps=apps, avatar_check="flag")
-    assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_AVATAR_CHECK gets no verdict")
-    assert_reported(results, of_app("avatar"), OK, "permitted")
-    assert_reported(results, of_app("avatar", OTHER_APP_ID), BAD, "may not use this API")
 
 
 # The handler of WeChat's messages.

@@ -174,7 +174,7 @@ def one_of(expected: Any) -> Sequence[Any]:
 
 def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff_alone_need() -> None:
     columns = [column.name for column in User.__table__.columns]  # type: ignore[attr-defined]  # SQLModel adds the table
-    of_logins_and_staff = ("unjudged_since", "ban_reason", "banned_until", "earlier_bans", "identity_lost_at")
+    of_logins_and_staff = ("ban_reason", "banned_until", "earlier_bans", "identity_lost_at")
     columns = [name for name in columns if name not in of_logins_and_staff and not name.endswith("_from")]
     assert list(UserFields.model_fields) == columns
     assert ", ".join(f"users.{name}" for name in columns) == USER
@@ -186,7 +186,6 @@ LEFT_ALONE = {
     "consents": "`_MERGE` finds those of both; `_NOTE_CONSENTS` does after a split",
     "attributes": "`add_missing_attributes` after a merge; a split leaves all with the user",
     "erase_at": "nobody who is leaving is merged or split",
-    "unjudged_since": "`_ADD` copies it; a merge does not renew what the remaining user is judged by",
     "identity_lost_at": "a trigger of `identities` sets it",
     **dict.fromkeys(("roles", "status", "ban_reason", "banned_until"), "`change_status_and_roles`"),
     "earlier_bans": "`note_bans`",

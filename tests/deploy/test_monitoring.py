@@ -26,7 +26,6 @@ VARIABLES = {"$job": "wxauth", "$instance": ".*", "$__rate_interval": "30s"}
 """The variables that Grafana replaces."""
 SELDOM = (
     "wxauth_access_token_reads_total",
-    "wxauth_policy_checks_total",
     "wxauth_put_off",
     "wxauth_webhook_deliveries_total",
 )

@@ -1,5 +1,6 @@
 """The commands that the guides show, beside a running `wxauth dev`, in the order of a reader's week."""
 
+import asyncio
 import json
 import os
 import re
@@ -243,6 +244,20 @@ def test_the_settings_shown_are_valid(page: str, words: str) -> None:
     )
     assert given
     assert {name.lower() for name in given} <= settings.model_fields_set
+
+
+@pytest.mark.parametrize("language", ["", ".zh-CN"])
+def test_a_hook_can_ask_wechat_for_the_risk(reader: Reader, language: str) -> None:
+    name = "hook" + language.replace(".", "-").lower()
+    made = json.loads(reader.types_text(f"wxauth clients add {name} --scope access_token --json"))
+    names: dict[str, Any] = {"httpx": httpx, "Any": Any, "ISSUER": reader.dev.url, "WECHAT": reader.dev.wechat_url}
+    names |= {"CLIENT_ID": made["client_id"], "CLIENT_SECRET": made["client_secret"]}
+    exec(block(f"docs/sign-up-hook{language}.md", "risk_rank"), names)
+    reader.log_in("risky-3")
+    asked = {"app_id": APP, "kind": "mini_program", "openid": openid_of("risky-3", APP), "client_ip": "203.0.113.7"}
+    unknown = {"openid": "o-nobody"}, {"client_ip": None}, {"kind": "website"}, {"app_id": "wx0000000000000000"}
+    ranks = [asyncio.run(names["risk_rank"](asked | changed)) for changed in ({}, *unknown)]
+    assert ranks == [3, 0, 0, 0, 0]
 
 
 def test_a_shops_push_settings_are_asked_for(reader: Reader) -> None:

@@ -86,7 +86,7 @@ async def test_the_feed_contains_only_ids(feed: Feed) -> None:
 async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_contract_lists(feed: Feed) -> None:
     for number, (kind, data) in enumerate(
         [
-            ("risk.flagged", "{}"),
+            ("scan.approved", "{}"),
             ("client.added", "{}"),
             ("access_token.read", "{}"),
             ("user.banned", '{"risk_rank": 4}'),

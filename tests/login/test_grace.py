@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.pictures.test_picture_checks import push_verdict, trace_ids, upload
 from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
@@ -250,19 +249,6 @@ async def test_a_hook_gives_nobody_their_external_id(stage: Stage) -> None:
         alice = await gone(stage)
         assert (await stored(stage.rows, alice))["external_id"] == "10023"
         assert (await stage.login("bob"))["user"]["external_id"] is None
-
-
-@pytest.mark.usefixtures("simulated")
-async def test_a_verdict_about_their_picture_keeps_nobody(stage: Stage) -> None:
-    stage = await stage.replica(avatar_check="block")
-    alice = await stage.login("alice")
-    await upload(stage, alice)
-    [trace_id] = await trace_ids(stage)
-    assert (await leave(stage.client, alice)).status_code == 202
-    await push_verdict(stage, trace_id)
-    left = await stored(stage.rows, alice)
-    assert (left["avatar_url"], left["erase_at"] is None) == (None, False)
-    problem_of(await stage.login.ask("alice"), "account_leaving", 403)
 
 
 @pytest.mark.usefixtures("simulated")

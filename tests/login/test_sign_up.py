@@ -127,12 +127,3 @@ async def test_a_number_links_a_user_without_roles(stage: Stage, secrets: Secret
     assert (newcomer["user"]["id"] == holder["user"]["id"]) is is_linked
     if is_linked:
         assert newcomer["user"]["roles"] == [role]
-
-
-@pytest.mark.usefixtures("simulated")
-async def test_sign_up_roles_protect_no_risky_user_from_a_ban(stage: Stage) -> None:
-    stage = await stage.replica(risk_policy="block", sign_up_roles="member")
-    problem_of(await stage.login.ask("risky-4"), "wechat_user_blocked", 403)
-    assert await stage.rows.fetch("SELECT status, roles FROM users") == [("disabled", ["member"])]
-    kinds = ["user.created", "user.banned", "session.ended"]
-    assert await recorded(stage.rows, "type") == [(kind,) for kind in kinds]

@@ -447,16 +447,14 @@ async def test_a_warning_comes_once_a_utc_day_for_each_app_and_name(relay: Relay
 
 async def test_wxauths_own_is_done_and_what_names_nothing_here_is_not_its_own(relay: Relay) -> None:
     openid = await relay.openid(OTHER)
-    await relay.receive_with(apps=[OTHER], avatar_check="flag")
-    known, unknown = (make_verdict(it, "risky", 20001, app_id=OTHER["app_id"], now=NOW) for it in ("known", "unknown"))
-    asked = "INSERT INTO picture_checks (app_id, trace_id, openid, avatar_id, at) VALUES ($1, 'known', $2, 'a', now())"
-    await relay.stage.rows.execute(asked, OTHER["app_id"], openid)
-    for content in (known, message(openid, app=OTHER), message(openid, LEFT, app=OTHER)):
+    await relay.receive_with(apps=[OTHER])
+    verdict = make_verdict("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW)
+    for content in (message(openid, app=OTHER), message(openid, LEFT, app=OTHER)):
         assert_taken(await relay.push(content, OTHER))
-    done = {count("withdrawal", "done", 2, app=OTHER), count("verdict", "done", app=OTHER)}
+    done = {count("withdrawal", "done", 2, app=OTHER)}
     assert await relay.counts() == done
     assert not relay.stage.logged("withdrawal_of_nobody")
-    for content in (message("o-nobody", LEFT, app=OTHER), unknown):
+    for content in (message("o-nobody", LEFT, app=OTHER), verdict):
         assert_taken(await relay.push(content, OTHER))
     assert await relay.counts() == done | {count("other", "ignored", 2, app=OTHER)}
     [line] = relay.stage.logged("withdrawal_of_nobody")

@@ -227,7 +227,7 @@ async def test_names_with_blanks_around_them_are_read_and_those_without_count(in
 
 
 async def test_a_name_or_picture_that_wechat_has_found_risky_is_cleared(inbox: Inbox) -> None:
-    await inbox.receive_with(apps=[PLAIN], nickname_check="off", avatar_check="off")
+    await inbox.receive_with(apps=[PLAIN])
     user = (await inbox.log_in())["user"]
     for time in (NOW, NOW + 1):
         await inbox.send({**message(user["openid"], "user_info_modified"), "CreateTime": time})

@@ -80,6 +80,7 @@ async def test_it_is_asked_once_about_a_newcomer_by_a_signed_request_and_never_a
             "openid": answer["user"]["openid"],
             "unionid": "union-alice",
             "network": "127.0.0.0/24",
+            "client_ip": "127.0.0.1",
         },
     }
 

@@ -57,12 +57,8 @@ def check_session_key(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.check_session_key(app, openid="openid-of-alice", session_key=b"c2Vzc2lvbi1rZXktMTIzNA==")
 
 
-def risk_rank(api: WeChatApi, app: App) -> Awaitable[Any]:
-    return api.risk_rank(app, openid="openid-of-alice", client_ip="203.0.113.7")
-
-
-def check_text(api: WeChatApi, app: App) -> Awaitable[Any]:
-    return api.check_text(app, openid="openid-of-alice", content="alice")
+def url_link(api: WeChatApi, app: App) -> Awaitable[Any]:
+    return api.url_link(app, page="pages/scan/scan", env="release")
 
 
 TOKEN = "token-of-wechat-" + "0123456789" * 50
@@ -88,16 +84,15 @@ async def answered(body: Any, ask: Ask) -> Any:
 @swept(
     ("ask", "errcode", "code"),
     [
-        (check_text, 45009, "wechat_rate_limited"),
+        (url_link, 45009, "wechat_rate_limited"),
         (check_session_key, 45011, "wechat_rate_limited"),
-        (risk_rank, 9410009, "wechat_rate_limited"),
         (phone_number, 40163, "code_used"),
         (phone_number, 43104, "invalid_code"),
-        (risk_rank, 43104, "wechat_bad_response"),
+        (url_link, 43104, "wechat_bad_response"),
         (phone_number, 40226, "wechat_user_blocked"),
         (phone_number, 48001, "wechat_misconfigured"),
         (check_session_key, 87008, "wechat_bad_response"),
-        (risk_rank, 7, "wechat_bad_response"),
+        (url_link, 7, "wechat_bad_response"),
     ],
 )
 async def test_an_errcode_is_a_failure_of_its_own(ask: Ask, errcode: int, code: str) -> None:
@@ -110,11 +105,7 @@ async def test_an_errcode_is_a_failure_of_its_own(ask: Ask, errcode: int, code: 
     ("ask", "body"),
     [
         *((phone_number, {"errcode": 0, "phone_info": value}) for value in NO_PHONE_INFO),
-        *((risk_rank, {"errcode": 0, "risk_rank": value}) for value in (None, -1, 5, "4", True, 1.0)),
-        *(
-            (check_text, {"errcode": 0, "result": value})
-            for value in (None, {}, {"suggest": "pass"}, {"suggest": "maybe", "label": 100}, ["pass"])
-        ),
+        *((url_link, {"errcode": 0, "url_link": value}) for value in (None, "", 5, ["https://wxaurl.cn/x"])),
         *((ask, []) for ask in (phone_number, check_session_key)),
         (check_session_key, {"errcode": "0"}),
     ],

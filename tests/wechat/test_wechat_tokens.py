@@ -70,16 +70,16 @@ class Tokens:
         """The token for a call of the service's own."""
         return await self.stage.services[WeChatTokens].get(self.stage.services[Apps].find(FIRST))
 
-    async def rank(self, services: Services | None = None) -> int:
-        """A call that requires a token, about a person who has just logged in."""
+    async def check_key(self, services: Services | None = None) -> bool:
+        """A call that requires a token: whether a key is the present one of a person who has just logged in."""
         services = services or self.stage.services
         app = services[Apps].find(FIRST)
-        openid = openid_of("risky-2", FIRST)
-        return await services[WeChatApi].risk_rank(app, openid=openid, client_ip="203.0.113.7")
+        openid = openid_of("alice", FIRST)
+        return await services[WeChatApi].check_session_key(app, openid=openid, session_key=b"bm90LXRoZWlycy4uLg==")
 
-    async def refuse_rank(self) -> WeChatError:
+    async def refuse_check(self) -> WeChatError:
         with pytest.raises(WeChatError) as caught:
-            await self.rank()
+            await self.check_key()
         return caught.value
 
     def check(self, token: str | WeChatToken) -> None:
@@ -97,9 +97,9 @@ def tokens(stage: Stage) -> Tokens:
 
 
 @pytest.fixture
-async def ranked(tokens: Tokens) -> Tokens:
-    """After a login of the person who is ranked."""
-    await tokens.stage.login("risky-2")
+async def known(tokens: Tokens) -> Tokens:
+    """After a login of the person whose key is checked."""
+    await tokens.stage.login("alice")
     tokens.stage.simulator.calls.clear()
     return tokens
 
@@ -295,12 +295,12 @@ async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(t
     tokens.check(await ours.renew(app, refused=refused))
 
 
-async def test_a_token_is_refused_in_vain_no_longer_because_the_clock_was_put_back(ranked: Tokens) -> None:
-    ranked.stage.simulator.fail("getuserriskrank", errcode=40001)
-    assert await ranked.rank() == 2
-    ranked.stage.clock.advance(hours=-1)
-    ranked.kill()
-    assert await ranked.rank() == 2
+async def test_a_token_is_refused_in_vain_no_longer_because_the_clock_was_put_back(known: Tokens) -> None:
+    known.stage.simulator.fail("checksession", errcode=40001)
+    assert await known.check_key() is False
+    known.stage.clock.advance(hours=-1)
+    known.kill()
+    assert await known.check_key() is False
 
 
 async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_back(tokens: Tokens) -> None:
@@ -394,52 +394,52 @@ async def test_an_answer_without_a_usable_token_makes_no_sense(
 # A token that WeChat refuses.
 
 
-async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_once_more(ranked: Tokens) -> None:
+async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_once_more(known: Tokens) -> None:
     for _ in range(2):
-        await ranked.rank()
-        ranked.kill()
-    ranked.stage.simulator.calls.clear()
-    assert await ranked.rank() == 2
-    assert [call.api for call in ranked.stage.simulator.calls] == ["getuserriskrank", "stable_token", "getuserriskrank"]
-    assert ranked.asks == [False]
+        await known.check_key()
+        known.kill()
+    known.stage.simulator.calls.clear()
+    assert await known.check_key() is False
+    assert [call.api for call in known.stage.simulator.calls] == ["checksession", "stable_token", "checksession"]
+    assert known.asks == [False]
 
 
 @pytest.mark.parametrize("errcode", [40001, 40014, 42001])
-async def test_a_token_that_is_refused_and_handed_out_again_is_logged(ranked: Tokens, errcode: int) -> None:
-    ranked.stage.simulator.fail("getuserriskrank", errcode=errcode)
-    assert (await ranked.rank(), ranked.asks) == (2, [False, False])
-    assert len(ranked.stage.simulator.calls_of("getuserriskrank")) == 2
-    [logged] = [line for line in ranked.stage.log_lines() if line["level"] == "error"]
+async def test_a_token_that_is_refused_and_handed_out_again_is_logged(known: Tokens, errcode: int) -> None:
+    known.stage.simulator.fail("checksession", errcode=errcode)
+    assert (await known.check_key(), known.asks) == (False, [False, False])
+    assert len(known.stage.simulator.calls_of("checksession")) == 2
+    [logged] = [line for line in known.stage.log_lines() if line["level"] == "error"]
     assert (logged["event"], logged["app_id"]) == ("access_token_refused_for_good", FIRST)
     assert "wxauth apps force-token" in logged["what_to_change"]
 
 
 @pytest.mark.parametrize(("errcode", "code"), [(40001, "wechat_misconfigured"), (42001, "wechat_bad_response")])
-async def test_a_call_refused_for_good_is_sent_twice_and_forces_none(ranked: Tokens, errcode: int, code: str) -> None:
-    ranked.stage.simulator.fail("getuserriskrank", errcode=errcode, times=None)
+async def test_a_call_refused_for_good_is_sent_twice_and_forces_none(known: Tokens, errcode: int, code: str) -> None:
+    known.stage.simulator.fail("checksession", errcode=errcode, times=None)
     for seconds in range(10):
-        failure = await ranked.refuse_rank()
+        failure = await known.refuse_check()
         assert (failure.code, failure.errcode) == (code, errcode)
-        assert len(ranked.stage.simulator.calls_of("getuserriskrank")) == 2 * (seconds + 1)
-        ranked.stage.clock.advance(seconds=1)
-    assert ranked.asks == [False, False]
+        assert len(known.stage.simulator.calls_of("checksession")) == 2 * (seconds + 1)
+        known.stage.clock.advance(seconds=1)
+    assert known.asks == [False, False]
 
 
-async def test_no_other_errcode_costs_a_token(ranked: Tokens) -> None:
+async def test_no_other_errcode_costs_a_token(known: Tokens) -> None:
     for number, errcode in enumerate((40164, 48001, 45009, 61010, -2), 1):
-        ranked.stage.simulator.fail("getuserriskrank", errcode=errcode)
-        assert (await ranked.refuse_rank()).errcode == errcode
-        assert len(ranked.stage.simulator.calls_of("getuserriskrank")) == number
-        assert ranked.asks == [False]
+        known.stage.simulator.fail("checksession", errcode=errcode)
+        assert (await known.refuse_check()).errcode == errcode
+        assert len(known.stage.simulator.calls_of("checksession")) == number
+        assert known.asks == [False]
 
 
-async def test_a_renewal_that_fails_is_the_failure_of_the_call(ranked: Tokens) -> None:
-    await ranked.rank()
-    ranked.kill()
-    ranked.stage.simulator.account(FIRST).is_whitelisted = False
+async def test_a_renewal_that_fails_is_the_failure_of_the_call(known: Tokens) -> None:
+    await known.check_key()
+    known.kill()
+    known.stage.simulator.account(FIRST).is_whitelisted = False
     for _ in range(3):
-        assert (await ranked.refuse_rank()).errcode == 40164
-    assert len(ranked.asks) == 2
+        assert (await known.refuse_check()).errcode == 40164
+    assert len(known.asks) == 2
 
 
 async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(tokens: Tokens, rows: Rows) -> None:
@@ -452,27 +452,27 @@ async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(tokens: 
 
 
 @pytest.mark.slow
-async def test_the_whole_call_ends_at_its_deadline(ranked: Tokens) -> None:
-    services = await ranked.stage.make_services(wechat_timeout=1.2)
-    ranked.stage.simulator.fail("stable_token", slow=1)
-    ranked.stage.simulator.fail("getuserriskrank", hang=True)
+async def test_the_whole_call_ends_at_its_deadline(known: Tokens) -> None:
+    services = await known.stage.make_services(wechat_timeout=1.2)
+    known.stage.simulator.fail("stable_token", slow=1)
+    known.stage.simulator.fail("checksession", hang=True)
     started = asyncio.get_running_loop().time()
     with pytest.raises(WeChatError) as caught:
-        await ranked.rank(services)
+        await known.check_key(services)
     assert caught.value.code == "wechat_timeout"
     assert asyncio.get_running_loop().time() - started < 1 + 1.2
 
 
 @pytest.mark.slow
-async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(ranked: Tokens) -> None:
-    services = await ranked.stage.make_services(wechat_timeout=2)
-    assert await ranked.rank(services) == 2
-    ranked.kill()
-    ranked.stage.simulator.fail("getuserriskrank", slow=1.5)
-    ranked.stage.simulator.fail("stable_token", hang=True)
+async def test_a_renewal_within_a_call_ends_at_the_calls_deadline(known: Tokens) -> None:
+    services = await known.stage.make_services(wechat_timeout=2)
+    assert await known.check_key(services) is False
+    known.kill()
+    known.stage.simulator.fail("checksession", slow=1.5)
+    known.stage.simulator.fail("stable_token", hang=True)
     started = asyncio.get_running_loop().time()
     with pytest.raises(WeChatTimeout, match="no access token in time"):
-        await ranked.rank(services)
+        await known.check_key(services)
     assert asyncio.get_running_loop().time() - started < 1.5 + 1.5
 
 

@@ -46,8 +46,6 @@ CHECK_TIMEOUT_SECONDS: Final = 10.0
 _CODE: Final = "000000000000"
 _OPENID: Final = "o-wxauth-check"
 _SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
-_CLIENT_IP: Final = "192.0.2.1"  # from the range for documentation (RFC 5737)
-_TEXT: Final = "wxauth"
 _NOT_WHITELISTED: Final = (40164, 61004)
 _MINUTE_QUOTA: Final = 45011
 _WRONG_PARAMETER: Final = 47001
@@ -149,7 +147,7 @@ async def _ask_with_token(
 def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
     openid = _OPENID if settings.phone_check_openid else None
     gives_phones = users is not None and users.give_phones
-    uses = [
+    return [
         _Use(
             "phone",
             Api.PHONE_NUMBER,
@@ -161,24 +159,7 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             Api.CHECK_SESSION_KEY,
             lambda api: api.check_session_key(app, openid=_OPENID, session_key=_SESSION_KEY),
         ),
-        _Use(
-            "risk",
-            Api.RISK_RANK,
-            lambda api: api.risk_rank(app, openid=_OPENID, client_ip=_CLIENT_IP),
-            _("{setting} is off", setting="WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
-        ),
-        _Use(
-            "nickname",
-            Api.CHECK_TEXT,
-            lambda api: api.check_text(app, openid=_OPENID, content=_TEXT),
-            _("{setting} is off", setting="WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
-        ),
     ]
-    if settings.avatar_check != "off":
-        uses.append(
-            _Use("avatar", Api.CHECK_PICTURE, lambda api: api.check_picture(app, openid=_OPENID, url=settings.issuer))
-        )
-    return uses
 
 
 async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: _Witness) -> CheckResult:
@@ -363,11 +344,6 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
         text = _("no push_token, so withdrawals are not reported: set one (WXAUTH_APPS, 'wxauth apps set') for {url}")
-        if app.is_mini_program and settings.avatar_check != "off":
-            text = _(
-                "no push_token, so WXAUTH_AVATAR_CHECK gets no verdict: set one (WXAUTH_APPS, 'wxauth apps set') for "
-                "{url}"
-            )
         return note(name, Text(text, url=url))
     others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
     if others and app.push_aes_key is None:

@@ -120,7 +120,6 @@ TrailDays = Annotated[Days, checked(_check_events_kept)]
 
 Audience = Annotated[str, Field(min_length=1)]
 
-Policy = Annotated[Literal["off", "flag", "block"], Lower]
 PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
 Region = Annotated[str, AfterValidator(_check_region)]
 RateText = Annotated[

@@ -122,9 +122,6 @@ class Settings(DatabaseSettings):
     link_phone_days: Annotated[types.Days, Field(ge=1)] = 60
     phone_check_openid: bool = True
     phone_region: types.Region = "CN"
-    risk_policy: types.Policy = "off"
-    nickname_check: types.Policy = "off"
-    avatar_check: types.Policy = "off"
     sign_up: SignUp = "open"
     sign_up_roles: Annotated[SignUpRoles, types.CommaList] = ()
     sign_up_hook_url: types.OrNone[urls.HookUrl] = None

@@ -66,7 +66,7 @@ class EventType(StrEnum):
     CONSENT_WITHDRAWN = "consent.withdrawn", _("Took back the consent to"), "document version"
     USER_ERASED = "user.erased", _("Erased for good"), "former_ids"
     USER_EXPORTED = "user.exported", _("All that is stored of the person was exported")
-    USER_BANNED = "user.banned", _("Banned"), "", "reason until risk_rank"
+    USER_BANNED = "user.banned", _("Banned"), "", "reason until"
     USER_UNBANNED = "user.unbanned", _("The ban was lifted"), ""
     ROLES_CHANGED = "user.roles_changed", _("Roles were changed"), "before after"
     PHONE_BOUND = "user.phone_bound", _("A phone number was added"), ""
@@ -82,9 +82,6 @@ class EventType(StrEnum):
     STAFF_READ = "staff.read", _("Staff read a person’s data"), None, "what user_ids"
     SCAN_APPROVED = "scan.approved", _("Approved a login by scan"), None, "scan_id client_id browser_ip"
     SITE_AUTHORIZED = "site.authorized", _("Logged in to a website"), None, "client_id door resource scope"
-    RISK_FLAGGED = "risk.flagged", _("WeChat takes the account for a risk"), None, "risk_rank"
-    NICKNAME_FLAGGED = "nickname.flagged", _("WeChat takes the nickname for unfit"), None, "suggest label"
-    AVATAR_FLAGGED = "avatar.flagged", _("WeChat takes the picture for unfit"), None, "label"
     SIGNING_KEY_ROTATED = "signing_key.rotated", _("A new signing key was published"), None, "kid"
     SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn", _("A signing key was withdrawn"), None, "kid"
     CONSOLE_LINK_MADE = "console.link_made", _("A link that opens the console was made")

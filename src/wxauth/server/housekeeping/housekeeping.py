@@ -23,7 +23,6 @@ from wxauth.server.login.record_queries import sweep_refusals
 from wxauth.server.login.records import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.queries import sweep_answers
-from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.queries import sweep_messages
 from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.server.site_logins.granting import proved_after
@@ -245,7 +244,6 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     await services[Numbers].merge_hours()
     await _page_by_page(
         pace,
-        services[PictureChecks].sweep,
         partial(sweep_answers, database, before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, before=now - WINDOW),
         partial(sweep_messages, database, before=now),

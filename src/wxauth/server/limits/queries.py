@@ -109,7 +109,6 @@ def _names(user: UserInSession) -> Sequence[str]:
 
 PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this person has sent too many phone codes")
 """Successful ones count, too, because each number costs money."""
-NICKNAMES: Final = Rate("nickname", MAX_ATTEMPTS, "this person has changed names too often")
 EXPORTS: Final = Rate("export", 1, "your own data can be exported once a minute", window=MINUTE)
 """No other request reads as much."""
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed name or picture URL too often")

@@ -18,7 +18,6 @@ from wxauth.server.core.services import part
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.login_queries import LoggedIn, Login, Welcome, record_login
-from wxauth.server.login.risk import Risk
 from wxauth.server.login.sign_up_hook import SignUpHook
 from wxauth.server.session_keys.queries import KEEP_KEY
 from wxauth.server.sessions.devices import Device
@@ -48,7 +47,6 @@ class LacksUnionid(WeChatMisconfigured):
 class CodeLogins:
     """Exchanges codes with WeChat, and stores logins."""
 
-    risk: Risk
     settings: Settings
     wechat: WeChat
     database: Database
@@ -97,7 +95,6 @@ class CodeLogins:
             ip=device.ip,
             user_agent=device.user_agent,
             expires_in=expires_in,
-            is_judged=self.risk.is_on,
             may_sign_up=may_sign_up and not self.hook.is_on,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,

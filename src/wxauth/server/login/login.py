@@ -1,6 +1,5 @@
 """Login, refresh and logout."""
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, ClassVar, Final, Literal, NotRequired
@@ -20,9 +19,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuer import Issuer, TokenSession
 from wxauth.server.login.codes import CodeLogins
-from wxauth.server.login.login_queries import LoggedIn
 from wxauth.server.login.records import Numbers
-from wxauth.server.login.risk import Risk, RiskVerdict
 from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.queries import EndReason, end_session
@@ -34,7 +31,6 @@ from wxauth.server.sessions.refresh_queries import (
     session_lifetimes,
 )
 from wxauth.server.users.consent_queries import give_consents, missing_from
-from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.users.schemas import (
     AVATAR_URLS,
     NICKNAMES,
@@ -139,8 +135,6 @@ class Logins:
     clock: Clock
     settings: Settings
     code_logins: CodeLogins
-    nicknames: Nicknames
-    risk: Risk
     numbers: Numbers
     refresh_tokens: RefreshTokens
     database: Database
@@ -167,12 +161,12 @@ class Logins:
 
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)
-        now, nickname = self.clock(), body.nickname or None
+        now = self.clock()
         login = await self.code_logins.record_identity(
             app,
             identity,
             device,
-            nickname=None if self.nicknames.is_on else nickname,
+            nickname=body.nickname or None,
             avatar_url=None if is_own_picture(body.avatar_url, self.settings.issuer) else body.avatar_url or None,
             stays=body.stay,
             expires_in=refresh_expires_in,
@@ -182,10 +176,7 @@ class Logins:
         if login.ignored_fields:
             fields = {"fields": login.ignored_fields, "reason": errors.RateLimited.code}
             log.warning("login_without_profile", user_id=login.user.id, app_id=app.app_id, **fields)
-        left = self.settings.wechat_timeout - wechat_ms / 1000
-        user, problem = await self._judged(login, nickname=nickname, ip=device.ip, patience=left)
-        if problem is not None:
-            ignored["nickname"] = problem
+        user: UserInSession = login.user
         self.numbers.count_login(is_new=login.is_new, at=now)
         if login.is_new or self.settings.is_logged(login.session_id):
             log.info(
@@ -259,34 +250,6 @@ class Logins:
         )
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)
-
-    async def _judged(
-        self, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
-    ) -> tuple[UserInSession, str | None]:
-        """Ask WeChat about a stored login. Returns the user, and the code of the problem if the nickname is not set.
-
-        WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored
-        one. The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
-
-        Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has caused
-            the ban; StorageUnavailable, if the ban must still be stored.
-        """
-        is_asked = login.user.unjudged_since is not None and self.risk.is_on
-        deciding = self.risk.judge(login.user, ip, patience=patience) if is_asked and self.risk.blocks else None
-        user, problem = await self.nicknames.set_at_login(login.user, nickname, patience=patience)
-        if deciding is not None:
-            match await asyncio.shield(deciding):
-                case RiskVerdict.BLOCKED:
-                    blocked = errors.WeChatUserBlocked(
-                        "WeChat takes this person for a high risk; staff may unban the user"
-                    )
-                    blocked.user_id = user.id
-                    raise blocked
-                case RiskVerdict.BANNED:
-                    raise errors.AccountDisabled("this user has just been disabled", user_id=user.id)
-        elif is_asked:
-            self.risk.note_later(login.user, ip)
-        return user, problem
 
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime

@@ -43,12 +43,10 @@ log = get_logger()
 class EnteredUser(UserInSession):
     """A user who has logged in, or whose login was refused."""
 
-    unjudged_since: datetime | None
-    """Since when the user's risk is unknown, because WeChat has not rated it at any login so far."""
     banned_until: datetime | None
 
 
-_OF_LOGINS: Final = "users.unjudged_since, users.banned_until"
+_OF_LOGINS: Final = "users.banned_until"
 _ENTERED: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
 """As `MAY_LOG_IN`, of what a statement returns."""
@@ -123,10 +121,9 @@ def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") 
     ON CONFLICT DO NOTHING
     RETURNING user_id
 ), person AS (
-    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since,
-                       external_id, attributes)
+    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, external_id, attributes)
     SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text,
-           string_to_array(:roles::text, ' '), :now::timestamptz, :now, CASE WHEN :is_judged THEN :now END,
+           string_to_array(:roles::text, ' '), :now::timestamptz, :now,
            CASE WHEN NOT EXISTS (SELECT FROM users WHERE external_id = :external_id)
                      AND NOT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)
                 THEN :external_id::text END,
@@ -168,7 +165,6 @@ SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
     **_TYPES,
     new_user_id="uuid",
     roles="text",
-    is_judged="bool",
     external_id="text",
     attributes="text",
     event_id="uuid",
@@ -256,8 +252,6 @@ class Login:
     user_agent: str | None = None
     expires_in: int | None
     """Seconds until the session expires if it is not used. None: no session is opened."""
-    is_judged: bool = False
-    """Whether WeChat must be asked about the risk of a new user."""
     may_sign_up: bool
     roles: Sequence[str] = ()
     """The roles of a person who signs up."""

@@ -92,6 +92,7 @@ class SignUpHook:
             "openid": identity.openid,
             "unionid": identity.unionid,
             "network": None if ip is None else TRUNCATED.network_of(ip),
+            "client_ip": ip,
         }
         now, began = self.clock(), perf_counter()
         outcome = "failed"

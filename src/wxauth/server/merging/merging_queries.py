@@ -271,9 +271,9 @@ def _field_fragment(name: LiteralString) -> LiteralString:
 
 
 _ADD: Final = Statement[Nothing](f"""
-INSERT INTO users (id, unionid, created_at, last_login_at, unjudged_since, phone_verified_at,
+INSERT INTO users (id, unionid, created_at, last_login_at, phone_verified_at,
                    external_id, external_id_from, {", ".join(f"{name}, {name}_from" for name in SINGLE_VALUED)})
-SELECT :new_user_id, :unionid, :created_at, last_login_at, unjudged_since,
+SELECT :new_user_id, :unionid, :created_at, last_login_at,
        CASE WHEN 'phone' = ANY (:moved::text[])
             THEN COALESCE((SELECT max(phone_proved_at) FROM identities
                             WHERE (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[]))),

@@ -20,7 +20,6 @@ from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.merging.merging_queries import IS_JOINED, erase_identities, erase_identity
-from wxauth.server.pictures.avatars import PictureChecks
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
 from wxauth.server.users.erasure_queries import erase_user, leave_later
@@ -28,14 +27,12 @@ from wxauth.server.users.status_queries import lock_status_and_roles
 from wxauth.server.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
 from wxauth.server.wechat.received import (
     MessageKind,
-    PictureVerdict,
     WeChatMessage,
     Withdrawal,
     Withdrawn,
     check_signature,
     read_handshake,
     read_message,
-    verdict_in,
     withdrawal_in,
 )
 
@@ -53,7 +50,7 @@ ANSWER_SECONDS: Final = 4.0
 """Seconds for everything, so that WeChat, which waits five, gets an answer."""
 MESSAGES: Final = Counter(
     "wxauth_push_messages",
-    "Messages that WeChat pushed, by app, kind (withdrawal, verdict, payment, customer_service, other) and outcome: "
+    "Messages that WeChat pushed, by app, kind (withdrawal, payment, customer_service, other) and outcome: "
     "forwarded, not_forwarded, refused; without push_forward done, or ignored.",
     *("app_id", "kind", "outcome"),
 )
@@ -78,7 +75,6 @@ class PushedMessages:
     clock: Clock
     background: Background
     retries: Retries
-    picture_checks: PictureChecks
     forwarding: PushForwarding
     patience: float = STORAGE_TIMEOUT_SECONDS
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
@@ -146,21 +142,17 @@ class PushedMessages:
         A message that does not, and whose signature covers it, costs no query: it is forwarded during an outage.
         """
         handling.kind = message.kind_for_others
-        withdrawal = verdict = failure = None
+        withdrawal = failure = None
         try:
             if not message.is_readable and app.push_forward is None:
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
             withdrawal = withdrawal_in(message)
-            verdict = verdict_in(message) if withdrawal is None and self.picture_checks.is_on else None
         except InvalidRequest as exc:
             failure = exc  # raised once nobody can use the signature again
         name, is_own = f"message in {app.app_id}", False
         if withdrawal is not None:
             handling.kind = MessageKind.WITHDRAWAL
             is_own = await self._in_time(self._withdraw(message, withdrawal), name=name)
-        elif verdict is not None:
-            handling.kind = MessageKind.VERDICT
-            is_own = await self._in_time(self._settle(message, verdict), name=name)
         elif not message.is_sealed:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
@@ -266,10 +258,6 @@ class PushedMessages:
         # log in anyway.
         await erase_user(transaction, user_id, by=WECHAT, now=now)
         return "user_erased", of_wechat
-
-    async def _settle(self, message: WeChatMessage, verdict: PictureVerdict) -> bool:
-        await claim_signature(self.database, message.signature, now=self.clock())
-        return await self.picture_checks.settle(message.app_id, verdict)
 
     def _app_with_push(self, app_id: str) -> App:
         app = self.apps.find(app_id)

@@ -96,8 +96,7 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
     `user_authorization_revoke` erases what `RevokeInfo` names (mini-program: 6 nickname and picture, 8 phone number, 19
     nickname, 20 picture; service account: 205 nickname and picture; website and mobile app: 301 the identity in this
     app). `user_info_modified` clears nickname and picture. `user_authorization_cancellation` erases the user.
-    `wxa_media_check` is WeChat's verdict on
-    a picture (`AVATAR_CHECK`). A repeated message changes nothing. If the app has a `push_forward`, each message is
+    A repeated message changes nothing. If the app has a `push_forward`, each message is
     then forwarded to that URL unchanged, and the answer is that of the URL; otherwise all other messages are accepted
     and ignored. A `timestamp` more than five minutes off is refused. So are a `timestamp` and `nonce` already
     used for another message or for the check of the URL, because without a `push_aes_key` the signature does not cover

@@ -45,7 +45,6 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_queries import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits
 from wxauth.server.site_logins.secrets import UserCodes
-from wxauth.server.users.policies import Verdicts
 from wxauth.server.users.staff_queries import StaffReads
 from wxauth.server.wechat import client
 from wxauth.server.wechat.api import WeChatApi
@@ -114,7 +113,7 @@ def build_services(
     parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing})
     parts[Sealer] = Sealer(settings.secret_keys)
     make = parts.make
-    apps = make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
+    make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     make(PrometheusMetrics, sweeps=sweep_names(settings))
     make(Background, patience=settings.wechat_timeout + timeouts.database.whole, farewell=timeouts.background_farewell)
     make(Retries, pause=timeouts.retries)
@@ -133,7 +132,6 @@ def build_services(
     parts[WeChat] = make_wechat()
     # Separate connections, so that an API that hangs cannot exhaust those that logins need.
     make(WeChatApi, wechat=make_wechat())
-    make(Verdicts, find_app=apps.find, label_of=apps.label_of)
     make(NameResolver)
     make(Issuer)
     make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])

@@ -39,15 +39,6 @@ async def lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
     if is_there and not services[Apps].all():
         log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
-    if services.settings.avatar_check != "off":
-        for it in services[Apps].all():
-            if it.is_enabled and it.app.is_mini_program and it.app.push_token is None:
-                log.warning(
-                    "no_push",
-                    app_id=it.app.app_id,
-                    consequence="AVATAR_CHECK gets no verdict",
-                    what_to_do="set push_token, and message push in WeChat's console",
-                )
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import Depends, Query
+from fastapi import Query
 
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
@@ -19,7 +19,6 @@ from wxauth.server.users.consent_queries import (
     holding_consents,
     withdraw,
 )
-from wxauth.server.users.nicknames import Nicknames
 from wxauth.server.users.schemas import (
     ConsentsQuery,
     ConsentsRequest,
@@ -30,14 +29,14 @@ from wxauth.server.users.schemas import (
     is_own_picture,
     user_answer,
 )
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
+from wxauth.server.users.user_queries import store_profile
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.schemas import Items, Page, all_of, items_of, timed_cursor
 
 router = Router("me")
 log = get_logger()
 
-NicknamesDep = Annotated[Nicknames, Depends(provide(Nicknames))]
 _NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
 
 
@@ -137,18 +136,17 @@ async def change_me(
     caller: CallerInTurnDep,
     body: ProfileChange,
     settings: SettingsDep,
-    nicknames: NicknamesDep,
+    database: DatabaseDep,
+    clock: ClockDep,
 ) -> UserAnswer:
     """Set the given fields, clear those that are null or empty; others are unchanged.
 
-    `wx.request` has no PATCH, so POST does the same. If nicknames are checked, one that violates WeChat's rules is
-    `invalid_request`; after 20 new nicknames in an hour, the next one is `rate_limited`. After 60 changes in an hour,
-    any further one is `rate_limited`.
+    `wx.request` has no PATCH, so POST does the same. After 60 changes in an hour, any further one is `rate_limited`.
     """
     changes = body.changes()
     if is_own_picture(changes.get("avatar_url"), settings.issuer):  # a form also sends our own URL back
         del changes["avatar_url"]
-    user = await nicknames.change_profile(caller.user, changes)
+    user = await store_profile(database, caller.user, changes, now=clock())
     if user is None:
         raise InvalidToken("the session has ended")
     log.info("profile_changed", user_id=user.id, fields=sorted(changes))

@@ -16,8 +16,6 @@ class User(UserFields, Origins, table=True):
 
     __tablename__ = "users"
 
-    unjudged_since: datetime | None = Field(sa_type=TIME)
-    """When a new user first logged in; null once WeChat has rated their risk. Only logins read it."""
     ban_reason: str | None = Field(sa_type=Text)
     """The reason for the ban, for staff only."""
     banned_until: datetime | None = Field(sa_type=TIME)

@@ -1,6 +1,6 @@
 """The status (active or banned) and the roles of users. The last administrator cannot be removed.
 
-All changes (by administrators, commands, the risk policy, merges, files) use `change_status_and_roles`: the change, its
+All changes (by administrators, commands, merges, files) use `change_status_and_roles`: the change, its
 events, and the end of a banned user's sessions are one transaction.
 """
 
@@ -64,15 +64,6 @@ UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' EN
   FROM jsonb_to_recordset(:accounts) AS given (id uuid, roles text[], ban jsonb)
  WHERE users.id = given.id
 """)
-NOTE_JUDGED: Final = Statement[Nothing](
-    "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
-)
-"""Record that WeChat need not be asked about this user again."""
-IS_BANNED: Final = Statement[bool]("""
-SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id = user_id
- WHERE (app_id, openid) = (:app_id, :openid)
-""")
-"""Whether the identity's user is banned now; False if there is none."""
 ADMIN: Final = "admin"
 SUPPORT: Final = "support"
 """The role of customer support: may read users, and ban and sign out those who are not staff."""

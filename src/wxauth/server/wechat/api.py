@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from hmac import digest
 from typing import Any, Final, Literal, TypeVar
@@ -24,34 +23,15 @@ _WITHOUT_QUOTA: Final = {Api.CODE2SESSION, Api.OAUTH_CODE, Api.STABLE_TOKEN, Api
 PATHS_WITH_QUOTA: Final = tuple(api.path for api in Api if api not in _WITHOUT_QUOTA)
 """The paths of the APIs that wxauth calls with a WeChat token."""
 QUOTA_NUMBERS: Final = ("daily_limit", "used", "remain")
-_REPORTED_BY_CALLERS: Final = frozenset(
-    {Api.RISK_RANK, Api.CHECK_TEXT, Api.CHECK_PICTURE, Api.MINI_PROGRAM_CODE, Api.URL_LINK}
-)
+_REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
 """The APIs whose errcodes the callers log."""
-_RISK_RANKS: Final = range(5)
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
-_SIGN_UP: Final = 0
-"""getUserRiskRank's `scene`; 1 is marketing."""
-_PROFILE: Final = 1
-"""The `scene` of a person's profile, for checks of texts and pictures."""
-_PICTURE: Final = 2
-"""mediaCheckAsync's `media_type` of a picture; 1 is audio."""
-_TRACE_ID: Final = re.compile("[!-~]{1,128}")
 
 T = TypeVar("T")
 
 log = get_logger()
 
 _SECRET_PARAMETER: Final = re.compile(r"\b((?:access_token|secret|appsecret)=)[^&\s\"]*")
-
-
-@dataclass(frozen=True, slots=True)
-class TextVerdict:
-    """WeChat's verdict on a text."""
-
-    suggest: Literal["pass", "review", "risky"]
-    label: int
-    """The reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
 
 
 @part
@@ -97,33 +77,6 @@ class WeChatApi:
         except SessionKeyExpired:
             return False
         return True
-
-    async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
-        """WeChat's rating of a person who signs up, from 0 (harmless) to 4.
-
-        Raises: WeChatMisconfigured (48001: the account may not use this API), WeChatBadResponse (with errcode
-            `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
-        """
-        body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
-        return await self._call(Api.RISK_RANK, app, body, read=_risk_rank)
-
-    async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
-        """WeChat's verdict on a text in a person's profile.
-
-        Raises: WeChatBadResponse (with errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
-        """
-        body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
-        if nickname is not None:
-            body["nickname"] = nickname
-        return await self._call(Api.CHECK_TEXT, app, body, read=_text_verdict)
-
-    async def check_picture(self, app: App, *, openid: str, url: str) -> str:
-        """Have WeChat check a picture in a person's profile. Returns the trace_id that its message push will have.
-
-        Raises: WeChatBadResponse (with errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
-        """
-        body = {"media_url": url, "media_type": _PICTURE, "version": 2, "scene": _PROFILE, "openid": openid}
-        return await self._call(Api.CHECK_PICTURE, app, body, read=_trace_id, secrets=[url])
 
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
@@ -234,8 +187,6 @@ def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, 
 
 
 _phone_info: Final = _usable("phone_info", lambda info: isinstance(info, dict))
-_risk_rank: Final = _usable("risk_rank", lambda rank: type(rank) is int and rank in _RISK_RANKS)
-_trace_id: Final = _usable("trace_id", lambda text: isinstance(text, str) and _TRACE_ID.fullmatch(text))
 _url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))
 _quota: Final = _usable(
     "quota", lambda quota: isinstance(quota, dict) and all(isinstance(quota.get(name), int) for name in QUOTA_NUMBERS)
@@ -249,13 +200,6 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
     The HMAC key is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
     """
     return digest(session_key, message, sha256).hex()
-
-
-def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
-    match answer.get("result"):
-        case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
-            return TextVerdict(suggest, label)
-    raise WeChatBadResponse("WeChat's answer has no usable result")
 
 
 def _request(answer: dict[str, Any]) -> dict[str, Any]:

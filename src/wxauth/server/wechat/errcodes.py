@@ -35,9 +35,6 @@ class Api(StrEnum):
     STABLE_TOKEN = "stable_token", "/cgi-bin/stable_token"
     PHONE_NUMBER = "getuserphonenumber", "/wxa/business/getuserphonenumber"
     CHECK_SESSION_KEY = "checksession", "/wxa/checksession"
-    RISK_RANK = "getuserriskrank", "/wxa/getuserriskrank"
-    CHECK_TEXT = "msg_sec_check", "/wxa/msg_sec_check"
-    CHECK_PICTURE = "media_check_async", "/wxa/media_check_async"
     MINI_PROGRAM_CODE = "getwxacodeunlimit", "/wxa/getwxacodeunlimit"
     URL_LINK = "generate_urllink", "/wxa/generate_urllink"
     JS_TICKET = "getticket", "/cgi-bin/ticket/getticket"
@@ -51,8 +48,6 @@ SYSTEM_BUSY: Final = -1
 NOT_LATEST: Final = 40001
 WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
 """The WeChat token is no longer valid. WeChat has not executed the request."""
-NOT_SEEN_LATELY: Final = 61010
-"""The person has not used the app for two hours, so WeChat does not rate them."""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The session_key is missing, has expired, or has been replaced."""
 DAILY_QUOTA: Final = 45009

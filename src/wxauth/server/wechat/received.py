@@ -74,7 +74,6 @@ RISKY: Final = "user_info_modified"
 """The event when WeChat has found a person's name or picture risky; it does not say which."""
 LEFT: Final = "user_authorization_cancellation"
 """The event when a person's WeChat account is closed."""
-CHECKED: Final = "wxa_media_check"
 """The event when WeChat has checked a picture."""
 _IDENTITY: Final = "identity"
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
@@ -114,9 +113,7 @@ _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat's spelling: ten digits from 2001 to 2286
 _TOKEN: Final = re.compile(r"[!-~]{1,128}")
-"""An openid, a nonce, or the id of a trace."""
-_SUGGESTIONS: Final = re.compile(r"\b(pass|review|risky)\b")
-_LABEL: Final = re.compile(r"\b([0-9]{1,9})\b")
+"""An openid or a nonce."""
 
 
 def base64_bytes(text: str) -> bytes:
@@ -244,8 +241,6 @@ class MessageKind(StrEnum):
     """The kinds of messages, as metrics count them."""
 
     WITHDRAWAL = "withdrawal"
-    VERDICT = "verdict"
-    """On a picture that wxauth has WeChat check."""
     PAYMENT = "payment"
     CUSTOMER_SERVICE = "customer_service"
     OTHER = "other"
@@ -320,19 +315,6 @@ class Withdrawal:
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     mark: bytes
     """Identifies the message: the same for each delivery of it, and different for every other message."""
-
-
-@dataclass(frozen=True, slots=True)
-class PictureVerdict:
-    """WeChat's verdict on a picture."""
-
-    trace_id: str
-    suggest: Literal["pass", "review", "risky"] | None
-    """None if WeChat could not check the picture."""
-    label: int
-    """The reason: 100 is a harmless picture, 20001 politics, 20002 pornography, and so on."""
-    errcode: int | None
-    """Why WeChat could not check the picture, if it gives a reason."""
 
 
 def check_signature(
@@ -417,23 +399,6 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
         fields=tuple(field for field in _FIELDS if field in withdrawn),
         mark=_mark(message.app_id, event, openid, sent, *sorted(codes)),
     )
-
-
-def verdict_in(message: WeChatMessage) -> PictureVerdict | None:
-    """The verdict on a picture in a message; None if it has none."""
-    fields = message.fields
-    trace_id = _text(fields.get("trace_id"))
-    if message.event != CHECKED or not _TOKEN.fullmatch(trace_id):
-        return None
-    result = fields.get("result")
-    # XML's elements under `result` are read as one text.
-    text = " ".join(map(_text, result.values())) if isinstance(result, dict) else _text(result)
-    suggest, label = _SUGGESTIONS.search(text), _LABEL.search(text)
-    errcode = _text(fields.get("errcode"))
-    number = int(errcode) if re.fullmatch("-?[0-9]{1,9}", errcode) else 0
-    if number or suggest is None or label is None:
-        return PictureVerdict(trace_id, None, 0, number or None)
-    return PictureVerdict(trace_id, suggest[1], int(label[1]), None)  # type: ignore[arg-type]  # one of the pattern's
 
 
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
