@@ -53,8 +53,8 @@ APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]
 
 GENERAL = ["settings", "database", "clock database", "schema", "signing_keys", "sealed_data", "clock wechat", "issuer"]
-OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname", " unionid", " push"]
-APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
+OF_AN_APP = ["", " access_token", " phone", " session_keys", " unionid", " push"]
+APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession"]
 
 Serve = Callable[..., Awaitable[str]]
 
@@ -140,7 +140,7 @@ async def test_a_service_or_a_console_that_nobody_can_enter_is_reported(doctor: 
     assert not {"sign-up", "console"} & (await doctor(**closed)).keys()
 
 
-async def test_the_check_changes_nothing_and_each_app_costs_six_calls(doctor: Doctor, stage: Stage) -> None:
+async def test_the_check_changes_nothing_and_each_app_costs_four_calls(doctor: Doctor, stage: Stage) -> None:
     await stage.login()
     before = await all_rows(stage.rows)
     assert before["sessions"]
@@ -651,7 +651,7 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     message = results[of_app("access_token")].text
     assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
     assert "rid" not in message
-    assert not results.keys() & {of_app("phone"), of_app("risk")}
+    assert not results.keys() & {of_app("phone")}
     assert_reported(results, of_app("phone", OTHER_APP_ID), OK)
 
 

@@ -1,19 +1,24 @@
-"""`/v1/users/{user_id}/ban`, `/unban`, `/sessions`: a sibling shuts somebody out."""
+"""`/v1/users/{user_id}/ban`, `/unban`, `/sessions`, `/profile`: a sibling shuts somebody out, or clears a name."""
 
 import asyncio
 from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.fakes import APP
+from tests.headers import bearer
 from tests.problems import problem_of
+from tests.sweeps import swept
 from tests.world import NOBODY, AddSibling, Admin, Body, Stage, set_roles
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.events.webhook_deliveries import place_events
 
-ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions")]
+ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions"), ("PATCH", "/profile")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class Moderator:
     auth: Credentials
 
     async def act(self, method: str, path: str, user_id: object, body: Body | None = None) -> httpx.Response:
+        body = {"nickname": None} if path == "/profile" and body is None else body
         return await self.stage.client.request(method, f"/v1/users/{user_id}{path}", auth=self.auth, json=body)
 
     async def ban(self, user_id: object, **body: object) -> httpx.Response:
@@ -90,6 +96,50 @@ async def test_who_is_signed_out_may_log_in_again(moderator: Moderator) -> None:
     assert (await moderator.stage.login())["user"]["id"] == user_id
 
 
+@pytest.mark.parametrize("cleared", [{"nickname"}, {"avatar_url"}, {"nickname", "avatar_url"}])
+async def test_a_name_or_picture_is_cleared_and_may_be_cleared_again(moderator: Moderator, cleared: set[str]) -> None:
+    alice = await moderator.stage.login(nickname="Alice")
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(picture := BytesIO(), "PNG")
+    user_id, files = alice["user"]["id"], {"file": ("a.png", picture.getvalue(), "image/png")}
+    shown = await moderator.stage.client.post("/v1/me/avatar", files=files, headers=bearer(alice))
+    url = shown.json()["avatar_url"]
+    for _ in range(2):
+        answer = await moderator.act("PATCH", "/profile", user_id, dict.fromkeys(cleared))
+        assert (answer.status_code, answer.content) == (204, b"")
+    user = (await moderator.stage.me(alice)).json()
+    kept = {"nickname": "Alice", "avatar_url": url}
+    assert {name: user[name] for name in kept} == {**kept, **dict.fromkeys(cleared)}
+    is_there = (await moderator.stage.client.get(url)).status_code == 200
+    assert is_there is ("avatar_url" not in cleared)
+    [event] = (await moderator.root.read("/events", user_id=user_id, actor="client:risk"))["items"]
+    assert (event["type"], set(event["data"]["fields"])) == ("user.profile_changed", cleared)
+
+
+@swept(
+    "body",
+    [
+        {},
+        [],
+        "x",
+        None,
+        {"nickname": "Bob"},
+        {"nickname": ""},
+        {"nickname": False},
+        {"avatar_url": "https://example.com/a.png"},
+        {"nickname": None, "avatar_url": ""},
+        {"nickname": None, "phone": None},
+        {"nickName": None},
+        {"roles": None},
+        {"nickname": None, "x": 1},
+    ],
+)
+async def test_a_service_clears_and_never_sets(moderator: Moderator, body: Any) -> None:
+    alice = await moderator.stage.login("alice", nickname="Alice")
+    path = f"/v1/users/{alice['user']['id']}/profile"
+    problem_of(await moderator.stage.client.patch(path, auth=moderator.auth, json=body), "invalid_request", 422)
+    assert (await moderator.stage.me(alice)).json()["nickname"] == "Alice"
+
+
 @pytest.mark.parametrize(("method", "path"), ACTS)
 async def test_a_former_id_means_the_user_who_remains(moderator: Moderator, method: str, path: str) -> None:
     bob, alice = await moderator.stage.login("bob"), await moderator.stage.login("alice")
@@ -117,7 +167,7 @@ async def test_a_client_has_a_hundred_acts_a_second_even_wrong(
     moderator: Moderator, add_sibling: AddSibling, scopes: list[Scope], statuses: set[int]
 ) -> None:
     both = Moderator(moderator.stage, moderator.root, await add_sibling("both", *scopes, Scope.SIGN))
-    kinds = [both.act(*ACTS[number % 3], NOBODY if number % 2 else "alice") for number in range(100)]
+    kinds = [both.act(*ACTS[number % len(ACTS)], NOBODY if number % 2 else "alice") for number in range(100)]
     assert {answer.status_code for answer in await asyncio.gather(*kinds)} == statuses
     limited = await both.act("DELETE", "/sessions", NOBODY)
     problem_of(limited, "rate_limited", 429)

@@ -19,7 +19,7 @@ MORE_THAN_AT_ONCE = MAX_ROWS_ERASED_WITH_USER + 500
 ADD_EVENTS = """
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
 SELECT ('01900000-0000-7000-' || substr(md5($2 || $3), 1, 4) || '-' || lpad(to_hex(n), 12, '0'))::uuid,
-       'nickname.flagged', now(), $2, $3::text::uuid, '203.0.113.7', '{"label": "Alice"}'
+       'scan.approved', now(), $2, $3::text::uuid, '203.0.113.7', '{"client_id": "Alice"}'
   FROM generate_series(1, $1) AS n
 """
 # $1 how many  $2 user id
@@ -70,8 +70,8 @@ async def test_data_that_waits_for_erasure_is_shown_to_nobody(stage: Stage, root
         assert (erased["type"], erased["ip"]) == ("user.erased", "127.0.0.1"), "who has erased, and from where, is kept"
         assert ended["data"] == {"session_ids": [alice["session_id"]], "reason": "erased"}
         assert {(event["ip"], json.dumps(event["data"])) for event in flagged} == {(None, "{}")}
-        by = (await root.read("/events", user_id=root.id, type="nickname.flagged", limit=200))["items"]
-        assert {(event["ip"], json.dumps(event["data"])) for event in by} == {(None, '{"label": "Alice"}')}
+        by = (await root.read("/events", user_id=root.id, type="scan.approved", limit=200))["items"]
+        assert {(event["ip"], json.dumps(event["data"])) for event in by} == {(None, '{"client_id": "Alice"}')}
         await sweep(stage.services, pause=0)
     assert await stage.number(ADDRESSES) == 0
 
@@ -176,7 +176,7 @@ async def test_a_merged_user_is_erased_under_every_former_id(stage: Stage, root:
         await root.merge(user_id, into=ids[2])
     await erase(stage.client, await stage.login("alice"))
     for user_id in ids:
-        shown = (await root.read("/events", user_id=user_id, type="nickname.flagged", limit=200))["items"]
+        shown = (await root.read("/events", user_id=user_id, type="scan.approved", limit=200))["items"]
         assert {(event["ip"], json.dumps(event["data"])) for event in shown} == {(None, "{}")}
     kept = await recorded(stage.rows, "user_id, data", "type IN ('user.merged', 'user.erased')")
     merged = [{"by": "operator", "former_id": former_id} for former_id in ids[:2]]

@@ -150,9 +150,9 @@ async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(stage: S
 
 ADD_EVENTS = """
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
-SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4, '0'))::uuid, 'nickname.flagged',
+SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4, '0'))::uuid, 'scan.approved',
        now(), $1, $1::text::uuid,
-       '203.0.113.7', jsonb_build_object('label', repeat('x', $3))
+       '203.0.113.7', jsonb_build_object('client_id', repeat('x', $3))
   FROM generate_series(1, $2) AS n
 """
 """$1 user id  $2 how many  $3 how long each is"""
@@ -166,7 +166,7 @@ async def test_a_large_document_is_that_of_one_moment(stage: Stage) -> None:
         assert answer.status_code == 200
         assert "content-length" not in answer.headers
         document = json.loads(await answer.aread())
-    assert len([event for event in document["events"] if event["type"] == "nickname.flagged"]) == 3000
+    assert len([event for event in document["events"] if event["type"] == "scan.approved"]) == 3000
     ids = [event["id"] for event in document["events"]]
     assert ids == sorted(ids)
     assert document["avatar"] is None

@@ -23,7 +23,7 @@ from wxauth.server.users.callers import DeviceDep
 from wxauth.server.users.ids import ExternalId
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import EXAMPLE_USER_ID, TEXT, ShownUserId, Time, body_like
+from wxauth.server.web.schemas import EXAMPLE_USER_ID, TEXT, OnlyNull, ShownUserId, Time, body_like
 
 router = Router("siblings")
 
@@ -80,6 +80,21 @@ class BanRequest(BaseModel):
 
     reason: schemas.Reason | None = Field(default=None, description="For staff only.")
     until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")
+
+
+class ProfileRemoval(BaseModel):
+    """What to clear of a user's profile: at least one field, each null. A service can clear, and never set."""
+
+    model_config = body_like({"nickname": None}, extra="forbid")
+
+    nickname: OnlyNull = None
+    avatar_url: OnlyNull = None
+
+    @model_validator(mode="after")
+    def _names_a_field(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("Must name a field to clear: nickname, avatar_url")
+        return self
 
 
 class UserForSiblingsAnswer(schemas.SharedFields, schemas.OperatorsFields, schemas.FormerExternalIds):
@@ -243,6 +258,23 @@ async def ban_user(
 async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`. Idempotent."""
     change = UserChange(status=UserStatus.ACTIVE)
+    await change_user(database, user_id, change, by=moderator, now=clock())
+
+
+@router.patch(
+    "/v1/users/{user_id}/profile",
+    summary=_("Clear a user's name or picture"),
+    failures=[NO_SUCH_USER, _IS_STAFF],
+)
+async def clear_profile(
+    moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: ProfileRemoval
+) -> None:
+    """Clear the nickname, the picture or both, for a service client with the scope `moderate`. Idempotent.
+
+    An uploaded picture is deleted. For an id that was merged away, the user that remains is changed. The profile of
+    staff cannot be cleared.
+    """
+    change = UserChange(cleared=body.model_fields_set)
     await change_user(database, user_id, change, by=moderator, now=clock())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import fastapi_offline
 from fastapi import FastAPI
@@ -75,6 +75,8 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
         }
         for route, operation in _operations(schema, app.routes):
             _correct_answers(operation["responses"], route.responses.get(200, {}))
+            if route.body_field is not None:
+                _restore_example(models, route.body_field.field_info.annotation)
     assert app.openapi_schema is not None
     return app.openapi_schema
 
@@ -92,6 +94,14 @@ def _correct_answers(answers: dict[str, Any], declared: Mapping[str, Any]) -> No
         del answers["422"]
     if given := declared.get("content", {}).get("application/json"):
         answers["200"]["content"]["application/json"] |= given
+
+
+def _restore_example(models: dict[str, Any], model: Any) -> None:
+    """Restore the nulls that FastAPI omits from the example of a body."""
+    for part in get_args(model) or (model,):
+        extra = getattr(part, "model_config", {}).get("json_schema_extra")
+        if isinstance(extra, dict) and part.__name__ in models:
+            models[part.__name__] |= extra
 
 
 def add_docs(app: FastAPI) -> None:

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision, down_revision = "0103", "0102"
+revision, down_revision = "0104", "0103"
 
 
 def upgrade() -> None:
