@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,6 +11,16 @@ from wxauth.i18n import Text
 from wxauth.server.import_export.batch import Options
 from wxauth.server.import_export.files import DEFAULT_FORM, CsvLines, Form, JsonLines, NumberedLine, export_users
 from wxauth.server.import_export.importing import Counts, ImportRefusal, import_users
+
+
+@dataclass(slots=True)
+class Again:
+    """Numbered lines that can be read twice, as those of a file can."""
+
+    begin: Callable[[], Iterable[NumberedLine | tuple[int, bytes]]]
+
+    def __iter__(self) -> Iterator[NumberedLine]:
+        return (NumberedLine(*line) for line in self.begin())
 
 
 @dataclass(slots=True)
@@ -33,7 +43,7 @@ class Mover:
         return await self.import_numbered((CsvLines if is_csv else JsonLines)(io.BytesIO(text), form), **options)
 
     async def import_numbered(
-        self, lines: Iterable[NumberedLine | tuple[int, bytes]], how: Mapping[str, Any] | None = None, **options: Any
+        self, lines: Iterable[NumberedLine], how: Mapping[str, Any] | None = None, **options: Any
     ) -> Counts:
         self.refusals, self.messages, self.others = [], [], []
 
@@ -44,8 +54,7 @@ class Mover:
             self.others.append(tuple(refusal.others))
 
         how = {"refuse": refuse, "progress": lambda _: None, **(how or {})}
-        numbered = (NumberedLine(*line) for line in lines)
-        return await import_users(self.stage.services, numbered, Options(**options), **how)
+        return await import_users(self.stage.services, lines, Options(**options), **how)
 
     async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
         """How many were created, updated, unchanged and refused."""

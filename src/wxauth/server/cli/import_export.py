@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from io import BytesIO
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO, Any, Final, get_args
 from zoneinfo import ZoneInfo
@@ -51,6 +54,8 @@ _RUN_AGAIN: Final = _(
     "correct the refused lines, and run the command again with the whole file: imported lines do not change"
 )
 _MEND: Final = _("the refused lines are in {file}: correct them there, and import that file")
+
+_NO_ROOM: Final = _("the temporary folder (TMPDIR) has no room: {error}")
 
 _MOST_CELLS: Final = 30
 _LONGEST_CELL: Final = 40
@@ -97,6 +102,23 @@ def _opened(path: str) -> IO[bytes]:
     return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
 
 
+def _rereadable(file: IO[bytes]) -> IO[bytes]:
+    """The file, or if it is a pipe, a copy in the temporary folder, because an import reads it twice."""
+    with suppress(OSError):
+        file.tell()
+        return file
+    try:
+        copy: IO[bytes] = click.get_current_context().with_resource(TemporaryFile())  # noqa: SIM115
+    except FileNotFoundError:  # no such folder
+        copy = BytesIO()
+    try:
+        copyfileobj(file, copy)
+        copy.seek(0)
+    except OSError as exc:
+        raise Failed(Text(_NO_ROOM, error=exc.strerror)) from None
+    return copy
+
+
 def _switches(command: Command) -> Command:
     for each in reversed([each for each in fields(Options) if each.metadata]):
         command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(command)
@@ -140,9 +162,9 @@ def import_command(
 ) -> None:
     """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
 
-    Each line needs app_id and openid; the first line of CSV has the names of the fields. It is safe to run again. If
-    the connection to the database is lost, it is tried again for ten minutes. Refusals are printed in Chinese if the
-    locale is. Exit status 1 if a line was refused.
+    Each line needs app_id and openid, or a unionid alone; the first line of CSV has the names of the fields. It is safe
+    to run again. If the connection to the database is lost, it is tried again for ten minutes. Refusals are printed in
+    Chinese if the locale is. Exit status 1 if a line was refused.
     """
     options = Options(**switches)
     name = str(file.name).lower()
@@ -153,6 +175,7 @@ def import_command(
     form = Form(delimiter=delimiter, encoding=encoding, app_id=app_id or None, fields=fields, values=values)
     if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is for CSV"))
+    file = _rereadable(file)
     report = _Report(file, rejected_path, header=None if is_csv else b"")
     lines = _lines_of(file, form, report, is_csv=is_csv)
     counts = with_services(lambda services: _import(services, lines, options, report, app_id))
@@ -273,7 +296,7 @@ async def _import(
         report.print(given_up)
         raise
     except sqlite3.OperationalError as exc:
-        raise Failed(_("the temporary folder (TMPDIR) has no room: {error}", error=exc)) from None
+        raise Failed(Text(_NO_ROOM, error=exc)) from None
 
 
 @click.command()
@@ -284,7 +307,8 @@ async def _import(
 def export_command(file: Path, form: str | None) -> None:
     """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.
 
-    The file is one consistent snapshot. Only its owner can read it: it holds names and numbers.
+    A unionid that none of its user's identities has is a line without app_id and openid. The file is one consistent
+    snapshot. Only its owner can read it: it holds names and numbers.
     """
     is_csv = form == "csv" if form else file.suffix.lower() == ".csv"
     if str(file) == "-":
@@ -299,7 +323,8 @@ def export_command(file: Path, form: str | None) -> None:
         raise click.UsageError(localized(why_not(file, exc))) from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
-            number = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
+            number, unionids = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
     except OSError as exc:
         raise Failed(why_not(file, exc)) from None
-    echo(_("{number} identities", number=number), err=True)
+    alone = _(", unionids without an identity: {n}", n=unionids) if unionids else ""
+    echo(_("{number} identities", number=number) + alone, err=True)

@@ -40,6 +40,9 @@ MERGED_AWAY: Final = Fault("user_id", _("must not have been merged into another 
 ERASED: Final = Fault("user_id", _("must not have been erased, except with --restore"))
 LEAVING: Final = Fault("user_id", _("must not be of a user who has asked to be erased"))
 ANOTHER_USER: Final = Fault("user_id", _("must be the user whom the identity, the unionid or the external_id names"))
+UNIONID_AS_OPENID: Final = Fault(
+    "openid", _("must not be a unionid: this is the unionid of this line, or of another one in the file")
+)
 SECOND_OPENID: Final = Fault(
     "unionid", _("must be of one openid in this app: WeChat gives each person one, and another one has it")
 )
@@ -68,7 +71,9 @@ PHONE_OF_EXTERNAL_ID: Final = Fault(
 UNIONID_TAKEN: Final = Fault("unionid", _("must not be another user's"))
 EXTERNAL_ID_TAKEN: Final = Fault("external_id", _("must not be another user's"))
 ANOTHER_EXTERNAL_ID: Final = Fault("external_id", _("must be the one that the user has already"))
-GIVEN_BEFORE: Final = _("must be as in the earlier line with this openid: remove one of the two lines")
+GIVEN_BEFORE: Final = _(
+    "must be as in the earlier line with this openid, or with this unionid alone: remove one of the two lines"
+)
 FORMER_ID_OF_A_USER: Final = Fault("former_ids", _("must not be the id of a user"))
 FORMER_ID_ERASED: Final = Fault("former_ids", _("must not have been erased, except with --restore"))
 FORMER_ID_TAKEN: Final = Fault("former_ids", _("must not have been merged into another user"))
@@ -125,7 +130,7 @@ class LineRefused(Exception):
         super().__init__()
         self.faults = faults
         self.others = others
-        """The earlier lines that it contradicts."""
+        """The other lines that it contradicts."""
 
 
 class AdministratorEnds(Exception):
@@ -195,7 +200,7 @@ class Batch:
 
         self.made.first_lines.setdefault(user.id, number)
         if given:
-            self.made.given[line.app_id, line.openid] = given
+            self.made.given[line.key] = given
         is_changed = user != before
         if is_changed or self._options.dry_run:  # a later line finds by a name that is not stored whom no line changed
             self._users[user.id] = user
@@ -203,9 +208,10 @@ class Batch:
             self._administrators.add(user.id)
         else:
             self._administrators.discard(user.id)
-        if (line.app_id, line.openid) not in self._identities:
-            kind = EventType.USER_CREATED if before is None else EventType.IDENTITY_ADDED
-            self._added.append((user.id, line.app_id, kind))
+        if before is None:
+            self._added.append((user.id, line.app_id if line.openid else None, EventType.USER_CREATED))
+        elif line.openid and line.key not in self._identities:
+            self._added.append((user.id, line.app_id, EventType.IDENTITY_ADDED))
         for taken in (self._take_names, self._take_identity, self._take_consents):
             is_changed = taken(line, user) or is_changed
         if before is None:
@@ -220,7 +226,7 @@ class Batch:
         changed = [user for user_id, user in made.users.items() if user_id in before]
         new = [user for user_id, user in made.users.items() if user_id not in before]
         identities = {
-            (app_id, openid): {"app_id": app_id, "openid": openid, **held._asdict()}
+            (app_id, openid): {"app_id": app_id, "openid": openid, "awaits_login": True, **held._asdict()}
             for (app_id, openid), held in made.identities.items()
         }
         written: queries.Written = {
@@ -242,7 +248,7 @@ class Batch:
             queries.ADD_CONSENTS: self._new_consents,
         }
         givers = list({consent["user_id"] for consent in self._new_consents})
-        noted = await queries.store(transaction, written, givers=givers)
+        noted = await queries.store(transaction, written, identities=[*{*identities, *known}], givers=givers)
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events([*new, *changed], noted)))
         accounts = [(user.id, StatusAndRoles.of(before[user.id]), StatusAndRoles.of(user)) for user in changed]
@@ -250,7 +256,7 @@ class Batch:
         return await change_status_and_roles(transaction, moved, by=OPERATOR, now=self._now)
 
     def _owners(self, line: Line) -> Owners:
-        identity = self._identities.get((line.app_id, line.openid))
+        identity = self._identities.get(line.key)
         return Owners(
             by_identity=None if identity is None else identity.user_id,
             by_unionid=self._unionids.get(line.unionid) if line.unionid else None,
@@ -264,12 +270,16 @@ class Batch:
         contradictions = [*self._two_people(line, owners, owner), *self._taken_names(line, owners, owner)]
         if faults := [fault for fault, is_so in (*unfit, *contradictions) if is_so]:
             first_lines = self.made.first_lines if any(is_so for _, is_so in contradictions) else {}
-            raise LineRefused(faults, sorted({first_lines[user_id] for user_id in owners if user_id in first_lines}))
+            others = {first_lines[user_id] for user_id in owners if user_id in first_lines}
+            if UNIONID_AS_OPENID in faults and line.openid != line.unionid:
+                others.add(self.made.unionid_lines[line.key[1]])
+            raise LineRefused(faults, sorted(others))
 
     def _unfitness(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
         """The signs that a line by itself must not be imported: they contradict no other line."""
         is_gone = line.user_id in self._found.erased_ids and owners.by_user_id is None
         yield ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin
+        yield UNIONID_AS_OPENID, self._has_unionid_as_openid(line)
         yield MERGED_AWAY, line.user_id in self._former_ids
         # Whether the user has asked to be erased, which only a newer export has.
         yield LEAVING, owner is not None and owner.erase_at not in (None, line.erase_at)
@@ -282,7 +292,7 @@ class Batch:
         operator can know that two accounts are of one person.
         """
         is_new = owners.by_identity is None and line.user_id is None
-        would_be_second = owner is not None and is_new and self._is_in_app(owner.id, line.app_id)
+        would_be_second = owner is not None and is_new and self._is_in_app(owner.id, line.key[0])
         is_by_external_id = owners.by_external_id == owners.owner_id and not self._options.joins
         yield SECOND_OPENID, self._has_another_openid(line) or (would_be_second and owners.by_unionid is not None)
         yield SECOND_OPENID_OF_EXTERNAL_ID, would_be_second and is_by_external_id
@@ -294,7 +304,7 @@ class Batch:
 
     def _taken_names(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
         """The signs that a name in a line is another user's, or that the owner has another one."""
-        held = self._identities.get((line.app_id, line.openid))
+        held = self._identities.get(line.key)
         is_kept = owner is not None and owner.external_id is not None
         yield ANOTHER_UNIONID, bool(line.unionid and held and held.unionid not in (None, line.unionid))
         yield UNIONID_TAKEN, owners.by_unionid not in (None, owners.owner_id) and not self._has_another_openid(line)
@@ -302,13 +312,18 @@ class Batch:
         yield ANOTHER_EXTERNAL_ID, bool(line.external_id) and owners.by_external_id is None and is_kept
         yield ANOTHER_USER, owner is not None and line.user_id not in (None, owner.id)
 
+    def _has_unionid_as_openid(self, line: Line) -> bool:
+        """Whether the openid is one of the file's unionids, as if it came from the wrong column. Exports are right."""
+        is_own_or_anothers = line.openid == line.unionid or line.openid in self.made.unionid_lines
+        return line.openid is not None and line.user_id is None and is_own_or_anothers
+
     def _has_another_openid(self, line: Line) -> bool:
         """Whether the unionid of the line has another openid in its app."""
-        return bool(line.unionid and self._openids.get((line.app_id, line.unionid), line.openid) != line.openid)
+        return bool(line.unionid and self._openids.get((line.key[0], line.unionid), line.openid) != line.openid)
 
     def _given(self, number: int, line: Line) -> GivenFields:
         """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
-        before = self.made.given.get((line.app_id, line.openid), {})
+        before = self.made.given.get(line.key, {})
         hashed = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
         given = {name: (number, each) for name, each in hashed.items() if each is not None}
         wrong = [name for name in given if name in before and given[name][1] != before[name][1]]
@@ -387,10 +402,12 @@ class Batch:
         return bool(new)
 
     def _take_identity(self, line: Line, user: UserToImport) -> bool:
-        key = line.app_id, line.openid
+        if line.openid is None:
+            return False
+        key = app_id, _ = line.key
         if line.unionid:
-            self._openids[line.app_id, line.unionid] = line.openid
-        self.made.apps_of_users.setdefault(user.id, set()).add(line.app_id)
+            self._openids[app_id, line.unionid] = line.openid
+        self.made.apps_of_users.setdefault(user.id, set()).add(app_id)
         before = self._identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now

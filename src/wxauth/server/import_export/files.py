@@ -6,8 +6,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from itertools import chain
-from typing import IO, Final, Literal, NamedTuple
+from typing import IO, ClassVar, Final, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -67,7 +66,7 @@ _DIVIDED: Final = {
 NO_HEADER: Final = Fault(
     "line",
     _(
-        "must be a header: names of fields, each once, app_id and openid among them"
+        "must be a header: names of fields, each once, app_id and openid among them, or unionid"
         " (--app-id gives the app, --map openid=COLUMN another name)"
     ),
 )
@@ -128,20 +127,42 @@ Spill = Callable[[bytes], object]
 """Receives, in pieces, the lines that are too long for memory."""
 
 
-class JsonLines:
+def _forget(_piece: bytes) -> None:
+    """The spill of who does not want the lines that are too long."""
+
+
+class _Lines:
+    """The lines of a file, which can be read several times. Only the second reading spills."""
+
+    unfit: ClassVar[Mapping[bytes, Text]]
+    """How files begin that are not of this kind, each with what to do."""
+
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = _forget) -> None:
+        self._file, self._form, self._spill = file, form, spill
+        self._start = file.tell()
+        self._is_read = False
+        self.unknown: list[str] = []
+        """The names in the file that are ignored."""
+
+    def _numbered(self) -> Iterator[NumberedLine]:
+        self._file.seek(self._start)
+        yield from _numbered(self._file, self._form, self._spill if self._is_read else _forget, self.unfit)
+        self._is_read = True
+
+
+class JsonLines(_Lines):
     """Each line with its number, and with the names and values of ours. Raises: WrongFile."""
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None) -> None:
-        self._form = form
-        self._lines = _numbered(file, form, spill, _NO_JSON_LINES)
-        self._first = _first_of(self._lines)
-        self.unknown: list[str] = []  # ignored, because another name is mapped onto their field
+    unfit = _NO_JSON_LINES
+
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = _forget) -> None:
+        super().__init__(file, form, spill=spill)
+        _first_of(self._numbered())
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Each line."""
         is_plain = self._form.app_id is None and not self._form.fields and not self._form.values
-        yield from (NumberedLine(number, None) for number in range(1, self._first.number))
-        for line in chain([self._first] if self._first.number else [], self._lines):
+        for line in self._numbered():
             text = line.text
             if isinstance(text, bytes):
                 text = _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000")
@@ -168,17 +189,15 @@ class JsonLines:
         return to_json({**ours, "app_id": ours.get("app_id") or self._form.app_id})
 
 
-class CsvLines:
+class CsvLines(_Lines):
     """Each line of a CSV file as JSON, with its number. No cell contains a line break. Raises: WrongFile."""
 
-    unknown: list[str]
-    """The names of unknown columns, which are ignored."""
+    unfit = _NO_CSV
     header: NumberedLine
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = lambda _piece: None) -> None:
-        self._form = form
-        self._lines = _numbered(file, form, spill, _NO_CSV)
-        self.header = _first_of(self._lines)
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = _forget) -> None:
+        super().__init__(file, form, spill=spill)
+        self.header = _first_of(self._numbered())
         text = self.header.text if isinstance(self.header.text, bytes) else b""
         unquoted = re.sub(rb'"[^"]*"', b"", text)
         divider = max(_DIVIDED, key=lambda each: unquoted.count(each.encode()))
@@ -194,7 +213,9 @@ class CsvLines:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
         known = [name for name in self._names if is_field(name)]
         self._known = frozenset(known)
-        needed = {"openid", *form.fields.values(), *form.values, *(() if form.app_id else ("app_id",))}
+        needed = {*form.fields.values(), *form.values}
+        if "openid" in known or "unionid" not in known:  # a unionid alone needs no app
+            needed.update(["openid"] if form.app_id else ["openid", "app_id"])
         are_twice = "attributes" in known and any(name.startswith(_ATTRIBUTE) for name in known)
         if not needed <= self._known or len(self._known) < len(known) or are_twice:
             raise WrongFile(NO_HEADER, seen)
@@ -202,8 +223,9 @@ class CsvLines:
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Each line but the header."""
-        yield from (NumberedLine(number, None) for number in range(1, self.header.number))
-        for line in self._lines:
+        for line in self._numbered():
+            if line.number == self.header.number:
+                continue
             yield line._replace(text=self._json(line.text)) if isinstance(line.text, bytes) else line
 
     def _json(self, text: bytes) -> bytes | Fault | None:
@@ -320,15 +342,18 @@ def _from_gbk(text: bytes) -> bytes | Fault:
         return NOT_GBK
 
 
-async def export_users(database: Database, write: Callable[[bytes], object], *, is_csv: bool = False) -> int:
-    """Write every identity of one consistent snapshot, as JSON or CSV, and return how many."""
-    number = 0
+async def export_users(
+    database: Database, write: Callable[[bytes], object], *, is_csv: bool = False
+) -> tuple[int, int]:
+    """Write one consistent snapshot, as JSON or CSV. Returns how many identities, and how many unionids alone."""
+    identities = unionids = 0
     if is_csv:
         write(_csv([list(Line.model_fields)]))
     async for rows in all_identities(database):
         write(_csv(map(_cells, rows)) if is_csv else b"".join(to_json(_line(row)) + b"\n" for row in rows))
-        number += len(rows)
-    return number
+        identities += (named := sum(row["openid"] is not None for row in rows))
+        unionids += len(rows) - named
+    return identities, unionids
 
 
 def _csv(rows: Iterable[Sequence[str]]) -> bytes:

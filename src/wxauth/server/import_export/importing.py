@@ -5,8 +5,8 @@ A batch is one transaction. An import that was killed can be run again, with the
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, cast, get_args, get_type_hints
 from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
@@ -47,7 +47,7 @@ class ImportRefusal(NamedTuple):
     raw: bytes
     """The line as it is in the file."""
     others: Sequence[int] = ()
-    """The earlier lines that it contradicts."""
+    """The other lines that it contradicts."""
     is_of_fields: bool = False
     """Whether only the fields of these faults are refused: the line is imported without them."""
 
@@ -111,12 +111,20 @@ class MadeOnDisk:
             unionids=self._found("unionids", [unionid for _, unionid in wanted.unionids]),
             external_ids=self._found("external_ids", wanted.external_ids),
             former_ids=self._found("former_ids", wanted.ids),
+            unionid_lines=self._found("unionid_lines", [openid for _, openid in wanted.identities]),
         )
         ids = {user.id for user in users}.union(wanted.ids, made.unionids.values(), made.external_ids.values())
         ids.update(identity.user_id for identity in made.identities.values())
         for kind in ("users", "first_lines", "apps_of_users", "consents"):
             setattr(made, kind, self._found(kind, ids))
         return made
+
+    def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
+        """Note each unionid of the file, with the first line that has it, so that no line has it for its openid."""
+        rows = (("unionid_lines", _text(unionid), _text(number)) for number, unionid in _unionids_in(lines))
+        self._file.execute("BEGIN")
+        self._file.executemany("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", rows)
+        self._file.execute("COMMIT")
 
     def keep(self, made: Made) -> None:
         """Keep what a batch has made, with what it was given of earlier ones."""
@@ -142,19 +150,20 @@ async def import_users(
     waiting: Callable[[StorageUnavailable, float], None] = lambda _exc, _seconds: None,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
-    """Import lines of JSON by the rules of a login.
+    """Import lines of JSON by the rules of a login. They are read twice: first, for what depends on all of them.
 
     `refuse` is called for each refused line, in order, and for each whose bad fields are skipped; `progress` after each
     batch; `waiting` before a batch that the database did not take is tried again, with the reason and the seconds.
 
     Raises: StorageUnavailable, after ten minutes. Batches stored before it remain, and the same lines may be imported
-        again.
+        again. What the first reading of the lines raises, before anything is stored.
     """
     counts = Counts()
-    numbered = iter(lines)
     await services[Apps].refresh()
     parts = {**services.parts, ZoneInfo: options.time_zone}
     with closing(MadeOnDisk()) as kept:
+        kept.note_unionids(lines)
+        numbered = iter(lines)
         while batch := list(islice(numbered, BATCH)):
             read = [(each, *_read(each, parts, options)) for each in batch]
             readable = [(each.number, line) for each, line, _ in read if line is not None]
@@ -181,7 +190,7 @@ async def import_users(
                 if faults:
                     counts.incomplete += 1
                     refuse(ImportRefusal(number, faults, raw, is_of_fields=True))
-            counts.odd_openids += sum(len(line.openid) != USUAL_OPENID for _, line in readable)
+            counts.odd_openids += sum(len(line.openid or "") not in (0, USUAL_OPENID) for _, line in readable)
             progress(counts)
     return counts
 
@@ -273,14 +282,23 @@ def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused
 def _wanted(lines: Sequence[Line]) -> Wanted:
     ids = {line.user_id for line in lines if line.user_id is not None}
     return Wanted(
-        identities=list({(line.app_id, line.openid) for line in lines}),
-        unionids=list({(line.app_id, line.unionid) for line in lines if line.unionid}),
+        identities=list({line.key for line in lines}),
+        unionids=list({(line.key[0], line.unionid) for line in lines if line.unionid}),
         external_ids=list(
             {name for line in lines for name in (line.external_id, *line.former_external_ids) if name is not None}
         ),
         ids=list(ids.union(*(line.former_ids for line in lines))),
         phones=list({line.phone for line in lines if line.phone}),
     )
+
+
+def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
+    for number, text, _ in lines:
+        if isinstance(text, bytes) and b'"unionid"' in text:
+            with suppress(ValueError):  # no JSON: the line is refused
+                given = from_json(text)
+                if isinstance(given, dict) and isinstance(unionid := given.get("unionid"), str):
+                    yield number, unionid
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,7 @@
-"""The format of imports and exports: each line is a JSON object with one identity and its user."""
+"""The format of imports and exports: each line is a JSON object with one identity and its user.
+
+Of somebody who is known by a unionid alone, the line has no identity.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -155,8 +158,13 @@ class LineOfConsent(_Strict):
 class Line(_Strict):
     """An identity and its user. Each field has its requirements, which a refusal of the line shows."""
 
-    app_id: Annotated[str, AfterValidator(_known_app), _("must be the app_id of a configured app")]
-    openid: Annotated[Openid, _("must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder")]
+    app_id: Annotated[
+        Annotated[str, AfterValidator(_known_app)] | None, _("must be the app_id of a configured app")
+    ] = None
+    openid: Annotated[
+        Openid | None, _("must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder")
+    ] = None
+    """None only if there is a unionid."""
     unionid: Annotated[
         Unionid | None,
         _("must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder"),
@@ -200,12 +208,29 @@ class Line(_Strict):
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
         """The line, or all its faults. `parts` has `Apps`, `Settings`, and a `ZoneInfo` for times without one."""
         try:
-            return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
+            line: Self = cls.__pydantic_validator__.validate_json(text, context=parts)
         except ValidationError as exc:
             errors = exc.errors(include_url=False)
+        else:
+            return _lacking(vars(line)) or line
         if not errors[0]["loc"]:
             return [NOT_JSON if text.decode(errors="ignore").encode() == text else NOT_UTF8]
-        return list({fault.field: fault for fault in map(_fault, reversed(errors))}.values())[::-1]
+        faults = [*_lacking(from_json(text)), *map(_fault, errors)]
+        return list({fault.field: fault for fault in reversed(faults)}.values())[::-1]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The app_id and openid; of a line without an identity, an empty app_id, which no app has, and the unionid."""
+        return (self.app_id or "", self.openid) if self.openid else ("", self.unionid or "")
+
+
+def _lacking(given: Mapping[str, object]) -> list[Fault]:
+    """The faults of a line that has neither an identity nor a unionid, or half an identity."""
+    if given.get("openid"):
+        lacking = [] if given.get("app_id") else ["app_id"]
+    else:
+        lacking = [] if given.get("unionid") else [name for name in ("app_id", "openid") if not given.get(name)]
+    return [Fault(name, EXPECTED[name]) for name in lacking]
 
 
 def _fault(error: ErrorDetails) -> Fault:

@@ -4,7 +4,7 @@ A batch is sent as one JSON document, which PostgreSQL expands into rows. For so
 temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -121,7 +121,7 @@ UPDATE users
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
 """)
-ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at")
+ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at", "awaits_login")
 ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
 ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
 ADD_CONSENTS: Final = _adding(
@@ -138,6 +138,13 @@ UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """)
+# Who logs in with the openid and the unionid that are stored already would not be looked at closely.
+_LOOK_CLOSELY: Final = Statement[Nothing]("""
+UPDATE users SET identity_lost_at = now()
+  FROM unnest(:app_ids::text[], :openids::text[]) AS given (app_id, openid)
+  JOIN identities USING (app_id, openid) JOIN unionids ON unionids.unionid = openid
+ WHERE awaits_login AND users.id = unionids.user_id
+""")
 _NOTE_CONSENTS: Final = Statement[ConsentsNoted](f"""
 WITH noted AS (
     UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
@@ -145,7 +152,7 @@ WITH noted AS (
 SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
 """)
 IdentityKey = tuple[str, str]
-"""App_id and openid."""
+"""App_id and openid; or as `Line.key`."""
 ConsentKey = tuple[str, str, datetime]
 """Document, version and time."""
 GivenFields = dict[str, tuple[int, int]]
@@ -200,20 +207,10 @@ class Found(NamedTuple):
 
 
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
-# A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
-# because an import refuses two openids of an app with one unionid.
+# Each unionid that none of its user's identities has is a line of its own, without an identity. These lines are last.
 # The columns are those of an exported line, in the order of the guide.
 _ALL: Final = Statement[Mapping[str, object]](f"""
-SELECT i.app_id, i.openid,
-       CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
-                 AND NOT EXISTS (SELECT FROM identities other
-                                  WHERE other.user_id = u.id
-                                    AND (other.unionid = u.unionid
-                                         OR other.unionid IS NULL
-                                            AND (other.created_at, other.app_id, other.openid)
-                                              < (i.created_at, i.app_id, i.openid)))
-            THEN u.unionid ELSE i.unionid END AS unionid,
-       u.external_id, {_COPIED},
+SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
        u.id AS user_id, i.created_at AS identity_created_at,
        COALESCE(
            (SELECT jsonb_agg(jsonb_build_object(
@@ -228,8 +225,13 @@ SELECT i.app_id, i.openid,
        u.ban_reason, u.banned_until,
        (SELECT array_agg(former.external_id ORDER BY former.external_id)
           FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
-  FROM identities i JOIN users u ON u.id = i.user_id
- ORDER BY i.created_at, i.app_id, i.openid
+  FROM (SELECT app_id, openid, unionid, user_id, created_at FROM identities
+         UNION ALL
+        SELECT NULL, NULL, unionid, user_id, NULL FROM unionids
+         WHERE NOT EXISTS (SELECT FROM identities own
+                            WHERE own.user_id = unionids.user_id AND own.unionid = unionids.unionid)) i
+  JOIN users u ON u.id = i.user_id
+ ORDER BY i.created_at NULLS LAST, i.app_id, i.openid, u.created_at, u.id, i.unionid
 """)
 
 
@@ -252,6 +254,8 @@ class Made:
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """The fields of its user that the lines of an identity gave."""
+    unionid_lines: dict[str, int] = field(default_factory=dict)
+    """By unionid, the first line of the file that has it, if it is the openid of a line of the batch."""
 
 
 async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
@@ -291,19 +295,24 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
     )
 
 
-async def store(transaction: Transaction, written: Written, *, givers: Sequence[UUID]) -> Sequence[ConsentsNoted]:
+async def store(
+    transaction: Transaction, written: Written, *, identities: Collection[IdentityKey], givers: Sequence[UUID]
+) -> Sequence[ConsentsNoted]:
     """Write the rows of each statement, in this order, and return the consents of those who have given some.
+
+    If one of the identities has a person's unionid for an openid, that person's next login finds it.
 
     Raises: one of `CONFLICTS`.
     """
     for statement, rows in written.items():
         if rows:
             await transaction.run(statement, rows=rows)
+    await transaction.run(_LOOK_CLOSELY, **keys_of(identities))
     return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
-    """Every identity with its user, in pages of one snapshot."""
+    """Every identity with its user, and every unionid that no identity has, in pages of one snapshot."""
     async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows

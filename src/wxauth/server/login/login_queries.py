@@ -24,8 +24,8 @@ from wxauth.server.core.outages import CONFLICTS, NothingCommitted, is_refusal, 
 from wxauth.server.core.statements import Nothing, Statement, fragment
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
-from wxauth.server.merging.merging import link_unionid
-from wxauth.server.merging.merging_queries import ARE_SPLIT, PEOPLE, People
+from wxauth.server.merging.merging import correct_imported, link_unionid
+from wxauth.server.merging.merging_queries import ARE_SPLIT, HOLD_UNIONID, PEOPLE, People
 from wxauth.server.sessions.queries import END_OLDEST, EndReason, end_by
 from wxauth.server.users.erasure_queries import stay
 from wxauth.server.users.user_queries import change_profile_of
@@ -68,8 +68,11 @@ _TYPES: Final[Mapping[str, LiteralString]] = {
     "expires_in": "int",
     "now": "timestamptz",
 }
+# Whether an imported identity of the app has the person's unionid in place of an openid.
+_IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
+                      WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
-_IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id
+_IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
        AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
        AND (users.status <> 'active' OR users.erase_at IS NOT NULL
             OR (:nickname::text IS NULL OR users.nickname = :nickname)
@@ -90,11 +93,13 @@ def _returning_fragment(source: LiteralString, number: LiteralString = "", asked
 
 
 # For a known identity whose unionid, nickname and picture are those already stored (most mini-programs send name and
-# picture with each login): records the login in the user's row, and opens a session. A user who is banned or leaving is
+# picture with each login): records the login in the user's row, and opens a session. The first login of an imported
+# identity is not such a one. A user who is banned or leaving is
 # returned unchanged, and gets no session. The caller makes the session's id, so that a statement that is sent twice
 # opens one session. Only the user's row is locked, because a lock on the identity's would write another page. After
 # waiting for that row, this statement still sees the identity's row as it was before the wait. `identity_lost_at` is on
-# the locked row and cannot be stale: if it is set, the user is locked first, as for whatever this does not find.
+# the locked row and cannot be stale: if it is set, the user is locked first, as for whatever this does not find. No
+# statement is as old as an hour, so a login after that clears it.
 #
 # Several at once wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left out, and
 # so are users whom another transaction has locked. Whose identity is unknown gets a row of nulls: nobody returns.
@@ -117,7 +122,7 @@ def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") 
     return f"""holder AS (
     INSERT INTO unionids (unionid, user_id)
     SELECT :unionid, :new_user_id{source}
-     WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN}
+     WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN} AND NOT {_IS_MISNAMED}
     ON CONFLICT DO NOTHING
     RETURNING user_id
 ), person AS (
@@ -173,18 +178,19 @@ SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
 
 # The user is locked before the unionid and the identity, as in a merge and an erasure, to avoid deadlocks.
 _LOCK: Final = Statement[EnteredUser](f"SELECT {_ENTERED} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
-# Decides to which user a unionid belongs: the second of two logins waits for the first one's row, and is a conflict.
-_HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
 """)
-_NAME_IDENTITY: Final = Statement[Nothing](
-    "UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid"
-)
+# Nothing is written if nothing is new.
+_USE_IDENTITY: Final = Statement[Nothing]("""
+UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
+ WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
+""")
 _RECORD: Final = Statement[EnteredUser](f"""
 UPDATE users
-   SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid)
+   SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
+       identity_lost_at = CASE WHEN identity_lost_at > now() - interval '1 hour' THEN identity_lost_at END
  WHERE id = :user_id
 RETURNING {_ENTERED}
 """)
@@ -302,6 +308,8 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     accounts of one person, whose users were merged, may have an openid each. The unionid is also ignored if its user
     was split from this one. But if its user is banned, the login is that user's, and refused.
 
+    An imported openid that is the unionid itself is no other openid: it is corrected first.
+
     Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
     """
     ids = _Ids(now)
@@ -394,6 +402,9 @@ async def _settled(database: Database, login: Login, ids: _Ids) -> EnteredUser |
     Raises: SignUpClosed, AccountDisabled, AccountLeaving; _UnionidConflict.
     """
     people = await database.one(PEOPLE, **login.identity)
+    if people.misnamed_id is not None:
+        await correct_imported(database, **login.identity, stays=login.stays, now=ids.now)
+        return None
     if people == People(None, None):
         if not login.may_sign_up:
             raise SignUpClosed("sign-up is closed for this app")
@@ -419,13 +430,13 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
     if login.unionid is not None:
         await _check_unionid(transaction, login, people)
         if people.holder_id is None:
-            await transaction.run(_HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
+            await transaction.run(HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
     by = Actor(str(user.id), login.ip)
     if people.user_id is None and user.erase_at is None:
         await transaction.run(_ADD_IDENTITY, **login.identity, user_id=user.id, now=now)
         await record_event(transaction, EventType.IDENTITY_ADDED, by=by, at=now, user_id=user.id, app_id=login.app_id)
-    elif login.unionid is not None:
-        await transaction.run(_NAME_IDENTITY, **login.identity)
+    else:
+        await transaction.run(_USE_IDENTITY, **login.identity)
     may_enter = user.status == "active" and user.erase_at is None
     if may_enter:
         with suppress(RateLimited):  # who changes the profile too often logs in without

@@ -200,6 +200,45 @@ async def link_unionid(
     raise StorageUnavailable("too many changes to this user at once")
 
 
+async def correct_imported(
+    database: Database, *, app_id: str, openid: str, unionid: str, stays: bool = False, now: datetime
+) -> None:
+    """Correct an imported identity that has the unionid of a person in place of the openid.
+
+    WeChat has just returned both, so its user is this person. It gets the right openid, or makes way for the identity
+    that has it. If the unionid is another user's, the two are merged first, as by a late unionid. Whether the right
+    openid is another user's is then left to the login: the unionid is one of its identity by now.
+
+    Raises: AccountDisabled, AccountLeaving.
+    """
+    identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
+    for _attempt in range(_ATTEMPTS):
+        people = await database.one(queries.PEOPLE, **identity)
+        user_id, merged = people.misnamed_id, None
+        if user_id is None:
+            return
+        remaining_id = people.holder_id or user_id
+        async with database.begin() as transaction:
+            pair = await _lock_pair(transaction, user_id, remaining_id)
+            if pair is None or await transaction.one(queries.PEOPLE, **identity) != people:
+                continue  # corrected, merged or erased meanwhile
+            if people.holder_id is None:
+                await transaction.run(queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
+            elif remaining_id != user_id:
+                if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=remaining_id):
+                    await transaction.run(queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
+                    return
+                if pair.is_anybody_leaving:
+                    pair = await _kept(transaction, pair, stays=stays, now=now)
+                merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
+            await queries.correct_openid(transaction, **identity)
+        log.warning("imported_unionid_as_openid", app_id=app_id, user_id=remaining_id)
+        if merged is not None:
+            merged.report()
+        return
+    raise StorageUnavailable("too many changes to this user at once")
+
+
 async def link_by_phone(
     transaction: Transaction,
     user_id: UUID,

@@ -26,6 +26,8 @@ class People:
     """The identity's user."""
     holder_id: UUID | None
     """The unionid's user."""
+    misnamed_id: UUID | None = None
+    """The user of an imported identity of the same app, which has this unionid in place of its openid."""
 
     @property
     def two(self) -> tuple[UUID, UUID] | None:
@@ -39,9 +41,27 @@ _ONE_FRAGMENT: Final = ids_of(":one_id::uuid")
 _OTHER_FRAGMENT: Final = ids_of(":other_id::uuid")
 PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
-       (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id
+       (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id,
+       (SELECT user_id FROM identities
+         WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_id
 """)
 """The users of an identity and of a unionid, in the only row."""
+HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
+"""Give a unionid that nobody has to a locked user. The second of two who do so at once is a conflict."""
+# The unionid is stored by the login, under the rules of any other late unionid.
+_CORRECT_OPENID: Final = Statement[Nothing]("""
+UPDATE identities SET openid = :openid, unionid = NULL
+ WHERE app_id = :app_id AND openid = :unionid
+   AND NOT EXISTS (SELECT FROM identities it WHERE it.app_id = :app_id AND it.openid = :openid)
+""")
+_DELETE_MISNAMED: Final = Statement[Nothing]("""
+DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
+   AND EXISTS (SELECT FROM identities it WHERE it.app_id = :app_id AND it.openid = :openid)
+""")
+KEEP_MISNAMED: Final = Statement[Nothing](
+    "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
+)
+"""Leave an identity alone that has a unionid in place of its openid."""
 NAME_IDENTITY: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
@@ -368,6 +388,15 @@ async def merge_users(
     await transaction.run(_REMEMBER_FORMER_USER, former_id=former_id, into=into, now=now)
     await transaction.run(_MERGE, former_id=former_id, into=into, is_by_phone=is_by_phone)
     return app_ids
+
+
+async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
+    """Give the identity that has a unionid as its openid the right one; delete it, if there is one with the right one.
+
+    The user of the unionid, who is also this identity's, is locked.
+    """
+    for statement in (_CORRECT_OPENID, _DELETE_MISNAMED):
+        await transaction.run(statement, app_id=app_id, openid=openid, unionid=unionid)
 
 
 async def note_bans(transaction: Transaction, user_id: UUID, bans: Mapping[str, Ban]) -> None:

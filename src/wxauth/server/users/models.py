@@ -12,7 +12,7 @@ from wxauth.server.core.users import EarlierBan, Origins, UserFields
 
 
 class User(UserFields, Origins, table=True):
-    """A person, known by one or more identities."""
+    """A person, known by identities, or until their first login by nothing but an imported unionid."""
 
     __tablename__ = "users"
 
@@ -21,7 +21,8 @@ class User(UserFields, Origins, table=True):
     banned_until: datetime | None = Field(sa_type=TIME)
     """When housekeeping lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_queries.py`."""
+    """When an identity last left this user, or an import may have given another user one of this person's; null again
+    at a login an hour later. Only logins read it: see `_RETURN` in `login/login_queries.py`."""
     earlier_bans: dict[str, EarlierBan] | None = Field(sa_type=JSONB)
     """The bans before the merges, by the former user's id. A split restores them; null once a ban is lifted."""
 
@@ -41,6 +42,8 @@ class Identity(SQLModel, table=True):
     """The user who had it before its first merge; null if no merge has moved it. A split needs it to undo a merge."""
     phone_proved_at: datetime | None = Field(sa_type=TIME)
     """When this identity last proved the user's present number with the phone button."""
+    awaits_login: bool
+    """Whether an import has made it, and nobody has logged in with it since: its openid may then be something else."""
 
 
 class StoredUnionid(SQLModel, table=True):

@@ -111,7 +111,7 @@ WITH RECURSIVE apps (app_id) AS (
     SELECT (SELECT i.app_id FROM identities i WHERE i.app_id > apps.app_id ORDER BY i.app_id LIMIT 1)
       FROM apps WHERE apps.app_id IS NOT NULL
 )
-SELECT id FROM users WHERE unionid = :text
+SELECT user_id AS id FROM unionids WHERE unionid = :text
  UNION
 SELECT id FROM users WHERE external_id = :text
  UNION

@@ -1,0 +1,15 @@
+"""Marks the identities that an import has made, and that nobody has logged in with yet."""
+
+from alembic import op
+
+revision, down_revision = "0104", "0103"
+
+
+def upgrade() -> None:
+    """Add the mark."""
+    op.execute("ALTER TABLE identities ADD COLUMN awaits_login BOOLEAN NOT NULL DEFAULT false")
+
+
+def downgrade() -> None:
+    """Remove the mark."""
+    op.execute("ALTER TABLE identities DROP COLUMN awaits_login")
