@@ -102,7 +102,7 @@ async def test_a_link_of_the_phones_browser_asks_too(house: House) -> None:
     number = await approved(tab, house.phone)
     path = f"/v1/authorize/{tab.request_id}/number"
     answer = await tab.browser.client.post(path, data={"number": number})
-    assert body_of(await house.redeem(sent(answer)["code"]))["scope"] == "openid profile"
+    assert body_of(await house.redeem(sent(answer)["code"]))["scope"] == "orders:read orders:write"
 
 
 USES: dict[str, Any] = {

@@ -133,6 +133,13 @@ async def test_such_a_client_is_public(house: House, agent: Site, parameters: Bo
     refused(await agent.post("/v1/device_authorization", resource=MCP), "unauthorized_client")
 
 
+@swept("scope", ["offline_access", "openid", "openid profile offline_access", "profile", None])
+async def test_an_agent_that_knows_no_scope_of_the_service_gets_all(house: House, agent: Site, scope: str) -> None:
+    house.stage.clock.advance(minutes=1)
+    house.stage.services[ClientDocuments].transport = Host()
+    assert (await asked(house, agent, scope=scope))["scope"] == "orders:read orders:write"
+
+
 async def test_a_program_on_loopback_is_said_to_be_local_at_any_port(house: House, agent: Site) -> None:
     for uri in ("http://localhost:5173/cb", "http://127.0.0.1:8080/cb"):
         tab = await house.browser.show(**{**ASKING, "redirect_uri": uri})

@@ -102,6 +102,43 @@ async def test_the_token_endpoint_takes_the_resource_that_was_granted_or_none(ho
         assert (await house.shop.refresh(still)).status_code == 200
 
 
+@swept(
+    ("scope", "granted"),
+    [
+        ("offline_access", "orders:read orders:write"),
+        ("openid", "orders:read orders:write"),
+        ("openid profile offline_access", "orders:read orders:write"),
+        ("profile  offline_access", "orders:read orders:write"),
+        ("offline_access orders:read", "orders:read"),
+        ("openid orders:write offline_access", "openid orders:write"),
+        ("openid nonsense", "openid"),
+        ("openid roles", "openid roles"),
+    ],
+)
+async def test_a_scope_that_names_nothing_of_the_service_is_as_none(house: House, scope: str, granted: str) -> None:
+    house.stage.clock.advance(minutes=1)
+    tokens = await asked(house, scope=scope)
+    assert tokens["scope"] == granted
+    started = await house.approved(resource=MCP, scope=scope)
+    assert body_of(await house.shop.poll(started))["scope"] == granted
+
+
+async def test_offline_access_refuses_nothing(house: House) -> None:
+    tokens = await house.tokens(scope="offline_access", resource=None)
+    assert tokens["scope"] == "openid profile roles"
+    tokens = await house.tokens(scope="openid offline_access", resource=None)
+    assert tokens["scope"] == "openid"
+    for scope in ("offline_access", "openid offline_access", "offline_access openid"):
+        tokens = body_of(await house.shop.refresh(tokens, scope=scope))
+        assert tokens["scope"] == "openid"
+    tokens = await asked(house)
+    for scope in ("offline_access", "offline_access orders:read orders:write"):
+        tokens = body_of(await house.shop.refresh(tokens, scope=scope))
+        assert tokens["scope"] == "orders:read orders:write"
+    assert body_of(await house.shop.refresh(tokens, scope="orders:read offline_access"))["scope"] == "orders:read"
+    refused(await house.shop.refresh(tokens, scope="offline_access files"), "invalid_scope")
+
+
 async def test_scopes_are_not_widened_at_a_refresh_and_end_with_the_setting(house: House) -> None:
     tokens = await asked(house, scope="orders:read")
     for wider in ("orders:read orders:write", "openid", "files"):

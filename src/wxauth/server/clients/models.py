@@ -19,6 +19,8 @@ IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
 Pkce = Literal["required", "optional"]
 """Whether a site must use PKCE. One for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
+OFFLINE_ACCESS: Final = "offline_access"
+"""The scope that changes nothing: refresh tokens are issued without it, too."""
 OPENID_SCOPE: Final = "openid"
 """The scope that requests an id_token and access to /v1/userinfo."""
 
@@ -182,7 +184,7 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
         "email_verified": lambda _, client: None if client.email_domain is None else False,
     },
     "roles": {"roles": lambda user, _: user.roles or None},
-    "offline_access": {},  # refresh tokens are issued without it, too
+    OFFLINE_ACCESS: {},
 }
 """The scopes of a site, and the value of each claim that they grant; None leaves it out."""
 SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)

@@ -1,6 +1,7 @@
 """The tokens of a site: `/v1/token` exchanges codes and refresh tokens for them, `/v1/revoke` ends them."""
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,7 +12,7 @@ from uuid import UUID
 from wxauth.errors import InvalidToken
 from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered, loggable_uri
 from wxauth.server.clients.id_tokens import IdTokens
-from wxauth.server.clients.models import OPENID_SCOPE, Client
+from wxauth.server.clients.models import OFFLINE_ACCESS, OPENID_SCOPE, Client
 from wxauth.server.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
 from wxauth.server.clients.oauth_requests import Parameters
 from wxauth.server.core.clock import Clock, new_id
@@ -319,9 +320,9 @@ class SiteTokens:
             if outcome.why == RefreshRefusal.BEYOND_GRANT:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise OAuthError("invalid_grant", _WHY[outcome.why])
-        now, requested = self.clock(), (form.get("scope") or outcome.scope).split()
+        now, asked = self.clock(), form.get("scope", "").split() if _demanded(form) else outcome.scope.split()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
-        scope = " ".join(name for name in outcome.scope.split() if name in requested)
+        scope = " ".join(name for name in outcome.scope.split() if name in asked)
         if self.settings.is_logged(token.session_id):
             added = self.settings.added_in_log(ip)  # the address of the site's server
             log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
@@ -341,7 +342,7 @@ class SiteTokens:
         self, access: Access, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate a refresh token of a session for this resource, or for none."""
-        demanded = form["scope"].split() if "scope" in form else []
+        demanded = _demanded(form)
         return await rotate_refresh_token_of_website(
             self.database,
             token,
@@ -422,6 +423,11 @@ class SiteTokens:
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
         return None
+
+
+def _demanded(form: Parameters) -> Sequence[str]:
+    """The scopes that a refresh demands; none for all that were granted."""
+    return [name for name in form.get("scope", "").split() if name != OFFLINE_ACCESS]
 
 
 def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:

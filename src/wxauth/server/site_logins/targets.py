@@ -1,15 +1,15 @@
 """The resource of a site's request, and the scopes that may be granted for it (RFC 8707)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.clients.models import Client
+from wxauth.server.clients.models import OFFLINE_ACCESS, Client
 from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.core.resources import Resource, as_compared, find_resource, host_of
+from wxauth.server.core.resources import BESIDE_RESOURCE, Resource, as_compared, find_resource, host_of
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.claims import is_document
 
@@ -89,13 +89,23 @@ class Access:
         """The scopes that the client may have: its own, then those of the resource."""
         return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
 
+    def requested(self, asked_for: str | None) -> Sequence[str]:
+        """The scopes in a request; none, if it says no more than a request without `scope`.
+
+        `offline_access` says nothing, because refresh tokens are issued without it, too. For a resource, `openid` and
+        `profile` say nothing either: clients that do not know the resource's scopes ask for these alone.
+        """
+        names = (asked_for or "").split()
+        says_nothing = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
+        return [] if says_nothing.issuperset(names) else names
+
     def scope(self, asked_for: str | None) -> str:
         """The requested scopes that the client may have; without a request all, or those of the resource.
 
         Raises: OAuthError.
         """
         unasked = self.client.site_scopes if self.resource is None else self.resource.scopes
-        requested = unasked if asked_for is None else asked_for.split()
+        requested = self.requested(asked_for) or unasked
         scope = " ".join(name for name in self.scopes if name in requested)
         if not scope:
             allowed = " ".join(self.scopes)
