@@ -51,18 +51,20 @@ def accepted_request_id(value: str | None) -> str:
 def preferred_language(headers: "Headers") -> str:
     """The first of `Accept-Language` in which there are texts; otherwise English. Several such lines count as one.
 
-    `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header. If it is missing or
-    empty, the language is the one in WeChat's user agent; Chinese if WeChat names none.
+    `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header, and some programs send
+    `*`, which prefers no language. If nothing else is named, the language is the one in WeChat's user agent; Chinese if
+    WeChat names none.
     """
     return _language(headers.getlist("accept-language"), headers.get("user-agent", ""))
 
 
 def _language(lines: Iterable[str], user_agent: str) -> str:
-    accepted = ",".join(filter(str.strip, lines))
+    parts = ",".join(filter(str.strip, lines))[:1024].split(",")
+    accepted = [part for part in parts if part.partition(";")[0].strip() not in ("", "*")]
     if not accepted:
         of_wechat = _OF_WECHAT.search(user_agent)
         return (of_wechat and find_language(of_wechat[1] or "zh")) or SOURCE
-    matches = filter(None, map(_LANGUAGE_RANGE.fullmatch, accepted[:1024].split(",")))
+    matches = filter(None, map(_LANGUAGE_RANGE.fullmatch, accepted))
     ranges = sorted(((float(match[2] or 1), match[1]) for match in matches), key=itemgetter(0), reverse=True)
     return next(filter(None, (find_language(tag) for quality, tag in ranges if quality > 0)), SOURCE)
 

@@ -256,10 +256,16 @@ IN_WECHAT: dict[str, list[tuple[str, str | None]]] = {
     "en": [
         *((f"{WECHAT} Language/en", None), (f"{WECHAT} Language/ja", None), (WECHAT, "en")),
         *((f"{WECHAT} Language/zh_CN", "en-GB"), (f"{WECHAT} Language/zh_CN", "fr")),
-        ("Mozilla/5.0 (iPhone) Language/zh_CN", None),
+        *(("Mozilla/5.0 (iPhone) Language/zh_CN", None), ("node", "*"), (f"{WECHAT} Language/en", "*;q=0.5")),
+        *((f"{WECHAT} Language/zh_CN", "en, *;q=0.5"), (f"{WECHAT} Language/zh_CN", "*, en;q=0.1")),
     ],
     "zh-CN": [
         *((f"{WECHAT} NetType/WIFI Language/zh_CN", None), (f"{WECHAT} Language/zh_TW ABI/arm64", None)),
+        *(
+            (f"{WECHAT} Language/zh_CN", each)
+            for each in ("*", " * ", "*;q=0.5", "*; q=1", "*\n*", "*, *;q=0.1", "*;q=0", ",")
+        ),
+        *((WECHAT, "*, zh;q=0.5"), (f"{WECHAT} Language/en", "*, zh;q=0.5")),
         *((f"{WECHAT} Language/zh_HK", ""), (f"{WECHAT} Language/zh", " "), (WECHAT, None)),
         (f"{WECHAT} Language/en", "zh-CN"),
     ],

@@ -49,19 +49,20 @@ function acceptedRequestId(value) {
   return REQUEST_ID.test(value) ? value : randomUUID().replaceAll('-', '')
 }
 
-/** `wx.request` sends no `Accept-Language`. Without one, or with an empty one, WeChat's user agent names the language.
- * Where it names none, that is Chinese. */
+/** `wx.request` sends no `Accept-Language`, and Node's `fetch` sends `*`. If no language is named, it is the one in
+ * WeChat's user agent. If WeChat names none, it is Chinese. */
 function languageOf(request) {
-  const accepted = header(request, 'accept-language')
-  if (accepted.trim() !== '') return preferredLanguage(accepted)
+  const parts = header(request, 'accept-language').slice(0, 1024).split(',')
+  const accepted = parts.filter((part) => !['', '*'].includes(part.split(';')[0].trim()))
+  if (accepted.length > 0) return preferredLanguage(accepted)
   const userAgent = header(request, 'user-agent')
   return userAgent.includes('MicroMessenger') && !/\bLanguage\/(?!zh)/.test(userAgent) ? 'zh' : 'en'
 }
 
-/** Chinese if the header prefers it to English, otherwise English. `zh_CN` counts as `zh-CN`. */
-function preferredLanguage(acceptLanguage) {
+/** Chinese if the ranges prefer it to English, otherwise English. `zh_CN` counts as `zh-CN`. */
+function preferredLanguage(accepted) {
   const best = { zh: 0, en: 0 }
-  for (const [position, part] of acceptLanguage.slice(0, 1024).split(',').entries()) {
+  for (const [position, part] of accepted.entries()) {
     const [, language, quality = '1'] = LANGUAGE_RANGE.exec(part) ?? []
     const name = language?.toLowerCase()
     // Of two with the same quality the first counts: no header of this length has a million parts.

@@ -58,8 +58,10 @@ for (const [name, start] of Object.entries(frameworks)) {
     })
 
     test('the title is in the language of WeChat where the request names none', async () => {
-      const answer = await ask({ 'accept-language': '', 'user-agent': 'MicroMessenger/8.0.44 Language/zh_CN' })
-      assert.equal((await answer.json()).title, '请先登录。')
+      for (const none of ['', '*', '*;q=0.5', '*, *;q=0.1']) {
+        const answer = await ask({ 'accept-language': none, 'user-agent': 'MicroMessenger/8.0.44 Language/zh_CN' })
+        assert.equal((await answer.json()).title, '请先登录。')
+      }
     })
 
     test('a token by another key is refused', async () => {
