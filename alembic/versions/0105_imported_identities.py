@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision, down_revision = "0104", "0103"
+revision, down_revision = "0105", "0104"
 
 
 def upgrade() -> None:
