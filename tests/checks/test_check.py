@@ -2,19 +2,17 @@
 
 import asyncio
 import json
-import platform
-import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -27,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.certificates import Authority
-from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported, check_chinese
+from tests.checks.conftest import BAD, NOTE, OK, Doctor, Said, StrictWeChat, assert_reported
 from tests.database_proxy import HURRIED, Proxy
 from tests.databases import claim
 from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, Secrets, service_env
@@ -37,13 +35,11 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
-from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
-from wxauth.server.checks.queries import READ_WAL, PostgresServer, WalStatistics
-from wxauth.server.checks.result import CheckLevel, CheckResult
+from wxauth.server.checks.database import judge_schema, judge_server
+from wxauth.server.checks.queries import PostgresServer
+from wxauth.server.checks.result import CheckLevel
 from wxauth.server.checks.rights_queries import RoleRights
-from wxauth.server.checks.surroundings import judge_python
 from wxauth.server.core.clock import utc_now
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
 from wxauth.server.dev.wechat.push import push_signature
 from wxauth.server.keys.keyring import KeyRing
@@ -109,9 +105,8 @@ async def test_all_checks_pass_even_before_the_service_has_started(check: Comman
     status, results = await asyncio.to_thread(check)
     assert status == 0, results
     names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
-    assert list(results) == [*GENERAL, *names, "python"]
+    assert list(results) == [*GENERAL, *names]
     assert set(results["settings"]) == {"name", "ok", "level", "message"}
-    del results["python"]  # which may be any
     levels = {name: result["level"] for name, result in results.items() if result["level"] != "ok"}
     assert levels == {"issuer": "note"}  # on a laptop: nothing listens yet, and WeChat cannot reach it
 
@@ -236,15 +231,6 @@ async def test_an_engine_that_cannot_run_the_schema_is_named(doctor: Doctor, row
     await doctor.says("database", BAD, "without PL/pgSQL")
 
 
-def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
-    faulty, mended = ModuleType("cookies"), ModuleType("cookies")
-    vars(faulty).update(_OctalPatt=re.compile(r"\\[0-3][0-7][0-7]"), _unquote=str)
-    vars(mended).update(_unquote_sub=re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub, _unquote=str)
-    assert_reported({"python": judge_python(faulty)}, "python", NOTE, "CVE-2024-7592", "3.11.10", "3.12.6")
-    check_chinese(judge_python(faulty))
-    assert_reported({"python": judge_python(mended)}, "python", OK, platform.python_version())
-
-
 def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
     server = PostgresServer("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed")
     for judged, words in (
@@ -255,37 +241,13 @@ def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
         assert_reported({"database": judge_server(judged)}, "database", BAD, *words)
 
 
-WAL = WalStatistics(
-    since=datetime(2026, 10, 1, tzinfo=UTC),
-    bytes=40 * 2**30,
-    page_bytes=24 * 2**30,
-    compression="off",
-    has_lz4=True,
-    checkpoint_timeout=300,
-)
-
-
-def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved() -> None:
-    def advice(**changed: object) -> CheckResult:
-        advice = judge_wal(WAL.model_copy(update=changed))
-        assert advice is not None
-        check_chinese(advice)
-        return advice
-
-    words = ("40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout")
-    assert_reported({"wal": advice()}, "wal", NOTE, *words)
-    assert "wal_compression = 'on'" in advice(has_lz4=False).text
-    compressed = advice(compression="pglz").text
-    assert ("wal_compression" in compressed, "checkpoint_timeout" in compressed) == (False, True)
-    for little in ({"page_bytes": 2**29}, {"compression": "lz4", "checkpoint_timeout": 1800}):
-        assert judge_wal(WAL.model_copy(update=little)) is None
-
-
-async def test_the_write_ahead_log_of_any_postgresql_is_measured(services: Services) -> None:
-    wal = await services.database.one(READ_WAL)
-    assert 0 <= wal.page_bytes <= wal.bytes
-    assert wal.compression in ("off", "on", "pglz", "lz4", "zstd")
-    assert wal.checkpoint_timeout >= 30
+@pytest.mark.own_database
+async def test_a_login_that_the_database_refuses_is_reported(doctor: Doctor, rows: Rows) -> None:
+    await rows.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not here'; END$$;
+        CREATE TRIGGER refuses BEFORE INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()
+    """)
+    await doctor.says("login", BAD, "not here")
 
 
 def test_a_schema_that_is_behind_is_reported() -> None:

@@ -1,10 +1,8 @@
 """Checks the database, from its server to the values stored in it."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
 from typing import Final
-
-from cryptography import x509
 
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
@@ -17,7 +15,6 @@ from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_v
 from wxauth.server.clients.queries import ALL_CLIENTS
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Deadlines
-from wxauth.server.core.models import all_tables
 from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, outage_text
 from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.server.core.rights_queries import our_tables
@@ -29,26 +26,12 @@ from wxauth.server.keys.queries import PUBLISHED
 from wxauth.server.login.login_queries import rehearse_login
 from wxauth.tokens.claims import ALGORITHM
 
-LONG_IDLE: Final = timedelta(hours=1)
-"""How long a session may be idle in a transaction. Until it ends, nothing that was deleted since can be cleaned up."""
-OLD_ID: Final = 10**9
-"""The age of a transaction id from which on vacuuming is behind. PostgreSQL begins at a fifth of that by default."""
-MUCH_RETAINED: Final = 2**30
-"""Bytes of write-ahead log that an unread slot may retain before it counts as forgotten."""
-ENDS_SOON: Final = timedelta(days=30)
-ENDS_VERY_SOON: Final = timedelta(days=7)
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
 CLOCK_DIFFERENCE: Final = 5.0
 """Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL version that can run the migrations."""
-_FIRST_WITH_STATISTICS_OF_WAL: Final = 140000
-_FIRST_WITH_VERSIONS_OF_ORDER: Final = 150000
-MUCH_WAL: Final = 2**30
-"""Bytes of whole-page images in the write-ahead log below which there is nothing worth saving."""
-SELDOM: Final = 15 * 60
-"""Seconds between two checkpoints that are rare enough."""
 
 
 async def check_database(
@@ -63,10 +46,6 @@ async def check_database(
             yield judge_server(found_server)
             if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
                 return
-            if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
-                yield judge_wal(await database.one(queries.READ_WAL))
-            if found_server.version_number >= _FIRST_WITH_VERSIONS_OF_ORDER:
-                yield _judge_order(await database.one(queries.READ_ORDER))
             if unlimited := await queries.missing_limits(database):
                 yield bad(
                     "database limits",
@@ -78,11 +57,6 @@ async def check_database(
                 )
             yield await _judge_pooler(database)
             name = "stored"
-            now = clock()
-            upkeep = await database.one(queries.READ_UPKEEP, tables=[*all_tables().tables], idle_since=now - LONG_IDLE)
-            for neglected in judge_upkeep(upkeep):
-                yield neglected
-            yield judge_certificate(await queries.certificate_of(database), now=now)
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
@@ -205,138 +179,6 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
         )
         return bad(name, text)
     return good(name, _("answers, PostgreSQL {version}", version=server.version))
-
-
-def judge_wal(wal: queries.WalStatistics) -> CheckResult | None:
-    """How to log fewer or smaller whole-page images; None if there are few.
-
-    After a checkpoint, PostgreSQL logs the whole of each page on its first change. With lz4, a returning login among
-    ten million users wrote 5.5 KB instead of 13.5 KB.
-    """
-    is_compressed, is_seldom = wal.compression != "off", wal.checkpoint_timeout >= SELDOM
-    if wal.page_bytes < MUCH_WAL or (is_compressed and is_seldom):
-        return None
-    method = "lz4" if wal.has_lz4 else "on"
-    to_run = [
-        *([] if is_compressed else [f"ALTER SYSTEM SET wal_compression = '{method}'"]),
-        *(
-            []
-            if is_seldom
-            else ["ALTER SYSTEM SET checkpoint_timeout = '30min'", "ALTER SYSTEM SET max_wal_size = '4GB'"]
-        ),
-        "SELECT pg_reload_conf()",
-    ]
-    gigabyte = 2**30
-    saving = (
-        _("less frequent checkpoints would write fewer of them")
-        if is_compressed
-        else _("compression saves some {n:.1f} GB of that", n=wal.page_bytes / gigabyte / 2)
-    )
-    return note(
-        "database wal",
-        _(
-            "wrote {total:.0f} GB since {since:%Y-%m-%d}, {pages:.0f} GB of it whole pages: {saving}; as its "
-            "administrator: {to_run}",
-            total=wal.bytes / gigabyte,
-            since=wal.since,
-            pages=wal.page_bytes / gigabyte,
-            saving=saving,
-            to_run="; ".join(to_run),
-        ),
-    )
-
-
-def _judge_order(order: queries.TextOrder) -> CheckResult | None:
-    """How to mend indexes after the order of text has changed under the database; None if it has not."""
-    if order.recorded == order.present and not order.columns:
-        return None
-    name = order.database
-    # PostgreSQL refuses to refresh a version that was, or is, none.
-    refresh = f"ALTER DATABASE {name} REFRESH COLLATION VERSION"
-    if None in (order.recorded, order.present):
-        refresh = (
-            "UPDATE pg_database SET datcollversion = pg_database_collation_actual_version(oid) "
-            "WHERE datname = current_database()"
-        )
-    judged = bad if order.columns else note
-    return judged(
-        "database collation",
-        _(
-            "was made with version {recorded} of the order of text, which is {present} now: indexes that depend on it "
-            "may miss rows, {whose}: as its administrator, first {reindex}; then {refresh}",
-            recorded=order.recorded or _("none"),
-            present=order.present or _("none"),
-            whose=_("such as those of {columns}", columns=", ".join(order.columns[:3]))
-            if order.columns
-            else _("but none of wxauth's"),
-            reindex=f"REINDEX DATABASE {name}",
-            refresh=refresh,
-        ),
-    )
-
-
-def judge_upkeep(upkeep: queries.Upkeep) -> Iterator[CheckResult]:
-    """A result for each thing that is neglected."""
-    if not upkeep.vacuums:
-        yield bad(
-            "database autovacuum",
-            _(
-                "is off: tables grow, and at last the database takes no writes: as its administrator, {to_run}",
-                to_run="ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()",
-            ),
-        )
-    elif upkeep.not_vacuumed:
-        to_run = "; ".join(f"ALTER TABLE {table} RESET (autovacuum_enabled)" for table in upkeep.not_vacuumed)
-        text = _("is off for {tables}: {to_run}", tables=", ".join(upkeep.not_vacuumed), to_run=to_run)
-        yield bad("database autovacuum", text)
-    if upkeep.inactive_slots:
-        judged = bad if upkeep.retained >= MUCH_RETAINED else note
-        yield judged(
-            "database slots",
-            _(
-                "nobody reads {slots}, and the log that it retains ({n:.1f} GB) fills the disk: have its reader "
-                "connect, or pg_drop_replication_slot('…')",
-                slots=", ".join(upkeep.inactive_slots),
-                n=upkeep.retained / 2**30,
-            ),
-        )
-    if upkeep.oldest_id >= OLD_ID:
-        yield bad(
-            "database ids",
-            _(
-                "the oldest transaction id is {n} million old; at 2147 million the database takes no writes: end old "
-                "transactions, prepared ones and slots, then VACUUM (FREEZE) the oldest of pg_database",
-                n=upkeep.oldest_id // 10**6,
-            ),
-        )
-    if upkeep.idle_transactions:
-        yield bad(
-            "database transactions",
-            _(
-                "idle for over an hour, so that nothing deleted since is cleaned up, process {pids}: SELECT "
-                "pg_terminate_backend({pid})",
-                pids=", ".join(map(str, upkeep.idle_transactions)),
-                pid=upkeep.idle_transactions[0],
-            ),
-        )
-
-
-def judge_certificate(certificate: bytes | None, *, now: datetime) -> CheckResult | None:
-    """Whether the certificate of the database, as DER, ends soon; None if it does not, or there is none."""
-    if certificate is None:
-        return None
-    end = x509.load_der_x509_certificate(certificate).not_valid_after_utc
-    if end - now > ENDS_SOON:
-        return None
-    judged = note if end - now > ENDS_VERY_SOON else bad
-    return judged(
-        "database certificate",
-        _(
-            "{ends} on {end:%Y-%m-%d}: renew it and reload the server, or sslmode=verify-full refuses it",
-            ends=_("ended") if end <= now else _("ends"),
-            end=end,
-        ),
-    )
 
 
 def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:

@@ -18,7 +18,6 @@ from wxauth.server.checks.surroundings import (
     check_push_forward,
     check_redis,
     check_sign_up_hook,
-    judge_python,
 )
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.apps import App
@@ -79,7 +78,7 @@ async def examine(
     if not found.apps:
         text = _("there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS")
         results.append(bad("apps", text))
-    return [*results, *chain.from_iterable(others), judge_python()]
+    return [*results, *chain.from_iterable(others)]
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:

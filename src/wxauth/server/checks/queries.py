@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import asyncpg
-from sqlmodel import SQLModel
 
-from wxauth.errors import StorageUnavailable
-from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core.database import STATEMENT_CACHE, Database
-from wxauth.server.core.outages import STATEMENT_LOST, NotConnected, raise_if_unavailable
+from wxauth.server.core.outages import STATEMENT_LOST, raise_if_unavailable
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR
 from wxauth.server.session_keys.queries import SealedSessionKey
@@ -45,99 +41,6 @@ class PostgresServer:
     has_plpgsql: bool = True
     encoding: str = "UTF8"
     """That of the database."""
-
-
-class WalStatistics(SQLModel):
-    """What the server has written to its write-ahead log since its statistics began, and two of its settings."""
-
-    since: datetime
-    bytes: int
-    page_bytes: int
-    """An upper bound for the bytes of whole-page images among them."""
-    compression: str
-    has_lz4: bool
-    checkpoint_timeout: int
-    """Seconds."""
-
-
-READ_WAL: Final = Statement[WalStatistics]("""
-SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
-       LEAST(wal_fpi * current_setting('block_size')::int, wal_bytes)::bigint AS page_bytes,
-       current_setting('wal_compression') AS compression,
-       COALESCE((SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'wal_compression'), false) AS has_lz4,
-       (SELECT setting::int FROM pg_settings WHERE name = 'checkpoint_timeout') AS checkpoint_timeout
-  FROM pg_stat_wal
-""")
-"""Requires a view that exists since PostgreSQL 14."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextOrder:
-    """The version of the operating system's, or ICU's, order of text; None if it has none."""
-
-    database: str
-    """Quoted for SQL."""
-    recorded: str | None
-    """When the database was made."""
-    present: str | None
-    columns: list[str]
-    """Those of our columns that are ordered by a version that has changed."""
-
-
-READ_ORDER: Final = Statement[TextOrder]("""
-SELECT quote_ident(datname) AS database, datcollversion AS recorded,
-       pg_database_collation_actual_version(d.oid) AS present,
-       ARRAY(SELECT format('%s.%s', attrelid::regclass, attname)
-               FROM pg_attribute JOIN pg_class c ON c.oid = attrelid JOIN pg_collation o ON o.oid = attcollation
-              WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind = 'r' AND attnum > 0
-                AND NOT attisdropped
-                AND CASE WHEN collprovider = 'd'
-                         THEN datcollversion IS DISTINCT FROM pg_database_collation_actual_version(d.oid)
-                         ELSE collversion <> pg_collation_actual_version(o.oid) END
-              ORDER BY 1) AS columns
-  FROM pg_database d WHERE datname = current_database()
-""")
-"""Requires columns that exist since PostgreSQL 15."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upkeep:
-    """What an administrator of the database has to look after."""
-
-    vacuums: bool
-    """Whether autovacuum runs."""
-    not_vacuumed: list[str]
-    """Our tables for which it is switched off."""
-    inactive_slots: list[str]
-    """Replication slots that nobody reads."""
-    retained: int
-    """Bytes of write-ahead log that the worst of them retains."""
-    oldest_id: int
-    """The age of the oldest transaction id or multixact id in the cluster. At 2 ** 31 it takes no more writes."""
-    idle_transactions: list[int]
-    """The processes of the server that have been idle in a transaction since the time in question."""
-
-
-READ_UPKEEP: Final = Statement[Upkeep]("""
-WITH slots AS (
-    SELECT slot_name::text AS name, COALESCE(pg_wal_lsn_diff(
-               CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END, restart_lsn), 0)::bigint AS retained
-      FROM pg_replication_slots WHERE NOT active AND NOT temporary
-)
-SELECT current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on' AS vacuums,
-       ARRAY(SELECT relname::text FROM pg_class
-              WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind = 'r'
-                AND relname = ANY (:tables)
-                AND EXISTS (SELECT FROM pg_options_to_table(reloptions)
-                             WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean)
-              ORDER BY relname) AS not_vacuumed,
-       ARRAY(SELECT name FROM slots ORDER BY retained DESC, name LIMIT 5) AS inactive_slots,
-       COALESCE((SELECT max(retained) FROM slots), 0) AS retained,
-       (SELECT max(GREATEST(age(datfrozenxid), mxid_age(datminmxid))) FROM pg_database) AS oldest_id,
-       ARRAY(SELECT pid FROM pg_stat_activity
-              WHERE datname = current_database() AND state LIKE 'idle in transaction%' AND state_change < :idle_since
-              ORDER BY state_change LIMIT 5) AS idle_transactions
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,19 +108,6 @@ async def missing_limits(database: Database) -> Sequence[str]:
     """
     limits = database.deadlines.limits
     return await database.values(_MISSING_LIMITS, names=list(limits), milliseconds=list(limits.values()))
-
-
-async def certificate_of(database: Database) -> bytes | None:
-    """The certificate of the server, or of the pooler, as DER; None without TLS."""
-    try:
-        connection = await database.connect()
-    except NotConnected as exc:
-        raise StorageUnavailable(_("the database does not answer")) from exc
-    try:
-        tls = connection._transport.get_extra_info("ssl_object")  # asyncpg does not show it
-        return None if tls is None else tls.getpeercert(binary_form=True)
-    finally:
-        connection.terminate()
 
 
 async def keeps_prepared(database: Database) -> bool | None:

@@ -1,18 +1,15 @@
-"""Checks what the operator runs beside the service: Redis, handlers of their own, Python."""
+"""Checks what the operator runs beside the service: Redis, and handlers of their own."""
 
 import asyncio
-import http.cookies
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from platform import python_version
-from types import ModuleType
 from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.checks.result import CheckResult, bad, good, note
+from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.apps import App
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -110,24 +107,3 @@ async def check_redis(
                 reason=redis_reason(exc) or type(exc).__name__,
             ),
         )
-
-
-def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
-    """Whether this Python parses cookies in linear time.
-
-    Its version does not show that, because distributions patch older versions, too. The patched module has no
-    `_OctalPatt`.
-
-    Args:
-        cookies: The standard library's `http.cookies`.
-    """
-    if not hasattr(cookies, "_OctalPatt"):
-        return good("python", Text(python_version()))
-    return note(
-        "python",
-        _(
-            "{version} takes seconds to parse a hostile Cookie header (CVE-2024-7592): wxauth parses cookies itself, "
-            "but other services on this Python may stop; fixed in 3.11.10, 3.12.6 and newer",
-            version=python_version(),
-        ),
-    )
