@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import socket
 import tempfile
 from base64 import b64encode
@@ -506,45 +505,3 @@ async def test_a_command_that_fails_prints_one_line(apps: Command, rows: Rows) -
     assert (missing.returncode, "Token must be a line" in missing.stderr) == (1, True), missing.stderr
     misspelt = await apps("add", "wx other", "--no-check", given="hunter2\n")
     assert (misspelt.returncode, "app_id" in misspelt.stderr, "hunter2" in misspelt.stderr) == (2, True, False)
-
-
-SIMULATED = {"WXAUTH_APPS": json.dumps([{"app_id": APPS[0]["app_id"], "app_secret": APPS[0]["app_secret"]}])}
-PHONE_PATH = "/wxa/business/getuserphonenumber"
-
-
-@pytest.mark.process
-async def test_an_operator_sees_and_clears_what_wechat_counts(apps: Command, wechat_url: str) -> None:
-    app_id = APPS[0]["app_id"]
-    [quota] = json.loads((await apps("quota", app_id, PHONE_PATH, "--json", **SIMULATED)).stdout)
-    assert quota == {"cgi_path": PHONE_PATH, "daily_limit": 1_000_000, "used": 0, "remain": 1_000_000}
-    table = (await apps("quota", app_id, **SIMULATED)).stdout
-    assert PHONE_PATH in table
-    assert (await apps("quota", app_id, "getuserphonenumber", **SIMULATED)).returncode == 2
-    assert (await apps("clear-quota", app_id, **SIMULATED)).returncode == 2  # without a terminal, and without --yes
-    cleared = await apps("clear-quota", app_id, "--yes", **SIMULATED)
-    assert (cleared.returncode, cleared.stdout) == (0, f"cleared the quota of {app_id}\n")
-    async with httpx.AsyncClient(base_url=wechat_url) as wechat:
-        for errcode in (76021, 76022):
-            await wechat.post("/faults", json={"api": "quota_get", "errcode": errcode})
-            first, *others = json.loads((await apps("quota", app_id, "--json", **SIMULATED)).stdout)
-            assert {first[name] for name in ("daily_limit", "used", "remain")} == {None}
-            assert {item["daily_limit"] for item in others} == {1_000_000}
-        of_none = await apps("quota", app_id, "/wxa/nothing", **SIMULATED)
-        assert (of_none.returncode, "76021" in of_none.stderr) == (1, True)
-        await wechat.post("/faults", json={"api": "clear_quota", "errcode": 48006})
-        too_often = await apps("clear-quota", app_id, "--yes", **SIMULATED)
-    assert (too_often.returncode, "48006" in too_often.stderr) == (1, True), too_often.stderr
-
-
-@pytest.mark.process
-async def test_an_operator_reads_a_refused_call_by_its_rid_without_a_secret(apps: Command, wechat_url: str) -> None:
-    app = APPS[0]
-    login = {"appid": app["app_id"], "secret": app["app_secret"], "js_code": "none", "grant_type": "wrong"}
-    async with httpx.AsyncClient() as client:
-        refused = (await client.get(f"{wechat_url}/sns/jscode2session", params=login)).json()["errmsg"]
-    [rid] = re.findall(r"rid: ([0-9a-f-]+)", refused)
-    request = json.loads((await apps("rid", app["app_id"], rid, "--json", **SIMULATED)).stdout)
-    asked = "/sns/jscode2session?appid=wxdev00000000000a1&secret=***&js_code=none&grant_type=wrong"
-    assert request["request_url"] == asked
-    unknown = await apps("rid", app["app_id"], "0-0-0", **SIMULATED)
-    assert (unknown.returncode, "76003" in unknown.stderr) == (1, True)

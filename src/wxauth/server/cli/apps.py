@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
-from wxauth.errors import WeChatBadResponse
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
@@ -16,24 +15,20 @@ from wxauth.server.cli.printing import (
     Failed,
     WrongCall,
     checked,
-    confirm,
     echo,
     json_option,
     read_picture,
     show,
     show_items,
     state_of,
-    table,
     takes,
-    yes_option,
 )
 from wxauth.server.cli.resources import with_parts
-from wxauth.server.core.apps import App, AppFields
+from wxauth.server.core.apps import AppFields
 from wxauth.server.core.services import Parts
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import localized, rule_of, word
+from wxauth.server.core.terminal import localized, rule_of
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.wechat.api import PATHS_WITH_QUOTA, QUOTA_NUMBERS, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -41,10 +36,6 @@ Body = TypeVar("Body", bound=BaseModel)
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 """The secrets, in the order of the prompts."""
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
-_HAS_NO_QUOTA: Final = frozenset({76021, 76022})
-"""WeChat's errcodes for a path that it does not know or count."""
-
-
 _ASKED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
 _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {
@@ -171,71 +162,6 @@ def force_token_command(app_id: str) -> None:
 
     _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
     echo(_("{app_id} has a new token", app_id=app_id))
-
-
-@apps.command()
-@_app_argument
-@click.argument("api", required=False)
-@json_option
-def quota_command(app_id: str, api: str | None) -> None:
-    """Print how often an app may call WeChat today, and has called it.
-
-    API is a path such as /wxa/business/getuserphonenumber; without it, those that wxauth calls, with - for any whose
-    numbers WeChat does not give (76021, 76022).
-    """
-    if api is not None and not api.startswith("/"):
-        raise WrongCall(_("API must be a path, such as /wxa/business/getuserphonenumber"))
-
-    async def ask(parts: Parts) -> list[dict[str, Any]]:
-        app, items = _with_wechat_token(parts, app_id), []
-        for path in (api,) if api else PATHS_WITH_QUOTA:
-            quota: Mapping[str, int] = {}
-            try:
-                quota = await parts[WeChatApi].quota(app, path)
-            except WeChatBadResponse as exc:
-                if api or exc.errcode not in _HAS_NO_QUOTA:
-                    raise
-            items.append({"cgi_path": path, **{name: quota.get(name) for name in QUOTA_NUMBERS}})
-        return items
-
-    items = _with_parts(ask)
-    show(items, table(items, " ".join(["cgi_path", *QUOTA_NUMBERS])))
-
-
-@apps.command("clear-quota")
-@_app_argument
-@yes_option
-def clear_quota_command(app_id: str) -> None:
-    """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
-    confirm(lambda: _("Clear the quota of {app_id}, one of ten times this month?", app_id=app_id))
-
-    async def clear(parts: Parts) -> None:
-        await parts[WeChatApi].clear_quota(_with_wechat_token(parts, app_id))
-
-    _with_parts(clear)
-    echo(_("cleared the quota of {app_id}", app_id=app_id))
-
-
-@apps.command()
-@_app_argument
-@click.argument("rid")
-@json_option
-def rid_command(app_id: str, rid: str) -> None:
-    """Print what WeChat remembers of a call, by the rid in its errmsg, for seven days. Secrets are left out."""
-
-    async def ask(parts: Parts) -> dict[str, Any]:
-        wechat: WeChatApi = parts[WeChatApi]
-        return await wechat.request_of(_with_wechat_token(parts, app_id), rid)
-
-    request = _with_parts(ask)
-    show(request, [(word(name), value) for name, value in request.items()])
-
-
-def _with_wechat_token(parts: Parts, app_id: str) -> App:
-    app: App = parts[Apps].find(app_id)
-    if not app.has_wechat_token:
-        raise Failed(_("{app_id} is a {kind}, which has no quotas at WeChat", app_id=app_id, kind=app.kind))
-    return app
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ WORDS: Final = """
     phone external_id attribute former_external_id created_at identity identities session
     ended_session consent session_key unionid logout expired replaced revoked reused banned erased merged at
     code app_id user_id network request_id count source state sign_up push kind title settings database open
-    closed cgi_path daily_limit used remain client_id client_secret scopes name url secret types kid alg
+    closed client_id client_secret scopes name url secret types kid alg
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from hmac import digest
 from typing import Any, Final, Literal, TypeVar
@@ -19,10 +19,6 @@ from wxauth.server.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED
 from wxauth.server.wechat.received import CodePicture
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
-_WITHOUT_QUOTA: Final = {Api.CODE2SESSION, Api.OAUTH_CODE, Api.STABLE_TOKEN, Api.CLEAR_QUOTA, Api.QUOTA, Api.RID}
-PATHS_WITH_QUOTA: Final = tuple(api.path for api in Api if api not in _WITHOUT_QUOTA)
-"""The paths of the APIs that wxauth calls with a WeChat token."""
-QUOTA_NUMBERS: Final = ("daily_limit", "used", "remain")
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
 """The APIs whose errcodes the callers log."""
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
@@ -30,8 +26,6 @@ _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-
 T = TypeVar("T")
 
 log = get_logger()
-
-_SECRET_PARAMETER: Final = re.compile(r"\b((?:access_token|secret|appsecret)=)[^&\s\"]*")
 
 
 @part
@@ -106,26 +100,6 @@ class WeChatApi:
             Api.JS_TICKET, app, None, "&type=jsapi", read=lambda answer: secret_in(answer, "ticket")
         )
 
-    async def quota(self, app: App, cgi_path: str) -> Mapping[str, int]:
-        """How often the app may call an API in a day, by its path, with `QUOTA_NUMBERS`. Raises: WeChatError."""
-        return await self._call(Api.QUOTA, app, {"cgi_path": cgi_path}, read=_quota)
-
-    async def request_of(self, app: App, rid: str) -> dict[str, Any]:
-        """What WeChat remembers of a call, by the rid in its answer, for seven days. No secret is part of it.
-
-        Raises: WeChatBadResponse (76003: another account's), other WeChatError.
-        """
-        return await self._call(Api.RID, app, {"rid": rid}, read=_request)
-
-    async def clear_quota(self, app: App) -> None:
-        """Set all counts of today back to zero, at most ten times a month. No WeChat token is needed.
-
-        Raises: WeChatRateLimited (48006: ten times already), other WeChatError.
-        """
-        # In the query, as in the example of WeChat's page, whose text says otherwise.
-        query = urlencode({"appid": app.app_id, "appsecret": app.app_secret.get_secret_value()})
-        await self.wechat.call(Api.CLEAR_QUOTA, app, query, body=b"", read=lambda _: None)
-
     async def _call(
         self,
         api: Api,
@@ -188,10 +162,6 @@ def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, 
 
 _phone_info: Final = _usable("phone_info", lambda info: isinstance(info, dict))
 _url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))
-_quota: Final = _usable(
-    "quota", lambda quota: isinstance(quota, dict) and all(isinstance(quota.get(name), int) for name in QUOTA_NUMBERS)
-)
-_remembered: Final = _usable("request", lambda request: isinstance(request, dict))
 
 
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
@@ -200,13 +170,6 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
     The HMAC key is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
     """
     return digest(session_key, message, sha256).hex()
-
-
-def _request(answer: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _SECRET_PARAMETER.sub(r"\1***", value) if isinstance(value, str) else value
-        for name, value in _remembered(answer).items()
-    }
 
 
 def _picture(answer: dict[str, Any]) -> CodePicture:

@@ -38,9 +38,6 @@ class Api(StrEnum):
     MINI_PROGRAM_CODE = "getwxacodeunlimit", "/wxa/getwxacodeunlimit"
     URL_LINK = "generate_urllink", "/wxa/generate_urllink"
     JS_TICKET = "getticket", "/cgi-bin/ticket/getticket"
-    QUOTA = "quota_get", "/cgi-bin/openapi/quota/get"
-    RID = "rid_get", "/cgi-bin/openapi/rid/get"
-    CLEAR_QUOTA = "clear_quota", "/cgi-bin/clear_quota/v2"
 
 
 SYSTEM_BUSY: Final = -1
