@@ -5,14 +5,8 @@ const TABLES = `
   SELECT pg_advisory_xact_lock(hashtext('orders'));
   CREATE TABLE IF NOT EXISTS orders (user_id text NOT NULL, item text NOT NULL, placed_by text NOT NULL);
   CREATE TABLE IF NOT EXISTS events_seen (id text PRIMARY KEY);
-  CREATE TABLE IF NOT EXISTS former_users (id text PRIMARY KEY, user_id text NOT NULL, merged_into text NOT NULL);
-  CREATE TABLE IF NOT EXISTS splits (new_user_id text PRIMARY KEY, event_id text NOT NULL);
+  CREATE TABLE IF NOT EXISTS former_users (id text PRIMARY KEY, user_id text NOT NULL);
   CREATE TABLE IF NOT EXISTS feed (cursor text NOT NULL);`
-
-const THEIRS = `
-  WITH RECURSIVE theirs (id) AS (
-    VALUES ($1::text) UNION SELECT former.id FROM former_users former JOIN theirs ON former.merged_into = theirs.id
-  )`
 
 // Idempotent: an event's id is stored in the transaction of its changes, so a repeated event changes nothing.
 export class Orders {
@@ -33,6 +27,7 @@ export class Orders {
     return this.#transaction(async (query) => {
       // Shares the table with other orders, and not with a merge: no order is added under an id that was just merged.
       await query('LOCK TABLE former_users IN ROW SHARE MODE')
+      // `placed_by` tells staff whose an order was, if a merge was wrong.
       await query('INSERT INTO orders VALUES ($1, $2, $3)', [await remaining(query, userId), item, userId])
     })
   }
@@ -44,9 +39,7 @@ export class Orders {
       if (seen.rowCount === 0) return
       // An erased user's orders are deleted under any id, even before the event of a merge.
       if (event.type === 'user.erased') await forget(query, [event.user_id, ...event.data.former_ids])
-      if (event.type === 'user.merged' && !(await wasSplitSince(query, event.data.former_id, event.id)))
-        await move(query, event.data.former_id, event.user_id)
-      if (event.type === 'user.split') await split(query, event.user_id, event.data.new_user_id, event.id)
+      if (event.type === 'user.merged') await move(query, event.data.former_id, event.user_id)
     })
   }
 
@@ -59,16 +52,13 @@ export class Orders {
           await forget(query, [userId])
           continue
         }
-        // An id that is a user's own may have been merged, and split again.
-        if (user.id === userId) await query('DELETE FROM former_users WHERE id = $1', [userId])
-        else await move(query, userId, user.id)
-        await query('UPDATE orders SET user_id = $2 WHERE placed_by = $1', [userId, user.id])
+        if (user.id !== userId) await move(query, userId, user.id)
       }
     })
   }
 
   async userIds() {
-    const { rows } = await this.#pool.query('SELECT user_id FROM orders UNION SELECT placed_by FROM orders')
+    const { rows } = await this.#pool.query('SELECT DISTINCT user_id FROM orders')
     return rows.map((row) => row.user_id)
   }
 
@@ -116,32 +106,11 @@ async function move(query, formerId, userId) {
   // The order of webhooks is not guaranteed: of two merges in a row, the second may arrive first.
   const remainingId = await remaining(query, userId)
   await query(
-    `INSERT INTO former_users VALUES ($1, $2, $3)
-     ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, merged_into = excluded.merged_into`,
-    [formerId, remainingId, userId]
+    'INSERT INTO former_users VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id',
+    [formerId, remainingId]
   )
   await query('UPDATE former_users SET user_id = $2 WHERE user_id = $1', [formerId, remainingId])
   await query('UPDATE orders SET user_id = $2 WHERE user_id = $1', [formerId, remainingId])
-}
-
-// A former id that is a user again takes back what was placed under it, and under ids that were merged into it.
-async function split(query, userId, newUserId, eventId) {
-  await query(
-    'INSERT INTO splits VALUES ($1, $2) ON CONFLICT (new_user_id) DO UPDATE SET event_id = excluded.event_id',
-    [newUserId, eventId]
-  )
-  await query('DELETE FROM former_users WHERE id = $1', [newUserId])
-  await query(`${THEIRS} UPDATE former_users SET user_id = $1 WHERE id IN (SELECT id FROM theirs)`, [newUserId])
-  await query(
-    `${THEIRS} UPDATE orders SET user_id = $1 WHERE user_id = $2 AND placed_by IN (SELECT id FROM theirs)`,
-    [newUserId, await remaining(query, userId)]
-  )
-}
-
-// Ids of events are in the order of time. A merge may arrive after the split that has undone it.
-async function wasSplitSince(query, formerId, eventId) {
-  const { rows } = await query('SELECT event_id FROM splits WHERE new_user_id = $1', [formerId])
-  return rows.length > 0 && rows[0].event_id > eventId
 }
 
 async function forget(query, userIds) {

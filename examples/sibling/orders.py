@@ -9,15 +9,8 @@ from typing import Any
 _TABLES = """
 CREATE TABLE IF NOT EXISTS orders (user_id TEXT NOT NULL, item TEXT NOT NULL, placed_by TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS events_seen (id TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS former_users (id TEXT PRIMARY KEY, user_id TEXT NOT NULL, merged_into TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS splits (new_user_id TEXT PRIMARY KEY, event_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS former_users (id TEXT PRIMARY KEY, user_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS feed (cursor TEXT NOT NULL);
-"""
-_THEIRS = """
-WITH RECURSIVE theirs (id) AS (
-    VALUES (?) UNION SELECT former.id FROM former_users former JOIN theirs ON former.merged_into = theirs.id
-)
-SELECT id FROM theirs
 """
 
 
@@ -30,6 +23,7 @@ class Orders:
             database.executescript(_TABLES)
 
     def add(self, user_id: str, item: str) -> None:
+        # `placed_by` tells staff whose an order was, if a merge was wrong.
         with closing(self._connect()) as database, database:
             database.execute("INSERT INTO orders VALUES (?, ?, ?)", (_remaining(database, user_id), item, user_id))
 
@@ -46,10 +40,8 @@ class Orders:
             match event["type"]:
                 case "user.erased":  # under any id, even before the event of a merge
                     _forget(database, [event["user_id"], *event["data"]["former_ids"]])
-                case "user.merged" if not _was_split_since(database, event["data"]["former_id"], event["id"]):
+                case "user.merged":
                     _move(database, event["data"]["former_id"], event["user_id"])
-                case "user.split":
-                    _split(database, event["user_id"], event["data"]["new_user_id"], event["id"])
 
     def catch_up(self, users: Mapping[str, Mapping[str, Any]], asked: Iterable[str]) -> None:
         """Apply what missed events would have changed: `users` are the existing ones, by each of their ids."""
@@ -59,15 +51,12 @@ class Orders:
                     _forget(database, [user_id])
                     continue
                 remaining = users[user_id]["id"]
-                if remaining == user_id:  # also one who was merged and split again
-                    database.execute("DELETE FROM former_users WHERE id = ?", (user_id,))
-                else:
+                if remaining != user_id:
                     _move(database, user_id, remaining)
-                database.execute("UPDATE orders SET user_id = ? WHERE placed_by = ?", (remaining, user_id))
 
     def user_ids(self) -> list[str]:
         with closing(self._connect()) as database:
-            rows = database.execute("SELECT user_id FROM orders UNION SELECT placed_by FROM orders")
+            rows = database.execute("SELECT DISTINCT user_id FROM orders")
             return [user_id for (user_id,) in rows]
 
     @property
@@ -94,26 +83,9 @@ def _remaining(database: sqlite3.Connection, user_id: str) -> str:
 def _move(database: sqlite3.Connection, former_id: str, user_id: str) -> None:
     # The order of webhooks is not guaranteed: of two merges in a row, the second may arrive first.
     remaining = _remaining(database, user_id)
-    database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?, ?)", (former_id, remaining, user_id))
+    database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?)", (former_id, remaining))
     database.execute("UPDATE former_users SET user_id = ? WHERE user_id = ?", (remaining, former_id))
     database.execute("UPDATE orders SET user_id = ? WHERE user_id = ?", (remaining, former_id))
-
-
-def _split(database: sqlite3.Connection, user_id: str, new_user_id: str, event_id: str) -> None:
-    # A former id that is a user again takes back what was placed under it, and under ids that were merged into it.
-    database.execute("INSERT OR REPLACE INTO splits VALUES (?, ?)", (new_user_id, event_id))
-    database.execute("DELETE FROM former_users WHERE id = ?", (new_user_id,))
-    remaining = _remaining(database, user_id)
-    for (former_id,) in database.execute(_THEIRS, (new_user_id,)).fetchall():
-        database.execute("UPDATE former_users SET user_id = ? WHERE id = ?", (new_user_id, former_id))
-        moved = (new_user_id, remaining, former_id)
-        database.execute("UPDATE orders SET user_id = ? WHERE user_id = ? AND placed_by = ?", moved)
-
-
-def _was_split_since(database: sqlite3.Connection, former_id: str, event_id: str) -> bool:
-    # Ids of events are in the order of time. A merge may arrive after the split that has undone it.
-    row = database.execute("SELECT event_id FROM splits WHERE new_user_id = ?", (former_id,)).fetchone()
-    return row is not None and str(row[0]) > event_id
 
 
 def _forget(database: sqlite3.Connection, user_ids: list[str]) -> None:

@@ -510,9 +510,9 @@ class MergeRefused(WxAuthError, code="merge_refused", status=409):
 
 
 class SplitRefused(WxAuthError, code="split_refused", status=409):
-    """This part cannot be split from the user."""
+    """This identity cannot be taken out of the user."""
 
-    title = _("This account cannot be split.")
+    title = _("This identity cannot be taken out of its account.")
 
 
 class KeysUnavailable(WxAuthError, code="keys_unavailable", status=503):

@@ -174,29 +174,26 @@ def one_of(expected: Any) -> Sequence[Any]:
 
 def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff_alone_need() -> None:
     columns = [column.name for column in User.__table__.columns]  # type: ignore[attr-defined]  # SQLModel adds the table
-    of_logins_and_staff = ("ban_reason", "banned_until", "earlier_bans", "identity_lost_at")
-    columns = [name for name in columns if name not in of_logins_and_staff and not name.endswith("_from")]
+    of_logins_and_staff = ("ban_reason", "banned_until", "identity_lost_at")
+    columns = [name for name in columns if name not in of_logins_and_staff]
     assert list(UserFields.model_fields) == columns
     assert ", ".join(f"users.{name}" for name in columns) == USER
 
 
-# The columns of users that `_MERGE` or `_ADD` leaves alone, and why nothing is lost.
+# The columns of users that `_MERGE` leaves alone, and why nothing is lost.
 LEFT_ALONE = {
-    "id": "the other user's is in `former_users`, until a split gives it back",
-    "consents": "`_MERGE` finds those of both; `_NOTE_CONSENTS` does after a split",
-    "attributes": "`add_missing_attributes` after a merge; a split leaves all with the user",
-    "erase_at": "nobody who is leaving is merged or split",
+    "id": "the other user's is in `former_users`",
+    "attributes": "`add_missing_attributes`",
+    "erase_at": "nobody who is leaving is merged",
     "identity_lost_at": "a trigger of `identities` sets it",
     **dict.fromkeys(("roles", "status", "ban_reason", "banned_until"), "`change_status_and_roles`"),
-    "earlier_bans": "`note_bans`",
 }
 
 
-def test_neither_a_merge_nor_a_split_forgets_a_column_of_a_user() -> None:
-    merge, add = (STATEMENTS[f"merging.merging_queries.{name}"].text for name in ("_MERGE", "_ADD"))
+def test_a_merge_forgets_no_column_of_a_user() -> None:
+    merge = STATEMENTS["merging.merging_queries._MERGE"].text
     filled = set(re.findall(r"(?<![.\w])(\w+) = ", merge.rpartition("UPDATE users")[2]))
-    filled &= set(re.findall(r"\w+", add.partition("(")[2].partition(")")[0]))
-    mending = "add `…_from` to `Origins` in `core/users.py`, or say above why a merge and a split leave it alone"
+    mending = "add it to `MERGEABLE` in `core/users.py`, or say above why a merge leaves it alone"
     assert set(User.model_fields) - filled == set(LEFT_ALONE), mending
 
 

@@ -60,8 +60,6 @@ class Book:
             case "user.merged":
                 self._merge(user_id, user, data["former_id"])
             case "user.split":
-                self.merged_into.pop(data["new_user_id"], None)
-                self.merged_into.update(dict.fromkeys(data["former_ids"], data["new_user_id"]))
                 self.users[data["new_user_id"]] = Rebuilt(apps=set(data["app_ids"]))
                 user.apps = set(data["kept_app_ids"])
             case "user.erased":

@@ -61,29 +61,20 @@ def test_merges_in_the_wrong_order_lead_to_the_remaining_user(orders: Orders) ->
     assert (orders.of("b"), orders.of("c")) == ([], ["oolong"])
 
 
-def test_a_split_user_gets_their_orders_back(orders: Orders) -> None:
-    for user_id in ("a", "b", "c"):
-        orders.add(user_id, f"of {user_id}")
-    orders.follow(event(1, "user.merged", "b", former_id="a"))
-    orders.follow(event(2, "user.merged", "c", former_id="b"))
-    orders.add("b", "by a former token")
-    orders.follow(event(4, "user.split", "c", new_user_id="b"))
-    assert (orders.of("b"), orders.of("c")) == (["of a", "of b", "by a former token"], ["of c"])
-    orders.follow(event(3, "user.merged", "c", former_id="b"))
-    assert orders.of("c") == ["of c"], "a merge that comes after the split that has undone it"
-    orders.add("a", "jasmine")
-    assert orders.of("b")[-1] == "jasmine"
-    orders.follow(event(5, "user.split", "c", new_user_id="d"))
-    assert (orders.of("c"), orders.of("d")) == (["of c"], [])
-
-
-def test_a_split_that_was_missed_is_made_up_for(orders: Orders) -> None:
+def test_what_is_stored_stays_with_the_user_of_whom_an_identity_was_taken_out(orders: Orders) -> None:
     for user_id in ("a", "b"):
         orders.add(user_id, f"of {user_id}")
     orders.follow(event(1, "user.merged", "b", former_id="a"))
-    assert orders.of("b") == ["of a", "of b"]
-    orders.catch_up({"a": {"id": "a"}, "b": {"id": "b"}}, orders.user_ids())
-    assert (orders.of("a"), orders.of("b")) == (["of a"], ["of b"])
+    orders.follow(event(2, "user.split", "b", new_user_id="c"))
+    orders.add("a", "by a former token")
+    assert (orders.of("b"), orders.of("c")) == (["of a", "of b", "by a former token"], [])
+
+
+def test_a_merge_that_was_missed_is_made_up_for(orders: Orders) -> None:
+    for user_id in ("a", "b"):
+        orders.add(user_id, f"of {user_id}")
+    orders.catch_up({"a": {"id": "b"}, "b": {"id": "b"}}, orders.user_ids())
+    assert (orders.of("a"), orders.of("b"), orders.user_ids()) == ([], ["of a", "of b"], ["b"])
 
 
 def test_an_erasure_received_before_its_merge_deletes_the_former_users_orders(orders: Orders) -> None:

@@ -63,6 +63,12 @@ async def test_the_second_account_enters_an_app_where_the_first_came_without_a_u
     assert await stage.number("users WHERE roles = '{}'") == 1
 
 
+async def test_the_second_account_enters_by_a_unionid_that_no_identity_has_now(stage: Stage, root: Admin) -> None:
+    work = await join(stage, root)
+    await stage.login("home", unionid="union-home-now", app=OTHER_APP)
+    assert ids([await stage.login("home", unionid=HOME)]) == ids([work])
+
+
 async def test_a_third_openid_with_either_unionid_is_another_person(stage: Stage, root: Admin) -> None:
     work = await join(stage, root)
     await stage.login("home", unionid=HOME)

@@ -77,12 +77,17 @@ async def test_an_erasure_of_who_is_being_merged_erases_the_user_who_remains(cou
     assert await couple.rows.fetchval("SELECT count(*) FROM users WHERE id::text <> $1", couple.root.id) == 0
 
 
-async def test_a_ban_of_who_is_being_split_off_leaves_the_other_one(couple: Couple) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_ban_beside_a_split_is_of_both_if_it_came_first(couple: Couple, is_first: bool) -> None:
     assert (await couple.merge()).status_code == 200
     ban = partial(couple.root.ask, "PATCH", f"/users/{couple.bob.user_id}", json={"status": "disabled"})
-    banned = await couple.after(couple.split, ban)
-    assert (banned.status_code, banned.json()["id"]) == (200, couple.bob.user_id)
-    assert (await couple.root.read(f"/users/{couple.alice.user_id}"))["status"] == "active"
+    second = await (couple.after(ban, couple.split) if is_first else couple.after(couple.split, ban))
+    assert second.status_code == 200
+    users = "SELECT user_id, status FROM identities JOIN users ON users.id = user_id WHERE openid = ANY ($1)"
+    openids = [phone.tokens["user"]["openid"] for phone in (couple.alice, couple.bob)]
+    found = {str(user_id): status for user_id, status in await couple.rows.fetch(users, openids)}
+    assert found.pop(couple.alice.user_id) == "disabled"
+    assert list(found.values()) == ["disabled" if is_first else "active"]
 
 
 # The person's own token is refused after a merge, until it is refreshed. So what comes with it is not done, and said to

@@ -112,9 +112,9 @@ def test_what_has_changed_is_recorded_and_ends_sessions(
     assert (change.events, change.endings) == (events, endings)
 
 
-def test_the_event_of_a_ban_has_its_reason_only_where_it_may() -> None:
-    change = StatusChange.between(ONE, of(), of(ban=SPAM), by=OPERATOR, why={"rank": 4}, notes_reason=False)
-    assert change.events == {EventType.USER_BANNED: {"until": SOONER, "rank": 4}}
+def test_the_event_of_a_ban_says_why() -> None:
+    change = StatusChange.between(ONE, of(), of(ban=SPAM), by=OPERATOR, why={"rank": 4})
+    assert change.events == {EventType.USER_BANNED: {"reason": SPAM.reason, "until": SOONER, "rank": 4}}
     lifted = StatusChange.between(ONE, of(ban=SPAM), of(), by=OPERATOR, why={"rank": 0})
     assert lifted.events == {EventType.USER_UNBANNED: {"rank": 0}}
 

@@ -345,6 +345,7 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(linki
     assert await linking.rows.fetch(told) == [
         ("session.ended", alice["session_id"]),
         ("identity.removed", None),
+        ("user.phone_removed", None),
         ("session.ended", there["session_id"]),
         ("user.erased", None),
     ]
@@ -367,8 +368,8 @@ async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
 
 @pytest.mark.usefixtures("simulated")
 @pytest.mark.parametrize("leaves", ["bob", "alice"])
-async def test_what_came_by_a_merge_is_erased_with_its_own_account(stage: Stage, leaves: str) -> None:
-    """Bob, of whom much is stored, was merged into Alice by an operator."""
+async def test_what_may_be_a_closed_accounts_is_cleared_and_the_rest_stays(stage: Stage, leaves: str) -> None:
+    """Bob, of whom much is stored, was merged into Alice by an operator: nobody knows whose name and number it is."""
     stage = await stage.replica(consents="privacy:1")
     root = await entered_root(stage)
     alice = await enter(stage, nickname="Alice", consents={"privacy": "1"})
@@ -386,25 +387,18 @@ async def test_what_came_by_a_merge_is_erased_with_its_own_account(stage: Stage,
     assert (await root.merge(bob_id, into=alice_id)).status_code == 200
     await stage.push_about(bob if leaves == "bob" else alice, LEFT)
     user = await root.read(f"/users/{alice_id}")
-    left = [user.get(name) for name in ("nickname", "avatar_url", "phone", "external_id")]
-    assert len(user["consents"]) == 1
-    owners = await stage.rows.fetch("SELECT user_id::text FROM consents")
-    if leaves == "alice":
-        assert (left, owners) == ([None, "https://a.test/bob.png", NUMBER, "10023"], [(bob_id,)])
-        return
-    assert (left, owners) == (["Alice", None, None, None], [(alice_id,)])
-    assert (user["status"], user.get("reason")) == ("disabled", None)
-    assert [identity["app_id"] for identity in user["identities"]] == [FIRST]
-    assert await stage.number("refusals") == 0
-    kept = await stage.rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
-    assert kept == [("{}",)], "neither Bob's event, nor that of the user who remained"
+    assert [user[name] for name in ("nickname", "avatar_url", "phone", "phone_verified")] == [None] * 4
+    assert (user["external_id"], len(user["consents"]), user["former_ids"]) == ("10023", 2, [bob_id])
+    assert (user["status"], user["reason"]) == ("disabled", "Bob has cheated")
+    assert [identity["app_id"] for identity in user["identities"]] == [FIRST if leaves == "bob" else SECOND]
+    assert await stage.number("refusals") == 1
     told = await recorded(stage.rows, "type, data", "actor = 'wechat' AND type LIKE 'user.%'")
-    assert told == [("user.profile_changed", {"fields": ["avatar_url"]}), ("user.phone_removed", {})]
+    assert told == [("user.profile_changed", {"fields": ["nickname", "avatar_url"]}), ("user.phone_removed", {})]
 
 
 @pytest.mark.usefixtures("simulated")
 async def test_other_services_learn_what_is_lost_with_a_closed_account(stage: Stage) -> None:
-    """Who knows users by the feed alone would keep Bob's consent, and take Alice for a user of his app."""
+    """Who knows users by the feed alone would take Alice for a user of Bob's app."""
     stage = await stage.replica(consents="privacy:2,terms:3")
     root = await entered_root(stage)
     alice = await enter(stage, consents={"privacy": "2"})
@@ -417,9 +411,9 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(stage: St
         ("session.ended", None, {"reason": "erased", "session_ids": [bob["session_id"]]}),
         ("identity.removed", SECOND, {}),
         ("user.phone_removed", None, {}),
-        ("consent.withdrawn", None, {"document": "terms", "version": "3"}),
     ]
-    assert [each["document"] for each in (await root.read(f"/users/{alice['user']['id']}"))["consents"]] == ["privacy"]
+    user = await root.read(f"/users/{alice['user']['id']}")
+    assert sorted(each["document"] for each in user["consents"]) == ["privacy", "terms"]
 
 
 async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(linking: Stage) -> None:
@@ -437,30 +431,55 @@ async def split(root: Admin, user: Body, login: Body) -> Body:
     return (await root.ask("POST", f"/users/{user['user']['id']}/split", json=identity)).json()
 
 
+FIRST_PROOF, SECOND_PROOF = 1, 2
+"""Minutes after the beginning at which the first and the second one prove the number."""
+
+
 @pytest.mark.usefixtures("simulated")
-@pytest.mark.parametrize("leaves", ["alice", "bob", "bob, erased"])
-async def test_a_number_that_two_have_proved_goes_with_the_last_to_do_so(stage: Stage, leaves: str) -> None:
+@pytest.mark.parametrize(
+    ("provers", "leaves", "proved_at"),
+    [
+        pytest.param(["alice"], "alice", None, id="only who leaves"),
+        pytest.param(["alice"], "bob", FIRST_PROOF, id="only who stays"),
+        pytest.param(["alice", "bob"], "alice", SECOND_PROOF, id="both, last who stays"),
+        pytest.param(["alice", "bob"], "bob", FIRST_PROOF, id="both, last who leaves"),
+    ],
+)
+async def test_a_number_goes_if_only_who_leaves_has_proved_it(
+    stage: Stage, provers: list[str], leaves: str, proved_at: int | None
+) -> None:
     stage = await stage.replica(phone_policy="share")
-    root = await entered_root(stage)
-    alice, bob = await enter(stage), await enter(stage, "bob", SECOND)
-    for person, login, app_id in (("alice", alice, FIRST), ("bob", bob, SECOND)):
+    began, root = stage.clock(), await entered_root(stage)
+    logins = {"alice": await enter(stage), "bob": await enter(stage, "bob", SECOND)}
+    for person in provers:
         stage.clock.advance(minutes=1)
-        assert (await verify(stage, login, person, app_id)).status_code == 200
+        assert (await verify(stage, logins[person], person, logins[person]["user"]["app_id"])).status_code == 200
+    alice, bob = logins.values()
     await root.merge(bob["user"]["id"], into=alice["user"]["id"])
-    if leaves == "bob, erased":
-        await stage.push_about(bob, LEFT)
-        kept = await stage.rows.fetchrow("SELECT phone, phone_verified_at FROM users WHERE phone IS NOT NULL")
-        assert kept == (NUMBER, stage.clock() - timedelta(minutes=1)), "as alice has proved it"
-        return
+    answer = await split(root, alice, logins[leaves])
+    assert (answer["new_user"]["phone"], answer["new_user"]["phone_verified"]) == (None, None)
+    assert (answer["user"]["phone"], answer["user"]["phone_verified"]) == (
+        (NUMBER, True) if proved_at else (None, None)
+    )
+    stored = await stage.rows.fetchrow(
+        "SELECT phone, phone_verified_at FROM users WHERE id = $1::text::uuid", alice["user"]["id"]
+    )
+    assert stored == ((NUMBER, began + timedelta(minutes=proved_at)) if proved_at else (None, None))
+    assert await stage.number("identities WHERE phone_proved_at IS NOT NULL") == bool(proved_at)
+    told = await recorded(stage.rows, "type, user_id, actor, data", "type = 'user.phone_removed'")
+    assert told == ([] if proved_at else [("user.phone_removed", alice["user"]["id"], root.id, {})])
+
+
+@pytest.mark.parametrize("leaves", ["alice", "bob"])
+async def test_a_number_of_a_file_that_nobody_has_proved_stays(linking: Stage, leaves: str) -> None:
+    root, alice, bob = await entered_root(linking), await enter(linking), await enter(linking, "bob", SECOND)
+    await root.merge(bob["user"]["id"], into=alice["user"]["id"])
+    await linking.rows.execute("UPDATE users SET phone = $1 WHERE id = $2::text::uuid", NUMBER, alice["user"]["id"])
     answer = await split(root, alice, {"alice": alice, "bob": bob}[leaves])
-    of_bob, of_alice = ("new_user", "user") if leaves == "bob" else ("user", "new_user")
-    assert [answer[name]["phone"] for name in (of_bob, of_alice)] == [NUMBER, None]
-    verified_at = await stage.rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
-    assert verified_at == stage.clock()
-    assert await stage.number("identities WHERE phone_proved_at IS NOT NULL") == 1, "that of who has the number"
+    assert [answer[name]["phone"] for name in ("user", "new_user")] == [NUMBER, None]
 
 
-async def test_a_number_does_not_go_with_who_has_proved_another_one_last(linking: Stage) -> None:
+async def test_a_number_stays_if_who_leaves_has_proved_another_one_last(linking: Stage) -> None:
     alice, bob = await enter_with_number(linking), await enter(linking, "bob", SECOND)
     linking.clock.advance(minutes=1)
     code = linking.phone_code("bob", app_id=SECOND, phone="+85291234567")
@@ -486,18 +505,17 @@ async def test_a_former_external_id_replaces_no_removed_one_at_a_parting(linking
     assert left == (2, None, 1)
 
 
-async def test_a_number_does_not_merge_split_users_again(linking: Stage) -> None:
+async def test_a_number_does_not_merge_again_who_was_taken_out(linking: Stage) -> None:
     alice = await enter_with_number(linking)
     linking.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number
     bob = await enter_with_number(linking, "bob", SECOND)
     assert bob["user"]["id"] == alice["user"]["id"]
-    new_user = (await split(await entered_root(linking), alice, bob))["new_user"]
-    assert (new_user["phone"], new_user["phone_verified"]) == (NUMBER, True), "bob has proved it last"
+    answer = await split(await entered_root(linking), alice, bob)
+    assert [answer[name]["phone"] for name in ("user", "new_user")] == [NUMBER, None], "which both have proved"
     again = await enter_with_number(linking, "bob", SECOND)
-    assert (again["user"]["id"], "phone_error" in again) == (new_user["id"], False)
+    assert (again["user"]["id"], again["phone_error"]) == (answer["new_user"]["id"], "phone_taken")
     again = await enter_with_number(linking)
-    assert (again["user"]["id"], again["phone_error"]) == (alice["user"]["id"], "phone_taken")
-    assert again["user"]["phone"] is None
+    assert (again["user"]["id"], "phone_error" in again) == (alice["user"]["id"], False)
 
 
 async def test_a_user_joined_by_wechat_itself_is_erased_completely(linking: Stage) -> None:

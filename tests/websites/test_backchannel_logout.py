@@ -20,7 +20,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.merging.merging_queries import erase_identities
+from wxauth.server.merging.splitting_queries import erase_identities
 from wxauth.server.service.build import Timeouts
 from wxauth.server.users.status_queries import lock_status_and_roles
 

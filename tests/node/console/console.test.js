@@ -520,16 +520,16 @@ test('what a merge and a split hand over is told before they are done', async ()
   assert.equal(await dialog().getByText('will be banned').count(), 0)
   await button('Merge', dialog()).click() // the banned one remains
   await button('Split').click()
-  await dialog().getByText(`a later one stays with ${banned.user.nickname} alone`).waitFor()
+  await dialog().getByText(`${banned.user.nickname} is banned, and so will the new user be.`).waitFor()
   await dialog().getByText(`All roles stay with ${banned.user.nickname}: editor.`).waitFor()
 })
 
-test('a merge shows both, found by search, before it is done, and a split undoes it', async () => {
+test('a merge shows both, found by search, before it is done, and a split takes an identity out', async () => {
   const [one, other] = [await newcomer(), await newcomer()]
   await showPerson(one)
   await button('Merge').click()
   await dialog().getByRole('heading', { name: `Merge ${one.user.nickname} with another user` }).waitFor()
-  await dialog().getByText('Split on the page of the user that remains undoes it').waitFor()
+  await dialog().getByText('Split on the page of the user that remains takes an identity out of it').waitFor()
   const go = button('Merge', dialog())
   await dialog().getByText('Search for the other user, and choose').waitFor()
   await dialog().getByLabel('The other user').fill(other.user.id)
@@ -551,11 +551,13 @@ test('a merge shows both, found by search, before it is done, and a split undoes
   await dialog().getByRole('heading', { name: `Split ${other.user.nickname} into two users` }).waitFor()
   await dialog().getByLabel('Identity').selectOption({ label: `${FIRST_APP} · ${one.user.openid}` })
   await button('Split', dialog()).click()
-  await page.getByRole('status').getByText('The new user has its former id again.').waitFor()
-  await page.waitForURL(new RegExp(`#/users/${one.user.id}$`))
-  await isShown(one)
+  await page.getByRole('status').getByText('The identity is now a user of its own.').waitFor()
+  await page.waitForURL((url) => url.hash !== `#/users/${other.user.id}`)
+  const taken = { user: { id: page.url().split('/').at(-1) } }
+  assert.ok(![one.user.id, other.user.id].includes(taken.user.id))
+  await page.getByText(one.user.openid).first().waitFor()
   assert.equal(await button('Split').count(), 0)
-  assert.deepEqual((await shown(one)).identities.map(({ openid }) => openid), [one.user.openid])
+  assert.deepEqual((await shown(taken)).identities.map(({ openid }) => openid), [one.user.openid])
 })
 
 test('a person is signed out on one device, and on all', async () => {

@@ -10,7 +10,6 @@ from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.cli.printing import (
     Failed,
-    WrongCall,
     checked,
     confirm,
     echo,
@@ -28,7 +27,8 @@ from wxauth.server.cli.users import banned_until, name_of, names_of, user_argume
 from wxauth.server.core.database import Database
 from wxauth.server.core.terminal import word
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.merging.merging import Merged, merge_by_operator, split
+from wxauth.server.merging.merging import Merged, merge_by_operator
+from wxauth.server.merging.splitting import split
 from wxauth.server.users.admin import read_user
 from wxauth.server.users.schemas import UserDetailAnswer
 from wxauth.server.users.status_queries import Ban
@@ -77,33 +77,24 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     callback=checked(_identity, _("must be APP_ID:OPENID")),
     help="The identity that leaves, with the user's others that have its unionid.",
 )
-@click.option(
-    "--external-id",
-    callback=text_option,
-    help="An external id of the user's that moves too. Default: those merged with these identities, if that is known.",
-)
-@click.option("--no-external-id", is_flag=True, help="No external id moves.")
+@click.option("--external-id", callback=text_option, help="An external id of the user's that moves too.")
 @yes_option
 @json_option
-def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, no_external_id: bool) -> None:
-    """Undo a wrong merge: make an identity of USER_ID a user of its own.
+def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) -> None:
+    """Take an identity out of USER_ID: it becomes a user of its own.
 
-    If one merge added exactly these identities, the new user has the former id again. Name, picture, number, consents
-    and bans from before a merge return to the user who had them. Roles stay. JSON is that of
-    POST /v1/admin/users/{id}/split.
+    The new user has a new id. Everything else stays with USER_ID, but for a phone number that only this identity has
+    proved. If USER_ID is banned, the new user is banned too. JSON is that of POST /v1/admin/users/{id}/split.
     """
-    if external_id and no_external_id:
-        raise WrongCall(_("--external-id and --no-external-id contradict each other"))
     app_id, openid = key
-    external_ids = [external_id] if external_id else [] if no_external_id else None
 
     async def split_it(database: Database, now: datetime) -> list[UserDetailAnswer]:
         identity = {"app_id": app_id, "openid": openid}
-        ids = await split(database, user_id, **identity, external_ids=external_ids, by=OPERATOR, now=now)
+        ids = await split(database, user_id, **identity, external_id=external_id, by=OPERATOR, now=now)
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
-    confirm(lambda: _("Split {name} from {user_id}?", name=name, user_id=user_id))
+    confirm(lambda: _("Take {name} out of {user_id}?", name=name, user_id=user_id))
     user, new_user = with_database(split_it)
     rows = [
         (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))

@@ -45,7 +45,7 @@ from wxauth.server.users.search_queries import UsersQuery, find_users
 _MODULES: Final = {
     "user_merging": {
         "merge": _("Merge user FROM into INTO, which keeps its id, names, number and external_id."),
-        "split": _("Undo a wrong merge: make an identity of USER_ID a user of its own."),
+        "split": _("Take an identity out of USER_ID: it becomes a user of its own."),
     },
     "import_export": {
         "export": _("Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV."),

@@ -59,7 +59,7 @@ class EventType(StrEnum):
 
     USER_CREATED = "user.created", _("Came for the first time"), "roles hook"
     USER_MERGED = "user.merged", _("Another user was merged into this one"), "former_id by"
-    USER_SPLIT = "user.split", _("Some identities became another user"), "new_user_id former_ids app_ids kept_app_ids"
+    USER_SPLIT = "user.split", _("Some identities became another user"), "new_user_id app_ids kept_app_ids"
     IDENTITY_ADDED = "identity.added", _("One more identity in an app"), ""
     IDENTITY_REMOVED = "identity.removed", _("Not known in an app any more"), ""
     CONSENT_GIVEN = "consent.given", _("Agreed to"), "document version"

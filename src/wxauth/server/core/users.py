@@ -8,15 +8,16 @@ from uuid import UUID
 from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
-from typing_extensions import TypedDict
 
 from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import columns_of, fragment
+from wxauth.server.core.statements import columns_of
 
 ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a person's roles."""
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
 """The columns whose changes are events, `user.profile_changed`."""
+MERGEABLE: Final = (*PROFILE_FIELDS, "phone", "external_id")
+"""The columns of the remaining user that a merge fills from the former one, if they are empty."""
 
 
 class UserStatus(StrEnum):
@@ -58,30 +59,6 @@ class UserFields(SQLModel):
         return None if self.phone is None else self.phone_verified_at is not None
 
 
-class EarlierBan(TypedDict):
-    """A ban that somebody had before a merge."""
-
-    reason: str | None
-    until: str | None
-    """In ISO 8601."""
-
-
-class Origins(SQLModel):
-    """The former user of each field that a merge may have filled: see `merging/origin_queries.py`.
-
-    Null for the user's own part; the user's own id if it is not known which of the merged users it belongs to.
-    """
-
-    nickname_from: UUID | None
-    avatar_url_from: UUID | None
-    phone_from: UUID | None
-    external_id_from: UUID | None
-
-
-MERGEABLE: Final = tuple(fragment(name.removesuffix("_from")) for name in Origins.model_fields)
-"""The fields of a user that a merge may have filled."""
-
-
 class UserInSession(UserFields):
     """A user, with the identity of one of their sessions."""
 
@@ -97,9 +74,3 @@ USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
 USER_IN_SESSION: Final = f"{USER}, :app_id::text AS app_id, :openid::text AS openid"
 """Those of `UserInSession`, for a statement about an identity of the user."""
-ORIGIN: Final = """COALESCE(
-           (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
-           (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
-             WHERE app_id = :app_id AND openid = :openid))"""
-"""SQL for the origin of what an identity does now, for `merging/origin_queries.py`: the former id whose merge
-added it, or else its unionid, to the user. Null if it is the user's own."""

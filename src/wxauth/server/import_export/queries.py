@@ -14,7 +14,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, columns_of, model_of
-from wxauth.server.core.users import IS_ADMINISTRATOR, MERGEABLE, UserFields
+from wxauth.server.core.users import IS_ADMINISTRATOR, UserFields
 from wxauth.server.sessions.queries import keys_of
 from wxauth.server.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.server.users.status_queries import LockedUser
@@ -107,17 +107,10 @@ INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL:
 """)
 
 
-def _origin_fragment(name: LiteralString) -> LiteralString:
-    # If the user was merged, the origin of a value in the file is unknown.
-    return f"""
-       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
-
-
 ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
 CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users
-   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
-       {", ".join(_origin_fragment(name) for name in MERGEABLE)}
+   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)}
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
 """)

@@ -197,19 +197,15 @@ RETURNING {_ENTERED}
 _OPEN: Final = Statement[Nothing](f"{_OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 
 
-# Whether an identity belongs to another WeChat account of a person than :unionid, whose row is `unionids`. Both are of
-# one user. WeChat has one openid for each account and app, so this identity must have another unionid. And :unionid
-# must not be an earlier one of the same account: a merge added it from another user, or the user has it in another
-# app. An identity whose unionid is unknown is of another account if it and an identity with :unionid are one user only
-# by a merge, unless one of the two openids may be a snapshot's.
+# Whether an identity belongs to another WeChat account of a person than :unionid, which the same user has. WeChat has
+# one openid for each account and app, so this identity must have another unionid, or none that is known; but then
+# neither of the two openids may be a snapshot's. And :unionid must not be an earlier one of the same account: the user
+# was merged from several, or has it in another app.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
-       (other.unionid <> :unionid
-        AND (other.came_from IS DISTINCT FROM unionids.came_from
-             OR EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))
-        OR other.unionid IS NULL AND NOT :may_be_snapshot
-           AND EXISTS (SELECT FROM identities it
-                        WHERE it.user_id = other.user_id AND it.unionid = :unionid
-                          AND it.came_from IS DISTINCT FROM other.came_from))"""
+       (other.unionid <> :unionid OR other.unionid IS NULL AND NOT :may_be_snapshot)
+   AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
+        OR other.unionid IS NOT NULL
+           AND EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))"""
 # Whether another openid of the app has the unionid, which a unique index forbids; or whether the unionid belongs to
 # another user who has another openid of the app, which is not of another account.
 _IS_ANOTHERS: Final = Statement[int](f"""
@@ -217,7 +213,7 @@ SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unioni
  UNION ALL
 SELECT 1 FROM unionids JOIN identities other USING (user_id)
  WHERE unionids.unionid = :unionid AND other.app_id = :app_id AND other.openid <> :openid
-   AND {_IS_OF_ANOTHER_ACCOUNT} IS NOT TRUE
+   AND ({_IS_OF_ANOTHER_ACCOUNT}) IS NOT TRUE
    AND NOT EXISTS (SELECT FROM identities own
                     WHERE own.app_id = :app_id AND own.openid = :openid AND own.user_id = other.user_id)
  LIMIT 1

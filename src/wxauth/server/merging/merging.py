@@ -6,7 +6,7 @@ not change back and forth while apps move one after the other. Other reasons are
 verified, and an operator's decision.
 """
 
-from collections.abc import Collection, Sequence, Set as AbstractSet
+from collections.abc import Collection, Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,18 +14,16 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.errors import LastAdmin, MergeRefused, SplitRefused, StorageUnavailable
+from wxauth.errors import LastAdmin, MergeRefused, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.clock import new_id
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.roles import MAX_ROLES, STAFF_ROLES
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.merging import merging_queries as queries
-from wxauth.server.merging.origin_queries import Facts, Side, Split, facts_of, record_moved
-from wxauth.server.sessions.queries import EndReason, end_logins_in_browsers, end_sessions
-from wxauth.server.users.admin import locked_remaining
+from wxauth.server.merging.merging_queries import Facts
+from wxauth.server.sessions.queries import EndReason, end_logins_in_browsers
 from wxauth.server.users.attributes import add_missing_attributes
 from wxauth.server.users.erasure_queries import cancel_leaving, check_may_enter
 from wxauth.server.users.status_queries import (
@@ -140,7 +138,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
     )
-    belongings, formers = await facts_of(transaction, pair.into), await facts_of(transaction, pair.former_id)
+    remaining, formers = [await queries.facts_of(transaction, each) for each in (pair.into, pair.former_id)]
     formers_attributes = await read_attributes(transaction, pair.former_id)
     app_ids = await queries.merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
@@ -150,17 +148,11 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     await record(EventType.USER_MERGED, data=data)
     for app_id in app_ids:
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
-    await record_moved(transaction, pair.into, belongings, by=by, now=now)
+    await queries.record_gained(transaction, pair.into, remaining, by=by, now=now)
     if formers_attributes and not is_by_phone:
         await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)
-    # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
-    reason, formers_reason, reason_before = (each.ban and each.ban.reason for each in (after, former, before))
-    is_formers_ban = after.is_banned and reason == formers_reason != reason_before
-    (settled,) = await change_status_and_roles(
-        transaction, [(pair.into, before, after)], by=by, now=now, notes_reason=not is_formers_ban
-    )
-    await queries.note_bans(transaction, pair.into, {**formers.bans, **belongings.bans})
-    return Merged((formers, belongings), source, settled)
+    (settled,) = await change_status_and_roles(transaction, [(pair.into, before, after)], by=by, now=now)
+    return Merged((formers, remaining), source, settled)
 
 
 async def link_unionid(
@@ -349,96 +341,3 @@ def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datet
     if bans and source is MergeSource.UNIONID:  # no administrator has given this user these roles
         roles = [role for role in roles if role not in STAFF_ROLES]
     return replace(before.under(bans, now=now), roles=tuple(roles))
-
-
-async def split(
-    database: Database,
-    user_id: UUID,
-    *,
-    app_id: str,
-    openid: str,
-    external_ids: Sequence[str] | None,
-    by: Actor,
-    now: datetime,
-) -> tuple[UUID, UUID]:
-    """Split an identity off, with the user's other identities that have its unionid. They become a new user.
-
-    The new user has no roles. Bans from before a merge return to the user who had them; later bans stay with the user.
-    Nickname, picture, number and consents move if they are the leaving identities'; if that is not known, neither user
-    keeps them. The sessions of these identities end. The two users are never merged automatically again (`ARE_SPLIT`).
-
-    For a former id, the user that remained after its merge is split. `external_ids` are those present or former
-    external ids of the user that move to the new one; None: those merged together with these identities.
-
-    Returns the ids of the user and of the new user.
-
-    Raises: NotFound, SplitRefused.
-    """
-    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
-        if account.is_leaving:
-            raise SplitRefused(_("the user is leaving: cancel that first"))
-        split = await Split.of(transaction, remaining_id, (app_id, openid))
-        if split is None:
-            raise SplitRefused(_("the user has no such identity"))
-        if split.is_whole:
-            raise SplitRefused(_("nothing would be left of the user"))
-        moving = _external_ids_to_move(split, external_ids)
-        new_user_id, settled = await _split(transaction, split, moving, by=by, now=now)
-    log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
-    for change in settled:
-        change.report()
-    return remaining_id, new_user_id
-
-
-async def _split(
-    transaction: Transaction, split: Split, external_ids: Sequence[str], *, by: Actor, now: datetime
-) -> tuple[UUID, Sequence[StatusChange]]:
-    """Carry out a split. Returns the id of the new user, and what has become of bans."""
-    user_id = split.user_id
-    new_user_id = split.id_of_merge or new_id(now)
-    reason = EndReason.ADMINISTRATOR
-    await end_sessions(transaction, user_id, reason=reason, by=by, now=now, identities=split.keys)
-    await queries.split_user(transaction, split, new_user_id=new_user_id, external_ids=external_ids)
-    leaving, before = split.bans_on(Side.LEAVES), split.facts.status_and_roles
-    new, after = StatusAndRoles(()), before
-    if split.facts.has_earlier_ban:
-        after = before.under(split.bans_on(Side.STAYS, Side.UNKNOWN).values(), now=now)
-    await record_event(
-        transaction,
-        EventType.USER_SPLIT,
-        by=by,
-        at=now,
-        user_id=user_id,
-        data={
-            "new_user_id": new_user_id,
-            "former_ids": [former_id for former_id in split.leaving_ids if former_id != new_user_id],
-            "app_ids": sorted({app_id for app_id, _ in split.keys}),
-            "kept_app_ids": sorted({each.app_id for each in split.identities} - split.apps_of_leaving),
-        },
-    )
-    changes = [(user_id, before, after), (new_user_id, new, new.under(leaving.values(), now=now))]
-    settled = await change_status_and_roles(transaction, changes, by=by, now=now)
-    kept = {str(former_id) for former_id in split.leaving_ids}
-    await queries.note_bans(
-        transaction, new_user_id, {key if key in kept else str(new_user_id): ban for key, ban in leaving.items()}
-    )
-    await record_moved(transaction, user_id, split.facts, by=by, now=now)
-    # The name and picture of the new user are nobody's change.
-    facts = (await facts_of(transaction, new_user_id)).model_copy(update={"phone": None, "consents": None})
-    await record_moved(transaction, new_user_id, facts, by=by, now=now)
-    return new_user_id, settled
-
-
-def _external_ids_to_move(split: Split, given: Sequence[str] | None) -> Sequence[str]:
-    """The external ids that move to the new user: those that are given, or those known to be theirs.
-
-    Raises: SplitRefused.
-    """
-    if given is not None:
-        if not {name for name, _origin in split.external_ids}.issuperset(given):
-            raise SplitRefused(_("the external_id is not the user's"))
-        return given
-    sides = {name: split.side_of(origin) for name, origin in split.external_ids}
-    if Side.UNKNOWN in sides.values():
-        raise SplitRefused(_("it is not known whose external_id this is: name the one that moves, or null for none"))
-    return [external_id for external_id, side in sides.items() if side is Side.LEAVES]

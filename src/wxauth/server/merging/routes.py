@@ -1,4 +1,4 @@
-"""Routes for administrators who merge users, and split them."""
+"""Routes for administrators who merge users, and take identities out of them."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -9,7 +9,8 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import LastAdmin, MergeRefused, SplitRefused
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.merging.merging import merge_by_operator, split
+from wxauth.server.merging.merging import merge_by_operator
+from wxauth.server.merging.splitting import split
 from wxauth.server.users import admin
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import FreshAdministratorDep
@@ -54,17 +55,8 @@ class SplitRequest(BaseModel):
     app_id: StoredText
     openid: StoredText = Field(description="The user's other identities with its unionid move too.")
     external_id: StoredText | None = Field(
-        default=None,
-        description="A current or former external_id of the user that moves too; null: none moves. Default: those that"
-        " were merged with these identities. Required if their origin is unknown.",
+        default=None, description="A current or former external_id of the user that moves too. Default, and null: none."
     )
-
-    @property
-    def external_ids(self) -> list[str] | None:
-        """The external ids that move; None for the default."""
-        if "external_id" not in self.model_fields_set:
-            return None
-        return [] if self.external_id is None else [self.external_id]
 
 
 class SplitAnswer(BaseModel):
@@ -88,7 +80,7 @@ async def merge_users(
 ) -> MergeAnswer:
     """Merge a user into another one; the answer is the user that remains.
 
-    It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it.
+    It has the identities, sessions, consents and roles of both, and a ban of either.
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
@@ -109,20 +101,20 @@ async def merge_users(
 
 @router.post(
     "/v1/admin/users/{user_id}/split",
-    summary=_("Split a user"),
+    summary=_("Take an identity out of a user"),
     failures=[NO_SUCH_USER, SplitRefused("the user has no such identity")],
 )
 async def split_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
 ) -> SplitAnswer:
-    """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
+    """Take an identity out of a user: it, and the user's other identities with its unionid, become a new user.
 
-    If one merge added exactly these, the new user has the former id again. Roles stay; a ban from before the merge
-    returns to the user who had it, a later one stays. Name, picture, phone number, consents and `external_id` move if
-    the new user had them before the merge; a name, picture, number or consent of unknown origin is removed from both.
-    The sessions of these identities are ended. The two users are never merged automatically again.
+    The new user has a new id, these identities, their unionid, and the `external_id` if one is named. All else stays
+    with the user. If only these identities have proved the user's phone number, it is removed. If the user is banned,
+    the new user is banned too. Unionids that no identity of the user has are forgotten, unless the user is banned. The
+    sessions of these identities are ended. The two users are never merged automatically again.
     """
-    identity, now = {"app_id": body.app_id, "openid": body.openid}, clock()
-    ids = await split(database, user_id, **identity, external_ids=body.external_ids, by=administrator, now=now)
+    now = clock()
+    ids = await split(database, user_id, **body.model_dump(), by=administrator, now=now)
     user, new_user = [await admin.read_user(database, each, now=now) for each in ids]
     return SplitAnswer.model_construct(user=user, new_user=new_user)

@@ -14,7 +14,7 @@ from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
 from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, USER_IN_SESSION, UserInSession
+from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.server.merging.merging import Merged, link_by_phone
 from wxauth.server.users.status_queries import lock_status_and_roles_of
 from wxauth.server.users.user_queries import USER_OF, lock_user_of
@@ -110,11 +110,11 @@ UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :cod
 RETURNING code_hash
 """)
 # It counts as verified at the time when WeChat was asked.
-_BIND: Final = Statement[Nothing](f"""
-UPDATE users SET phone = :phone, phone_verified_at = :verified_at, phone_from = {ORIGIN} WHERE id = :user_id
-""")
+_BIND: Final = Statement[Nothing](
+    "UPDATE users SET phone = :phone, phone_verified_at = :verified_at WHERE id = :user_id"
+)
 _USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
-# Which identity has proved its user's number, for a split: see `merging/origin_queries.py`.
+# Which identity has proved its user's number: if it is taken out of the user, the number does not stay.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
@@ -205,9 +205,7 @@ async def bind_phone(
                 continue  # a merge or a split has just given the number to a user who is not locked here
             if await _settle(transaction, answer, now=now):
                 by = Actor(str(user_id))
-                await transaction.run(
-                    _BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at, **answer.identity
-                )
+                await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at)
                 await record_event(
                     transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id
                 )

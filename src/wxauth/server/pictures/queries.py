@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import ORIGIN, USER_IN_SESSION, UserInSession
+from wxauth.server.core.users import USER_IN_SESSION, UserInSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Avatar:
 
 REPLACE_AVATAR: Final = Statement[UserInSession](f"""
 WITH person AS (
-    UPDATE users SET avatar_url = :url, avatar_url_from = {ORIGIN} WHERE id = :user_id AND status = 'active'
+    UPDATE users SET avatar_url = :url WHERE id = :user_id AND status = 'active'
     RETURNING {USER_IN_SESSION}
 ), stored AS (
     INSERT INTO avatars (id, user_id, content_type, content, created_at)

@@ -19,7 +19,8 @@ from wxauth.server.core.logs import OncePerDay, get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.services import part
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.merging.merging_queries import IS_JOINED, erase_identities, erase_identity
+from wxauth.server.merging.merging_queries import IS_JOINED
+from wxauth.server.merging.splitting_queries import erase_identities, erase_identity
 from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.server.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
 from wxauth.server.users.erasure_queries import erase_user, leave_later
@@ -230,7 +231,7 @@ class PushedMessages:
         match withdrawal.what:
             case Withdrawn.ACCOUNT:
                 # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
-                # account, and the facts from it.
+                # account, and what may have been its person's.
                 is_joined = await transaction.value(IS_JOINED, user_id=user_id)
                 if is_joined and await erase_identities(transaction, user_id, **identity, by=WECHAT, now=now):
                     return "identities_erased", of_wechat

@@ -107,8 +107,6 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         "ended_sessions": list(await database.rows(PAST_SESSIONS, **newest, now=now)),
         "consents": list(await database.rows(NEWEST_CONSENTS, **newest, **FIRST_PAGE)),
     }
-    if user.earlier_bans:
-        answer["earlier_bans"] = user.earlier_bans
     if former := await database.values(user_queries.FORMER_IDS, user_id=user.id):
         answer["former_ids"] = list(former)
     if external := await database.values(user_queries.FORMER_EXTERNAL_IDS, user_id=user.id):
@@ -222,7 +220,7 @@ async def locked_remaining(
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
     """A transaction in which the user of a present or former id is locked, with id and account: see `locked_user`.
 
-    If a merge or a split has just given the id to another user, that one is locked instead. Users who are staff are
+    If a merge has just given the id to another user, that one is locked instead. Users who are staff are
     refused if the actor must spare them.
 
     Raises: NotFound, LastAdmin, InsufficientRole.

@@ -19,7 +19,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import TIME, Address
 from wxauth.server.core.statements import Nothing, Statement, fragment
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import ORIGIN, UserInSession
+from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.queries import CONSENTS_GIVEN
 from wxauth.server.sessions.queries import END
 
@@ -79,7 +79,7 @@ class Consent(ConsentRow, table=True):
 # Adds nothing if the same consent still holds, for example after the version in force was set back.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
-SELECT :id, COALESCE({ORIGIN}, :user_id), :document, :version, :now, :app_id, :ip::text::inet
+SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
  WHERE NOT EXISTS (SELECT FROM consents
                     WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND document = :document AND version = :version
                       AND withdrawn_at IS NULL)
@@ -147,8 +147,8 @@ async def give_consents(
         given = missing_from(before, requested)
         for document, version in given.items():
             consent = {"document": document, "version": version}
-            identity = {"app_id": app_id, "openid": user.openid, "ip": ip}
-            if await transaction.value(_ADD, id=new_id(now), user_id=user_id, **consent, **identity, now=now):
+            given_in = {"app_id": app_id, "ip": ip}
+            if await transaction.value(_ADD, id=new_id(now), user_id=user_id, **consent, **given_in, now=now):
                 await CONSENTS_GIVEN.count_user(transaction, user, now=now)
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent

@@ -4,14 +4,13 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Text
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME
-from wxauth.server.core.users import EarlierBan, Origins, UserFields
+from wxauth.server.core.users import UserFields
 
 
-class User(UserFields, Origins, table=True):
+class User(UserFields, table=True):
     """A person, known by identities, or until their first login by nothing but an imported unionid."""
 
     __tablename__ = "users"
@@ -23,8 +22,6 @@ class User(UserFields, Origins, table=True):
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When an identity last left this user, or an import may have given another user one of this person's; null again
     at a login an hour later. Only logins read it: see `_RETURN` in `login/login_queries.py`."""
-    earlier_bans: dict[str, EarlierBan] | None = Field(sa_type=JSONB)
-    """The bans before the merges, by the former user's id. A split restores them; null once a ban is lifted."""
 
 
 class Identity(SQLModel, table=True):
@@ -38,8 +35,6 @@ class Identity(SQLModel, table=True):
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
     """The unionid that WeChat last gave for this identity."""
-    came_from: UUID | None
-    """The user who had it before its first merge; null if no merge has moved it. A split needs it to undo a merge."""
     phone_proved_at: datetime | None = Field(sa_type=TIME)
     """When this identity last proved the user's present number with the phone button."""
     awaits_login: bool
@@ -53,8 +48,6 @@ class StoredUnionid(SQLModel, table=True):
 
     unionid: str = Field(sa_type=Text, primary_key=True)
     user_id: UUID
-    came_from: UUID | None
-    """As `Identity.came_from`."""
 
 
 class FormerUser(SQLModel, table=True):
@@ -66,8 +59,6 @@ class FormerUser(SQLModel, table=True):
     user_id: UUID
     """The user that remains after all later merges."""
     merged_at: datetime = Field(sa_type=TIME)
-    merged_into: UUID | None
-    """The id into which it was merged at that time; null if it was imported, because that is unknown."""
 
 
 class FormerExternalId(SQLModel, table=True):
@@ -78,8 +69,6 @@ class FormerExternalId(SQLModel, table=True):
     external_id: str = Field(max_length=128, primary_key=True)
     user_id: UUID
     """The user that remains after all later merges."""
-    came_from: UUID | None
-    """As `Identity.came_from`; null if it was imported."""
 
 
 class Erasure(SQLModel, table=True):

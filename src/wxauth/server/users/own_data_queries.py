@@ -47,7 +47,7 @@ SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
 _EVENTS: Final = Statement[Told]("""
 SELECT id, type, at, app_id,
        CASE WHEN type = 'user.banned' THEN data - 'reason'
-            WHEN type = 'user.split' THEN data - '{new_user_id,former_ids,app_ids}'::text[]
+            WHEN type = 'user.split' THEN data - '{new_user_id,app_ids}'::text[]
             WHEN type = 'user.merged' AND data ->> 'former_id' <> ALL (:user_ids::uuid[]::text[])
             THEN data - 'former_id'
             ELSE data END AS data,

@@ -23,7 +23,7 @@ from wxauth.errors import NICKNAME_REFUSED
 from wxauth.server.core.apps import AppKind
 from wxauth.server.core.roles import MAX_ROLES, Role
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import EarlierBan, UserFields, UserInSession, UserStatus
+from wxauth.server.core.users import UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.queries import OpenSession, PastSession
 from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.server.users.consent_queries import ConsentRow, missing_from
@@ -230,12 +230,6 @@ class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
         Annotated[
             list[UUID],
             Field(description="The ids merged into this user, the first merge first. Absent if none."),
-        ]
-    ]
-    earlier_bans: NotRequired[
-        Annotated[
-            dict[str, EarlierBan],
-            Field(description="Bans from before merges, by the ids of whose they were: a split gives them back."),
         ]
     ]
     sessions: Annotated[list[OpenSession], Field(description="The hundred used most recently.")]

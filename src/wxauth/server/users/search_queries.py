@@ -17,7 +17,7 @@ from wxauth.server.core.clock import LAST_ID
 from wxauth.server.core.database import Database
 from wxauth.server.core.roles import Role
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, EarlierBan, UserFields, UserStatus
+from wxauth.server.core.users import USER, UserFields, UserStatus
 from wxauth.server.users.phone_numbers import is_number, possible_numbers
 from wxauth.server.users.status_queries import ADMIN
 from wxauth.server.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
@@ -54,7 +54,6 @@ class ListedUser(UserWithIdentities):
 
     ban_reason: str | None
     banned_until: datetime | None
-    earlier_bans: dict[str, EarlierBan] | None
 
 
 class Term(StrEnum):
@@ -76,7 +75,7 @@ INDEXED_FROM: Final = 2
 SEARCH_SECONDS: Final = 1.0
 """The time after which a search starts no further statement."""
 _WITH_IDENTITIES: Final = f"""
-SELECT {USER}, ban_reason, banned_until, earlier_bans, (
+SELECT {USER}, ban_reason, banned_until, (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
       FROM identities i WHERE i.user_id = users.id

@@ -21,7 +21,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.roles import STAFF_ROLES
 from wxauth.server.core.statements import Nothing, Statement, columns_of
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
-from wxauth.server.core.users import IS_ADMINISTRATOR, EarlierBan
+from wxauth.server.core.users import IS_ADMINISTRATOR
 from wxauth.server.sessions.queries import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
 
 
@@ -59,8 +59,7 @@ SELECT {_COLUMNS}
 """)
 _SET: Final = Statement[Nothing]("""
 UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' END, roles = given.roles,
-                 ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz,
-                 earlier_bans = CASE WHEN status = 'active' OR ban IS NOT NULL THEN earlier_bans END
+                 ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz
   FROM jsonb_to_recordset(:accounts) AS given (id uuid, roles text[], ban jsonb)
  WHERE users.id = given.id
 """)
@@ -83,11 +82,6 @@ class Ban:
     """For staff only: never sent to the user, nor to other services."""
     until: datetime | None = None
     """When it ends by itself; None for a ban without an end."""
-
-    @classmethod
-    def of(cls, earlier: EarlierBan) -> Self:
-        """The ban that a merge has recorded."""
-        return cls(earlier["reason"], datetime.fromisoformat(earlier["until"]) if earlier["until"] else None)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -172,7 +166,6 @@ class StatusChange:
         *,
         by: Actor,
         why: Mapping[str, Any] | None = None,
-        notes_reason: bool = True,
     ) -> Self:
         """What to record, and which sessions end.
 
@@ -182,8 +175,7 @@ class StatusChange:
         if after.ban is None and before.is_banned:
             events[EventType.USER_UNBANNED] = why
         elif after.ban is not None and after.ban != before.ban:
-            ban = after.ban if notes_reason else replace(after.ban, reason=None)
-            events[EventType.USER_BANNED] = {**ban.data, **(why or {})}
+            events[EventType.USER_BANNED] = {**after.ban.data, **(why or {})}
         if set(after.roles) != set(before.roles):
             events[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
         if after.is_banned:
@@ -261,17 +253,12 @@ async def change_status_and_roles(
     now: datetime,
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
-    notes_reason: bool = True,
 ) -> list[StatusChange]:
     """Change status and roles of locked users, each from one to another, and record it. All in a few statements.
 
-    `why` is additional data of the event for a ban, or for the end of one. Without `notes_reason`, the event does not
-    contain the reason.
+    `why` is additional data of the event for a ban, or for the end of one.
     """
-    settled = [
-        StatusChange.between(user_id, before, after, by=by, why=why, notes_reason=notes_reason)
-        for user_id, before, after in changes
-    ]
+    settled = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [
         {"id": user_id, "roles": after.roles, "ban": after.ban}
         for change, (user_id, _, after) in zip(settled, changes, strict=True)

@@ -11,7 +11,7 @@ from wxauth.errors import NotFound
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGEABLE, ORIGIN, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
+from wxauth.server.core.users import MERGEABLE, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
 from wxauth.server.limits.queries import PROFILE_CHANGES
 from wxauth.server.sessions.queries import lock_user_by
 
@@ -57,9 +57,9 @@ WRITE_ATTRIBUTES: Final = Statement[Nothing](
 # A former id of the user's own becomes the present one, and stays known as the id of who had it.
 SET_EXTERNAL_ID: Final = Statement[UUID]("""
 WITH former AS (
-    DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id RETURNING came_from
+    DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id
 )
-UPDATE users SET external_id = :external_id, external_id_from = (SELECT came_from FROM former)
+UPDATE users SET external_id = :external_id
  WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
 RETURNING id
 """)
@@ -96,8 +96,7 @@ RETURNING array_remove(ARRAY[
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
     given, has_changed = f"(jsonb_populate_record(users, :changes)).{name}", f"'{name}' = ANY (:changed::text[])"
-    return f"""{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END,
-       {name}_from = CASE WHEN {has_changed} THEN {ORIGIN} ELSE {name}_from END"""
+    return f"{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END"
 
 
 _CHANGE: Final = Statement[UserInSession](f"""

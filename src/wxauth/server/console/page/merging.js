@@ -1,4 +1,4 @@
-// Merging two users into one, and splitting one into two.
+// Merging two users into one, and taking an identity out of one.
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
@@ -98,7 +98,7 @@ function handedOver({ ends, remains }) {
   ].filter(Boolean)
 }
 
-/** Ask which identity of a user becomes a user of its own, and split it off. */
+/** Ask which identity of a user becomes a user of its own, and take it out. */
 export function split(user) {
   const { identities } = user
   const external = [user.external_id, ...(user.former_external_ids ?? [])].filter(Boolean)
@@ -110,14 +110,14 @@ export function split(user) {
           name: 'external_id',
           label: text('externalIdLeaves'),
           type: 'select',
-          options: [['', text('externalIdOwn')], ['none', text('none')], ...external.map((each) => [`=${each}`, each])],
+          options: [['', text('none')], ...external.map((each) => [each, each])],
         })
       : null,
   ].filter(Boolean)
   dialog({
     title: text('splitTitle', { name: called(user) }),
     lead: [
-      text('sureSplit'),
+      text('sureSplit', { name: called(user) }),
       user.status === 'disabled' ? text('splitBan', { name: called(user) }) : null,
       user.roles.length ? text('splitRoles', { name: called(user), roles: user.roles.join(', ') }) : null,
     ].filter(Boolean),
@@ -125,10 +125,8 @@ export function split(user) {
     name: 'split',
     kind: 'danger',
     onsubmit: async ({ identity, external_id }) => {
-      const named = external_id ? { external_id: external_id === 'none' ? null : external_id.slice(1) } : {}
-      const answer = await post(`/users/${user.id}/split`, { ...identities[identity], ...named })
-      const isBack = (user.former_ids ?? []).includes(answer.new_user.id)
-      toast(text(isBack ? 'splitBack' : 'splitNew'))
+      const answer = await post(`/users/${user.id}/split`, { ...identities[identity], external_id: external_id || null })
+      toast(text('splitNew'))
       goTo(`#/users/${answer.new_user.id}`)
     },
   })

@@ -1,0 +1,63 @@
+"""Taking an identity out of a user: two people are one user, because of a wrong merge or a wrong file."""
+
+from datetime import datetime
+from uuid import UUID
+
+from wxauth.errors import SplitRefused
+from wxauth.i18n import lazy_gettext as _
+from wxauth.server.core.clock import new_id
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.merging.splitting_queries import Parting, has_external_id, take_out
+from wxauth.server.sessions.queries import EndReason
+from wxauth.server.users.admin import locked_remaining
+from wxauth.server.users.status_queries import StatusAndRoles, change_status_and_roles
+
+log = get_logger()
+
+
+async def split(
+    database: Database,
+    user_id: UUID,
+    *,
+    app_id: str,
+    openid: str,
+    external_id: str | None = None,
+    by: Actor,
+    now: datetime,
+) -> tuple[UUID, UUID]:
+    """Make a new user of an identity, and of the user's others that have its unionid.
+
+    All else stays with the user, but for an `external_id` that is named, and for a number that only the identities
+    which leave have proved. A ban is that of both. The sessions of these identities end. The two users are never merged
+    automatically again (`ARE_SPLIT`).
+
+    For a former id, the user that remained after its merge is split. Returns the ids of the user and of the new user.
+
+    Raises: NotFound, SplitRefused.
+    """
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
+        if account.is_leaving:
+            raise SplitRefused(_("the user is leaving: cancel that first"))
+        parting = await Parting.of(transaction, remaining_id, app_id=app_id, openid=openid)
+        if parting is None:
+            raise SplitRefused(_("the user has no such identity"))
+        if not parting.staying:
+            raise SplitRefused(_("nothing would be left of the user"))
+        if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
+            raise SplitRefused(_("the external_id is not the user's"))
+        await parting.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+        new_user_id = new_id(now)
+        has_lost_number = await take_out(
+            transaction, parting, new_user_id, external_id=external_id, is_banned=account.is_banned
+        )
+        data = {"new_user_id": new_user_id, "app_ids": parting.app_ids, "kept_app_ids": parting.kept_app_ids}
+        await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
+        new_account = StatusAndRoles(()), StatusAndRoles((), account.ban)
+        (banned,) = await change_status_and_roles(transaction, [(new_user_id, *new_account)], by=by, now=now)
+        if has_lost_number:
+            await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
+    log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
+    banned.report()
+    return remaining_id, new_user_id

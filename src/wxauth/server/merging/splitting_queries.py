@@ -1,0 +1,243 @@
+"""The statements by which some identities leave a user: to become a user of their own, or to be erased.
+
+Nobody knows which of the user's facts came with which identity. So all of them stay, but for those that an identity
+shows to be its own: its unionid, and a number that it alone has proved.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlmodel import SQLModel
+
+from wxauth.server.core.database import Transaction
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import PROFILE_FIELDS
+from wxauth.server.sessions.queries import EndReason, end_sessions, keys_of
+from wxauth.server.users.user_queries import clear_fields
+
+
+class OwnedIdentity(SQLModel):
+    """An identity of the user."""
+
+    app_id: str
+    openid: str
+    unionid: str | None
+    created_at: datetime
+    phone_proved_at: datetime | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its app_id and openid."""
+        return self.app_id, self.openid
+
+
+_IDENTITIES: Final = Statement[OwnedIdentity]("""
+SELECT app_id, openid, unionid, created_at, phone_proved_at
+  FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
+""")
+_HAS_EXTERNAL_ID: Final = Statement[bool]("""
+SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND external_id = :external_id)
+    OR EXISTS (SELECT FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id) AS has_it
+""")
+_GIVE_UP_EXTERNAL_ID: Final = Statement[Nothing]("""
+WITH former AS (
+    DELETE FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id
+)
+UPDATE users SET external_id = NULL WHERE id = :user_id AND external_id = :external_id
+""")
+_ADD: Final = Statement[Nothing]("""
+INSERT INTO users (id, external_id, created_at, last_login_at)
+SELECT :new_user_id, :external_id, :created_at, last_login_at FROM users WHERE id = :user_id
+""")
+# A trigger moves the identities' sessions with them. The new user has no number that they could prove.
+_MOVE_IDENTITIES: Final = Statement[Nothing]("""
+UPDATE identities SET user_id = :new_user_id, phone_proved_at = NULL
+  FROM unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
+ WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
+""")
+# A trigger deletes the identities' sessions with them.
+_DELETE_IDENTITIES: Final = Statement[Nothing]("""
+DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
+ WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
+""")
+_MOVE_UNIONID: Final = Statement[Nothing](
+    "UPDATE unionids SET user_id = :new_user_id WHERE unionid = :unionid AND user_id = :user_id"
+)
+# One that an identity which stays has too remains known.
+_DELETE_UNIONID: Final = Statement[Nothing]("""
+DELETE FROM unionids
+ WHERE unionid = :unionid AND user_id = :user_id
+   AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = :unionid)
+""")
+_FORGET_UNIONIDS: Final = Statement[Nothing]("""
+DELETE FROM unionids
+ WHERE user_id = :user_id
+   AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
+""")
+_REPLACE_LOST_UNIONID: Final = Statement[Nothing]("""
+UPDATE users
+   SET unionid = (SELECT i.unionid FROM identities i
+                   WHERE i.user_id = :user_id AND i.unionid IS NOT NULL
+                   ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1)
+ WHERE id = :user_id AND unionid IS NOT NULL
+   AND NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = users.unionid AND unionids.user_id = :user_id)
+""")
+"""Give the user the unionid of their newest identity, if they have just lost the present one."""
+_NAME_NEW_USER: Final = Statement[Nothing]("UPDATE users SET unionid = :unionid WHERE id = :new_user_id")
+_SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :proved_at WHERE id = :user_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """A locked user, some of whose identities are about to leave."""
+
+    user_id: UUID
+    leaving: Sequence[OwnedIdentity]
+    """The oldest first, as in `staying`."""
+    staying: Sequence[OwnedIdentity]
+    unionid: str | None
+    """That of the identity that was named."""
+
+    @classmethod
+    async def of(
+        cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, is_alone: bool = False
+    ) -> "Parting | None":
+        """The parting of this identity and of the user's others with its unionid, or of this one if it `is_alone`.
+
+        None if the user has no such identity.
+        """
+        identities = await transaction.rows(_IDENTITIES, user_id=user_id)
+        named = next((each for each in identities if each.key == (app_id, openid)), None)
+        if named is None:
+            return None
+
+        def leaves(each: OwnedIdentity) -> bool:
+            return each is named or (not is_alone and named.unionid is not None and each.unionid == named.unionid)
+
+        leaving = [each for each in identities if leaves(each)]
+        staying = [each for each in identities if not leaves(each)]
+        return cls(user_id, leaving, staying, named.unionid)
+
+    @property
+    def app_ids(self) -> Sequence[str]:
+        """The apps of the identities that leave."""
+        return sorted({each.app_id for each in self.leaving})
+
+    @property
+    def kept_app_ids(self) -> Sequence[str]:
+        """The apps of the identities that stay."""
+        return sorted({each.app_id for each in self.staying})
+
+    @property
+    def keys(self) -> Mapping[str, Any]:
+        """The identities that leave, as parameters of a statement."""
+        return keys_of([each.key for each in self.leaving])
+
+    async def end_sessions(self, transaction: Transaction, *, reason: EndReason, by: Actor, now: datetime) -> None:
+        """End the sessions of the identities that leave."""
+        identities = [each.key for each in self.leaving]
+        await end_sessions(transaction, self.user_id, reason=reason, by=by, now=now, identities=identities)
+
+
+async def has_external_id(transaction: Transaction, user_id: UUID, external_id: str) -> bool:
+    """Whether this is the present or a former external id of a locked user."""
+    return bool(await transaction.value(_HAS_EXTERNAL_ID, user_id=user_id, external_id=external_id))
+
+
+async def take_out(
+    transaction: Transaction, parting: Parting, new_user_id: UUID, *, external_id: str | None, is_banned: bool
+) -> bool:
+    """Make a new user of the identities that leave, with their unionid, and with an external id that the user gives up.
+
+    The user's unionids that no identity has are forgotten, unless the user is banned. Returns whether the user has lost
+    the number.
+    """
+    ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
+    if external_id is not None:
+        await transaction.run(_GIVE_UP_EXTERNAL_ID, user_id=parting.user_id, external_id=external_id)
+    await transaction.run(_ADD, **ids, external_id=external_id, created_at=parting.leaving[0].created_at)
+    await transaction.run(_MOVE_IDENTITIES, **ids, **parting.keys)
+    await _divide_unionids(transaction, parting, new_user_id, is_banned=is_banned)
+    return await _divide_proofs(transaction, parting)
+
+
+async def erase_identities(
+    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
+) -> bool:
+    """Erase an identity of a locked user and all others with its unionid. Name, picture and number are cleared.
+
+    Nobody knows whose these were. The identities' sessions are deleted, and recorded as ended. What the user has lost
+    is recorded, so that who knows users by events alone loses it too.
+
+    Returns False, and does nothing, if the user has no other identity.
+    """
+    parting = await Parting.of(transaction, user_id, app_id=app_id, openid=openid)
+    if parting is None or not parting.staying:
+        return False
+    await _erase(transaction, parting, by=by, now=now)
+    cleared = await clear_fields(transaction, user_id, [*PROFILE_FIELDS, "phone"])
+    if fields := [name for name in PROFILE_FIELDS if name in cleared]:
+        data = {"fields": fields}
+        await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
+    if "phone" in cleared:
+        await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=user_id)
+    return True
+
+
+async def erase_identity(
+    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
+) -> bool:
+    """Erase this identity of a locked user alone: all else stays with the others, also those with its unionid.
+
+    Returns False, and does nothing, if the user has no other identity.
+    """
+    parting = await Parting.of(transaction, user_id, app_id=app_id, openid=openid, is_alone=True)
+    if parting is None or not parting.staying:
+        return False
+    await _erase(transaction, parting, by=by, now=now)
+    return True
+
+
+async def _erase(transaction: Transaction, parting: Parting, *, by: Actor, now: datetime) -> None:
+    """Erase the identities that leave, and their unionid, unless one that stays has it too."""
+    user_id = parting.user_id
+    await parting.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
+    await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **parting.keys)
+    await transaction.run(_DELETE_UNIONID, user_id=user_id, unionid=parting.unionid)
+    await transaction.run(_REPLACE_LOST_UNIONID, user_id=user_id)
+    for app_id in parting.app_ids:
+        if app_id not in parting.kept_app_ids:
+            await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
+
+
+async def _divide_unionids(transaction: Transaction, parting: Parting, new_user_id: UUID, *, is_banned: bool) -> None:
+    """Give the new user the unionid of the identities that have left. The other ones stay with identities that do.
+
+    Nobody knows whose a unionid is that no identity has, and a login by it must not lead to the wrong person. But who
+    is banned must not escape the ban by it.
+    """
+    ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
+    await transaction.run(_MOVE_UNIONID, **ids, unionid=parting.unionid)
+    if not is_banned:
+        await transaction.run(_FORGET_UNIONIDS, user_id=parting.user_id)
+    await transaction.run(_REPLACE_LOST_UNIONID, user_id=parting.user_id)
+    # Only now, because no two users have the same one.
+    await transaction.run(_NAME_NEW_USER, new_user_id=new_user_id, unionid=parting.unionid)
+
+
+async def _divide_proofs(transaction: Transaction, parting: Parting) -> bool:
+    """Remove the user's number if only an identity that has left has proved it. Returns whether it is removed.
+
+    If identities that stay have proved it too, the last of them counts.
+    """
+    if all(each.phone_proved_at is None for each in parting.leaving):
+        return False
+    proofs = [each.phone_proved_at for each in parting.staying if each.phone_proved_at is not None]
+    if not proofs:
+        return bool(await clear_fields(transaction, parting.user_id, ["phone"]))
+    await transaction.run(_SET_PROOF, user_id=parting.user_id, proved_at=max(proofs))
+    return False
