@@ -265,6 +265,9 @@ def test_a_shops_push_settings_are_asked_for(reader: Reader) -> None:
     typed = "{push_token}\n{push_aes_key}\n".format(**APPS[1])
     theirs = {"wx…": LATER_APP["app_id"], "https://shop.example.com/wechat": f"{reader.dev.wechat_url}/webhook"}
     assert "changed" in reader.types("docs/payments.md", "apps set wx…", typed=typed, **theirs)
+    theirs = {"wx1a2b3c4d5e6f7a8b": LATER_APP["app_id"]}
+    theirs["https://moderation.example.com/wechat"] = f"{reader.dev.wechat_url}/webhook"
+    assert "client_id" in reader.types("docs/wechat.md", "clients add moderation", **theirs)
 
 
 OF_FASTAPI = [("docs/siblings.md", "curl -i -X DELETE")]
