@@ -345,6 +345,24 @@ def test_a_payment_that_php_signs_is_taken(reader: Reader) -> None:
     assert paid["errCode"] == 0, paid
 
 
+@pytest.mark.node
+@pytest.mark.parametrize("language", ["", ".zh-CN"])
+def test_a_games_coins_are_seen_to_be_paid(reader: Reader, language: str) -> None:
+    page, name = f"docs/mini-games{language}.md", "game" + language.replace(".", "-").lower()
+    openid = reader.log_in(f"player{len(language)}")["user"]["openid"]
+    (coins := reader.folder / "coins.mjs").write_text(
+        block(page, "createHmac").replace(*reader.issuer).replace("http://127.0.0.1:8001", reader.dev.wechat_url)
+    )
+    here = {
+        "add game": f"add {name}",
+        "ID=game CLIENT_SECRET=…": f"ID={name} CLIENT_SECRET",
+        "node ": f"{needs('node')} ",
+    }
+    printed = reader.types(page, "buy.mjs", **{"$OPENID": openid}, **here)
+    assert re.findall(r"balance: (\d+)|errcode: (9\d+)", printed) == [("100", ""), ("40", ""), ("", "90013")], printed
+    coins.unlink()
+
+
 def test_a_service_bans_a_cheat_and_a_phone_gets_an_id_token(reader: Reader) -> None:
     heidi = reader.log_in("heidi")
     head, body = block("docs/other-back-ends.md", "/v1/me/id-token").split("\n\n")

@@ -78,6 +78,10 @@ API_PATHS: Final = {
     "clear_quota": ("POST", "/cgi-bin/clear_quota/v2"),
     "clear_quota_by_token": ("POST", "/cgi-bin/clear_quota"),
     "getverifyid": ("POST", "/cityservice/face/identify/getverifyid"),
+    "getbalance": ("POST", "/wxa/game/getbalance"),
+    "pay": ("POST", "/wxa/game/pay"),
+    "cancelpay": ("POST", "/wxa/game/cancelpay"),
+    "present": ("POST", "/wxa/game/present"),
     "queryverifyinfo": ("POST", "/cityservice/face/identify/queryverifyinfo"),
 }
 """The methods and the path of each API."""

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from pydantic_core import from_json, to_json
 
 from wxauth.server.dev.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, new_rid, require
+from wxauth.server.dev.wechat.coins import Coins
 from wxauth.server.dev.wechat.controls import (
     API_PATHS,
     APP_KINDS,
@@ -184,6 +185,7 @@ class Simulator:
         self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_of_another_app=40013)
         self._session_keys = IssuedSessionKeys(clock)
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
+        self._coins = Coins(self._session_keys, self.now)
         self.payments = Payments(self._session_keys, self._accounts, self.now)
         self._today: Counter[tuple[int, str, Api]] = Counter()
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
@@ -398,12 +400,18 @@ class Simulator:
 
     def _token(self, call: Call, account: Account) -> Answer:
         require(call.query.get("grant_type") == "client_credential", 40002)
+        self._require_token_of_its_own(account)
         require(account.is_whitelisted, 40164)
         self._count(account, call.api)
         return self.access_tokens[account.app_id].replace_older()
 
+    def _require_token_of_its_own(self, account: Account) -> None:
+        """Raises: CallRefused, for an app of the Open Platform, which has only what its users have granted."""
+        require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), 40013)
+
     def _stable_token(self, call: Call, account: Account) -> Answer:
         require(call.json.get("grant_type") == "client_credential", 40002)
+        self._require_token_of_its_own(account)
         require(account.is_whitelisted, 40164)
         self._count(account, call.api)
         return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
@@ -452,6 +460,13 @@ class Simulator:
         return _ok(
             key_info_list=[{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LASTS - now)} for key in keys]
         )
+
+    def _getbalance(self, call: Call, account: Account) -> Answer:
+        require(APP_KINDS[account.app_id] == "mini_program", 48001)
+        values, text = call.json, call.body.decode()
+        return _ok(**self._coins.answer(call.api, account.app_id, call.query, values, text))
+
+    _pay = _cancelpay = _present = _getbalance
 
     def _getuserriskrank(self, call: Call, account: Account) -> Answer:
         values = call.json

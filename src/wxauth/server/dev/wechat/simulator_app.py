@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from wxauth.server.dev.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
+from wxauth.server.dev.wechat.coins import PURSES
 from wxauth.server.dev.wechat.connect import connect_routes
 from wxauth.server.dev.wechat.controls import (
     API_PATHS,
@@ -106,7 +107,8 @@ def create_simulator(
         if is_browser:
             return RedirectResponse(DESK_PATH)
         manual, keys = _MANUAL.read_text("utf-8"), zip(("{app_key}", "{sandbox_key}"), APP_KEYS, strict=True)
-        for name, value in (("{here}", str(request.base_url).removesuffix("/")), *keys):
+        here = str(request.base_url).removesuffix("/")
+        for name, value in (("{here}", here), ("{purses}", str(PURSES)), *keys):
             manual = manual.replace(name, value)
         return PlainTextResponse(manual)
 
