@@ -8,8 +8,9 @@ import struct
 import time
 from asyncio import StreamReader, StreamWriter
 from contextlib import aclosing
+from itertools import product
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -52,7 +53,7 @@ TROUBLES = {
     "certificate": "its certificate is not trusted",
     "authority": "SSL_CERT_FILE",
     "option": "`sslmode` parameter must be one of: disable, allow, prefer, require, verify-ca, verify-full",
-    "file": "has no socket, or no file of sslrootcert: No such file",
+    "file": "/nowhere cannot be read: No such file or directory",
 }
 """The line for each problem."""
 
@@ -94,6 +95,42 @@ async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, t
     assert {line["level"] for line in logged} <= {level}, "an error, where waiting does not help"
     for text in (migrated.stderr, checked.stdout, served.output):
         assert PASSWORD not in text
+
+
+@pytest.mark.filterwarnings("ignore:password file")
+@pytest.mark.parametrize("parameter", ["sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"])
+async def test_a_file_of_libpqs_that_cannot_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, parameter: str
+) -> None:
+    authority = Authority(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    good = {"sslmode": "verify-full", "sslrootcert": authority.file, "sslcert": authority.file}
+    good = {"sslmode": "disable"} if parameter == "passfile" else {**good, "sslkey": authority.key_file}
+    locked, inside, rubbish = (folder / name for name in ("locked", "inside", "rubbish"))
+    inside.mkdir(0o755)
+    rubbish.write_text("rubbish")
+    locked.touch(0)
+    os.chmod(folder, 0o755)
+    files = {folder / "nowhere": "No such file or directory", inside: "Is a directory", locked: "Permission denied"}
+    if parameter != "passfile":
+        files[rubbish] = ""
+    user = os.geteuid()
+    async with Listening(refuse_the_password) as strict:
+        for (file, reason), by in product(files.items(), ("query", "environment")):
+            query = {**good, parameter: file}
+            if by == "environment":
+                monkeypatch.setenv(f"PG{parameter.upper()}", str(query.pop(parameter)))
+            url = f"postgresql://wxauth@{strict.address}/wxauth?{urlencode(query)}"
+            if user == 0:  # who may read everything
+                os.seteuid(65534)
+            try:
+                async with aclosing(Database(url)) as database:
+                    with pytest.raises(StorageUnavailable) as refusal:
+                        await database.time()
+            finally:
+                os.seteuid(user)
+            assert f"{strict.address}: {file} cannot be read: {reason}" in outage_text(refusal.value), by
+            monkeypatch.delenv(f"PG{parameter.upper()}", raising=False)
 
 
 async def test_files_below_the_home_of_another_user_are_not_tried(

@@ -14,6 +14,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.terminal import TextError
+from wxauth.server.core.tls_files import unreadable_file
 
 WHERE_NOTHING_IS_KEPT: Final = _(
     "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
@@ -69,10 +70,19 @@ _CAUSES: Final = (
     (ConnectionRefusedError, _("refuses connections: does PostgreSQL listen there?")),
     (TimeoutError, _("does not answer in time")),
     (asyncpg.TargetServerAttributeNotMatched, _("is a standby, or takes no writes")),
-    (FileNotFoundError, _("has no socket, or no file of sslrootcert: {reason}")),
+    (FileNotFoundError, _("has no socket: {reason}")),
     (BaseException, _("cannot be connected to: {reason}")),
 )
 """Why there is no connection, by the error. The first that fits counts."""
+_OF_A_FILE: Final = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ssl.SSLError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+"""Errors that a file of libpq's parameters may cause. Without the file of a password, the server refuses the role."""
 
 log = get_logger()
 
@@ -238,7 +248,11 @@ def _why_not(exc: BaseException, dsn: str) -> Text:
         why = _("is a pooler ({reason}): {remedy}")
     elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
         why = _("refuses TLS, which sslmode requires")
-    elif isinstance(exc, PermissionError) and exc.filename:
+    file = getattr(exc, "filename", None) if isinstance(exc, PermissionError) else None
+    if isinstance(exc, _OF_A_FILE):
+        has_password = bool(parts.password or query.get("password") or os.environ.get("PGPASSWORD"))
+        file, reason = unreadable_file(query, has_password=has_password) or (file, reason)
+    if file:
         why = _("{file} cannot be read: {reason}")
-    values = {"reason": reason, "file": getattr(exc, "filename", None), "remedy": WHERE_NOTHING_IS_KEPT}
+    values = {"reason": reason, "file": file, "remedy": WHERE_NOTHING_IS_KEPT}
     return _("{name}: {rule}", name=place, rule=Text(why, **values))
