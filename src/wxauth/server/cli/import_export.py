@@ -268,15 +268,19 @@ def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> 
     try:
         lines = (CsvLines if is_csv else JsonLines)(file, form, spill=report.reject)
     except WrongFile as exc:
-        seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-        found = _("; it is: {seen}", seen=seen) if seen else ""
-        text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
-        if exc.fault.field == "line":
-            text = _("line {number}: {faults}", number=1, faults=text)
-        raise Failed(text + found) from None
+        raise _failure_of(exc) from None
     if isinstance(lines, CsvLines):
         report.header = lines.header.raw
     return lines
+
+
+def _failure_of(exc: WrongFile) -> Failed:
+    seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
+    found = _("; it is: {seen}", seen=seen) if seen else ""
+    text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
+    if exc.fault.field == "line":
+        text = _("line {number}: {faults}", number=1, faults=text)
+    return Failed(text + found)
 
 
 async def _import(
@@ -289,6 +293,8 @@ async def _import(
         return await import_users(
             services, lines, options, refuse=report.refuse, progress=report.progress, waiting=report.waiting
         )
+    except WrongFile as exc:
+        raise _failure_of(exc) from None
     except StorageUnavailable:
         given_up = _(
             "{n:,} lines are done: run the same command again, imported lines do not change", n=report.done.lines

@@ -3,23 +3,27 @@
 import csv
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from io import StringIO
-from typing import IO, ClassVar, Final, Literal, NamedTuple
+from itertools import chain
+from typing import IO, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.database import Database
 from wxauth.server.core.roles import ATTRIBUTE_NAME
-from wxauth.server.import_export.lines import NOT_UTF8, Fault, Line
+from wxauth.server.import_export.lines import NOT_UTF8, Fault, Line, unwrapped
 from wxauth.server.import_export.queries import all_identities
 from wxauth.server.users.attributes import typed_attribute
 
 MAX_LINE: Final = 8 * 1024
 """Maximum bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
+_LONGEST_NAME: Final = 64
 TOO_LONG: Final = Fault("line", _("must be at most {n} bytes", n=MAX_LINE))
 NOT_GBK: Final = Fault("line", _("must be GBK, as --encoding says"))
 NOT_CSV: Final = Fault(
@@ -46,7 +50,15 @@ _NOT_TEXT: Final = {
     rb"\[": _("must be JSON Lines, and is a JSON array: jq -c '.[]'"),
 }
 """How files begin that are no lines of text, each with what to do."""
+_WRAPPED: Final = _("must be JSON Lines, and is one JSON document: jq -c '{query}'")
+_TABLES: Final = '.[] | select(.type == "table") | .data[]'
+"""The query for the rows in phpMyAdmin's export."""
+_DEEPEST: Final = 4
+"""How deep the records of a document are searched."""
 _NO_JSON_LINES: Final = {
+    rb"#filetype": _(
+        "must be JSON Lines, and begins with a line of LeanCloud's: docs/moving-in.md has the command that reads it"
+    ),
     rb"\{\s*$": _("must be JSON Lines, and has objects of several lines: jq -c ."),
     rb"(?i)[^{]*openid": _("must be JSON Lines, and is CSV: --csv, or with tabs --tsv"),
     rb"(?i)--|/\*|(insert|create|set) ": _(
@@ -70,7 +82,9 @@ NO_HEADER: Final = Fault(
         " (--app-id gives the app, --map openid=COLUMN another name)"
     ),
 )
-LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
+UNREAD_NAMES: Final = _("must have the names that --map reads: none of the lines has {names}")
+MOST_NAMES: Final = 100
+"""How many names that are ignored are remembered."""
 
 _ATTRIBUTE: Final = "attributes."
 """Followed by the name of an attribute, it is the name of a column."""
@@ -102,6 +116,11 @@ class Form:
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By field, the values that the file writes otherwise, by its own."""
 
+    @property
+    def roots(self) -> frozenset[str]:
+        """The names in the file that are read, of a nested field the first."""
+        return frozenset(name for theirs in self.fields for name in (theirs, theirs.partition(".")[0]))
+
 
 DEFAULT_FORM: Final = Form()
 
@@ -132,7 +151,7 @@ def _forget(_piece: bytes) -> None:
 
 
 class _Lines:
-    """The lines of a file, which can be read several times. Only the second reading spills."""
+    """The lines of a file, which can be read several times. The first reading spills nothing."""
 
     unfit: ClassVar[Mapping[bytes, Text]]
     """How files begin that are not of this kind, each with what to do."""
@@ -157,36 +176,55 @@ class JsonLines(_Lines):
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = _forget) -> None:
         super().__init__(file, form, spill=spill)
+        encoding = "gb18030" if form.encoding == "gbk" else "utf-8-sig"
+        beginning = file.read(_PIECE).decode(encoding, errors="ignore")
+        if (query := _query_for(beginning, form.roots | {"openid", "unionid"})) is not None:
+            raise WrongFile(Fault("file", Text(_WRAPPED, query=query)))
         _first_of(self._numbered())
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Each line."""
-        is_plain = self._form.app_id is None and not self._form.fields and not self._form.values
+        """Each line. The first time, all names are looked at, too. Raises: WrongFile, if none is one of the form's."""
+        form, is_first = self._form, not self._is_read
+        is_plain = form.app_id is None and not form.fields and not form.values
+        unread, is_empty = {*form.fields, *form.values}, True
         for line in self._numbered():
             text = line.text
             if isinstance(text, bytes):
                 text = _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000")
-                line = line._replace(text=text if is_plain else self._with_fields(text))
+                given = _object_in(text) if is_first or not is_plain else None
+                if given is not None:
+                    ours = self._with_fields(given)
+                    text = text if is_plain else to_json(ours)
+                if given is not None and is_first:
+                    self._note_unknown(given)
+                    is_empty = False
+                    unread -= {name for name in unread if name in given or form.fields.get(name, name) in ours}
+                line = line._replace(text=text)
             yield line
+        if is_first and unread and not is_empty:
+            names = ", ".join(sorted(unread))
+            raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.unknown)
 
-    def _with_fields(self, text: bytes) -> bytes:
-        """The line with our names and values. What is no JSON object stays, and is refused."""
-        try:
-            given = from_json(text)
-        except ValueError:
-            return text
-        if not isinstance(given, dict):
-            return text
+    def _note_unknown(self, given: Mapping[str, object]) -> None:
+        form = self._form
+        for name in given:
+            is_read = name in form.roots or (name in Line.model_fields and name not in form.fields.values())
+            if not is_read and name not in self.unknown and len(self.unknown) < MOST_NAMES:
+                self.unknown.append(name)
+
+    def _with_fields(self, given: Mapping[str, object]) -> dict[str, object]:
+        """The line with our names and values."""
         fields = self._form.fields
-        ours = {name: value for name, value in given.items() if name not in fields}
-        ignored = [name for name in fields.values() if ours.pop(name, None) is not None and name not in self.unknown]
-        self.unknown += ignored
-        ours |= {name: given[theirs] for theirs, name in fields.items() if theirs in given}
+        mapped = frozenset(fields.values())
+        ours = {name: value for name, value in given.items() if name not in fields and name not in mapped}
+        for theirs, name in fields.items():
+            with suppress(KeyError):
+                ours[name] = _at(given, theirs)
         for name, values in self._form.values.items():
-            value = ours.get(name)
+            value = unwrapped(ours.get(name))
             if (own := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
                 ours[name] = _value(name, own) if own else None
-        return to_json({**ours, "app_id": ours.get("app_id") or self._form.app_id})
+        return {**ours, "app_id": ours.get("app_id") or self._form.app_id}
 
 
 class CsvLines(_Lines):
@@ -267,10 +305,87 @@ def is_field(name: str) -> bool:
     return name in Line.model_fields or (first == "attributes" and bool(ATTRIBUTE_NAME.fullmatch(attribute)))
 
 
+def _object_in(text: bytes) -> dict[str, object] | None:
+    """The JSON object, or None if it is none: such a line is refused."""
+    try:
+        given = from_json(text)
+    except ValueError:
+        return None
+    return given if isinstance(given, dict) else None
+
+
+def _at(given: Mapping[str, object], theirs: str) -> object:
+    """The value of this name, or at the end of this path, such as `authData.lc_weapp.openid`. Raises: KeyError."""
+    if theirs in given:
+        return given[theirs]
+    inner: object = given
+    for name in theirs.split("."):
+        if not isinstance(inner, dict):
+            raise KeyError(theirs)
+        inner = inner[name]
+    return inner
+
+
+def _query_for(beginning: str, names: AbstractSet[str]) -> str | None:
+    """The jq query for the records of a file that is one JSON document, of which this is the beginning.
+
+    None if it is none, or a line with one of the names.
+    """
+    try:
+        document = from_json(beginning)
+    except ValueError as exc:
+        if not beginning.strip() or not str(exc).startswith("EOF"):  # no JSON, or several documents
+            return None
+        document = from_json(beginning, allow_partial=True)
+    if isinstance(document, list):
+        types = [item.get("type") for item in document if isinstance(item, dict)]
+        return _TABLES if types[:1] in (["header"], ["table"]) else ".[]"
+    is_line = not isinstance(document, dict) or not names.isdisjoint(document)
+    return None if is_line else _path_to_records(document, _DEEPEST)
+
+
+def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
+    for name, value in document.items():
+        step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".[{to_json(name).decode()}]"
+        if "'" in name or len(name) > _LONGEST_NAME:
+            continue
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            return f"{step}[]"
+        if isinstance(value, dict) and depth and (inner := _path_to_records(value, depth - 1)) is not None:
+            return step + inner
+    return None
+
+
+@cache
+def _no_texts(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
+    """The fields of lines whose values are no text: all of them, and of these the lists of texts."""
+    schema = model.model_json_schema()
+
+    def kinds_of(field: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        if "$ref" in field:
+            field = schema["$defs"][field["$ref"].rpartition("/")[2]]
+        if "anyOf" in field:
+            yield from chain.from_iterable(map(kinds_of, field["anyOf"]))
+        elif field.get("type") != "null":
+            yield field
+
+    kinds = {name: list(kinds_of(field)) for name, field in schema["properties"].items()}
+    no_texts = {name for name, fields in kinds.items() if not any(_is_text(field) for field in fields)}
+    lists = {
+        name for name in no_texts for field in kinds[name] if all(map(_is_text, kinds_of(field.get("items", field))))
+    }
+    return frozenset(no_texts), frozenset(lists)
+
+
+def _is_text(field: Mapping[str, Any]) -> bool:
+    return str(field.get("type", "string")) == "string"
+
+
 def _value(name: str, cell: str) -> object:
-    if name in LISTS and not cell.startswith('["'):  # as an export writes a list whose items contain |
+    no_texts, lists = _no_texts(Line)
+    if name in lists and not cell.startswith('["'):  # as an export writes a list whose items contain |
         return cell.split("|")
-    if name in (*LISTS, "consents", "attributes"):
+    if name in no_texts:
         try:
             return from_json(cell)
         except ValueError:
@@ -371,7 +486,7 @@ def _cells(row: Mapping[str, object]) -> list[str]:
 def _cell(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    if name in LISTS and isinstance(value, list) and not any("|" in item for item in value):
+    if name in _no_texts(Line)[1] and isinstance(value, list) and not any("|" in item for item in value):
         return "|".join(value)
     return to_json(value).decode()
 

@@ -5,7 +5,8 @@ Of somebody who is known by a unionid alone, the line has no identity.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
 from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple, Self
@@ -63,6 +64,8 @@ _DASHES: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
 _WRITTEN: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
+_MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
+_EPOCH_BEGAN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
 _TIME: Final = _(
     "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or seconds or milliseconds since 1970, or empty;"
@@ -72,6 +75,32 @@ _SHORT: Final = _("must be 1 to 64 printable characters")
 
 
 # The messages of these errors are never shown: each field has a sentence of its own.
+
+
+def unwrapped(value: object) -> object:
+    """The text in a value as MongoDB's tools, LeanCloud or Parse export ids, times and large numbers."""
+    if not isinstance(value, dict):
+        return value
+    match list(value.items()):
+        case [("$oid" | "$numberLong" | "$numberInt", str() as text)]:
+            return text
+        case [("$date", date)]:
+            return _as_time(unwrapped(date))
+        case [("__type", "Date"), ("iso", text)] | [("iso", text), ("__type", "Date")] if isinstance(text, str):
+            return text
+        case _:
+            return value
+
+
+def _as_time(date: object) -> object:
+    """A time in milliseconds since 1970 as text. Other values stay: text, and what is refused."""
+    if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
+        milliseconds = float(date)  # type: ignore[arg-type]
+        if not milliseconds:
+            return None  # as other zeros in place of a date
+        with suppress(OverflowError):
+            return (_EPOCH_BEGAN + timedelta(milliseconds=milliseconds)).isoformat()
+    return date
 
 
 def _known_app(value: str, info: ValidationInfo) -> str:
@@ -137,7 +166,8 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
-        """Null and empty text mean the default, of a field that has one."""
+        """Null and empty text mean the default, of a field that has one. A value in a wrapper is read."""
+        value = unwrapped(value)
         if value in (None, ""):
             field = cls.model_fields[info.field_name or ""]
             return value if field.is_required() else field.default
