@@ -84,7 +84,7 @@ async def answered(body: Any, ask: Ask) -> Any:
 @swept(
     ("ask", "errcode", "code"),
     [
-        (url_link, 45009, "wechat_rate_limited"),
+        (phone_number, 45009, "wechat_rate_limited"),
         (check_session_key, 45011, "wechat_rate_limited"),
         (phone_number, 40163, "code_used"),
         (phone_number, 43104, "invalid_code"),

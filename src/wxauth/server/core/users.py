@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, LiteralString
 from uuid import UUID
 
 from sqlalchemy import Text
@@ -16,7 +16,7 @@ ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a person's roles."""
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
 """The columns whose changes are events, `user.profile_changed`."""
-MERGEABLE: Final = (*PROFILE_FIELDS, "phone", "external_id")
+MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
 """The columns of the remaining user that a merge fills from the former one, if they are empty."""
 
 
