@@ -1,5 +1,5 @@
-# By its digest, whoever builds twice gets the same base: --build-arg PYTHON=python:3.13-slim@sha256:...
-ARG PYTHON=python:3.13-slim
+# By its digest, whoever builds twice gets the same base: --build-arg PYTHON=python:3.15-slim@sha256:...
+ARG PYTHON=python:3.15-slim
 FROM ${PYTHON} AS python
 
 

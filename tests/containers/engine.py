@@ -33,7 +33,7 @@ WECHAT: Final = f"https://{HOST}:8443"
 NEIGHBOUR: Final = {"IPv4": ("198.51.100.1", "198.51.100.2"), "IPv6": ("2001:db8::1", "2001:db8::2")}
 """The cell's addresses in the network of a phone, and the phone's own."""
 PROGRAMS: Final = ("debootstrap", "slirp4netns", "ip", "unshare")
-IMAGES: Final = {"python": "python:3.13-slim", "postgres": "postgres:18-trixie", "caddy": "caddy:2"}
+IMAGES: Final = {"python": "python:3.15-slim", "postgres": "postgres:18-trixie", "caddy": "caddy:2"}
 TIED: Final = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: it ends with this process, even if that is killed."""
 BUILD_PATIENCE: Final = 20 * PATIENCE
@@ -218,7 +218,7 @@ def _build(engine: Engine) -> None:
         engine.start()
         images = engine.folder / "images"
         shutil.copytree(HERE / "images", images, dirs_exist_ok=True)
-        for suite in ("trixie", "forky"):
+        for suite in ("sid", "forky"):
             engine.docker("import", images / f"{suite}.tar", f"wxauth-tests/{suite}")
             (images / f"{suite}.tar").unlink()
         with ThreadPoolExecutor() as pool:

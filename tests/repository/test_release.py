@@ -146,7 +146,7 @@ def test_the_image_is_pushed_if_two_builds_are_the_same(tmp_path: Path, digests:
         [script, "arm64", "ghcr.io/a/wxauth"], env=env, capture_output=True, text=True, timeout=PATIENCE
     )
     builds = [line for line in calls.read_text().splitlines() if line.startswith("buildx build")]
-    assert all("PYTHON=python:3.13-slim@sha256:ba5e" in line and "linux/arm64" in line for line in builds)
+    assert all("PYTHON=python:3.15-slim@sha256:ba5e" in line and "linux/arm64" in line for line in builds)
     assert ["--no-cache" in line for line in builds] == [True, True, False][: len(builds)]
     assert ["push=true" in line for line in builds] == [False, False, True][: len(builds)]
     assert (run.returncode, run.stdout) == ((0, "sha256:1\n") if is_pushed else (1, "")), run.stderr
