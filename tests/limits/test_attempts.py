@@ -57,6 +57,18 @@ async def test_after_twenty_refused_codes_of_a_user_in_an_app_wechat_is_not_aske
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("simulated")
+async def test_a_limit_reached_while_the_clock_was_ahead_is_over_when_it_is_right_again(stage: Stage) -> None:
+    stage.clock.advance(days=31)
+    alice = await stage.login()
+    await send_wrong_codes(stage, alice)
+    refused(await stage.bind(alice, "nonsense"))
+    stage.clock.advance(days=-31)
+    answer = await stage.bind(await stage.login(), stage.phone_code())
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("simulated")
 async def test_concurrent_phone_codes_do_not_exceed_the_limit(stage: Stage) -> None:
     alice = await stage.login()
     replicas = [stage, *[await stage.replica() for _ in range(3)]]

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import string
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
+from tests.fakes import START
 from tests.problems import problem_of
 from tests.world import Client, Stage, bearer, behind
 from wxauth.server.sessions.refresh_queries import RefreshTokens
@@ -85,6 +87,33 @@ async def test_a_session_never_passes_its_greatest_age(stage: Stage) -> None:
     assert answer["refresh_expires_in"] == SESSION_MAX_AGE - age
     stage.clock.advance(seconds=SESSION_MAX_AGE - age)
     problem_of(await stage.refresh(answer), "refresh_token_expired", 400)
+
+
+@pytest.mark.parametrize("ahead", [{"days": 31}, {"days": 4000}, {"minutes": 1}])
+async def test_a_session_opened_while_the_clock_was_ahead_lasts_as_long_as_one_opened_now(
+    stage: Stage, ahead: dict[str, float]
+) -> None:
+    stage.clock.advance(**ahead)
+    alice = await stage.login()
+    stage.clock.advance(**{unit: -number for unit, number in ahead.items()})
+    for _ in range(400):
+        answer = await stage.refresh(alice)
+        if answer.status_code != 200:
+            break
+        alice = answer.json()
+        assert alice["refresh_expires_in"] <= 30 * 86400
+        stage.clock.advance(days=1)
+    problem_of(answer, "refresh_token_expired", 400)
+    assert stage.clock() - START == timedelta(days=365)
+
+
+async def test_a_token_rotated_while_the_clock_was_ahead_has_no_grace(stage: Stage) -> None:
+    alice = await stage.login()
+    stage.clock.advance(days=20)
+    rotated = (await stage.refresh(alice)).json()
+    stage.clock.advance(days=-20)
+    problem_of(await stage.refresh(alice), "refresh_token_reused", 400)
+    problem_of(await stage.refresh(rotated), "session_revoked", 400)
 
 
 async def test_a_forged_token_is_refused_without_a_query(offline_client: Client) -> None:

@@ -39,15 +39,18 @@ class _Attempt(SQLModel):
     since_before: datetime | None
 
 
+# A window that begins later than a window from now was begun while the database's clock was ahead, and is over.
+_IS_OPEN: Final = """(attempts.since > :began_by
+                        AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
 # The upsert decides the race of concurrent attempts: the second waits for the first, and increments its count. If the
 # limit is reached, it writes nothing.
-_TAKE: Final = Statement[_Attempt]("""
+_TAKE: Final = Statement[_Attempt](f"""
 WITH granted AS (
     INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
     ON CONFLICT (key) DO UPDATE
-       SET since = CASE WHEN attempts.since > :began_by THEN attempts.since ELSE excluded.since END,
-           number = CASE WHEN attempts.since > :began_by THEN attempts.number + 1 ELSE 1 END
-     WHERE attempts.since <= :began_by OR attempts.number < :at_most
+       SET since = CASE WHEN {_IS_OPEN} THEN attempts.since ELSE excluded.since END,
+           number = CASE WHEN {_IS_OPEN} THEN attempts.number + 1 ELSE 1 END
+     WHERE NOT {_IS_OPEN} OR attempts.number < :at_most
     RETURNING since
 )
 SELECT EXISTS (SELECT FROM granted) AS is_granted, (SELECT since FROM attempts WHERE key = :key) AS since_before

@@ -81,9 +81,10 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 # Settles the race of two users who get one number at once: the second waits here, and then sees the first.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
 # Why a locked user must not get an answer's number; null if there is no reason. No row: the identity is not theirs now.
+# An identity that was created after now says nothing: the database's clock was ahead when the person came.
 _REFUSAL: Final = Statement[tuple[str | None]](f"""
 SELECT CASE
-       WHEN i.created_at > :asked_at THEN 'erased'
+       WHEN i.created_at > :asked_at AND i.created_at <= :now THEN 'erased'
        WHEN EXISTS (SELECT FROM events
                      WHERE events.user_id = users.id AND at > :asked_at
                        AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
@@ -192,7 +193,7 @@ async def bind_phone(
             if user_id is None:
                 return PhoneRefusal.CANNOT_LOG_IN
             refusal = await _refusal(
-                transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer
+                transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer, now=now
             )
             if refusal is not None:
                 if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
@@ -248,7 +249,7 @@ async def link_phone(
         if merged is None:
             return None
         # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
-        refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False)
+        refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False, now=now)
         if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
         await _settle(transaction, answer, now=now)
@@ -285,6 +286,7 @@ async def _refusal(
     *,
     policy: PhonePolicy,
     yields_to_newer: bool,
+    now: datetime,
 ) -> PhoneRefusal | None:
     """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
     found = await transaction.row(
@@ -295,6 +297,7 @@ async def _refusal(
         asked_at=answer.asked_at,
         policy=policy,
         yields_to_newer=yields_to_newer,
+        now=now,
     )
     if found is None:
         return PhoneRefusal.CANNOT_LOG_IN

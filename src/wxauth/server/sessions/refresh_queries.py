@@ -122,8 +122,12 @@ class RefreshRefused:
 # the person and a thief: it changes nothing here, and then the session is ended, which locks the user first. A
 # concurrent use waits here for the row, then sees what the first has done. A token that is good is still so when the
 # row has been changed, which is when RETURNING asks.
+# The database's clock may have been ahead when a row was written. Then a token that was rotated after the grace period
+# that begins now has none, and the age of a session begins now, because a session may not end before it has begun.
 _IS_NEWEST = ":generation >= s.generation"
-_IS_GOOD = f"({_IS_NEWEST} OR (:generation = s.generation - 1 AND s.rotated_at >= :grace_began_at))"
+_IS_GOOD = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
+    AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
+_BEGAN_AT = "LEAST(s.created_at, :now)"
 
 
 class RotatedSession(UserInSession):
@@ -173,8 +177,9 @@ UPDATE sessions s
        rotated_at = CASE WHEN {_IS_NEWEST} THEN :now ELSE s.rotated_at END,
        expires_at = CASE WHEN {_IS_NEWEST}
                          THEN LEAST(:now + make_interval(secs => :unused_at_most),
-                                    s.created_at + make_interval(secs => :lasts_at_most))
+                                    {_BEGAN_AT} + make_interval(secs => :lasts_at_most))
                          ELSE s.expires_at END,
+       created_at = CASE WHEN {_IS_NEWEST} THEN {_BEGAN_AT} ELSE s.created_at END,
        last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place}
   FROM {source}
 RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{more}, {USER}
