@@ -5,7 +5,7 @@ from base64 import b64encode
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import httpx
 import pytest
@@ -18,6 +18,7 @@ from tests.world import AddSibling, Body, Client, Rows, Stage, bearer, set_roles
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.keys.keyring import KeyRing
 
+FORM = "application/x-www-form-urlencoded"
 VERIFY = "/v1/verify"
 INTROSPECT = "/v1/introspect"
 MAX_BODY = 64 * 1024
@@ -263,6 +264,97 @@ async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(asker: Asker)
     assert (await asker.stage.client.request("GET", VERIFY, content=unread(), headers=headers)).status_code == 200
 
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "BREW", "get")
+BELOW = [
+    *(
+        "/orders",
+        "/",
+        "//",
+        "/a/b/c",
+        "/%2e%2e/livez",
+        "/..",
+        "/../../livez",
+        "/./a",
+        "/..%2f..%2flivez",
+        "/a%0a",
+        "/%00",
+    ),
+    *("/%E8%8C%B6", "/%ff", "/%zz", "/a;b", "/v1/verify", "/orders/", "/metrics", "/admin/audit?role=admin"),
+    *("/orders?role=admin&resource=https://other.test", "/orders?role=a&role=b&x=1", "/?a=b", "/?", "/orders?nonsense"),
+    *(
+        f"/orders?{'&'.join('a=b' for _ in range(300))}",
+        "/orders?%zz",
+        "/orders?resource=",
+        "/?roles=admin",
+        "/?Role=a",
+    ),
+]
+"""Paths and queries of clients, as gateways append them."""
+
+
+async def at(client: Client, target: str, *, method: str = "GET", **options: Any) -> httpx.Response:
+    """Ask for exactly this target, which httpx would tidy up: so it is put into the URL behind its back."""
+    url, (path, _, query) = httpx.URL("https://auth.test"), target.partition("?")
+    url._uri_reference = url._uri_reference._replace(path=path, query=query if "?" in target else None)
+    return await client.send(client.build_request(method, url, **options))
+
+
+def identity(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("x-auth-")}
+
+
+async def test_every_method_is_answered_alike(asker: Asker) -> None:
+    client, passed = asker.stage.client, await asker.verify()
+    with Sweep() as sweep:
+        for method in METHODS:
+            for path in (VERIFY, f"{VERIFY}/orders"):
+                with sweep.case(method, path):
+                    body = None if method in ("GET", "HEAD") else b"{" * 70_000
+                    headers = {**bearer(asker.token), "Origin": "https://shop.test"}
+                    headers |= {"Access-Control-Request-Method": "GET", "Content-Type": "x" * 300}
+                    answer = await client.request(method, path, headers=headers, content=body)
+                    assert (answer.status_code, answer.content) == (200, b"")
+                    assert identity(answer) == identity(passed)
+                    assert (await client.request(method, path)).status_code == 401
+            with sweep.case(method, "role"):
+                answer = await client.request(method, f"{VERIFY}?role=clerk", headers=bearer(asker.token))
+                assert answer.status_code == 403
+                answer = await client.request(method, f"{VERIFY}?rol=clerk", headers=bearer(asker.token))
+                assert answer.status_code == 422
+
+
+@pytest.mark.settings(cors_origins="https://shop.test")
+async def test_a_preflight_passes_nobody(asker: Asker) -> None:
+    asking = {"Origin": "https://shop.test", "Access-Control-Request-Method": "GET"}
+    for path in (VERIFY, f"{VERIFY}/orders"):
+        problem_of(await asker.stage.client.options(path, headers=asking), "missing_token", 401)
+
+
+UNDER_A_PATH = pytest.param("/auth", marks=pytest.mark.settings(issuer="https://auth.test/auth"))
+
+
+@pytest.mark.parametrize("root", ["", UNDER_A_PATH])
+async def test_every_path_below_is_answered_as_the_path_itself(asker: Asker, root: str) -> None:
+    client, passed, token = asker.stage.client, await asker.verify(), bearer(asker.token)
+    with Sweep() as sweep:
+        for below in BELOW:
+            for prefix in {root, ""}:
+                with sweep.case(prefix, below[:60]):
+                    target = f"{prefix}{VERIFY}{below}"
+                    answer = await at(client, target, headers=token)
+                    assert answer.status_code == 200, answer.text
+                    assert identity(answer) == identity(passed)
+                    problem_of(await at(client, target), "missing_token", 401)
+        for query in ("role=admin", "resource=https://mcp.test", "a=b&role=", "role", "%72ole=a", "resource=&role=a"):
+            with sweep.case(query):
+                answer = await at(client, f"{root}{VERIFY}/?{query}", headers=token)
+                problem_of(answer, "invalid_request", 422)
+                problem_of(await at(client, f"{root}{VERIFY}/?{query}"), "invalid_request", 422)
+        for other in ("/v1/verif", "/v1/verifyx", "/v1/verify%0a", "/v1//verify", "/x/v1/verify/"):
+            with sweep.case(other):
+                assert (await at(client, root + other, headers=token)).status_code in (400, 404)
+
+
 # Introspect.
 
 
@@ -354,9 +446,29 @@ async def test_credentials_that_are_not_right_are_refused(asker: Asker, add_sibl
                 answer = await asker.post({"Authorization": header})
                 problem_of(answer, "invalid_client", 401)
                 assert answer.headers.get_list("www-authenticate") == ["Basic"]
-        with sweep.case("in the form"):
-            answer = await asker.stage.client.post(INTROSPECT, data={"token": asker.token, **asker.billing._asdict()})
-            problem_of(answer, "invalid_client", 401)
+        for wrong_name, wrong_secret in wrong:
+            with sweep.case(wrong_name, "in the form"):
+                form = {"token": asker.token, "client_id": wrong_name, "client_secret": wrong_secret}
+                answer = await asker.stage.client.post(INTROSPECT, data=form)
+                problem_of(answer, "invalid_client", 401)
+
+
+async def test_the_credentials_may_be_in_the_form(asker: Asker) -> None:
+    client, form = asker.stage.client, {"token": asker.token, **asker.billing._asdict()}
+    told = await client.post(INTROSPECT, data=form)
+    assert (told.status_code, told.json()) == (200, await asker.introspect())
+    told = await client.post(INTROSPECT, data={**form, "token": "x"})
+    assert told.json() == {"active": False}
+    both = await client.post(INTROSPECT, data=form, headers=basic(*asker.billing))
+    problem_of(both, "invalid_request", 400)
+    twice = [*form.items(), ("client_id", "billing")]
+    answer = await client.post(INTROSPECT, content=urlencode(twice), headers={"Content-Type": FORM})
+    problem_of(answer, "invalid_request", 400)
+    as_json = await client.post(INTROSPECT, json=form)
+    problem_of(as_json, "invalid_client", 401)
+    told = (await client.get("/.well-known/openid-configuration")).json()
+    expected = ["client_secret_basic", "client_secret_post"]
+    assert told["introspection_endpoint_auth_methods_supported"] == expected
 
 
 @swept("scheme", ["Basic", "basic", "BASIC", "Basic  "])

@@ -751,3 +751,26 @@ async def test_a_neighbours_cookie_does_not_replace_the_browsers(house: House) -
     for button in ("continue", "another", "link", "number"):
         problem_of(await client.post(f"{request}/{button}", headers={"Cookie": both}), "invalid_request", 400)
         assert (await client.post(f"{request}/{button}", content=b"x" * 65537)).status_code in (404, 413)
+
+
+@pytest.mark.settings(issuer="https://auth.test/a/b")
+async def test_the_metadata_of_an_issuer_with_a_path_is_at_the_hosts_root_too(stage: Stage) -> None:
+    path = "/.well-known/oauth-authorization-server"
+    told = body_of(await stage.client.get(f"{path}/a/b", headers={"Origin": "https://shop.test"}))
+    assert told["issuer"] == "https://auth.test/a/b"
+    for same in (f"/a/b{path}", path, "/a/b/.well-known/openid-configuration"):
+        assert body_of(await stage.client.get(same)) == told, same
+    for other in (
+        f"{path}/a",
+        f"{path}/a/b/",
+        f"{path}/a/b/c",
+        f"{path}/",
+        "/.well-known/oauth-authorization-server/A/b",
+    ):
+        assert (await stage.client.get(other)).status_code == 404, other
+    assert (await stage.client.head(f"{path}/a/b")).status_code == 200
+    assert (await stage.client.post(f"{path}/a/b")).status_code == 405
+
+
+async def test_without_a_path_there_is_no_other(stage: Stage) -> None:
+    assert (await stage.client.get("/.well-known/oauth-authorization-server/a")).status_code == 404

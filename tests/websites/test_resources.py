@@ -102,6 +102,14 @@ async def test_the_token_endpoint_takes_the_resource_that_was_granted_or_none(ho
         assert (await house.shop.refresh(still)).status_code == 200
 
 
+async def test_below_v1_verify_only_tokens_of_wxauths_own_audience_pass(house: House) -> None:
+    token, client = bearer(await asked(house)), house.stage.client
+    assert (await client.get(f"/v1/verify?resource={MCP}", headers=token)).status_code == 200
+    for path in ("/v1/verify", "/v1/verify/orders", f"/v1/verify/orders?resource={MCP}", f"/v1/verify/{MCP}"):
+        problem_of(await client.get(path, headers=token), "invalid_token", 401)
+    assert (await client.get("/v1/verify/orders", headers=bearer(await house.tokens()))).status_code == 200
+
+
 @swept(
     ("scope", "granted"),
     [

@@ -13,7 +13,7 @@ from wxauth.server.clients.fetched import PAUSE
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.server.clients.queries import FIND_WITH_SECRETS
-from wxauth.server.clients.service_clients import basic_credentials, check_secret
+from wxauth.server.clients.service_clients import FORM, MAX_ESCAPES, basic_credentials, check_secret
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -55,9 +55,6 @@ _NAMED: Final = frozenset(
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
 """Parameters of up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
-_MAX_ESCAPES: Final = 8192
-"""Percent signs in a form. To decode 64 KiB of them takes 35 ms, in which the process answers nobody else."""
-_FORM: Final = "application/x-www-form-urlencoded"
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
 
@@ -97,7 +94,7 @@ class Unreadable(OAuthError):
 
 def parse_parameters(text: str) -> Parameters:
     """The parameters in a query or a form. Raises: OAuthError."""
-    if text.count("%") > _MAX_ESCAPES:
+    if text.count("%") > MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
@@ -134,17 +131,17 @@ def text_parameters(*names: str) -> dict[str, Any]:
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
     """As `text_parameters`, for those in a form."""
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys((*example, *names))}}
-    content = {_FORM: {"schema": schema | ({"required": required} if required else {}), "example": example}}
+    content = {FORM: {"schema": schema | ({"required": required} if required else {}), "example": example}}
     return {"requestBody": {"content": content} | ({"required": True} if required else {})}
 
 
 def is_form(request: Request) -> bool:
     """Whether the request is a POST with a form."""
-    return request.method == "POST" and _media_type(request) == _FORM
+    return request.method == "POST" and _media_type(request) == FORM
 
 
 def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
+    return request.headers.get("content-type", FORM).partition(";")[0].strip().lower()
 
 
 def refuse_repeated(parameters: Parameters) -> None:
@@ -160,9 +157,9 @@ async def form_of(request: Request) -> Parameters:
     """The parameters of a form. Raises: OAuthError, PayloadTooLarge."""
     body = await request.body()
     if (
-        body and _media_type(request) != _FORM
+        body and _media_type(request) != FORM
     ):  # a JSON body would look like an empty form, and without `scope` all scopes are granted
-        raise OAuthError("invalid_request", f"send a form: Content-Type: {_FORM}")
+        raise OAuthError("invalid_request", f"send a form: Content-Type: {FORM}")
     try:
         form = parse_parameters(body.decode())
     except UnicodeDecodeError:

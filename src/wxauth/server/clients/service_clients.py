@@ -7,12 +7,12 @@ from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from fastapi import Depends
 from starlette.requests import Request
 
-from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
+from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
 from wxauth.server.clients.models import SITE_SCOPE_NAMES, ClientWithSecrets, Scope
@@ -28,6 +28,10 @@ from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.texts import hash_of
 
 _NO_HASH: Final = bytes(sha256().digest_size)
+FORM: Final = "application/x-www-form-urlencoded"
+MAX_ESCAPES: Final = 8192
+"""Percent signs in a form. To decode 64 KiB of them takes 35 ms, in which the process answers nobody else."""
+_MAX_FORM_FIELDS: Final = 128
 _SECRET_CHARACTERS: Final = 43
 """The length of a client's secret in base64url."""
 
@@ -116,13 +120,19 @@ NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 
 
-def _asking_for(scope: Scope, operation: ClientOperation | None = None) -> tuple[Any, Entails]:
-    """The client that calls, which must have this scope. Its requests are counted, if they are of an operation."""
+def _asking_for(
+    scope: Scope, operation: ClientOperation | None = None, *, may_use_form: bool = False
+) -> tuple[Any, Entails]:
+    """The client that calls, which must have this scope. Its requests are counted, if they are of an operation.
+
+    With `may_use_form`, its name and secret may be `client_id` and `client_secret` of a form.
+    """
 
     async def client(
         request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
     ) -> ServiceClient:
-        credentials = basic_credentials(request)
+        credentials = await _credentials_of_form(request) if may_use_form else None
+        credentials = credentials or basic_credentials(request)
         name, found = credentials.client_id, None
         if is_client_name(name):  # an impossible one costs no query
             found = await database.row(FIND_SERVICE, name=name)
@@ -135,7 +145,9 @@ def _asking_for(scope: Scope, operation: ClientOperation | None = None) -> tuple
     return Depends(client), FOR_CLIENT if operation is None else FOR_COUNTED_CLIENT
 
 
-IntrospectingClientDep = Annotated[ServiceClient, *_asking_for(Scope.INTROSPECT, ClientOperation.INTROSPECT)]
+IntrospectingClientDep = Annotated[
+    ServiceClient, *_asking_for(Scope.INTROSPECT, ClientOperation.INTROSPECT, may_use_form=True)
+]
 WeChatTokenClientDep = Annotated[ServiceClient, *_asking_for(Scope.WECHAT_TOKEN)]
 UsersClientDep = Annotated[ServiceClient, *_asking_for(Scope.USERS, ClientOperation.USERS)]
 AttributesClientDep = Annotated[ServiceClient, *_asking_for(Scope.ATTRIBUTES)]
@@ -159,6 +171,35 @@ def basic_credentials(request: Request) -> Credentials:
     if not colon:
         raise InvalidClient("there is no colon between name and secret")
     return Credentials(unquote(name), unquote(secret))
+
+
+async def _credentials_of_form(request: Request) -> Credentials | None:
+    """The credentials in a form (RFC 6749, section 2.3.1); None if it has no secret. Raises: InvalidRequest."""
+    has_header = "authorization" in request.headers
+    if not has_header and request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        return None  # so that the body of somebody without credentials is not read
+    secrets = await form_values(request, "client_secret")
+    if not secrets:
+        return None
+    names = await form_values(request, "client_id")
+    if has_header:
+        raise InvalidRequest("send the credentials in the header or in the form, not in both", status=400)
+    if len(names) != 1 or len(secrets) != 1:
+        raise InvalidRequest("client_id and client_secret must occur once each", status=400)
+    return Credentials(names[0], secrets[0])
+
+
+async def form_values(request: Request, name: str) -> list[str]:
+    """The values of a field in a form, without empty ones. Raises: InvalidRequest."""
+    form = await request.body()
+    if form.count(b"&") >= _MAX_FORM_FIELDS:
+        raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
+    if form.count(b"%") > MAX_ESCAPES:
+        raise InvalidRequest.of("body", f"Must have at most {MAX_ESCAPES} percent-encoded characters")
+    try:
+        return [value for field, value in parse_qsl(form.decode()) if field == name]
+    except ValueError:
+        raise InvalidRequest("the body is not UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
 
 
 def check_scope(client: ServiceClient, needed: Scope) -> None:

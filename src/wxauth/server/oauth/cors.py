@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -13,13 +14,14 @@ from wxauth.server.clients.queries import PUBLIC_REDIRECT_URIS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 
+_METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 CORS_PATHS: Final = frozenset(
     {
         "/v1/token",
         "/v1/revoke",
         "/v1/userinfo",
         "/.well-known/openid-configuration",
-        "/.well-known/oauth-authorization-server",
+        _METADATA_PATH,
         "/.well-known/jwks.json",
     }
 )
@@ -39,7 +41,9 @@ class Cors:
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._database = database
         self._origins = frozenset(settings.cors_origins)
-        self._for_any_origin = _FOR_ANY_ORIGIN if settings.client_documents else frozenset[str]()
+        at_root = {_METADATA_PATH + urlsplit(settings.issuer).path}
+        self._paths = CORS_PATHS | at_root
+        self._for_any_origin = _FOR_ANY_ORIGIN | at_root if settings.client_documents else frozenset[str]()
         self._configured = app
         if self._origins:
             methods = ["GET", "POST", "PATCH", "DELETE"]
@@ -52,7 +56,7 @@ class Cors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
-        if path not in CORS_PATHS:
+        if path not in self._paths:
             await self._configured(scope, receive, send)
             return
 

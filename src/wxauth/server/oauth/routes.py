@@ -31,13 +31,14 @@ from wxauth.server.site_logins.targets import Access
 from wxauth.server.users.callers import DeviceDep, read_caller, verified
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import Router
+from wxauth.server.web.direct import DirectRoute, Router
 from wxauth.server.web.schemas import EXAMPLE_USER_ID
 from wxauth.tokens.claims import Principal
 
 SiteRequestsDep = Annotated[authorize.SiteRequests, Depends(provide(authorize.SiteRequests))]
 SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials))]
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
+METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
 REVOKE_PATH: Final = "/v1/revoke"
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
@@ -109,7 +110,7 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "revocation_endpoint": f"{issuer}{REVOKE_PATH}",
         "revocation_endpoint_auth_methods_supported": methods,
         "introspection_endpoint": f"{issuer}/v1/introspect",
-        "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "introspection_endpoint_auth_methods_supported": _WITH_SECRET,
         "end_session_endpoint": f"{issuer}/v1/end_session",
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
@@ -144,7 +145,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=_RESPONSES,
 )
 @metadata_router.get(
-    "/.well-known/oauth-authorization-server",
+    METADATA_PATH,
     summary=_("Authorization server metadata"),
     operation_id="read_metadata",
     response_model=dict[str, Any],
@@ -154,6 +155,14 @@ async def metadata(settings: SettingsDep) -> JSONResponse:
     """The URLs of the keys and endpoints, and the supported features. The document is the same at both paths."""
     document = _document(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
     return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
+
+
+def metadata_at_root(path: str) -> list[DirectRoute]:
+    """The routes of the metadata of an issuer with a path, which begins at the host's root (RFC 8414, section 3.1)."""
+    at_root = Router("keys")
+    for method in ("GET", "HEAD"):
+        at_root.hidden(METADATA_PATH + path, method=method)(metadata)
+    return at_root.routes
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:

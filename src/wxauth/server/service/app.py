@@ -39,6 +39,7 @@ from wxauth.server.service.lifespan import lifespan
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.session_keys import routes as session_key_routes
 from wxauth.server.siblings import token_routes, user_routes, wechat_routes
+from wxauth.server.siblings.any_request import AnyRequest
 from wxauth.server.site_logins import scan_routes
 from wxauth.server.users import account_routes, admin_routes, own_data
 from wxauth.server.web.direct import DirectRoute, DirectRoutes, Shortcut
@@ -112,7 +113,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         longer_bodies={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
         refused=partial(_note_refusal, services),
     )
-    app = services[Tracing].app(app)
+    app = AnyRequest(services[Tracing].app(app))
     return BehindProxies(app, settings.trusted_proxies, root_path=urlsplit(settings.issuer).path)
 
 
@@ -133,6 +134,8 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
         lifespan=None if services is None else partial(lifespan, services),
     )
     add_failures(api)
+    if root_path:
+        api.router.routes.extend(oauth_routes.metadata_at_root(root_path))
     api.router.routes.extend(_ROUTES)  # not `include_router`: each request would be matched against one more router
     add_docs(api)
     add_console(api)

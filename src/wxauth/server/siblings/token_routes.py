@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final, Literal, Required
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from fastapi import Depends
 from pydantic import Field
@@ -16,12 +16,13 @@ from typing_extensions import TypedDict
 from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, InvalidToken, KeysUnavailable, PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.clients.oauth_requests import form_parameters
-from wxauth.server.clients.service_clients import IntrospectingClientDep
+from wxauth.server.clients.service_clients import IntrospectingClientDep, form_values
 from wxauth.server.core.claims import RESERVED_CLAIMS
 from wxauth.server.core.database import Database
 from wxauth.server.core.resources import find_resource
 from wxauth.server.keys.issuer import ResourceVerifier
 from wxauth.server.sessions.queries import READ_USER_IN_SESSION
+from wxauth.server.siblings.any_request import RESOURCE, ROLE, VERIFY_PATH
 from wxauth.server.users.callers import Caller, any_caller_of, sees_roles, verified
 from wxauth.server.web import schemas
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
@@ -34,12 +35,9 @@ router = Router("siblings")
 
 # Printable ASCII without the space, and without the percent sign, which marks an encoded character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
-_ROLE: Final = "role"
-_RESOURCE: Final = "resource"
 _MAX_PARAMETERS: Final = 32
-_MAX_FORM_FIELDS: Final = 128
 _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
-_NO_SUCH_RESOURCE: Final = InvalidRequest.of(_RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
+_NO_SUCH_RESOURCE: Final = InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
 
 class IntrospectionAnswer(TypedDict, total=False):
@@ -81,9 +79,19 @@ async def required_roles(request: Request) -> frozenset[str]:
     """
     if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
         raise InvalidRequest.of("query", f"Must have at most {_MAX_PARAMETERS} parameters")
-    if request.query_params.keys() - {_ROLE, _RESOURCE}:
+    if request.query_params.keys() - {ROLE, RESOURCE}:
         raise _wrong_parameter()
-    return frozenset(request.query_params.getlist(_ROLE))
+    return frozenset(request.query_params.getlist(ROLE))
+
+
+async def no_demands(request: Request) -> None:
+    """Check that nothing is demanded below the path, where `AnyRequest` has removed a client's query.
+
+    Raises: InvalidRequest.
+    """
+    for name in (ROLE, RESOURCE):
+        if name in request.query_params:
+            raise InvalidRequest.of(name, f"Belongs into the query of {VERIFY_PATH}, without a slash at its end")
 
 
 async def required_resource(request: Request, settings: SettingsDep) -> str | None:
@@ -91,7 +99,7 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
 
     Raises: InvalidRequest.
     """
-    given = request.query_params.getlist(_RESOURCE)
+    given = request.query_params.getlist(RESOURCE)
     if not given:
         return None
     found = find_resource(settings.resources, given[0])
@@ -103,6 +111,7 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy requires. Checked before the token, because administrators try a new configuration without
 one."""
+NoDemandsDep = Annotated[None, Depends(no_demands)]
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_NO_SUCH_RESOURCE,))]
 
 
@@ -134,35 +143,38 @@ def _header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
-@router.get(
-    "/v1/verify",
-    summary=_("Authorize a request (forward-auth)"),
-    responses={
-        200: {
-            "description": "The request may pass; the header says who sent it",
-            "headers": {
-                "X-Auth-User-Id": _header("UUIDv7.", schemas.EXAMPLE_USER_ID),
-                "X-Auth-App-Id": _header("The mini-program.", schemas.EXAMPLE_APP_ID),
-                "X-Auth-Openid": _header(
-                    "Percent-encoded, unless it is plain ASCII without spaces.", schemas.EXAMPLE_OPENID
-                ),
-                "X-Auth-Session-Id": _header("UUIDv7.", schemas.EXAMPLE_SESSION_ID),
-                "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
-            },
+_PASSED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The request may pass; the header says who sent it",
+        "headers": {
+            "X-Auth-User-Id": _header("UUIDv7.", schemas.EXAMPLE_USER_ID),
+            "X-Auth-App-Id": _header("The mini-program.", schemas.EXAMPLE_APP_ID),
+            "X-Auth-Openid": _header(
+                "Percent-encoded, unless it is plain ASCII without spaces.", schemas.EXAMPLE_OPENID
+            ),
+            "X-Auth-Session-Id": _header("UUIDv7.", schemas.EXAMPLE_SESSION_ID),
+            "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
         },
     },
+}
+
+
+@router.get(
+    VERIFY_PATH,
+    summary=_("Authorize a request (forward-auth)"),
+    responses=_PASSED,
     failures=[InsufficientRole],
     openapi_extra={
         # Documented here but read from the request: FastAPI does not refuse unknown parameters.
         "parameters": [
             {
-                "name": _ROLE,
+                "name": ROLE,
                 "in": "query",
                 "description": "A required role. If repeated, all of them are required.",
                 "schema": {"type": "array", "items": {"type": "string"}},
             },
             {
-                "name": _RESOURCE,
+                "name": RESOURCE,
                 "in": "query",
                 "description": "The resource whose tokens alone may pass. Absent: only tokens of wxauth's audience.",
                 "schema": {"type": "string"},
@@ -173,13 +185,44 @@ def _header(description: str, example: str) -> dict[str, Any]:
 async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Response:
     """Authenticate a request for a reverse proxy: nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
-    The user is in the answer's header fields. A revoked session or a banned user is refused at once. The roles are the
-    user's current ones, not those in the token. A body is ignored. Any parameter other than `role` and `resource` is
-    refused, because a misspelt one would admit everybody.
+    Every method gets the same answer. The user is in its header fields. A revoked session or a banned user is refused
+    at once. The roles are the user's current ones, not those in the token. A body is ignored. Any parameter other than
+    `role` and `resource` is refused, because a misspelt one would admit everybody.
     """
-    user = caller.user
-    if not roles <= set(user.roles):
+    if not roles <= set(caller.user.roles):
         raise InsufficientRole("the user lacks a role that is demanded here")
+    return _passed(caller)
+
+
+@router.get(
+    VERIFY_PATH + "/{path}",
+    summary=_("Authorize a request whose path is appended (forward-auth)"),
+    operation_id="verify_appended",
+    responses=_PASSED,
+    openapi_extra={
+        "parameters": [
+            {
+                "name": "path",
+                "in": "path",
+                "required": True,
+                "description": "The path of the client's request. It is not looked at, nor is the query.",
+                "schema": {"type": "string"},
+            }
+        ]
+    },
+)
+async def verify_appended(_: NoDemandsDep, caller: ForwardedCallerDep) -> Response:
+    """Authenticate a request for a gateway that appends the client's own path and query: Envoy, Istio, Higress.
+
+    Every method gets the same answer. The query is the client's, so it demands no role and no resource: only tokens of
+    wxauth's own audience pass. At exactly `/v1/verify/`, `role` and `resource` are refused, because they belong into
+    the query of `/v1/verify`.
+    """
+    return _passed(caller)
+
+
+def _passed(caller: Caller) -> Response:
+    user = caller.user
     return Response(
         headers={
             "X-Auth-User-Id": str(user.id),
@@ -197,7 +240,9 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
     "/v1/introspect",
     summary=_("Introspect an access token (RFC 7662)"),
     response_model=IntrospectionAnswer,
-    openapi_extra=form_parameters("token_type_hint", required=["token"], **{"token": "eyJ..."}),
+    openapi_extra=form_parameters(
+        "token_type_hint", "client_id", "client_secret", required=["token"], **{"token": "eyJ..."}
+    ),
     failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
 )
 async def introspect(
@@ -214,7 +259,7 @@ async def introspect(
     banned user, or a refresh token. The roles are the user's current ones. A client that was added with resources sees
     the tokens of these alone, any other client those of no resource.
     """
-    chosen, token = resource_verifier if client.resources else verifier, _token_in(await request.body())
+    chosen, token = resource_verifier if client.resources else verifier, await _token_in(request)
     claims = await _current_claims(chosen, database, token, resources=client.resources, now=clock())
     return {"active": False} if claims is None else {**claims, "active": True, "token_type": "Bearer"}
 
@@ -249,15 +294,9 @@ async def _current_claims(
     return claims | {name: value for name, value in principal.claims.items() if name not in RESERVED_CLAIMS}
 
 
-def _token_in(form: bytes) -> str:
+async def _token_in(request: Request) -> str:
     """The field `token` of a form. Raises: InvalidRequest."""
-    if form.count(b"&") >= _MAX_FORM_FIELDS:
-        raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
-    try:
-        fields = parse_qsl(form.decode())
-    except ValueError:
-        raise InvalidRequest("the body is not UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
-    tokens = [value for name, value in fields if name == "token"]
+    tokens = await form_values(request, "token")
     if len(tokens) != 1:
         raise InvalidRequest.of("token", "Field given twice" if tokens else "Field required")
     return tokens[0]

@@ -1,0 +1,43 @@
+"""Requests to `/v1/verify` as gateways send them: by any method, and below the path, with the client's own query."""
+
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+VERIFY_PATH: Final = "/v1/verify"
+ROLE: Final = "role"
+RESOURCE: Final = "resource"
+_OF_BODY: Final = frozenset({b"content-length", b"content-type", b"expect", b"transfer-encoding"})
+
+
+class AnyRequest:
+    """Makes each request at `/v1/verify` or below it a GET without a body.
+
+    Envoy, Istio and Higress ask by the method of the client's request, and append its path and query. These are the
+    client's: so they are removed, before anything else reads them. Only exactly `/v1/verify/` keeps a query with a role
+    or resource, which is then refused, because an administrator meant it for `/v1/verify`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and VERIFY_PATH in scope["path"]:
+            root = scope.get("root_path", "")
+            path = scope["path"].removeprefix(root)
+            if path == VERIFY_PATH or path.startswith(f"{VERIFY_PATH}/"):
+                headers = [field for field in scope["headers"] if field[0] not in _OF_BODY]
+                scope = {**scope, "method": "GET", "headers": headers}
+            if path.startswith(f"{VERIFY_PATH}/"):
+                is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
+                scope["path"] = f"{root}{VERIFY_PATH}/-"  # whatever it was
+                scope["raw_path"] = scope["path"].encode()
+                scope["query_string"] = scope["query_string"] if is_mistaken else b""
+        await self._app(scope, receive, send)
+
+
+def _has_demands(query: bytes) -> bool:
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return any(name in (ROLE, RESOURCE) for name, _ in pairs)
