@@ -1,3 +1,5 @@
+from functools import wraps
+
 from django.http import HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -7,16 +9,34 @@ guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
 
 def guarded(view, *roles):
-    def guarded_view(request, **captured):
+    @wraps(view)
+    def guarded_view(request, *args, **captured):
         try:
-            request.wxauth = guard.verify_sync(guard.bearer_token(request.headers.get("Authorization")))
+            request.wxauth = guard.find_user_sync(request.headers.get("Authorization"))
             require_roles(request.wxauth, *roles)
         except WxAuthError as refusal:
-            body, status, headers = problem(refusal, request.headers)
-            return HttpResponse(body, status=status, headers=headers)
-        return view(request, **captured)
+            return refuse(refusal, request)
+        return view(request, *args, **captured)
 
     return csrf_exempt(guarded_view)
+
+
+def refuse(refusal, request):
+    body, status, headers = problem(refusal, request.headers)
+    return HttpResponse(body, status=status, headers=headers)
+
+
+def middleware(get_response):
+    """For open views that greet a user: `request.wxauth` is None without a token, as in the admin."""
+
+    def find_user(request):
+        try:
+            request.wxauth = guard.find_user_sync(request.headers.get("Authorization"))
+        except WxAuthError as refusal:
+            return refuse(refusal, request)
+        return get_response(request)
+
+    return find_user
 
 
 def orders(request):

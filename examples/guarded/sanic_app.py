@@ -1,3 +1,5 @@
+from functools import wraps
+
 from sanic import Sanic, empty, json, raw
 
 from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
@@ -8,16 +10,29 @@ app.error_handler.add(WxAuthError, lambda request, refusal: raw(*problem(refusal
 
 
 @app.on_request
-async def authenticate(request):
-    request.ctx.user = await guard.verify(guard.bearer_token(*request.headers.getall("Authorization", ())))
+async def find_user(request):  # None at open pages and with other logins
+    request.ctx.wxauth = await guard.find_user(*request.headers.getall("Authorization", ()))
+
+
+def guarded(*roles):
+    def decorate(handler):
+        @wraps(handler)
+        async def guarded_handler(request, **captured):
+            require_roles(request.ctx.wxauth, *roles)
+            return await handler(request, **captured)
+
+        return guarded_handler
+
+    return decorate
 
 
 @app.get("/orders")
+@guarded()
 async def orders(request):
-    return json({"user": str(request.ctx.user.id), "openid": request.ctx.user.openid})
+    return json({"user": str(request.ctx.wxauth.id), "openid": request.ctx.wxauth.openid})
 
 
 @app.delete("/orders/<number:int>")
+@guarded("clerk")
 async def erase(request, number):
-    require_roles(request.ctx.user, "clerk")
     return empty()

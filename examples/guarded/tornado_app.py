@@ -1,14 +1,21 @@
 from tornado.web import Application, RequestHandler
 
-from wxauth.guard import BearerGuard, WxAuthError, problem
+from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
 
 class Guarded(RequestHandler):
+    """The handlers of WeChat's users. Those of open pages, static files and other logins stay as they are."""
+
+    roles = ()
+
     async def prepare(self):
+        if self.request.method == "OPTIONS":
+            return  # a browser's preflight, which has no token
         try:
-            self.user = await guard.verify(guard.bearer_token(*self.request.headers.get_list("Authorization")))
+            self.wxauth = await guard.find_user(*self.request.headers.get_list("Authorization"))
+            require_roles(self.wxauth, *self.roles)
         except WxAuthError as refusal:
             body, status, headers = problem(refusal, self.request.headers)
             self.set_status(status)
@@ -19,7 +26,14 @@ class Guarded(RequestHandler):
 
 class Orders(Guarded):
     def get(self):
-        self.write({"user": str(self.user.id), "openid": self.user.openid})
+        self.write({"user": str(self.wxauth.id), "openid": self.wxauth.openid})
 
 
-app = Application([("/orders", Orders)])
+class Order(Guarded):
+    roles = ("clerk",)
+
+    def delete(self, number):
+        self.set_status(204)
+
+
+app = Application([("/orders", Orders), ("/orders/([0-9]+)", Order)])

@@ -36,7 +36,8 @@ from tests.problems import problem_of
 from tests.serving import serving
 from tests.sweeps import swept
 from wxauth.errors import InvalidToken
-from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
+from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal, WxAuthError, require_roles
+from wxauth.problems import answer_problem
 
 ORIGIN = "https://shop.test"
 
@@ -371,3 +372,69 @@ async def test_a_real_server_refuses_a_websocket_with_the_handshakes_status(guar
         headers = {"Authorization": f"Bearer {issuer.token('admin')}"}
         async with websockets.connect(url, additional_headers=headers, proxy=None) as socket:
             assert await socket.recv() == "openid-alice"
+
+
+# Beside open pages and other logins.
+
+
+def greeting_app(guard: BearerGuard) -> ASGIApp:
+    """Greets whoever it knows, and has one page for users and one for clerks."""
+
+    async def welcome(request: Request) -> Response:
+        return PlainTextResponse(getattr(request.user, "openid", str(request.user)))
+
+    async def orders(request: Request) -> Response:
+        require_roles(request.user)
+        return PlainTextResponse(request.user.openid)
+
+    async def refunds(request: Request) -> Response:
+        require_roles(request.user, "clerk")
+        return PlainTextResponse(request.user.openid)
+
+    app = Starlette(
+        routes=[Route("/", welcome), Route("/orders", orders), Route("/refunds", refunds)],
+        exception_handlers={WxAuthError: answer_problem},
+        middleware=[Middleware(BearerMiddleware, guard=guard, optional=True)],
+    )
+
+    async def with_staff(scope: Scope, receive: Receive, send: Send) -> None:
+        if dict(scope.get("headers", ())).get(b"cookie"):
+            scope["user"] = "staff"
+        await app(scope, receive, send)
+
+    return with_staff
+
+
+async def test_an_optional_guard_knows_its_users_and_leaves_everybody_else_to_the_app(
+    guard: BearerGuard, issuer: FakeIssuer
+) -> None:
+    user, clerk = bearer(issuer.token()), bearer(issuer.token("clerk"))
+    staff, basic, forged = {"Cookie": "staff=1"}, {"Authorization": "Basic YTpi"}, bearer("no")
+    async with client_of(greeting_app(guard)) as client:
+        for headers, path, answered in (
+            ({}, "/", (200, "None")),
+            (basic, "/", (200, "None")),
+            ({"Authorization": "Bearer "}, "/", (200, "None")),
+            (staff, "/", (200, "staff")),
+            (user, "/", (200, "openid-alice")),
+            ({**staff, **user}, "/", (200, "openid-alice")),
+            (forged, "/", (401, "invalid_token")),
+            ({**staff, **forged}, "/", (401, "invalid_token")),
+            ({"Authorization": "Basic YTpi, Bearer x"}, "/", (400, "invalid_request")),
+            ({}, "/orders", (401, "missing_token")),
+            (basic, "/orders", (401, "missing_token")),
+            (user, "/orders", (200, "openid-alice")),
+            ({}, "/refunds", (401, "missing_token")),
+            (user, "/refunds", (403, "insufficient_role")),
+            (clerk, "/refunds", (200, "openid-alice")),
+            ({}, "/nowhere", (404, "Not Found")),
+        ):
+            answer = await client.get(path, headers=headers)
+            told = answer.json()["code"] if "json" in answer.headers["content-type"] else answer.text
+            assert (answer.status_code, told) == answered, (headers, path)
+
+
+def test_a_guard_is_not_optional_where_roles_are_required(guard: BearerGuard) -> None:
+    for middleware in (BearerMiddleware, BearerWSGIMiddleware):
+        with pytest.raises(ValueError, match="without roles"):
+            middleware(None, guard, roles=["clerk"], optional=True)  # type: ignore[arg-type]

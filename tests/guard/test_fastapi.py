@@ -356,3 +356,31 @@ async def test_a_closed_websocket_is_not_closed_again(app: FastAPI, guard: Beare
         await guard(websocket)
 
     assert await opening(app, "/ws/closed", token=None) == [{"type": "websocket.close", "code": 4000, "reason": ""}]
+
+
+# Beside open pages and other logins.
+
+
+async def test_an_app_may_be_guarded_as_a_whole_but_for_its_open_pages(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    app = FastAPI(dependencies=[Depends(guard.optional)])
+
+    @app.get("/")
+    async def welcome(user: Annotated[Principal | None, Depends(guard.optional)]) -> str:
+        return "guest" if user is None else user.openid
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(guard)]) -> str:
+        return user.openid
+
+    async with client_of(app) as client:
+        for headers, path, answered in (
+            ({}, "/", (200, "guest")),
+            ({"Authorization": "Basic YTpi"}, "/", (200, "guest")),
+            (bearer(issuer.token()), "/", (200, "openid-alice")),
+            (bearer(issuer.token()), "/orders", (200, "openid-alice")),
+        ):
+            answer = await client.get(path, headers=headers)
+            assert (answer.status_code, answer.json()) == answered
+        problem_of(await client.get("/", headers=bearer("no")), "invalid_token", 401)
+        problem_of(await client.get("/orders"), "missing_token", 401)
+        assert (await client.get("/docs")).status_code == 200

@@ -1,10 +1,13 @@
-"""The frameworks of examples/guarded, each guarded as its file does."""
+"""The frameworks of examples/guarded, each guarded as its file does, in a project that was there before."""
 
 import asyncio
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,9 +19,11 @@ import httpx
 import pytest
 import tornado.httpserver
 import tornado.netutil
+import tornado.web
 from aiohttp import web
-from sanic import Sanic
+from sanic import Sanic, empty, text
 
+from tests.docs import block
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import Sweep
@@ -27,7 +32,7 @@ from wxauth.guard import Principal
 from wxauth.testing import TestIssuer
 
 EXAMPLES = Path(__file__).parents[2] / "examples/guarded"
-LONGEST = 30
+LONGEST = 50
 """Lines of an example, as formatted."""
 
 Shown = dict[str, Any]
@@ -55,9 +60,49 @@ def client_by_wsgi(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=InThread(), base_url="http://orders.test")
 
 
+# Each project has, beside the example's routes: an open page, which greets a user whom it knows, at /welcome; pages
+# of another login, which has a header of its own, at /staff; a static file at /static/logo.svg; and preflights for
+# any origin.
+
+LOGO = "<svg/>"
+OTHER_LOGIN = {"Authorization": "Token of-staff"}
+PREFLIGHT = {"Origin": "https://shop.test", "Access-Control-Request-Method": "GET"}
+ALLOWED = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "Authorization"}
+
+
+def greeting(user: Principal | None) -> str:
+    return "welcome" if user is None else f"welcome, {user.openid}"
+
+
+def staff_page(authorization: str | None) -> tuple[str, int]:
+    """What the other login answers, in the project's own words."""
+    if authorization is None:
+        return "log in, please", 401
+    return ("accounts", 200) if authorization == OTHER_LOGIN["Authorization"] else ("not for you", 403)
+
+
+@cache
+def static_folder() -> str:
+    folder = tempfile.mkdtemp()
+    Path(folder, "logo.svg").write_text(LOGO)
+    return folder
+
+
 @asynccontextmanager
 async def flask_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    from flask import Response, g, request
+
     shown = run(example("flask_app"), "flask_example")
+    app = shown["app"]
+    app.static_folder = static_folder()
+    app.add_url_rule("/welcome", "welcome", lambda: greeting(g.wxauth))
+    app.add_url_rule("/staff", "staff", lambda: staff_page(request.headers.get("Authorization")))
+
+    def with_origin(response: Response) -> Response:
+        response.headers.update(ALLOWED)
+        return response
+
+    app.after_request(with_origin)
     async with client_by_wsgi(shown["app"]) as client:
         yield shown, client
 
@@ -68,12 +113,39 @@ def set_up_django() -> None:
             ALLOWED_HOSTS=["*"],
             SECRET_KEY="no secret",
             ROOT_URLCONF="urls_of_example",
-            MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"],
-            INSTALLED_APPS=["rest_framework"],
+            MIDDLEWARE=[
+                "tests.guard.django_login.allow_origins",
+                "django.contrib.sessions.middleware.SessionMiddleware",
+                "django.middleware.csrf.CsrfViewMiddleware",
+                "django.contrib.auth.middleware.AuthenticationMiddleware",
+                "django.contrib.messages.middleware.MessageMiddleware",
+                "tests.guard.django_login.guarded",
+            ],
+            INSTALLED_APPS=[
+                *(f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "messages", "sessions")),
+                "rest_framework",
+            ],
+            SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+            TEMPLATES=[
+                {
+                    "BACKEND": "django.template.backends.django.DjangoTemplates",
+                    "APP_DIRS": True,
+                    "OPTIONS": {
+                        "context_processors": [
+                            "django.template.context_processors.request",
+                            "django.contrib.auth.context_processors.auth",
+                            "django.contrib.messages.context_processors.messages",
+                        ]
+                    },
+                }
+            ],
+            STATIC_URL="/static/",
             REST_FRAMEWORK={
+                "DEFAULT_AUTHENTICATION_CLASSES": ["rest_example.WxAuth", "tests.guard.django_login.StaffLogin"],
                 "EXCEPTION_HANDLER": "rest_example.refuse",
-                "UNAUTHENTICATED_USER": None,
                 "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+                "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
+                "DEFAULT_THROTTLE_RATES": {"user": "1000/s"},
                 "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
             },
         )
@@ -82,6 +154,11 @@ def set_up_django() -> None:
 
 @asynccontextmanager
 async def django_served(routes: list[Any]) -> AsyncIterator[httpx.AsyncClient]:
+    from django.contrib import admin
+    from django.views.static import serve
+
+    routes.append(django.urls.path("static/<path:path>", serve, {"document_root": static_folder()}))
+    routes.append(django.urls.path("admin/", admin.site.urls))
     sys.modules["urls_of_example"] = SimpleNamespace(urlpatterns=routes)  # type: ignore[assignment]
     django.urls.clear_url_caches()
     async with client_by_wsgi(django.core.handlers.wsgi.WSGIHandler()) as client:
@@ -91,10 +168,17 @@ async def django_served(routes: list[Any]) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def plain_django_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     set_up_django()
-    from django.http import HttpResponse
+    from django.http import HttpRequest, HttpResponse
 
     shown = run(example("django_views"), "django_example")
+
+    def staff(request: HttpRequest) -> HttpResponse:
+        body, status = staff_page(request.headers.get("Authorization"))
+        return HttpResponse(body, status=status)
+
     routes = [
+        django.urls.path("welcome", lambda request: HttpResponse(greeting(request.wxauth))),
+        django.urls.path("staff", staff),
         django.urls.path("orders", shown["guarded"](shown["orders"])),
         django.urls.path("orders/7", shown["guarded"](lambda request: HttpResponse(status=204), "clerk")),
     ]
@@ -105,16 +189,42 @@ async def plain_django_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]
 @asynccontextmanager
 async def rest_framework_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     set_up_django()
-    shown = run(example("rest_framework_views"), "rest_example")
-    async with django_served([django.urls.path("orders", shown["Orders"].as_view())]) as client:
+    shown = rest_framework_shown()
+    sys.modules.pop("django_example", None)
+    from tests.guard.django_project import erase, orders, staff, welcome
+
+    routes = {"orders": orders, "orders/7": erase, "staff": staff, "welcome": welcome}
+    async with django_served([django.urls.path(path, view) for path, view in routes.items()]) as client:
         yield shown, client
+
+
+@cache
+def rest_framework_shown() -> Shown:
+    """Run once, since REST framework reads the settings once."""
+    return run(example("rest_framework_views"), "rest_example")
 
 
 @asynccontextmanager
 async def sanic_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     Sanic._app_registry.clear()
     shown = run(example("sanic_app").replace('Sanic("orders")', 'Sanic("orders", configure_logging=False)'), "s")
-    shown["app"].config.TOUCHUP = False  # which compiles the class again, and can do so only once in a process
+    app: Any = shown["app"]
+    app.config.TOUCHUP = False  # which compiles the class again, and can do so only once in a process
+    app.static("/static", static_folder())
+
+    async def welcome(request: Any) -> Any:
+        return text(greeting(request.ctx.wxauth))
+
+    async def staff(request: Any) -> Any:
+        return text(*staff_page(request.headers.get("Authorization")))
+
+    async def preflight(request: Any) -> Any:
+        return empty(headers=ALLOWED)
+
+    app.add_route(welcome, "/welcome")
+    app.add_route(staff, "/staff")
+    app.add_route(preflight, "/orders", methods=["OPTIONS"])
+
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = await shown["app"].create_server(sock=listening, return_asyncio_server=True)
         await server.startup()
@@ -127,6 +237,30 @@ async def sanic_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
 @asynccontextmanager
 async def tornado_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     shown = run(example("tornado_app"), "tornado_example")
+
+    class Welcome(tornado.web.RequestHandler):
+        async def get(self) -> None:
+            await self.finish(greeting(await shown["guard"].find_user(self.request.headers.get("Authorization"))))
+
+    class Staff(tornado.web.RequestHandler):
+        async def get(self) -> None:
+            body, status = staff_page(self.request.headers.get("Authorization"))
+            self.set_status(status)
+            await self.finish(body)
+
+    orders: Any = shown["Orders"]
+
+    class WithOrigin(orders):
+        def set_default_headers(self) -> None:
+            for name, value in ALLOWED.items():
+                self.set_header(name, value)
+
+        def options(self) -> None:
+            self.set_status(204)
+
+    static = ("/static/(.*)", tornado.web.StaticFileHandler, {"path": static_folder()})
+    own: list[Any] = [("/welcome", Welcome), ("/staff", Staff), static, ("/orders", WithOrigin)]
+    shown["app"].wildcard_router.rules[:0] = tornado.web.Application(own).wildcard_router.rules
     server = tornado.httpserver.HTTPServer(shown["app"])
     sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
@@ -140,13 +274,54 @@ async def tornado_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
 async def aiohttp_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     shown = run(example("aiohttp_app"), "aiohttp_example")
     erase = web.delete("/orders/{number}", shown["guarded"](answer_nothing, "clerk"))
-    shown["app"].add_routes([erase])
+
+    async def welcome(request: web.Request) -> web.Response:
+        user = await shown["guard"].find_user(*request.headers.getall("Authorization", ()))
+        return web.Response(text=greeting(user))
+
+    async def staff(request: web.Request) -> web.Response:
+        body, status = staff_page(request.headers.get("Authorization"))
+        return web.Response(text=body, status=status)
+
+    async def preflight(_: web.Request) -> web.Response:
+        return web.Response(status=204, headers=ALLOWED)
+
+    own = [web.get("/welcome", welcome), web.get("/staff", staff), web.options("/orders", preflight)]
+    shown["app"].add_routes([erase, web.static("/static", static_folder()), *own])
     runner = web.AppRunner(shown["app"])
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with at(runner.addresses[0][1]) as client:
         yield shown, client
     await runner.cleanup()
+
+
+@asynccontextmanager
+async def litestar_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    from litestar import MediaType, Request, Response, get
+    from litestar.config.cors import CORSConfig
+    from litestar.static_files import create_static_files_router
+
+    @get("/welcome", media_type=MediaType.TEXT)
+    async def welcome(request: Request[Any, Any, Any]) -> str:
+        return greeting(request.user)
+
+    @get("/staff")
+    async def staff(request: Request[Any, Any, Any]) -> Response[str]:
+        body, status = staff_page(request.headers.get("Authorization"))
+        return Response(body, status_code=status, media_type=MediaType.TEXT)
+
+    static = create_static_files_router(path="/static", directories=[static_folder()])
+    source = example("litestar_app").replace("[orders, erase]", "[orders, erase, *ADDED]")
+    source = source.replace("    middleware=", "    cors_config=CORS,\n    middleware=")
+    added = {"ADDED": [welcome, staff, static], "CORS": CORSConfig()}
+    module = sys.modules["litestar_example"] = ModuleType("litestar_example")
+    module.__dict__.update(added)
+    exec(source, module.__dict__)
+    shown = module.__dict__
+    transport = httpx.ASGITransport(shown["app"], raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://orders.test") as client:
+        yield shown, client
 
 
 async def answer_nothing(request: web.Request, user: Principal) -> web.Response:
@@ -165,8 +340,8 @@ FRAMEWORKS: dict[str, Served] = {
     "Sanic": sanic_served,
     "Tornado": tornado_served,
     "aiohttp": aiohttp_served,
+    "Litestar": litestar_served,
 }
-WITH_ROLES = {"Flask (WSGI)", "Django (WSGI)", "Sanic", "aiohttp"}
 
 
 @pytest.mark.slow
@@ -192,14 +367,83 @@ async def test_the_example_guards_its_routes(framework: str) -> None:
             with sweep.case("a bad token"):
                 forged = bearer(HOSTILE["one bit off"](Forger(token, issuer._key)))
                 problem_of(await client.get("/orders", headers=forged), "invalid_token", 401)
-            if framework in WITH_ROLES:
-                with sweep.case("no role"):
-                    answer = await client.delete("/orders/7", headers=bearer(token))
+            with sweep.case("no role"):
+                answer = await client.delete("/orders/7", headers=bearer(token))
+                if "REST" in framework:  # the project's own permission
+                    assert answer.status_code == 403
+                else:
                     problem_of(answer, "insufficient_role", 403)
                     assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
-                with sweep.case("the role"):
-                    answer = await client.delete("/orders/7", headers=issuer.headers(roles=["clerk"]))
-                    assert answer.status_code == 204
+            with sweep.case("the role"):
+                answer = await client.delete("/orders/7", headers=issuer.headers(roles=["clerk"]))
+                assert answer.status_code == 204
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_the_example_leaves_the_rest_of_a_project_as_it_was(framework: str) -> None:
+    issuer = TestIssuer(issuer="http://127.0.0.1:8000")
+    async with FRAMEWORKS[framework]() as (shown, client):
+        with issuer.trusted_by(shown["guard"]), Sweep() as sweep:
+            for name, headers, greeted in (
+                ("a guest at an open page", {}, "welcome"),
+                ("a user at an open page", issuer.headers(openid="o1"), "welcome, o1"),
+            ):
+                with sweep.case(name):
+                    answer = await client.get("/welcome", headers=headers)
+                    assert (answer.status_code, answer.text) == (200, greeted)
+            with sweep.case("another login at an open page"):
+                answer = await client.get("/welcome", headers=OTHER_LOGIN)
+                assert (answer.status_code, answer.text) == (200, "welcome")
+            for name, headers, answered in (
+                ("the other login", OTHER_LOGIN, staff_page(OTHER_LOGIN["Authorization"])),
+                ("its own 403", {"Authorization": "Token of-nobody"}, ("not for you", 403)),
+                ("its own 401", {}, ("log in, please", 401)),
+            ):
+                with sweep.case(name):
+                    answer = await client.get("/staff", headers=headers)
+                    assert answer.status_code == answered[1]
+                    assert answer.text == answered[0] or ("REST" in framework and answered[1] != 200)
+            with sweep.case("a static file"):
+                answer = await client.get("/static/logo.svg")
+                assert (answer.status_code, answer.text) == (200, LOGO)
+            with sweep.case("a preflight"):
+                answer = await client.options("/orders", headers=PREFLIGHT)
+                assert answer.status_code in (200, 204)
+                assert answer.headers["access-control-allow-origin"] == "*"
+            with sweep.case("no such page"):
+                assert (await client.get("/nowhere")).status_code == 404
+            if framework.startswith("Django"):
+                with sweep.case("the admin"):
+                    answer = await client.get("/admin/")
+                    assert (answer.status_code, answer.headers["location"]) == (302, "/admin/login/?next=/admin/")
+                    assert (await client.get("/admin/login/")).status_code == 200
+            if "REST" in framework:
+                with sweep.case("a user is no staff"):
+                    assert (await client.get("/staff", headers=issuer.headers())).status_code == 403
+                with sweep.case("the project's own refusal of a token"):
+                    answer = await client.get("/orders", headers={"Authorization": "Token unknown"})
+                    assert (answer.status_code, answer.json()) == (401, {"detail": "who is that?"})
+                    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+STARTED = """
+import django.conf
+apps = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions", "rest_framework"]
+django.conf.settings.configure(INSTALLED_APPS=apps, REST_FRAMEWORK=REST_FRAMEWORK)
+django.setup()
+import rest_framework.views
+print(*(each.__name__ for each in rest_framework.views.APIView.authentication_classes))
+print(rest_framework.views.APIView().get_exception_handler().__name__)
+"""
+
+
+@pytest.mark.process
+def test_rest_framework_starts_with_the_example_in_its_settings_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/authentication.py").write_text(example("rest_framework_views"))
+    command = [sys.executable, "-c", block("docs/siblings.md", "DEFAULT_AUTHENTICATION_CLASSES") + STARTED]
+    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "WxAuth SessionAuthentication\nrefuse\n"
 
 
 def test_an_example_fits_on_a_screen() -> None:

@@ -116,3 +116,17 @@ def test_a_refused_head_request_has_no_body(guard: BearerGuard) -> None:
     answer = ask(guard, method="HEAD")
     assert (answer.status_code, answer.content) == (401, b"")
     assert int(answer.headers["content-length"]) > 0
+
+
+def test_an_optional_guard_knows_its_users_and_leaves_everybody_else_to_the_app(
+    guard: BearerGuard, issuer: FakeIssuer
+) -> None:
+    for authorization, answered in (
+        (None, (200, "nobody")),
+        ("Basic YTpi", (200, "nobody")),
+        (f"Bearer {issuer.token()}", (200, "openid-alice")),
+    ):
+        headers = [] if authorization is None else [("Authorization", authorization)]
+        answer = ask(guard, headers=headers, optional=True)
+        assert (answer.status_code, answer.text) == answered
+    assert ask(guard, headers=[("Authorization", "Bearer no")], optional=True).json()["code"] == "invalid_token"

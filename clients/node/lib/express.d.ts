@@ -1,5 +1,5 @@
 import type { RequestHandler } from 'express'
-import type { BearerGuard, Principal } from './index.js'
+import type { BearerGuard, OptionalGuard, Principal } from './index.js'
 
 declare global {
   namespace Express {
@@ -11,4 +11,4 @@ declare global {
 }
 
 /** Admits requests with a valid token and all of these roles. `request.user` is the `Principal`. */
-export function bearer(guard: BearerGuard, ...roles: string[]): RequestHandler
+export function bearer(guard: BearerGuard | OptionalGuard, ...roles: string[]): RequestHandler

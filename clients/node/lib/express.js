@@ -7,7 +7,7 @@ function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (request, response, next) => {
     try {
-      request.user = await guard.user(request, ...demanded)
+      request.user = (await guard.user(request, ...demanded)) ?? request.user
     } catch (error) {
       if (!(error instanceof AuthError)) return next(error)
       const { status, headers, body } = problem(error, request)

@@ -1,5 +1,5 @@
 import type { onRequestAsyncHookHandler } from 'fastify'
-import type { BearerGuard, Principal } from './index.js'
+import type { BearerGuard, OptionalGuard, Principal } from './index.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -8,4 +8,4 @@ declare module 'fastify' {
 }
 
 /** Admits requests with a valid token and all of these roles. `request.user` is the `Principal`. */
-export function bearer(guard: BearerGuard, ...roles: string[]): onRequestAsyncHookHandler
+export function bearer(guard: BearerGuard | OptionalGuard, ...roles: string[]): onRequestAsyncHookHandler

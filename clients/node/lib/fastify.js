@@ -7,7 +7,7 @@ function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (request, reply) => {
     try {
-      request.user = await guard.user(request.raw, ...demanded)
+      request.user = (await guard.user(request.raw, ...demanded)) ?? request.user
     } catch (error) {
       if (!(error instanceof AuthError)) throw error
       const { status, headers, body } = problem(error, request.raw)

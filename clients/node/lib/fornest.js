@@ -13,7 +13,7 @@ function forNest({ HttpException, createParamDecorator }) {
         const request = http.getRequest()
         const sent = request.raw ?? request
         try {
-          request.user = await guard.user(sent, ...demanded)
+          request.user = (await guard.user(sent, ...demanded)) ?? request.user
         } catch (error) {
           if (!(error instanceof AuthError)) throw error
           const { status, headers, body } = problem(error, sent)

@@ -14,6 +14,7 @@ const SCOPE = /^[!#-[\]-~]+$/ // RFC 6749, section 3.3: what could end a header'
 class BearerGuard {
   #options
   #scopes
+  #isOptional = false
   #metadata // where the resource's is, or null
   #trusted // verifier and clock, shared with the guards that `requires` makes
   #warn
@@ -54,7 +55,14 @@ class BearerGuard {
 
   async user(request, ...roles) {
     const demanded = rolesOf(roles)
-    const user = await this.verify(this.#tokenOf(request))
+    let token
+    try {
+      token = this.#tokenOf(request)
+    } catch (refusal) {
+      if (this.#isOptional && demanded.length === 0 && refusal.code === 'missing_token') return null
+      throw refusal
+    }
+    const user = await this.verify(token)
     if (!demanded.every((role) => user.roles.includes(role))) {
       throw new AuthError('insufficient_role', `this needs the role ${demanded.sort().join(', ')}`)
     }
@@ -63,9 +71,21 @@ class BearerGuard {
 
   requires(...scopes) {
     if (scopes.length === 0) throw new TypeError('requires needs a scope')
-    const guard = new BearerGuard({ ...this.#options, scopes: [...this.#scopes, ...checkedScopes(scopes)] })
+    return this.#with(checkedScopes(scopes))
+  }
+
+  optional() {
+    const guard = this.#with([])
+    guard.#isOptional = true
+    return guard
+  }
+
+  /** A guard with these scopes too, which shares everything else with this one. */
+  #with(scopes) {
+    const guard = new BearerGuard({ ...this.#options, scopes: [...this.#scopes, ...scopes] })
     guard.#trusted = this.#trusted
     guard.#toldAt = this.#toldAt
+    guard.#isOptional = this.#isOptional
     return guard
   }
 

@@ -7,7 +7,7 @@ function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (context, next) => {
     try {
-      context.set('user', await guard.user(context.req.raw, ...demanded))
+      context.set('user', (await guard.user(context.req.raw, ...demanded)) ?? context.get('user'))
     } catch (error) {
       if (!(error instanceof AuthError)) throw error
       const { status, headers, body } = problem(error, context.req.raw)

@@ -102,12 +102,23 @@ export class BearerGuard {
   user(request: AnyRequest, ...roles: string[]): Promise<Principal>
   /** A guard that needs these scopes too. It shares everything else with this one. */
   requires(scope: string, ...others: string[]): BearerGuard
+  /**
+   * A guard for an app with open pages or logins of its own: the user is null if a request has no Bearer token and no
+   * role is demanded. It shares everything else with this one.
+   */
+  optional(): OptionalGuard
   /** Throws an `AuthError` if a scope is missing, for what is no route of its own, such as a tool of MCP. */
   checkScopes(user: Principal, ...scopes: string[]): void
   /** Throws a TypeError if the audience is no URL. */
   resourceMetadata(told?: { scopesSupported?: readonly string[]; resourceName?: string }): ResourceMetadata
   /** Where the metadata is, on the audience's host. Throws a TypeError if that is no URL. */
   readonly resourceMetadataPath: string
+}
+
+export interface OptionalGuard extends Omit<BearerGuard, 'user' | 'requires'> {
+  user(request: AnyRequest): Promise<Principal | null>
+  user(request: AnyRequest, role: string, ...roles: string[]): Promise<Principal>
+  requires(scope: string, ...others: string[]): OptionalGuard
 }
 
 /** The answer to a refused request: application/problem+json, in the language that the request prefers. */

@@ -1,5 +1,5 @@
 import type { Middleware } from 'koa'
-import type { BearerGuard, Principal } from './index.js'
+import type { BearerGuard, OptionalGuard, Principal } from './index.js'
 
 /** Admits requests with a valid token and all of these roles. `context.state.user` is the `Principal`. */
-export function bearer(guard: BearerGuard, ...roles: string[]): Middleware<{ user: Principal }>
+export function bearer(guard: BearerGuard | OptionalGuard, ...roles: string[]): Middleware<{ user: Principal }>

@@ -7,7 +7,7 @@ function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (context, next) => {
     try {
-      context.state.user = await guard.user(context.req, ...demanded)
+      context.state.user = (await guard.user(context.req, ...demanded)) ?? context.state.user
     } catch (error) {
       if (!(error instanceof AuthError)) throw error
       const { status, headers, body } = problem(error, context.req)

@@ -63,3 +63,7 @@ export function change(user: Principal) {
   user.roles.push('admin')
   return hasRole(user)
 }
+
+express().use(onExpress(guard.optional()))
+export const found: Promise<Principal | null> = guard.optional().user(new Request('https://orders.test'))
+export const clerk: Promise<Principal> = guard.optional().requires('a').user(new Request('https://orders.test'), 'clerk')

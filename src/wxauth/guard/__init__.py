@@ -7,8 +7,10 @@ async def orders(user: Annotated[Principal, Depends(guard)]): ...
 
 app = BearerMiddleware(app, guard, public=["/healthz"])  # or, for any ASGI app, as middleware
 app = BearerWSGIMiddleware(app, guard, public=["/healthz"])  # for any WSGI app
+app = BearerMiddleware(app, guard, optional=True)  # beside open pages and other logins, which send no Bearer token
 
 user = await guard.verify(guard.bearer_token(request.headers.get("Authorization")))  # in any other framework
+user = await guard.find_user(request.headers.get("Authorization"))  # or None, without a Bearer token
 require_roles(user, "clerk")
 
 guard = BearerGuard(issuer="https://auth.example.com", audience="https://mcp.example.com/mcp", scopes=["orders:read"])
@@ -19,7 +21,7 @@ app.routes.append(guard.metadata_route(resource_name="Orders"))  # names the iss
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from wxauth.errors import InsufficientScope, WxAuthError
+from wxauth.errors import InsufficientScope, MissingToken, WxAuthError
 from wxauth.guard.asgi import BearerMiddleware
 from wxauth.guard.bearer import bearer_token, require_roles
 from wxauth.guard.wsgi import BearerWSGIMiddleware
@@ -36,6 +38,7 @@ __all__ = [
     "BearerMiddleware",
     "BearerWSGIMiddleware",
     "InsufficientScope",
+    "MissingToken",
     "Principal",
     "WxAuthError",
     "bearer_token",

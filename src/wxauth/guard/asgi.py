@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import Guard, all_of, authorizations_of, require_roles
+from wxauth.guard.bearer import Guard, authorizations_of, checked_roles, require_roles
 from wxauth.problems import POLICY_VIOLATION, asgi_problem
+from wxauth.tokens.claims import Principal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,27 +29,47 @@ class BearerMiddleware:
         public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
             patterns. That of the guard's resource metadata is always one of them. If the server does not pass on the
             path as it was sent (ASGI's `raw_path`), no path is public.
+        optional: Passes on requests without a Bearer token too, for apps with open pages or logins of their own. Their
+            `scope["user"]` stays what it was, or is None: where a user is needed, call `require_roles`. A token that is
+            sent must be valid.
 
-    Raises: ValueError, for a public path that does not begin with a slash.
+    Raises: ValueError, for a public path that does not begin with a slash, or roles beside `optional`.
     """
 
-    def __init__(self, app: "ASGIApp", guard: Guard, *, roles: Iterable[str] = (), public: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: "ASGIApp",
+        guard: Guard,
+        *,
+        roles: Iterable[str] = (),
+        public: Iterable[str] = (),
+        optional: bool = False,
+    ) -> None:
         self._app = app
         self._guard = guard
-        self._roles = all_of(roles)
+        self._roles = checked_roles(roles, optional=optional)
+        self._optional = optional
         self._public = guard.public_paths(public)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve one request, one WebSocket, or the app's lifespan."""
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
-                principal = await self._guard.verify(self._guard.bearer_token(*authorizations_of(scope)))
-                require_roles(principal, *self._roles)
+                principal = await self._find_user(*authorizations_of(scope))
             except WxAuthError as refusal:
                 await _refuse(refusal, scope, send)
                 return
-            scope["user"] = principal
+            if principal is not None:
+                scope["user"] = principal
+            scope.setdefault("user", None)
         await self._app(scope, receive, send)
+
+    async def _find_user(self, *authorizations: str) -> Principal | None:
+        if self._optional:
+            return await self._guard.find_user(*authorizations)
+        principal = await self._guard.verify(self._guard.bearer_token(*authorizations))
+        require_roles(principal, *self._roles)
+        return principal
 
     def _is_public(self, scope: "Scope") -> bool:
         path = _path_in_app(scope, scope["path"])

@@ -30,6 +30,7 @@ METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 _log = logging.getLogger("wxauth.guard")
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
+_HOW_TO_SEND = "send the access token as 'Authorization: Bearer ...'"
 _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
@@ -105,6 +106,27 @@ class Guard:
             principal = self._trusting._verifier.verify_sync(token, now=now)
         self.check_scopes(principal)
         return principal
+
+    async def find_user(self, *authorizations: str | None) -> Principal | None:
+        """The user of a request with these `Authorization` headers, or None if there is no Bearer token in them.
+
+        It is for whatever runs before every request of an app that has open pages, or logins of its own.
+
+        Raises: as `verify` and `bearer_token`, but for MissingToken.
+        """
+        token = self._token_or_none(authorizations)
+        return None if token is None else await self.verify(token)
+
+    def find_user_sync(self, *authorizations: str | None) -> Principal | None:
+        """As `find_user`, for threads and WSGI."""
+        token = self._token_or_none(authorizations)
+        return None if token is None else self.verify_sync(token)
+
+    def _token_or_none(self, authorizations: Iterable[str | None]) -> str | None:
+        try:
+            return self.bearer_token(*authorizations)
+        except MissingToken:
+            return None
 
     def bearer_token(self, *authorizations: str | None) -> str:
         """As the function `bearer_token`; a missing token's refusal also names the resource's metadata."""
@@ -216,7 +238,7 @@ def bearer_token(*authorizations: str | None) -> str:
     scheme, _, token = single_authorization(*authorizations).partition(" ")
     token = token.strip(" ")
     if scheme.lower() != "bearer" or not token:
-        raise MissingToken("send the access token as 'Authorization: Bearer ...'")
+        raise MissingToken(_HOW_TO_SEND)
     return token
 
 
@@ -236,8 +258,10 @@ def authorizations_of(scope: Mapping[str, Any]) -> list[str]:
     return values_of(scope, b"authorization")
 
 
-def require_roles(user: Principal, *roles: str) -> None:
-    """Require all of these roles. Raises: InsufficientRole."""
+def require_roles(user: Principal | None, *roles: str) -> None:
+    """Require a user, as `find_user` found them, with all of these roles. Raises: MissingToken, InsufficientRole."""
+    if user is None:
+        raise MissingToken(_HOW_TO_SEND)
     if not user.roles.issuperset(roles):
         raise InsufficientRole(f"this needs the role {', '.join(sorted(roles))}")
 
@@ -245,6 +269,14 @@ def require_roles(user: Principal, *roles: str) -> None:
 def all_of(names: Iterable[str]) -> frozenset[str]:
     """The names as a set. A string counts as one name."""
     return frozenset([names] if isinstance(names, str) else names)
+
+
+def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
+    """The roles that middleware requires. Raises: ValueError, for roles of users that need not be there."""
+    required = all_of(roles)
+    if required and optional:
+        raise ValueError("optional admits requests without a user, and so without roles")
+    return required
 
 
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:

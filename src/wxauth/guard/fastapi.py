@@ -40,6 +40,18 @@ class BearerGuard(Guard, SecurityBase):
             _ensure_answer(refusal, connection.scope)
             raise
 
+    async def optional(self, connection: HTTPConnection) -> Principal | None:
+        """A dependency as the guard itself, but for open pages: None if the request has no Bearer token.
+
+        Raises: as the guard itself, but for MissingToken.
+        """
+        guard = self._standing_in(connection.scope)
+        try:
+            return await guard.find_user(*authorizations_of(connection.scope))
+        except WxAuthError as refusal:
+            _ensure_answer(refusal, connection.scope)
+            raise
+
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
         """A dependency that checks the token and requires all of these roles. It returns the `Principal`."""
         required = frozenset((role, *others))

@@ -5,8 +5,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import Guard, all_of, require_roles
+from wxauth.guard.bearer import Guard, checked_roles, require_roles
 from wxauth.problems import ProblemAnswer, problem
+from wxauth.tokens.claims import Principal
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -26,16 +27,25 @@ class BearerWSGIMiddleware:
         roles: The user must have every one of these.
         public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
             That of the guard's resource metadata is always one of them.
+        optional: Passes on requests without a Bearer token too, as `BearerMiddleware` does. Their environ has no
+            `wxauth.user`: where a user is needed, call `require_roles(environ.get("wxauth.user"))`.
 
-    Raises: ValueError, for a public path that does not begin with a slash.
+    Raises: ValueError, for a public path that does not begin with a slash, or roles beside `optional`.
     """
 
     def __init__(
-        self, app: "WSGIApplication", guard: Guard, *, roles: Iterable[str] = (), public: Iterable[str] = ()
+        self,
+        app: "WSGIApplication",
+        guard: Guard,
+        *,
+        roles: Iterable[str] = (),
+        public: Iterable[str] = (),
+        optional: bool = False,
     ) -> None:
         self._app = app
         self._guard = guard
-        self._roles = all_of(roles)
+        self._roles = checked_roles(roles, optional=optional)
+        self._optional = optional
         self._public = guard.public_paths(public)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -43,12 +53,19 @@ class BearerWSGIMiddleware:
         environ.pop(USER_KEY, None)
         if _path(environ) not in self._public:
             try:
-                principal = self._guard.verify_sync(self._guard.bearer_token(environ.get("HTTP_AUTHORIZATION")))
-                require_roles(principal, *self._roles)
+                principal = self._find_user(environ.get("HTTP_AUTHORIZATION"))
             except WxAuthError as refusal:
                 return _send(problem(refusal, _Headers(environ)), environ, start_response)
-            environ[USER_KEY] = principal
+            if principal is not None:
+                environ[USER_KEY] = principal
         return self._app(environ, start_response)
+
+    def _find_user(self, authorization: str | None) -> Principal | None:
+        if self._optional:
+            return self._guard.find_user_sync(authorization)
+        principal = self._guard.verify_sync(self._guard.bearer_token(authorization))
+        require_roles(principal, *self._roles)
+        return principal
 
 
 class _Headers:

@@ -1,0 +1,141 @@
+// The guard as the default of a project that was there before: open pages, another login, CORS, static files.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { BearerGuard } from 'wxauth-guard'
+import * as express from 'wxauth-guard/express'
+import * as fastify from 'wxauth-guard/fastify'
+import * as hono from 'wxauth-guard/hono'
+import * as koa from 'wxauth-guard/koa'
+import { TestIssuer } from 'wxauth-guard/testing'
+import { serve } from '@hono/node-server'
+import Express from 'express'
+import Fastify from 'fastify'
+import { Hono } from 'hono'
+import Koa from 'koa'
+import { blocks, written } from './shown.js'
+
+const issuer = new TestIssuer({ issuer: 'http://127.0.0.1:8000' })
+const guard = new BearerGuard({ issuer: 'http://127.0.0.1:8000' })
+const STAFF = { cookie: 'staff=1' }
+const ALLOWED = { 'access-control-allow-origin': '*', 'access-control-allow-headers': 'authorization' }
+
+const greeting = (user) => (user ? `welcome, ${user.openid ?? user}` : 'welcome')
+
+/** Each has CORS and another login, which knows `staff` by a cookie, in front of the guard. */
+const projects = {
+  Express(app = Express()) {
+    app.use((request, response, next) => {
+      response.set(ALLOWED)
+      if (request.headers.cookie) request.user = 'staff'
+      if (request.method === 'OPTIONS') return response.sendStatus(204)
+      next()
+    })
+    app.use(express.bearer(guard.optional()))
+    app.get('/welcome', ({ user }, response) => response.send(greeting(user)))
+    app.get('/orders', express.bearer(guard), ({ user }, response) => response.send(user.openid))
+    return app.listen(0, '127.0.0.1')
+  },
+  Koa(app = new Koa()) {
+    app.use(async (context, next) => {
+      context.set(ALLOWED)
+      if (context.get('cookie')) context.state.user = 'staff'
+      if (context.method === 'OPTIONS') context.status = 204
+      else await next()
+    })
+    app.use(koa.bearer(guard.optional()))
+    const required = koa.bearer(guard)
+    app.use(async (context, next) => {
+      if (context.path === '/welcome') context.body = greeting(context.state.user)
+      else if (context.path === '/orders') await required(context, () => (context.body = context.state.user.openid))
+      else await next()
+    })
+    return app.listen(0, '127.0.0.1')
+  },
+  async Fastify(app = Fastify()) {
+    app.addHook('onRequest', async (request, reply) => {
+      reply.headers(ALLOWED)
+      if (request.headers.cookie) request.user = 'staff'
+      if (request.method === 'OPTIONS') return reply.code(204).send()
+    })
+    app.addHook('onRequest', fastify.bearer(guard.optional()))
+    app.get('/welcome', async ({ user }) => greeting(user))
+    app.get('/orders', { onRequest: fastify.bearer(guard) }, async ({ user }) => user.openid)
+    await app.listen({ host: '127.0.0.1', port: 0 })
+    return app.server
+  },
+  Hono(app = new Hono()) {
+    app.use(async (context, next) => {
+      Object.entries(ALLOWED).forEach(([name, value]) => context.header(name, value))
+      if (context.req.header('cookie')) context.set('user', 'staff')
+      if (context.req.method === 'OPTIONS') return context.body(null, 204)
+      await next()
+    })
+    app.use(hono.bearer(guard.optional()))
+    app.get('/welcome', (context) => context.text(greeting(context.get('user'))))
+    app.get('/orders', hono.bearer(guard), (context) => context.text(context.get('user').openid))
+    return serve({ fetch: app.fetch, hostname: '127.0.0.1', port: 0 })
+  },
+}
+
+const CASES = [
+  ['a guest at an open page', '/welcome', {}, [200, 'welcome']],
+  ['a user at an open page', '/welcome', issuer.headers({ openid: 'o1' }), [200, 'welcome, o1']],
+  ['the other login at an open page', '/welcome', STAFF, [200, 'welcome, staff']],
+  ['another scheme at an open page', '/welcome', { authorization: 'Basic YTpi' }, [200, 'welcome']],
+  ['a bad token at an open page', '/welcome', { authorization: 'Bearer no' }, [401, 'invalid_token']],
+  ['a guest', '/orders', {}, [401, 'missing_token']],
+  ['the other login', '/orders', STAFF, [401, 'missing_token']],
+  ['a user', '/orders', issuer.headers({ openid: 'o1' }), [200, 'o1']],
+  ['no such page', '/nowhere', {}, [404]],
+]
+
+for (const [name, start] of Object.entries(projects)) {
+  test(`${name}: whoever has no token is left to the project`, async (t) => {
+    t.after(issuer.trustedBy(guard))
+    const server = await start()
+    t.after(() => server.close())
+    if (!server.address()) await new Promise((done) => server.once('listening', done))
+    const url = `http://127.0.0.1:${server.address().port}`
+    for (const [situation, path, headers, [status, told]] of CASES) {
+      const answer = await fetch(url + path, { headers })
+      const said = await answer.text()
+      assert.equal(answer.status, status, situation)
+      if (told) assert.equal(status === 401 ? JSON.parse(said).code : said, told, situation)
+    }
+    const preflight = { method: 'OPTIONS', headers: { origin: 'https://shop.test', 'access-control-request-method': 'GET' } }
+    const answer = await fetch(`${url}/orders`, preflight)
+    assert.deepEqual([answer.status, answer.headers.get('access-control-allow-origin')], [204, '*'])
+  })
+}
+
+test('an optional guard demands roles as any guard does, and keeps its scopes', async () => {
+  const optional = issuer.guard({ scopes: ['orders:read'] }).optional()
+  assert.equal(await optional.user({ headers: {} }), null)
+  assert.equal(await optional.requires('orders:write').user({ headers: {} }), null)
+  await assert.rejects(optional.user({ headers: {} }, 'clerk'), { code: 'missing_token' })
+  await assert.rejects(optional.user({ headers: issuer.headers() }), { code: 'insufficient_scope' })
+  await assert.rejects(optional.user({ headers: { authorization: 'Bearer a, Bearer b' } }), { code: 'invalid_request' })
+})
+
+const shown = (words, change = (code) => code) => import(written(change(blocks.find(({ code }) => code.includes(words)).code), `${words.length}.js`))
+
+test('the open page that the README shows greets its users, and its orders are theirs', async (t) => {
+  const { app, guard } = await shown('guard.optional()')
+  t.after(issuer.trustedBy(guard))
+  const server = app.listen(0, '127.0.0.1')
+  t.after(() => server.close())
+  await new Promise((done) => server.once('listening', done))
+  const get = (path, headers = {}) => fetch(`http://127.0.0.1:${server.address().port}${path}`, { headers })
+  assert.equal(await (await get('/welcome')).text(), 'welcome')
+  assert.equal(await (await get('/welcome', issuer.headers({ openid: 'o1' }))).text(), 'welcome, o1')
+  assert.deepEqual([(await get('/orders')).status, (await get('/orders', issuer.headers())).status], [401, 200])
+})
+
+test('the route handler that the README shows for Next.js takes requests of the Fetch standard', async (t) => {
+  const { GET, guard } = await shown('export async function GET', (code) => code.replace('const guard', 'export const guard'))
+  t.after(issuer.trustedBy(guard))
+  const ask = (headers) => GET(new Request('https://shop.test/api/orders', { headers }))
+  assert.equal((await (await ask(issuer.headers({ openid: 'o1' }))).json()).openid, 'o1')
+  const refused = await ask({})
+  assert.deepEqual([refused.status, (await refused.json()).code], [401, 'missing_token'])
+})
