@@ -1,9 +1,16 @@
-// With WechatOpenSDK.
+// With WechatOpenSDK. At the start of the app, with the link that WeChat's console has too: it ends in a slash.
+WXApi.registerApp("wx2b3c4d5e6f7a8b9c", universalLink: "https://shop.example.com/app/")
+
+// At the button, `controller` being what shows it: without WeChat, as on Apple's own devices, WeChat's page opens there.
 let state = UUID().uuidString
 let request = SendAuthReq()
 request.scope = "snsapi_userinfo"
 request.state = state
-WXApi.send(request)
+if WXApi.isWXAppInstalled() {
+    WXApi.send(request)
+} else {
+    WXApi.sendAuthReq(request, viewController: controller, delegate: self)
+}
 
 func onResp(_ response: BaseResp) {                       // WXApiDelegate
     guard let auth = response as? SendAuthResp else { return }

@@ -1,6 +1,9 @@
 // In React Native and Expo, with react-native-wechat-lib and expo-crypto.
 import { randomUUID } from 'expo-crypto'
-import { sendAuthRequest } from 'react-native-wechat-lib'
+import { registerApp, sendAuthRequest } from 'react-native-wechat-lib'
+
+// At the start of the app, with the link that WeChat's console has too: it ends in a slash.
+registerApp('wx2b3c4d5e6f7a8b9c', 'https://shop.example.com/app/')
 
 export async function logIn() {
   const state = randomUUID()

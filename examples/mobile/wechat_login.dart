@@ -1,4 +1,6 @@
-// With fluwx and http.
+// With fluwx and http. At the start of the app, with the link that WeChat's console has too: it ends in a slash.
+await fluwx.registerApi(appId: 'wx2b3c4d5e6f7a8b9c', universalLink: 'https://shop.example.com/app/');
+
 final state = const Uuid().v4();
 fluwx.addSubscriber((response) async {
   if (response is! WeChatAuthResponse) return;
