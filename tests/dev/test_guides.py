@@ -131,6 +131,7 @@ SHOP = {
     "crm:": "map:",
 }
 UNCHECKED = {"wxauth apps add": "echo secret | wxauth apps add --no-check", "add shop": "add bookshop"}
+OLD_LOGIN = {"'http://127.0.0.1:8001": '"$WECHAT_URL"\''}
 COPIED = {"~/my": "my", "cp cl": f"mkdir $MINIPROGRAM; cp {ROOT}/cl", " clients/": f" {ROOT}/clients/"}
 UNKNOWN = {"curl": "wxauth clients add radio --device; ! curl", "$DEVICE_CODE": "of-nobody"}
 REFUSED = {
@@ -158,6 +159,7 @@ WHERE = {f"https://{name}.example.com/webhooks/wxauth": "$WECHAT_URL/webhook" fo
         (EVENTS, "clients add risk", {"2026-12": "2099-12"}, "risk"),
         (EVENTS, "webhooks add", WHERE, "204"),
         ("docs/moving-in.md", "clients add members", WHERE, "client_id +members"),
+        ("docs/moving-in.md", "sns/jscode2session", OLD_LOGIN, openid_of("alice", APP)),
         (WECHAT, "a1/access-token", {"curl": "wxauth clients add calls --scope access_token; curl"}, '"access_token"'),
         (WECHAT, "apps quota", {"clear-quota": "clear-quota --yes", " RID": " $RID"}, "getuserphonenumber"),
         ("docs/websites.md", "--scope phone", {"add shop": "add store"}, "client_id +store"),

@@ -40,6 +40,13 @@ def test_the_demo_can_be_tapped_through_and_shares_its_session_with_wechats_ai(
 
 @pytest.mark.node
 @pytest.mark.process
+@pytest.mark.parametrize("part", ["native", "engine"])
+def test_a_project_runs_in_node(world: dict[str, str], part: str) -> None:
+    run_node_tests(f"demo/{part}.test.js", world)
+
+
+@pytest.mark.node
+@pytest.mark.process
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
     guide = ROOT / "docs/mini-program.md"
     auth, app, orders, in_node, page, steps, site, connect = code_blocks(guide, "js")
