@@ -1,5 +1,8 @@
 """What `/metrics` answers."""
 
+import re
+from pathlib import Path
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -27,3 +30,11 @@ class Scraped:
 
 async def scrape(client: httpx.AsyncClient) -> Scraped:
     return Scraped(await client.get("/metrics"))
+
+
+async def misconfigured(client: httpx.AsyncClient) -> float:
+    """What the shipped alert about WeChat's refusals of our configuration looks at."""
+    rules = (Path(__file__).parents[1] / "deploy" / "prometheus" / "alerts.yml").read_text()
+    found = re.search(r'alert: WxauthMisconfigured\n *expr: increase\((\w+)\{code="(\w+)"\}', rules)
+    assert found is not None
+    return (await scrape(client))(found[1], code=found[2]) or 0

@@ -221,7 +221,7 @@ async def test_a_table_that_stays_locked_is_reported(empty: Empty) -> None:
 
 SQUAWK = [str(Path(sys.executable).with_name("squawk")), "--pg-version=15", "--reporter=gcc"]
 EXCLUDED = "--exclude=require-lock-timeout,require-statement-timeout,prefer-robust-stmts,prefer-bigint-over-int"
-DROPPING = ("0104",)
+DROPPING = ("0104", "0106")
 """Revisions before the first release, which drop what no released version uses."""
 
 

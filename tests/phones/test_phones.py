@@ -13,6 +13,7 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, service_env
+from tests.metrics import misconfigured
 from tests.pictures.test_thumbnails import encoded, plain
 from tests.problems import problem_of
 from tests.processes import PATIENCE, make_command, run
@@ -140,13 +141,13 @@ async def test_a_number_is_bound_in_the_app_of_the_session(stage: Stage) -> None
     [
         ("errcode-40029", "invalid_code", 400),
         ("errcode-40163", "code_used", 400),
-        ("errcode-48001", "wechat_misconfigured", 502),
+        *((f"errcode-{number}", "wechat_misconfigured", 502) for number in (40230, 40240, 48001, 89501, 89507)),
         ("status-502", "wechat_unavailable", 503),
         ("drop", "wechat_unavailable", 503),
     ],
 )
 async def test_a_code_that_wechat_refuses_binds_nothing(stage: Stage, code: str, problem: str, status: int) -> None:
-    alice = await stage.login()
+    alice, before = await stage.login(), await misconfigured(stage.client)
     answer = problem_of(await stage.bind(alice, code), problem, status)
     if code.startswith("errcode"):
         assert answer["wechat_errcode"] == int(code.removeprefix("errcode-"))
@@ -155,6 +156,8 @@ async def test_a_code_that_wechat_refuses_binds_nothing(stage: Stage, code: str,
     login = await stage.login(phone_code=code)
     assert login["phone_error"] == problem
     assert login["user"]["phone"] is None
+    told = 2 if problem == "wechat_misconfigured" else 0
+    assert await misconfigured(stage.client) - before == told, "what the alert sees, of a 200 too"
 
 
 async def test_a_code_of_another_person_is_refused_without_waiting_for_another_process(stage: Stage) -> None:

@@ -8,19 +8,24 @@ import httpx
 import pytest
 
 from tests.fakes import APP, Secrets
+from tests.metrics import misconfigured
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.wechat.asking import IDENTITY
 from tests.world import Stage, body_of
+from wxauth.errors import WeChatMisconfigured
 from wxauth.server.service.build import Timeouts
 from wxauth.server.web.answers import failures_of
 from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 from wxauth.server.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 
 CLASS_C = {
+    40001: "app secret is wrong",
     40013: "WXAUTH_APP_ID",
     40125: "WXAUTH_APP_SECRET",
     40164: "IP whitelist",
+    61004: "IP whitelist",
+    **dict.fromkeys(range(40230, 40241), "API security"),
     40243: "unfreeze it",
     41001: "proxy",
     41002: "WXAUTH_APP_ID",
@@ -28,10 +33,13 @@ CLASS_C = {
     41008: "proxy",
     48001: "permissions",
     50002: "notices",
+    89501: "confirm this server's address",
     89503: "confirm it",
+    89506: "IP whitelist",
+    89507: "IP whitelist",
 }
 """Errcodes that only the operator can solve, each with a word of the remedy."""
-UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
+UNKNOWN = [40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
 KNOWN = [errcode_of(number, api=Api.CODE2SESSION) for number in sorted(KNOWN_ERRCODES)]
 
 
@@ -79,6 +87,21 @@ async def test_every_errcode_of_wechats_pages_is_explained(stage: Stage, errcode
         for title in (known.meaning, known.remedy):
             assert title is not None
             assert re.search("[一-鿿]", title.translated("zh-CN"))
+
+
+@swept("errcode", CLASS_C)
+async def test_the_log_says_what_the_operator_must_change_and_the_alert_sees_it(stage: Stage, errcode: int) -> None:
+    before = await misconfigured(stage.client)
+    stage.wechat.answers_errcode(errcode)
+    await stage.login.ask()
+    line = stage.logged("wechat_misconfigured")[-1]
+    assert (line["errcode"], CLASS_C[errcode] in str(line["what_to_change"])) == (errcode, True)
+    assert await misconfigured(stage.client) == before + 1
+
+
+def test_an_errcode_that_only_the_operator_can_end_is_that_at_every_api() -> None:
+    kinds = {(number, errcode_of(number, api=api).error) for number in CLASS_C for api in Api}
+    assert kinds == {(number, WeChatMisconfigured) for number in CLASS_C}
 
 
 @pytest.mark.parametrize("errcode", [40029, 40163, 40164])

@@ -11,6 +11,7 @@ import pytest
 import segno
 from PIL import Image
 
+from tests.metrics import misconfigured
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.street import Street
@@ -98,11 +99,12 @@ FAULTS = {
 @pytest.mark.slow
 @swept(("fault", "said"), FAULTS.values(), ids=FAULTS)
 async def test_an_ordinary_code_replaces_wechats_and_the_log_says_why(street: Street, fault: Body, said: str) -> None:
-    started = await street.shop.start()
+    started, before = await street.shop.start(), await misconfigured(street.stage.client)
     street.stage.simulator.fail("getwxacodeunlimit", **fault, times=None)
     answer = await picture(street, started=started)
     assert answer.content == qr_of(started["verification_uri_complete"])
     line = street.stage.logged("mini_program_code_not_made")[-1]
+    assert (await misconfigured(street.stage.client) > before) is ("what_to_change" in line), "what the alert sees"
     assert said in f"{line} errcode {line.get('errcode')}"
     assert scene_of(started) not in repr(street.stage.log_lines())
     street.stage.simulator.faults.clear()

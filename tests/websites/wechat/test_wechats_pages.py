@@ -10,6 +10,7 @@ import pytest
 from jose import jwt
 
 from tests.fakes import Secrets
+from tests.metrics import misconfigured
 from tests.sweeps import Sweep
 from tests.websites.browsers import found_in, refused, sent
 from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Street, Visitor
@@ -366,6 +367,9 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(street: Street) -> Non
             ({"errcode": 40013}, "server_error"),
             ({"errcode": 40125}, "server_error"),
             ({"errcode": 48001}, "server_error"),
+            ({"errcode": 40001}, "server_error"),
+            ({"errcode": 40235}, "server_error"),
+            ({"errcode": 89506}, "server_error"),
             ({"errcode": 99999}, "server_error"),
             ({"garbage": True}, "server_error"),
         ):
@@ -384,7 +388,8 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(street: Street) -> Non
                 assert where.endswith("/wechat/again")
                 assert (await visitor.get(where)).status_code == 200
     assert await street.people() == people
-    assert len(street.stage.logged("wechat_misconfigured")) == 3
+    assert len(street.stage.logged("wechat_misconfigured")) == 6
+    assert await misconfigured(street.stage.client) == 6, "what the alert sees"
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from wxauth.server.session_keys.queries import KEEP_KEY
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import Caller
 from wxauth.server.web.answers import CODE_FAILURES, Failure
-from wxauth.server.wechat.client import WeChat, WeChatIdentity
+from wxauth.server.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
 _BIND = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
@@ -105,7 +105,7 @@ class CodeLogins:
             login = await record_login(self.database, login_to_store, now=now)
         except SignUpClosed:
             if lacks_unionid:
-                log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
+                report_misconfigured(app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
                 raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
             if not (self.hook.is_on and may_sign_up):
                 raise

@@ -45,6 +45,7 @@ from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth.server.web.schemas import ShownIp, body_like
 from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.client import report_misconfigured
 from wxauth.server.wechat.errcodes import Api, errcode_of
 from wxauth.server.wechat.received import CodePicture
 from wxauth.texts import hash_of
@@ -421,7 +422,7 @@ def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str
     """Log that WeChat has made nothing, and why."""
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
     if isinstance(failure, errors.WeChatMisconfigured):
-        log.error(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
+        report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
     else:
         log.warning(event, **fields, reason=failure.detail)
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuthError
+from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WeChatMisconfigured, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.server.core.metrics import Counter, Histogram
@@ -79,7 +79,8 @@ def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
 
 REFUSED: Final = Counter(
     "wxauth_requests_refused",
-    "Requests answered with an error, by its code.",
+    "Requests answered with an error, by its code. What WeChat refuses until the operator acts is counted whatever is "
+    "answered.",
     "code",
     first=sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}),
 )
@@ -186,7 +187,8 @@ class Edge:
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
-                    REFUSED.count(scope[PROBLEM_KEY].code)
+                    if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):  # counted where WeChat refuses
+                        REFUSED.count(scope[PROBLEM_KEY].code)
                     self._refused(scope, scope[PROBLEM_KEY])
             request_id.reset(id_token)
             if trace_token is not None:

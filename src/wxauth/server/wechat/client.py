@@ -20,6 +20,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Counter
 from wxauth.server.core.settings import Settings
 from wxauth.server.outbound.transport import ANSWER, HttpTransport
+from wxauth.server.web.edge import REFUSED
 from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
 from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
@@ -275,6 +276,12 @@ class WeChat:
         return await self.client.send(self._fallback.request(asked))
 
 
+def report_misconfigured(event: str = "wechat_misconfigured", **fields: object) -> None:
+    """Log what the operator must change, and count it for the alert, whatever is answered to the person."""
+    REFUSED.count(errors.WeChatMisconfigured.code)
+    log.error(event, **fields)
+
+
 def exchange_api(app: App) -> Api:
     """The API that exchanges the codes of this kind of app."""
     return Api.CODE2SESSION if app.is_mini_program else Api.OAUTH_CODE
@@ -293,12 +300,14 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
     for secret in (app.app_secret.get_secret_value(), *secrets):
         for form in (secret, quote(secret, safe=""), quote(secret)):
             text = text.replace(form, "***")
-    fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
+    fields: dict[str, Any] = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
     known = errcode_of(errcode, api=api)
     if known.remedy is not None:
         fields["what_to_change"] = known.remedy
-    event = "wechat_misconfigured" if known.error is errors.WeChatMisconfigured else "wechat_refused"
-    (log.error if known.is_for_the_operator else log.warning)(event, **fields)
+    if known.is_for_the_operator:
+        report_misconfigured(**fields)
+    else:
+        log.warning("wechat_refused", **fields)
 
 
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:

@@ -1,7 +1,7 @@
 """WeChat's errcodes: the meaning, what an operator should do, and the error of ours that each becomes.
 
 The table is `errcodes.csv`. A row without `at` is for all APIs that have none of their own, and one without an error is
-a WeChatBadResponse.
+a WeChatBadResponse. If only the operator can end it, the error is WeChatMisconfigured: nothing else says so.
 
 Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
@@ -74,13 +74,16 @@ class Errcode:
     remedy: Text | None = None
     """What an operator should do."""
     error: type[WeChatError] = WeChatBadResponse
-    """WeChatMisconfigured: WeChat's class C, which the operator must fix."""
+    """WeChatMisconfigured: WeChat refuses all such calls of the app until the operator does something."""
     retry_after: int | None = None
     """Seconds."""
     at: Collection[str] = ()
     """The APIs that the row is about; empty: all others."""
-    is_for_the_operator: bool = False
-    """Whether WeChat refuses all calls of the app until the operator does something."""
+
+    @property
+    def is_for_the_operator(self) -> bool:
+        """Whether only the operator can end it."""
+        return self.error is WeChatMisconfigured
 
     def failure(self, hint: str = "") -> WeChatError:
         """The error that it becomes. Its detail is the meaning, followed by the hint."""
@@ -90,17 +93,15 @@ class Errcode:
 
 def _read_table() -> Iterator[Errcode]:
     lines = Path(__file__).with_name("errcodes.csv").read_text("utf-8").splitlines()
-    for numbers, at, error, retry_after, who, meaning, remedy in list(reader(lines, delimiter="|"))[1:]:
-        kind = getattr(errors, error or WeChatBadResponse.__name__)
+    for numbers, at, error, retry_after, meaning, remedy in list(reader(lines, delimiter="|"))[1:]:
         for number in numbers.split():
             yield Errcode(
                 int(number),
                 Text(meaning) if meaning else None,
                 _REMEDIES.get(remedy) or Text(remedy),
-                kind,
+                getattr(errors, error or WeChatBadResponse.__name__),
                 int(retry_after) if retry_after else None,
                 at.split(),
-                is_for_the_operator=who == "operator" or kind is WeChatMisconfigured,
             )
 
 
