@@ -140,7 +140,9 @@ REFUSED = {
     "2026-11-27T10:00": "2020-01-01T00:00",
     "2026-11-27T10:05": "2099-01-01T00:00",
 }
-WHERE = {f"https://{name}.example.com/webhooks/wxauth": "$WECHAT_URL/webhook" for name in ("orders", "members")}
+WHERE = {
+    f"https://{name}.example.com/webhooks/wxauth": "$WECHAT_URL/webhook" for name in ("orders", "members", "linker")
+}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,7 @@ WHERE = {f"https://{name}.example.com/webhooks/wxauth": "$WECHAT_URL/webhook" fo
         (EVENTS, "webhooks add", WHERE, "204"),
         ("docs/moving-in.md", "clients add members", WHERE, "client_id +members"),
         ("docs/moving-in.md", "sns/jscode2session", OLD_LOGIN, openid_of("alice", APP)),
+        ("docs/moving-in.md", "clients add linker", WHERE, "client_id +linker"),
         (WECHAT, "a1/access-token", {"curl": "wxauth clients add calls --scope access_token; curl"}, '"access_token"'),
         (WECHAT, "apps quota", {"clear-quota": "clear-quota --yes", " RID": " $RID"}, "getuserphonenumber"),
         ("docs/websites.md", "--scope phone", {"add shop": "add store"}, "client_id +store"),
@@ -206,7 +209,7 @@ def test_an_identity_is_taken_out_of_a_user_and_a_stolen_key_withdrawn(reader: R
 
 def test_people_move_in_from_a_file_and_to_another_company(reader: Reader) -> None:
     needs("jq")
-    page, line = "docs/moving-in.md", json.loads(block("docs/moving-in.md", '"external_id": "10023"'))
+    page, line = "docs/moving-in.md", json.loads(block("docs/moving-in.md", '"app_id": "wx1a2b3c4d5e6f7a8b"'))
     openid, new = openid_of("frank", APP), openid_of("frank", APPS[1]["app_id"])
     (reader.folder / "users.jsonl").write_text(json.dumps({**line, "app_id": APP, "openid": openid}))
     assert "created: 1" in reader.types(page, "import users.jsonl --dry-run").splitlines()[1]

@@ -35,7 +35,7 @@ from tests.fakes import APP, OTHER_APP, service_env
 from tests.import_export.mover import Again, Mover
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Command, Running, make_command, run
-from tests.programs import needs, output_of
+from tests.programs import needs, output_of, postgres_program
 from tests.world import (
     NUMBER,
     AddSibling,
@@ -59,7 +59,7 @@ from wxauth.server.core.users import PROFILE_FIELDS
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.controls import openid_of, unionid_of
 from wxauth.server.import_export.batch import GIVEN_BEFORE
-from wxauth.server.import_export.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, CsvLines, Form, WrongFile
+from wxauth.server.import_export.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, CsvLines, Form, JsonLines, WrongFile
 from wxauth.server.import_export.importing import Counts
 from wxauth.server.import_export.lines import EXPECTED, Line
 from wxauth.server.import_export.queries import all_identities
@@ -1169,6 +1169,12 @@ class Shop:
         return datetime.fromisoformat(time).strftime(form.replace("%i", "%M").replace("%s", "%S"))
 
     @staticmethod
+    def time_of(row: dict[str, Any]) -> datetime | None:
+        """When the person has registered, of a table that has no zero dates."""
+        time = row["create_time"]
+        return None if not time or time.startswith("0000") else datetime.fromisoformat(time)
+
+    @staticmethod
     def _regexp(pattern: str, text: str | None) -> bool | None:
         return None if text is None else bool(re.search(pattern.replace("[:cntrl:]", r"\x00-\x1f\x7f"), text))
 
@@ -1515,6 +1521,12 @@ TABLES = {
     "x{n},e9ca23d68d884d4ebb19d07{n:09},,1,0,小明,{openid},{openid},wechat_open,2024/5/1 12:00\n",
     "uni-id": "_id,wx_openid.mp,wx_unionid,nickname,avatar,mobile,register_date,status\n"
     "65f0c1d2e3f4a5b6c7{n:06},{openid},oTmHYjg7xLa9Yp4Zt2Vq8nC{n:05},小明,,1380013{n:04},1714536000000,0\n",
+    "crmeb-routine": "uid,unionid,openid,user_type,nickname,headimgurl,phone,add_time,last_time,status\n"
+    "7{n:05},,{openid},routine,小明,http://x.cn/1.png,1380013{n:04},1714536000,0,1\n",
+    "crmeb-wechat": "uid,unionid,openid,user_type,nickname,headimgurl,phone,add_time,last_time,status\n"
+    "7{n:05},,{openid},wechat,小明,http://x.cn/1.png,1380013{n:04},1714536000,0,1\n",
+    "mall4j": "biz_user_id,biz_unionid,user_id,nick_name,pic,user_mobile,user_regtime,status\n"
+    "{openid},oTmHYjg7xLa9Yp4Zt2Vq8nM{n:05},0aabf8ccd6d84a8ba9b9b0f{n:09},小明,,1380013{n:04},2024-05-01 12:00:00,1\n",
 }
 
 
@@ -1530,7 +1542,93 @@ async def test_the_tables_of_frameworks_go_in_by_the_guide(database_url: str, tm
         [command] = re.findall(rf"wxauth users (import {name}.csv .*)", commands)
         done = await users(*shlex.split(command), "--json")
         counts = json.loads(done.stdout)
-        assert (counts["created"], counts["refused"], counts["odd_openids"]) == (100, 0, 0), done.stderr
+        wanted = (0, 100) if name == "crmeb-wechat" else (100, 0)  # the same people, in another app
+        assert (counts["created"], counts["joined"]) == wanted, done.stderr
+        assert (counts["refused"], counts["odd_openids"]) == (0, 0), done.stderr
     stored = "SELECT count(*), min(created_at), max(created_at), count(DISTINCT external_id), max(status) FROM users"
     noon = datetime(2024, 5, 1, 4, tzinfo=UTC)
-    assert [*await rows.fetchrow(stored)] == [400, noon, noon, 400, "active"]
+    assert [*await rows.fetchrow(stored)] == [600, noon, noon, 600, "active"]
+
+
+FROM_LEANCLOUD = """#filetype:JSON-streaming {"type":"Class","class":"_User"}
+{"objectId":"1","authData":{"lc_weapp":{"openid":"oBOTH","unionid":"uBESIDE"},"_weixin_unionid":{"uid":"uOTHER"}},"createdAt":"2024-05-01T04:00:00.000Z"}
+{"objectId":"2","authData":{"lc_weapp":{"openid":"oELSEWHERE","session_key":"x"},"_weixin_unionid":{"uid":"uELSEWHERE"}},"nickName":"小明"}
+{"objectId":"3","authData":{"lc_weapp":{"openid":"oEMPTY","unionid":""},"_weixin_unionid":{"uid":"uEMPTY"}},"mobilePhoneNumber":"13800138000"}
+{"objectId":"4","authData":{"lc_weapp":{"openid":"oALONE"}}}
+{"objectId":"5","authData":{"_weixin_unionid":{"uid":"uALONE"}}}
+{"objectId":"6","authData":{"anonymous":{"id":"x"}}}
+{"objectId":"7","authData":null,"username":"x","mobilePhoneNumber":"13800138001"}
+{"objectId":"8","username":"y"}
+{"objectId":"9","authData":{"lc_weapp":{"openid":""}}}
+"""
+PEOPLE_OF_LEANCLOUD = {
+    "1": ("oBOTH", "uBESIDE"),
+    "2": ("oELSEWHERE", "uELSEWHERE"),
+    "3": ("oEMPTY", "uEMPTY"),
+    "4": ("oALONE", None),
+    "5": (None, "uALONE"),
+}
+
+
+@pytest.mark.process
+async def test_the_users_of_leancloud_go_in_by_the_guide(mover: Mover, tmp_path: Path) -> None:
+    needs("jq")
+    mover = await mover.with_settings(apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}])
+    text = re.sub(r'"([ou][A-Z]+)"', lambda found: f'"{found[1]:_<28}"', FROM_LEANCLOUD)
+    for number in (0, 1):
+        (tmp_path / f"_User.{number}.jsonl").write_text(text if number else text.partition("\n")[0] + "\n")
+    with pytest.raises(WrongFile, match="LeanCloud"):
+        JsonLines(io.BytesIO(text.encode()))
+    command, _, rest = block("docs/moving-in.md", "_User.*.jsonl").partition("wxauth users import")
+    output_of("sh", "-c", command, cwd=tmp_path)
+    counts = await mover.import_text((tmp_path / "users.jsonl").read_bytes(), skips_bad_fields="--skip-bad-" in rest)
+    assert (counts.created, counts.refused, counts.incomplete) == (5, 0, 0), mover.messages
+    lines = [json.loads(line) for line in (await mover.export()).splitlines()]
+    people = {line["external_id"]: (line["openid"], line["unionid"]) for line in lines}
+    cut = {own: tuple(each and each.rstrip("_") for each in names) for own, names in people.items()}
+    assert cut == PEOPLE_OF_LEANCLOUD
+    assert {line["nickname"] for line in lines} == {"小明", None}
+    assert {line["phone"] for line in lines} == {"+8613800138000", None}
+
+
+@pytest.mark.own_database
+@pytest.mark.process
+async def test_people_go_in_from_postgresql_by_the_examples_of_the_guide(
+    mover: Mover, database_url: str, tmp_path: Path
+) -> None:
+    """A query in a file, and the one for Logto, both run by psql."""
+    shop, rows = Shop("wx1a2b3c4d5e6f7a8b"), mover.stage.rows
+    names = ("id", "openid", "unionid", "nick_name", "avatar_url", "phone", "create_time")
+    await rows.execute(
+        "CREATE SCHEMA old; CREATE TABLE old.customers (id int, openid text, unionid text, nick_name text,"
+        " avatar_url text, phone text, create_time timestamp);"
+        "CREATE TABLE old.users (id text, identities jsonb, name text, avatar text, created_at timestamptz)"
+    )
+    people = [{**row, "create_time": shop.time_of(row)} for row in shop.rows]
+    await rows.executemany(
+        "INSERT INTO old.customers VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        [[row[name] for name in names] for row in people],
+    )
+    env = {"PATH": f"{Path(postgres_program('psql')).parent}:{os.environ['PATH']}", "PGOPTIONS": "-c search_path=old"}
+
+    def by_psql(command: str) -> None:
+        output_of("sh", "-c", command, cwd=tmp_path, env=env)
+
+    (tmp_path / "postgresql.sql").write_text(query_in("postgresql.sql"))
+    by_psql(f"psql '{database_url}' --set ON_ERROR_STOP=1 --file postgresql.sql")
+    exported = (tmp_path / "users.csv").read_bytes()
+    lines = [json.loads(line.text) for line in CsvLines(io.BytesIO(exported)) if isinstance(line.text, bytes)]
+    wanted = [{name: value for name, value in line.items() if value} for line in shop.by_sql(query_in("mysql.sql"))]
+    assert lines == wanted
+    mover = await mover.with_settings(apps=[{**APP, "app_id": shop.app_id}])
+    assert (await mover.import_text(exported, is_csv=True)).created == 196
+
+    await mover.begin_anew()
+    identities = {"a": {"wechat": {"userId": UNION_ALICE}}, "b": {"github": {"userId": "1"}}, "c": {}}
+    for own, each in identities.items():
+        await rows.execute("INSERT INTO old.users VALUES ($1, $2, 'N', NULL, now())", own, json.dumps(each))
+    command, _, _ = block("docs/moving-in.md", "logto.csv").partition("wxauth users import")
+    by_psql(command.replace("psql logto", f"psql '{database_url}'"))
+    assert (await mover.import_text((tmp_path / "logto.csv").read_bytes(), is_csv=True)).created == 1
+    user = await rows.fetchrow("SELECT external_id, unionid, nickname FROM users")
+    assert tuple(user) == ("a", UNION_ALICE, "N")

@@ -10,6 +10,7 @@ from jose.jwt import get_unverified_claims
 from standardwebhooks import Webhook
 
 from tests.docs import block
+from tests.fakes import OTHER_APP
 from tests.world import NUMBER, AddSibling, Admin, Body, MakeClient, Stage
 from wxauth.server.clients.models import Scope
 
@@ -27,12 +28,13 @@ async def members(
     known = {"WXAUTH_ISSUER": "https://auth.test", "CLIENT_ID": client_id, "CLIENT_SECRET": client_secret}
     for name, value in {**known, "WEBHOOK_SECRET": SECRET}.items():
         monkeypatch.setenv(name, value)
-    around: dict[str, Any] = {}
-    exec(block(GUIDE, "members.py"), around)
-    exec(block(GUIDE, "owners_of"), around)
-    client = make_client(stage.services)
+    client, around = make_client(stage.services), dict[str, Any]()
+    for words in ("members.py", "owners_of"):
+        exec(block(GUIDE, words), around)
+    linker = dict[str, Any]()
+    exec(block(GUIDE, "linker.py"), linker)
     client.auth, around["client"] = around["client"].auth, client
-    return around
+    return {**around, "linker": {**linker, "client": client}}
 
 
 async def hear(members: dict[str, Any], event: Body) -> int:
@@ -69,6 +71,29 @@ async def test_an_order_finds_its_buyer_once_they_have_logged_in(stage: Stage, m
     assert await members["owners_of"](bought) == {}
     alice = await stage.login("alice", unionid="union-alice")
     assert await members["owners_of"](bought) == {"union-alice": alice["user"]["id"]}
+
+
+async def test_a_person_known_by_a_unionid_alone_gets_the_id_after_their_first_login(
+    stage: Stage, root: Admin, members: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    linker = members["linker"]
+    linker["hear"].__globals__["client"] = linker["client"]
+    [(unionid, own)] = linker["ids"].items()
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    [heard] = (await root.read("/events", type="user.created", user_id=alice["user"]["id"]))["items"]
+    assert await hear(linker, heard) == 204, "no unionid yet"
+    assert (await stage.login("alice", unionid=unionid, app=OTHER_APP))["user"]["id"] != alice["user"]["id"]
+    alice = await stage.login("alice", unionid=unionid)
+    for event in (await root.read("/events", type="identity.added"))["items"]:
+        assert [await hear(linker, event) for _ in range(2)] == [204, 204]
+    token = (await stage.refresh(alice)).json()["access_token"]
+    assert get_unverified_claims(token)["external_id"] == own
+    assert (await stage.login("carol", unionid="o6_bmNobodysInTheTable00000"))["is_new_user"]
+    await stage.rows.execute("UPDATE users SET external_id = NULL WHERE external_id IS NOT NULL")
+    await stage.rows.execute("UPDATE users SET external_id = $1 WHERE id = $2", own, bob["user"]["id"])
+    assert await hear(linker, {**heard, "user_id": alice["user"]["id"]}) == 204
+    assert f"{own} is another user's" in capsys.readouterr().out
+    assert await hear(linker, {**heard, "user_id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}) == 204, "erased meanwhile"
 
 
 # A number that nobody has verified.
