@@ -186,6 +186,7 @@ async def test_a_wrong_request_goes_back_with_the_error(house: House, parameters
         (WITHOUT_PKCE, "PKCE is required: code_challenge, and code_challenge_method=S256"),
         ({"code_challenge_method": None}, "code_challenge_method must be S256 (PKCE)"),
         ({"code_challenge_method": "plain"}, "code_challenge_method must be S256 (PKCE)"),
+        *(({"code_challenge": none}, "code_challenge is missing (PKCE)") for none in (None, "")),
         *(
             ({"code_challenge": challenge}, "code_challenge must be 43 characters of A-Z a-z 0-9 - _, without = (PKCE)")
             for challenge in ("abc=", ASKED["code_challenge"] + "=", "+/" + ASKED["code_challenge"][2:])

@@ -396,7 +396,9 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
         raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
     if method != CHALLENGE_METHOD:
         raise OAuthError("invalid_request", "code_challenge_method must be S256 (PKCE)")
-    if challenge is None or not _CHALLENGE.fullmatch(challenge):
+    if challenge is None:
+        raise OAuthError("invalid_request", "code_challenge is missing (PKCE)")
+    if not _CHALLENGE.fullmatch(challenge):
         rule = "must be 43 characters of A-Z a-z 0-9 - _, without ="
         raise OAuthError("invalid_request", f"code_challenge {rule} (PKCE)")
     return challenge
