@@ -42,12 +42,10 @@ _SEEN = re.compile(rf"[^\s{_UNSEEN}]")
 _HTTP_URL: Final = re.compile(
     r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
 )
-_MORE: Final = rb"[\x80-\xbf]"
-_HALF = re.compile(
-    rb"(?:[\xc2-\xdf]|[\xe0-\xef]%(m)b?|[\xf0-\xf4]%(m)b{0,2})"
-    rb"(?=[\x00-\x7f]|[\xc2-\xdf]%(m)b|[\xe0-\xef]%(m)b{2}|[\xf0-\xf4]%(m)b{3})" % {b"m": _MORE}
-)
-"""The beginning of a character, before a whole one. Text in GBK is none: other bytes follow most of its beginnings."""
+_WHOLE = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+"""A character of UTF-8 that text in another encoding hardly ever has."""
+_MOST_CUT: Final = 100
+"""How many characters of a text may be cut. What has more is no cut text."""
 _MOST_CONTAINERS: Final = 1000
 _DEEPEST: Final = 100
 # One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
@@ -117,7 +115,7 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
     With `cut`, what is nested deeper than anybody reads is null, and a number of 1,000 digits is 0. A byte order mark
     is skipped. Raises: ValueError.
     """
-    halves = _HALF.sub(b"\xed\xa0\xbd", text.removeprefix(BOM_UTF8)).decode("utf-8", "surrogatepass")
+    halves = _decoded(text.removeprefix(BOM_UTF8))
     whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # joins two halves
     if cut:
         whole = _cut(whole)
@@ -127,6 +125,27 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
         return json.loads(whole, strict=strict, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _decoded(text: bytes) -> str:
+    """UTF-8 in which characters may be cut: the beginning of one becomes a lone surrogate. Raises: UnicodeDecodeError.
+
+    Text in GBK is no such text. Some of it looks like beginnings in a row, so after one of a single byte another one is
+    taken only if there is a whole character of UTF-8 somewhere.
+    """
+    parts, start, length = list[str](), 0, 0
+    while True:
+        try:
+            return "".join((*parts, text[start:].decode("utf-8", "surrogatepass")))
+        except UnicodeDecodeError as exc:
+            begin, end = start + exc.start, start + exc.end
+            is_in_a_row = bool(parts) and begin == start
+            if exc.reason == "invalid start byte" or len(parts) >= 2 * _MOST_CUT:
+                raise
+            if is_in_a_row and length == 1 and _WHOLE.search(text) is None:
+                raise
+            parts += text[start:begin].decode("utf-8", "surrogatepass"), "\ud83d"
+            start, length = end, end - begin
 
 
 def _cut(text: str) -> str:
