@@ -190,8 +190,8 @@ public final class Wxauth {
 
     /**
      * Whoever begins to read waits, if the key is unknown or the keys are ten minutes old. Others are answered by the
-     * keys at hand, or by KeysUnavailable: otherwise strangers' tokens would hold every thread while wxauth hangs. Only
-     * for the very first keys they wait, a second at most.
+     * keys at hand, or by KeysUnavailable: otherwise strangers' tokens would hold every thread while wxauth hangs. All
+     * wait only for the very first reading, so that no request fails at a start.
      */
     private PublicKey key(String kid) throws InvalidToken, KeysUnavailable {
         PublicKey key;
@@ -216,10 +216,8 @@ public final class Wxauth {
         boolean isUnderWay = false;
         if (pending != null) {
             boolean isOld = age.compareTo(FRESH_FOR.multipliedBy(2)) > 0;
-            if (isBegun && (key == null || isOld)) {
-                await(pending, 2 * LONGEST_READ);
-            } else if (isFirst) {
-                await(pending, 1);
+            if (isFirst || isBegun && (key == null || isOld)) {
+                await(pending);
             }
             isUnderWay = !pending.isDone();
             synchronized (this) {
@@ -236,9 +234,9 @@ public final class Wxauth {
         return key;
     }
 
-    private static void await(CompletableFuture<Void> reading, long seconds) {
+    private static void await(CompletableFuture<Void> reading) {
         try {
-            reading.get(seconds, TimeUnit.SECONDS);
+            reading.get(2 * LONGEST_READ, TimeUnit.SECONDS);
         } catch (Exception late) {
             // the keys are judged as they are
         }

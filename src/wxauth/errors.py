@@ -4,12 +4,17 @@
 sent unchanged, so it must never contain a secret, an upstream URL or the caller's input.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from uuid import UUID
 
 from wxauth.i18n import Text, lazy_gettext as _
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class FieldError(NamedTuple):

@@ -4,12 +4,17 @@ title = _("Please log in.")
 detail = _("{n} lines", n=lines)
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from typing import Self
 
 SOURCE: Final = "en"
 """The language of the code."""
@@ -36,13 +41,13 @@ class Text(str):
         """Itself, which never changes."""
         return self
 
-    def __add__(self, other: str, /) -> "Text":
+    def __add__(self, other: str, /) -> Text:
         return Text("{text}{other}", text=self, other=other)
 
-    def __radd__(self, other: str, /) -> "Text":
+    def __radd__(self, other: str, /) -> Text:
         return Text("{other}{text}", other=other, text=self)
 
-    def join(self, texts: Iterable[str], /) -> "Text":
+    def join(self, texts: Iterable[str], /) -> Text:
         """Join texts by this one."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)

@@ -1,5 +1,7 @@
 """Failures as HTTP answers: `application/problem+json` (RFC 9457), the same from the service and from guards."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -48,7 +50,7 @@ def accepted_request_id(value: str | None) -> str:
     return os.urandom(16).hex()
 
 
-def preferred_language(headers: "Headers") -> str:
+def preferred_language(headers: Headers) -> str:
     """The first of `Accept-Language` in which there are texts; otherwise English. Several such lines count as one.
 
     `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header, and some programs send
@@ -102,7 +104,7 @@ def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     return answer
 
 
-def problem_response(error: WxAuthError, scope: Mapping[str, Any]) -> "Response":
+def problem_response(error: WxAuthError, scope: Mapping[str, Any]) -> Response:
     """As `asgi_problem`, for Starlette and FastAPI."""
     from starlette.responses import Response
 
@@ -127,14 +129,14 @@ def _localized(error: WxAuthError, language: str, request_id: str) -> ProblemAns
 
 
 @overload
-async def answer_problem(connection: "WebSocket", error: Exception) -> None: ...
+async def answer_problem(connection: WebSocket, error: Exception) -> None: ...
 
 
 @overload
-async def answer_problem(connection: "HTTPConnection", error: Exception) -> "Response | None": ...
+async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None: ...
 
 
-async def answer_problem(connection: "HTTPConnection", error: Exception) -> "Response | None":
+async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
     """Exception handler for `WxAuthError`, in HTTP and WebSocket routes.
 
     A WebSocket that is not accepted yet gets this answer to its handshake, if the server can send one (ASGI's

@@ -5,6 +5,8 @@ app.dependency_overrides[guard] = issuer.guard()  # `guard` is the one that the 
 answer = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

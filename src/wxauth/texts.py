@@ -1,5 +1,7 @@
 """Texts, with the standard library alone: URLs and names safe to use; secrets; JSON as pydantic-core writes it."""
 
+from __future__ import annotations
+
 import json
 import re
 import secrets

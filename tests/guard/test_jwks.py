@@ -199,20 +199,6 @@ async def test_threads_without_any_key_wait_together_for_the_first_fetch_alone(s
     assert await first
 
 
-async def test_only_the_thread_that_begins_waits_for_the_very_first_keys_to_the_end(sibling: Sibling) -> None:
-    sibling = Sibling(sibling.issuer, sibling.timer, timeout=1)
-    gate = sibling.issuer.gated()
-    first = sibling.finding_in_a_thread()
-    await gate.reached()
-    for _ in range(3):  # while the gate is closed
-        with pytest.raises(KeysUnavailable):
-            await sibling.finding_in_a_thread()
-    assert not first.done()
-    gate.opened.set()
-    assert await first
-    assert sibling.issuer.fetches == (1, 1)
-
-
 async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(issuer: FakeIssuer, timer: Timer) -> None:
     sibling = Sibling(issuer, timer, timeout=20)
     sibling.find_sync()

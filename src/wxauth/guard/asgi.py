@@ -1,5 +1,7 @@
 """The guard as ASGI middleware, for Starlette, Litestar and apps without a framework."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -38,7 +40,7 @@ class BearerMiddleware:
 
     def __init__(
         self,
-        app: "ASGIApp",
+        app: ASGIApp,
         guard: Guard,
         *,
         roles: Iterable[str] = (),
@@ -51,7 +53,7 @@ class BearerMiddleware:
         self._optional = optional
         self._public = guard.public_paths(public)
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, one WebSocket, or the app's lifespan."""
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
@@ -71,7 +73,7 @@ class BearerMiddleware:
         require_roles(principal, *self._roles)
         return principal
 
-    def _is_public(self, scope: "Scope") -> bool:
+    def _is_public(self, scope: Scope) -> bool:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
@@ -81,12 +83,12 @@ class BearerMiddleware:
         return sent is not None and _path_in_app(scope, unquote(sent)) == path
 
 
-def _path_in_app(scope: "Scope", path: str) -> str:
+def _path_in_app(scope: Scope, path: str) -> str:
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 
 
-async def _refuse(refusal: WxAuthError, scope: "Scope", send: "Send") -> None:
+async def _refuse(refusal: WxAuthError, scope: Scope, send: Send) -> None:
     is_websocket = scope["type"] == "websocket"
     if is_websocket and _DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})

@@ -1,12 +1,14 @@
 """The guard: turns a bearer token into a `Principal` (RFC 6750), in any framework."""
 
+from __future__ import annotations
+
 import copy
 import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from wxauth.errors import BearerError, InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken, MissingToken
@@ -17,6 +19,8 @@ from wxauth.tokens.keys import KeySource
 from wxauth.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
@@ -181,7 +185,7 @@ class Guard:
 
     def metadata_route(
         self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
-    ) -> "Route":
+    ) -> Route:
         """A route with the resource's metadata, for FastAPI and Starlette. A page of any origin may read it."""
         from starlette.responses import Response
         from starlette.routing import Route
@@ -190,7 +194,7 @@ class Guard:
         # Also the answer to a preflight, which browsers send where a client adds headers of its own.
         headers = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
 
-        async def answer(_: "Request") -> "Response":
+        async def answer(_: Request) -> Response:
             return Response(document, media_type="application/json", headers=headers)
 
         return Route(unquote(self.resource_metadata_path), answer, methods=["GET", "OPTIONS"])

@@ -1,7 +1,7 @@
 """The guard as a FastAPI dependency."""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer
@@ -40,7 +40,7 @@ class BearerGuard(Guard, SecurityBase):
             _ensure_answer(refusal, connection.scope)
             raise
 
-    async def optional(self, connection: HTTPConnection) -> Principal | None:
+    async def optional(self, connection: HTTPConnection) -> Optional[Principal]:
         """A dependency as the guard itself, but for open pages: None if the request has no Bearer token.
 
         Raises: as the guard itself, but for MissingToken.
@@ -84,7 +84,7 @@ def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
         refusal.is_answered_by_guard = True
 
 
-async def _answer_own(connection: HTTPConnection, error: Exception) -> Response | None:
+async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
     # Other WxAuthErrors in the app, such as those of `verify`, are raised again. Otherwise their answer would depend on
     # whether the guard has refused a request before.
     if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):

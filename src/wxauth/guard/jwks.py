@@ -1,5 +1,7 @@
 """The issuer's public keys in another service: found via its metadata, cached, and kept while it is unavailable."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import logging
@@ -43,7 +45,7 @@ FETCH_TIMEOUT: Final = 5.0
 CONNECT_PART: Final = 0.8
 """The part of the timeout that connecting may take, so that its timeout differs from that of a missing answer."""
 PATIENCE_PART: Final = 0.2
-"""The part of the timeout for which a thread waits for a fetch."""
+"""The part of the timeout for which the thread that starts a fetch waits for it."""
 _LOOP_PAUSE: Final = 0.01
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
@@ -59,7 +61,7 @@ class _Unreadable(Exception):
     """The issuer's keys could not be read. The message is shown in answers too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _KeySet:
     keys: Mapping[str, VerificationKey]
     read_at: float
@@ -134,8 +136,7 @@ class RemoteKeys:
         """As `find`, for threads. Only the thread that starts a fetch waits for it, and not to its end.
 
         Otherwise a few tokens with unknown ids would block all threads of a service while the issuer hangs. Other
-        threads use the keys in memory. At the very first fetch, the thread that starts it waits to its end, and others
-        for a part of it.
+        threads use the keys in memory. All wait only for the very first fetch, so that no request fails at a start.
 
         Raises: KeysUnavailable, also if the id is unknown while keys are being fetched.
         """
@@ -143,9 +144,9 @@ class RemoteKeys:
             return key
         is_first = self._key_set is None and self._failures == 0
         reading, must_wait, needs_a_thread = self._needed_reading(kid)
-        if is_first and needs_a_thread:
+        if is_first:
             reading.result()
-        elif is_first or needs_a_thread:
+        elif needs_a_thread:
             wait([reading], self._timeout * PATIENCE_PART)
         key = self._key_at_hand(kid)
         if key is None and must_wait and not reading.done():
@@ -222,8 +223,7 @@ class RemoteKeys:
             if self._ssl is None:
                 self._ssl = httpx.create_ssl_context()
             httpx.AsyncHTTPTransport(verify=self._ssl)  # imports forty modules: not in the issuer's time
-            async with asyncio.timeout(self._timeout):
-                key_set = await self._fetch(self._ssl)
+            key_set = await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
         except Exception as exc:  # no network, a timeout, no key set: the present keys are kept after any failure
             self._note_failure(self._cause(exc))
         else:
@@ -248,22 +248,20 @@ class RemoteKeys:
         if isinstance(error, _Unreadable):
             return str(error)
         for link in _chain(error):
-            match link:
-                case socket.gaierror():
-                    return f"the host's name could not be resolved: {link.strerror}"
-                case ssl.SSLCertVerificationError():
-                    return f"TLS failed: {link.verify_message.partition(',')[0]}"  # after a comma it names the host
-                case ssl.SSLError():
-                    return f"TLS failed: {link.reason}"
-                case OSError(errno=int(number)) if isinstance(error, httpx.ConnectError):
-                    return f"no connection: {os.strerror(number)}"  # its own text names the address
-        match error:
-            case httpx.ConnectTimeout():
-                return f"no connection within {self._timeout * CONNECT_PART:g} s ({type(error).__name__})"
-            case httpx.TimeoutException() | TimeoutError():
-                return f"no answer within {self._timeout:g} s ({type(error).__name__})"
-            case httpx.NetworkError():
-                return f"no connection: {type(error).__name__}"
+            if isinstance(link, socket.gaierror):
+                return f"the host's name could not be resolved: {link.strerror}"
+            if isinstance(link, ssl.SSLCertVerificationError):
+                return f"TLS failed: {link.verify_message.partition(',')[0]}"  # after a comma it names the host
+            if isinstance(link, ssl.SSLError):
+                return f"TLS failed: {link.reason}"
+            if isinstance(link, OSError) and link.errno is not None and isinstance(error, httpx.ConnectError):
+                return f"no connection: {os.strerror(link.errno)}"  # its own text names the address
+        if isinstance(error, httpx.ConnectTimeout):
+            return f"no connection within {self._timeout * CONNECT_PART:g} s ({type(error).__name__})"
+        if isinstance(error, (httpx.TimeoutException, asyncio.TimeoutError)):  # before 3.11 it is not TimeoutError
+            return f"no answer within {self._timeout:g} s ({type(error).__name__})"
+        if isinstance(error, httpx.NetworkError):
+            return f"no connection: {type(error).__name__}"
         return type(error).__name__
 
     def _note_failure(self, reason: str) -> None:
@@ -351,8 +349,8 @@ def _wait_for_another_loop(seconds: float) -> None:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        if isinstance(error, BaseExceptionGroup):  # one for each address of a name
-            yield from _chain(error.exceptions[0])
+        for each in getattr(error, "exceptions", ())[:1]:  # of an ExceptionGroup: one for each address of a name
+            yield from _chain(each)
         error = error.__cause__ or error.__context__
 
 

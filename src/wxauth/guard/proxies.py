@@ -1,5 +1,7 @@
 """The proxy of a request by the environment, in which programs and companies set anything."""
 
+from __future__ import annotations
+
 import logging
 import os
 import re

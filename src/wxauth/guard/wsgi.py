@@ -1,5 +1,7 @@
 """The guard as WSGI middleware, for Flask, Django and apps without a framework."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -35,7 +37,7 @@ class BearerWSGIMiddleware:
 
     def __init__(
         self,
-        app: "WSGIApplication",
+        app: WSGIApplication,
         guard: Guard,
         *,
         roles: Iterable[str] = (),
@@ -48,7 +50,7 @@ class BearerWSGIMiddleware:
         self._optional = optional
         self._public = guard.public_paths(public)
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         environ.pop(USER_KEY, None)
         if _path(environ) not in self._public:
@@ -69,7 +71,7 @@ class BearerWSGIMiddleware:
 
 
 class _Headers:
-    def __init__(self, environ: "WSGIEnvironment") -> None:
+    def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
 
     def get(self, name: str, /) -> str | None:
@@ -77,13 +79,13 @@ class _Headers:
         return value
 
 
-def _path(environ: "WSGIEnvironment") -> str:
+def _path(environ: WSGIEnvironment) -> str:
     # WSGI decodes the path's bytes as Latin-1 (PEP 3333).
     path: str = environ.get("PATH_INFO", "")
     return path.encode("latin-1", "replace").decode(errors="replace")
 
 
-def _send(answer: ProblemAnswer, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+def _send(answer: ProblemAnswer, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
     start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Optional
 from uuid import UUID
 
 ALGORITHM: Final = "ES256"
@@ -48,7 +48,7 @@ def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
     return dict(claims)  # a function, because the oldest pydantic asks for the signature, which `dict` has not
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Principal:
     """The user behind a checked access token."""
 
@@ -61,7 +61,7 @@ class Principal:
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)
     """All claims of the token, read-only."""
-    external_id: str | None = None
+    external_id: Optional[str] = None
     """The person's id in the system from which they were imported."""
     scope: frozenset[str] = frozenset()
     """The scopes granted to a website or another client; empty for a login in the mini-program."""

@@ -1,12 +1,14 @@
 """Keys for ES256 (RFC 7517), built once, private ones for signing, public ones for verification; and signed tokens."""
 
+from __future__ import annotations
+
 import os
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +18,9 @@ from jose.exceptions import JOSEError
 
 from wxauth.texts import to_json
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, is_document
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
 _MAX_KID_LENGTH = 256
@@ -30,7 +35,7 @@ class InvalidKey(ValueError):
     """A JWK that ES256 cannot use."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VerificationKey:
     """A public key, parsed."""
 

@@ -5,6 +5,8 @@ So only its key objects are used, and every rule is written out here. See
 docs/decisions/0002-python-jose-only-signs.md.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import sys
@@ -13,13 +15,16 @@ from collections import OrderedDict
 from functools import lru_cache
 from math import isfinite
 from string import ascii_letters, digits
-from typing import Any, Final, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
 from wxauth.texts import has_too_many_containers, refuse_constant
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document
 from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30
