@@ -190,7 +190,7 @@ createServer(async (request, response) => {
 
 def test_the_page_is_one_page_and_names_files_that_are_there() -> None:
     text = SKILL.read_text()
-    assert len(text.splitlines()) <= 110
+    assert len(text.splitlines()) <= 150
     named = re.findall(r"`((?:docs|clients|examples)/[\w./-]+)`", text)
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
