@@ -19,7 +19,8 @@ CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)
 COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
 SUITES: Final = {
     "en": """
-The OpenID Foundation's suite {version}, {date}; clients with `{clients}`:
+We ran the OpenID Foundation's suite {version} (commit {commit}, unchanged) on {date}, with clients that were added with
+`{clients}`. All {modules} modules ended as they must:
 
 | plan | modules | passed | reviewer decides | skipped | warning | failed |
 |---|--:|--:|--:|--:|--:|--:|
@@ -29,7 +30,8 @@ scenarios of authorization servers, and the {examples[count]} servers of [{examp
 
 """,
     "zh": """
-OpenID 基金会的测试套件 {version}，{date}；客户端使用 `{clients}`：
+{date} 运行了 OpenID 基金会的测试套件 {version}（提交 {commit}，未作改动），客户端以 `{clients}` 添加。
+全部 {modules} 个项目的结果都符合要求：
 
 | 计划 | 项目 | 通过 | 审核者判断 | 跳过 | 警告 | 失败 |
 |---|--:|--:|--:|--:|--:|--:|
@@ -53,6 +55,7 @@ def suites(language: str) -> str:
     return SUITES[language].format(
         **found["openid"],
         rows=rows,
+        modules=sum(each["modules"] for each in found["openid"]["plans"]),
         mcp=mcp,
         server=mcp["authorization_server"],
         examples=mcp["servers"],

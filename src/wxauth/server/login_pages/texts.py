@@ -65,9 +65,10 @@ TEXTS: Final[Mapping[str, Text]] = {
     ),
     "logged_out_title": _("You are logged out"),
     "logged_out": _("The session of this site has ended."),
-    "logged_out_nowhere_title": _("You are logged out"),
+    "logged_out_nowhere_title": _("The site's address is not registered"),
     "logged_out_nowhere": _(
-        "The session of this site has ended. The site asked to send you to an address that is not registered."
+        "The site asked to send you to an address that is not registered, so you stay here. You are logged out: the "
+        "session of this site has ended."
     ),
     "logged_out_of_all_title": _("You are logged out"),
     "logged_out_of_all": _("The login of this browser has ended, with the sessions of all sites that share it."),
