@@ -3,10 +3,11 @@
 No receiver's URL may reach services that only this machine can reach.
 """
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from socket import AI_NUMERICHOST, getaddrinfo
+from socket import AI_NUMERICHOST, SOCK_STREAM, getaddrinfo
 from typing import Annotated, Final, Literal, LiteralString, NamedTuple
 
 from pydantic import AfterValidator
@@ -97,6 +98,24 @@ def plain_address(text: str) -> IpAddress:
     """
     address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
+    """The addresses of a name, in the order in which they should be tried; none of what is no name, or is unknown.
+
+    Looks for them for so many seconds.
+    """
+    if not host or host.startswith("/") or "," in host:
+        return []
+    with suppress(ValueError):
+        ip_address(host)
+        return []
+    try:
+        async with asyncio.timeout(seconds):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:

@@ -18,7 +18,7 @@ from getpass import getuser
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
@@ -29,6 +29,7 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.server.core import outages
+from wxauth.server.core.addresses import addresses_of
 from wxauth.server.core.batching import Batched, Batches
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Nothing, Statement, T_co
@@ -272,6 +273,7 @@ class Database(_Reader):
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
         self.deadlines = deadlines
         self._dsns, self._options, self.is_pooled = _connect_options(url, deadlines)
+        self._last = _Place(self._dsns[0], None)
         limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
         self._begin = "; ".join([_BEGIN, *limits])
         self._connections = Connections(self.connect, size=CONNECTIONS)
@@ -369,15 +371,20 @@ class Database(_Reader):
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
-        # Each host gets a timeout of its own. asyncpg has one for all hosts, and a silent host would use it up.
+        # Each address of each host has its own time limit. asyncpg has one for all, which a silent one would use up.
         failures: list[outages.NotConnected] = []
         begun = monotonic()
-        for dsn in list(self._dsns):
+        places = [place for dsn in self._dsns for place in await _places_of(dsn, self.deadlines)]
+        # The one that answered last is tried first.
+        places.sort(key=lambda place: (place.dsn != self._last.dsn, place.address != self._last.address))
+        timeout = min(self.deadlines.connect, self.deadlines.connect_to_any / len(places))
+        for place in places:
             try:
-                connection = await self._connect_to(dsn, options)
+                connection = await self._connect_to(place, {"timeout": timeout, **options})
             except outages.NotConnected as exc:
                 failures.append(exc)
             else:
+                self._last = place
                 outages.outage_log.end(begun)
                 return connection
         outages.outage_log.begin()
@@ -460,16 +467,52 @@ class Database(_Reader):
             connection.terminate()
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
 
-    async def _connect_to(self, dsn: str, options: Mapping[str, object]) -> asyncpg.Connection:
+    async def _connect_to(self, place: "_Place", options: Mapping[str, object]) -> asyncpg.Connection:
+        wanted = {**self._options, **options}
+        if place.address is not None:
+            wanted["loop"] = _LoopTo(place.address)
         try:
-            connection = await asyncpg.connect(dsn, password=_password_in_file(dsn), **{**self._options, **options})
+            connection = await asyncpg.connect(place.dsn, password=_password_in_file(place.dsn), **wanted)
         except Exception as exc:
-            outages.raise_if_not_connected(exc, dsn)
+            outages.raise_if_not_connected(exc, place.dsn, place.address)
             raise
         json = {"encoder": lambda value: to_json(value).decode(), "decoder": from_json}
         await connection.set_type_codec("jsonb", schema="pg_catalog", **json)
-        self._dsns.sort(key=lambda other: other != dsn)  # the host that answers is tried first next time
         return connection
+
+
+class _Place(NamedTuple):
+    """A host, and one of its addresses if its name has several."""
+
+    dsn: str
+    address: str | None
+
+
+class _LoopTo:
+    """The running loop, but for connections, which go to this address of their host.
+
+    asyncpg connects to the first address of a name that it can, and checks a certificate against what it is given. A
+    connection that cancels a statement goes to the same address, too.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._address = address
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, factory: Any, host: str, port: int, **options: Any) -> Any:
+        if options.get("ssl"):
+            options.setdefault("server_hostname", host)
+        return await self._loop.create_connection(factory, self._address, port, **options)
+
+
+async def _places_of(dsn: str, deadlines: Deadlines) -> list[_Place]:
+    parts = urlsplit(dsn)
+    host = parts.hostname or dict(parse_qsl(parts.query)).get("host") or os.environ.get("PGHOST", "")
+    addresses = await addresses_of(host, seconds=deadlines.connect)
+    return [_Place(dsn, address) for address in addresses] if len(addresses) > 1 else [_Place(dsn, None)]
 
 
 class _Answering:
@@ -518,7 +561,6 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
     if authority and "PGSSLROOTCERT" not in os.environ and query.get("sslmode") in ("verify-ca", "verify-full"):
         query.setdefault("sslrootcert", authority)
     dsns = _dsn_of_each_host(parts, hosts, query)
-    options["timeout"] = min(deadlines.connect, deadlines.connect_to_any / len(dsns))
     return dsns, options, is_pooled
 
 

@@ -219,8 +219,10 @@ def outage_text(exc: StorageUnavailable) -> Text:
     return _("{name}: {rule}", name=exc.detail, rule=reason)
 
 
-def raise_if_not_connected(exc: Exception, dsn: str) -> None:
+def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None) -> None:
     """Raise why no connection could be opened, if this failure means that. Otherwise do nothing.
+
+    `address` is the one of the host that was tried, if it has several.
 
     Raises: NotConnected, DatabaseUrlRefused.
     """
@@ -228,16 +230,18 @@ def raise_if_not_connected(exc: Exception, dsn: str) -> None:
     if isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError):
         raise DatabaseUrlRefused("the database's URL cannot be used") from exc
     if isinstance(exc, _AWAY):
-        raise NotConnected(_why_not(exc, dsn)) from exc
+        raise NotConnected(_why_not(exc, dsn, address)) from exc
 
 
-def _why_not(exc: BaseException, dsn: str) -> Text:
+def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
     """Why there is no connection: host and port, and the problem."""
     parts = urlsplit(dsn)
     query = dict(parse_qsl(parts.query))
     host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")
     port = parts.port or query.get("port") or os.environ.get("PGPORT", "5432")
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if address is not None:
+        place += f" ({address})"
     if isinstance(exc, asyncpg.PostgresError):
         reason = message_of(exc).partition("\n")[0]
     else:

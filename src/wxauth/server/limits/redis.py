@@ -1,9 +1,12 @@
 """Counts in Redis: one server, a cluster, or one that Sentinels name."""
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 from urllib.parse import unquote
 
+from wxauth.server.core.addresses import addresses_of
 from wxauth.server.core.logs import redact
 from wxauth.server.core.urls import split_hosts
 
@@ -18,43 +21,62 @@ return number
 class RedisCounts:
     """Connects when first used. `what` is one word for the kind of action, which is part of the keys.
 
-    `patience` is the time limit of one use in seconds. Each of several hosts gets a share of it, so that a silent one
-    leaves time for the others.
+    `patience` is the time limit of one use in seconds. Each of several hosts, and each of several addresses of a host,
+    gets a share of it, so that a silent one leaves time for the others.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
         self._prefix = f"wxauth:{what}:fixed-window:"
         self._closing = AsyncExitStack()
-        self._client = _connect(url, patience, self._closing)
+        self._url, self._patience = url, patience
+        self._connecting = asyncio.Lock()
+        self._client: Any = None
 
     async def add(self, name: str, *, seconds: int) -> int:
         """Count an action in the window of this name, which begins with its first. Returns how many it has."""
-        return int(await self._client.eval(_COUNT, 1, self._prefix + name, seconds))
+        client = await self._connected()
+        return int(await client.eval(_COUNT, 1, self._prefix + name, seconds))
 
     async def seconds_left(self, name: str) -> int:
         """Until the window of this name ends; at least one."""
-        return max(1, int(await self._client.ttl(self._prefix + name)))
+        client = await self._connected()
+        return max(1, int(await client.ttl(self._prefix + name)))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._closing.aclose()
 
+    async def _connected(self) -> Any:
+        if self._client is None:
+            async with self._connecting:
+                if self._client is None:
+                    self._client = await _connect(self._url, self._patience, self._closing)
+        return self._client
 
-def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
+
+async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     # Here, because the import takes 0.1 s, which few need.
-    from redis.asyncio import Redis, RedisCluster, Sentinel
+    from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
     from redis.asyncio.cluster import ClusterNode
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     if "+" not in url.partition("://")[0]:
-        client = Redis.from_url(url)
+        pool = ConnectionPool.from_url(url)
+        addresses = await addresses_of(pool.connection_kwargs.get("host", ""), seconds=patience)
+        if len(addresses) > 1:
+            pool.connection_class = _to_each_of(addresses, pool.connection_class, patience / len(addresses))
+        client = Redis.from_pool(pool)
         closing.push_async_callback(client.aclose)
         return client
     parts, hosts = split_hosts(url)
-    places = [(name.strip("[]"), int(port)) for name, _, port in (host.rpartition(":") for host in hosts)]
+    places = [
+        (address, int(port))
+        for name, _, port in (host.rpartition(":") for host in hosts)
+        for address in await addresses_of(name, seconds=patience / len(hosts)) or [name.strip("[]")]
+    ]
     login = {name: unquote(text) for name in ("username", "password") if (text := getattr(parts, name))}
-    options: dict[str, Any] = {**login, "socket_timeout": patience / (len(hosts) + 1)}
+    options: dict[str, Any] = {**login, "socket_timeout": patience / (len(places) + 1)}
     if parts.scheme == "redis+sentinel":
         # By default, a dead Sentinel is tried four times, with pauses, before the next one is tried.
         asking = {**options, "retry": Retry(NoBackoff(), 0)}
@@ -74,6 +96,38 @@ def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     closing.push_async_callback(disconnect)
     closing.push_async_callback(cluster.aclose)
     return cluster
+
+
+def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> type[Any]:
+    """A connection of this kind that tries each address of its host for so many seconds, the one that answered first.
+
+    TLS is checked against the name.
+    """
+    order = list(addresses)
+
+    class ToEach(kind):  # type: ignore[misc]
+        address = order[0]
+
+        def _connection_arguments(self) -> dict[str, Any]:
+            arguments = {**super()._connection_arguments(), "host": self.address}
+            return arguments | ({"server_hostname": self.host} if "ssl" in arguments else {})
+
+        async def connect(self) -> None:
+            failure: Exception | None = None
+            for self.address in tuple(order):
+                try:
+                    async with asyncio.timeout(seconds):
+                        await super().connect()
+                except Exception as exc:
+                    failure = exc
+                    await self.disconnect(nowait=True)
+                else:
+                    order.sort(key=lambda address: address != self.address)
+                    return
+            if failure is not None:
+                raise failure
+
+    return ToEach
 
 
 def redis_reason(exc: Exception) -> str:
