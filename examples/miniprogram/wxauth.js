@@ -363,6 +363,7 @@ export function createAuth(options) {
 	load()
 	const auth = {
 		get user() {
+			load() // who has logged out in another instance is nobody here
 			return user
 		},
 		isNewUser: false,

@@ -234,7 +234,10 @@ test('what begins after a logout elsewhere is a request of the next session', as
     for (const other of [(phone) => secondInstance({ phone }), inAnotherContext]) {
       const { auth, phone } = await loggedIn({ silent })
       const token = await auth.getToken()
+      const heard = []
+      auth.onChange((user) => heard.push(user))
       await other(phone).logout()
+      assert.deepEqual([auth.user, heard], [null, [null]])
       const { statusCode } = await me(auth)
       assert.equal(statusCode, silent ? 200 : 401)
       assert.deepEqual([sentWith(phone, [token], 0), phone.count(LOGIN)], [[], silent ? 1 : 0])
