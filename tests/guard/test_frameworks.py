@@ -1,6 +1,7 @@
 """The frameworks of examples/guarded, each guarded as its file does, in a project that was there before."""
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -452,7 +453,10 @@ def test_rest_framework_starts_with_the_example_in_its_settings_as_shown(tmp_pat
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop/authentication.py").write_text(example("rest_framework_views"))
     command = [sys.executable, "-c", settings_shown() + STARTED]
-    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "WxAuth SessionAuthentication\nrefuse\n"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}  # where it is a relative one
+    assert (
+        subprocess.check_output(command, cwd=tmp_path, env=env, text=True) == "WxAuth SessionAuthentication\nrefuse\n"
+    )
 
 
 def test_an_example_fits_on_a_screen() -> None:
