@@ -18,8 +18,7 @@ def test_the_comparison_is_written_from_its_facts(language: str) -> None:
     assert PAGES[language].read_text() == written(language), "run scripts/docs"
 
 
-def test_the_comparison_has_twenty_rows_and_what_speaks_against_wxauth() -> None:
-    assert len(FOUND["rows"]) == 20
+def test_the_comparison_has_what_speaks_against_wxauth() -> None:
     assert [row["row"][0] for row in FOUND["rows"] if row["wxauth"][0] == "no"]
     assert "## Why not us" in PAGES["en"].read_text()
 
