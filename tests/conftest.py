@@ -20,6 +20,7 @@ import pytest
 import respx
 
 from tests import programs
+from tests.bystander import standing_by
 from tests.database_proxy import PATIENT, Proxy
 from tests.databases import TEMPLATE, SharedDatabase, delete_signing_key, make_template
 from tests.declared import check_declared
@@ -418,6 +419,13 @@ def login(client: httpx.AsyncClient, wechat: WeChatByRespx, is_simulated: bool) 
 def stage(request: pytest.FixtureRequest) -> Stage:
     """The service, and what a test sees of it from behind."""
     return made_of_fixtures(Stage, request)
+
+
+@pytest.fixture
+async def bystander(rows: asyncpg.Connection) -> AsyncIterator[None]:
+    """A third person with everything, to whom nothing may happen."""
+    async with standing_by(rows):
+        yield
 
 
 @pytest.fixture

@@ -20,6 +20,16 @@ def sealer() -> Sealer:
     return Sealer([KEY, FORMER_KEY])
 
 
+def test_a_value_that_another_version_has_sealed_opens(sealer: Sealer) -> None:
+    """The stored form never changes: written here, and not made by the code that opens it."""
+    sealed = bytes.fromhex(
+        "01fbadc211ae957db717f349f2997b9660b4efbfc883b3e28f0d408f6075193526434b3f2d82548f188d1f4da33381d3ac"
+    )
+    assert sealer.open(sealed, context=CONTEXT) == SECRET
+    prefix = sealed[:5]  # the version, and which key it is
+    assert sealer.seal(SECRET, context=CONTEXT)[:5] == prefix
+
+
 @pytest.mark.parametrize(
     "context", [b"", b"session_key\0wxb\0openid-alice", b"session_key\0wxa\0openid-bob", CONTEXT + b"\0"]
 )

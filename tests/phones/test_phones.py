@@ -66,7 +66,7 @@ HURRIED = Timeouts(
 )
 """The waits of production, divided by `HASTE`."""
 
-pytestmark = [pytest.mark.usefixtures("simulated"), pytest.mark.settings(timeouts=HURRIED)]
+pytestmark = [pytest.mark.usefixtures("simulated", "bystander"), pytest.mark.settings(timeouts=HURRIED)]
 
 
 async def asking(stage: Stage, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:
@@ -229,7 +229,7 @@ async def test_a_login_without_a_phone_code_keeps_the_number(stage: Stage, field
 
 @pytest.mark.own_database
 async def test_a_login_succeeds_although_binding_its_number_fails_internally(stage: Stage) -> None:
-    await stage.rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
+    await stage.rows.execute("ALTER TABLE public.phone_answers ADD COLUMN shoe_size integer NOT NULL")
     alice = await stage.login(phone_code=stage.phone_code())
     assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
     assert (await stage.user(alice))["phone"] is None

@@ -63,7 +63,10 @@ HARDLY_MORE = 1.8
 """Seconds for an answer, where the database has a quarter of a second."""
 
 
-pytestmark = pytest.mark.settings(apps=[PLAIN, SEALED, WITHOUT_PUSH, EXAMPLE])
+pytestmark = [
+    pytest.mark.settings(apps=[PLAIN, SEALED, WITHOUT_PUSH, EXAMPLE]),
+    pytest.mark.usefixtures("bystander"),
+]
 
 
 # The check of the URL.

@@ -197,6 +197,12 @@ TOKENS = RefreshTokens([KEY])
 TOKEN = TOKENS.issue(SESSION, 7)
 
 
+def test_a_token_that_another_version_has_issued_is_read() -> None:
+    """The form never changes: written here, and not made by the code that reads it."""
+    token = "wxr_AZM8Xo8afD6bHS9qTowNFwAAAAOd2y7lUIYt_lFRl3lL_3QAaZuDOoBBcVz0poiTJGuMyg"
+    assert TOKENS.parse(token) == (UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"), 3)
+
+
 @pytest.mark.parametrize("generation", [0, 1, 2**31 - 1, 2**32 - 1])
 def test_a_token_can_hold_any_generation(generation: int) -> None:
     assert TOKENS.parse(TOKENS.issue(SESSION, generation)) == (SESSION, generation)

@@ -24,6 +24,8 @@ from wxauth.server.checks.doctor import examine
 from wxauth.server.checks.result import CheckResult
 from wxauth.server.login.records import Refusals
 
+pytestmark = pytest.mark.usefixtures("bystander")
+
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 ALICE = "openid-a1-alice"
 EXAMPLES = Path(__file__).parents[2] / "examples/sign-up-hook"

@@ -11,7 +11,7 @@ from tests.problems import problem_of
 from tests.world import Admin, Body, LogIn, Rows, Stage, make_admin
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
-pytestmark = pytest.mark.oldest_postgres
+pytestmark = [pytest.mark.oldest_postgres, pytest.mark.usefixtures("bystander")]
 
 WORK, HOME = "union-work", "union-home"
 

@@ -11,6 +11,8 @@ from tests.world import Admin, Body, Client, Stage, bearer, leave, recorded, unt
 from wxauth.server.housekeeping.housekeeping import keep_house, sweep, sweep_now
 from wxauth.server.users.erasure_queries import MAX_ROWS_ERASED_WITH_USER
 
+pytestmark = pytest.mark.usefixtures("bystander")
+
 MANY = 30_000
 """Thirty times as many as an erasure erases at once."""
 MORE_THAN_AT_ONCE = MAX_ROWS_ERASED_WITH_USER + 500
@@ -149,13 +151,13 @@ async def test_a_merge_leaves_a_long_history_of_consents_in_place(stage: Stage) 
     stage = await stage.replica(apps=[APP, OTHER_APP], consents="privacy:1,terms:1")
     former_id = (await stage.login(consents={"privacy": "1"}))["user"]["id"]
     await stage.rows.execute(ADD_CONSENTS, MORE_THAN_AT_ONCE, former_id)
-    written = await stage.rows.fetchval("SELECT max(xmin::text::bigint) FROM consents")
+    written = await stage.rows.fetchval("SELECT max(xmin::text::bigint) FROM public.consents")
     await stage.login(app=OTHER_APP, unionid="union-alice", consents={"terms": "1"})
     alice = await stage.login(unionid="union-alice")
     assert alice["user"]["id"] != former_id
     assert alice["user"]["consents_due"] == [], "the former user's consents hold"
     assert await stage.number(f"consents WHERE user_id = '{former_id}'") == MORE_THAN_AT_ONCE + 1
-    assert await stage.number(f"consents WHERE xmin::text::bigint > {written}") == 1
+    assert await stage.number(f"public.consents WHERE xmin::text::bigint > {written}") == 1
 
     headers = bearer(alice)
     assert (await stage.client.delete("/v1/me/consents/privacy", headers=headers)).status_code == 204

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.metrics import scrape
+from tests.pictures.test_thumbnails import encoded, plain
 from tests.problems import problem_of
 from tests.processes import Command
 from tests.world import (
@@ -27,6 +28,8 @@ from tests.world import (
     set_roles,
 )
 from wxauth.server.dev.wechat import APPS, Simulator
+
+pytestmark = pytest.mark.usefixtures("bystander")
 
 LEFT = "user_authorization_cancellation"
 FIRST, SECOND = (app["app_id"] for app in APPS)
@@ -520,7 +523,19 @@ async def test_a_number_does_not_merge_again_who_was_taken_out(linking: Stage) -
 
 async def test_a_user_joined_by_wechat_itself_is_erased_completely(linking: Stage) -> None:
     alice = await enter(linking)
-    await enter(linking, app_id=SECOND, has_unionid=True)
+    there = await enter(linking, app_id=SECOND, has_unionid=True)
     await enter(linking, has_unionid=True)
-    await linking.push_about(alice, LEFT)
+    # As of an identity that came without a unionid, by a file.
+    await linking.rows.execute("UPDATE identities SET unionid = NULL WHERE app_id = $1", alice["user"]["app_id"])
+    await linking.push_about(there, LEFT)
     assert await users(linking) == set()
+
+
+async def test_an_uploaded_picture_goes_to_the_user_who_remains(linking: Stage) -> None:
+    alice, bob, root = await enter(linking), await enter(linking, "bob", SECOND), await entered_root(linking)
+    files = {"file": ("a.png", encoded(plain(), "PNG"), "image/png")}
+    url = body_of(await linking.client.post("/v1/me/avatar", files=files, headers=bearer(bob)))["avatar_url"]
+    merged = body_of(await root.merge(bob["user"]["id"], into=alice["user"]["id"]))
+    assert merged["avatar_url"] == url
+    assert (await linking.client.get(httpx.URL(url).path)).status_code == 200
+    assert str(await linking.rows.fetchval("SELECT user_id FROM avatars")) == alice["user"]["id"]

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -15,9 +16,13 @@ from tests.pictures.test_thumbnails import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked
+from wxauth.server.core.trail import WECHAT
 from wxauth.server.login.login_queries import Login, record_login
+from wxauth.server.merging.splitting_queries import erase_identity
 from wxauth.server.users.consent_queries import PRESENT_CONSENTS
-from wxauth.server.users.status_queries import lift_bans
+from wxauth.server.users.status_queries import lift_bans, lock_status_and_roles
+
+pytestmark = pytest.mark.usefixtures("bystander")
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 
@@ -251,6 +256,42 @@ async def test_who_is_banned_does_not_escape_by_an_earlier_unionid(crowd: Crowd)
     assert (answer["user"]["unionid"], answer["new_user"]["unionid"]) == ("union-now", "union-bob")
 
 
+@pytest.mark.parametrize("is_present", [True, False])
+@pytest.mark.parametrize("how", ["taken out", "withdrawn"])
+async def test_only_a_unionid_that_leaves_is_replaced(crowd: Crowd, how: str, is_present: bool) -> None:
+    """Alice, Bob and Carol, who came one after the other, are one user, and Carol leaves."""
+    apps, logins = {"alice": APP, "bob": OTHER_APP, "carol": THIRD_APP}, {}
+    for person, app in apps.items():
+        logins[person] = await crowd.log_in(person, app, unionid=f"union-{person}")
+        crowd.stage.clock.advance(minutes=1)
+    alice, bob, carol = logins.values()
+    user, other = (carol, alice) if is_present else (alice, carol)  # the user's own unionid is the present one
+    for former in (bob, other):
+        await crowd.merge(former, user)
+    if how == "taken out":
+        await crowd.split(user, carol)
+    else:
+        identity = {name: carol["user"][name] for name in ("app_id", "openid")}
+        user_id = UUID(id_of(user))
+        async with crowd.stage.services.database.begin() as transaction:
+            assert await lock_status_and_roles(transaction, user_id)
+            assert await erase_identity(transaction, user_id, **identity, by=WECHAT, now=crowd.stage.clock())
+    assert (await crowd.read(user))["unionid"] == ("union-bob" if is_present else "union-alice")
+    assert await unionids_of(crowd, id_of(user)) == ["union-alice", "union-bob"]
+    assert id_of(await crowd.log_in("bob", THIRD_APP, unionid="union-bob")) == id_of(user)
+    assert id_of(await crowd.log_in("carol", OTHER_APP, unionid="union-carol")) != id_of(user)
+
+
+async def test_a_withdrawn_identity_leaves_the_unionid_that_another_one_has(crowd: Crowd) -> None:
+    alice, there = [await crowd.log_in("alice", app, unionid="union-alice") for app in (APP, OTHER_APP)]
+    identity = {name: there["user"][name] for name in ("app_id", "openid")}
+    async with crowd.stage.services.database.begin() as transaction:
+        await lock_status_and_roles(transaction, UUID(id_of(alice)))
+        assert await erase_identity(transaction, UUID(id_of(alice)), **identity, by=WECHAT, now=crowd.stage.clock())
+    assert (await crowd.read(alice))["unionid"] == "union-alice"
+    assert id_of(await crowd.log_in("alice", THIRD_APP, unionid="union-alice")) == id_of(alice)
+
+
 # External ids.
 
 
@@ -472,6 +513,8 @@ async def test_an_operator_splits_and_moves_out_and_in(crowd: Crowd, database_ur
     assert (await users("split", id_of(alice), "--identity=nonsense")).returncode == 2
 
     assert (await users("export", "users.jsonl")).returncode == 0
+    exported = (tmp_path / "users.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "users.jsonl").write_text("".join(line for line in exported if "bystander" not in line))
     done = await users("import", "users.jsonl", "--json", "--allow-admin")
     assert (done.returncode, json.loads(done.stdout)["unchanged"]) == (0, 3)
     assert id_of(await crowd.log_in("bob", OTHER_APP)) == new_id

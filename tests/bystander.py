@@ -1,0 +1,127 @@
+"""A third person, who has everything, and to whom nothing may happen that is done to others.
+
+A statement that reaches too many rows passes a test in which its user is the only one whom it could hit.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from tests.fakes import APP, OTHER_APP
+from tests.world import Body, Rows
+from wxauth.server.core.models import all_tables
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat.controls import openid_of
+
+USER: Final = "0fffffff-0000-7000-8000-000000000001"
+NAMESAKE: Final = "0fffffff-0000-7000-8000-000000000002"
+"""Somebody without a name, a picture and a number, who has the openids of the tests' people in an app of their own."""
+FORMER: Final = "0fffffff-0000-7000-8000-000000000003"
+_SESSION, _SITES, _LOGIN = (f"0fffffff-0000-7000-8000-0000000000{n}" for n in ("10", "11", "12"))
+_NEW, _OLD = "2097-05-06T07:08:09Z", "2001-02-03T04:05:06Z"
+_UNIONID, _EARLIER = "zz-union-of-the-bystander", "zz-union-of-the-bystander-before"
+_HASH = "\\x" + 32 * "0b"
+_PICTURE = "bystander-picture-0000"
+_OF_TESTS: Final = [app["app_id"] for app in (APP, OTHER_APP, *APPS)]
+_AT_HOME = {"app_id": _OF_TESTS[0], "openid": "openid-of-the-bystander"}
+
+
+def _openids_of_tests() -> set[str]:
+    """The openids that the tests' people have in their apps: at the WeChat of the tests, and at the simulator."""
+    apps = [*_OF_TESTS, "wxthird00000000a3"]
+    people = ("alice", "bob", "carol", "al", "root")
+    return {f"openid-{app_id[-2:]}-{person}" for app_id in apps for person in people} | {
+        openid_of(person, app_id) for app_id in apps for person in people
+    }
+
+
+def _rows() -> list[tuple[str, Body]]:
+    person = {"roles": ["editor"], "status": "active", "created_at": _NEW, "last_login_at": _NEW, "unionid": _UNIONID}
+    profile = {"nickname": "The bystander", "avatar_url": f"https://auth.test/v1/avatars/{_PICTURE}.png"}
+    number = {"phone": "+8613912340000", "phone_verified_at": _NEW}
+    given = {"external_id": "of-the-bystander", "attributes": {"tier": "gold"}, "consents": {"privacy": "1"}}
+    session = {"user_id": USER, "generation": 0, "created_at": _NEW, "last_used_at": _NEW, "expires_at": "2099-01-01Z"}
+    proof = {"authenticated_at": _NEW, "authenticated_by": "wechat_mini_program"}
+    site = {"client_id": "bystanders-shop", "scope": "openid", **proof}
+    identity = {"user_id": USER, "created_at": _NEW, "unionid": _UNIONID, "phone_proved_at": _NEW}
+    told = {"at": _NEW, "user_id": USER, "actor": USER, "ip": "::1"}
+    consent = {"document": "privacy", "version": "1", "given_at": _NEW, "app_id": _OF_TESTS[0]}
+    return [
+        ("users", {"id": USER, **person, **profile, **number, **given}),
+        ("users", {"id": NAMESAKE, "roles": [], "status": "active", "created_at": _OLD}),
+        *(("identities", {**_AT_HOME, "app_id": app_id, **identity}) for app_id in _OF_TESTS),
+        *(
+            ("identities", {"app_id": "wxbystander00009", "openid": openid, "user_id": NAMESAKE, "created_at": _OLD})
+            for openid in sorted(_openids_of_tests())
+        ),
+        *(("unionids", {"unionid": unionid, "user_id": USER}) for unionid in (_UNIONID, _EARLIER)),
+        ("former_users", {"id": FORMER, "user_id": USER, "merged_at": _OLD}),
+        ("former_external_ids", {"external_id": "formerly-of-the-bystander", "user_id": USER}),
+        (
+            "avatars",
+            {"id": _PICTURE, "user_id": USER, "content_type": "image/png", "content": "\\x00", "created_at": _NEW},
+        ),
+        *(("consents", {"id": each, "user_id": each, **consent}) for each in (USER, FORMER)),
+        ("sessions", {"id": _SESSION, **_AT_HOME, **session}),
+        ("sessions", {"id": _SITES, **_AT_HOME, **session, **site}),
+        ("website_sessions", {"client_id": "bystanders-shop", "session_id": _SITES, "browser_login_id": _LOGIN}),
+        (
+            "browser_logins",
+            {"id": _LOGIN, "browser_hash": _HASH, "cookie_hash": _HASH, "proof_id": _LOGIN, **_AT_HOME, **proof},
+        ),
+        ("phone_answers", {"code_hash": _HASH, **_AT_HOME, "asked_at": _NEW, "settled_at": _NEW}),
+        (
+            "refusals",
+            {"id": USER, "at": _NEW, "code": "phone_taken", "user_id": USER, "request_id": "of-the-bystander"},
+        ),
+        ("events", {"id": USER, **told, "type": "user.merged", "data": {"former_id": FORMER, "by": "operator"}}),
+        ("events", {"id": NAMESAKE, **told, "type": "user.split", "data": {"new_user_id": NAMESAKE}}),
+    ]
+
+
+_IS_THEIRS: Final = "to_jsonb(t)::text ~ '0fffffff-0000-7000-8000-|bystander'"
+
+
+@asynccontextmanager
+async def standing_by(rows: Rows) -> AsyncIterator[None]:
+    """Store everything about them, and check in the end that nothing has happened to it.
+
+    The test's own statements do not see them: views hide them from this connection.
+    """
+    async with _without_triggers(rows):
+        for table, row in _rows():
+            columns = ", ".join(row)
+            values = f"SELECT {columns} FROM jsonb_populate_record(NULL::{table}, $1)"
+            await rows.execute(f"INSERT INTO {table} ({columns}) {values}", json.dumps(row))
+        before = await _seen(rows)
+        for table in before:
+            hiding = f"SELECT * FROM public.{table} t WHERE NOT ({_IS_THEIRS})"
+            await rows.execute(f"CREATE TEMPORARY VIEW {table} AS {hiding}")
+    try:
+        yield
+    finally:
+        async with _without_triggers(rows):
+            await rows.execute(f"DROP VIEW {', '.join(f'pg_temp.{table}' for table in before)}")
+    assert await _seen(rows) == before
+
+
+@asynccontextmanager
+async def _without_triggers(rows: Rows) -> AsyncIterator[None]:
+    """Without those that tell siblings of a person, and those that keep the schema of all tests as it is.
+
+    Statements that know a table by a name which means something else from now on are planned anew.
+    """
+    async with rows.transaction():
+        await rows.execute("SET LOCAL session_replication_role = replica")
+        yield
+    await rows.execute("DISCARD PLANS")
+
+
+async def _seen(rows: Rows) -> dict[str, list[str]]:
+    """All rows of theirs, by table."""
+    found = {}
+    for table in all_tables().tables:
+        query = f"SELECT to_jsonb(t)::text AS row FROM public.{table} t WHERE {_IS_THEIRS} ORDER BY 1"
+        found[table] = [row for (row,) in await rows.fetch(query)]
+    return {table: theirs for table, theirs in found.items() if theirs}
