@@ -24,7 +24,7 @@ WITH_CHINESE = {
     "WeChat's own words": ("checks/issuer.py", "checks/wechat.py", "login/login.py", "login_pages/texts.py"),
     "what is read": ("import_export/lines.py", "wechat/received.py"),
     "what is simulated": ("dev/agent.py", "dev/sites.py", "dev/wechat/connect.py", "dev/wechat/simulator.py"),
-    "both languages at once": ("console/sessions.py", "dev/middleware.py", "dev/run.py", "web/http_protocol.py"),
+    "both languages at once": ("console/sessions.py", "dev/middleware.py", "dev/run.py", "web/edge.py"),
 }
 """The Python files of the server that have Chinese, by what it is. Texts for people are in the catalogues."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from inspect import isawaitable
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, Self, cast
 from uuid import UUID
@@ -265,7 +266,8 @@ class Server:
 
     def workers(self) -> set[int]:
         """The ids of its worker processes."""
-        return children_of(self.pid)
+        found = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children_of(self.pid)}
+        return {child for child, line in found.items() if b"resource_tracker" not in line}
 
 
 @dataclass(slots=True)

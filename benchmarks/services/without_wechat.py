@@ -1,17 +1,17 @@
-"""A login without its WeChat call: wxauth itself, run as `wxauth serve` runs one worker, except for the network.
+"""A login without its WeChat call: wxauth itself, run as `wxauth serve` runs one process, except for the network.
 
 Refreshes are measured with it, to compare them with a login that does not call WeChat.
 """
 
-import asyncio
-
 import httpx
+import uvicorn
 
 from benchmarks.standin import code2session
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import Settings, load_settings
+from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
-from wxauth.server.service.server import check_stored_state, listen, make_server
+from wxauth.server.service.server import listen, uvicorn_options
 
 
 class AtOnce(httpx.AsyncBaseTransport):
@@ -22,11 +22,10 @@ class AtOnce(httpx.AsyncBaseTransport):
 
 
 def serve(settings: Settings, *, wechat_transport: httpx.AsyncBaseTransport | None = None) -> None:
-    """As `wxauth serve` does in a worker, in this process."""
+    """As `wxauth serve` does in one process, in this one."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    asyncio.run(check_stored_state(settings))
-    services = build_services(settings, wechat_transport=wechat_transport)
-    make_server(services).run([listen(settings.host, settings.port)])
+    app = create_app(build_services(settings, wechat_transport=wechat_transport))
+    uvicorn.Server(uvicorn.Config(app, **uvicorn_options())).run([listen(settings.host, settings.port)])
 
 
 if __name__ == "__main__":

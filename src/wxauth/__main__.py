@@ -23,7 +23,7 @@ def main() -> None:
         # action, which the first process of a container ignores.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
-        if sys.argv[1] == "serve":  # a SIGHUP meanwhile would end the process; `Workers` handle it later
+        if sys.argv[1] == "serve":  # a SIGHUP meanwhile would end the process; it is handled later
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
     try:

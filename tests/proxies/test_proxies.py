@@ -38,7 +38,6 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.http_server import Server
 
 pytestmark = pytest.mark.proxy
 
@@ -266,7 +265,7 @@ def start_wxauth(secrets: Secrets) -> Iterator[StartWxauth]:
             settings = settings_from(Settings, **SETTINGS | values)
             services = build_services(settings, clock=Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC)))
             arrived = Recorder(create_app(services))
-            url = stack.enter_context(serving(arrived, kind=Server, **uvicorn_options()))
+            url = stack.enter_context(serving(arrived, **uvicorn_options()))
             return Wxauth(urlsplit(url).netloc, services, arrived, database_url)
 
         yield start

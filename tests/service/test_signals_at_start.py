@@ -1,19 +1,15 @@
 """SIGTERM and SIGINT end `wxauth serve` and `wxauth dev` at any moment of their start."""
 
-import asyncio
 import re
 import signal
 import sys
 import tempfile
-from asyncio import StreamReader, StreamWriter
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import service_env
-from tests.listening import Listening
-from tests.processes import WXAUTH, Running, children_of, free_port, until, users_of
+from tests.processes import WXAUTH, Running, free_port, until, users_of
 
 pytestmark = [
     pytest.mark.process,
@@ -31,12 +27,9 @@ seconds = {"serve": 0.02, "dev": 0.02}[sys.argv[1]]
 def look(frame, event, _):
     # So often in its work, and as often again where Python calls back, a copy of this process gets a signal.
     name = frame.f_code.co_name
-    if name in ("main_loop", "_in_thread"):  # copies have no threads
+    if name in ("_serve", "_in_thread"):  # copies have no threads, and no loop
         sys.setprofile(None)
         os.write(1, b"goes on\\n")
-    elif name == "_signals_as_bytes":  # a copy's bytes would be read by all: from here on, only in the workers
-        sys.setprofile(None)
-        os.register_at_fork(after_in_child=lambda: sys.setprofile(look))
     elif event == "call" and time.process_time() >= due[name in CALLED_BACK]:
         number = (signal.SIGTERM, signal.SIGINT)[int(time.process_time() * 1000) % 2]
         pid = os.fork()
@@ -91,27 +84,6 @@ def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path, database_url: str, 
     assert {int(status) for _, status in moments} <= {0, -signal.SIGTERM, -signal.SIGINT}, moments
     assert {name for name, _ in moments} & {"_remove", "cb", "__del__"}
     assert len(moments) > 3
-
-
-@pytest.mark.no_database
-@pytest.mark.parametrize(("command", "place"), [("serve", 0), ("serve", 1), ("dev", 0)])
-async def test_a_signal_ends_a_start_that_waits_for_the_database(tmp_path: Path, command: str, place: int) -> None:
-    """The first connection is that of the start, the second one that of its worker."""
-    opened, waits = count(), asyncio.Event()
-
-    async def hold(reader: StreamReader, _: StreamWriter) -> None:
-        if next(opened) == place:
-            await reader.read(1)
-            waits.set()
-            await asyncio.Event().wait()
-
-    async with Listening(hold) as database:
-        arguments, env = start_of(command, f"postgresql://postgres@{database.address}/x?sslmode=disable")
-        with Running(WXAUTH, *arguments, cwd=tmp_path, env=env) as running:
-            await waits.wait()
-            assert len(children_of(running.process.pid)) == place
-            assert await asyncio.to_thread(running.end, signal.SIGTERM) == 0
-            assert '"started"' not in running.output
 
 
 @pytest.mark.no_database

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections import Counter
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.processes import PATIENCE
 from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.edge import Edge
-from wxauth.server.web.http_protocol import SENDING_SECONDS, HttpProtocol
+from wxauth.server.web.edge import SENDING_SECONDS, Edge
+from wxauth.server.web.http_protocol import HttpProtocol
 
 LARGE = 64 * 2**20
 _BODY = bytes(LARGE)
@@ -34,7 +33,7 @@ def behind_edge(app: ASGIApp, *, seconds: float = SENDING_SECONDS) -> Edge:
 
 def options(*, seconds: float = SENDING_SECONDS) -> dict[str, Any]:
     """The options of uvicorn for such an app."""
-    timed = {"http": partial(HttpProtocol, seconds=seconds), "timeout_keep_alive": seconds}
+    timed = {"http": type("Timed", (HttpProtocol,), {"head_seconds": seconds}), "timeout_keep_alive": seconds}
     return uvicorn_options() | {"lifespan": "off", **timed}
 
 

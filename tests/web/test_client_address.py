@@ -16,7 +16,6 @@ from tests.sweeps import swept
 from tests.world import Stage, bearer
 from wxauth.server.service.app import create_app
 from wxauth.server.service.server import listen, uvicorn_options
-from wxauth.server.web.http_server import Server
 from wxauth.server.web.proxies import BehindProxies
 
 PEER = "127.0.0.1"
@@ -141,7 +140,7 @@ async def test_an_address_without_a_proxy_has_the_same_form(stage: Stage, peer: 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 def test_where_both_ipv6_and_ipv4_are_served_a_client_has_its_own_address() -> None:
     served = BehindProxies(answer_with_client, ())
-    with serving(served, at=listen("::", 0), kind=Server, **uvicorn_options(), lifespan="off") as url:
+    with serving(served, at=listen("::", 0), **uvicorn_options(), lifespan="off") as url:
         for host in ("127.0.0.1", "[::1]"):
             assert httpx.get(url.replace("127.0.0.1", host), trust_env=False).json()["client"] == host.strip("[]")
 

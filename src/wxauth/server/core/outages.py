@@ -4,6 +4,7 @@ import mmap
 import os
 import socket
 import ssl
+from pathlib import Path
 from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -97,10 +98,16 @@ class OutageLog:
         self._seconds = seconds
         self.share()
 
-    def share(self) -> None:
-        """Start again with a state that this process shares with all processes forked from it."""
-        # When a line is due, since when there is an outage, and whether a line was written, in anonymous shared memory.
-        self._shared = memoryview(mmap.mmap(-1, 24)).cast("d")
+    def share(self, file: Path | None = None) -> None:
+        """Start again, with a state that this process shares with all that have named this file."""
+        # When a line is due, since when there is an outage, and whether a line was written.
+        memory = mmap.mmap(-1, 24)
+        if file is not None:
+            with file.open("ab") as opened:
+                opened.truncate(24)
+            with file.open("r+b") as opened:
+                memory = mmap.mmap(opened.fileno(), 24)
+        self._shared = memoryview(memory).cast("d")
 
     def is_due(self, now: float) -> bool:
         """Whether a line may be written. `now` is in seconds on a clock that all processes share."""

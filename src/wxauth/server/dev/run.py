@@ -55,13 +55,16 @@ from wxauth.server.dev.wechat import (
 )
 from wxauth.server.login.login_queries import rehearse_login
 from wxauth.server.service.app import create_api, surround
-from wxauth.server.service.build import build_services
-from wxauth.server.service.server import check_stored_state, listen, uvicorn_options
-from wxauth.server.web.http_server import Server
+from wxauth.server.service.build import Timeouts, build_services
+from wxauth.server.service.lifespan import check_stored_state
+from wxauth.server.service.server import listen, uvicorn_options
 from wxauth.server.wechat.errcodes import SECRET_NOT_TAKEN
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """If one of these is set, `wxauth dev` uses the real WeChat, which does not know the simulated apps."""
+
+_TIMEOUTS: Final = Timeouts(proxy_notice=None)
+"""It ends at once, because no proxy has to notice."""
 
 _SCRIPT: Final = """\
 #!/bin/sh
@@ -365,7 +368,8 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
             raise
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
             raise UnknownRevision(Text(_NOT_OURS, reason=reason))
-        await check_stored_state(settings)
+        async with aclosing(build_services(settings)) as services:
+            await check_stored_state(services)
         await add_sites(database, site_url, settings, now=await database.time())
         if mcp_url is not None:
             await add_agent(database, mcp_url, now=await database.time())
@@ -375,9 +379,10 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
     """The service, whose `/` redirects to a page for people."""
     if simulated_url is None:
-        services, page, example = build_services(settings), f"{service_url(settings)}/docs", None
+        services, page, example = build_services(settings, timeouts=_TIMEOUTS), f"{service_url(settings)}/docs", None
     else:
-        services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
+        hints: dict[str, Any] = {"errcode_hints": HINTS, "unknown_app_hint": UNKNOWN_APP_HINT}
+        services = build_services(settings, timeouts=_TIMEOUTS, **hints)
         page, example = f"{simulated_url}{DESK_PATH}", "alice"
 
     async def front_page(_: Request) -> Response:
@@ -388,9 +393,9 @@ def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
     return surround(api, services)
 
 
-class _Server(Server):
+class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
-        super().__init__(config)  # without `learning`: it ends at once, because no proxy has to notice
+        super().__init__(config)
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

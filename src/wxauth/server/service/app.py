@@ -99,7 +99,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 
 def surround(api: FastAPI, services: Services) -> ASGIApp:
     """Put the middleware around the routes. A test may set `api.dependency_overrides` before or after."""
-    settings = services.settings
+    settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
     # Around everything, so that browsers can read the answer to a fault, too.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
@@ -112,6 +112,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         },
         longer_bodies={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
         refused=partial(_note_refusal, services),
+        is_leaving=lambda: readiness.is_leaving,
     )
     app = AnyRequest(services[Tracing].app(app))
     return BehindProxies(app, settings.trusted_proxies, root_path=urlsplit(settings.issuer).path)

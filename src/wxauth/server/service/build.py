@@ -41,6 +41,7 @@ from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.push import receiving
 from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.service.metrics import PrometheusMetrics
+from wxauth.server.service.probes import PROXY_NOTICE_SECONDS, Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.sessions.refresh_queries import RefreshTokens
 from wxauth.server.site_logins.authorize import ScanLimits
@@ -63,6 +64,7 @@ class Timeouts:
     background_farewell: float = background.FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
+    proxy_notice: float | None = PROXY_NOTICE_SECONDS
     retries: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     concurrency: float = concurrency.PATIENCE_SECONDS
@@ -136,6 +138,7 @@ def build_services(
     make(Issuer)
     make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
     make(ResourceVerifier)
+    make(Readiness, notice=timeouts.proxy_notice)
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         make(kind, secret_keys=settings.secret_keys)
     parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")

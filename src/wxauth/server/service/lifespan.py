@@ -1,6 +1,7 @@
 """What the service does from its start to its stop: background tasks, once the database is there."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -9,19 +10,26 @@ from fastapi import FastAPI
 
 from wxauth import __version__
 from wxauth.errors import StorageUnavailable
+from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks.queries import missing_limits
+from wxauth.server.checks.sealed import ensure_opens
+from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.background import cancel
 from wxauth.server.core.clock import DatabaseClock, correct_clock, keep_time
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import DatabaseUrlRefused
+from wxauth.server.core.outages import DatabaseUrlRefused, outage_log, reason_of
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
+from wxauth.server.core.settings import InvalidSettings
+from wxauth.server.core.terminal import localized
 from wxauth.server.events.webhook_deliveries import Deliveries, keep_placing
 from wxauth.server.housekeeping.housekeeping import keep_house
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.records import Numbers, Refusals
 from wxauth.server.service import probes
+from wxauth.server.service.leaving import heeding_signals
 from wxauth.server.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
@@ -31,20 +39,37 @@ log = get_logger()
 
 
 @asynccontextmanager
-async def lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
+async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
     """Start and stop the service: background tasks run in the block, and everything is closed after it."""
-    if is_there := await _is_migrated(services):
-        await _read_what_is_stored(services)
-    keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
-    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
-    if is_there and not services[Apps].all():
-        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
+    with heeding_signals(services[probes.Readiness]):
+        is_there = await _prepare(services)
+        keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
+        log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
+        if is_there and not services[Apps].all():
+            log.warning(
+                "no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS"
+            )
+        services[probes.Readiness].is_serving = True
+        try:
+            yield
+        finally:
+            await cancel([keeping])
+            await services.aclose()
+            log.info("stopped")
+
+
+async def _prepare(services: Services) -> bool:
+    """Check and read what is stored. Returns False if the database is not there yet. Raises: InvalidSettings."""
     try:
-        yield
-    finally:
-        await cancel([keeping])
-        await services.aclose()
-        log.info("stopped")
+        if is_there := await check_stored_state(services):
+            await _read_what_is_stored(services)
+    except InvalidSettings as exc:
+        sys.stderr.write(f"{localized(exc.text)}\n")
+        raise
+    except Exception:
+        log.exception("not_started")
+        raise
+    return is_there
 
 
 async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
@@ -69,9 +94,45 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
 
 
 async def _is_migrated(services: Services) -> bool:
-    with suppress(DatabaseUrlRefused):  # `serve` has already refused it
+    with suppress(DatabaseUrlRefused):  # refused at the start
         return await probes.is_migrated(services.database)
     return False
+
+
+async def check_stored_state(services: Services) -> bool:
+    """Check that stored secrets can be decrypted, and that no site is named like the audience or an app.
+
+    This also makes the first keys, and rotates those that are due. False if it could not be checked, because the
+    database does not answer or has no schema.
+
+    Raises: InvalidSettings.
+    """
+    database, keys = services.database, services[KeyRing]
+    try:
+        if not await probes.is_migrated(database):
+            return False
+        if isinstance(services.clock, DatabaseClock):  # first, because `refresh` may create and date the first key
+            await correct_clock(services.clock, database)
+        await ensure_opens(database, services[Sealer], now=services.clock())
+        await keys.refresh()
+        if keys.unopened:
+            raise InvalidSettings([WRONG_SECRET_KEY])
+        if clashing := await clashing_clients(database, services.settings):
+            text = _(
+                "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}): its tokens would be "
+                "taken for others; remove that client, then add it under another name",
+                name=clashing[0],
+            )
+            raise InvalidSettings([text])
+    except CannotOpen:
+        raise InvalidSettings([WRONG_SECRET_KEY]) from None
+    except DatabaseUrlRefused as exc:
+        text = _("WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason}", reason=reason_of(exc))
+        raise InvalidSettings([text]) from None
+    except StorageUnavailable as exc:
+        outage_log.note(exc)
+        return False
+    return True
 
 
 async def _read_what_is_stored(services: Services) -> None:

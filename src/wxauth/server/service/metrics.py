@@ -1,16 +1,21 @@
 """`/metrics`, for operators: what all workers count, and some numbers of the database."""
 
 import asyncio
+import multiprocessing
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
-from itertools import product
+from itertools import count, product
+from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import Depends
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest, values
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from starlette.routing import Route
@@ -21,14 +26,19 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
-from wxauth.server.core.metrics import DECLARED, OUR_FAULTS
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
 from wxauth.server.core.services import part
+from wxauth.server.core.terminal import os_reason
 from wxauth.server.housekeeping.queries import STATISTICS, Statistics
 from wxauth.server.login.routes import LOGINS, OUTCOMES
-from wxauth.server.service.shared_counts import counts, processes
+from wxauth.server.service.server import COUNTS, COUNTS_PREFIX
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import REQUESTS
+
+if sys.platform != "win32":  # where commands run, but no service
+    import fcntl
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
 """How long values read from the database are served again, so that scrapes add few queries."""
@@ -43,6 +53,62 @@ wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid
 """
 
 router = Router("operations")
+log = get_logger()
+
+
+def share_counts() -> None:
+    """Count together with the other workers from now on, if there are any.
+
+    The files of a worker have a number instead of the process id. A worker that takes the place of a dead one continues
+    its files, which would otherwise pile up, and the series of a process keep their names.
+    """
+    if COUNTS not in os.environ:
+        return
+    try:
+        number = next(number for number in count() if _is_free(Path(os.environ[COUNTS], f"{number}.lock")))
+    except OSError as exc:
+        log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS)
+        del os.environ[COUNTS]
+        values.ValueClass = values.MutexValue
+        return
+    # What the dead worker had in its memory is lost, so there is nothing left to retry.
+    Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+
+
+def _is_free(path: Path) -> bool:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as this process lives
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    os.truncate(lock, 0)
+    os.write(lock, b"%d" % os.getpid())
+    return True
+
+
+def own_folder() -> Path | None:
+    """The folder in which workers of `wxauth serve` count."""
+    folder = Path(os.environ.get(COUNTS, ""))
+    return folder if folder.name.startswith(COUNTS_PREFIX) else None
+
+
+def _counts() -> CollectorRegistry:
+    """What this process has counted, or all workers."""
+    if not Path(os.environ.get(COUNTS, "nowhere")).is_dir():
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _processes() -> dict[str, int]:
+    """The ids of this service's processes, by name."""
+    locks = Path(os.environ[COUNTS]).glob("*.lock") if COUNTS in os.environ else ()
+    pids = {path.stem: int(path.read_text("utf-8") or 0) for path in sorted(locks)} or {"0": os.getpid()}
+    parent = multiprocessing.parent_process()
+    return pids if parent is None else {"supervisor": os.getppid(), **pids}
 
 
 class Processes(Collector):
@@ -51,7 +117,7 @@ class Processes(Collector):
     def collect(self) -> Iterator[Metric]:
         """What each process has used so far, or uses now. A process that has just ended is left out."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for name, pid in processes().items():
+        for name, pid in _processes().items():
             for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 kind = CounterMetricFamily if one.type == "counter" else GaugeMetricFamily
                 family = families.setdefault(one.name, kind(one.name, one.documentation, labels=_LABELS))
@@ -88,7 +154,7 @@ class PrometheusMetrics(Collector):
         for route in self.routes:
             statuses = (getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS))
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
-        yield from counts().collect()
+        yield from _counts().collect()
         yield from Processes().collect()
         yield InfoMetricFamily("wxauth_build", "The running version.", {"version": __version__})
         ahead = self.clock.ahead if isinstance(self.clock, DatabaseClock) else timedelta()

@@ -28,6 +28,8 @@ from wxauth.server.web.direct import Router
 
 MAX_AGE: Final = timedelta(seconds=1)
 """How long the database's last answer is reused."""
+PROXY_NOTICE_SECONDS: Final = 2.0
+"""How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
 REHEARSED_FOR: Final = timedelta(seconds=30)
 """How long a rehearsed login counts. One that failed is repeated with the next look at the database."""
 OK: Final = "ok"
@@ -80,22 +82,25 @@ class Readiness:
     database: Database
     keys: KeyRing
     clock: Clock
+    notice: float | None = PROXY_NOTICE_SECONDS
+    """None: no proxy has to notice an end, and the server handles signals itself."""
+    is_serving: bool = field(init=False, default=False)
+    """Whether the start is over."""
+    is_leaving: bool = field(init=False, default=False)
+    """Whether this process is ending, so that connections are closed."""
+    is_replaced: bool = field(init=False, default=False)
+    """Whether another worker serves in its place, so that the service remains ready."""
     _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
     _checked_at: datetime | None = field(init=False, default=None)
-    _is_leaving: bool = field(init=False, default=False)
     _rehearsal: asyncio.Task[None] | None = field(init=False, default=None)
     _rehearsed_at: datetime | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._login = OK
 
-    def leave(self) -> None:
-        """From now on, report that this process is ending, so that it gets no new requests."""
-        self._is_leaving = True
-
     async def checks(self) -> dict[str, str]:
         """The state of each part by name: `OK`, or what is wrong with it."""
-        if self._is_leaving:
+        if self.is_leaving and not self.is_replaced:
             return {"process": "is ending"}
         return {**await self._of_database(), "signing_key": OK if self.keys.is_ready else "not read yet"}
 

@@ -1,78 +1,157 @@
-"""Runs the service in production: workers, uvloop, and a graceful end."""
+"""`wxauth serve`: uvicorn's own server, or its supervisor of several workers, with the options that suit the app."""
 
-import asyncio
 import errno
-import gc
 import os
+import pkgutil
 import signal
 import socket
 import sys
-from contextlib import ExitStack
-from functools import partial
-from importlib import import_module
+import tempfile
+from pathlib import Path
+from threading import Thread
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
-from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.registry import Apps
-from wxauth.server.checks.sealed import ensure_opens
-from wxauth.server.clients.clients import clashing_clients
-from wxauth.server.core.clock import DatabaseClock, correct_clock
-from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging, get_logger
-from wxauth.server.core.outages import DatabaseUrlRefused, outage_log, reason_of
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
-from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.terminal import os_reason
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services, import_tracing
-from wxauth.server.service.probes import Readiness, is_migrated
-from wxauth.server.service.shared_counts import count_as_a_worker, delete_shared_folder, shared_by_workers
-from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
-from wxauth.server.web.http_protocol import HttpProtocol
-from wxauth.server.web.http_server import Server
 
-PROXY_NOTICE_SECONDS: Final = 2.0
-"""How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
+APP: Final = "wxauth.asgi:create_app"
+"""By its name, because the parent of several workers does not import it."""
 DRAIN_SECONDS: Final = 10
-"""How long requests under way may take after that."""
-
-GC_THRESHOLDS: Final = (50_000, 20, 20)
-"""Requests leave few reference cycles.
-
-200 logins under way hold 27,000 objects: with a lower threshold, the collector would traverse them and find nothing.
-"""
+"""How long requests under way may take after the port is closed."""
+SILENT_SECONDS: Final = 15
+"""How long a worker may give no sign of life before it is replaced."""
+START_SECONDS: Final = 60
+"""How long a worker may take to start at a reload, on a machine that has much else to do."""
 
 _BACKLOG: Final = 2048
 _SET_AT_START: Final = ("host", "port", "workers")
 """Settings that a reload cannot change."""
+COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's own name for the folder in which several workers count."""
+COUNTS_PREFIX: Final = "wxauth-metrics-"
+"""How the name of such a folder begins, if it is made here."""
+ENDING: Final = "ending"
+"""A file in that folder, from the moment when all workers are told to end: one that is replaced stays ready."""
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 log = get_logger()
 
 
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor. It reads the settings before a reload, and hears of an end also while it waits for one."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
+        super().__init__(config, sockets)
+        self._settings = settings
+        self._told: set[object] = set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._leave)
+
+    def handle_hup(self) -> None:
+        """Called by uvicorn for SIGHUP."""
+        try:
+            new = load_settings(Settings)
+            if misspelt := unknown_names({}):  # in `.env`; the default would replace the former value
+                raise InvalidSettings(misspelt)
+        except InvalidSettings as exc:
+            log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
+            return
+        given = self._settings.model_fields_set | new.model_fields_set  # other values follow from those
+        changed = [
+            name
+            for name in Settings.model_fields
+            if name in given and getattr(new, name) != getattr(self._settings, name)
+        ]
+        log.info(
+            "settings_read",
+            changed=[PREFIX + name.upper() for name in changed],
+            needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
+        )
+        self._settings = new
+        before = list(self.processes)
+        self.config.timeout_worker_healthcheck = START_SECONDS
+        super().handle_hup()
+        self.config.timeout_worker_healthcheck = SILENT_SECONDS
+        if not self.should_exit.is_set() and not set(before).isdisjoint(self.processes):
+            log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
+
+    def keep_subprocess_alive(self) -> None:
+        """Called by uvicorn twice a second."""
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for process in before:
+            if process.exitcode is not None and not self.should_exit.is_set():
+                log.warning("worker_ended", pid=process.pid, status=process.exitcode)
+
+    def terminate_all(self) -> None:
+        """Called by uvicorn when it ends."""
+        self._tell_workers()
+
+    def _leave(self, _number: int, _frame: FrameType | None) -> None:
+        if self.should_exit.is_set():  # nobody waits any more
+            self._tell_workers(signal.SIGINT)
+        self.should_exit.set()
+        self._tell_workers()
+
+    def _tell_workers(self, again: int | None = None) -> None:
+        Path(os.environ[COUNTS], ENDING).touch()
+        for listener in self.sockets:  # else clients could connect, and would never be answered
+            listener.close()
+        for process in self.processes:
+            is_told = process in self._told or process.parent_conn.closed  # by a reload
+            if process.pid is not None and process.exitcode is None and (again or not is_told):
+                self._told.add(process)
+                os.kill(process.pid, again or signal.SIGTERM)
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. SIGHUP reloads the settings.
+    """Serve until SIGTERM or SIGINT. With several workers, SIGHUP replaces them by workers with new settings.
 
-    Raises: InvalidSettings, if
-
-    - the host and port cannot be listened on
-    - `WXAUTH_SECRET_KEY` does not decrypt the stored keys
-    - the audience or an app has the name of an OAuth client
-    - several workers have no folder for their shared metrics
+    Raises: InvalidSettings, if the host and port cannot be listened on, or several workers have no temporary folder.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    outage_log.share()  # all workers together log an outage once
-    _prepare(settings)  # even if the database could not be checked: then the service waits for it
     try:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([_why_not(exc, settings)]) from None
-    if serve_by_workers(settings, listener):
+    os.environ.pop(COUNTS, None)  # somebody else's
+    if settings.workers > 1:
+        _serve_by_workers(settings, listener)
+        return
+    signal.signal(signal.SIGHUP, _ignore_reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    try:
+        app = pkgutil.resolve_name(APP)()
+        uvicorn.Server(uvicorn.Config(app, **uvicorn_options())).run([listener])
+    except SystemExit as exc:  # of uvicorn, if the app did not start, which has said why
+        sys.exit(int(bool(exc.code)))
+
+
+def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
+    said = {"reason": "one process cannot replace itself", "what_to_do": "restart the service"}
+    Thread(target=log.warning, args=["reload_ignored"], kwargs=said).start()  # the signal may interrupt another line
+
+
+def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
+    folder = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
+    try:
+        shared = tempfile.TemporaryDirectory(prefix=COUNTS_PREFIX, dir=folder, ignore_cleanup_errors=True)
+    except OSError as exc:
+        text = _("WXAUTH_WORKERS: must be 1 without a temporary folder: {reason}", reason=os_reason(exc))
+        raise InvalidSettings([text]) from None
+    with shared as os.environ[COUNTS]:
+        config = uvicorn.Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
+        supervisor = Supervisor(config, [listener], settings)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(1)
 
 
@@ -108,7 +187,7 @@ def listen(host: str, port: int) -> socket.socket:
 def uvicorn_options() -> dict[str, Any]:
     """The options of uvicorn, in production and development."""
     return {
-        "http": HttpProtocol,
+        "http": "wxauth.server.web.http_protocol:HttpProtocol",
         "timeout_keep_alive": 75,  # common proxies close their idle connections earlier
         "reset_contextvars": True,  # a pipelined request is begun by the answer before, whose ids its log would have
         "ws": "none",
@@ -119,159 +198,6 @@ def uvicorn_options() -> dict[str, Any]:
         "date_header": False,
         "proxy_headers": False,  # the app reads forwarded addresses itself
         "timeout_graceful_shutdown": DRAIN_SECONDS,
+        "timeout_worker_healthcheck": SILENT_SECONDS,
         "backlog": _BACKLOG,
     }
-
-
-def make_server(services: Services) -> Server:
-    """The whole service, not yet running."""
-    config = uvicorn.Config(create_app(services), **uvicorn_options())
-    gc.collect()
-    gc.freeze()  # objects made so far live to the end, so the collector need not traverse them again
-    gc.set_threshold(*GC_THRESHOLDS)
-    return Server(config, learning=PROXY_NOTICE_SECONDS, on_leaving=services[Readiness].leave)
-
-
-def serve_by_workers(settings: Settings, listener: socket.socket) -> int:
-    """Serve in worker processes until SIGTERM or SIGINT. SIGHUP replaces them by workers with the reloaded settings.
-
-    Returns the exit status.
-    """
-    for module in ("uvicorn.loops.uvloop", "uvicorn.lifespan.on", "fastapi.telemetry._runtime"):
-        import_module(module)  # here, so that the workers share their 3 MB
-
-    def reload_work() -> Work:
-        nonlocal settings
-        new = load_settings(Settings)
-        if misspelt := unknown_names({}):  # in `.env`; the default would replace the former value
-            raise InvalidSettings(misspelt)
-        if not _prepare(new):
-            raise InvalidSettings([_("WXAUTH_DATABASE_URL: must name a reachable, migrated database")])
-        given = settings.model_fields_set | new.model_fields_set  # other values follow from those
-        changed = [
-            name for name in Settings.model_fields if name in given and getattr(new, name) != getattr(settings, name)
-        ]
-        log.info(
-            "settings_read",
-            changed=[PREFIX + name.upper() for name in changed],
-            needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
-        )
-        settings = new
-        return _work(settings, listener)
-
-    with ExitStack() as stack:
-        if settings.workers > 1:
-            stack.enter_context(shared_by_workers())
-            for number in (signal.SIGTERM, signal.SIGINT):  # until `Workers` handle them
-                signal.signal(number, _delete_folder_and_end)
-        return Workers(settings.workers, listener, work=_work(settings, listener), renew=reload_work).run()
-
-
-def _prepare(settings: Settings) -> bool:
-    """Check new settings before worker processes are forked.
-
-    Returns False if the database could not be reached for its checks. Raises: InvalidSettings.
-    """
-    for line in unknown_names():
-        log.warning("unknown_setting", reason=line)
-    import_tracing(settings)  # before the fork, so that the workers share its memory
-    return asyncio.run(check_stored_state(settings))
-
-
-def _work(settings: Settings, listener: socket.socket) -> Work:
-    """The work of a worker.
-
-    What it serves is built here, before the fork, so that the workers share its memory. What must be a process's own,
-    such as an id by which it stores something, is made when it is first needed.
-    """
-    if settings.otlp_url is not None:  # traces have a thread, which does not survive the fork
-        return lambda heartbeat: serve_as_worker(settings, build_services(settings), None, listener, heartbeat)
-    services = build_services(settings)
-    return partial(serve_as_worker, settings, services, make_server(services), listener)
-
-
-def serve_as_worker(
-    settings: Settings, services: Services, server: Server | None, listener: socket.socket, heartbeat: Heartbeat
-) -> None:
-    """Serve as one worker."""
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
-    count_as_a_worker()
-    server = server or make_server(services)
-    signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
-
-    async def serve() -> None:
-        reporting = asyncio.create_task(
-            heartbeat.report(is_ready=lambda: server.started and services[KeyRing].is_ready)
-        )
-        reporting.add_done_callback(_leave_without_parent)
-        try:
-            await server.serve([listener])
-        finally:
-            reporting.cancel()
-
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(serve())
-
-
-async def check_stored_state(settings: Settings) -> bool:
-    """Check that stored secrets can be decrypted, and that no site is named like the audience or an app.
-
-    This also makes the first keys, and rotates those that are due. False if it could not be checked, because the
-    database does not answer or has no schema.
-
-    Raises: InvalidSettings.
-    """
-    database = Database(settings.database_url.get_secret_value())
-    try:
-        if not await is_migrated(database):
-            return False
-        await _check_secret_key(settings, database)
-        await _check_client_names(settings, database)
-    except DatabaseUrlRefused as exc:
-        raise InvalidSettings(
-            [_("WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason}", reason=reason_of(exc))]
-        ) from None
-    except StorageUnavailable as exc:
-        outage_log.note(exc)
-        return False
-    finally:
-        await database.aclose()
-    return True
-
-
-async def _check_secret_key(settings: Settings, database: Database) -> None:
-    clock = DatabaseClock()
-    sealer = Sealer(settings.secret_keys)
-    keys = KeyRing(settings=settings, database=database, sealer=sealer, clock=clock)
-    apps = Apps(settings=settings, database=database, sealer=sealer)
-    await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
-    try:
-        await ensure_opens(database, sealer, now=clock())
-        await keys.refresh()
-    except CannotOpen:
-        raise InvalidSettings([WRONG_SECRET_KEY]) from None
-    if keys.unopened:
-        raise InvalidSettings([WRONG_SECRET_KEY])
-    await apps.refresh()  # logs which cannot be opened; the others serve
-
-
-async def _check_client_names(settings: Settings, database: Database) -> None:
-    if clashing := await clashing_clients(database, settings):
-        text = _(
-            "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}): its tokens would be taken "
-            "for others; remove that client, then add it under another name",
-            name=clashing[0],
-        )
-        raise InvalidSettings([text])
-
-
-def _delete_folder_and_end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    delete_shared_folder()
-    os._exit(0)
-
-
-def _leave_without_parent(reporting: asyncio.Task[None]) -> None:
-    # A worker whose parent was killed would otherwise continue unnoticed, on the port that the next start needs.
-    if not reporting.cancelled():
-        delete_shared_folder()
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -7,6 +7,7 @@ before 3.11.10 and 3.12.6), and FastAPI has it parse those of each request, whet
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from time import perf_counter
 from types import MappingProxyType
 from typing import Final
@@ -20,8 +21,16 @@ from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WeChat
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.server.core.metrics import Counter, Histogram
-from wxauth.server.web.http_protocol import SENDING_SECONDS, HttpProtocol
+from wxauth.server.core.settings import InvalidSettings
 
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of the target and the header fields of a request."""
+MAX_FIELDS: Final = 128
+"""Header fields of a request."""
+MAX_TARGET: Final = 8 * 1024
+"""Bytes of the target of a request."""
+SENDING_SECONDS: Final = 30.0
+"""For sending a head, or a body."""
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""
 MAX_PIECE: Final = 64 * 1024
@@ -41,13 +50,25 @@ STATUS_KEY: Final = "wxauth.status"
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect"))
+_NOTED: Final = frozenset(
+    (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect")
+)
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
+_NOT_OURS: Final = frozenset(("0.9", "2.0"))
+"""Versions that a parser of HTTP/1.1 lets pass: the first has no header fields, and the second is not HTTP/2."""
+CLEAR_COOKIES: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>Cookie 过多 · Too many cookies</title>
+<h1>Cookie 过多</h1><p>浏览器为此网站及其域名保存的 Cookie 过多。请清除后重新加载。</p>
+<div lang="en"><h1>Too many cookies</h1><p>Your browser keeps too many cookies for this site and its domain.
+Clear them, then load this page again.</p></div></html>
+""".encode()
+"""The answer with status 431 to a browser, whose cookies are all that makes its head so large."""
 _FIRST_FAILURE = 400
 _LATE: Final = 408
+_TOO_LARGE: Final = 431
 FIRST_FAULT: Final = 500
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
@@ -93,7 +114,8 @@ class Edge:
         larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
         longer_bodies: The time limits, in seconds, of those for whose bodies `body_seconds` are too few.
         refused: Called with each request that was answered with a problem document, and its error.
-        body_seconds: For sending the rest of a body.
+        is_leaving: Whether each connection is to be closed after its next answer.
+        body_seconds: For sending a body.
     """
 
     def __init__(
@@ -103,36 +125,41 @@ class Edge:
         larger_bodies: Mapping[str, int],
         longer_bodies: Mapping[str, float] = MappingProxyType({}),
         refused: Callable[[Scope, WxAuthError], None],
+        is_leaving: Callable[[], bool] = lambda: False,
         body_seconds: float = SENDING_SECONDS,
     ) -> None:
         self._app = app
         self._larger_bodies = [(compile_path(path)[0], limit) for path, limit in larger_bodies.items()]
         self._longer_bodies = [(compile_path(path)[0], seconds) for path, seconds in longer_bodies.items()]
         self._refused = refused
+        self._is_leaving = is_leaving
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        connection = HttpProtocol.of(scope)
-        given_id, declared_size, trace, too_long, waits_for_continue = _take_head(scope)
+        given_id, declared_size, trace, refusal, waits_for_continue = _take_head(scope)
         scope[REQUEST_ID_KEY] = current_id = accepted_request_id(given_id)
         id_token = request_id.set(current_id)
         trace_token = None if trace is None else trace_id.set(trace)
         status = received = 0
+        is_whole = declared_size == 0
 
         async def receive_within_limit() -> Message:
-            nonlocal received, waits_for_continue
+            nonlocal received, waits_for_continue, is_whole
+            if is_whole:  # what is left to receive is the client's end
+                return await receive()
             if declared_size is not None and declared_size > MAX_BODY:
                 self._check_size(declared_size, scope)
             waits_for_continue = False
-            if connection is None or not connection.is_in_body:
-                message = await receive()
-            else:
-                message = await self._receive_in_time(receive, scope, started)
+            message = await self._receive_in_time(receive, scope, started)
+            is_whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > MAX_BODY:
                 self._check_size(received, scope)
@@ -148,24 +175,22 @@ class Edge:
                     (b"x-content-type-options", b"nosniff"),
                 ]
                 # Without `100 Continue`, the client may next send the body or another request.
-                if connection is not None and (connection.begin_answer() or waits_for_continue or status == _LATE):
+                if self._is_leaving() or waits_for_continue or status == _LATE:
                     message["headers"].append((b"connection", b"close"))
             else:
-                body = memoryview(message.get("body", b""))
-                while len(body) > MAX_PIECE:
-                    await send({**message, "body": body[:MAX_PIECE], "more_body": True})
-                    message["body"] = body = body[MAX_PIECE:]
+                body, at = message.get("body", b""), 0
+                while len(body) - at > MAX_PIECE:
+                    await send({**message, "body": body[at : at + MAX_PIECE], "more_body": True})
+                    at += MAX_PIECE
+                message["body"] = body[at:] if at else body
             await send(message)
 
-        # The server never passes on more than the declared size.
-        is_small = declared_size is not None and declared_size <= MAX_BODY
-        is_here = connection is None or not connection.is_in_body
         try:
-            if (refusal := _refusal_of(scope, too_long)) is not None:
+            if (refusal := refusal or _refusal_of(scope)) is not None:
                 scope[PROBLEM_KEY] = refusal
-                await problem_response(refusal, scope)(scope, receive, send_with_id)
+                await _response_to(refusal, scope)(scope, receive, send_with_id)
             else:
-                await self._app(scope, receive if is_small and is_here else receive_within_limit, send_with_id)
+                await self._app(scope, receive if is_whole else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
             # Most likely the server is stopping, and cancels the requests that are left.
             if status == 0:
@@ -194,6 +219,15 @@ class Edge:
             if trace_token is not None:
                 trace_id.reset(trace_token)
 
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start and stop. Why a start failed has been said already, so the server gets no stack to write."""
+
+        async def send_type(message: Message) -> None:
+            await send({"type": message["type"]})
+
+        with suppress(InvalidSettings):
+            await self._app(scope, receive, send_type)
+
     async def _receive_in_time(self, receive: Receive, scope: Scope, started: float) -> Message:
         """The next part of a body. Raises: InvalidRequest, if it is late."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -212,37 +246,53 @@ class Edge:
             raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
-def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, str | None, bool]:
-    """The request's id, the size of its body, its trace, what is wrong with a field too long to be parsed.
+def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, InvalidRequest | None, bool]:
+    """The request's id, the size of its body, its trace, and why its head is refused before it is parsed further.
 
     At last, whether the client waits for `100 Continue`. Cookies are put aside, for the routes that read them.
     """
-    given_id = declared_size = trace_given = too_long = None
-    waits = False
+    given_id = declared_size = trace_given = refusal = None
+    waits = has_host = False
+    query = scope["query_string"]
+    size = target = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)  # with its question mark
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
-        if name not in _NOTED:  # one lookup is cheaper than five comparisons
+        size += len(name) + len(value)
+        if name not in _NOTED:  # one lookup is cheaper than six comparisons
             continue
-        if name == b"x-request-id":
+        if name == b"host":
+            if has_host:  # RFC 9112, section 3.2: a proxy may have routed by the other one
+                refusal = InvalidRequest("a request must have one Host field", status=400)
+            has_host = True
+        elif name == b"x-request-id":
             given_id = value.decode("latin-1")
         elif name == b"content-length":
             if len(value) <= MAX_CONTENT_LENGTH:
                 declared_size = int(value)  # the server has checked that this is a number
             else:
-                too_long = f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits"
+                text = f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits"
+                refusal = InvalidRequest(text, status=400)
         elif name == b"content-type":
             if len(value) > MAX_CONTENT_TYPE:
-                too_long = f"Content-Type must have at most {MAX_CONTENT_TYPE} characters"
+                text = f"Content-Type must have at most {MAX_CONTENT_TYPE} characters"
+                refusal = InvalidRequest(text, status=400)
         elif name == b"cookie":
             cookies.append(value)
         elif name == b"expect":
             waits = value.lower() == b"100-continue"
         elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
             trace_given = trace[1].decode()
+    if size > MAX_HEAD:
+        text = f"the head of a request, cookies included, may have {MAX_HEAD} bytes"
+        refusal = InvalidRequest(text, status=_TOO_LARGE)
+    elif len(scope["headers"]) > MAX_FIELDS:
+        refusal = InvalidRequest(f"a request must have at most {MAX_FIELDS} header fields", status=_TOO_LARGE)
+    elif target > MAX_TARGET:
+        refusal = InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)
     if cookies:
         scope[COOKIES_KEY] = b";".join(cookies)
         scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
-    return given_id, declared_size, trace_given, too_long, waits
+    return given_id, declared_size, trace_given, refusal, waits
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
@@ -253,7 +303,7 @@ def _count(scope: Scope, status: int, seconds: float) -> None:
     REQUEST_SECONDS.observe(seconds, *labels)
 
 
-def _refusal_of(scope: Scope, too_long: str | None) -> InvalidRequest | None:
+def _refusal_of(scope: Scope) -> InvalidRequest | None:
     """Why this request is refused before it reaches a route, or None."""
     path = scope["path"]
     # A route's pattern ends with `$`, which also matches before a final newline.
@@ -261,7 +311,16 @@ def _refusal_of(scope: Scope, too_long: str | None) -> InvalidRequest | None:
         return InvalidRequest(CONTROL_CHARACTERS, status=400)
     if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
         return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=400)
-    return None if too_long is None else InvalidRequest(too_long, status=400)
+    if scope.get("http_version") in _NOT_OURS:
+        return InvalidRequest("the version of a request must be HTTP/1.1 or HTTP/1.0", status=400)
+    return None
+
+
+def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
+    accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
+    if refusal.status == _TOO_LARGE and b"text/html" in accepted.lower():
+        return Response(CLEAR_COOKIES, _TOO_LARGE, {"Cache-Control": "no-store"}, "text/html; charset=utf-8")
+    return problem_response(refusal, scope)
 
 
 def _log_failure(scope: Scope, status: int, seconds: float) -> None:

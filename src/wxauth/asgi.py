@@ -1,0 +1,34 @@
+"""The service as an ASGI app, for any server: `uvicorn --factory wxauth.asgi:create_app --no-proxy-headers`."""
+
+import gc
+import sys
+
+from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+
+from wxauth.server.core.logs import configure_logging, get_logger
+from wxauth.server.core.outages import outage_log
+from wxauth.server.core.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.terminal import localized
+from wxauth.server.service import app, metrics
+from wxauth.server.service.build import build_services
+
+
+def create_app() -> ASGIApp:
+    """The service with the settings of the environment. If they are wrong, it prints why and ends the process."""
+    try:
+        settings = load_settings(Settings)
+    except InvalidSettings as exc:
+        sys.stderr.write(f"{localized(exc.text)}\n")
+        sys.exit(STARTUP_FAILURE)  # uvicorn's supervisor would start another worker after any other status
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    for line in unknown_names():
+        get_logger().warning("unknown_setting", reason=line)
+    metrics.share_counts()
+    if (folder := metrics.own_folder()) is not None:
+        outage_log.share(folder / "outages")
+    made = app.create_app(build_services(settings))
+    gc.collect()
+    gc.freeze()  # objects made so far live to the end, so the collector need not traverse them again
+    gc.set_threshold(50_000, 20, 20)  # 200 logins under way hold 27,000 objects, and leave few cycles
+    return made

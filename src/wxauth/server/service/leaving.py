@@ -1,0 +1,63 @@
+"""How a process ends: a proxy must notice it before the port is closed. Of the server, it uses only signal handlers."""
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from wxauth.server.core.logs import get_logger
+from wxauth.server.service.metrics import own_folder
+from wxauth.server.service.probes import Readiness
+from wxauth.server.service.server import ENDING
+
+log = get_logger()
+
+
+@contextmanager
+def heeding_signals(readiness: Readiness) -> Iterator[None]:
+    """In the block, handle SIGTERM, SIGINT and the end of a parent process before the server's own handlers do.
+
+    Until it serves, a signal ends the process at once.
+    """
+    notice = readiness.notice
+    former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    has_handlers = threading.current_thread() is threading.main_thread() and callable(former[signal.SIGTERM])
+    if notice is None or not has_handlers:
+        yield
+        return
+    loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        # systemd may send SIGTERM to workers, too, which then get another one from their parent.
+        is_told_again = readiness.is_leaving and (parent is None or number == signal.SIGINT)
+        if is_told_again or not readiness.is_serving:
+            os._exit(0)
+        if not readiness.is_leaving:
+            readiness.is_leaving = True
+            readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
+            seconds = 0.0 if number == signal.SIGINT else notice  # a person does not wait for proxies
+            loop.call_soon_threadsafe(log.info, "leaving")
+            loop.call_soon_threadsafe(loop.call_later, seconds, former[number], number, frame)
+
+    def leave_without_parent(sentinel: int) -> None:  # the worker would keep the port that the next start needs
+        loop.remove_reader(sentinel)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        signal.raise_signal(signal.SIGTERM)
+
+    for number in former:
+        signal.signal(number, leave)
+    if parent is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the parent
+        loop.add_reader(parent.sentinel, leave_without_parent, parent.sentinel)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
