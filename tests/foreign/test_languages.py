@@ -374,8 +374,9 @@ public class Intercepted implements HandlerInterceptor {
     public static void main(String[] tokens) {
         Intercepted interceptor = new Intercepted();
         for (String token : tokens) {
-            MockHttpServletRequest request = new MockHttpServletRequest();
-            if (!token.isEmpty()) request.addHeader("Authorization", token);
+            boolean isPreflight = token.equals("OPTIONS");
+            MockHttpServletRequest request = new MockHttpServletRequest(isPreflight ? token : "GET", "/orders");
+            if (!token.isEmpty() && !isPreflight) request.addHeader("Authorization", token);
             MockHttpServletResponse response = new MockHttpServletResponse();
             System.out.print(interceptor.preHandle(request, response, null) + " " + response.getStatus() + "\\n");
         }
@@ -405,10 +406,11 @@ def test_the_interceptor_of_spring_boot_2_admits_the_users_of_mini_programs(wxau
         f"Bearer {own['a site, its access_token']}",
         "",
         "Basic x",
+        "OPTIONS",
     ]
     env = environment(WXAUTH_ISSUER=wxauth.front.url)
     printed = output_of(needs("java"), "-cp", path, "Intercepted", *headers, env=env)
-    assert printed.splitlines() == ["true 200", "true 200", "false 403", "false 401", "false 401"]
+    assert printed.splitlines() == ["true 200", "true 200", "false 403", "false 401", "false 401", "true 200"]
 
 
 def test_what_the_page_shows_in_java_compiles(tmp_path: Path) -> None:

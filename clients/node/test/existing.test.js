@@ -139,3 +139,12 @@ test('the route handler that the README shows for Next.js takes requests of the 
   const refused = await ask({})
   assert.deepEqual([refused.status, (await refused.json()).code], [401, 'missing_token'])
 })
+
+test("Hono's own middleware refuses the tokens, as the guide says, and the guard's takes them", async () => {
+  const { jwk } = await import('hono/jwk')
+  const app = new Hono()
+  app.get('/theirs', jwk({ keys: issuer.jwks.keys, alg: ['ES256'] }), (context) => context.text('in'))
+  app.get('/ours', hono.bearer(issuer.guard()), (context) => context.text('in'))
+  const status = async (path) => (await app.request(path, { headers: issuer.headers() })).status
+  assert.deepEqual([await status('/theirs'), await status('/ours')], [401, 200])
+})

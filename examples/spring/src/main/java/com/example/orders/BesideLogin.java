@@ -11,6 +11,7 @@ import org.springframework.security.core.context.SecurityContextHolder;
 import org.springframework.security.oauth2.jwt.BadJwtException;
 import org.springframework.security.oauth2.jwt.Jwt;
 import org.springframework.security.oauth2.jwt.JwtDecoder;
+import org.springframework.security.oauth2.jwt.JwtException;
 import org.springframework.web.filter.OncePerRequestFilter;
 
 /** Beside the login of RuoYi, yudao and the like: before their own filter, it logs in who has wxauth's token. */
@@ -33,6 +34,10 @@ public class BesideLogin extends OncePerRequestFilter {
                 if (!token.hasClaim("scope")) // a website's or an agent's logs in nobody
                     SecurityContextHolder.getContext().setAuthentication(user.apply(token));
             } catch (BadJwtException theirs) { // their own filter reads it
+            } catch (JwtException away) { // wxauth's keys have never been read
+                response.setHeader("Retry-After", "5");
+                response.setStatus(503);
+                return;
             }
         }
         chain.doFilter(request, response);

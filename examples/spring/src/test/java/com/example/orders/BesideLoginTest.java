@@ -12,6 +12,7 @@ import org.springframework.security.authentication.UsernamePasswordAuthenticatio
 import org.springframework.security.core.context.SecurityContextHolder;
 import org.springframework.security.oauth2.jwt.BadJwtException;
 import org.springframework.security.oauth2.jwt.Jwt;
+import org.springframework.security.oauth2.jwt.JwtException;
 
 class BesideLoginTest {
     @AfterEach
@@ -25,6 +26,22 @@ class BesideLoginTest {
         assertThat(nameWith(null)).isNull();
         assertThat(nameWith("Bearer ours, of a website")).isNull();
         assertThat(nameWith("bearer ours")).isEqualTo("10023");
+    }
+
+    @Test
+    void whileWxauthWasNeverReachedItsTokensAre503() throws Exception {
+        var filter = new BesideLogin(
+                token -> {
+                    throw new JwtException("no keys");
+                },
+                token -> null);
+        var request = new MockHttpServletRequest();
+        request.addHeader("Authorization", "Bearer ours");
+        var response = new MockHttpServletResponse();
+        var chain = new MockFilterChain();
+        filter.doFilter(request, response, chain);
+        assertThat(response.getStatus()).isEqualTo(503);
+        assertThat(chain.getRequest()).isNull();
     }
 
     private static String nameWith(String authorization) throws Exception {
