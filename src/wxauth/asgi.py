@@ -2,25 +2,30 @@
 
 import gc
 import sys
+from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from wxauth.server.core.logs import configure_logging, get_logger
-from wxauth.server.core.outages import outage_log
 from wxauth.server.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.terminal import localized
-from wxauth.server.service import app, metrics
-from wxauth.server.service.build import build_services
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 
-def create_app() -> ASGIApp:
+def create_app() -> "ASGIApp":
     """The service with the settings of the environment. If they are wrong, it prints why and ends the process."""
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         sys.exit(STARTUP_FAILURE)  # uvicorn's supervisor would start another worker after any other status
+    # Later, because uvicorn's supervisor takes a process for hung that must first forget all of these.
+    from wxauth.server.core.outages import outage_log
+    from wxauth.server.service import app, metrics
+    from wxauth.server.service.build import build_services
+
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for line in unknown_names():
         get_logger().warning("unknown_setting", reason=line)

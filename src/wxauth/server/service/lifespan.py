@@ -1,12 +1,15 @@
 """What the service does from its start to its stop: background tasks, once the database is there."""
 
 import asyncio
+import multiprocessing
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from wxauth import __version__
 from wxauth.errors import StorageUnavailable
@@ -65,6 +68,10 @@ async def _prepare(services: Services) -> bool:
             await _read_what_is_stored(services)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
+        if multiprocessing.parent_process() is not None:
+            # At once: uvicorn's supervisor takes a worker that first forgets its imports for hung, and starts another.
+            sys.stderr.flush()
+            os._exit(STARTUP_FAILURE)
         raise
     except Exception:
         log.exception("not_started")
