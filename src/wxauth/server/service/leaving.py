@@ -25,10 +25,9 @@ def heeding_signals(readiness: Readiness) -> Iterator[None]:
 
     Until it serves, a signal ends the process at once.
     """
-    notice = readiness.notice
     former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    has_handlers = threading.current_thread() is threading.main_thread() and callable(former[signal.SIGTERM])
-    if notice is None or not has_handlers:
+    is_main, notice = threading.current_thread() is threading.main_thread(), readiness.notice
+    if notice is None or not is_main or not callable(former[signal.SIGTERM]):  # no server has handlers here
         yield
         return
     loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
@@ -47,8 +46,7 @@ def heeding_signals(readiness: Readiness) -> Iterator[None]:
 
     def leave_without_parent(sentinel: int) -> None:  # the worker would keep the port that the next start needs
         loop.remove_reader(sentinel)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder or "", ignore_errors=True)
         signal.raise_signal(signal.SIGTERM)
 
     for number in former:

@@ -18,17 +18,14 @@ _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnect
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. It adds to callbacks of asyncio, of the parser and of the answer, and uses nothing else.
-
-    `_beside_body` are the bytes since the last that ended a head, or belonged to a body.
-    """
+    """One connection. It adds to callbacks of asyncio, of the parser and of the answer, and uses nothing else."""
 
     head_seconds = SENDING_SECONDS
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._is_in_head = self._is_in_body = False
-        self._unanswered = self._fields = self._beside_body = 0
+        self._unanswered = self._fields = self._beside_body = 0  # bytes since the last of a head or body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
