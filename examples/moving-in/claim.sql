@@ -16,6 +16,7 @@ UPDATE customers SET wxauth_id = :id
    AND wxauth_id IS NULL AND NOT EXISTS (SELECT FROM customers WHERE wxauth_id = :id);
 
 -- new, unless another request has just made it (a column that is unique takes null in place of '')
+-- A user name that is required: a prefix and the last 12 characters of the id. Its first are the time, which two may share.
 INSERT INTO customers (wxauth_id, openid) VALUES (:id, COALESCE(:openid, '')) ON CONFLICT DO NOTHING;
 
 -- then it is there: no row is an error, never a guest
