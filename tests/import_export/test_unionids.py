@@ -113,6 +113,7 @@ async def test_an_openid_that_is_a_later_lines_unionid_is_refused_from_standard_
 # In place of an openid, in what was imported before.
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_a_login_corrects_an_imported_unionid_that_stands_for_the_openid(mover: Mover, login: LogIn) -> None:
     line = {**WRONG, "external_id": "7", "created_at": "2023-01-01T00:00:00Z"}
     assert await mover.import_lines(line) == (1, 0, 0, 0)
@@ -130,6 +131,7 @@ async def test_a_login_corrects_an_imported_unionid_that_stands_for_the_openid(m
     assert {kind for kind, _ in await mover.events()} == {"user.created"}
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("known", ["openid", "openid and unionid", "unionid", "each of another"])
 async def test_whom_a_login_finds_by_the_right_ids_is_merged_with_the_imported_one(
     mover: Mover, login: LogIn, known: str
@@ -153,6 +155,7 @@ async def test_whom_a_login_finds_by_the_right_ids_is_merged_with_the_imported_o
     assert mine == [(APP_ID, answers[0]["user"]["openid"], UNION, False)]
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_an_imported_ban_holds_though_the_openid_was_a_unionid(mover: Mover, login: LogIn) -> None:
     await mover.import_lines({**WRONG, "external_id": "7", "status": "disabled"})
     for _ in range(2):
@@ -160,6 +163,7 @@ async def test_an_imported_ban_holds_though_the_openid_was_a_unionid(mover: Move
     assert await mover.stage.number("users") == 1
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.settings(sign_up="closed")
 async def test_an_openid_that_is_a_unionid_invites_its_owner_in_the_same_app(mover: Mover, login: LogIn) -> None:
     await mover.import_lines({**WRONG, "external_id": "7"})
@@ -168,6 +172,7 @@ async def test_an_openid_that_is_a_unionid_invites_its_owner_in_the_same_app(mov
     assert (await login("alice", unionid=UNION))["is_new_user"] is False
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("is_imported", [True, False])
 async def test_an_openid_with_which_somebody_has_logged_in_is_nobody_elses_unionid(
     mover: Mover, login: LogIn, is_imported: bool
@@ -185,6 +190,7 @@ async def test_an_openid_with_which_somebody_has_logged_in_is_nobody_elses_union
 # Alone.
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("also", [None, {"max_sessions": 1}])
 async def test_a_unionid_alone_is_a_user_whom_the_first_login_in_any_app_claims(
     mover: Mover, also: Body | None
@@ -226,6 +232,7 @@ async def test_a_user_known_by_a_unionid_alone_is_found_before_the_first_login(m
     assert (await root.read(f"/users/{user_id}"))["sessions"] == []
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_a_user_known_by_a_unionid_alone_is_banned_erased_and_merged_as_any_other(
     mover: Mover, login: LogIn, root: Admin
 ) -> None:

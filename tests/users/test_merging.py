@@ -98,6 +98,14 @@ async def test_a_login_with_the_number_returns_its_holder_at_once(linking: Stage
     assert len(await users(linking)) == 1
 
 
+@pytest.mark.parametrize("has_unionid", [True, False], ids=["the newcomer", "the holder"])
+async def test_one_of_the_two_may_have_a_unionid(linking: Stage, has_unionid: bool) -> None:
+    alice = await enter_with_number(linking, has_unionid=not has_unionid)
+    there = await enter_with_number(linking, app_id=SECOND, has_unionid=has_unionid)
+    assert (there["user"]["id"], await linking.number("users")) == (alice["user"]["id"], 1)
+    assert await linking.number("unionids") == 1
+
+
 @pytest.mark.slow
 async def test_fifty_phones_at_once_end_in_one_user(linking: Stage) -> None:
     alice = await enter_with_number(linking)
