@@ -96,13 +96,20 @@ export class MiniProgram {
     const route = path.replace(/^\//, '')
     const definition = (this.definitions[route] ||= (this.require(route), this.defined))
     const given = Object.entries(properties).filter(([name]) => name in Object(definition.properties))
-    const data = { ...structuredClone(definition.data || {}), ...Object.fromEntries(given) }
+    const data = { ...copied(definition.data || {}), ...Object.fromEntries(given) }
     const triggered = []
     const triggerEvent = (name, detail) => triggered.push({ name, detail })
     const made = { ...definition, data, properties: data, route, options: properties, setData, triggerEvent, triggered }
     for (const name of ['created', 'attached', 'ready']) if (made[name]) made[name]()
     return made
   }
+}
+
+/** Lists and objects anew, for each page its own; functions and instances of classes, such as dates, as they are. */
+function copied(value) {
+  if (Array.isArray(value)) return value.map(copied)
+  if (!value || Object.getPrototypeOf(value) !== Object.prototype) return value
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, copied(each)]))
 }
 
 /** Names may be paths: `'goods[0].count'`. */

@@ -44,6 +44,9 @@ Page({
     done() { this.triggerEvent('done', { ok: true }); wx.navigateBack() },
   },
 })`,
+  'components/total/total.js': `Component({
+  data: { add: (n) => n + 1, rows: [{ n: 1, add: (n) => n + 2 }], since: new Date(0), none: null },
+})`,
   'utils/price.js': `const money = require('money')
 exports.price = (fen) => money(fen)`,
   'miniprogram_npm/money/index.js': `module.exports = (fen) => '¥' + fen / 100`,
@@ -91,6 +94,13 @@ test('a page leads to a component, and back', () => {
   for (const way of ['redirectTo', 'reLaunch', 'switchTab']) globalThis.wx[way]({ url: '/pages/login/login' })
   assert.deepEqual(globalThis.getCurrentPages().map(({ route }) => route), ['pages/login/login'])
   assert.deepEqual(shop.component('pages/login/login', { size: 5, other: 1 }).data, { from: undefined, size: 5, shown: false, attached: true })
+})
+
+test('each component has data of its own, which may have functions', () => {
+  const [one, other] = [shop.component('components/total/total'), shop.component('components/total/total')]
+  one.setData({ 'rows[0].n': 5 })
+  assert.deepEqual([one.data.rows[0].n, other.data.rows[0].n], [5, 1])
+  assert.deepEqual([other.data.add(1), other.data.rows[0].add(1), other.data.since, other.data.none], [2, 3, new Date(0), null])
 })
 
 test('a picture is uploaded, what is shown is seen, and the network fails on demand', async () => {
