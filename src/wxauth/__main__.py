@@ -25,6 +25,7 @@ def main() -> None:
             signal.signal(number, _end)
         if sys.argv[1] == "serve":  # a SIGHUP meanwhile would end the process; it is handled later
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # somebody else's: prometheus_client reads it as it is imported
     gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
     try:
         from wxauth.server import cli

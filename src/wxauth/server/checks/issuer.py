@@ -127,9 +127,13 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
 
 
 def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
-    """Connects to the host of a URL as the guard does."""
+    """Connects to the host of a URL as the guard does. Raises: _Wrong, if the guard could not either."""
     proxy, _variable = _proxy_for(url)
-    return httpx.AsyncClient(verify=httpx.create_ssl_context(), timeout=limits, trust_env=False, proxy=proxy)
+    try:
+        tls = httpx.create_ssl_context()
+    except OSError as exc:
+        raise _Wrong(_("SSL_CERT_FILE names no file of certificates: {reason}", reason=exc.strerror)) from exc
+    return httpx.AsyncClient(verify=tls, timeout=limits, trust_env=False, proxy=proxy)
 
 
 def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:

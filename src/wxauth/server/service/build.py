@@ -1,5 +1,6 @@
 """Builds the parts of the service, and sets how long each waits."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from wxauth.server.core import background
 from wxauth.server.core.background import Background, Retries
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
+from wxauth.server.core.logs import get_logger, message_of
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Parts, Services
 from wxauth.server.core.settings import InvalidSettings, Settings
@@ -87,6 +89,7 @@ _CLOSED: Final = (
 """The order in which parts are closed: before the database, because they store something at the end, and the traces."""
 
 
+log = get_logger()
 Limiter = TypeVar("Limiter", bound=RateLimiter)
 
 
@@ -170,13 +173,17 @@ def build_services(
 
 
 def make_tracing(settings: Settings) -> Tracing:
-    """The tracing of the settings. Raises: InvalidSettings."""
-    if settings.otlp_url is None:
-        return Tracing()
+    """The tracing of the settings; none if OpenTelemetry refuses a variable of its own. Raises: InvalidSettings."""
     import_tracing(settings)
-    from wxauth.server.service.spans import spans_to
+    if settings.otlp_url is not None:
+        try:
+            from wxauth.server.service.spans import spans_to
 
-    return spans_to(settings.otlp_url)
+            return spans_to(settings.otlp_url)
+        except Exception as exc:  # of the many variables of OpenTelemetry, another program may have set one
+            variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
+            log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
+    return Tracing()
 
 
 def import_tracing(settings: Settings) -> None:
@@ -189,3 +196,5 @@ def import_tracing(settings: Settings) -> None:
         raise InvalidSettings(
             [_('WXAUTH_OTLP_URL: {name} is not installed: pip install "wxauth[otel]"', name=exc.name)]
         ) from None
+    except Exception:
+        return  # `make_tracing` logs why

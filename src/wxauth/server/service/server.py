@@ -129,7 +129,8 @@ def serve(settings: Settings) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         app = pkgutil.resolve_name(APP)()
-        uvicorn.Server(uvicorn.Config(app, **uvicorn_options())).run([listener])
+        config = uvicorn.Config(app, workers=1, **uvicorn_options())  # without a number, it reads WEB_CONCURRENCY
+        uvicorn.Server(config).run([listener])
     except SystemExit as exc:  # of uvicorn, if the app did not start, which has said why
         sys.exit(int(bool(exc.code)))
 
