@@ -176,7 +176,7 @@ def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> It
 
 
 def _calling_function() -> str:
-    """The name of the public function that uses the database: functions in rows are named for their purpose."""
+    """The name of the public function that uses the database: those in modules of queries say its purpose."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_globals["__name__"] in _PASSED_OVER or frame.f_code.co_name.startswith("_")
