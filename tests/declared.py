@@ -10,7 +10,7 @@ from wxauth.errors import InvalidRequest, PayloadTooLarge
 from wxauth.server.service.app import create_api
 from wxauth.server.web.direct import DirectRoute
 
-ANYWHERE = {(400, InvalidRequest.code), (413, PayloadTooLarge.code)}
+ANYWHERE = {*((status, InvalidRequest.code) for status in (400, 414, 431)), (413, PayloadTooLarge.code)}
 """Failures of any request before its operation is known to accept it: malformed, or too large."""
 
 

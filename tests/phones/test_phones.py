@@ -229,7 +229,7 @@ async def test_a_login_without_a_phone_code_keeps_the_number(stage: Stage, field
 
 @pytest.mark.own_database
 async def test_a_login_succeeds_although_binding_its_number_fails_internally(stage: Stage) -> None:
-    await stage.rows.execute("ALTER TABLE public.phone_answers ADD COLUMN shoe_size integer NOT NULL")
+    await stage.rows.execute("ALTER TABLE public.phone_answers ADD CHECK (app_id = '') NOT VALID")
     alice = await stage.login(phone_code=stage.phone_code())
     assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
     assert (await stage.user(alice))["phone"] is None

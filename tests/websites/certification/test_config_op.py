@@ -31,7 +31,7 @@ async def test_oidcc_discovery_endpoint_verification(client: Client, add_site: A
     for name in ("request_parameter_supported", "request_uri_parameter_supported", "claims_parameter_supported"):
         assert metadata[name] is False
     assert metadata["introspection_endpoint"] == "https://auth.test/v1/introspect"
-    assert metadata["introspection_endpoint_auth_methods_supported"] == ["client_secret_basic"]
+    assert metadata["introspection_endpoint_auth_methods_supported"] == ["client_secret_basic", "client_secret_post"]
     assert metadata["backchannel_logout_supported"] is True
     assert metadata["backchannel_logout_session_supported"] is True
     assert {"sub", "iss", "aud", "auth_time", "name", "sid"} <= set(metadata["claims_supported"])
