@@ -121,7 +121,11 @@ def _with_members(text: str, user: Mapping[str, object]) -> str:
 
 
 def main() -> None:
-    """Write them."""
+    """Write them. Exits if a text has no translation yet, because its row in the Chinese guide would stay English."""
+    from check_languages import wrong_languages  # type: ignore[import-not-found]  # beside this script alone
+
+    if wrong := [*wrong_languages()]:
+        raise SystemExit("\n".join([*wrong, "Run scripts/texts, translate what it has added, then run scripts/docs."]))
     for page, text in guides():
         page.write_text(text, "utf-8")
     for copy, original in copies():

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
 
@@ -56,8 +56,10 @@ def described(language: str) -> dict[str, tuple[str, str]]:
 
 
 def example() -> str:
-    """The text of `.env.example`."""
+    """The text of `.env.example`. Exits if a guide describes no setting of this name."""
     texts = {language: described(language) for language in GUIDES}
+    if missing := [line for language in GUIDES for line in _missing(language, texts[language])]:
+        raise SystemExit("\n".join(missing))
     lines = [_HEAD]
     for name, field in Settings.model_fields.items():
         if name in HEADINGS:
@@ -84,6 +86,18 @@ def differences(language: str) -> Iterator[str]:
             yield f"{name.upper()}: must begin with {form}"
         if (bounds := _range(field, language)) not in text:
             yield f"{name.upper()}: must have {bounds}"
+
+
+def _missing(language: str, texts: Mapping[str, object]) -> Iterator[str]:
+    """What to add to the guide for each new setting, and where."""
+    before = ""
+    for name, field in Settings.model_fields.items():
+        if name not in texts:
+            default = f"`{_default(name, field)}`" if _default(name, field) else ""
+            row = f"| `{name.upper()}` | {default} | what it does, in whole sentences |"
+            where = f"below the row of {before.upper()}" if before else "as the first row"
+            yield f"{GUIDES[language].relative_to(ROOT)}: {where}, add {row}"
+        before = name
 
 
 def _comment(text: str) -> list[str]:

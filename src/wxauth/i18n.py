@@ -21,6 +21,8 @@ SOURCE: Final = "en"
 LOCALES: Final = Path(__file__).with_name("locale")
 _CATALOGUE: Final = "LC_MESSAGES/wxauth.po"
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
+_IS_GUESS: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
+"""The mark of a translation that nobody has confirmed. gettext leaves such entries out, too."""
 
 
 class Text(str):
@@ -112,6 +114,8 @@ def catalogue(language: str) -> Mapping[str, str]:
         return {}
     found = {}
     for entry in catalogues()[language].read_text("utf-8").split("\n\n"):
+        if _IS_GUESS.search(entry):
+            continue
         parts: dict[str, str] = {}
         name = ""
         for keyword, text in _LINE.findall(entry):

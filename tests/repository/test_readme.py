@@ -49,6 +49,19 @@ def test_settings_are_documented_as_they_are_declared(language: str) -> None:
     assert EXAMPLE.read_text() == example(), "run scripts/settings"
 
 
+def test_a_setting_without_a_row_in_the_guides_is_told_where_to_add_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for language, guide in GUIDES.items():
+        (tmp_path / guide.name).write_text(re.sub(r"(?m)^\| `PORT` .*\n", "", guide.read_text()))
+        monkeypatch.setitem(GUIDES, language, tmp_path / guide.name)
+    monkeypatch.setattr("scripts.write_settings.ROOT", tmp_path)
+    with pytest.raises(SystemExit) as told:
+        example()
+    row = "below the row of HOST, add | `PORT` | `8000` | what it does, in whole sentences |"
+    assert str(told.value) == f"settings.md: {row}\nsettings.zh-CN.md: {row}"
+
+
 def test_guides_and_examples_have_what_is_elsewhere() -> None:
     behind = [page for page, text in guides() if page.read_text() != text]
     behind += [copy for copy, original in copies() if copy.read_bytes() != original.read_bytes()]

@@ -16,7 +16,7 @@ from tests.problems import OF_PERSONS, TITLES
 from tests.sweeps import swept
 from tests.world import Stage
 from wxauth import i18n
-from wxauth.errors import NotFound
+from wxauth.errors import InvalidToken, NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.problems import problem
 from wxauth.server.cli import main
@@ -66,6 +66,23 @@ def test_the_first_language_that_there_is_is_taken(accepted: str, language: str)
         assert title.translated("zh-TW").startswith(MARK)
     answer = problem(NotFound("nothing"), httpx.Headers({"Accept-Language": accepted}))
     assert answer.headers["Content-Language"] == language
+
+
+@pytest.mark.no_database
+def test_a_guess_that_nobody_has_confirmed_is_no_translation() -> None:
+    """As `scripts/texts` marks one: gettext leaves it out, so English is shown."""
+    text = NotFound("nothing").title
+    file = i18n.LOCALES / "zh_TW/LC_MESSAGES/wxauth.po"
+    with file.open("rb") as written:
+        catalog = read_po(written, locale="zh_TW")
+    for message in catalog:
+        if message.id == text:
+            message.flags |= {"fuzzy", "python-brace-format"}
+    with file.open("wb") as written:
+        write_po(written, catalog)
+    i18n.catalogue.cache_clear()
+    assert text.translated("zh-TW") == text
+    assert InvalidToken("nothing").title.translated("zh-TW").startswith(MARK)
 
 
 async def test_the_documents_and_the_pages_are_in_it(stage: Stage) -> None:
