@@ -16,10 +16,6 @@ from wxauth.server.core.metrics import Gauge
 from wxauth.server.core.outages import outage_log
 from wxauth.server.core.services import part
 
-MAX_RUNNING: Final = 32
-"""How many tasks that nobody awaits run at once. More would take the connections that phone numbers need."""
-MAX_TASKS: Final = 256
-"""How many such tasks are accepted, running or waiting. More are refused."""
 FINISH_SECONDS: Final = 1.0
 """How long unfinished work may take when the service ends."""
 
@@ -49,56 +45,34 @@ Made = TypeVar("Made")
 class Background:
     """Runs work even if the request that started it is cancelled.
 
-    Each task that nobody awaits gets `patience` seconds from its start, and unfinished work `farewell` seconds when the
-    service ends.
+    When the service ends, unfinished work gets `farewell` seconds.
     """
 
-    patience: float
     farewell: float = FINISH_SECONDS
-    _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_RUNNING))
-    _offered: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
-    _is_closing: bool = field(init=False, default=False)
-
-    def offer(self, work: Callable[[], Awaitable[None]], *, name: str) -> bool:
-        """Start work that nobody awaits. Returns False if there is too much already, or the service ends."""
-        if self._is_closing or len(self._offered) >= MAX_TASKS:
-            return False
-        task = asyncio.create_task(self._do(work, name), name=name)
-        self._offered.add(task)  # the event loop keeps only weak references, so the task might be collected
-        task.add_done_callback(self._offered.discard)
-        return True
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Start work that must outlive its request. It is never refused. To await the task, use asyncio.shield."""
         task = asyncio.create_task(work, name=name)
-        self._started.add(task)
+        self._started.add(task)  # the event loop keeps only weak references, so the task might be collected
         task.add_done_callback(self._started.discard)
         task.add_done_callback(_retrieve)
         return task
 
     async def drain(self) -> None:
         """Wait until all work is done."""
-        while tasks := self._offered | self._started:
-            await asyncio.wait(tasks)
+        while self._started:
+            await asyncio.wait(self._started)
 
     async def aclose(self) -> None:
-        """Refuse more work, and cancel what has not ended within `farewell` seconds."""
-        self._is_closing = True
+        """Cancel the work that has not ended within `farewell` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.farewell):
                 await self.drain()
-        left = [*self._offered, *self._started]
+        left = [*self._started]
         await cancel(left)
         if left:
             log.warning("background_work_left", pieces=len(left), reason="the service has ended")
-
-    async def _do(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        try:
-            async with self._slots, asyncio.timeout(self.patience):
-                await work()
-        except Exception:
-            log.exception("background_work_failed", work=name)
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:

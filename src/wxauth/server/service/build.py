@@ -120,7 +120,7 @@ def build_services(
     make = parts.make
     make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     make(PrometheusMetrics, sweeps=sweep_names(settings))
-    make(Background, patience=settings.wechat_timeout + timeouts.database.whole, farewell=timeouts.background_farewell)
+    make(Background, farewell=timeouts.background_farewell)
     make(Retries, pause=timeouts.retries)
 
     def make_wechat() -> WeChat:
