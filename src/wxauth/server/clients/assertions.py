@@ -92,8 +92,8 @@ class ClientKeys:
 
         Raises: InvalidKey, if it is no JWK set.
         """
-        documents = jwks.get("keys") if isinstance(jwks, Mapping) else None
-        if not isinstance(documents, list):
+        documents = _members(jwks)
+        if documents is None:
             raise InvalidKey("it is no JWK set")
         found = list(_usable(documents))
         number = Counter((each.alg, each.kid) for each in found)
@@ -103,6 +103,12 @@ class ClientKeys:
         """The key that an assertion names. One without a `kid` may only mean the single key of its algorithm."""
         fit = [each for each in self.keys if each.alg == alg and kid in (None, each.kid)]
         return fit[0] if len(fit) == 1 else None
+
+
+def _members(jwks: object) -> list[object] | None:
+    """The members of a JWK set; None if it is none."""
+    members = jwks.get("keys") if isinstance(jwks, Mapping) else None
+    return members if isinstance(members, list) else None
 
 
 def _usable(documents: Iterable[object]) -> Iterable[ClientKey]:
@@ -115,10 +121,7 @@ def _usable(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 def has_private_keys(jwks: object) -> bool:
     """Whether a JWK set publishes what must be secret."""
-    documents = jwks.get("keys") if isinstance(jwks, Mapping) else None
-    return isinstance(documents, list) and any(
-        isinstance(each, Mapping) and bool(_PRIVATE & each.keys()) for each in documents
-    )
+    return any(isinstance(each, Mapping) and bool(_PRIVATE & each.keys()) for each in _members(jwks) or ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,19 +9,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.errors import StorageUnavailable
+from wxauth.guard.jwks import METADATA_PATH
 from wxauth.server.clients.clients import is_registered, origin_of
 from wxauth.server.clients.queries import PUBLIC_REDIRECT_URIS
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 
-_METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 CORS_PATHS: Final = frozenset(
     {
         "/v1/token",
         "/v1/revoke",
         "/v1/userinfo",
         "/.well-known/openid-configuration",
-        _METADATA_PATH,
+        METADATA_PATH,
         "/.well-known/jwks.json",
     }
 )
@@ -41,7 +41,7 @@ class Cors:
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._database = database
         self._origins = frozenset(settings.cors_origins)
-        at_root = {_METADATA_PATH + urlsplit(settings.issuer).path}
+        at_root = {METADATA_PATH + urlsplit(settings.issuer).path}
         self._paths = CORS_PATHS | at_root
         self._for_any_origin = _FOR_ANY_ORIGIN | at_root if settings.client_documents else frozenset[str]()
         self._configured = app

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken
+from wxauth.guard.jwks import METADATA_PATH
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.server.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, find_site
@@ -38,7 +39,6 @@ from wxauth.tokens.claims import Principal
 SiteRequestsDep = Annotated[authorize.SiteRequests, Depends(provide(authorize.SiteRequests))]
 SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials))]
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
-METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
 REVOKE_PATH: Final = "/v1/revoke"
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
