@@ -1,13 +1,14 @@
 """Judges who else may use wxauth's tables."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.checks.result import CheckResult, bad, note
 from wxauth.server.checks.rights_queries import Revocation
+from wxauth.server.core.terminal import listed
 
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 
@@ -41,15 +42,10 @@ def _named(steps: Sequence[Revocation]) -> Text:
         name = plain(step.role)
         if step.members:
             others = step.member_count - len(step.members)
-            members = _some(map(plain, step.members), others)
+            members = listed(map(plain, step.members), others)
             name = _("{name} (and through it {members})", name=name, members=members)
         names.setdefault(step.role, name)
-    return _some(names.values(), steps[0].others)
-
-
-def _some(names: Iterable[str], others: int) -> Text:
-    some = Text(", ").join(names)
-    return _("{some} and {n} more", some=some, n=others) if others else some
+    return listed(names.values(), steps[0].others)
 
 
 def _statements(steps: Sequence[Revocation]) -> list[str]:

@@ -1,7 +1,7 @@
 """What operators add to our tables, if it would stop a migration: found before anything is changed."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -14,6 +14,7 @@ from alembic.script import Script
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.server.core.database import Database
 from wxauth.server.core.dependent_queries import DEPENDENTS
+from wxauth.server.core.terminal import listed
 
 _MOST_NAMED: Final = 20
 _IN_THE_WAY: Final = _(
@@ -83,9 +84,4 @@ async def what_is_in_the_way(database: Database, sql: str, scripts: Iterable[Scr
         return None
     ours = {*re.findall(r"\w+", " ".join(sql_of(script, is_upgrade=True) for script in scripts))}
     found = [f"{it.object} ({it.uses})" for it in dependents if it.name not in ours]
-    return Text(_IN_THE_WAY, objects=_listed(found)) if found else None
-
-
-def _listed(names: Sequence[str]) -> str | Text:
-    some, others = ", ".join(names[:_MOST_NAMED]), len(names) - _MOST_NAMED
-    return _("{some} and {n} more", some=some, n=others) if others > 0 else some
+    return Text(_IN_THE_WAY, objects=listed(found[:_MOST_NAMED], max(0, len(found) - _MOST_NAMED))) if found else None

@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from unicodedata import east_asian_width
 
@@ -63,6 +63,12 @@ def terminal_language() -> str:
 def localized(text: object) -> str:
     """A text in the language of the terminal; the text of a value that is none."""
     return str(translate(text, terminal_language()))
+
+
+def listed(names: Iterable[str], others: int) -> Text:
+    """Names, and how many others there are, if any."""
+    some = Text(", ").join(names)
+    return _("{some} and {n} more", some=some, n=others) if others else some
 
 
 def os_reason(exc: OSError) -> Text:
