@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients.test_admin import NO_SITE, SITE
 from tests.fakes import APP, LOGO, Secrets, content_of, service_env
-from tests.processes import Command, make_command, run
+from tests.processes import Command, free_port, make_command, run
 from tests.sweeps import swept
 from tests.world import CALLBACK, Body, Client, Rows, recorded
 from wxauth.server.clients.clients import NAME_RULE
@@ -287,15 +287,10 @@ async def test_no_site_is_made_with_the_name_of_the_audience(clients: Clients) -
     await clients.refuse("audience", "set", "shop", "--device", WXAUTH_AUDIENCE="shop")
 
 
-@pytest.mark.parametrize(
-    ("audience", "named", "other"),
-    [("shop", "WXAUTH_AUDIENCE", "WXAUTH_HOST"), ("wxauth", "WXAUTH_HOST", "WXAUTH_AUDIENCE")],
-)
 async def test_serve_refuses_to_start_where_a_site_is_named_like_the_audience(
-    clients: Clients, database_url: str, tmp_path: Path, audience: str, named: str, other: str
+    clients: Clients, database_url: str, tmp_path: Path
 ) -> None:
     await clients.do("add", "shop", "--device")
-    nowhere = "256.0.0.1"  # where nobody can listen: that far it comes
-    env = service_env(database_url, audience=audience, host=nowhere)
+    env = service_env(database_url, audience="shop", host="127.0.0.1", port=str(free_port()))
     refused = await to_thread(run, "serve", cwd=tmp_path, env=env)
-    assert (refused.returncode, named in refused.stderr, other in refused.stderr) == (1, True, False)
+    assert (refused.returncode, "WXAUTH_AUDIENCE" in refused.stderr) == (1, True)

@@ -8,7 +8,7 @@ from jose import jwt
 
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, decode
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, LONGER_THAN_A_HEAD, WEBSITES, Forger, decode
 from tests.world import Client, LogIn, Stage
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
@@ -86,10 +86,11 @@ async def test_a_known_key_set_is_not_sent_again(client: Client, known: str) -> 
 @pytest.mark.requirement("asvs-9.2.3", "rfc9068-4")
 async def test_me_takes_the_good_tokens_and_refuses_every_other(stage: Stage, token: str) -> None:
     of_phones = {name: forgery for name, forgery in GOOD.items() if name != WEBSITES}
+    in_one_head = {name: forgery for name, forgery in HOSTILE.items() if name != LONGER_THAN_A_HEAD}
     key, challenge = stage.services[KeyRing].signing_key(stage.clock()), 'Bearer error="invalid_token"'
     with Sweep() as sweep:
         for forgeries, *expected in (
-            (HOSTILE, 401, "invalid_token", challenge),
+            (in_one_head, 401, "invalid_token", challenge),
             (EXPIRED, 401, "token_expired", challenge),
             (of_phones, 200, None, None),
         ):
@@ -98,6 +99,7 @@ async def test_me_takes_the_good_tokens_and_refuses_every_other(stage: Stage, to
                     answer = await stage.me(forge(Forger(token, key)))
                     shown = [answer.status_code, answer.json().get("code"), answer.headers.get("www-authenticate")]
                     assert shown == expected
+    problem_of(await stage.me(HOSTILE[LONGER_THAN_A_HEAD](Forger(token, key))), "invalid_request", 431)
 
 
 @swept(

@@ -19,6 +19,8 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order `n` of P-256's group."""
 FIELD = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 """The prime `p` of P-256's coordinates."""
+LONGER_THAN_A_HEAD = "100,000 bytes"
+"""A token that the service does not look at, because it refuses the request's head."""
 ABSENT = "absent"
 """The value of a claim that is left out."""
 
@@ -463,7 +465,7 @@ HOSTILE: dict[str, Forgery] = {
     "8,193 bytes": of_length(8193),
     "8,192 bytes, one bit off": lambda forger: _one_bit_off(Forger(of_length(8192)(forger), forger.key)),
     "a header of 10,000 bytes": lambda forger: forger.with_header(x="x" * 10_000),
-    "100,000 bytes": lambda forger: forger.with_claims(padding="p" * 75000),
+    LONGER_THAN_A_HEAD: lambda forger: forger.with_claims(padding="p" * 75000),
     # JSON
     "header a list": lambda forger: forger.sign([], forger.claims),
     "header a string": lambda forger: forger.sign('"ES256"', forger.claims),
