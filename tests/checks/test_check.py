@@ -35,6 +35,7 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
+from wxauth.guard.jwks import METADATA_PATH
 from wxauth.server.checks.database import judge_schema, judge_server
 from wxauth.server.checks.queries import PostgresServer
 from wxauth.server.checks.result import CheckLevel
@@ -449,6 +450,27 @@ async def test_an_issuer_with_another_name_or_keys_of_another_database_is_report
     await doctor.says("issuer", NOTE, "cannot be told without the database", issuer=url, database_url=nowhere)
     await rows.execute("UPDATE signing_keys SET kid = 'another'")
     await doctor.says("issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL", issuer=url)
+
+
+async def test_a_service_that_makes_its_first_key_during_the_check_has_the_stored_keys(
+    doctor: Doctor, stage: Stage
+) -> None:
+    keys, loop = stage.services[KeyRing], asyncio.get_running_loop()
+    await stage.rows.execute("DELETE FROM signing_keys")
+
+    async def metadata(request: Request) -> Response:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keys.refresh(), loop))  # as a service at its start
+        issuer = str(request.base_url).removesuffix("/")
+        return JSONResponse({"issuer": issuer, "jwks_uri": f"{issuer}/jwks.json"})
+
+    async def key_set(_: Request) -> Response:
+        return Response(keys.jwks, media_type="application/json")
+
+    routes = [Route(METADATA_PATH, metadata), Route("/jwks.json", key_set)]
+    with answering(Starlette(routes=routes)) as (url, _front):
+        results = await doctor(issuer=url)
+    assert_reported(results, "signing_keys", OK, "none yet")
+    assert_reported(results, "issuer", NOTE, "answers with the stored keys")
 
 
 @pytest.mark.no_signing_key

@@ -1,6 +1,7 @@
 """Checks the database, from its server to the values stored in it."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
 
@@ -21,7 +22,7 @@ from wxauth.server.core.rights_queries import our_tables
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.sequence_queries import SequenceState, read_sequences
-from wxauth.server.keys.models import keys_for
+from wxauth.server.keys.models import StoredSigningKey, keys_for
 from wxauth.server.keys.queries import PUBLISHED
 from wxauth.server.login.login_queries import rehearse_login
 from wxauth.tokens.claims import ALGORITHM
@@ -64,6 +65,12 @@ async def check_database(
         yield bad(name, text)
     finally:
         await database.aclose()
+
+
+async def read_signing_keys(settings: Settings, *, clock: Clock) -> Sequence[StoredSigningKey]:
+    """The stored keys that are published now. Raises: StorageUnavailable."""
+    async with aclosing(Database(settings.database_url.get_secret_value())) as database:
+        return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=clock()))
 
 
 async def _judge_pooler(database: Database) -> CheckResult | None:

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import chain
 from typing import Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.checks.database import check_database
+from wxauth.server.checks.database import check_database, read_signing_keys
 from wxauth.server.checks.issuer import check_issuer, check_resource
 from wxauth.server.checks.queries import SAMPLE, SOME_USERS
 from wxauth.server.checks.result import CheckResult, Findings, bad, compare, good
@@ -63,7 +64,16 @@ async def examine(
         others = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
-            _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
+            _results_of(
+                "issuer",
+                check_issuer(
+                    settings.issuer,
+                    found,
+                    read_keys=partial(read_signing_keys, settings, clock=clock),
+                    now=clock(),
+                    patience=issuer_patience,
+                ),
+            ),
             *(
                 _results_of(f"resource {url}", check_resource(url, settings.issuer, patience=issuer_patience))
                 for url in (each.resource for each in settings.resources)

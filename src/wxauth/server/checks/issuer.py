@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,6 +21,9 @@ from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.outbound.connection import refusal_of
 from wxauth.texts import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
+
+ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
+"""Reads the stored keys once more."""
 
 _NAME: Final = "issuer"
 _RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
@@ -43,14 +46,14 @@ class _Wrong(_Found):
 
 
 async def check_issuer(
-    issuer: str, found: Findings, *, now: datetime, patience: float
+    issuer: str, found: Findings, *, read_keys: ReadKeys, now: datetime, patience: float
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys there. Each document may take `patience` seconds."""
-    yield await _judge_issuer(issuer, found.signing_keys, now=now, patience=patience)
+    yield await _judge_issuer(issuer, found.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
 
 async def _judge_issuer(
-    issuer: str, keys: Sequence[StoredSigningKey] | None, *, now: datetime, patience: float
+    issuer: str, keys: Sequence[StoredSigningKey] | None, *, read_keys: ReadKeys, now: datetime, patience: float
 ) -> CheckResult:
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
@@ -70,6 +73,8 @@ async def _judge_issuer(
         return note(_NAME, text)
     # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
+    if not signing & kids:  # a service that has just started has stored its first key meanwhile
+        signing = {key.kid for key in await read_keys()}
     if not signing & kids:
         return bad(
             _NAME,
