@@ -46,14 +46,17 @@ class _Wrong(_Found):
 
 
 async def check_issuer(
-    issuer: str, found: Findings, *, read_keys: ReadKeys, now: datetime, patience: float
+    issuer: str, found: Findings, *, now: datetime, patience: float, read_keys: ReadKeys | None = None
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check whether siblings find the stored keys there. Each document may take `patience` seconds."""
+    """Check whether siblings find the stored keys there. Each document may take `patience` seconds.
+
+    If none of the keys found is published, they are read once more by `read_keys`.
+    """
     yield await _judge_issuer(issuer, found.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
 
 async def _judge_issuer(
-    issuer: str, keys: Sequence[StoredSigningKey] | None, *, read_keys: ReadKeys, now: datetime, patience: float
+    issuer: str, keys: Sequence[StoredSigningKey] | None, *, read_keys: ReadKeys | None, now: datetime, patience: float
 ) -> CheckResult:
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
@@ -73,7 +76,9 @@ async def _judge_issuer(
         return note(_NAME, text)
     # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
-    if not signing & kids:  # a service that has just started has stored its first key meanwhile
+    if (
+        not signing & kids and read_keys is not None
+    ):  # a service that has just started has stored its first key meanwhile
         signing = {key.kid for key in await read_keys()}
     if not signing & kids:
         return bad(
