@@ -1,4 +1,4 @@
-"""Runs Alembic on the connection that `wxauth.server.core.migrations` provides."""
+"""Runs Alembic on the connection that `wxauth.core.migrations` provides."""
 
 from alembic import context
 

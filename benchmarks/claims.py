@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import click
 
-from wxauth.server.core.claims import Template, filled_claims
-from wxauth.server.core.statements import model_of
-from wxauth.server.core.users import UserInSession
+from wxauth.core.claims import Template, filled_claims
+from wxauth.core.statements import model_of
+from wxauth.core.users import UserInSession
 from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 TOKENS: Final = 500

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.load import Kind
 from benchmarks.peers import PEERS, command_of
 from benchmarks.processes import ROOT, environment, free_port, running
-from wxauth.server.service.server import uvicorn_options
+from wxauth.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "wxauth": ("login", "guarded", "refresh"),

@@ -23,12 +23,12 @@ from benchmarks.contenders import Contender, started
 from benchmarks.load import HEAD, Connection, login, post
 from benchmarks.processes import cpu_of_tree, stand_in
 from benchmarks.standin import code_for, openid_of
-from wxauth.server.clients.clients import Credentials, add_client, build_client
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.database import Database
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat.push import Mode, sign_push
+from wxauth.clients.clients import Credentials, add_client, build_client
+from wxauth.clients.models import Scope
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat.push import Mode, sign_push
 
 CONNECTIONS: Final = 32
 CLIENTS: Final = 200

@@ -15,10 +15,10 @@ from time import perf_counter
 import asyncpg
 import click
 
-from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import migrate
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.login.login_queries import Login, record_login
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.login.login_queries import Login, record_login
 
 APPS = [{"app_id": f"wx000000000000000{n}", "app_secret": "0" * 32} for n in range(2)]
 LOGINS_A_SECOND = 20

@@ -28,18 +28,18 @@ from aiohttp import web
 
 from benchmarks.faults import DETECTION, Replicated, private_folder
 from benchmarks.processes import cpu_of_tree, environment, free_port, postmaster_of
+from wxauth.core.database import Database
+from wxauth.core.logs import configure_logging
+from wxauth.core.migrations import migrate
+from wxauth.core.settings import Settings, settings_from
+from wxauth.core.statements import Statement
+from wxauth.core.trail import OPERATOR
+from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.migrations import migrate
-from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries, keep_placing
-from wxauth.server.events.webhooks import Webhooks
-from wxauth.server.login.login_queries import Login, record_login
-from wxauth.server.service.build import build_services
+from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries, keep_placing
+from wxauth.events.webhooks import Webhooks
+from wxauth.login.login_queries import Login, record_login
+from wxauth.service.build import build_services
 
 RATE = 10_000 / 60
 """Events per second."""

@@ -8,8 +8,8 @@ from string import Formatter
 from babel.messages.catalog import Catalog
 from write_texts import OPTIONAL, SOURCE, catalogues, template  # type: ignore[import-not-found]
 
-from wxauth.server.console.routes import declared_texts
-from wxauth.server.service.app import create_api
+from wxauth.console.routes import declared_texts
+from wxauth.service.app import create_api
 
 CALL = re.compile(r"""\b(?:text|phrase|actOn|isText)\(([^(),{]*)|data-text=("[^"]*")""")
 """Where a script or a page uses the text of a name."""
@@ -26,7 +26,7 @@ WITH_CHINESE = {
     "what is simulated": ("dev/agent.py", "dev/sites.py", "dev/wechat/connect.py", "dev/wechat/simulator.py"),
     "both languages at once": ("console/sessions.py", "dev/middleware.py", "dev/run.py", "web/edge.py"),
 }
-"""The Python files of the server that have Chinese, by what it is. Texts for people are in the catalogues."""
+"""The Python files that have Chinese, by what it is. Texts for people are in the catalogues."""
 
 
 def holes(text: str) -> set[str]:
@@ -65,7 +65,7 @@ def wrong_in_pages() -> Iterator[str]:
 def wrong_in_python() -> Iterator[str]:
     """The files with Chinese that are not listed, and those listed without it."""
     found = {path for path in SOURCE.rglob("*.py") if CHINESE.search(path.read_text("utf-8"))}
-    listed = {SOURCE / "server" / file for files in WITH_CHINESE.values() for file in files}
+    listed = {SOURCE / file for files in WITH_CHINESE.values() for file in files}
     yield from (
         f"{path.name}: Chinese must be in the catalogues, or in WITH_CHINESE" for path in sorted(found ^ listed)
     )

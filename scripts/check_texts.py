@@ -43,7 +43,7 @@ def anchors(page: Path) -> set[str]:
 
 def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
     """What is wrong in this page, given the names of all tests."""
-    text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth/server", ROOT / "src/wxauth", ROOT)
+    text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth", ROOT)
     for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
         is_there = (ROOT / script).is_file()
         if not is_there or (

@@ -13,15 +13,15 @@ from typing import Final
 
 import click
 
+from wxauth.cli import main as main_command
+from wxauth.core.trail import EventType
+from wxauth.core.users import PROFILE_FIELDS
 from wxauth.i18n import gettext, translate
-from wxauth.server.cli import main as main_command
-from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import PROFILE_FIELDS
-from wxauth.server.import_export.lines import EXPECTED, Line
-from wxauth.server.service.app import create_api
-from wxauth.server.users.schemas import UserAnswer
-from wxauth.server.web.answers import example_of
-from wxauth.server.web.direct import DirectRoute
+from wxauth.import_export.lines import EXPECTED, Line
+from wxauth.service.app import create_api
+from wxauth.users.schemas import UserAnswer
+from wxauth.web.answers import example_of
+from wxauth.web.direct import DirectRoute
 
 ROOT: Final = Path(__file__).parents[1]
 ACCESS: Final = ROOT / "tests/web/operations.txt"

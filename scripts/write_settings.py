@@ -8,8 +8,8 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from wxauth.server.core.setting_types import CENTURY_DAYS, CENTURY_SECONDS, CommaList
-from wxauth.server.core.settings import PREFIX, WECHAT_FALLBACK_URL, Settings
+from wxauth.core.setting_types import CENTURY_DAYS, CENTURY_SECONDS, CommaList
+from wxauth.core.settings import PREFIX, WECHAT_FALLBACK_URL, Settings
 
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLE: Final = ROOT / ".env.example"

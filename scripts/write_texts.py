@@ -14,9 +14,9 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
-from wxauth.server.cli import main as main_command
-from wxauth.server.core.terminal import WORDS
-from wxauth.server.core.users import PROFILE_FIELDS
+from wxauth.cli import main as main_command
+from wxauth.core.terminal import WORDS
+from wxauth.core.users import PROFILE_FIELDS
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = ROOT / "src/wxauth"
@@ -81,9 +81,9 @@ def template() -> Catalog:
     for file, line, message, comments, context in found:
         catalog.add(message, locations=[(file, line)], auto_comments=comments, context=context)
     for text in of_commands(main_command):
-        catalog.add(text, locations=[("server/cli", 0)])
+        catalog.add(text, locations=[("cli", 0)])
     for name in (*WORDS, *PROFILE_FIELDS):
-        catalog.add(name, locations=[("server/core/terminal.py", 0)], context="word")
+        catalog.add(name, locations=[("core/terminal.py", 0)], context="word")
     for text in UNMARKED:
         catalog.add(text, context=OPTIONAL)
     for path in Path(str(click.__file__)).parent.glob("*.py"):

@@ -29,19 +29,19 @@ from tests.loops import UnhurriedLoop
 from tests.processes import catch_ignored_signals, use_memory
 from tests.receiver import Receiver, receiving
 from tests.world import AddSibling, Admin, LogIn, LogLines, MakeClient, MakeServices, Stage, add_client, make_admin
-from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.database import DEADLINES, Database
-from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.metrics import DECLARED, REGISTRY
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat import APPS, Simulator
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.app import create_app
-from wxauth.server.service.build import Timeouts, build_services
+from wxauth.apps.registry import Apps
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
+from wxauth.core.database import DEADLINES, Database
+from wxauth.core.logs import configure_logging
+from wxauth.core.metrics import DECLARED, REGISTRY
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings, settings_from
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, Simulator
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.app import create_app
+from wxauth.service.build import Timeouts, build_services
 
 gc.disable()  # until all tests are collected
 use_memory()
@@ -278,7 +278,7 @@ def shared_settings(**values: object) -> Settings:
 
 @pytest.fixture
 def simulator(clock: Clock) -> Simulator:
-    """A simulated WeChat on this test's clock, with the apps `wxauth.server.dev.wechat.APPS`."""
+    """A simulated WeChat on this test's clock, with the apps `wxauth.dev.wechat.APPS`."""
     return Simulator(lambda: clock().timestamp())
 
 

@@ -8,14 +8,14 @@ import asyncpg
 
 from tests.database_proxy import PATIENT
 from tests.fakes import SECRET_KEY, START
-from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import migrate
-from wxauth.server.core.revisions import KNOWN_REVISIONS, SCRIPTS
-from wxauth.server.core.sealing import Sealer
-from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.core.trail import EventType
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
+from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS
+from wxauth.core.sealing import Sealer
+from wxauth.core.settings import Settings, settings_from
+from wxauth.core.trail import EventType
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.keys.keyring import KeyRing
 
 TEMPLATE = "template_wxauth"
 SHARED = "shared"

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 
 from wxauth.errors import InvalidRequest, PayloadTooLarge
-from wxauth.server.service.app import create_api
-from wxauth.server.web.direct import DirectRoute
+from wxauth.service.app import create_api
+from wxauth.web.direct import DirectRoute
 
 ANYWHERE = {*((status, InvalidRequest.code) for status in (400, 414, 431)), (413, PayloadTooLarge.code)}
 """Failures of any request before its operation is known to accept it: malformed, or too large."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.problems import kinds_of
 from wxauth.errors import WxAuthError
-from wxauth.server.service.app import create_api
+from wxauth.service.app import create_api
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -215,7 +215,7 @@ def serve(listener: socket.socket) -> None:
                         teller.close()
                     command, cwd, env = json.loads(request)
                     # What serves several processes begins anew, as in one that was not forked beside others.
-                    importlib.import_module("wxauth.server.core.outages").outage_log.share()
+                    importlib.import_module("wxauth.core.outages").outage_log.share()
                     become(command, cwd, env, descriptors)
                     return
                 *streams, status_fd = descriptors

@@ -19,8 +19,8 @@ from tests.clock import PATIENCE as PATIENCE
 from tests.forked import Forked
 from tests.programs import demand_mark
 from tests.serving import serving as serving
-from wxauth.server.dev.wechat import APPS
-from wxauth.server.service.server import listen
+from wxauth.dev.wechat import APPS
+from wxauth.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
 ROOM = 2 * 2**30

@@ -20,13 +20,13 @@ from tests.clock import Clock
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.headers import bearer as bearer
 from tests.processes import PATIENCE, Running, children_of
-from wxauth.server.clients import clients
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.core.database import Database
-from wxauth.server.core.services import Parts, Services
-from wxauth.server.dev.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
+from wxauth.clients import clients
+from wxauth.clients.clients import Credentials
+from wxauth.core.database import Database
+from wxauth.core.services import Parts, Services
+from wxauth.dev.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
+from wxauth.dev.wechat.controls import openid_of
+from wxauth.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 
 Client = httpx.AsyncClient
 Rows = asyncpg.Connection

@@ -7,11 +7,11 @@ import httpx
 import uvicorn
 
 from benchmarks.standin import code2session
-from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.settings import Settings, load_settings
-from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services
-from wxauth.server.service.server import listen, uvicorn_options
+from wxauth.core.logs import configure_logging
+from wxauth.core.settings import Settings, load_settings
+from wxauth.service.app import create_app
+from wxauth.service.build import build_services
+from wxauth.service.server import listen, uvicorn_options
 
 
 class AtOnce(httpx.AsyncBaseTransport):

@@ -28,21 +28,21 @@ def main() -> None:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # somebody else's: prometheus_client reads it as it is imported
     gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
     try:
-        from wxauth.server import cli
+        from wxauth import cli
 
         cli.main(prog_name="wxauth")
     except ModuleNotFoundError as exc:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
             raise
-        from wxauth.server.core.terminal import localized
+        from wxauth.core.terminal import localized
 
         if sys.argv[1:2] == ["dev"]:
             sys.exit(localized(_("{package} is not installed: run scripts/dev in a clone", package=package)))
         sys.exit(localized(_('{package} is not installed: pip install "wxauth[server]"', package=package)))
     except Exception as exc:
-        from wxauth.server.core.logs import lines_of
-        from wxauth.server.core.terminal import localized, os_reason
+        from wxauth.core.logs import lines_of
+        from wxauth.core.terminal import localized, os_reason
 
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from uvicorn.config import STARTUP_FAILURE
 
-from wxauth.server.core.logs import configure_logging, get_logger
-from wxauth.server.core.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.terminal import localized
+from wxauth.core.logs import configure_logging, get_logger
+from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.core.terminal import localized
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -22,9 +22,9 @@ def create_app() -> "ASGIApp":
         sys.stderr.write(f"{localized(exc.text)}\n")
         sys.exit(STARTUP_FAILURE)  # uvicorn's supervisor would start another worker after any other status
     # Later, because uvicorn's supervisor takes a process for hung that must first forget all of these.
-    from wxauth.server.core.outages import outage_log
-    from wxauth.server.service import app, metrics
-    from wxauth.server.service.build import build_services
+    from wxauth.core.outages import outage_log
+    from wxauth.service import app, metrics
+    from wxauth.service.build import build_services
 
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for line in unknown_names():

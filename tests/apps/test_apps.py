@@ -22,13 +22,13 @@ from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.sweeps import swept
 from tests.world import Admin, Body, Rows, Stage, body_of, recorded, set_roles, until
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.sealing import CannotOpen, Sealer
-from wxauth.server.core.secrets import secret_key_bytes
-from wxauth.server.dev.wechat import APPS, LATER_APP, MOBILE_APP, create_simulator
-from wxauth.server.service.build import Timeouts
-from wxauth.server.service.resealing import reseal
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.apps.registry import Apps
+from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.core.secrets import secret_key_bytes
+from wxauth.dev.wechat import APPS, LATER_APP, MOBILE_APP, create_simulator
+from wxauth.service.build import Timeouts
+from wxauth.service.resealing import reseal
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

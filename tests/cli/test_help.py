@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from tests.sweeps import Sweep
-from wxauth.server.apps.schemas import AppChangeRequest, AppRequest
-from wxauth.server.cli import main
-from wxauth.server.cli.users import users
-from wxauth.server.clients.routes import ClientChangeRequest, ClientRequest
-from wxauth.server.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange
-from wxauth.server.login.record_queries import RefusalSearch
-from wxauth.server.users.search_queries import UsersQuery
+from wxauth.apps.schemas import AppChangeRequest, AppRequest
+from wxauth.cli import main
+from wxauth.cli.users import users
+from wxauth.clients.routes import ClientChangeRequest, ClientRequest
+from wxauth.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange
+from wxauth.login.record_queries import RefusalSearch
+from wxauth.users.search_queries import UsersQuery
 
 pytestmark = pytest.mark.no_database
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.clients.test_admin import SITE
 from tests.fakes import LOGO, logo_of
-from wxauth.server.clients.clients import WrongClient, build_client
+from wxauth.clients.clients import WrongClient, build_client
 
 pytestmark = pytest.mark.no_database
 

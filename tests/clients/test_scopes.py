@@ -2,9 +2,9 @@
 
 from tests.problems import problem_of
 from tests.world import AddSibling, Client, Stage, add_client
-from wxauth.server.clients import clients
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
+from wxauth.clients import clients
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
 
 
 async def status_of(client: Client, credentials: Credentials) -> int:

@@ -23,10 +23,10 @@ from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
 from tests.world import HOLD_USERS, NOBODY, Admin, Body, Client, Stage, bearer, behind, body_of, make_admin, set_roles
-from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
-from wxauth.server.console.links import NoLink, make_link
-from wxauth.server.console.routes import CONSOLE_PAGE
-from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
+from wxauth.clients.models import SITE_SCOPE_NAMES, Scope
+from wxauth.console.links import NoLink, make_link
+from wxauth.console.routes import CONSOLE_PAGE
+from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 
 pytestmark = pytest.mark.settings(admin_page=True)
 

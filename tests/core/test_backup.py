@@ -16,10 +16,10 @@ from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.programs import lacks, postgres_program
 from tests.world import LogIn, Stage, bearer, leave
-from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import migrate
-from wxauth.server.core.models import all_tables
-from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
+from wxauth.core.models import all_tables
+from wxauth.dev.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 

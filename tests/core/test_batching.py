@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from tests.database_proxy import HURRIED, Proxy
 from tests.loops import let_pass
 from tests.world import Rows, until, until_locked
+from wxauth.core.batching import AT_MOST, Batched
+from wxauth.core.database import DEADLINES, Database
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.batching import AT_MOST, Batched
-from wxauth.server.core.database import DEADLINES, Database
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from tests.world import LogLines
+from wxauth.core.background import keep_doing
+from wxauth.core.outages import outage_log
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.background import keep_doing
-from wxauth.server.core.outages import outage_log
 
 
 @pytest.mark.no_database

@@ -11,12 +11,12 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.metrics import scrape
 from tests.world import Client, Stage, until
-from wxauth.server.core.clock import CORRECTION_PAUSE_SECONDS, DatabaseClock, correct_clock, keep_time, utc_now
-from wxauth.server.core.database import Database
-from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.build import build_services
+from wxauth.core.clock import CORRECTION_PAUSE_SECONDS, DatabaseClock, correct_clock, keep_time, utc_now
+from wxauth.core.database import Database
+from wxauth.core.services import Services
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.build import build_services
 
 
 class Replica(NamedTuple):

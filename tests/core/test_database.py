@@ -18,13 +18,13 @@ from tests.database_proxy import Proxy
 from tests.loops import let_pass
 from tests.sweeps import swept
 from tests.world import Rows, until
+from wxauth.checks.queries import missing_limits
+from wxauth.core.database import DEADLINES, MAX_IDLE_SECONDS, Database, Deadlines
+from wxauth.core.migrations import begin_migration, migrate
+from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
+from wxauth.core.statements import Nothing, Statement
+from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
-from wxauth.server.checks.queries import missing_limits
-from wxauth.server.core.database import DEADLINES, MAX_IDLE_SECONDS, Database, Deadlines
-from wxauth.server.core.migrations import begin_migration, migrate
-from wxauth.server.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 

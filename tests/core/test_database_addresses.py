@@ -15,11 +15,11 @@ from tests.certificates import Authority
 from tests.database_proxy import Proxy, socket_of, with_tls
 from tests.listening import Listening, join
 from tests.world import until
+from wxauth.core.database import Database, Deadlines
+from wxauth.core.outages import outage_text
+from wxauth.core.statements import Statement
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import Database, Deadlines
-from wxauth.server.core.outages import outage_text
-from wxauth.server.core.statements import Statement
-from wxauth.server.limits.redis import RedisCounts
+from wxauth.limits.redis import RedisCounts
 
 NAME = "db.test"
 ONE = Statement[int]("SELECT 1 AS one")

@@ -21,10 +21,10 @@ from tests.fakes import service_env
 from tests.listening import Listening, join
 from tests.processes import WXAUTH, Running, free_port, run, until
 from tests.world import LogLines, Rows, Server
+from wxauth.core.database import Database
+from wxauth.core.outages import NotConnected, outage_log, outage_text
+from wxauth.core.statements import Nothing, Statement
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import Database
-from wxauth.server.core.outages import NotConnected, outage_log, outage_text
-from wxauth.server.core.statements import Nothing, Statement
 
 pytestmark = [pytest.mark.process, pytest.mark.own_database]
 

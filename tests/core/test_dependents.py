@@ -11,10 +11,10 @@ from tests.core.test_migrations import schema_of
 from tests.databases import scripts_of_next_version
 from tests.processes import run
 from tests.world import Rows
-from wxauth.server.core.database import Database
-from wxauth.server.core.dependents import Change, changes_in
-from wxauth.server.core.migrations import MigrationRefused, migrate
-from wxauth.server.core.revisions import KNOWN_REVISIONS
+from wxauth.core.database import Database
+from wxauth.core.dependents import Change, changes_in
+from wxauth.core.migrations import MigrationRefused, migrate
+from wxauth.core.revisions import KNOWN_REVISIONS
 
 pytestmark = pytest.mark.own_database
 

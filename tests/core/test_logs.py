@@ -11,12 +11,12 @@ import pytest
 from tests.processes import run
 from tests.sweeps import swept
 from tests.world import LogLines, Rows
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.core.logs import console_line, redact
-from wxauth.server.keys.issuer import AccessToken
-from wxauth.server.login.login import LoginRequest
-from wxauth.server.login.routes import LogoutRequest, RefreshRequest
-from wxauth.server.phones.routes import PhoneRequest
+from wxauth.clients.clients import Credentials
+from wxauth.core.logs import console_line, redact
+from wxauth.keys.issuer import AccessToken
+from wxauth.login.login import LoginRequest
+from wxauth.login.routes import LogoutRequest, RefreshRequest
+from wxauth.phones.routes import PhoneRequest
 
 
 @swept(
@@ -95,13 +95,13 @@ async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: Rows,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("asyncpg.exceptions.CheckViolationError: ")
-    assert "/wxauth/server/clients/clients.py:" in done.stderr
+    assert "/wxauth/clients/clients.py:" in done.stderr
     assert "billing-of-alice" not in done.stdout + done.stderr
 
 
 FORKED = """
 import os
-from wxauth.server.core.outages import OutageLog
+from wxauth.core.outages import OutageLog
 
 interval = OutageLog(10)
 if os.fork() == 0:

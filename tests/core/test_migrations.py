@@ -21,14 +21,14 @@ from alembic.script import ScriptDirectory
 from tests.clock import PATIENCE
 from tests.databases import claim, scripts_of_next_version
 from tests.world import Rows
-from wxauth.server.clients.models import CLIENT_NAME, Scope
-from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
-from wxauth.server.core.models import all_tables
-from wxauth.server.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
-from wxauth.server.events.models import DeliveryState
-from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, Door
-from wxauth.server.site_logins.models import Stage
+from wxauth.clients.models import CLIENT_NAME, Scope
+from wxauth.core.database import Database
+from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
+from wxauth.core.models import all_tables
+from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
+from wxauth.events.models import DeliveryState
+from wxauth.site_logins.doors import BY_WECHATS_PAGE, Door
+from wxauth.site_logins.models import Stage
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
@@ -121,7 +121,7 @@ async def test_the_rules_of_the_schema_have_every_value_of_the_code(rows: Rows) 
 
 @pytest.mark.slow
 async def test_a_process_that_imports_nothing_else_knows_every_table(rows: Rows) -> None:
-    program = "from wxauth.server.core.models import all_tables; print(*all_tables().tables)"
+    program = "from wxauth.core.models import all_tables; print(*all_tables().tables)"
     known = await asyncio.to_thread(subprocess.check_output, [sys.executable, "-c", program], text=True)
     found = await rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {*known.split(), "alembic_version"} == {name for (name,) in found}

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from tests.world import Rows, Stage
-from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import migrate
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
 
 pytestmark = pytest.mark.oldest_postgres
 

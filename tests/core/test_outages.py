@@ -18,11 +18,11 @@ from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.world import Admin, MakeServices, Rows, Stage, bearer, behind, leave, locked, set_roles, until, until_locked
-from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
-from wxauth.server.core.migrations import migrate
-from wxauth.server.core.services import Services
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.service.build import Timeouts
+from wxauth.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
+from wxauth.core.migrations import migrate
+from wxauth.core.services import Services
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.service.build import Timeouts
 
 pytestmark = pytest.mark.own_database
 

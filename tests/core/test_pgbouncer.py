@@ -19,12 +19,12 @@ from tests.problems import problem_of
 from tests.processes import Running, free_port, is_served, run, until
 from tests.programs import needs
 from tests.world import LogIn, MakeClient, MakeServices, Stage, bearer, leave
-from wxauth.server.checks.database import check_database
-from wxauth.server.checks.result import CheckLevel, CheckResult, Findings
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.database import DEADLINES
-from wxauth.server.core.settings import Settings
-from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.checks.database import check_database
+from wxauth.checks.result import CheckLevel, CheckResult, Findings
+from wxauth.core.clock import utc_now
+from wxauth.core.database import DEADLINES
+from wxauth.core.settings import Settings
+from wxauth.dev.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.pgbouncer
 

@@ -19,11 +19,11 @@ from typing_extensions import get_type_hints, is_typeddict
 
 import wxauth
 from tests.world import Rows
-from wxauth.server.core.batching import Batched
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserFields
-from wxauth.server.users.models import User
-from wxauth.server.users.schemas import ProfileStatusAndRoles
+from wxauth.core.batching import Batched
+from wxauth.core.statements import Statement
+from wxauth.core.users import USER, UserFields
+from wxauth.users.models import User
+from wxauth.users.schemas import ProfileStatusAndRoles
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -42,7 +42,7 @@ PYTHON = {
     "varchar": str,
     "void": object,
 }
-BESIDE_QUERIES = ("wxauth.server.core.database", "wxauth.server.core.trail", "wxauth.server.core.revisions")
+BESIDE_QUERIES = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.revisions")
 
 
 def statements() -> Iterator[tuple[str, Statement[Any]]]:
@@ -68,7 +68,7 @@ STATEMENTS = dict(statements())
 
 
 def test_all_packages_with_statements_are_checked() -> None:
-    packages = {path.parent.name for path in (Path(wxauth.__path__[0]) / "server").glob("*/*queries.py")}
+    packages = {path.parent.name for path in Path(wxauth.__path__[0]).glob("*/*queries.py")}
     assert {name.partition(".")[0] for name in STATEMENTS} == {*packages, "core"}
     assert len(packages) > 15
 

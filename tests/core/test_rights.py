@@ -14,13 +14,13 @@ import pytest
 from tests.databases import scripts_of_next_version
 from tests.processes import run
 from tests.world import Rows
-from wxauth.server.checks.database import judge_schema
-from wxauth.server.checks.doctor import examine
-from wxauth.server.checks.rights_queries import read_rights
-from wxauth.server.core.database import Database
-from wxauth.server.core.migrations import MigrationForbidden, migrate
-from wxauth.server.core.revisions import KNOWN_REVISIONS, revisions_in
-from wxauth.server.core.settings import Settings
+from wxauth.checks.database import judge_schema
+from wxauth.checks.doctor import examine
+from wxauth.checks.rights_queries import read_rights
+from wxauth.core.database import Database
+from wxauth.core.migrations import MigrationForbidden, migrate
+from wxauth.core.revisions import KNOWN_REVISIONS, revisions_in
+from wxauth.core.settings import Settings
 
 numbers = count(1)
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.world import Rows
-from wxauth.server.apps.queries import reseal_app
-from wxauth.server.core.database import Database
-from wxauth.server.core.sealing import CannotOpen, Sealer, derive_key
+from wxauth.apps.queries import reseal_app
+from wxauth.core.database import Database
+from wxauth.core.sealing import CannotOpen, Sealer, derive_key
 
 KEY, FORMER_KEY = (bytes([n]) * 32 for n in range(2))
 CONTEXT = b"session_key\0wxa\0openid-alice"

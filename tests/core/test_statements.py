@@ -2,7 +2,7 @@
 
 import pytest
 
-from wxauth.server.core.statements import Nothing, Statement
+from wxauth.core.statements import Nothing, Statement
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ from tests.programs import ROOT, needs, needs_node, output_of, postgres_program
 from tests.proxies.longest import add_site, check_longest
 from tests.sweeps import swept
 from tests.world import add_client, bearer
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
-from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings, settings_from
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
+from wxauth.service.app import create_app
+from wxauth.service.build import build_services
 
 FOLDER = ROOT / "deploy/compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

@@ -18,7 +18,7 @@ from tests.processes import PATIENCE, free_port, is_served, until
 from tests.proxies.longest import add_site, check_longest
 from tests.proxies.running import nginx_with
 from tests.world import bearer
-from wxauth.server.core.services import Services
+from wxauth.core.services import Services
 
 pytestmark = pytest.mark.proxy
 

@@ -19,7 +19,7 @@ from tests.processes import PATIENCE, Running, free_port, is_served, serving, un
 from tests.programs import needs
 from tests.proxies import running
 from tests.web.misbehaving import behind_edge, options, read_all
-from wxauth.server.web.edge import MAX_FIELDS
+from wxauth.web.edge import MAX_FIELDS
 
 pytestmark = pytest.mark.proxy
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.docs import block
 from tests.processes import WXAUTH, Running, free_port
-from wxauth.server.dev.wechat import APPS
+from wxauth.dev.wechat import APPS
 
 pytestmark = [pytest.mark.process, pytest.mark.no_database]
 

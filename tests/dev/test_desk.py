@@ -15,9 +15,9 @@ from tests.receiver import receiving
 from tests.sweeps import swept
 from tests.upstream import Upstream, answer
 from tests.world import Stage
-from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, create_simulator
-from wxauth.server.dev.wechat.desk import known_faults
-from wxauth.server.service.build import Timeouts
+from wxauth.dev.wechat import ACCOUNT, APPS, Api, create_simulator
+from wxauth.dev.wechat.desk import known_faults
+from wxauth.service.build import Timeouts
 
 RESOURCES = '[{"resource": "http://127.0.0.1:8005/mcp", "title": "Mine", "scopes": {"read": "read"}}]'
 HURRIED = Timeouts(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))

@@ -27,10 +27,10 @@ from tests.forked import stand_in
 from tests.processes import Running, environment, free_port, is_served, until
 from tests.programs import needs, needs_node, output_of
 from tests.world import bearer
+from wxauth.core.settings import Settings, settings_from
+from wxauth.dev.wechat import APP_KEYS, APPS
+from wxauth.dev.wechat.controls import LATER_APP, MOBILE_APP, openid_of
 from wxauth.guard import Principal
-from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.dev.wechat import APP_KEYS, APPS
-from wxauth.server.dev.wechat.controls import LATER_APP, MOBILE_APP, openid_of
 from wxauth.testing import TestIssuer
 
 pytestmark = pytest.mark.process

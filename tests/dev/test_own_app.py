@@ -13,7 +13,7 @@ import pytest
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, run, serving
 from tests.world import bearer, body_of
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.process
 

@@ -11,10 +11,10 @@ import pytest
 from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.world import Body, body_of
-from wxauth.server.core.apps import App
-from wxauth.server.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
-from wxauth.server.dev.wechat.push import OF_PAYMENTS
-from wxauth.server.wechat.received import read_message
+from wxauth.core.apps import App
+from wxauth.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
+from wxauth.dev.wechat.push import OF_PAYMENTS
+from wxauth.wechat.received import read_message
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 ORDER = {

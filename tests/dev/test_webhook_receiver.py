@@ -9,13 +9,13 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from tests.serving import serving
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.services import Services
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.dev.wechat import create_simulator
-from wxauth.server.events.webhook_queries import new_webhook_secret, shown_secret
-from wxauth.server.events.webhooks import Webhooks
-from wxauth.server.outbound.receivers import signed_headers
+from wxauth.core.clock import utc_now
+from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR
+from wxauth.dev.wechat import create_simulator
+from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
+from wxauth.events.webhooks import Webhooks
+from wxauth.outbound.receivers import signed_headers
 
 
 class Desk:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from tests.processes import PATIENCE, serving
 from tests.sweeps import Sweep, swept
 from tests.world import body_of
-from wxauth.server.dev.wechat import (
+from wxauth.dev.wechat import (
     ACCOUNT,
     APPS,
     MOBILE_APP,
@@ -25,7 +25,7 @@ from wxauth.server.dev.wechat import (
     create_simulator,
     phone_number_of,
 )
-from wxauth.server.dev.wechat.controls import API_PATHS
+from wxauth.dev.wechat.controls import API_PATHS
 
 FIRST, SECOND = APPS
 LIFETIME = 7200

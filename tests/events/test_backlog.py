@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from tests.world import Stage, until
-from wxauth.server.events.webhook_deliveries import LEASE, place_events
-from wxauth.server.events.webhook_queries import Priority, due_receivers, lease_delivery
+from wxauth.events.webhook_deliveries import LEASE, place_events
+from wxauth.events.webhook_queries import Priority, due_receivers, lease_delivery
 
 PENDING = 15_000
 WEBHOOK, ELSEWHERE = UUID(int=1), UUID(int=2)

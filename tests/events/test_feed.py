@@ -13,11 +13,11 @@ from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import AddSibling, Body, Stage, leave
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
-from wxauth.server.events.feed_queries import Place
-from wxauth.server.events.feed_routes import cursor_of
-from wxauth.server.events.webhook_deliveries import place_events
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
+from wxauth.events.feed_queries import Place
+from wxauth.events.feed_routes import cursor_of
+from wxauth.events.webhook_deliveries import place_events
 
 INSERT = (
     "INSERT INTO events (id, type, at, actor, user_id) VALUES ($1::text::uuid, $2, now(), 'system', $1::text::uuid)"

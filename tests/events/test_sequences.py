@@ -9,12 +9,12 @@ import pytest
 
 from tests.metrics import scrape
 from tests.world import AddSibling, Body, Stage, bearer, until
-from wxauth.server.checks.database import judge_sequences
-from wxauth.server.checks.result import CheckLevel
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.database import Database
-from wxauth.server.events.sequence_queries import read_sequences
-from wxauth.server.events.webhook_deliveries import keep_placing, place_events
+from wxauth.checks.database import judge_sequences
+from wxauth.checks.result import CheckLevel
+from wxauth.clients.models import Scope
+from wxauth.core.database import Database
+from wxauth.events.sequence_queries import read_sequences
+from wxauth.events.webhook_deliveries import keep_placing, place_events
 
 pytestmark = pytest.mark.own_database
 

@@ -8,8 +8,8 @@ import pytest
 from tests.docs import DOCS
 from tests.fakes import APP, OTHER_APP
 from tests.world import Admin, Rows, Stage, bearer, behind, leave, recorded
-from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
-from wxauth.server.sessions.queries import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
+from wxauth.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
+from wxauth.sessions.queries import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 WORD: Final = re.compile(r"`([a-z_.]+)`")
 

@@ -22,13 +22,13 @@ from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
 from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, raw
 from tests.world import Admin, Body, Stage, bearer, body_of, leave, recorded, set_roles, until
-from wxauth.server.checks.doctor import examine
-from wxauth.server.core.clock import first_id_at
-from wxauth.server.core.sealing import Sealer
-from wxauth.server.core.services import Services
-from wxauth.server.events import webhook_deliveries
-from wxauth.server.events.models import DeliveryRow
-from wxauth.server.events.webhook_deliveries import (
+from wxauth.checks.doctor import examine
+from wxauth.core.clock import first_id_at
+from wxauth.core.sealing import Sealer
+from wxauth.core.services import Services
+from wxauth.events import webhook_deliveries
+from wxauth.events.models import DeliveryRow
+from wxauth.events.webhook_deliveries import (
     LEASE,
     MAX_CONCURRENT,
     MAX_CONCURRENT_FOR_ONE,
@@ -37,11 +37,11 @@ from wxauth.server.events.webhook_deliveries import (
     keep_placing,
     place_events,
 )
-from wxauth.server.events.webhook_queries import LEASE_DELIVERY, Priority
-from wxauth.server.events.webhooks import Webhooks
-from wxauth.server.housekeeping.housekeeping import Pace, sweep_other_rows
-from wxauth.server.service.build import Timeouts
-from wxauth.server.service.resealing import reseal
+from wxauth.events.webhook_queries import LEASE_DELIVERY, Priority
+from wxauth.events.webhooks import Webhooks
+from wxauth.housekeeping.housekeeping import Pace, sweep_other_rows
+from wxauth.service.build import Timeouts
+from wxauth.service.resealing import reseal
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from tests.fakes import APP, Secrets, service_env
 from tests.processes import Command, make_command
 from tests.receiver import Receiver
 from tests.world import LogIn, Rows, recorded
-from wxauth.server.core.services import Services
-from wxauth.server.events.webhook_deliveries import Deliveries, place_events
+from wxauth.core.services import Services
+from wxauth.events.webhook_deliveries import Deliveries, place_events
 
 pytestmark = pytest.mark.process
 

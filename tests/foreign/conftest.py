@@ -18,13 +18,13 @@ from tests.databases import TEMPLATE
 from tests.fakes import SECRET_KEY, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.tokens.hostile import Forger, Forgery
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.database import Database
-from wxauth.server.core.sealing import Sealer
-from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat import APPS, create_simulator
-from wxauth.server.keys.keyring import KeyRing, unsealed_key
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.core.sealing import Sealer
+from wxauth.core.settings import Settings, settings_from
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.keys.keyring import KeyRing, unsealed_key
 from wxauth.tokens.keys import SigningKey
 
 

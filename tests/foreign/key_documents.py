@@ -14,8 +14,8 @@ from uuid import UUID
 
 from tests.clock import PATIENCE
 from tests.tokens.hostile import Forger
+from wxauth.core.clock import utc_now
 from wxauth.guard.jwks import METADATA_PATH
-from wxauth.server.core.clock import utc_now
 from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 KEY = SigningKey.generate()

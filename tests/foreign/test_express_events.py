@@ -15,12 +15,12 @@ from tests.processes import Running, free_port, run
 from tests.programs import EXPRESS, needs, needs_node
 from tests.siblings.test_example_events import event
 from tests.world import Body, add_client, leave, until
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.database import Database
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.webhook_queries import new_webhook_secret, shown_secret
-from wxauth.server.outbound.receivers import signed_headers
+from wxauth.clients.models import Scope
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
+from wxauth.outbound.receivers import signed_headers
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

@@ -28,8 +28,8 @@ from tests.serving import serving
 from tests.sweeps import Sweep
 from tests.tokens.hostile import CLAIMS, HOSTILE, Forgery, decode
 from tests.world import bearer
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, create_simulator
 
 pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
 

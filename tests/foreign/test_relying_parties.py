@@ -24,7 +24,7 @@ from tests.docs import DOCS, ROOT, block, code_blocks
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_TESTS, needs, needs_relying_parties, run_node_tests
 from tests.world import bearer, until
-from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
+from wxauth.dev.wechat import ACCOUNT, WEBSITE
 
 with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
     from authlib.integrations.httpx_client import AsyncOAuth2Client

@@ -20,11 +20,11 @@ from tests.foreign.conftest import Issuer
 from tests.processes import serving
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties, output_of
 from tests.world import Stage, add_client, bearer, body_of
-from wxauth.server.core.database import Database
-from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
-from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.dev.wechat.payments import PayRequest
-from wxauth.server.dev.wechat.push import make_message, sign_push
+from wxauth.core.database import Database
+from wxauth.dev.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
+from wxauth.dev.wechat.controls import openid_of
+from wxauth.dev.wechat.payments import PayRequest
+from wxauth.dev.wechat.push import make_message, sign_push
 
 SCRIPT = Path(__file__).with_name("wechat_sdks.py")
 FIRST, SEALED = APPS

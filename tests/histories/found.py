@@ -12,7 +12,7 @@ import httpx
 
 from tests.histories.town import Asked, Login, Town
 from tests.world import Body, Rows, bearer, body_of, until
-from wxauth.server.core.models import all_tables
+from wxauth.core.models import all_tables
 
 Row = dict[str, Any]
 

@@ -11,9 +11,9 @@ from tests.histories.found import OF_PEOPLE, Found, Refreshed
 from tests.histories.invariants import OWNERLESS, check, everything_has_an_owner, history_of
 from tests.histories.town import Asked
 from tests.world import Body
-from wxauth.server.core.models import all_tables
-from wxauth.server.dev.wechat import APPS
-from wxauth.server.dev.wechat.controls import openid_of, unionid_of
+from wxauth.core.models import all_tables
+from wxauth.dev.wechat import APPS
+from wxauth.dev.wechat.controls import openid_of, unionid_of
 
 pytestmark = pytest.mark.no_database
 

@@ -27,14 +27,14 @@ from tests.processes import WXAUTH, Running, free_port
 from tests.serving import serving
 from tests.websites.browsers import ASKED as ASKED_BY_THE_SHOP, VERIFIER
 from tests.world import DEVICE_CODE, Body, LogIn, Server, add_client, bearer, scene_of, until
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.database import Database
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
-from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.dev.wechat.push import REVOKED, Mode, make_message, sign_push
-from wxauth.server.users.admin import UserChange, change_user
+from wxauth.clients.models import Scope
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.core.trail import OPERATOR
+from wxauth.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
+from wxauth.dev.wechat.controls import openid_of
+from wxauth.dev.wechat.push import REVOKED, Mode, make_message, sign_push
+from wxauth.users.admin import UserChange, change_user
 
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")
 OK: Final = range(200, 300)

@@ -7,12 +7,12 @@ import pytest
 
 from tests.metrics import scrape
 from tests.world import Body, Stage, until
-from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
-from wxauth.server.housekeeping.queries import ENDED_SESSIONS, SweptPage, sweep_page
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.models import RETIRES_AFTER
-from wxauth.server.service.app import create_api
-from wxauth.server.service.metrics import STATISTICS_MAX_AGE
+from wxauth.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
+from wxauth.housekeeping.queries import ENDED_SESSIONS, SweptPage, sweep_page
+from wxauth.keys.keyring import KeyRing
+from wxauth.keys.models import RETIRES_AFTER
+from wxauth.service.app import create_api
+from wxauth.service.metrics import STATISTICS_MAX_AGE
 
 pytestmark = pytest.mark.oldest_postgres
 

@@ -22,7 +22,7 @@ from tests.import_export.mover import Mover
 from tests.processes import WXAUTH, environment
 from tests.sweeps import swept
 from tests.world import Body, Stage
-from wxauth.server.import_export.files import CsvLines, Form, JsonLines, WrongFile
+from wxauth.import_export.files import CsvLines, Form, JsonLines, WrongFile
 
 OPENID = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
 ALICE: Body = {"app_id": APP["app_id"], "openid": OPENID}

@@ -14,10 +14,10 @@ from tests.import_export.mover import Mover
 from tests.programs import needs, output_of
 from tests.sweeps import swept
 from tests.world import Body, Stage
+from wxauth.dev.wechat.controls import unionid_of
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.dev.wechat.controls import unionid_of
-from wxauth.server.import_export.files import MOST_NAMES, CsvLines, Form, JsonLines, WrongFile
-from wxauth.server.import_export.lines import Line
+from wxauth.import_export.files import MOST_NAMES, CsvLines, Form, JsonLines, WrongFile
+from wxauth.import_export.lines import Line
 
 APP_ID = APP["app_id"]
 UNION = unionid_of("alice")
@@ -254,7 +254,7 @@ async def test_csv_has_the_fields_that_are_no_text(monkeypatch: pytest.MonkeyPat
         scores: Annotated[list[int] | None, _("must be numbers")] = None
         note: Annotated[str | int | None, _("must be short")] = None
 
-    monkeypatch.setattr("wxauth.server.import_export.files.Line", Wider)
+    monkeypatch.setattr("wxauth.import_export.files.Line", Wider)
     text = (
         "app_id,openid,birth_year,is_member,tags,scores,note,nickname\n"
         + f'{APP_ID},{OPENID},1990,true,a|b,"[1,2]",7,1990\n'

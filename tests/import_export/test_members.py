@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from tests.docs import block
 from tests.fakes import OTHER_APP
 from tests.world import NUMBER, AddSibling, Admin, Body, MakeClient, Stage
-from wxauth.server.clients.models import Scope
+from wxauth.clients.models import Scope
 
 GUIDE = "docs/moving-in.md"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -15,9 +15,9 @@ from tests.import_export.mover import Mover
 from tests.problems import problem_of
 from tests.processes import run
 from tests.world import Admin, Body, LogIn, Stage, add_client, body_of, recorded
-from wxauth.server.clients.models import Scope
-from wxauth.server.dev.wechat.controls import unionid_of
-from wxauth.server.import_export.batch import GIVEN_BEFORE, UNIONID_AS_OPENID
+from wxauth.clients.models import Scope
+from wxauth.dev.wechat.controls import unionid_of
+from wxauth.import_export.batch import GIVEN_BEFORE, UNIONID_AS_OPENID
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION, OTHER_UNION, THIRD_UNION = map(unionid_of, ("alice", "bob", "carol"))
@@ -71,7 +71,7 @@ async def test_an_openid_that_is_a_unionid_of_the_file_is_refused(
     batch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wxauth.server.import_export.importing.BATCH", batch)
+    monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     if is_csv:  # a header is the first line
         names = ["app_id", "openid", "unionid", "external_id", "nickname", "status", "user_id"]
@@ -300,7 +300,7 @@ async def test_a_unionid_alone_stands_beside_other_lines(
     batch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wxauth.server.import_export.importing.BATCH", batch)
+    monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
     for dry_run in (True, False):
         done = await mover.import_lines(*lines, dry_run=dry_run)
         assert (done[0], done[3], mover.refusals) == (counts[0], counts[3], refused), mover.messages

@@ -15,13 +15,13 @@ from tests.fakes import OTHER_SECRET_KEY, Clock
 from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer, recorded, until_locked
-from wxauth.server.core.sealing import CannotOpen
-from wxauth.server.core.services import Services
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.models import RETIRES_AFTER, SIGNS_AFTER, key_state
-from wxauth.server.keys.queries import PUBLISHED
-from wxauth.server.service.build import build_services
+from wxauth.core.sealing import CannotOpen
+from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR
+from wxauth.keys.keyring import KeyRing
+from wxauth.keys.models import RETIRES_AFTER, SIGNS_AFTER, key_state
+from wxauth.keys.queries import PUBLISHED
+from wxauth.service.build import build_services
 from wxauth.tokens.keys import SigningKey, TokenIssuer
 
 JWKS = "/.well-known/jwks.json"

@@ -11,9 +11,9 @@ from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY
 from tests.keys.conftest import WxAuth
 from tests.problems import problem_of
 from tests.world import Stage, bearer, until
-from wxauth.server.checks.sealed import SealedCounts
-from wxauth.server.core.sealing import CannotOpen, Sealer
-from wxauth.server.service.resealing import forget
+from wxauth.checks.sealed import SealedCounts
+from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.service.resealing import forget
 
 pytestmark = pytest.mark.no_signing_key
 

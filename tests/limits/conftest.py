@@ -8,7 +8,7 @@ import pytest
 from tests.fakes import Clock
 from tests.world import LogLines
 from wxauth.errors import RateLimited
-from wxauth.server.limits.rate_limits import REDIS_TIMEOUT_SECONDS, RateLimiter
+from wxauth.limits.rate_limits import REDIS_TIMEOUT_SECONDS, RateLimiter
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from fastapi.dependencies.models import Dependant
 from tests.clock import PATIENCE
 from tests.problems import problem_of
 from tests.world import Body, Client, Stage, bearer, locked, until_locked
-from wxauth.server.limits.concurrency import AT_ONCE, MAX_PRESENT
-from wxauth.server.service.app import create_api
-from wxauth.server.service.build import Timeouts
-from wxauth.server.users.callers import caller_in_turn_of, caller_who_ends_of
-from wxauth.server.web.direct import DirectRoute
+from wxauth.limits.concurrency import AT_ONCE, MAX_PRESENT
+from wxauth.service.app import create_api
+from wxauth.service.build import Timeouts
+from wxauth.users.callers import caller_in_turn_of, caller_who_ends_of
+from wxauth.web.direct import DirectRoute
 
 Answers = list[asyncio.Task[httpx.Response]]
 

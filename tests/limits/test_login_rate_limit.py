@@ -6,7 +6,7 @@ import pytest
 from tests.problems import problem_of
 from tests.processes import free_port
 from tests.world import Stage, body_of
-from wxauth.server.service.app import create_app
+from wxauth.service.app import create_app
 
 
 async def log_in(stage: Stage, address: str = "192.0.2.1", *, code: str | None = None) -> httpx.Response:

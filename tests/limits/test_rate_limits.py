@@ -13,7 +13,7 @@ from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
-from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, Limit, Windows
+from wxauth.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, Limit, Windows
 
 
 @pytest.fixture(scope="module")

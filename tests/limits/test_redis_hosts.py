@@ -22,10 +22,10 @@ from tests import world
 from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
-from wxauth.server.checks.result import CheckLevel
-from wxauth.server.checks.surroundings import check_redis
-from wxauth.server.core.settings import Settings
-from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, RateLimiter
+from wxauth.checks.result import CheckLevel
+from wxauth.checks.surroundings import check_redis
+from wxauth.core.settings import Settings
+from wxauth.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, RateLimiter
 
 LOST = (
     "ignore:unclosed (transport|Connection|ClusterNode|<Stream):ResourceWarning"  # one that redis-py lost, or its node

@@ -13,8 +13,8 @@ from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.test_hook import SECRET, saying
 from tests.world import NUMBER, Admin, Body, Client, LogIn, Rows, Stage, add_client, leave, recorded, set_roles
-from wxauth.server.events.webhook_deliveries import place_events
-from wxauth.server.housekeeping.housekeeping import sweep_now
+from wxauth.events.webhook_deliveries import place_events
+from wxauth.housekeeping.housekeeping import sweep_now
 
 DAYS = 7
 LATER = "2026-11-27T08:00:00Z"

@@ -16,9 +16,9 @@ from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Client, LogIn, LogLines, Stage, body_of
-from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
-from wxauth.server.login.login import TokenAnswer
-from wxauth.server.users.schemas import UserAnswer
+from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
+from wxauth.login.login import TokenAnswer
+from wxauth.users.schemas import UserAnswer
 
 
 @pytest.mark.requirement("asvs-14.2.2")

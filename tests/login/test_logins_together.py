@@ -10,8 +10,8 @@ from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, Body, Stage, body_of, until_locked
-from wxauth.server.core.batching import SIZES
-from wxauth.server.service.build import Timeouts
+from wxauth.core.batching import SIZES
+from wxauth.service.build import Timeouts
 
 pytestmark = pytest.mark.oldest_postgres
 

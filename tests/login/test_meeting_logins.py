@@ -9,8 +9,8 @@ import pytest
 from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.world import HOLD_USERS, LogIn, Rows, Stage, behind, body_of, recorded, until_locked
-from wxauth.server.login import login_queries
-from wxauth.server.service.build import Timeouts
+from wxauth.login import login_queries
+from wxauth.service.build import Timeouts
 
 pytestmark = pytest.mark.oldest_postgres
 

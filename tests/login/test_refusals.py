@@ -16,8 +16,8 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.world import Admin, Client, Stage, bearer
 from wxauth.errors import StorageUnavailable
-from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Numbers, Refusals
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Numbers, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 

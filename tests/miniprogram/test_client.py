@@ -13,17 +13,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.fakes import Clock
 from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
-from wxauth.server.clients.clients import add_client
-from wxauth.server.clients.models import Client
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import UserStatus
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services
-from wxauth.server.users.admin import UserChange, change_user
-from wxauth.server.users.status_queries import ADMIN
+from wxauth.clients.clients import add_client
+from wxauth.clients.models import Client
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.core.trail import OPERATOR
+from wxauth.core.users import UserStatus
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.service.app import create_app
+from wxauth.service.build import build_services
+from wxauth.users.admin import UserChange, change_user
+from wxauth.users.status_queries import ADMIN
 
 pytestmark = pytest.mark.node
 

@@ -15,10 +15,10 @@ from tests.receiver import receiving
 from tests.sweeps import swept
 from tests.upstream import Upstream, hang, in_pieces
 from tests.world import until
-from wxauth.server.core.addresses import is_refused
-from wxauth.server.events.sending import BODY_SECONDS, send
-from wxauth.server.outbound.receivers import ReceiverTransport, Resolve
-from wxauth.server.outbound.urls import MAX_CONCURRENT_NAMES, NameResolver
+from wxauth.core.addresses import is_refused
+from wxauth.events.sending import BODY_SECONDS, send
+from wxauth.outbound.receivers import ReceiverTransport, Resolve
+from wxauth.outbound.urls import MAX_CONCURRENT_NAMES, NameResolver
 
 pytestmark = pytest.mark.no_database
 
@@ -178,7 +178,7 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
 
 SILENT = """
 import asyncio, time
-from wxauth.server.outbound.urls import NameResolver
+from wxauth.outbound.urls import NameResolver
 
 try:
     asyncio.run(NameResolver(lambda _: time.sleep(3600), patience=0.1).resolve("silent.example"))

@@ -35,10 +35,10 @@ from tests.world import (
     until_locked,
     with_part,
 )
-from wxauth.server.core.background import RETRY_PAUSE_SECONDS
-from wxauth.server.dev.wechat import APPS, Api
-from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
-from wxauth.server.phones.phones import (
+from wxauth.core.background import RETRY_PAUSE_SECONDS
+from wxauth.dev.wechat import APPS, Api
+from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
+from wxauth.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
     UNDER_WAY,
     UNDER_WAY_OF_ONE,
@@ -46,8 +46,8 @@ from wxauth.server.phones.phones import (
     WECHAT_SHUTDOWN_SECONDS,
     Phones,
 )
-from wxauth.server.service.build import TIMEOUTS, Timeouts
-from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
+from wxauth.service.build import TIMEOUTS, Timeouts
+from wxauth.wechat.client import BUSY_PAUSE_SECONDS
 
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"

@@ -11,14 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.sweeps import swept
-from wxauth.server.pictures.thumbnails import (
-    MAX_PIXELS,
-    MAX_SIDE,
-    NO_PICTURE,
-    UnusablePicture,
-    check_file,
-    thumbnail_of,
-)
+from wxauth.pictures.thumbnails import MAX_PIXELS, MAX_SIDE, NO_PICTURE, UnusablePicture, check_file, thumbnail_of
 
 pytestmark = pytest.mark.no_database
 

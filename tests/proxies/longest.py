@@ -6,9 +6,9 @@ from urllib.parse import quote_plus, urlencode
 import httpx
 
 from tests.world import add_client
-from wxauth.server.clients.clients import MAX_URI_LENGTH
-from wxauth.server.core.services import Services
-from wxauth.server.site_logins.authorize import MAX_ECHOED
+from wxauth.clients.clients import MAX_URI_LENGTH
+from wxauth.core.services import Services
+from wxauth.site_logins.authorize import MAX_ECHOED
 
 REDIRECT_URI = "https://shop.test/".ljust(MAX_URI_LENGTH, "a")
 PLAIN = "s" * MAX_ECHOED["state"]

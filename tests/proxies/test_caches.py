@@ -13,12 +13,12 @@ from tests.fakes import Clock
 from tests.headers import bearer
 from tests.processes import free_port, is_served, serving, until
 from tests.proxies.running import nginx_with
-from wxauth.server.checks.issuer import check_issuer
-from wxauth.server.checks.result import CheckLevel, Findings
-from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APPS, create_simulator
-from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services
+from wxauth.checks.issuer import check_issuer
+from wxauth.checks.result import CheckLevel, Findings
+from wxauth.core.settings import Settings
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.service.app import create_app
+from wxauth.service.build import build_services
 
 pytestmark = pytest.mark.proxy
 

@@ -30,14 +30,14 @@ from tests.proxies.running import Recorder, Switching, echo, haproxy_with, heade
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
 from tests.world import bearer, body_of, set_roles, until
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings, settings_from
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.wechat import APPS, create_simulator
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services
-from wxauth.server.service.server import uvicorn_options
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings, settings_from
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.app import create_app
+from wxauth.service.build import build_services
+from wxauth.service.server import uvicorn_options
 
 pytestmark = pytest.mark.proxy
 

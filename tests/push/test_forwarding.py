@@ -19,17 +19,17 @@ from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Inbox, Way, a
 from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
+from wxauth.core.apps import App
+from wxauth.core.background import Retries
+from wxauth.core.services import Services
+from wxauth.core.settings import InvalidSettings, Settings
+from wxauth.dev.wechat.push import Mode, SignedPush, make_verdict
 from wxauth.errors import PushNotForwarded
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import Retries
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.dev.wechat.push import Mode, SignedPush, make_verdict
-from wxauth.server.outbound.connection import NAME_SECONDS
-from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.push.forwarding import AT_ONCE, PushForwarding, PushRequest
-from wxauth.server.push.receiving import ANSWER_SECONDS
+from wxauth.outbound.connection import NAME_SECONDS
+from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.urls import NameResolver
+from wxauth.push.forwarding import AT_ONCE, PushForwarding, PushRequest
+from wxauth.push.receiving import ANSWER_SECONDS
 
 OTHER = {
     "app_id": "wxtest0000000000d4",

@@ -11,12 +11,12 @@ from tests.problems import problem_of
 from tests.push.messages import ECHO, LEFT, NOW, PLAIN, SEALED, Inbox, Way, assert_taken, every_way, message, signed
 from tests.sweeps import swept
 from tests.world import MakeClient, MakeServices, send_push
-from wxauth.server.core.background import Retries
-from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push import Mode, SignedPush, push_signature
-from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.push.queries import MESSAGES_KEPT, SIGNATURES_KEPT
-from wxauth.server.push.receiving import PushedMessages
+from wxauth.core.background import Retries
+from wxauth.core.services import Services
+from wxauth.dev.wechat.push import Mode, SignedPush, push_signature
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.push.queries import MESSAGES_KEPT, SIGNATURES_KEPT
+from wxauth.push.receiving import PushedMessages
 
 FIVE_MINUTES = 300
 A_SECOND = timedelta(seconds=1)

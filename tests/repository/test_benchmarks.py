@@ -11,9 +11,9 @@ from tests import forked
 from tests.docs import DOCS, ROOT, table
 from tests.processes import run
 from tests.world import Rows
-from wxauth.server.core.clock import utc_now
-from wxauth.server.core.database import Database
-from wxauth.server.login.login_queries import record_login
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.login.login_queries import record_login
 
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("__"))
 

@@ -264,7 +264,7 @@ def test_the_wheel_has_types_licence_and_no_leftovers(wheel: Path) -> None:
 def test_the_wheel_contains_the_client_of_the_phone_on_the_desk(installed: Path, tmp_path: Path) -> None:
     serving = """
 import asyncio, httpx
-from wxauth.server.dev.wechat import create_simulator
+from wxauth.dev.wechat import create_simulator
 
 async def main():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(create_simulator()), base_url="http://wechat") as client:

@@ -20,12 +20,12 @@ from tests.conftest import NOWHERE, SETTINGS
 from tests.docs import DOCS, ROOT, both_languages, code_blocks, failures, openapi, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
+from wxauth.core.settings import PREFIX, Settings, settings_from
+from wxauth.dev.banner import welcome
+from wxauth.dev.run import HOME
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited
 from wxauth.guard import BearerGuard, Principal
-from wxauth.server.core.settings import PREFIX, Settings, settings_from
-from wxauth.server.dev.banner import welcome
-from wxauth.server.dev.run import HOME
-from wxauth.server.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
+from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 
 FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wxauth.server.core.statements import Statement, fragment
+from wxauth.core.statements import Statement, fragment
 
 
 def refused_by_pyrefly(name: str) -> tuple[Statement[int], Statement[int]]:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.world import Stage, leave, until, until_locked
-from wxauth.server.core.outages import outage_log
-from wxauth.server.service.probes import is_migrated
+from wxauth.core.outages import outage_log
+from wxauth.service.probes import is_migrated
 
 MANY = 400
 

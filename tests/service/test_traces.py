@@ -23,11 +23,11 @@ from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.sweeps import swept
 from tests.world import Client, LogLines, Stage, bearer, leave
 from wxauth import __version__
-from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.dev.wechat import create_simulator
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.build import build_services
-from wxauth.server.service.spans import Spans
+from wxauth.core.settings import InvalidSettings, Settings
+from wxauth.dev.wechat import create_simulator
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.build import build_services
+from wxauth.service.spans import Spans
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -204,7 +204,7 @@ def test_spans_arrive_at_the_collector_before_the_service_ends(tmp_path: Path, d
 def test_without_the_packages_for_it_the_setting_is_refused(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "wxauth.server.service.spans")
+    monkeypatch.delitem(sys.modules, "wxauth.service.spans")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     for name in [name for name in sys.modules if name.startswith("opentelemetry.sdk.")]:
         monkeypatch.delitem(sys.modules, name)

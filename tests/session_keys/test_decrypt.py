@@ -13,9 +13,9 @@ from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer
-from wxauth.server.dev.wechat import APPS
-from wxauth.server.dev.wechat.controls import SealRequest
-from wxauth.server.session_keys.routes import DecryptedAnswer
+from wxauth.dev.wechat import APPS
+from wxauth.dev.wechat.controls import SealRequest
+from wxauth.session_keys.routes import DecryptedAnswer
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

@@ -10,7 +10,7 @@ from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, LONGER_THAN_A_HEAD, WEBSITES, Forger, decode
 from tests.world import Client, LogIn, Stage
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
 
 JWKS = "/.well-known/jwks.json"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import OTHER_APP
 from tests.world import Body, Stage, bearer, body_of
-from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
+from wxauth.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
 OPEN = "sessions WHERE revoked_at IS NULL"
 COPIES = """

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.world import FAR, HOME, OFFICE, Admin, Body, Stage, bearer, body_of
-from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.housekeeping.housekeeping import sweep
 
 IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
 ANDROID = "Mozilla/5.0 (Linux; Android 12) MicroMessenger/8.0.38"

@@ -15,11 +15,11 @@ from examples.sibling.orders import Orders
 from tests.fakes import OTHER_APP, Secrets
 from tests.serving import serving
 from tests.world import AddSibling, Body, Stage, leave
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.events.webhook_deliveries import Deliveries, place_events
-from wxauth.server.events.webhooks import Webhooks
-from wxauth.server.service.app import create_app
+from wxauth.clients.models import Scope
+from wxauth.core.trail import OPERATOR
+from wxauth.events.webhook_deliveries import Deliveries, place_events
+from wxauth.events.webhooks import Webhooks
+from wxauth.service.app import create_app
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Stage, add_client, body_of, until
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.dev.wechat import ACCOUNT, APPS, Simulator
+from wxauth.clients.clients import Credentials
+from wxauth.dev.wechat import ACCOUNT, APPS, Simulator
 
 ACCOUNT_ID = ACCOUNT["app_id"]
 HOSTS = {**ACCOUNT, "js_hosts": ["shop.test", "m.shop.test:8443"]}

@@ -14,9 +14,9 @@ from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import NOBODY, AddSibling, Admin, Body, Stage, set_roles
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
-from wxauth.server.events.webhook_deliveries import place_events
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
+from wxauth.events.webhook_deliveries import place_events
 
 ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions"), ("PATCH", "/profile")]
 

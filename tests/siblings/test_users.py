@@ -12,8 +12,8 @@ from jose.jwt import get_unverified_claims
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import AddSibling, Admin, Body, LogIn, Stage, leave
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
 
 TOLD = {
     *("id", "nickname", "avatar_url", "status", "roles", "created_at", "last_login_at", "former_ids", "identities"),

@@ -15,9 +15,9 @@ from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, decode
 from tests.world import AddSibling, Body, Client, Rows, Stage, bearer, set_roles, unread
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.web.edge import MAX_HEAD
+from wxauth.clients.clients import Credentials
+from wxauth.keys.keyring import KeyRing
+from wxauth.web.edge import MAX_HEAD
 
 FORM = "application/x-www-form-urlencoded"
 VERIFY = "/v1/verify"

@@ -20,9 +20,9 @@ from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
 from tests.receiver import Receiver, receiving
 from tests.world import Body, Stage, recorded, until
-from wxauth.server.checks.doctor import examine
-from wxauth.server.checks.result import CheckResult
-from wxauth.server.login.records import Refusals
+from wxauth.checks.doctor import examine
+from wxauth.checks.result import CheckResult
+from wxauth.login.records import Refusals
 
 pytestmark = pytest.mark.usefixtures("bystander")
 

@@ -14,15 +14,15 @@ import pytest
 
 from tests.certificates import Authority
 from tests.upstream import Upstream, answer
+from wxauth.checks.issuer import check_issuer
+from wxauth.checks.result import Findings
+from wxauth.core.clock import utc_now
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import RemoteKeys
-from wxauth.server.checks.issuer import check_issuer
-from wxauth.server.checks.result import Findings
-from wxauth.server.core.clock import utc_now
-from wxauth.server.limits.redis import RedisCounts
-from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.service.spans import spans_to
+from wxauth.limits.redis import RedisCounts
+from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.urls import NameResolver
+from wxauth.service.spans import spans_to
 
 pytestmark = pytest.mark.no_database
 

@@ -11,10 +11,10 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, NOBODY, Admin, Body, LogIn, Stage, bearer, make_admin, recorded, set_roles
-from wxauth.server.core.models import EventFields
-from wxauth.server.core.users import PROFILE_FIELDS
-from wxauth.server.users.schemas import UserDetailAnswer, UsersAnswer
-from wxauth.server.web.schemas import Items
+from wxauth.core.models import EventFields
+from wxauth.core.users import PROFILE_FIELDS
+from wxauth.users.schemas import UserDetailAnswer, UsersAnswer
+from wxauth.web.schemas import Items
 
 Ids = dict[str, str]
 

@@ -13,8 +13,8 @@ from tests.problems import problem_of
 from tests.processes import Command
 from tests.sweeps import swept
 from tests.world import AddSibling, Admin, Body, Client, LogIn, Stage, bearer
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 

@@ -12,8 +12,8 @@ from tests.problems import problem_of
 from tests.processes import Command
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, locked, until_locked
-from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
+from wxauth.core.services import Services
+from wxauth.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
 
 SHORT = timedelta(minutes=5)
 A_SECOND = timedelta(seconds=1)

@@ -11,10 +11,10 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, set_roles
+from wxauth.core.apps import App
+from wxauth.core.claims import RESERVED_CLAIMS
 from wxauth.guard import BearerGuard
-from wxauth.server.core.apps import App
-from wxauth.server.core.claims import RESERVED_CLAIMS
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.keys.keyring import KeyRing
 
 HASURA = {
     "https://hasura.io/jwt/claims": {

@@ -12,7 +12,7 @@ import pytest
 from tests.problems import problem_of
 from tests.processes import Command, run
 from tests.world import BESIDE_LOGINS, LogIn, Stage, bearer, recorded, set_roles
-from wxauth.server.core.users import PROFILE_FIELDS
+from wxauth.core.users import PROFILE_FIELDS
 
 pytestmark = pytest.mark.process
 

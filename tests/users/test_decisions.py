@@ -6,13 +6,13 @@ from uuid import UUID
 
 import pytest
 
+from wxauth.core.terminal import TextError
+from wxauth.core.trail import OPERATOR, EventType
+from wxauth.core.users import UserStatus
 from wxauth.errors import InvalidRequest
-from wxauth.server.core.terminal import TextError
-from wxauth.server.core.trail import OPERATOR, EventType
-from wxauth.server.core.users import UserStatus
-from wxauth.server.merging.merging import MergePair, MergeSource, status_and_roles_of_both
-from wxauth.server.users.admin import UserChange
-from wxauth.server.users.status_queries import Ban, Ending, StatusAndRoles, StatusChange
+from wxauth.merging.merging import MergePair, MergeSource, status_and_roles_of_both
+from wxauth.users.admin import UserChange
+from wxauth.users.status_queries import Ban, Ending, StatusAndRoles, StatusChange
 
 pytestmark = pytest.mark.no_database
 

@@ -8,8 +8,8 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.import_export.mover import Mover
 from tests.world import Admin, Body, Client, Stage, bearer, leave, recorded, until
-from wxauth.server.housekeeping.housekeeping import keep_house, sweep, sweep_now
-from wxauth.server.users.erasure_queries import MAX_ROWS_ERASED_WITH_USER
+from wxauth.housekeeping.housekeeping import keep_house, sweep, sweep_now
+from wxauth.users.erasure_queries import MAX_ROWS_ERASED_WITH_USER
 
 pytestmark = pytest.mark.usefixtures("bystander")
 

@@ -63,8 +63,8 @@ async def test_a_search_of_logins_stops_and_goes_on(stage: Stage, root: Admin, m
     await stage.login("alice", nickname="Alice", app=OTHER_APP)
     for name in ("bob", "carol"):
         await stage.login(name)
-    monkeypatch.setattr("wxauth.server.users.history_queries.WINDOWS", (1, 1))
-    monkeypatch.setattr("wxauth.server.users.history_queries.SEARCH_SECONDS", 0)
+    monkeypatch.setattr("wxauth.users.history_queries.WINDOWS", (1, 1))
+    monkeypatch.setattr("wxauth.users.history_queries.SEARCH_SECONDS", 0)
     found: list[Any] = []
     cursor, stops = "", -1
     while cursor is not None:

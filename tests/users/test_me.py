@@ -11,7 +11,7 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, Stage, bearer, behind, body_of, leave, recorded
-from wxauth.server.sessions.devices import describe_device
+from wxauth.sessions.devices import describe_device
 
 IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "

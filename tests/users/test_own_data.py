@@ -20,12 +20,12 @@ from tests.pictures.test_thumbnails import encoded, plain
 from tests.problems import problem_of
 from tests.processes import Command, run
 from tests.world import Client, Rows, Stage, bearer, body_of, leave, recorded
-from wxauth.server.core.services import Services
-from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import PROFILE_FIELDS
-from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.service.app import create_app
-from wxauth.server.users.own_data import EXAMPLE_OWN_DATA, MAX_LARGE_DOCUMENTS
+from wxauth.core.services import Services
+from wxauth.core.trail import EventType
+from wxauth.core.users import PROFILE_FIELDS
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.service.app import create_app
+from wxauth.users.own_data import EXAMPLE_OWN_DATA, MAX_LARGE_DOCUMENTS
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
 

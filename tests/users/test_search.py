@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from tests.world import Admin, LogIn, Stage
-from wxauth.server.core.clock import LAST_ID
-from wxauth.server.core.database import Database
-from wxauth.server.core.users import UserStatus
-from wxauth.server.users.schemas import users_answer
-from wxauth.server.users.search_queries import _WHOM_IT_NAMES, WINDOWS, UsersQuery, _search, find_users
+from wxauth.core.clock import LAST_ID
+from wxauth.core.database import Database
+from wxauth.core.users import UserStatus
+from wxauth.users.schemas import users_answer
+from wxauth.users.search_queries import _WHOM_IT_NAMES, WINDOWS, UsersQuery, _search, find_users
 
 pytestmark = pytest.mark.oldest_postgres
 

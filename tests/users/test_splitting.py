@@ -16,11 +16,11 @@ from tests.pictures.test_thumbnails import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked
-from wxauth.server.core.trail import WECHAT
-from wxauth.server.login.login_queries import Login, record_login
-from wxauth.server.merging.splitting_queries import erase_identity
-from wxauth.server.users.consent_queries import PRESENT_CONSENTS
-from wxauth.server.users.status_queries import lift_bans, lock_status_and_roles
+from wxauth.core.trail import WECHAT
+from wxauth.login.login_queries import Login, record_login
+from wxauth.merging.splitting_queries import erase_identity
+from wxauth.users.consent_queries import PRESENT_CONSENTS
+from wxauth.users.status_queries import lift_bans, lock_status_and_roles
 
 pytestmark = pytest.mark.usefixtures("bystander")
 

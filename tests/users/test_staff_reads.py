@@ -10,9 +10,9 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import NOBODY, NUMBER, Admin, Body, Stage, recorded
 from wxauth.errors import StorageUnavailable
-from wxauth.server.users.phone_numbers import masked
-from wxauth.server.users.search_queries import Term, term_of
-from wxauth.server.users.staff_queries import PLACES, StaffReads
+from wxauth.users.phone_numbers import masked
+from wxauth.users.search_queries import Term, term_of
+from wxauth.users.staff_queries import PLACES, StaffReads
 
 MASKED = "+86138****8000"
 

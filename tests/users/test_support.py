@@ -10,7 +10,7 @@ from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, set_roles, until_locked
-from wxauth.server.console.links import NoLink, make_link
+from wxauth.console.links import NoLink, make_link
 
 pytestmark = pytest.mark.settings(admin_page=True, access_token_ttl=86400)
 

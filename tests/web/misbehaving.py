@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.processes import PATIENCE
-from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.edge import SENDING_SECONDS, Edge
-from wxauth.server.web.http_protocol import HttpProtocol
+from wxauth.service.server import uvicorn_options
+from wxauth.web.edge import SENDING_SECONDS, Edge
+from wxauth.web.http_protocol import HttpProtocol
 
 LARGE = 64 * 2**20
 _BODY = bytes(LARGE)

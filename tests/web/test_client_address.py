@@ -14,9 +14,9 @@ from starlette.types import Receive, Scope, Send
 from tests.processes import serving
 from tests.sweeps import swept
 from tests.world import Stage, bearer
-from wxauth.server.service.app import create_app
-from wxauth.server.service.server import listen, uvicorn_options
-from wxauth.server.web.proxies import BehindProxies
+from wxauth.service.app import create_app
+from wxauth.service.server import listen, uvicorn_options
+from wxauth.web.proxies import BehindProxies
 
 PEER = "127.0.0.1"
 TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")

@@ -16,8 +16,8 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import AccountDisabled, NotFound, WxAuthError
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.web.answers import Entails
-from wxauth.server.web.direct import DirectRequest, DirectRoute, DirectRoutes, Router, Shortcut
+from wxauth.web.answers import Entails
+from wxauth.web.direct import DirectRequest, DirectRoute, DirectRoutes, Router, Shortcut
 
 
 async def anything(request: Request) -> None: ...

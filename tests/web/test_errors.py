@@ -14,7 +14,7 @@ from tests.problems import kinds_of, problem_of
 from tests.sweeps import Sweep, swept
 from tests.world import Client, LogLines, Stage, unread
 from wxauth.errors import WxAuthError
-from wxauth.server.service.app import create_app
+from wxauth.service.app import create_app
 
 MAX_BODY = 64 * 1024
 WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44(0x18002c2d)"
@@ -137,7 +137,7 @@ async def test_a_fault_is_logged_without_its_row_and_hidden_outside(stage: Stage
     (line,) = (line for line in lines if line["level"] == "error")
     assert (line["event"], line["request_id"]) == ("request_failed", problem["request_id"])
     assert str(line["error"]).startswith("asyncpg.exceptions.")
-    assert any(re.search(r"/wxauth/server/login/\w+\.py:\d+ \w+$", frame) for frame in line["frames"])
+    assert any(re.search(r"/wxauth/login/\w+\.py:\d+ \w+$", frame) for frame in line["frames"])
     assert body["nickname"] not in str(lines)
 
 

@@ -12,8 +12,8 @@ from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import NOBODY, AddSibling, Admin, Body, Client, LogIn, Rows, Stage, bearer, later, make_admin
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
 
 pytestmark = pytest.mark.slow
 

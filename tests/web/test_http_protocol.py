@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.processes import serving
 from tests.web.misbehaving import behind_edge, connected, options, read_all
-from wxauth.server.web.edge import MAX_HEAD, MAX_TARGET
+from wxauth.web.edge import MAX_HEAD, MAX_TARGET
 
 Exchange = Callable[..., bytes]
 

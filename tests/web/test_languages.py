@@ -16,16 +16,16 @@ from tests.problems import OF_PERSONS, TITLES
 from tests.sweeps import swept
 from tests.world import Stage
 from wxauth import i18n
+from wxauth.cli import main
+from wxauth.dev.wechat.desk import known_faults
 from wxauth.errors import InvalidToken, NotFound
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.login_pages.texts import TEXTS
 from wxauth.problems import problem
-from wxauth.server.cli import main
-from wxauth.server.dev.wechat.desk import known_faults
-from wxauth.server.login_pages.texts import TEXTS
-from wxauth.server.web.page_texts import page_texts
+from wxauth.web.page_texts import page_texts
 
 MARK = "繁"
-PAGES = Path(i18n.__file__).parent / "server"
+PAGES = Path(i18n.__file__).parent
 
 
 @pytest.fixture(autouse=True)

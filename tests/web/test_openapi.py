@@ -17,8 +17,8 @@ from pydantic import BaseModel, TypeAdapter
 from tests.docs import access, openapi
 from tests.sweeps import Sweep, swept
 from tests.world import Client, Stage
-from wxauth.server.service.app import create_api
-from wxauth.server.web.direct import DirectRoute
+from wxauth.service.app import create_api
+from wxauth.web.direct import DirectRoute
 
 DOCUMENT = openapi()
 FORMATS = FormatChecker()

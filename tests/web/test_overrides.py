@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from tests.docs import block
 from tests.problems import problem_of
 from tests.world import Client, LogIn
-from wxauth.server.core.services import Services
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.app import create_api, surround
-from wxauth.server.users.callers import verified
-from wxauth.server.web.dependencies import provide
+from wxauth.core.services import Services
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.app import create_api, surround
 from wxauth.tokens.verifier import Verifier
+from wxauth.users.callers import verified
+from wxauth.web.dependencies import provide
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import httpx
 
 from tests.websites.test_resources import MCP
 from tests.world import Body
-from wxauth.server.outbound.connection import HttpAnswer
-from wxauth.server.outbound.transport import ANSWER
+from wxauth.outbound.connection import HttpAnswer
+from wxauth.outbound.transport import ANSWER
 
 HOST = "claude.test"
 AGENT, BACK = f"https://{HOST}/oauth/agent", f"https://{HOST}/callback"

@@ -28,9 +28,9 @@ from tests.world import (
     leave,
     until_locked,
 )
-from wxauth.server.clients.clients import ClientChanges
-from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.outbound.urls import NameResolver
+from wxauth.clients.clients import ClientChanges
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.outbound.urls import NameResolver
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:

@@ -8,9 +8,9 @@ import pytest
 from tests.conftest import made_of_fixtures, marked
 from tests.websites.browsers import BYE, Browser, House
 from tests.world import CALLBACK, AddSite, GetPhone, Phone, Site, Stage
-from wxauth.server.clients.clients import add_client, build_client
-from wxauth.server.keys.keyring import KeyRing, RsaKey
-from wxauth.server.keys.queries import store_keys
+from wxauth.clients.clients import add_client, build_client
+from wxauth.keys.keyring import KeyRing, RsaKey
+from wxauth.keys.queries import store_keys
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import Ask, House, refused
 from tests.world import Phone, until
-from wxauth.server.clients.clients import remove_client
-from wxauth.server.core.database import CONNECTIONS
-from wxauth.server.core.sealing import Sealer, session_key_context
+from wxauth.clients.clients import remove_client
+from wxauth.core.database import CONNECTIONS
+from wxauth.core.sealing import Sealer, session_key_context
 
 
 @pytest.mark.slow

@@ -32,10 +32,10 @@ from tests.websites.browsers import (
     sent,
 )
 from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, body_of, with_part
-from wxauth.server.clients.clients import renew_secret
-from wxauth.server.core.database import Database
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.site_logins.authorize import SiteRequests
+from wxauth.clients.clients import renew_secret
+from wxauth.core.database import Database
+from wxauth.keys.keyring import KeyRing
+from wxauth.site_logins.authorize import SiteRequests
 
 UNASKED_VERIFIERS = [{"code_verifier": VERIFIER}, {"code_verifier": "short"}]
 

@@ -15,14 +15,14 @@ from tests.conftest import made_of_fixtures
 from tests.receiver import Receiver
 from tests.websites.browsers import House
 from tests.world import AddSite, Admin, Body, Phone, Site, bearer, until, until_locked
-from wxauth.server.clients.clients import remove_client
-from wxauth.server.core.services import Services
-from wxauth.server.core.trail import SYSTEM
-from wxauth.server.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
-from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.merging.splitting_queries import erase_identities
-from wxauth.server.service.build import Timeouts
-from wxauth.server.users.status_queries import lock_status_and_roles
+from wxauth.clients.clients import remove_client
+from wxauth.core.services import Services
+from wxauth.core.trail import SYSTEM
+from wxauth.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
+from wxauth.events.webhook_deliveries import Deliveries
+from wxauth.merging.splitting_queries import erase_identities
+from wxauth.service.build import Timeouts
+from wxauth.users.status_queries import lock_status_and_roles
 
 pytestmark = pytest.mark.settings(timeouts=Timeouts(backchannel_logouts=1))
 

@@ -24,10 +24,10 @@ from tests.websites.agents import AGENT, ASKING, BACK, DOCUMENT, HOST, Host
 from tests.websites.browsers import VERIFIER, House, refused
 from tests.websites.test_resources import RESOURCES
 from tests.world import Body, Client, body_of
-from wxauth.server.clients.documents import ClientDocuments
-from wxauth.server.core.services import Services
-from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.urls import NameResolver
+from wxauth.clients.documents import ClientDocuments
+from wxauth.core.services import Services
+from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.urls import NameResolver
 
 ISSUER: Final = "https://auth.test"
 TOKEN, REVOKE = f"{ISSUER}/v1/token", f"{ISSUER}/v1/revoke"

@@ -20,13 +20,13 @@ from tests.websites.browsers import House, Tab, refused, sent
 from tests.websites.test_asking import ORDERS
 from tests.websites.test_resources import MCP, RESOURCES
 from tests.world import Body, MakeServices, Site, add_client, bearer, body_of, until
-from wxauth.server.clients.documents import ClientDocuments
-from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, replace_sessions
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.service.app import create_app
+from wxauth.clients.documents import ClientDocuments
+from wxauth.core.services import Services
+from wxauth.housekeeping.housekeeping import OPEN_SESSIONS, replace_sessions
+from wxauth.keys.keyring import KeyRing
+from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.urls import NameResolver
+from wxauth.service.app import create_app
 
 pytestmark = pytest.mark.settings(resources=RESOURCES, client_documents=HOST, scan_link="scheme", claims={"tier": "x"})
 

@@ -19,14 +19,14 @@ from tests.tokens.hostile import Forger
 from tests.websites.browsers import SHOP, VERIFIER, Browser, House, refused, sent
 from tests.websites.test_web_view import CONSOLE
 from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles
-from wxauth.server.clients.clients import find_site
-from wxauth.server.console.sessions import ConsoleSessions
-from wxauth.server.core.background import Retries
-from wxauth.server.core.migrations import migrate
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.build import Timeouts, build_services
+from wxauth.clients.clients import find_site
+from wxauth.console.sessions import ConsoleSessions
+from wxauth.core.background import Retries
+from wxauth.core.migrations import migrate
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.build import Timeouts, build_services
 
 PAGE = CONSOLE["redirect_uri"]
 

@@ -15,9 +15,9 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import SHOP, House, refused
 from tests.world import DEVICE_CODE, EDGE, FAR, OFFICE, Phone, add_client, bearer, recorded, scene_of, set_roles
-from wxauth.server.clients.clients import ensure_own_client, find_site
-from wxauth.server.clients.models import Scope
-from wxauth.server.merging.merging import link_unionid
+from wxauth.clients.clients import ensure_own_client, find_site
+from wxauth.clients.models import Scope
+from wxauth.merging.merging import link_unionid
 
 START, TOKEN = "/v1/device_authorization", "/v1/token"
 

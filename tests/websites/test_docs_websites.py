@@ -7,7 +7,7 @@ from configparser import ConfigParser
 import pytest
 
 from tests.docs import DOCS, ROOT, code_blocks, openapi, table, uncommented
-from wxauth.server.cli.clients import clients
+from wxauth.cli.clients import clients
 
 GUIDE = ROOT / "docs/websites.md"
 PRODUCTS = ROOT / "examples/products"

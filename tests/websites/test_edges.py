@@ -15,11 +15,11 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, keys_at, refused
 from tests.world import Admin, Body, Client, bearer, until_locked
-from wxauth.server.clients.clients import remove_client
-from wxauth.server.core.sealing import Sealer
-from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.service.resealing import reseal
+from wxauth.clients.clients import remove_client
+from wxauth.core.sealing import Sealer
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.keys.keyring import KeyRing
+from wxauth.service.resealing import reseal
 
 
 @pytest.mark.no_database

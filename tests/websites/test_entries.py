@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from wxauth.server.core.addresses import NEARBY
-from wxauth.server.site_logins.doors import Door
-from wxauth.server.site_logins.queries import SiteLogin
-from wxauth.server.site_logins.scans import ClaimRequest, forwarded
+from wxauth.core.addresses import NEARBY
+from wxauth.site_logins.doors import Door
+from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.scans import ClaimRequest, forwarded
 
 pytestmark = pytest.mark.no_database
 

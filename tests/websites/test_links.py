@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, Tab, sent
 from tests.world import EDGE, Body, Client, MakeClient, Phone, body_of, make_admin, set_roles
-from wxauth.server.core.services import Services
+from wxauth.core.services import Services
 
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1"
 IN_WECHAT = f"{SAFARI} MicroMessenger/8.0.60"

@@ -18,9 +18,9 @@ from tests.websites.browsers import House, Tab, found_in, hidden_fields, sent
 from tests.websites.street import IN_WECHAT
 from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
-from wxauth.server.apps.registry import Apps, ManagedApps
-from wxauth.server.core.apps import App
-from wxauth.server.core.trail import OPERATOR
+from wxauth.apps.registry import Apps, ManagedApps
+from wxauth.core.apps import App
+from wxauth.core.trail import OPERATOR
 
 BACK = {"en": "Back to Example Shop", "zh": "返回 Example Shop"}
 

@@ -10,7 +10,7 @@ from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.websites.browsers import House, refused
 from tests.world import Admin, bearer, locked, until
-from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
+from wxauth.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
 
 PAGES = 20
 # $1 how many people with a session of the shop's each  $2 now

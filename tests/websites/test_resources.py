@@ -10,10 +10,10 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import House, refused, sent
 from tests.world import Body, Site, add_client, bearer, body_of, make_admin, set_roles
-from wxauth.server.clients.models import SITE_SCOPE_NAMES, Scope
-from wxauth.server.core.resources import OWN_SCOPES
-from wxauth.server.core.settings import InvalidSettings
-from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.clients.models import SITE_SCOPE_NAMES, Scope
+from wxauth.core.resources import OWN_SCOPES
+from wxauth.core.settings import InvalidSettings
+from wxauth.users.callers import ADMIN_SCOPE
 
 MCP, FILES = "https://mcp.test/mcp", "https://files.test"
 RESOURCES = [

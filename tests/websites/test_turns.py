@@ -11,7 +11,7 @@ from tests.websites import test_links
 from tests.websites.browsers import BYE, Ask, House, hidden_fields
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
 from tests.world import AddSite, Site, locked, until_locked
-from wxauth.server.limits.concurrency import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
+from wxauth.limits.concurrency import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
 Prepare = Callable[[House], Awaitable[Ask]]
 

@@ -17,8 +17,8 @@ from tests.sweeps import Sweep, swept
 from tests.websites.browsers import ASKED, Browser, House, found_in, refused, sent
 from tests.websites.street import IN_WECHAT
 from tests.world import CALLBACK, recorded
-from wxauth.server.console.sessions import ConsoleSessions
-from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
+from wxauth.console.sessions import ConsoleSessions
+from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 
 IN_WEB_VIEW = {"User-Agent": f"{IN_WECHAT} miniProgram/wx1234567890abcdef"}
 Ask = Callable[..., Awaitable[httpx.Response]]

@@ -13,7 +13,7 @@ import pytest
 from tests.clock import PATIENCE
 from tests.upstream import answer
 from tests.world import Client, Stage
-from wxauth.server.outbound.transport import HttpTransport
+from wxauth.outbound.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}

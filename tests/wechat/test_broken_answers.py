@@ -14,7 +14,7 @@ from tests.clock import PATIENCE
 from tests.listening import Listening
 from tests.loops import on_both_loops
 from tests.wechat.asking import transport
-from wxauth.server.outbound.transport import HttpTransport
+from wxauth.outbound.transport import HttpTransport
 
 SEED = 20261120
 

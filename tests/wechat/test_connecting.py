@@ -18,8 +18,8 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import BODY, SECRET, ask, ask_and_fail, transport
 from tests.world import until
-from wxauth.server.outbound.connection import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
-from wxauth.server.outbound.transport import HttpTransport
+from wxauth.outbound.connection import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
+from wxauth.outbound.transport import HttpTransport
 
 OK = answer(BODY)
 
@@ -74,7 +74,7 @@ async def test_a_name_that_is_none_is_no_connection(name: str) -> None:
 async def test_a_connect_ends_when_too_little_time_is_left_to_be_answered(
     black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wxauth.server.outbound.transport.SHORTEST_SECONDS", 10)
+    monkeypatch.setattr("wxauth.outbound.transport.SHORTEST_SECONDS", 10)
     host, port = black_hole
     loop = asyncio.get_running_loop()
     async with transport() as way:

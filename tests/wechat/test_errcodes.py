@@ -14,10 +14,10 @@ from tests.sweeps import swept
 from tests.wechat.asking import IDENTITY
 from tests.world import Stage, body_of
 from wxauth.errors import WeChatMisconfigured
-from wxauth.server.service.build import Timeouts
-from wxauth.server.web.answers import failures_of
-from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
-from wxauth.server.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
+from wxauth.service.build import Timeouts
+from wxauth.web.answers import failures_of
+from wxauth.wechat.client import BUSY_PAUSE_SECONDS
+from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 
 CLASS_C = {
     40001: "app secret is wrong",

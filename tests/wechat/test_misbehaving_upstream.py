@@ -13,10 +13,10 @@ from tests.processes import free_port
 from tests.upstream import Upstream, abort, after, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import until
-from wxauth.server.outbound.transport import MAX_CONNECTIONS
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.errcodes import Api
+from wxauth.outbound.transport import MAX_CONNECTIONS
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import WeChat
+from wxauth.wechat.errcodes import Api
 
 SHORT = 1.0
 """Seconds of a deadline that must end the exchange."""

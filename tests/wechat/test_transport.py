@@ -19,10 +19,10 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, after, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import BODY, IDENTITY, ask, ask_and_fail, deadline_in, transport
 from tests.world import Stage, until
-from wxauth.server.apps.registry import Apps
-from wxauth.server.outbound.connection import MAX_OVERHEAD
-from wxauth.server.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
-from wxauth.server.wechat.client import WeChat
+from wxauth.apps.registry import Apps
+from wxauth.outbound.connection import MAX_OVERHEAD
+from wxauth.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
+from wxauth.wechat.client import WeChat
 
 PACKED = gzip.compress(BODY)
 OK = answer(BODY)

@@ -10,13 +10,13 @@ from tests.conftest import NOWHERE, SETTINGS, shared_settings
 from tests.fakes import APP, Secrets
 from tests.sweeps import swept
 from tests.world import LogLines, Stage
+from wxauth.apps.registry import Apps
+from wxauth.core.apps import App
+from wxauth.dev.wechat import APPS
 from wxauth.errors import WeChatError
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.apps import App
-from wxauth.server.dev.wechat import APPS
-from wxauth.server.service.build import build_services
-from wxauth.server.wechat.api import WeChatApi, session_key_signature
-from wxauth.server.wechat.client import WeChat
+from wxauth.service.build import build_services
+from wxauth.wechat.api import WeChatApi, session_key_signature
+from wxauth.wechat.client import WeChat
 
 FIRST = APPS[0]["app_id"]
 NO_PHONE_INFO: list[object] = [None, [], "13800138000"]

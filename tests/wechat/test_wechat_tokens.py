@@ -14,25 +14,19 @@ from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Rows, Stage, add_client, recorded, until
+from wxauth.apps.registry import Apps
+from wxauth.clients.clients import Credentials
+from wxauth.clients.models import Scope
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.dev.wechat import APPS
+from wxauth.dev.wechat.controls import openid_of
 from wxauth.errors import WeChatError, WeChatTimeout
-from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APPS
-from wxauth.server.dev.wechat.controls import openid_of
-from wxauth.server.service.build import build_services
-from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.wechat_tokens import (
-    LOOK_TIMEOUT_SECONDS,
-    RENEWAL_LEAD,
-    RENEWAL_SPREAD,
-    WeChatToken,
-    WeChatTokens,
-)
+from wxauth.service.build import build_services
+from wxauth.siblings.shared_tokens import SharedWeChatTokens
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import WeChat
+from wxauth.wechat.wechat_tokens import LOOK_TIMEOUT_SECONDS, RENEWAL_LEAD, RENEWAL_SPREAD, WeChatToken, WeChatTokens
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

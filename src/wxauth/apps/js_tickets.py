@@ -14,18 +14,18 @@ from functools import partial
 from hashlib import sha1
 from typing import Final
 
+from wxauth.apps.queries import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
+from wxauth.core.apps import App
+from wxauth.core.background import begun, cancel, once
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import CannotOpen, Sealer, js_ticket_context
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
 from wxauth.errors import WeChatError, WeChatTimeout
-from wxauth.server.apps.queries import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import begun, cancel, once
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import CannotOpen, Sealer, js_ticket_context
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, Kept
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, Kept
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
 """How often a process looks for the ticket that another one fetches."""

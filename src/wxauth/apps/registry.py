@@ -11,23 +11,23 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from wxauth import errors
-from wxauth.server.apps import queries
-from wxauth.server.core.apps import App, AppFields, AppKind
-from wxauth.server.core.background import attempt, keep_doing
-from wxauth.server.core.claims import Template
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import WrongValue
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.urls import is_below
-from wxauth.server.outbound.urls import NameResolver, check_url
-from wxauth.server.web.schemas import errors_of, invalid_request
-from wxauth.server.wechat.client import WeChat, exchange_api
-from wxauth.server.wechat.errcodes import errcode_of
+from wxauth.apps import queries
+from wxauth.core.apps import App, AppFields, AppKind
+from wxauth.core.background import attempt, keep_doing
+from wxauth.core.claims import Template
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.terminal import WrongValue
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.urls import is_below
+from wxauth.outbound.urls import NameResolver, check_url
+from wxauth.web.schemas import errors_of, invalid_request
+from wxauth.wechat.client import WeChat, exchange_api
+from wxauth.wechat.errcodes import errcode_of
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored apps."""

@@ -7,17 +7,17 @@ from typing import Annotated, Final
 from fastapi import Depends
 
 from wxauth import errors
+from wxauth.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
+from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
+from wxauth.core.apps import AppId
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
-from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
-from wxauth.server.core.apps import AppId
-from wxauth.server.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
-from wxauth.server.users.schemas import OwnIdentitiesAnswer, OwnIdentityAnswer
-from wxauth.server.users.user_queries import IDENTITIES_OF
-from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, all_of
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
+from wxauth.users.schemas import OwnIdentitiesAnswer, OwnIdentityAnswer
+from wxauth.users.user_queries import IDENTITIES_OF
+from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import Items, all_of
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 AppsDep = Annotated[Apps, Depends(provide(Apps))]
 ManagedAppsDep = Annotated[ManagedApps, Depends(provide(ManagedApps))]

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, Field, StrictBool
 
-from wxauth.server.apps.registry import Apps, AppSource, KnownApp
-from wxauth.server.core.apps import App, AppFields, AppKind, SignUp, UnionidPolicy
-from wxauth.server.core.settings import Settings
-from wxauth.server.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.apps.registry import Apps, AppSource, KnownApp
+from wxauth.core.apps import App, AppFields, AppKind, SignUp, UnionidPolicy
+from wxauth.core.settings import Settings
+from wxauth.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _Administered(BaseModel):

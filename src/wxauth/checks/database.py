@@ -5,26 +5,26 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
 
+from wxauth.apps.registry import Apps
+from wxauth.checks import queries
+from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, compare, good, note
+from wxauth.checks.rights import judge_outsiders
+from wxauth.checks.rights_queries import MOST_MEMBERS, MOST_REVOCATIONS, REVOCATIONS, RoleRights, read_rights
+from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
+from wxauth.clients.queries import ALL_CLIENTS
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, Deadlines
+from wxauth.core.outages import WHERE_NOTHING_IS_KEPT, outage_text
+from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
+from wxauth.core.rights_queries import our_tables
+from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
+from wxauth.core.settings import Settings
 from wxauth.errors import StorageUnavailable
+from wxauth.events.sequence_queries import SequenceState, read_sequences
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.registry import Apps
-from wxauth.server.checks import queries
-from wxauth.server.checks.result import CheckResult, ClockReading, Findings, bad, compare, good, note
-from wxauth.server.checks.rights import judge_outsiders
-from wxauth.server.checks.rights_queries import MOST_MEMBERS, MOST_REVOCATIONS, REVOCATIONS, RoleRights, read_rights
-from wxauth.server.checks.sealed import judge_sealed, judge_signing_keys, some_values
-from wxauth.server.clients.queries import ALL_CLIENTS
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Deadlines
-from wxauth.server.core.outages import WHERE_NOTHING_IS_KEPT, outage_text
-from wxauth.server.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
-from wxauth.server.core.rights_queries import our_tables
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
-from wxauth.server.core.settings import Settings
-from wxauth.server.events.sequence_queries import SequenceState, read_sequences
-from wxauth.server.keys.models import StoredSigningKey, keys_for
-from wxauth.server.keys.queries import PUBLISHED
-from wxauth.server.login.login_queries import rehearse_login
+from wxauth.keys.models import StoredSigningKey, keys_for
+from wxauth.keys.queries import PUBLISHED
+from wxauth.login.login_queries import rehearse_login
 from wxauth.tokens.claims import ALGORITHM
 
 STUCK_AFTER: Final = timedelta(hours=1)

@@ -7,28 +7,23 @@ from functools import partial
 from itertools import chain
 from typing import Final
 
+from wxauth.checks.database import check_database, read_signing_keys
+from wxauth.checks.issuer import check_issuer, check_resource
+from wxauth.checks.queries import SAMPLE, SOME_USERS
+from wxauth.checks.result import CheckResult, Findings, bad, compare, good
+from wxauth.checks.surroundings import REDIS_PATIENCE_SECONDS, check_push_forward, check_redis, check_sign_up_hook
+from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
+from wxauth.core.apps import App
+from wxauth.core.clock import Clock, utc_now
+from wxauth.core.database import DEADLINES, Database, Deadlines
+from wxauth.core.logs import message_of
+from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.checks.database import check_database, read_signing_keys
-from wxauth.server.checks.issuer import check_issuer, check_resource
-from wxauth.server.checks.queries import SAMPLE, SOME_USERS
-from wxauth.server.checks.result import CheckResult, Findings, bad, compare, good
-from wxauth.server.checks.surroundings import (
-    REDIS_PATIENCE_SECONDS,
-    check_push_forward,
-    check_redis,
-    check_sign_up_hook,
-)
-from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
-from wxauth.server.core.apps import App
-from wxauth.server.core.clock import Clock, utc_now
-from wxauth.server.core.database import DEADLINES, Database, Deadlines
-from wxauth.server.core.logs import message_of
-from wxauth.server.core.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.outbound.transport import HttpTransport
-from wxauth.server.wechat.client import transport_for
+from wxauth.outbound.transport import HttpTransport
 from wxauth.tokens.verifier import CLOCK_SKEW
+from wxauth.wechat.client import transport_for
 
 LONGEST_CHECK_SECONDS: Final = 25.0
 """Seconds for one check as a whole. Each of its requests has a shorter limit."""

@@ -6,11 +6,11 @@ from typing import Final
 
 import asyncpg
 
-from wxauth.server.core.database import STATEMENT_CACHE, Database
-from wxauth.server.core.outages import STATEMENT_LOST, raise_if_unavailable
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import IS_ADMINISTRATOR
-from wxauth.server.session_keys.queries import SealedSessionKey
+from wxauth.core.database import STATEMENT_CACHE, Database
+from wxauth.core.outages import STATEMENT_LOST, raise_if_unavailable
+from wxauth.core.statements import Statement
+from wxauth.core.users import IS_ADMINISTRATOR
+from wxauth.session_keys.queries import SealedSessionKey
 
 _ECHO: Final = "SELECT $1::int"
 _PROBE: Final = "wxauth_check"

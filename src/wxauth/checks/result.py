@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
+from wxauth.checks.queries import UserSample
+from wxauth.clients.models import Client
+from wxauth.core.apps import App
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.checks.queries import UserSample
-from wxauth.server.clients.models import Client
-from wxauth.server.core.apps import App
-from wxauth.server.keys.models import StoredSigningKey
+from wxauth.keys.models import StoredSigningKey
 
 
 class CheckLevel(StrEnum):

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
 
+from wxauth.checks.result import CheckResult, bad, note
+from wxauth.checks.rights_queries import Revocation
+from wxauth.core.terminal import listed
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.checks.result import CheckResult, bad, note
-from wxauth.server.checks.rights_queries import Revocation
-from wxauth.server.core.terminal import listed
 
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from wxauth.server.core.database import Database
-from wxauth.server.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
-from wxauth.server.core.statements import Statement
+from wxauth.core.database import Database
+from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
+from wxauth.core.statements import Statement
 
 MOST_REVOCATIONS: Final = 20
 """The number of revocations that are read for those who may write, and again for those who may only read."""

@@ -6,16 +6,16 @@ from pydantic import Field
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
+from wxauth.apps.registry import NO_SUCH_APP
+from wxauth.apps.routes import AppsDep, ManagedAppsDep
+from wxauth.checks.result import CheckLevel, CheckResult
+from wxauth.core.apps import AppId
 from wxauth.i18n import lazy_gettext as _
 from wxauth.problems import preferred_language
-from wxauth.server.apps.registry import NO_SUCH_APP
-from wxauth.server.apps.routes import AppsDep, ManagedAppsDep
-from wxauth.server.checks.result import CheckLevel, CheckResult
-from wxauth.server.core.apps import AppId
-from wxauth.server.users.callers import AdministratorDep
-from wxauth.server.web.dependencies import SettingsDep
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, all_of
+from wxauth.users.callers import AdministratorDep
+from wxauth.web.dependencies import SettingsDep
+from wxauth.web.direct import Router
+from wxauth.web.schemas import Items, all_of
 
 router = Router("admin")
 
@@ -41,7 +41,7 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
 
     Changes nothing. Takes half a minute at most.
     """
-    from wxauth.server.checks.doctor import examine  # the checks take 3 MB, and most processes never run them
+    from wxauth.checks.doctor import examine  # the checks take 3 MB, and most processes never run them
 
     return _report(await examine(settings), request)
 
@@ -58,7 +58,7 @@ async def check_one_app(
 
     Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
     """
-    from wxauth.server.checks.doctor import examine_app
+    from wxauth.checks.doctor import examine_app
 
     known = await managed.read(app_id)
     return _report(await examine_app(settings, known.app, apps=[it.app for it in apps.all()]), request)

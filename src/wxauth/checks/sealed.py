@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
+from wxauth.apps.queries import STORED_APPS, SealedApp
+from wxauth.checks.queries import SAMPLE, SOME_SESSION_KEYS
+from wxauth.checks.result import CheckResult, bad, good, note
+from wxauth.core import sealing
+from wxauth.core.database import Database
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
+from wxauth.events.models import Webhook
+from wxauth.events.webhook_queries import ALL_WEBHOOKS
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.queries import STORED_APPS, SealedApp
-from wxauth.server.checks.queries import SAMPLE, SOME_SESSION_KEYS
-from wxauth.server.checks.result import CheckResult, bad, good, note
-from wxauth.server.core import sealing
-from wxauth.server.core.database import Database
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
-from wxauth.server.events.models import Webhook
-from wxauth.server.events.webhook_queries import ALL_WEBHOOKS
-from wxauth.server.keys.models import StoredSigningKey, signing_key_of
-from wxauth.server.keys.queries import PUBLISHED
-from wxauth.server.phones.queries import PENDING_ANSWERS, StoredAnswer
-from wxauth.server.session_keys.queries import SealedSessionKey
+from wxauth.keys.models import StoredSigningKey, signing_key_of
+from wxauth.keys.queries import PUBLISHED
+from wxauth.phones.queries import PENDING_ANSWERS, StoredAnswer
+from wxauth.session_keys.queries import SealedSessionKey
 
 Row = TypeVar("Row")
 

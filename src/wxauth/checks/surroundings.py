@@ -7,20 +7,20 @@ from contextlib import aclosing
 from typing import Final
 from urllib.parse import urlencode
 
+from wxauth.checks.result import CheckResult, bad, good
+from wxauth.core.apps import App
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.settings import Settings
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.checks.result import CheckResult, bad, good
-from wxauth.server.core.apps import App
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
-from wxauth.server.limits.redis import RedisCounts, redis_reason
-from wxauth.server.login.sign_up_hook import HookFailed, SignUpHook
-from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.push.forwarding import PushRequest, send_on
-from wxauth.server.push.queries import claim_signature
-from wxauth.server.push.receiving import ANSWER_SECONDS
-from wxauth.server.wechat.received import make_handshake
+from wxauth.limits.redis import RedisCounts, redis_reason
+from wxauth.login.sign_up_hook import HookFailed, SignUpHook
+from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.push.forwarding import PushRequest, send_on
+from wxauth.push.queries import claim_signature
+from wxauth.push.receiving import ANSWER_SECONDS
+from wxauth.wechat.received import make_handshake
 
 REDIS_PATIENCE_SECONDS: Final = 3.0
 """Seconds to wait for an answer."""

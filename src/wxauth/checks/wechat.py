@@ -16,6 +16,12 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic_core import from_json
 
+from wxauth.checks.queries import UserSample
+from wxauth.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
+from wxauth.core.addresses import numeric_addresses_of, plain_address
+from wxauth.core.apps import App
+from wxauth.core.clock import Clock
+from wxauth.core.settings import Settings
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -27,18 +33,12 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.checks.queries import UserSample
-from wxauth.server.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
-from wxauth.server.core.addresses import numeric_addresses_of, plain_address
-from wxauth.server.core.apps import App
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.settings import Settings
-from wxauth.server.outbound.connection import ProxyFailed
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat, client_over, exchange_api
-from wxauth.server.wechat.errcodes import DAILY_QUOTA, SYSTEM_BUSY, Api, errcode_of
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.outbound.connection import ProxyFailed
 from wxauth.texts import is_loopback
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import WeChat, client_over, exchange_api
+from wxauth.wechat.errcodes import DAILY_QUOTA, SYSTEM_BUSY, Api, errcode_of
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
 """The time limit of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""

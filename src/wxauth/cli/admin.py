@@ -5,11 +5,11 @@ from uuid import UUID
 
 import click
 
+from wxauth.cli.printing import json_option, show
+from wxauth.cli.resources import read_settings, with_database
+from wxauth.console.links import CONSOLE_PATH, LINK_LIFETIME, make_link
+from wxauth.core.settings import ConsoleSettings
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.cli.printing import json_option, show
-from wxauth.server.cli.resources import read_settings, with_database
-from wxauth.server.console.links import CONSOLE_PATH, LINK_LIFETIME, make_link
-from wxauth.server.core.settings import ConsoleSettings
 
 
 @click.group()

@@ -8,10 +8,9 @@ from typing import Any, Final, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.registry import Apps, KnownApp, ManagedApps
-from wxauth.server.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.server.cli.printing import (
+from wxauth.apps.registry import Apps, KnownApp, ManagedApps
+from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
+from wxauth.cli.printing import (
     Failed,
     WrongCall,
     checked,
@@ -23,13 +22,14 @@ from wxauth.server.cli.printing import (
     state_of,
     takes,
 )
-from wxauth.server.cli.resources import with_parts
-from wxauth.server.core.apps import AppFields
-from wxauth.server.core.services import Parts
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import localized, rule_of
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.cli.resources import with_parts
+from wxauth.core.apps import AppFields
+from wxauth.core.services import Parts
+from wxauth.core.settings import Settings
+from wxauth.core.terminal import localized, rule_of
+from wxauth.core.trail import OPERATOR
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -158,7 +158,7 @@ def force_token_command(app_id: str) -> None:
     the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at least 30 s
     apart.
     """
-    from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
+    from wxauth.siblings.shared_tokens import SharedWeChatTokens
 
     _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
     echo(_("{app_id} has a new token", app_id=app_id))

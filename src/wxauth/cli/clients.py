@@ -7,9 +7,7 @@ from typing import Any, Final
 
 import click
 
-from wxauth.errors import InvalidRequest
-from wxauth.i18n import lazy_gettext as _
-from wxauth.server.cli.printing import (
+from wxauth.cli.printing import (
     SHOWN_ONCE,
     Failed,
     WrongCall,
@@ -24,8 +22,8 @@ from wxauth.server.cli.printing import (
     takes,
     to_the_second,
 )
-from wxauth.server.cli.resources import T, read_settings, with_database
-from wxauth.server.clients.clients import (
+from wxauth.cli.resources import T, read_settings, with_database
+from wxauth.clients.clients import (
     ClientChanges,
     Credentials,
     WrongClient,
@@ -35,13 +33,15 @@ from wxauth.server.clients.clients import (
     remove_client,
     renew_secret,
 )
-from wxauth.server.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
-from wxauth.server.clients.queries import ALL_CLIENTS
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import ClientCommandSettings
-from wxauth.server.core.terminal import WrongValue, word
-from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.users.attributes import typed_attribute
+from wxauth.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
+from wxauth.clients.queries import ALL_CLIENTS
+from wxauth.core.database import Database
+from wxauth.core.settings import ClientCommandSettings
+from wxauth.core.terminal import WrongValue, word
+from wxauth.errors import InvalidRequest
+from wxauth.i18n import lazy_gettext as _
+from wxauth.outbound.urls import NameResolver
+from wxauth.users.attributes import typed_attribute
 
 _CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
 _NO_PKCE: Final = "Make PKCE optional: you vouch that it checks the nonce. Needs a secret."

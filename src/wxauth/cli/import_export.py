@@ -18,10 +18,8 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from wxauth.errors import StorageUnavailable
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.registry import Apps
-from wxauth.server.cli.printing import (
+from wxauth.apps.registry import Apps
+from wxauth.cli.printing import (
     Command,
     Failed,
     WrongCall,
@@ -33,14 +31,16 @@ from wxauth.server.cli.printing import (
     text_option,
     why_not,
 )
-from wxauth.server.cli.resources import with_database, with_services
-from wxauth.server.core.outages import outage_text
-from wxauth.server.core.services import Services
-from wxauth.server.core.terminal import WrongValue, localized
-from wxauth.server.import_export.batch import Options
-from wxauth.server.import_export.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
-from wxauth.server.import_export.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
-from wxauth.server.import_export.lines import Line
+from wxauth.cli.resources import with_database, with_services
+from wxauth.core.outages import outage_text
+from wxauth.core.services import Services
+from wxauth.core.terminal import WrongValue, localized
+from wxauth.errors import StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.import_export.batch import Options
+from wxauth.import_export.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
+from wxauth.import_export.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
+from wxauth.import_export.lines import Line
 
 _COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
 _JOINED: Final = _(

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wxauth.cli.printing import Failed, confirm, json_option, show, show_items, to_the_second, yes_option
+from wxauth.cli.resources import T, read_settings, with_database, with_parts
+from wxauth.core.database import Database
+from wxauth.core.sealing import Sealer
+from wxauth.core.settings import Settings
+from wxauth.core.trail import OPERATOR
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.cli.printing import Failed, confirm, json_option, show, show_items, to_the_second, yes_option
-from wxauth.server.cli.resources import T, read_settings, with_database, with_parts
-from wxauth.server.core.database import Database
-from wxauth.server.core.sealing import Sealer
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
-from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.web.schemas import all_of
+from wxauth.keys.keyring import KeyAnswer, KeyRing, list_published
+from wxauth.keys.models import StoredSigningKey
+from wxauth.web.schemas import all_of
 
 if TYPE_CHECKING:
-    from wxauth.server.checks.sealed import SealedCounts
+    from wxauth.checks.sealed import SealedCounts
 
 
 @click.group()
@@ -115,7 +115,7 @@ def reseal_command() -> None:
     The former key must be in WXAUTH_SECRET_KEY_PREVIOUS. Run it when every replica has the new key. It may run beside
     the service, and may be stopped and run again.
     """
-    from wxauth.server.service.resealing import reseal
+    from wxauth.service.resealing import reseal
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
@@ -137,7 +137,7 @@ def forget_command() -> None:
     Everybody must log in again, which phones do by themselves; no user, identity or phone number is lost. Look for the
     key first: a service that still runs has it in its environment.
     """
-    from wxauth.server.service.resealing import forget
+    from wxauth.service.resealing import forget
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     confirm(lambda: _("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?"))

@@ -12,11 +12,11 @@ import click
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
 
+from wxauth.core.logos import picture_url
+from wxauth.core.terminal import TextError, WrongValue, localized, os_reason, terminal_language, width, word
 from wxauth.i18n import SOURCE, Text, lazy_gettext as _
-from wxauth.server.core.logos import picture_url
-from wxauth.server.core.terminal import TextError, WrongValue, localized, os_reason, terminal_language, width, word
-from wxauth.server.web.schemas import Page, PageQuery, Time, id_in_cursor, items_of
 from wxauth.texts import clean_text
+from wxauth.web.schemas import Page, PageQuery, Time, id_in_cursor, items_of
 
 
 def _noted(name: str, text: str) -> Callable[["Command"], "Command"]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from wxauth.cli.printing import checked, json_option, show_items, takes, to_the_second
+from wxauth.cli.resources import with_database
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.cli.printing import checked, json_option, show_items, takes, to_the_second
-from wxauth.server.cli.resources import with_database
-from wxauth.server.login.record_queries import RefusalSearch, list_refusals
+from wxauth.login.record_queries import RefusalSearch, list_refusals
 
 _network = checked(partial(ip_network, strict=False), _("must be a network or an address, such as 203.0.113.0/24"))
 

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from wxauth.cli.printing import Failed
+from wxauth.core.clock import Clock, DatabaseClock, correct_clock
+from wxauth.core.database import Database
+from wxauth.core.logs import configure_logging
+from wxauth.core.outages import outage_text
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
+from wxauth.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
+from wxauth.core.terminal import TextError
 from wxauth.errors import (
     AppInSettings,
     AppRefused,
@@ -22,18 +30,10 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.cli.printing import Failed
-from wxauth.server.core.clock import Clock, DatabaseClock, correct_clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.outages import outage_text
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
-from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
-from wxauth.server.core.terminal import TextError
-from wxauth.server.outbound.urls import NameResolver
+from wxauth.outbound.urls import NameResolver
 
 if TYPE_CHECKING:
-    from wxauth.server.core.services import Parts, Services
+    from wxauth.core.services import Parts, Services
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
     With `seals`, it fails first if the secret key opens nothing: what it sealed, the service could not open.
     To import all parts of the service takes half a second more. Requires all settings.
     """
-    from wxauth.server.core.services import Parts
+    from wxauth.core.services import Parts
 
     settings = read_settings(Settings)
     clock = DatabaseClock()
@@ -122,7 +122,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
             await correct_clock(clock, database)
             sealer, resolver = Sealer(settings.secret_keys), NameResolver()
             if seals:
-                from wxauth.server.checks.sealed import ensure_opens
+                from wxauth.checks.sealed import ensure_opens
 
                 await ensure_opens(database, sealer, now=clock())
             parts = Parts(
@@ -136,9 +136,9 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
 
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
-    from wxauth.server.apps.registry import Apps
-    from wxauth.server.wechat.client import WeChat, client_over, transport_for
-    from wxauth.server.wechat.wechat_tokens import WeChatTokens
+    from wxauth.apps.registry import Apps
+    from wxauth.wechat.client import WeChat, client_over, transport_for
+    from wxauth.wechat.wechat_tokens import WeChatTokens
 
     wechat = parts[WeChat] = WeChat(client_over(transport_for(settings)), settings)
     await closing.enter_async_context(aclosing(wechat))
@@ -148,8 +148,8 @@ async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStac
 
 def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
     """Return the result of `use`, called with all parts of the service. Requires all settings. Raises: Failed."""
-    from wxauth.server.apps.registry import Apps
-    from wxauth.server.service.build import build_services
+    from wxauth.apps.registry import Apps
+    from wxauth.service.build import build_services
 
     settings = read_settings(Settings)
     clock = DatabaseClock()

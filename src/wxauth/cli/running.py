@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
+from wxauth.core.terminal import localized
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.terminal import localized
 
 
 @click.command()
 def serve() -> None:
     """Run the service in production. Settings are read from WXAUTH_* (docs/settings.md)."""
     _refuse_windows("serve")
-    from wxauth.server.cli.resources import failures_printed
-    from wxauth.server.core.settings import Settings, load_settings
-    from wxauth.server.service import server
+    from wxauth.cli.resources import failures_printed
+    from wxauth.core.settings import Settings, load_settings
+    from wxauth.service import server
 
     with failures_printed():
         server.serve(load_settings(Settings))
@@ -53,10 +53,10 @@ def dev(
     It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
     """
     _refuse_windows("dev")
-    from wxauth.server.cli.printing import WrongCall
-    from wxauth.server.cli.resources import failures_printed
-    from wxauth.server.dev.middleware import name_in
-    from wxauth.server.dev.run import run  # cannot be imported on Windows, nor without the extra dev
+    from wxauth.cli.printing import WrongCall
+    from wxauth.cli.resources import failures_printed
+    from wxauth.dev.middleware import name_in
+    from wxauth.dev.run import run  # cannot be imported on Windows, nor without the extra dev
 
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
@@ -81,8 +81,8 @@ def wechat(port: int) -> None:
     It answers as api.weixin.qq.com does, for a program or an SDK whose host can be set. Its appids, AppSecrets and
     controls are in the manual at /about.
     """
-    from wxauth.server.cli.resources import failures_printed
-    from wxauth.server.dev import alone
+    from wxauth.cli.resources import failures_printed
+    from wxauth.dev import alone
 
     with failures_printed():
         alone.run(port)
@@ -93,7 +93,7 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     import json
 
-    from wxauth.server.service.app import create_api
+    from wxauth.service.app import create_api
 
     click.echo(json.dumps(create_api().openapi(), ensure_ascii=False, indent=2))
 
@@ -123,7 +123,7 @@ def _refuse_windows(command: str) -> None:
 
 def _address() -> tuple[str, int]:
     # Read without the settings, which take half a second of CPU to load: a health check runs every few seconds.
-    from wxauth.server.core.env_file import read_env_file
+    from wxauth.core.env_file import read_env_file
 
     try:
         given, _lines = read_env_file(Path(".env"))

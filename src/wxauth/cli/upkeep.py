@@ -6,12 +6,12 @@ from contextlib import aclosing
 
 import click
 
+from wxauth.cli.printing import Failed, confirm, echo, json_option, show, yes_option
+from wxauth.cli.resources import failures_printed, read_settings, with_services
+from wxauth.core.database import Database
+from wxauth.core.logs import configure_logging
+from wxauth.core.settings import DatabaseSettings
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.cli.printing import Failed, confirm, echo, json_option, show, yes_option
-from wxauth.server.cli.resources import failures_printed, read_settings, with_services
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.settings import DatabaseSettings
 
 
 @click.command()
@@ -23,7 +23,7 @@ def migrate(revision: str) -> None:
     Replicas serve meanwhile. Several replicas may run it at once. It may be stopped and run again: each revision is
     applied as a whole or not at all. `--to base` erases everything, and asks first.
     """
-    from wxauth.server.core.revisions import is_newer
+    from wxauth.core.revisions import is_newer
 
     if revision == "base":
         confirm(lambda: _("Erase all users and data for good?"))
@@ -37,13 +37,13 @@ def migrate(revision: str) -> None:
 
 
 async def _migrate(url: str, revision: str) -> str | None:
-    from wxauth.server.core import migrations
+    from wxauth.core import migrations
 
     async with aclosing(Database(url)) as database:
         try:
             return await migrations.migrate(database, revision=revision)
         except migrations.MigrationForbidden as exc:
-            from wxauth.server.checks.rights_queries import read_rights
+            from wxauth.checks.rights_queries import read_rights
 
             missing = (await read_rights(database)).missing_to_migrate
             to_do = _(": as the owner of the database, {grant};", grant=missing) if missing else ""
@@ -60,8 +60,8 @@ def check() -> None:
     note reports something that may or may not be intended. Lines are Chinese if the locale is; with --json they are
     English. Exit status 1: something does not work.
     """
-    from wxauth.server.checks.doctor import check_all
-    from wxauth.server.checks.result import MARKS
+    from wxauth.checks.doctor import check_all
+    from wxauth.checks.result import MARKS
 
     # The results report failures.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
@@ -81,7 +81,7 @@ def sweep() -> None:
     Deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS ago, and
     truncates addresses older than ADDRESSES_KEPT_DAYS. The running service does this once a day.
     """
-    from wxauth.server.housekeeping.housekeeping import sweep_now
+    from wxauth.housekeeping.housekeeping import sweep_now
 
     swept = with_services(sweep_now)
     show(

@@ -6,9 +6,7 @@ from uuid import UUID
 
 import click
 
-from wxauth.errors import NotFound
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.cli.printing import (
+from wxauth.cli.printing import (
     Failed,
     checked,
     confirm,
@@ -22,16 +20,18 @@ from wxauth.server.cli.printing import (
     text_option,
     yes_option,
 )
-from wxauth.server.cli.resources import with_database
-from wxauth.server.cli.users import banned_until, name_of, names_of, user_argument
-from wxauth.server.core.database import Database
-from wxauth.server.core.terminal import word
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.merging.merging import Merged, merge_by_operator
-from wxauth.server.merging.splitting import split
-from wxauth.server.users.admin import read_user
-from wxauth.server.users.schemas import UserDetailAnswer
-from wxauth.server.users.status_queries import Ban
+from wxauth.cli.resources import with_database
+from wxauth.cli.users import banned_until, name_of, names_of, user_argument
+from wxauth.core.database import Database
+from wxauth.core.terminal import word
+from wxauth.core.trail import OPERATOR
+from wxauth.errors import NotFound
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.merging.merging import Merged, merge_by_operator
+from wxauth.merging.splitting import split
+from wxauth.users.admin import read_user
+from wxauth.users.schemas import UserDetailAnswer
+from wxauth.users.status_queries import Ban
 
 
 def _identity(value: str) -> tuple[str, str]:

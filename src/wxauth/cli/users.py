@@ -10,9 +10,8 @@ import click
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.cli import LazyGroup
-from wxauth.server.cli.printing import (
+from wxauth.cli import LazyGroup
+from wxauth.cli.printing import (
     WrongCall,
     checked,
     confirm,
@@ -27,20 +26,21 @@ from wxauth.server.cli.printing import (
     to_the_minute,
     yes_option,
 )
-from wxauth.server.cli.resources import read_settings, with_database
-from wxauth.server.core.database import Database
-from wxauth.server.core.roles import Role
-from wxauth.server.core.settings import PhoneSettings
-from wxauth.server.core.terminal import WrongValue, localized, word
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import PROFILE_FIELDS, UserStatus
-from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.queries import OpenSession
-from wxauth.server.users.admin import UserChange, change_user, erase_user, read_user
-from wxauth.server.users.attributes import check_patch, typed_attribute
-from wxauth.server.users.consent_queries import ConsentRow
-from wxauth.server.users.schemas import Reason, UserDetailAnswer, users_answer
-from wxauth.server.users.search_queries import UsersQuery, find_users
+from wxauth.cli.resources import read_settings, with_database
+from wxauth.core.database import Database
+from wxauth.core.roles import Role
+from wxauth.core.settings import PhoneSettings
+from wxauth.core.terminal import WrongValue, localized, word
+from wxauth.core.trail import OPERATOR
+from wxauth.core.users import PROFILE_FIELDS, UserStatus
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.sessions.devices import describe_device
+from wxauth.sessions.queries import OpenSession
+from wxauth.users.admin import UserChange, change_user, erase_user, read_user
+from wxauth.users.attributes import check_patch, typed_attribute
+from wxauth.users.consent_queries import ConsentRow
+from wxauth.users.schemas import Reason, UserDetailAnswer, users_answer
+from wxauth.users.search_queries import UsersQuery, find_users
 
 _MODULES: Final = {
     "user_merging": {
@@ -108,7 +108,7 @@ def show_command(user_id: UUID, export: bool) -> None:
 
 def _export(user_id: UUID) -> None:
     async def write(database: Database, now: datetime) -> None:
-        from wxauth.server.users.own_data import export_person
+        from wxauth.users.own_data import export_person
 
         export = await export_person(database, user_id, by=OPERATOR, now=now, whole_within=None)
         click.echo(export.first, nl=export.rest is None)
@@ -214,7 +214,7 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
         raise WrongCall(_("--attribute or --no-phone must be given"))
     _change(user_id, UserChange(attributes=attributes or None))
     if no_phone:
-        from wxauth.server.phones.phones import remove_phone_of
+        from wxauth.phones.phones import remove_phone_of
 
         with_database(lambda database, now: remove_phone_of(database, user_id, by=OPERATOR, now=now))
 

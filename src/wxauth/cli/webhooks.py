@@ -8,8 +8,7 @@ import click
 import httpx
 from pydantic import StringConstraints, TypeAdapter
 
-from wxauth.i18n import lazy_gettext as _
-from wxauth.server.cli.printing import (
+from wxauth.cli.printing import (
     SHOWN_ONCE,
     Failed,
     WrongCall,
@@ -22,15 +21,16 @@ from wxauth.server.cli.printing import (
     state_of,
     takes,
 )
-from wxauth.server.cli.resources import T, with_parts
-from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.core.services import Parts
-from wxauth.server.core.terminal import word
-from wxauth.server.core.trail import OPERATOR
-from wxauth.server.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
-from wxauth.server.events.webhooks import NewWebhookAnswer, Webhooks
-from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.urls import NameResolver
+from wxauth.cli.resources import T, with_parts
+from wxauth.clients.models import CLIENT_NAME
+from wxauth.core.services import Parts
+from wxauth.core.terminal import word
+from wxauth.core.trail import OPERATOR
+from wxauth.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
+from wxauth.events.webhooks import NewWebhookAnswer, Webhooks
+from wxauth.i18n import lazy_gettext as _
+from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.urls import NameResolver
 
 _RULE: Final = _("must be a-z, 0-9, _ and -, the first a letter or digit, at most 64")
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)

@@ -13,11 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlencode, urlsplit
 
-from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable
-from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.queries import STORED_APPS
-from wxauth.server.clients import queries
-from wxauth.server.clients.models import (
+from wxauth.apps.queries import STORED_APPS
+from wxauth.clients import queries
+from wxauth.clients.models import (
     CLIENT_NAME,
     DEFAULT_SITE_SCOPES,
     OPENID_SCOPE,
@@ -27,17 +25,19 @@ from wxauth.server.clients.models import (
     IdTokenAlg,
     Scope,
 )
-from wxauth.server.core.apps import AppKind
-from wxauth.server.core.claims import check_claims
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logos import check_logo
-from wxauth.server.core.resources import Resource, as_compared, find_resource
-from wxauth.server.core.settings import ClientCommandSettings, Settings
-from wxauth.server.core.terminal import WrongValue
-from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
-from wxauth.server.outbound.urls import NameResolver, check_url
-from wxauth.server.users.schemas import TITLE
+from wxauth.core.apps import AppKind
+from wxauth.core.claims import check_claims
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logos import check_logo
+from wxauth.core.resources import Resource, as_compared, find_resource
+from wxauth.core.settings import ClientCommandSettings, Settings
+from wxauth.core.terminal import WrongValue
+from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
+from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.texts import hash_of, is_http_url, is_loopback, is_secure, new_secret
+from wxauth.users.schemas import TITLE
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import httpx
 
-from wxauth.errors import RateLimited
-from wxauth.server.clients.assertions import (
+from wxauth.clients.assertions import (
     PRIVATE_KEY_JWT,
     SIGNING_ALGS,
     Assertion,
@@ -23,19 +22,20 @@ from wxauth.server.clients.assertions import (
     InvalidAssertion,
     has_private_keys,
 )
-from wxauth.server.clients.clients import ID_TOKEN_ALG, check_uri, scheme_of_app
-from wxauth.server.clients.fetched import FETCH_SECONDS, DocumentOutcome, Fetched, NotFetched, fetch
-from wxauth.server.clients.models import Client
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.resources import BESIDE_RESOURCE, host_of
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.limits.queries import ASSERTIONS
-from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.sessions.queries import HAS_SESSIONS
+from wxauth.clients.clients import ID_TOKEN_ALG, check_uri, scheme_of_app
+from wxauth.clients.fetched import FETCH_SECONDS, DocumentOutcome, Fetched, NotFetched, fetch
+from wxauth.clients.models import Client
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Counter
+from wxauth.core.resources import BESIDE_RESOURCE, host_of
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.errors import RateLimited
+from wxauth.limits.queries import ASSERTIONS
+from wxauth.limits.rate_limits import RateLimiter
+from wxauth.sessions.queries import HAS_SESSIONS
 from wxauth.texts import clean_text, read_loosely
 from wxauth.tokens.keys import InvalidKey
 

@@ -14,13 +14,13 @@ from typing import Final, Generic, TypeVar
 
 import httpx
 
-from wxauth.server.core.background import cancel, once
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.resources import host_of
-from wxauth.server.outbound.connection import HttpAnswer
-from wxauth.server.outbound.receivers import NOT_ALLOWED, USER_AGENT
-from wxauth.server.outbound.transport import ANSWER
+from wxauth.core.background import cancel, once
+from wxauth.core.clock import Clock
+from wxauth.core.logs import get_logger
+from wxauth.core.resources import host_of
+from wxauth.outbound.connection import HttpAnswer
+from wxauth.outbound.receivers import NOT_ALLOWED, USER_AGENT
+from wxauth.outbound.transport import ANSWER
 
 FETCH_SECONDS: Final = 4.0
 MAX_DOCUMENT: Final = 10 * 1024

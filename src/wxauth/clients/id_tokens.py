@@ -11,15 +11,15 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from wxauth.server.clients.models import Client, claims_of
-from wxauth.server.clients.oauth_requests import MAX_TOKEN_LENGTH
-from wxauth.server.core.database import Database
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.users.user_queries import CURRENT_USER
+from wxauth.clients.models import Client, claims_of
+from wxauth.clients.oauth_requests import MAX_TOKEN_LENGTH
+from wxauth.core.database import Database
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.users import UserInSession
+from wxauth.keys.keyring import KeyRing
 from wxauth.tokens.keys import base64url, sign
+from wxauth.users.user_queries import CURRENT_USER
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)

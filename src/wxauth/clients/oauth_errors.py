@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth import errors
-from wxauth.server.core.logs import get_logger
-from wxauth.server.web.edge import EXPECTED_KEY, PROBLEM_KEY
+from wxauth.core.logs import get_logger
+from wxauth.web.edge import EXPECTED_KEY, PROBLEM_KEY
 
 log = get_logger()
 

@@ -6,19 +6,19 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from wxauth.server.clients.assertions import ASSERTION_TYPE, PRIVATE_KEY_JWT, Assertion, InvalidAssertion
-from wxauth.server.clients.clients import Credentials, find_site, is_client_name
-from wxauth.server.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed
-from wxauth.server.clients.fetched import PAUSE
-from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError, invalid_client
-from wxauth.server.clients.queries import FIND_WITH_SECRETS
-from wxauth.server.clients.service_clients import FORM, MAX_ESCAPES, basic_credentials, check_secret
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
+from wxauth.clients.assertions import ASSERTION_TYPE, PRIVATE_KEY_JWT, Assertion, InvalidAssertion
+from wxauth.clients.clients import Credentials, find_site, is_client_name
+from wxauth.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed
+from wxauth.clients.fetched import PAUSE
+from wxauth.clients.models import Client
+from wxauth.clients.oauth_errors import OAuthError, invalid_client
+from wxauth.clients.queries import FIND_WITH_SECRETS
+from wxauth.clients.service_clients import FORM, MAX_ESCAPES, basic_credentials, check_secret
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
 
 MAX_PARAMETER_LENGTH: Final = 4096
 """Maximum characters of most parameters."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, LiteralString, NamedTuple
 
-from wxauth.server.clients.models import AddedClient, Client, ClientWithSecrets
-from wxauth.server.core.database import Database
-from wxauth.server.core.statements import Nothing, Statement, columns_of, fragment
-from wxauth.server.core.trail import Actor
-from wxauth.server.sessions.queries import end_page_of_client
+from wxauth.clients.models import AddedClient, Client, ClientWithSecrets
+from wxauth.core.database import Database
+from wxauth.core.statements import Nothing, Statement, columns_of, fragment
+from wxauth.core.trail import Actor
+from wxauth.sessions.queries import end_page_of_client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,16 +8,16 @@ from fastapi import Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model, model_validator
 from pydantic.fields import FieldInfo
 
+from wxauth.clients import clients, queries
+from wxauth.clients.clients import HOST_RULE, check_name
+from wxauth.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
+from wxauth.clients.service_clients import NameResolverDep
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.clients import clients, queries
-from wxauth.server.clients.clients import HOST_RULE, check_name
-from wxauth.server.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
-from wxauth.server.clients.service_clients import NameResolverDep
-from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, all_of, body_like
+from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep
+from wxauth.web.direct import Router
+from wxauth.web.schemas import Items, all_of, body_like
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]

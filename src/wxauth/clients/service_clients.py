@@ -12,20 +12,20 @@ from urllib.parse import parse_qsl, unquote
 from fastapi import Depends
 from starlette.requests import Request
 
+from wxauth.clients.clients import Credentials, is_client_name, scopes_in_order
+from wxauth.clients.models import SITE_SCOPE_NAMES, ClientWithSecrets, Scope
+from wxauth.clients.queries import FIND_SERVICE, ServiceClient
+from wxauth.core.clock import Clock
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Counter
+from wxauth.core.settings import Settings
 from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
-from wxauth.server.clients.clients import Credentials, is_client_name, scopes_in_order
-from wxauth.server.clients.models import SITE_SCOPE_NAMES, ClientWithSecrets, Scope
-from wxauth.server.clients.queries import FIND_SERVICE, ServiceClient
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.settings import Settings
-from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.web.answers import Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
+from wxauth.limits.rate_limits import RateLimiter
+from wxauth.outbound.urls import NameResolver
 from wxauth.texts import hash_of
+from wxauth.web.answers import Entails
+from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 
 _NO_HASH: Final = bytes(sha256().digest_size)
 FORM: Final = "application/x-www-form-urlencoded"

@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from wxauth.console import queries
+from wxauth.core.database import Database
+from wxauth.core.terminal import TextError
+from wxauth.core.trail import OPERATOR, EventType, record_event
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.console import queries
-from wxauth.server.core.database import Database
-from wxauth.server.core.terminal import TextError
-from wxauth.server.core.trail import OPERATOR, EventType, record_event
-from wxauth.server.users.status_queries import lock_status_and_roles
 from wxauth.texts import hash_of, new_secret
+from wxauth.users.status_queries import lock_status_and_roles
 
 CONSOLE_PATH: Final = "/admin/"
 LINK_LIFETIME: Final = timedelta(minutes=10)

@@ -3,8 +3,8 @@
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, USER, UserInSession
+from wxauth.core.statements import Nothing, Statement
+from wxauth.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, USER, UserInSession
 
 # Up to two of those who may log in.
 ADMINISTRATORS: Final = Statement[UUID](f"""

@@ -12,22 +12,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from wxauth.console.links import CONSOLE_PATH
+from wxauth.console.sessions import ConsoleSessions, OpenedConsole
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.core.trail import EventType
+from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
 from wxauth.i18n import Text, pgettext
+from wxauth.login_pages.rendering import host_cookie, is_https
 from wxauth.problems import problem_response
-from wxauth.server.console.links import CONSOLE_PATH
-from wxauth.server.console.sessions import ConsoleSessions, OpenedConsole
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import PROFILE_FIELDS
-from wxauth.server.login_pages.rendering import host_cookie, is_https
-from wxauth.server.users.callers import device_of
-from wxauth.server.users.status_queries import ADMIN, SUPPORT
-from wxauth.server.web.dependencies import services_of
-from wxauth.server.web.direct import DirectRoute
-from wxauth.server.web.edge import cookie_in
-from wxauth.server.web.page_texts import page_texts
+from wxauth.users.callers import device_of
+from wxauth.users.status_queries import ADMIN, SUPPORT
+from wxauth.web.dependencies import services_of
+from wxauth.web.direct import DirectRoute
+from wxauth.web.edge import cookie_in
+from wxauth.web.page_texts import page_texts
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 

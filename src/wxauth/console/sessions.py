@@ -10,34 +10,29 @@ from math import inf
 from typing import Final
 from uuid import UUID
 
+from wxauth.clients.clients import ensure_own_client
+from wxauth.console import queries
+from wxauth.console.links import CONSOLE_PATH
+from wxauth.core.background import Retries
+from wxauth.core.clock import Clock, new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.roles import STAFF_ROLES
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import UserInSession
 from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
-from wxauth.server.clients.clients import ensure_own_client
-from wxauth.server.console import queries
-from wxauth.server.console.links import CONSOLE_PATH
-from wxauth.server.core.background import Retries
-from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.roles import STAFF_ROLES
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.issuer import Issuer, TokenSession
-from wxauth.server.login.records import Numbers
-from wxauth.server.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of_code, redeem
-from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.queries import CONSOLE, EndReason, end_session
-from wxauth.server.sessions.refresh_queries import (
-    Lifetimes,
-    RefreshRefused,
-    RefreshTokens,
-    rotate_refresh_token_of_website,
-)
-from wxauth.server.site_logins.doors import count_redeemed
-from wxauth.server.site_logins.granting import Granting
-from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.keys.issuer import Issuer, TokenSession
+from wxauth.login.records import Numbers
+from wxauth.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of_code, redeem
+from wxauth.sessions.devices import Device
+from wxauth.sessions.queries import CONSOLE, EndReason, end_session
+from wxauth.sessions.refresh_queries import Lifetimes, RefreshRefused, RefreshTokens, rotate_refresh_token_of_website
+from wxauth.site_logins.doors import count_redeemed
+from wxauth.site_logins.granting import Granting
 from wxauth.texts import hash_of
+from wxauth.users.callers import ADMIN_SCOPE
 
 CONSOLE_TITLE: Final = "管理后台 Console"
 """The title that the scanning phone shows."""

@@ -12,10 +12,10 @@ from typing import Annotated, Final, Literal, LiteralString, NamedTuple
 
 from pydantic import AfterValidator
 
+from wxauth.core.setting_types import CommaList
+from wxauth.core.statements import fragment
+from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.setting_types import CommaList
-from wxauth.server.core.statements import fragment
-from wxauth.server.core.terminal import WrongValue
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network

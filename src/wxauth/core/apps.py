@@ -14,14 +14,14 @@ from pydantic import (
     field_validator,
 )
 
+from wxauth.core.claims import Claims
+from wxauth.core.logos import Logo
+from wxauth.core.roles import MAX_ROLES, ROLE, STAFF_ROLES
+from wxauth.core.secrets import AppSecret, PushAesKey, PushToken
+from wxauth.core.setting_types import Lower, OrNone, json_like
+from wxauth.core.terminal import WrongValue
+from wxauth.core.urls import HookUrl, HostName
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.claims import Claims
-from wxauth.server.core.logos import Logo
-from wxauth.server.core.roles import MAX_ROLES, ROLE, STAFF_ROLES
-from wxauth.server.core.secrets import AppSecret, PushAesKey, PushToken
-from wxauth.server.core.setting_types import Lower, OrNone, json_like
-from wxauth.server.core.terminal import WrongValue
-from wxauth.server.core.urls import HookUrl, HostName
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:

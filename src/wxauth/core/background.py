@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Gauge
+from wxauth.core.outages import outage_log
+from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Gauge
-from wxauth.server.core.outages import outage_log
-from wxauth.server.core.services import part
 
 FINISH_SECONDS: Final = 1.0
 """How long unfinished work may take when the service ends."""

@@ -17,11 +17,11 @@ from typing import Any, Final, LiteralString, TypeVar
 
 from pydantic import BaseModel
 
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Histogram
+from wxauth.core.outages import reason_of
+from wxauth.core.statements import Statement, model_of, with_parameters
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.outages import reason_of
-from wxauth.server.core.statements import Statement, model_of, with_parameters
 
 AT_MOST: Final = 16
 """How many callers a batch has at most."""

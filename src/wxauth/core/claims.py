@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from pydantic_core import to_json
 
+from wxauth.core.logs import get_logger
+from wxauth.core.roles import ATTRIBUTE_NAME
+from wxauth.core.setting_types import checked, json_like
+from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.roles import ATTRIBUTE_NAME
-from wxauth.server.core.setting_types import checked, json_like
-from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import has_too_many_containers
 
 if TYPE_CHECKING:  # a class of SQLAlchemy's, without which the settings take 30 MB less
-    from wxauth.server.core.users import UserInSession
+    from wxauth.core.users import UserInSession
 
 log = get_logger()
 

@@ -10,9 +10,9 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
 
 Clock = Callable[[], datetime]
 """Returns the current time, with its time zone."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from wxauth.server.core.statements import Statement
+from wxauth.core.statements import Statement
 
 
 @dataclass(frozen=True, slots=True)

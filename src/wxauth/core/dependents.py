@@ -11,10 +11,10 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 
+from wxauth.core.database import Database
+from wxauth.core.dependent_queries import DEPENDENTS
+from wxauth.core.terminal import listed
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core.database import Database
-from wxauth.server.core.dependent_queries import DEPENDENTS
-from wxauth.server.core.terminal import listed
 
 _MOST_NAMED: Final = 20
 _IN_THE_WAY: Final = _(

@@ -1,4 +1,4 @@
-"""Metrics, each declared where it is counted. `wxauth.server.service.metrics` reports them.
+"""Metrics, each declared where it is counted. `wxauth.service.metrics` reports them.
 
 Labels have few values: none identifies a user, and none is text that a caller chooses.
 """

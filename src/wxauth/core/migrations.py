@@ -24,14 +24,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from alembic import command
+from wxauth.core import revisions
+from wxauth.core.database import ISOLATION, Database
+from wxauth.core.dependents import sql_of, what_is_in_the_way
+from wxauth.core.logs import get_logger, message_of
+from wxauth.core.outages import raise_if_unavailable
+from wxauth.core.rights_queries import RIGHTS_OF_PUBLIC, our_tables
+from wxauth.core.terminal import TextError
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core import revisions
-from wxauth.server.core.database import ISOLATION, Database
-from wxauth.server.core.dependents import sql_of, what_is_in_the_way
-from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.outages import raise_if_unavailable
-from wxauth.server.core.rights_queries import RIGHTS_OF_PUBLIC, our_tables
-from wxauth.server.core.terminal import TextError
 
 HEAD: Final = "head"
 BASE: Final = "base"

@@ -25,7 +25,7 @@ def all_tables() -> MetaData:
     """The tables of all packages, for checks and tests. A table with few statements is declared beside them."""
     for path in Path(__file__).parents[1].glob("*/*s.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
-            import_module(f"wxauth.server.{path.parent.name}.{path.stem}")
+            import_module(f"wxauth.{path.parent.name}.{path.stem}")
     return SQLModel.metadata
 
 

@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
+from wxauth.core.logs import get_logger, message_of
+from wxauth.core.terminal import TextError
+from wxauth.core.tls_files import unreadable_file
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.terminal import TextError
-from wxauth.server.core.tls_files import unreadable_file
 
 WHERE_NOTHING_IS_KEPT: Final = _(
     "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "

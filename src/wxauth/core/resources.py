@@ -6,9 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from wxauth.core.setting_types import json_like
+from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.setting_types import json_like
-from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import clean_text, is_http_url, is_secure
 
 OWN_SCOPES: Final = frozenset(

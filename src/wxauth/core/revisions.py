@@ -7,13 +7,13 @@ from typing import Final
 
 import asyncpg
 
+from wxauth.core.database import Database
+from wxauth.core.outages import reason_of
+from wxauth.core.statements import Statement
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core.database import Database
-from wxauth.server.core.outages import reason_of
-from wxauth.server.core.statements import Statement
 
-_IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
-_IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
+_IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
+_IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _OF_ANOTHER: Final = ""
 """The revision of a schema that is another program's."""

@@ -2,8 +2,8 @@
 
 from typing import Final, LiteralString
 
-from wxauth.server.core.models import all_tables
-from wxauth.server.core.statements import Statement
+from wxauth.core.models import all_tables
+from wxauth.core.statements import Statement
 
 VERSION_TABLE: Final = "alembic_version"
 OUR_RELATIONS: Final[LiteralString] = """

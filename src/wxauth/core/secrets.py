@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
+from wxauth.core.sealing import SECRET_KEY_BYTES
+from wxauth.core.setting_types import checked, form
+from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.sealing import SECRET_KEY_BYTES
-from wxauth.server.core.setting_types import checked, form
-from wxauth.server.core.terminal import WrongValue
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:

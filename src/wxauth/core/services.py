@@ -1,6 +1,6 @@
 """Parts of the service: classes whose fields are what they need, put together by the types of these fields.
 
-`wxauth.server.service.build` assembles them. So this file need not import the packages above core.
+`wxauth.service.build` assembles them. So this file need not import the packages above core.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from functools import cache
 from inspect import signature
 from typing import Any, Final, Protocol, TypeVar, dataclass_transform
 
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.settings import Settings
 
 Part = TypeVar("Part")
 

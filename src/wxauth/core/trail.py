@@ -10,10 +10,10 @@ from uuid import UUID
 
 from typing_extensions import TypedDict
 
+from wxauth.core.clock import new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, fragment
 
 
 @dataclass(frozen=True, slots=True)

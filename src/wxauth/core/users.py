@@ -9,8 +9,8 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import columns_of
+from wxauth.core.models import TIME
+from wxauth.core.statements import columns_of
 
 ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a person's roles."""

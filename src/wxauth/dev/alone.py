@@ -5,11 +5,11 @@ from contextlib import suppress
 import click
 import uvicorn
 
+from wxauth.core.terminal import TextError, localized, os_reason
+from wxauth.dev.middleware import OwnNamesOnly
+from wxauth.dev.wechat import create_simulator
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.terminal import TextError, localized, os_reason
-from wxauth.server.dev.middleware import OwnNamesOnly
-from wxauth.server.dev.wechat import create_simulator
-from wxauth.server.service.server import listen
+from wxauth.service.server import listen
 
 
 def run(port: int) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 from urllib.request import getproxies_environment, proxy_bypass
 
-from wxauth.server.checks.result import MARKS, CheckResult
-from wxauth.server.console.links import CONSOLE_PATH
-from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APP_KEYS, DESK_PATH
+from wxauth.checks.result import MARKS, CheckResult
+from wxauth.console.links import CONSOLE_PATH
+from wxauth.core.settings import Settings
+from wxauth.dev.wechat import APP_KEYS, DESK_PATH
 
 _PROGRAM: Final = sys.argv[0]
 """Read at the start: `runpy` replaces it while another thread runs an example."""

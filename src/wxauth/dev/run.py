@@ -27,38 +27,29 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from wxauth.checks.doctor import check_apps
+from wxauth.checks.result import CheckResult
+from wxauth.clients.clients import Credentials
+from wxauth.core.database import Database
+from wxauth.core.logs import configure_logging
+from wxauth.core.migrations import UnknownRevision, migrate
+from wxauth.core.outages import is_refusal, reason_of
+from wxauth.core.resources import Resource
+from wxauth.core.settings import Settings, settings_from, unknown_names
+from wxauth.core.terminal import TextError, localized, os_reason, terminal_language
+from wxauth.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
+from wxauth.dev.banner import service_url, welcome
+from wxauth.dev.middleware import OwnNamesOnly
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
+from wxauth.dev.wechat import ACCOUNT, APPS, DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, WEBSITE, create_simulator
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.checks.doctor import check_apps
-from wxauth.server.checks.result import CheckResult
-from wxauth.server.clients.clients import Credentials
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import configure_logging
-from wxauth.server.core.migrations import UnknownRevision, migrate
-from wxauth.server.core.outages import is_refusal, reason_of
-from wxauth.server.core.resources import Resource
-from wxauth.server.core.settings import Settings, settings_from, unknown_names
-from wxauth.server.core.terminal import TextError, localized, os_reason, terminal_language
-from wxauth.server.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
-from wxauth.server.dev.banner import service_url, welcome
-from wxauth.server.dev.middleware import OwnNamesOnly
-from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.dev.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
-from wxauth.server.dev.wechat import (
-    ACCOUNT,
-    APPS,
-    DESK_PATH,
-    HINTS,
-    SHOP_PATH,
-    UNKNOWN_APP_HINT,
-    WEBSITE,
-    create_simulator,
-)
-from wxauth.server.login.login_queries import rehearse_login
-from wxauth.server.service.app import create_api, surround
-from wxauth.server.service.build import Timeouts, build_services
-from wxauth.server.service.lifespan import check_stored_state
-from wxauth.server.service.server import listen, uvicorn_options
-from wxauth.server.wechat.errcodes import SECRET_NOT_TAKEN
+from wxauth.login.login_queries import rehearse_login
+from wxauth.service.app import create_api, surround
+from wxauth.service.build import Timeouts, build_services
+from wxauth.service.lifespan import check_stored_state
+from wxauth.service.server import listen, uvicorn_options
+from wxauth.wechat.errcodes import SECRET_NOT_TAKEN
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """If one of these is set, `wxauth dev` uses the real WeChat, which does not know the simulated apps."""

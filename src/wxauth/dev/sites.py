@@ -27,17 +27,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
+from wxauth.clients.clients import Credentials, add_client, build_client, ensure_own_client, renew_secret
+from wxauth.clients.models import Scope
+from wxauth.core.database import Database
+from wxauth.core.logos import picture_url
+from wxauth.core.settings import Settings
+from wxauth.core.terminal import localized
+from wxauth.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth.errors import NameTaken
 from wxauth.guard import BearerGuard, Principal
 from wxauth.i18n import Text, gettext, languages, lazy_gettext as _, own_name
-from wxauth.server.clients.clients import Credentials, add_client, build_client, ensure_own_client, renew_secret
-from wxauth.server.clients.models import Scope
-from wxauth.server.core.database import Database
-from wxauth.server.core.logos import picture_url
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import localized
-from wxauth.server.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
-from wxauth.server.login_pages.rendering import language_of
+from wxauth.login_pages.rendering import language_of
 
 _HERE: Final = Path(__file__).parent
 _GOODS: Final = (
@@ -56,8 +56,8 @@ _MOST_SESSIONS: Final = 1000
 PUSH_PATH: Final = "/wechat"
 """The path that receives forwarded messages."""
 _NAME: Final = "dev-shop"
-_IN_WHEEL: Final = Path(__file__).parents[2] / "_examples" / "shop.py"
-_IN_CHECKOUT: Final = Path(__file__).parents[4] / "examples" / "sibling" / "shop.py"
+_IN_WHEEL: Final = Path(__file__).parents[1] / "_examples" / "shop.py"
+_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
 _PIECES: Final = 10
 _PIECE_SECONDS: Final = 0.3
 

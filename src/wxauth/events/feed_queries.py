@@ -32,11 +32,11 @@ from uuid import UUID
 import asyncpg
 from sqlmodel import SQLModel
 
+from wxauth.core.database import Database, Transaction
+from wxauth.core.models import SharedEvent
+from wxauth.core.statements import Statement
+from wxauth.core.trail import data_for_siblings
 from wxauth.errors import CursorExpired
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.models import SharedEvent
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.trail import data_for_siblings
 
 LAST_POSITION: Final = 2**63 - 1
 """The highest possible position."""

@@ -9,15 +9,15 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, Field
 
+from wxauth.clients.service_clients import EventsClientDep
+from wxauth.core.models import SharedEvent
 from wxauth.errors import CursorExpired
+from wxauth.events.feed_queries import LAST_POSITION, Place, read_slice
+from wxauth.events.schemas import KnownType
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.clients.service_clients import EventsClientDep
-from wxauth.server.core.models import SharedEvent
-from wxauth.server.events.feed_queries import LAST_POSITION, Place, read_slice
-from wxauth.server.events.schemas import KnownType
-from wxauth.server.web.dependencies import DatabaseDep
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import OrEmpty, Parameters
+from wxauth.web.dependencies import DatabaseDep
+from wxauth.web.direct import Router
+from wxauth.web.schemas import OrEmpty, Parameters
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 _POSITION_BYTES: Final = 8

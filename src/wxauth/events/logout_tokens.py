@@ -11,15 +11,15 @@ from urllib.parse import urlencode
 import httpx
 from pydantic_core import to_json
 
-from wxauth.server.core import metrics
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.events.models import DeliveryState
-from wxauth.server.events.sending import send
-from wxauth.server.events.webhook_queries import DeliveryOutcome, LeasedDelivery
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.core import metrics
+from wxauth.core.clock import Clock
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.events.models import DeliveryState
+from wxauth.events.sending import send
+from wxauth.events.webhook_queries import DeliveryOutcome, LeasedDelivery
+from wxauth.keys.keyring import KeyRing
 from wxauth.tokens.keys import PrivateKey, base64url, sign
 
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type

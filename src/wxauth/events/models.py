@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME
+from wxauth.core.models import TIME
 
 
 class UnplacedEvent(SQLModel, table=True):

@@ -6,12 +6,12 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, StringConstraints, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
-from wxauth.server.events.models import DeliveryState
-from wxauth.server.events.sending import Answer
-from wxauth.server.outbound.urls import MAX_URL
-from wxauth.server.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
+from wxauth.clients.models import CLIENT_NAME
+from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
+from wxauth.events.models import DeliveryState
+from wxauth.events.sending import Answer
+from wxauth.outbound.urls import MAX_URL
+from wxauth.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
 
 _EXAMPLE_NAME: Final = "orders"
 _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"

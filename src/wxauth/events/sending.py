@@ -8,9 +8,9 @@ from typing import Final
 import httpx
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.outbound.connection import HttpAnswer
-from wxauth.server.outbound.receivers import USER_AGENT
-from wxauth.server.outbound.transport import ANSWER
+from wxauth.outbound.connection import HttpAnswer
+from wxauth.outbound.receivers import USER_AGENT
+from wxauth.outbound.transport import ANSWER
 
 MAX_ANSWER: Final = 4096
 """Bytes of a body that are read. The connection of a longer one is not kept."""

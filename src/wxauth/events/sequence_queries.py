@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.statements import Statement
-from wxauth.server.events.feed_queries import HIGHEST_PLACE, LAST_SENSIBLE
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.statements import Statement
+from wxauth.events.feed_queries import HIGHEST_PLACE, LAST_SENSIBLE
 
 log = get_logger()
 

@@ -20,22 +20,22 @@ from uuid import UUID
 import httpx
 from pydantic_core import to_json
 
+from wxauth.core import metrics
+from wxauth.core.background import cancel, keep_doing
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.outages import outage_log
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
+from wxauth.core.services import Services, part
+from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core import metrics
-from wxauth.server.core.background import cancel, keep_doing
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import outage_log
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
-from wxauth.server.core.services import Services, part
-from wxauth.server.core.trail import SYSTEM, EventType
-from wxauth.server.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_some
-from wxauth.server.events.logout_tokens import BackchannelLogouts
-from wxauth.server.events.models import DeliveryState, Webhook
-from wxauth.server.events.sending import Answer, send
-from wxauth.server.events.sequence_queries import correct_sequences
-from wxauth.server.events.webhook_queries import (
+from wxauth.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_some
+from wxauth.events.logout_tokens import BackchannelLogouts
+from wxauth.events.models import DeliveryState, Webhook
+from wxauth.events.sending import Answer, send
+from wxauth.events.sequence_queries import correct_sequences
+from wxauth.events.webhook_queries import (
     RESUME_DELIVERIES,
     DeliveryOutcome,
     LeasedDelivery,
@@ -46,7 +46,7 @@ from wxauth.server.events.webhook_queries import (
     settle_delivery,
     write_webhook,
 )
-from wxauth.server.outbound.receivers import signed_headers
+from wxauth.outbound.receivers import signed_headers
 
 LEASE: Final = timedelta(seconds=30)
 """How long a delivery belongs to the process that leased it. Longer than any attempt."""

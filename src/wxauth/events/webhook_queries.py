@@ -11,12 +11,12 @@ from uuid import UUID
 
 from sqlmodel import Field
 
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.events.feed_queries import EventToSend, PlacedEvent
-from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook
+from wxauth.core.clock import new_id
+from wxauth.core.database import Database, Reseal, Sweep, Transaction
+from wxauth.core.statements import Nothing, Statement, columns_of
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.events.feed_queries import EventToSend, PlacedEvent
+from wxauth.events.models import DeliveryRow, DeliveryState, Webhook
 
 _COLUMNS: Final = ", ".join(columns_of(Webhook))
 

@@ -5,9 +5,8 @@ from typing import Annotated, Final
 from fastapi import Depends, Query
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
-from wxauth.i18n import lazy_gettext as _
-from wxauth.server.events.models import DeliveryRow, WebhookAnswer
-from wxauth.server.events.schemas import (
+from wxauth.events.models import DeliveryRow, WebhookAnswer
+from wxauth.events.schemas import (
     DeliveriesQuery,
     NewWebhook,
     ReplayedAnswer,
@@ -16,11 +15,12 @@ from wxauth.server.events.schemas import (
     WebhookChange,
     trial_answer,
 )
-from wxauth.server.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
-from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, all_of, items_of
+from wxauth.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
+from wxauth.i18n import lazy_gettext as _
+from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.web.dependencies import provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import Items, all_of, items_of
 
 _NONE: Final = NotFound(NO_SUCH_WEBHOOK)
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")

@@ -7,23 +7,23 @@ from uuid import UUID
 
 from pydantic import Field
 
+from wxauth.core.clock import Clock, first_id_at, new_id
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import Sealer, webhook_secret_context
+from wxauth.core.services import part
+from wxauth.core.terminal import WrongValue
+from wxauth.core.trail import Actor, EventType
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
-from wxauth.server.core.clock import Clock, first_id_at, new_id
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import Sealer, webhook_secret_context
-from wxauth.server.core.services import part
-from wxauth.server.core.terminal import WrongValue
-from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.events import webhook_queries
-from wxauth.server.events.feed_queries import PlacedEvent
-from wxauth.server.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
-from wxauth.server.events.schemas import DeliveriesQuery
-from wxauth.server.events.sending import Answer
-from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhook_queries import new_webhook_secret, shown_secret
-from wxauth.server.outbound.urls import NameResolver, check_url
-from wxauth.server.web.schemas import Page
+from wxauth.events import webhook_queries
+from wxauth.events.feed_queries import PlacedEvent
+from wxauth.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
+from wxauth.events.schemas import DeliveriesQuery
+from wxauth.events.sending import Answer
+from wxauth.events.webhook_deliveries import Deliveries
+from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
+from wxauth.outbound.urls import NameResolver, check_url
+from wxauth.web.schemas import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """How long a former secret also signs, because a sibling's replicas get the new one one by one."""

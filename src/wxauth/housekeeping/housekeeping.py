@@ -9,26 +9,26 @@ from functools import partial
 from time import perf_counter
 from typing import Final
 
-from wxauth.server.clients.queries import end_removed_page
-from wxauth.server.core.background import keep_doing
-from wxauth.server.core.clock import DatabaseClock, first_id_at
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
-from wxauth.server.events.webhook_queries import sweep_deliveries
-from wxauth.server.housekeeping import queries
-from wxauth.server.keys.queries import DELETE_RETIRED
-from wxauth.server.limits.queries import WINDOW, sweep_attempts
-from wxauth.server.login.record_queries import sweep_refusals
-from wxauth.server.login.records import Numbers
-from wxauth.server.phones.phones import Phones
-from wxauth.server.phones.queries import sweep_answers
-from wxauth.server.push.queries import sweep_messages
-from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS
-from wxauth.server.site_logins.granting import proved_after
-from wxauth.server.site_logins.queries import sweep_browser_logins, sweep_site_logins
-from wxauth.server.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next_page, erase_rest
-from wxauth.server.users.status_queries import lift_bans
+from wxauth.clients.queries import end_removed_page
+from wxauth.core.background import keep_doing
+from wxauth.core.clock import DatabaseClock, first_id_at
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.events.webhook_queries import sweep_deliveries
+from wxauth.housekeeping import queries
+from wxauth.keys.queries import DELETE_RETIRED
+from wxauth.limits.queries import WINDOW, sweep_attempts
+from wxauth.login.record_queries import sweep_refusals
+from wxauth.login.records import Numbers
+from wxauth.phones.phones import Phones
+from wxauth.phones.queries import sweep_answers
+from wxauth.push.queries import sweep_messages
+from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS
+from wxauth.site_logins.granting import proved_after
+from wxauth.site_logins.queries import sweep_browser_logins, sweep_site_logins
+from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next_page, erase_rest
+from wxauth.users.status_queries import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""

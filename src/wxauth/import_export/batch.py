@@ -11,17 +11,17 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from wxauth.core.clock import new_id
+from wxauth.core.database import Transaction
+from wxauth.core.roles import STAFF_ROLES
+from wxauth.core.trail import OPERATOR, EventType, event, record_events
+from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Transaction
-from wxauth.server.core.roles import STAFF_ROLES
-from wxauth.server.core.trail import OPERATOR, EventType, event, record_events
-from wxauth.server.core.users import PROFILE_FIELDS, UserStatus
-from wxauth.server.import_export import queries
-from wxauth.server.import_export.lines import ATTRIBUTES, Fault, Line
-from wxauth.server.import_export.queries import ConsentsNoted, Found, GivenFields, HeldIdentity, Made, UserToImport
-from wxauth.server.users.attributes import WrongAttributes, changed_names, patched
-from wxauth.server.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
+from wxauth.import_export import queries
+from wxauth.import_export.lines import ATTRIBUTES, Fault, Line
+from wxauth.import_export.queries import ConsentsNoted, Found, GivenFields, HeldIdentity, Made, UserToImport
+from wxauth.users.attributes import WrongAttributes, changed_names, patched
+from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")

@@ -18,16 +18,16 @@ from zoneinfo import ZoneInfo
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
+from wxauth.apps.registry import Apps
+from wxauth.core.database import Transaction
+from wxauth.core.outages import CONFLICTS, is_refusal
+from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.database import Transaction
-from wxauth.server.core.outages import CONFLICTS, is_refusal
-from wxauth.server.core.services import Services
-from wxauth.server.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
-from wxauth.server.import_export.files import NumberedLine
-from wxauth.server.import_export.lines import SKIPPABLE, Fault, Line, without
-from wxauth.server.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
-from wxauth.server.users.erasure_queries import ARE_WAITING, erase_rest
+from wxauth.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
+from wxauth.import_export.files import NumberedLine
+from wxauth.import_export.lines import SKIPPABLE, Fault, Line, without
+from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
+from wxauth.users.erasure_queries import ARE_WAITING, erase_rest
 
 BATCH: Final = 1000
 """Lines per transaction. Logins of the same users wait until it ends."""

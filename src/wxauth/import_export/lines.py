@@ -26,16 +26,16 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, from_json, to_json
 
+from wxauth.apps.registry import Apps
+from wxauth.core.settings import Settings
+from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.errors import UnknownApp
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import PROFILE_FIELDS, UserStatus
-from wxauth.server.users.attributes import AttributesPatch
-from wxauth.server.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
-from wxauth.server.users.phone_numbers import number_in
-from wxauth.server.users.schemas import AvatarUrl, Nickname, Reason, Roles
-from wxauth.server.web import schemas
+from wxauth.users.attributes import AttributesPatch
+from wxauth.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
+from wxauth.users.phone_numbers import number_in
+from wxauth.users.schemas import AvatarUrl, Nickname, Reason, Roles
+from wxauth.web import schemas
 
 SKIPPABLE: Final = frozenset(
     (*PROFILE_FIELDS, "phone", "ban_reason", "attributes", "created_at", "identity_created_at", "last_login_at")

@@ -12,12 +12,12 @@ from itertools import chain
 from typing import Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of, model_of
-from wxauth.server.core.users import IS_ADMINISTRATOR, UserFields
-from wxauth.server.sessions.queries import keys_of
-from wxauth.server.users.consent_queries import PRESENT_CONSENTS, ids_of
-from wxauth.server.users.status_queries import LockedUser
+from wxauth.core.database import Database, Transaction
+from wxauth.core.statements import Nothing, Statement, columns_of, model_of
+from wxauth.core.users import IS_ADMINISTRATOR, UserFields
+from wxauth.sessions.queries import keys_of
+from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
+from wxauth.users.status_queries import LockedUser
 
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _PAGE_SIZE: Final = 1000

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from wxauth.server.core.claims import Template, filled_claims
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import ROLES_SCOPE, UserInSession
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.core.claims import Template, filled_claims
+from wxauth.core.settings import Settings
+from wxauth.core.users import ROLES_SCOPE, UserInSession
+from wxauth.keys.keyring import KeyRing
 from wxauth.tokens.keys import TokenIssuer
 from wxauth.tokens.verifier import Verifier
 

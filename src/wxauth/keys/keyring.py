@@ -13,16 +13,16 @@ from pydantic import Field
 from pydantic_core import to_json
 from typing_extensions import TypedDict
 
+from wxauth.core.clock import Clock, new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.outages import outage_log
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import KeysUnavailable, NotFound, StorageUnavailable
-from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import outage_log
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.keys.models import (
+from wxauth.keys.models import (
     NO_SUCH_KEY,
     Keys,
     KeyState,
@@ -36,7 +36,7 @@ from wxauth.server.keys.models import (
     signing_key_of,
     without_key,
 )
-from wxauth.server.keys.queries import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
+from wxauth.keys.queries import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
 from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.keys import PrivateKey, SigningKey, VerificationKey
 

@@ -10,8 +10,8 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
+from wxauth.core.models import TIME
 from wxauth.errors import NotFound
-from wxauth.server.core.models import TIME
 
 
 class StoredSigningKey(SQLModel):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from wxauth.server.core.database import Reseal, Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of
-from wxauth.server.keys.models import StoredSigningKey
+from wxauth.core.database import Reseal, Transaction
+from wxauth.core.statements import Nothing, Statement, columns_of
+from wxauth.keys.models import StoredSigningKey
 
 _COLUMNS: Final = columns_of(StoredSigningKey)
 

@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from wxauth.core.logs import get_logger
 from wxauth.errors import KeysUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.logs import get_logger
-from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
-from wxauth.server.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
-from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import cacheable_response
+from wxauth.keys.keyring import KeyAnswer, KeyRing, list_published
+from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
+from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.edge import cacheable_response
 
 router = Router("keys")
 admin_router = Router("admin")

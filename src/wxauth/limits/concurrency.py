@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
+from wxauth.core.services import part
 from wxauth.errors import RateLimited
-from wxauth.server.core.services import part
 
 RETRY_AFTER: Final = 3
 """Seconds."""

@@ -11,11 +11,11 @@ from typing import Final
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
+from wxauth.core.database import Database, Sweep, Transaction
+from wxauth.core.models import TIME
+from wxauth.core.statements import Nothing, Statement
+from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
-from wxauth.server.core.database import Database, Sweep, Transaction
-from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import UserInSession
 
 MAX_ATTEMPTS: Final = 20
 """How many calls of WeChat one person may cause in an hour, in one app. Honest use stays below; without the limit, one

@@ -5,25 +5,25 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from wxauth.apps.registry import Apps
+from wxauth.core.apps import App
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Histogram
+from wxauth.core.roles import MAX_ROLES
+from wxauth.core.sealing import Sealer, session_key_context
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
 from wxauth.errors import AccountDisabled, AccountLeaving, SignUpClosed, SnapshotUser, WeChatMisconfigured, WrongPerson
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.apps import App
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.roles import MAX_ROLES
-from wxauth.server.core.sealing import Sealer, session_key_context
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.login_queries import LoggedIn, Login, Welcome, record_login
-from wxauth.server.login.sign_up_hook import SignUpHook
-from wxauth.server.session_keys.queries import KEEP_KEY
-from wxauth.server.sessions.devices import Device
-from wxauth.server.users.callers import Caller
-from wxauth.server.web.answers import CODE_FAILURES, Failure
-from wxauth.server.wechat.client import WeChat, WeChatIdentity, report_misconfigured
+from wxauth.limits.rate_limits import RateLimiter
+from wxauth.login.login_queries import LoggedIn, Login, Welcome, record_login
+from wxauth.login.sign_up_hook import SignUpHook
+from wxauth.session_keys.queries import KEEP_KEY
+from wxauth.sessions.devices import Device
+from wxauth.users.callers import Caller
+from wxauth.web.answers import CODE_FAILURES, Failure
+from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
 _BIND = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"

@@ -9,38 +9,30 @@ from pydantic import AliasChoices, Field, StrictBool
 from typing_extensions import TypedDict
 
 from wxauth import errors
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.apps import App
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.issuer import Issuer, TokenSession
-from wxauth.server.login.codes import CodeLogins
-from wxauth.server.login.records import Numbers
-from wxauth.server.phones.phones import Phones
-from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.queries import EndReason, end_session
-from wxauth.server.sessions.refresh_queries import (
+from wxauth.apps.registry import Apps
+from wxauth.core.apps import App
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.users import UserInSession
+from wxauth.keys.issuer import Issuer, TokenSession
+from wxauth.login.codes import CodeLogins
+from wxauth.login.records import Numbers
+from wxauth.phones.phones import Phones
+from wxauth.sessions.devices import Device
+from wxauth.sessions.queries import EndReason, end_session
+from wxauth.sessions.refresh_queries import (
     RefreshRefusal,
     RefreshRefused,
     RefreshTokens,
     rotate_refresh_token,
     session_lifetimes,
 )
-from wxauth.server.users.consent_queries import give_consents, missing_from
-from wxauth.server.users.schemas import (
-    AVATAR_URLS,
-    NICKNAMES,
-    AvatarUrl,
-    Nickname,
-    UserAnswer,
-    is_own_picture,
-    user_answer,
-)
-from wxauth.server.web.schemas import Lenient, ShownSessionId, body_like
+from wxauth.users.consent_queries import give_consents, missing_from
+from wxauth.users.schemas import AVATAR_URLS, NICKNAMES, AvatarUrl, Nickname, UserAnswer, is_own_picture, user_answer
+from wxauth.web.schemas import Lenient, ShownSessionId, body_like
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""

@@ -14,21 +14,21 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
+from wxauth.core.batching import Batched
+from wxauth.core.clock import new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Histogram
+from wxauth.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
+from wxauth.core.statements import Nothing, Statement, fragment
+from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
-from wxauth.server.core.batching import Batched
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
-from wxauth.server.core.statements import Nothing, Statement, fragment
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
-from wxauth.server.merging.merging import correct_imported, link_unionid
-from wxauth.server.merging.merging_queries import ARE_SPLIT, HOLD_UNIONID, PEOPLE, People
-from wxauth.server.sessions.queries import END_OLDEST, EndReason, end_by
-from wxauth.server.users.erasure_queries import stay
-from wxauth.server.users.user_queries import change_profile_of
+from wxauth.merging.merging import correct_imported, link_unionid
+from wxauth.merging.merging_queries import ARE_SPLIT, HOLD_UNIONID, PEOPLE, People
+from wxauth.sessions.queries import END_OLDEST, EndReason, end_by
+from wxauth.users.erasure_queries import stay
+from wxauth.users.user_queries import change_profile_of
 
 DATABASE_SECONDS: Final = Histogram(
     "wxauth_database_seconds",

@@ -10,13 +10,13 @@ from sqlalchemy import BigInteger, DateTime, Text
 from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.addresses import TRUNCATED
-from wxauth.server.core.clock import first_id_at
-from wxauth.server.core.database import Database, Sweep
-from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import Nothing, Statement, fragment, one_and_id
-from wxauth.server.users.history_queries import HistoryQuery
-from wxauth.server.web.schemas import Network, OrEmpty, Page, StoredText
+from wxauth.core.addresses import TRUNCATED
+from wxauth.core.clock import first_id_at
+from wxauth.core.database import Database, Sweep
+from wxauth.core.models import TIME
+from wxauth.core.statements import Nothing, Statement, fragment, one_and_id
+from wxauth.users.history_queries import HistoryQuery
+from wxauth.web.schemas import Network, OrEmpty, Page, StoredText
 
 Day = date  # whose name is a field's
 MAX_REQUEST_ID: Final = 64

@@ -7,15 +7,15 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.login import record_queries
-from wxauth.server.login.record_queries import Overview, Refusal, RefusalSearch
-from wxauth.server.login.records import Numbers, Refusals
-from wxauth.server.users.admin_routes import StaffReadsDep
-from wxauth.server.users.callers import StaffDep
-from wxauth.server.users.staff_queries import Read
-from wxauth.server.web.dependencies import DatabaseDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, items_of
+from wxauth.login import record_queries
+from wxauth.login.record_queries import Overview, Refusal, RefusalSearch
+from wxauth.login.records import Numbers, Refusals
+from wxauth.users.admin_routes import StaffReadsDep
+from wxauth.users.callers import StaffDep
+from wxauth.users.staff_queries import Read
+from wxauth.web.dependencies import DatabaseDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import Items, items_of
 
 router = Router("admin")
 NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]

@@ -18,13 +18,13 @@ from functools import cached_property
 from typing import Final
 from uuid import UUID, uuid4
 
+from wxauth.core import metrics
+from wxauth.core.addresses import TRUNCATED
+from wxauth.core.background import WriteBuffer
+from wxauth.core.clock import new_id
+from wxauth.core.services import part
 from wxauth.errors import WxAuthError
-from wxauth.server.core import metrics
-from wxauth.server.core.addresses import TRUNCATED
-from wxauth.server.core.background import WriteBuffer
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.services import part
-from wxauth.server.login import record_queries
+from wxauth.login import record_queries
 
 NUMBERS_STORE_SECONDS: Final = 5.0
 """Seconds between two stores of counts."""

@@ -10,22 +10,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth import errors
+from wxauth.apps.registry import Apps
+from wxauth.apps.routes import AppsDep
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import OUR_FAULTS, CountedBlock, Counter
+from wxauth.core.trail import Actor, EventType
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.registry import Apps
-from wxauth.server.apps.routes import AppsDep
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import OUR_FAULTS, CountedBlock, Counter
-from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.login.codes import PROOF_FAILURES, LoginLimiter, Proofs
-from wxauth.server.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
-from wxauth.server.sessions.refresh_queries import RefreshTokens
-from wxauth.server.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified
-from wxauth.server.users.erasure_queries import erase_user, leave_later
-from wxauth.server.web.answers import BEARER, CODE_FAILURES, GUARDED, example_of
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import body_like
-from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
+from wxauth.login.codes import PROOF_FAILURES, LoginLimiter, Proofs
+from wxauth.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
+from wxauth.sessions.refresh_queries import RefreshTokens
+from wxauth.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified
+from wxauth.users.erasure_queries import erase_user, leave_later
+from wxauth.web.answers import BEARER, CODE_FAILURES, GUARDED, example_of
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import body_like
+from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"

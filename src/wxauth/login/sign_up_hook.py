@@ -11,26 +11,26 @@ import httpx
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from wxauth.core.addresses import TRUNCATED
+from wxauth.core.apps import App
+from wxauth.core.clock import Clock, new_id
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Histogram
+from wxauth.core.roles import STAFF_ROLES, Role
+from wxauth.core.secrets import webhook_secret_bytes
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.terminal import TextError
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.addresses import TRUNCATED
-from wxauth.server.core.apps import App
-from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.roles import STAFF_ROLES, Role
-from wxauth.server.core.secrets import webhook_secret_bytes
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.terminal import TextError
-from wxauth.server.login.login_queries import Welcome
-from wxauth.server.outbound.receivers import USER_AGENT, signed_headers
-from wxauth.server.outbound.transport import ANSWER
-from wxauth.server.users.attributes import AttributesPatch, patched
-from wxauth.server.users.ids import ExternalId
-from wxauth.server.users.schemas import TITLE, Nickname
-from wxauth.server.wechat.client import WeChatIdentity
+from wxauth.login.login_queries import Welcome
+from wxauth.outbound.receivers import USER_AGENT, signed_headers
+from wxauth.outbound.transport import ANSWER
 from wxauth.texts import read_loosely
+from wxauth.users.attributes import AttributesPatch, patched
+from wxauth.users.ids import ExternalId
+from wxauth.users.schemas import TITLE, Nickname
+from wxauth.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
 """Bytes of an answer that are read."""

@@ -8,22 +8,22 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wxauth.clients.clients import find_site, is_registered, with_query
+from wxauth.clients.id_tokens import IdTokens
+from wxauth.clients.models import Client
+from wxauth.clients.oauth_errors import OAuthError
+from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.clients.clients import find_site, is_registered, with_query
-from wxauth.server.clients.id_tokens import IdTokens
-from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
-from wxauth.server.login_pages.pages import CONFIRMED, PagesDep
-from wxauth.server.login_pages.rendering import redirect_to
-from wxauth.server.login_pages.routes import PAGES, ContinuingDep, GrantingDep
-from wxauth.server.oauth.site_tokens import end_web_session
-from wxauth.server.site_logins.secrets import log_out_field
-from wxauth.server.users.callers import ConcurrencyDep
-from wxauth.server.users.user_queries import CURRENT_USER
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
-from wxauth.server.web.direct import Router
+from wxauth.login_pages.pages import CONFIRMED, PagesDep
+from wxauth.login_pages.rendering import redirect_to
+from wxauth.login_pages.routes import PAGES, ContinuingDep, GrantingDep
+from wxauth.oauth.site_tokens import end_web_session
+from wxauth.site_logins.secrets import log_out_field
+from wxauth.users.callers import ConcurrencyDep
+from wxauth.users.user_queries import CURRENT_USER
+from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
+from wxauth.web.direct import Router
 
 _PATH: Final = "/v1/end_session"
 _PARAMETERS: Final = (

@@ -8,36 +8,29 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wxauth.clients.clients import is_local, is_registered, origin_of, origin_shown
+from wxauth.clients.models import Client
+from wxauth.clients.oauth_errors import OAuthError
+from wxauth.clients.oauth_requests import Parameters
+from wxauth.core.apps import App
+from wxauth.core.resources import host_of
+from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
+from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_source, redirect_to, site_source
+from wxauth.login_pages.texts import TEXTS
 from wxauth.problems import REQUEST_ID_KEY
-from wxauth.server.clients.clients import is_local, is_registered, origin_of, origin_shown
-from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.clients.oauth_requests import Parameters
-from wxauth.server.core.apps import App
-from wxauth.server.core.resources import host_of
-from wxauth.server.core.users import UserFields
-from wxauth.server.login_pages.rendering import LOGIN, Link, Rendering, redirect_source, redirect_to, site_source
-from wxauth.server.login_pages.texts import TEXTS
-from wxauth.server.site_logins.authorize import (
-    AUTHORIZE_PATH,
-    Onward,
-    PressesUsedUp,
-    SentBack,
-    SiteRequest,
-    StartedScan,
-)
-from wxauth.server.site_logins.doors import SCAN_LASTS, Door
-from wxauth.server.site_logins.granting import PageState
-from wxauth.server.site_logins.links import TryAgain
-from wxauth.server.site_logins.queries import Mistake, SiteLogin, Unanswerable
-from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
-from wxauth.server.site_logins.visits import is_open_on_computers
-from wxauth.server.users.callers import DeviceDep
-from wxauth.server.users.schemas import is_own_picture
-from wxauth.server.web.dependencies import SettingsDep
-from wxauth.server.web.edge import PROBLEM_KEY
+from wxauth.site_logins.authorize import AUTHORIZE_PATH, Onward, PressesUsedUp, SentBack, SiteRequest, StartedScan
+from wxauth.site_logins.doors import SCAN_LASTS, Door
+from wxauth.site_logins.granting import PageState
+from wxauth.site_logins.links import TryAgain
+from wxauth.site_logins.queries import Mistake, SiteLogin, Unanswerable
+from wxauth.site_logins.targets import ResourceAnswer, resource_at
+from wxauth.site_logins.visits import is_open_on_computers
+from wxauth.users.callers import DeviceDep
+from wxauth.users.schemas import is_own_picture
+from wxauth.web.dependencies import SettingsDep
+from wxauth.web.edge import PROBLEM_KEY
 
 DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""

@@ -13,14 +13,14 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from wxauth.clients.clients import scheme_of_app
+from wxauth.clients.oauth_requests import LONGEST_REDIRECT
+from wxauth.core.settings import Settings
 from wxauth.i18n import Text, find_language, languages, own_name
 from wxauth.problems import preferred_language
-from wxauth.server.clients.clients import scheme_of_app
-from wxauth.server.clients.oauth_requests import LONGEST_REDIRECT
-from wxauth.server.core.settings import Settings
-from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins.authorize import AUTHORIZE_PATH, Browser, is_web_view
-from wxauth.server.web.edge import cookie_in
+from wxauth.sessions.devices import Device
+from wxauth.site_logins.authorize import AUTHORIZE_PATH, Browser, is_web_view
+from wxauth.web.edge import cookie_in
 
 SEE_OTHER: Final = 303
 PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}

@@ -9,29 +9,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from wxauth.apps.routes import AppsDep
+from wxauth.clients.oauth_errors import OAuthError
+from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
+from wxauth.clients.queries import LOGO
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.routes import AppsDep
-from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
-from wxauth.server.clients.queries import LOGO
-from wxauth.server.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
-from wxauth.server.login_pages.rendering import PAGES_FOLDER
-from wxauth.server.oauth.routes import SiteRequestsDep
-from wxauth.server.site_logins.authorizations import FORM_POST_PATH, may_answer
-from wxauth.server.site_logins.authorize import AUTHORIZE_PATH, Onward
-from wxauth.server.site_logins.browser_logins import Continuing
-from wxauth.server.site_logins.doors import Door
-from wxauth.server.site_logins.granting import Granting
-from wxauth.server.site_logins.links import Links
-from wxauth.server.site_logins.scan_routes import AuthorizationsDep
-from wxauth.server.site_logins.scans import ScanPictures
-from wxauth.server.site_logins.secrets import SCENE
-from wxauth.server.site_logins.visits import CALLBACK, Visits, WeChatCallback
-from wxauth.server.web.dependencies import DatabaseDep, SettingsDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY
+from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
+from wxauth.login_pages.rendering import PAGES_FOLDER
+from wxauth.oauth.routes import SiteRequestsDep
+from wxauth.site_logins.authorizations import FORM_POST_PATH, may_answer
+from wxauth.site_logins.authorize import AUTHORIZE_PATH, Onward
+from wxauth.site_logins.browser_logins import Continuing
+from wxauth.site_logins.doors import Door
+from wxauth.site_logins.granting import Granting
+from wxauth.site_logins.links import Links
+from wxauth.site_logins.scan_routes import AuthorizationsDep
+from wxauth.site_logins.scans import ScanPictures
+from wxauth.site_logins.secrets import SCENE
+from wxauth.site_logins.visits import CALLBACK, Visits, WeChatCallback
 from wxauth.texts import new_secret
+from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.edge import PROBLEM_KEY
 
 HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.site_logins.granting import PageState
-from wxauth.server.site_logins.queries import Mistake
+from wxauth.site_logins.granting import PageState
+from wxauth.site_logins.queries import Mistake
 
 TEXTS: Final[Mapping[str, Text]] = {
     "waiting_on_a_phone": _("Confirm in the mini-program, and come back"),

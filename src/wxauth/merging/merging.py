@@ -14,26 +14,26 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Counter
+from wxauth.core.roles import MAX_ROLES, STAFF_ROLES
+from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.errors import LastAdmin, MergeRefused, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.roles import MAX_ROLES, STAFF_ROLES
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.merging import merging_queries as queries
-from wxauth.server.merging.merging_queries import Facts
-from wxauth.server.sessions.queries import EndReason, end_logins_in_browsers
-from wxauth.server.users.attributes import add_missing_attributes
-from wxauth.server.users.erasure_queries import cancel_leaving, check_may_enter
-from wxauth.server.users.status_queries import (
+from wxauth.merging import merging_queries as queries
+from wxauth.merging.merging_queries import Facts
+from wxauth.sessions.queries import EndReason, end_logins_in_browsers
+from wxauth.users.attributes import add_missing_attributes
+from wxauth.users.erasure_queries import cancel_leaving, check_may_enter
+from wxauth.users.status_queries import (
     ADMIN,
     StatusAndRoles,
     StatusChange,
     change_status_and_roles,
     lock_with_administrators,
 )
-from wxauth.server.users.user_queries import current_user, read_attributes
+from wxauth.users.user_queries import current_user, read_attributes
 
 NEWCOMER_FOR: Final = timedelta(days=1)
 """How long after its creation a user can be merged into another one because of a phone number."""

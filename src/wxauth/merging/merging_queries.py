@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.core.database import Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
-from wxauth.server.users.consent_queries import PRESENT_CONSENTS, ids_of
-from wxauth.server.users.status_queries import LockedUser, StatusAndRoles
+from wxauth.core.database import Transaction
+from wxauth.core.statements import Nothing, Statement, columns_of
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
+from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
+from wxauth.users.status_queries import LockedUser, StatusAndRoles
 
 
 @dataclass(frozen=True, slots=True)

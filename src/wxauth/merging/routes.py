@@ -9,15 +9,15 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import LastAdmin, MergeRefused, SplitRefused
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.merging.merging import merge_by_operator
-from wxauth.server.merging.splitting import split
-from wxauth.server.users import admin
-from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.callers import FreshAdministratorDep
-from wxauth.server.users.schemas import UserDetailAnswer
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import EXAMPLE_APP_ID, EXAMPLE_OPENID, ShownNickname, ShownUserId, StoredText, body_like
+from wxauth.merging.merging import merge_by_operator
+from wxauth.merging.splitting import split
+from wxauth.users import admin
+from wxauth.users.admin_routes import NO_SUCH_USER
+from wxauth.users.callers import FreshAdministratorDep
+from wxauth.users.schemas import UserDetailAnswer
+from wxauth.web.dependencies import ClockDep, DatabaseDep
+from wxauth.web.direct import Router
+from wxauth.web.schemas import EXAMPLE_APP_ID, EXAMPLE_OPENID, ShownNickname, ShownUserId, StoredText, body_like
 
 router = Router("admin")
 

@@ -3,16 +3,16 @@
 from datetime import datetime
 from uuid import UUID
 
+from wxauth.core.clock import new_id
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import SplitRefused
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.merging.splitting_queries import Parting, has_external_id, take_out
-from wxauth.server.sessions.queries import EndReason
-from wxauth.server.users.admin import locked_remaining
-from wxauth.server.users.status_queries import StatusAndRoles, change_status_and_roles
+from wxauth.merging.splitting_queries import Parting, has_external_id, take_out
+from wxauth.sessions.queries import EndReason
+from wxauth.users.admin import locked_remaining
+from wxauth.users.status_queries import StatusAndRoles, change_status_and_roles
 
 log = get_logger()
 

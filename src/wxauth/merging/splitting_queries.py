@@ -12,12 +12,12 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
-from wxauth.server.core.database import Transaction
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import PROFILE_FIELDS
-from wxauth.server.sessions.queries import EndReason, end_sessions, keys_of
-from wxauth.server.users.user_queries import clear_fields
+from wxauth.core.database import Transaction
+from wxauth.core.statements import Nothing, Statement
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import PROFILE_FIELDS
+from wxauth.sessions.queries import EndReason, end_sessions, keys_of
+from wxauth.users.user_queries import clear_fields
 
 
 class OwnedIdentity(SQLModel):

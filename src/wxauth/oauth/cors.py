@@ -8,12 +8,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wxauth.clients.clients import is_registered, origin_of
+from wxauth.clients.queries import PUBLIC_REDIRECT_URIS
+from wxauth.core.database import Database
+from wxauth.core.settings import Settings
 from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import METADATA_PATH
-from wxauth.server.clients.clients import is_registered, origin_of
-from wxauth.server.clients.queries import PUBLIC_REDIRECT_URIS
-from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
 
 CORS_PATHS: Final = frozenset(
     {

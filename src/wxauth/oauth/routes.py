@@ -9,32 +9,32 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
+from wxauth.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
+from wxauth.clients.clients import ID_TOKEN_ALGS, find_site
+from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
+from wxauth.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
+from wxauth.clients.oauth_errors import OAuthError, answering_clients, invalid_client
+from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, form_parameters, is_form
+from wxauth.clients.service_clients import ClientLimitsDep, ClientOperation
+from wxauth.core.addresses import plain_address
+from wxauth.core.resources import Resource
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken
 from wxauth.guard.jwks import METADATA_PATH
 from wxauth.i18n import languages, lazy_gettext as _
-from wxauth.server.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
-from wxauth.server.clients.clients import ID_TOKEN_ALGS, find_site
-from wxauth.server.clients.id_tokens import PROTOCOL_CLAIMS
-from wxauth.server.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
-from wxauth.server.clients.oauth_errors import OAuthError, answering_clients, invalid_client
-from wxauth.server.clients.oauth_requests import BROWSER, SiteCredentials, form_of, form_parameters, is_form
-from wxauth.server.clients.service_clients import ClientLimitsDep, ClientOperation
-from wxauth.server.core.addresses import plain_address
-from wxauth.server.core.resources import Resource
-from wxauth.server.keys.models import JWKS_MAX_AGE
-from wxauth.server.login.login import EXAMPLE_JWT
-from wxauth.server.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
-from wxauth.server.site_logins import authorize
-from wxauth.server.site_logins.doors import SCAN_LASTS
-from wxauth.server.site_logins.models import RequestFields
-from wxauth.server.site_logins.queries import Unanswerable
-from wxauth.server.site_logins.targets import Access
-from wxauth.server.users.callers import DeviceDep, read_caller, verified
-from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import DirectRoute, Router
-from wxauth.server.web.schemas import EXAMPLE_USER_ID
+from wxauth.keys.models import JWKS_MAX_AGE
+from wxauth.login.login import EXAMPLE_JWT
+from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
+from wxauth.site_logins import authorize
+from wxauth.site_logins.doors import SCAN_LASTS
+from wxauth.site_logins.models import RequestFields
+from wxauth.site_logins.queries import Unanswerable
+from wxauth.site_logins.targets import Access
 from wxauth.tokens.claims import Principal
+from wxauth.users.callers import DeviceDep, read_caller, verified
+from wxauth.web.answers import BEARER, GUARDED, Entails
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
+from wxauth.web.direct import DirectRoute, Router
+from wxauth.web.schemas import EXAMPLE_USER_ID
 
 SiteRequestsDep = Annotated[authorize.SiteRequests, Depends(provide(authorize.SiteRequests))]
 SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials))]

@@ -9,24 +9,24 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from wxauth.clients.clients import ID_TOKEN_ALG, is_registered, loggable_uri
+from wxauth.clients.id_tokens import IdTokens
+from wxauth.clients.models import OFFLINE_ACCESS, OPENID_SCOPE, Client
+from wxauth.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
+from wxauth.clients.oauth_requests import Parameters
+from wxauth.core.clock import Clock, new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.trail import SYSTEM
+from wxauth.core.users import UserInSession
 from wxauth.errors import InvalidToken
-from wxauth.server.clients.clients import ID_TOKEN_ALG, is_registered, loggable_uri
-from wxauth.server.clients.id_tokens import IdTokens
-from wxauth.server.clients.models import OFFLINE_ACCESS, OPENID_SCOPE, Client
-from wxauth.server.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
-from wxauth.server.clients.oauth_requests import Parameters
-from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import SYSTEM
-from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.issuer import Issuer, ResourceVerifier, TokenSession
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.records import Numbers
-from wxauth.server.sessions.queries import END_BEYOND, OPENED_AT, EndReason, end_by, end_session, end_session_of
-from wxauth.server.sessions.refresh_queries import (
+from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
+from wxauth.keys.keyring import KeyRing
+from wxauth.login.records import Numbers
+from wxauth.sessions.queries import END_BEYOND, OPENED_AT, EndReason, end_by, end_session, end_session_of
+from wxauth.sessions.refresh_queries import (
     RefreshRefusal,
     RefreshRefused,
     RefreshToken,
@@ -35,17 +35,17 @@ from wxauth.server.sessions.refresh_queries import (
     rotate_refresh_token_of_website,
     session_lifetimes,
 )
-from wxauth.server.site_logins import queries
-from wxauth.server.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
-from wxauth.server.site_logins.granting import Granting, is_good, lock_with_person
-from wxauth.server.site_logins.models import Stage
-from wxauth.server.site_logins.queries import LockedLogin, SiteLogin
-from wxauth.server.site_logins.targets import Access
-from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.site_logins import queries
+from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
+from wxauth.site_logins.granting import Granting, is_good, lock_with_person
+from wxauth.site_logins.models import Stage
+from wxauth.site_logins.queries import LockedLogin, SiteLogin
+from wxauth.site_logins.targets import Access
 from wxauth.texts import hash_of
 from wxauth.tokens.claims import is_document
 from wxauth.tokens.keys import base64url
 from wxauth.tokens.verifier import Verifier
+from wxauth.users.callers import ADMIN_SCOPE
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 TWICE_AT_ONCE: Final = timedelta(seconds=2)

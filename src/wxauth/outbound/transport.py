@@ -14,7 +14,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from wxauth.server.outbound.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
+from wxauth.outbound.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer's body, unless the request has the extension `max_body`."""

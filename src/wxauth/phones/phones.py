@@ -16,26 +16,26 @@ from uuid import UUID
 from pydantic_core import from_json, to_json
 
 from wxauth import errors
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import Retries, cancel
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.concurrency import RETRY_AFTER, Concurrency, Places
-from wxauth.server.limits.queries import PHONE_CODES
-from wxauth.server.phones import queries
-from wxauth.server.users.admin import locked_remaining
-from wxauth.server.users.callers import Caller, locked_caller
-from wxauth.server.users.user_queries import remove_phone
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
-from wxauth.server.wechat.received import e164_of
+from wxauth.apps.registry import Apps
+from wxauth.core.apps import App
+from wxauth.core.background import Retries, cancel
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.trail import Actor
+from wxauth.core.users import UserInSession
+from wxauth.limits.concurrency import RETRY_AFTER, Concurrency, Places
+from wxauth.limits.queries import PHONE_CODES
+from wxauth.phones import queries
+from wxauth.users.admin import locked_remaining
+from wxauth.users.callers import Caller, locked_caller
+from wxauth.users.user_queries import remove_phone
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.errcodes import OF_ANOTHER_PERSON
+from wxauth.wechat.received import e164_of
 
 LATE_ANSWER_SECONDS: Final = 30.0
 """Seconds to wait for WeChat's answer after the request has given up: the number has been paid for."""

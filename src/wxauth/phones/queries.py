@@ -9,15 +9,15 @@ from uuid import UUID
 
 import asyncpg
 
+from wxauth.core.database import Database, Reseal, Sweep, Transaction
+from wxauth.core.setting_types import PhonePolicy
+from wxauth.core.statements import Nothing, Statement
+from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import Database, Reseal, Sweep, Transaction
-from wxauth.server.core.setting_types import PhonePolicy
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
-from wxauth.server.merging.merging import Merged, link_by_phone
-from wxauth.server.users.status_queries import lock_status_and_roles_of
-from wxauth.server.users.user_queries import USER_OF, lock_user_of
+from wxauth.merging.merging import Merged, link_by_phone
+from wxauth.users.status_queries import lock_status_and_roles_of
+from wxauth.users.user_queries import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
 """The reason in the event of a user whose number another one has verified."""

@@ -8,17 +8,17 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from wxauth.errors import PhoneTaken, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.phones import phones
-from wxauth.server.phones.phones import Phones, remove_phone_of
-from wxauth.server.users.admin import read_listed_user
-from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
-from wxauth.server.users.callers import CallerDep, CallerInTurnDep, StaffDep
-from wxauth.server.users.schemas import PhoneAnswer, UserAnswer, shown_in, user_answer
-from wxauth.server.users.staff_queries import Read
-from wxauth.server.web.answers import CODE_FAILURES
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import body_like
+from wxauth.phones import phones
+from wxauth.phones.phones import Phones, remove_phone_of
+from wxauth.users.admin import read_listed_user
+from wxauth.users.admin_routes import NO_SUCH_USER, StaffReadsDep
+from wxauth.users.callers import CallerDep, CallerInTurnDep, StaffDep
+from wxauth.users.schemas import PhoneAnswer, UserAnswer, shown_in, user_answer
+from wxauth.users.staff_queries import Read
+from wxauth.web.answers import CODE_FAILURES
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import body_like
 
 router = Router("me")
 

@@ -13,18 +13,18 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from wxauth import errors
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.concurrency import Places
-from wxauth.server.limits.queries import PICTURES
-from wxauth.server.pictures import queries
-from wxauth.server.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
-from wxauth.server.users.schemas import AVATARS_PATH
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import UserInSession
+from wxauth.limits.concurrency import Places
+from wxauth.limits.queries import PICTURES
+from wxauth.pictures import queries
+from wxauth.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
+from wxauth.users.schemas import AVATARS_PATH
 
 MAX_FILE: Final = 2 * 1024 * 1024
 """Maximum bytes of an uploaded picture."""

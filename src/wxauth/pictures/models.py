@@ -7,7 +7,7 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME
+from wxauth.core.models import TIME
 
 
 class StoredAvatar(SQLModel, table=True):

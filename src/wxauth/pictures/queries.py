@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER_IN_SESSION, UserInSession
+from wxauth.core.statements import Statement
+from wxauth.core.users import USER_IN_SESSION, UserInSession
 
 
 @dataclass(frozen=True, slots=True)

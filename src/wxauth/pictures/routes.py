@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from wxauth.errors import PICTURE_TOO_LARGE, InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.pictures.avatars import MAX_FILE, Avatars
-from wxauth.server.users.callers import CallerDep
-from wxauth.server.users.schemas import AVATARS_PATH, UserAnswer, user_answer
-from wxauth.server.web.dependencies import SettingsDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import MAX_BODY, cacheable_response
+from wxauth.pictures.avatars import MAX_FILE, Avatars
+from wxauth.users.callers import CallerDep
+from wxauth.users.schemas import AVATARS_PATH, UserAnswer, user_answer
+from wxauth.web.dependencies import SettingsDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.edge import MAX_BODY, cacheable_response
 
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 """How long a file may take to arrive. `wx.uploadFile` has the same timeout."""

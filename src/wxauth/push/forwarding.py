@@ -8,14 +8,14 @@ from typing import Final
 
 import httpx
 
+from wxauth.core.apps import App
+from wxauth.core.metrics import Histogram
+from wxauth.core.services import part
 from wxauth.errors import PushNotForwarded
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.apps import App
-from wxauth.server.core.metrics import Histogram
-from wxauth.server.core.services import part
-from wxauth.server.outbound.connection import HttpAnswer
-from wxauth.server.outbound.receivers import USER_AGENT
-from wxauth.server.outbound.transport import ANSWER
+from wxauth.outbound.connection import HttpAnswer
+from wxauth.outbound.receivers import USER_AGENT
+from wxauth.outbound.transport import ANSWER
 
 AT_ONCE: Final = 64
 """How many messages of one app a process forwards at once."""

@@ -6,11 +6,11 @@ from typing import Final
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
+from wxauth.core.database import Database, Sweep
+from wxauth.core.models import TIME
+from wxauth.core.statements import Statement
 from wxauth.errors import InvalidSignature
-from wxauth.server.core.database import Database, Sweep
-from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import Statement
-from wxauth.server.wechat.received import PushSignature
+from wxauth.wechat.received import PushSignature
 
 
 class PushMessage(SQLModel, table=True):

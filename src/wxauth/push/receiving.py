@@ -9,24 +9,24 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
+from wxauth.apps.registry import Apps
+from wxauth.core.apps import App
+from wxauth.core.background import Background, Retries
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import OncePerDay, get_logger
+from wxauth.core.metrics import Counter
+from wxauth.core.services import part
+from wxauth.core.trail import WECHAT, EventType, record_event
 from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import Background, Retries
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import OncePerDay, get_logger
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.services import part
-from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.merging.merging_queries import IS_JOINED
-from wxauth.server.merging.splitting_queries import erase_identities, erase_identity
-from wxauth.server.push.forwarding import PushAnswer, PushForwarding, PushRequest
-from wxauth.server.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
-from wxauth.server.users.erasure_queries import erase_user, leave_later
-from wxauth.server.users.status_queries import lock_status_and_roles
-from wxauth.server.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
-from wxauth.server.wechat.received import (
+from wxauth.merging.merging_queries import IS_JOINED
+from wxauth.merging.splitting_queries import erase_identities, erase_identity
+from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
+from wxauth.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
+from wxauth.users.erasure_queries import erase_user, leave_later
+from wxauth.users.status_queries import lock_status_and_roles
+from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
+from wxauth.wechat.received import (
     MessageKind,
     WeChatMessage,
     Withdrawal,

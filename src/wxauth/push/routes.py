@@ -16,11 +16,11 @@ from wxauth.errors import (
     UnknownApp,
 )
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.push.forwarding import FORWARDED, PushRequest
-from wxauth.server.push.receiving import PushedMessages
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import MAX_BODY
+from wxauth.push.forwarding import FORWARDED, PushRequest
+from wxauth.push.receiving import PushedMessages
+from wxauth.web.dependencies import provide
+from wxauth.web.direct import Router
+from wxauth.web.edge import MAX_BODY
 
 router = Router("wechat")
 

@@ -13,40 +13,40 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from wxauth import __version__
+from wxauth.apps import routes as app_routes
+from wxauth.checks import routes as check_routes
+from wxauth.clients import routes as client_routes
+from wxauth.clients.service_clients import SERVICE_CLIENT_SCHEME
+from wxauth.console.routes import add_console
+from wxauth.core.services import Services
 from wxauth.errors import AccountDisabled, WxAuthError
+from wxauth.events import feed_routes, webhook_routes
 from wxauth.i18n import lazy_gettext as _
+from wxauth.keys import routes as key_routes
+from wxauth.login import record_routes, routes as login_routes
+from wxauth.login.login import LoginRequest
+from wxauth.login.records import Refusals
+from wxauth.login_pages import logout_routes, routes as page_routes
+from wxauth.merging import routes as merging_routes
+from wxauth.oauth import routes as oauth_routes
+from wxauth.oauth.cors import Cors
+from wxauth.phones import routes as phone_routes
+from wxauth.pictures import routes as picture_routes
 from wxauth.problems import REQUEST_ID_KEY
-from wxauth.server.apps import routes as app_routes
-from wxauth.server.checks import routes as check_routes
-from wxauth.server.clients import routes as client_routes
-from wxauth.server.clients.service_clients import SERVICE_CLIENT_SCHEME
-from wxauth.server.console.routes import add_console
-from wxauth.server.core.services import Services
-from wxauth.server.events import feed_routes, webhook_routes
-from wxauth.server.keys import routes as key_routes
-from wxauth.server.login import record_routes, routes as login_routes
-from wxauth.server.login.login import LoginRequest
-from wxauth.server.login.records import Refusals
-from wxauth.server.login_pages import logout_routes, routes as page_routes
-from wxauth.server.merging import routes as merging_routes
-from wxauth.server.oauth import routes as oauth_routes
-from wxauth.server.oauth.cors import Cors
-from wxauth.server.phones import routes as phone_routes
-from wxauth.server.pictures import routes as picture_routes
-from wxauth.server.push import routes as push_routes
-from wxauth.server.service import metrics, probes
-from wxauth.server.service.lifespan import lifespan
-from wxauth.server.service.tracing import Tracing
-from wxauth.server.session_keys import routes as session_key_routes
-from wxauth.server.siblings import token_routes, user_routes, wechat_routes
-from wxauth.server.siblings.any_request import AnyRequest
-from wxauth.server.site_logins import scan_routes
-from wxauth.server.users import account_routes, admin_routes, own_data
-from wxauth.server.web.direct import DirectRoute, DirectRoutes, Shortcut
-from wxauth.server.web.docs import add_docs, openapi_of
-from wxauth.server.web.edge import Edge
-from wxauth.server.web.failures import add_failures
-from wxauth.server.web.proxies import BehindProxies
+from wxauth.push import routes as push_routes
+from wxauth.service import metrics, probes
+from wxauth.service.lifespan import lifespan
+from wxauth.service.tracing import Tracing
+from wxauth.session_keys import routes as session_key_routes
+from wxauth.siblings import token_routes, user_routes, wechat_routes
+from wxauth.siblings.any_request import AnyRequest
+from wxauth.site_logins import scan_routes
+from wxauth.users import account_routes, admin_routes, own_data
+from wxauth.web.direct import DirectRoute, DirectRoutes, Shortcut
+from wxauth.web.docs import add_docs, openapi_of
+from wxauth.web.edge import Edge
+from wxauth.web.failures import add_failures
+from wxauth.web.proxies import BehindProxies
 
 _DESCRIPTION = _("""
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.

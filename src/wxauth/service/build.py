@@ -9,51 +9,51 @@ from typing import Final, TypeVar
 
 import httpx
 
+from wxauth.apps import registry
+from wxauth.apps.js_tickets import JsTickets
+from wxauth.apps.registry import Apps
+from wxauth.clients.documents import ASSERTIONS_OF_A_CLIENT, NEW_OF_ALL, NEW_OF_AN_ADDRESS, ClientDocuments
+from wxauth.clients.service_clients import ClientLimits
+from wxauth.console.sessions import ConsoleTokens
+from wxauth.core import background
+from wxauth.core.background import Background, Retries
+from wxauth.core.clock import Clock, DatabaseClock
+from wxauth.core.database import DEADLINES, Database, Deadlines
+from wxauth.core.logs import get_logger, message_of
+from wxauth.core.sealing import Sealer
+from wxauth.core.services import Parts, Services
+from wxauth.core.settings import InvalidSettings, Settings
+from wxauth.events import logout_tokens, webhook_deliveries
+from wxauth.events.logout_tokens import BackchannelLogouts
+from wxauth.events.webhook_deliveries import Deliveries
+from wxauth.housekeeping.housekeeping import sweep_names
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps import registry
-from wxauth.server.apps.js_tickets import JsTickets
-from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.documents import ASSERTIONS_OF_A_CLIENT, NEW_OF_ALL, NEW_OF_AN_ADDRESS, ClientDocuments
-from wxauth.server.clients.service_clients import ClientLimits
-from wxauth.server.console.sessions import ConsoleTokens
-from wxauth.server.core import background
-from wxauth.server.core.background import Background, Retries
-from wxauth.server.core.clock import Clock, DatabaseClock
-from wxauth.server.core.database import DEADLINES, Database, Deadlines
-from wxauth.server.core.logs import get_logger, message_of
-from wxauth.server.core.sealing import Sealer
-from wxauth.server.core.services import Parts, Services
-from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.events import logout_tokens, webhook_deliveries
-from wxauth.server.events.logout_tokens import BackchannelLogouts
-from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.housekeeping.housekeeping import sweep_names
-from wxauth.server.keys.issuer import Issuer, ResourceVerifier
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.limits import concurrency
-from wxauth.server.limits.concurrency import Concurrency
-from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.codes import LoginLimiter
-from wxauth.server.login.records import Numbers, Refusals
-from wxauth.server.outbound.receivers import ReceiverTransport
-from wxauth.server.outbound.urls import NameResolver
-from wxauth.server.phones import phones
-from wxauth.server.phones.phones import Phones
-from wxauth.server.pictures.avatars import Avatars
-from wxauth.server.push import receiving
-from wxauth.server.push.receiving import PushedMessages
-from wxauth.server.service.metrics import PrometheusMetrics
-from wxauth.server.service.probes import PROXY_NOTICE_SECONDS, Readiness
-from wxauth.server.service.tracing import Tracing
-from wxauth.server.sessions.refresh_queries import RefreshTokens
-from wxauth.server.site_logins.authorize import ScanLimits
-from wxauth.server.site_logins.secrets import UserCodes
-from wxauth.server.users.staff_queries import StaffReads
-from wxauth.server.wechat import client
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat, client_over, transport_for
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.keys.issuer import Issuer, ResourceVerifier
+from wxauth.keys.keyring import KeyRing
+from wxauth.limits import concurrency
+from wxauth.limits.concurrency import Concurrency
+from wxauth.limits.rate_limits import RateLimiter
+from wxauth.login.codes import LoginLimiter
+from wxauth.login.records import Numbers, Refusals
+from wxauth.outbound.receivers import ReceiverTransport
+from wxauth.outbound.urls import NameResolver
+from wxauth.phones import phones
+from wxauth.phones.phones import Phones
+from wxauth.pictures.avatars import Avatars
+from wxauth.push import receiving
+from wxauth.push.receiving import PushedMessages
+from wxauth.service.metrics import PrometheusMetrics
+from wxauth.service.probes import PROXY_NOTICE_SECONDS, Readiness
+from wxauth.service.tracing import Tracing
+from wxauth.sessions.refresh_queries import RefreshTokens
+from wxauth.site_logins.authorize import ScanLimits
+from wxauth.site_logins.secrets import UserCodes
 from wxauth.tokens.verifier import Verifier
+from wxauth.users.staff_queries import StaffReads
+from wxauth.wechat import client
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import WeChat, client_over, transport_for
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +177,7 @@ def make_tracing(settings: Settings) -> Tracing:
     import_tracing(settings)
     if settings.otlp_url is not None:
         try:
-            from wxauth.server.service.spans import spans_to
+            from wxauth.service.spans import spans_to
 
             return spans_to(settings.otlp_url)
         except Exception as exc:  # of the many variables of OpenTelemetry, another program may have set one
@@ -191,7 +191,7 @@ def import_tracing(settings: Settings) -> None:
     if settings.otlp_url is None:
         return
     try:
-        import wxauth.server.service.spans  # noqa: F401 - takes half a second, which only those who trace shall spend
+        import wxauth.service.spans  # noqa: F401 - takes half a second, which only those who trace shall spend
     except ModuleNotFoundError as exc:
         raise InvalidSettings(
             [_('WXAUTH_OTLP_URL: {name} is not installed: pip install "wxauth[otel]"', name=exc.name)]

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from wxauth.server.core.logs import get_logger
-from wxauth.server.service.metrics import own_folder
-from wxauth.server.service.probes import Readiness
-from wxauth.server.service.server import ENDING
+from wxauth.core.logs import get_logger
+from wxauth.service.metrics import own_folder
+from wxauth.service.probes import Readiness
+from wxauth.service.server import ENDING
 
 log = get_logger()
 

@@ -12,28 +12,28 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from wxauth import __version__
+from wxauth.apps.registry import Apps
+from wxauth.checks.queries import missing_limits
+from wxauth.checks.sealed import ensure_opens
+from wxauth.clients.clients import clashing_clients
+from wxauth.console.sessions import ConsoleSessions
+from wxauth.core.background import cancel
+from wxauth.core.clock import DatabaseClock, correct_clock, keep_time
+from wxauth.core.logs import get_logger
+from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
+from wxauth.core.services import Services
+from wxauth.core.settings import InvalidSettings
+from wxauth.core.terminal import localized
 from wxauth.errors import StorageUnavailable
+from wxauth.events.webhook_deliveries import Deliveries, keep_placing
+from wxauth.housekeeping.housekeeping import keep_house
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.registry import Apps
-from wxauth.server.checks.queries import missing_limits
-from wxauth.server.checks.sealed import ensure_opens
-from wxauth.server.clients.clients import clashing_clients
-from wxauth.server.console.sessions import ConsoleSessions
-from wxauth.server.core.background import cancel
-from wxauth.server.core.clock import DatabaseClock, correct_clock, keep_time
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import DatabaseUrlRefused, outage_log, reason_of
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import InvalidSettings
-from wxauth.server.core.terminal import localized
-from wxauth.server.events.webhook_deliveries import Deliveries, keep_placing
-from wxauth.server.housekeeping.housekeeping import keep_house
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.records import Numbers, Refusals
-from wxauth.server.service import probes
-from wxauth.server.service.leaving import heeding_signals
-from wxauth.server.users.staff_queries import StaffReads
+from wxauth.keys.keyring import KeyRing
+from wxauth.login.records import Numbers, Refusals
+from wxauth.service import probes
+from wxauth.service.leaving import heeding_signals
+from wxauth.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
 """Seconds between two checks whether the database is there."""

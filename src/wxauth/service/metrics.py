@@ -21,21 +21,21 @@ from prometheus_client.registry import Collector
 from starlette.routing import Route
 
 from wxauth import __version__
+from wxauth.apps.registry import Apps
+from wxauth.core.clock import Clock, DatabaseClock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
+from wxauth.core.services import part
+from wxauth.core.terminal import os_reason
 from wxauth.errors import StorageUnavailable
+from wxauth.housekeeping.queries import STATISTICS, Statistics
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.clock import Clock, DatabaseClock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
-from wxauth.server.core.services import part
-from wxauth.server.core.terminal import os_reason
-from wxauth.server.housekeeping.queries import STATISTICS, Statistics
-from wxauth.server.login.routes import LOGINS, OUTCOMES
-from wxauth.server.service.server import COUNTS, COUNTS_PREFIX
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import REQUESTS
+from wxauth.login.routes import LOGINS, OUTCOMES
+from wxauth.service.server import COUNTS, COUNTS_PREFIX
+from wxauth.web.dependencies import provide
+from wxauth.web.direct import Router
+from wxauth.web.edge import REQUESTS
 
 if sys.platform != "win32":  # where commands run, but no service
     import fcntl

@@ -13,18 +13,18 @@ from typing import Annotated, Any, Final
 from fastapi import Depends
 from fastapi.responses import JSONResponse
 
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.outages import DatabaseUrlRefused, outage_log
+from wxauth.core.revisions import current_revision, is_usable, refusal_of
+from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import DatabaseUrlRefused, outage_log
-from wxauth.server.core.revisions import current_revision, is_usable, refusal_of
-from wxauth.server.core.services import part
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.login_queries import rehearse_login
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import Router
+from wxauth.keys.keyring import KeyRing
+from wxauth.login.login_queries import rehearse_login
+from wxauth.web.dependencies import provide
+from wxauth.web.direct import Router
 
 MAX_AGE: Final = timedelta(seconds=1)
 """How long the database's last answer is reused."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from wxauth.server.apps.queries import DELETE_APP, STORED_APPS, reseal_app
-from wxauth.server.checks.sealed import (
+from wxauth.apps.queries import DELETE_APP, STORED_APPS, reseal_app
+from wxauth.checks.sealed import (
     SEALED_APPS,
     SEALED_PHONE_ANSWERS,
     SEALED_SESSION_KEYS,
@@ -20,14 +20,14 @@ from wxauth.server.checks.sealed import (
     SealedCounts,
     SealedKind,
 )
-from wxauth.server.core.database import Database, Reseal
-from wxauth.server.core.sealing import Sealer, webhook_secret_context
-from wxauth.server.core.trail import OPERATOR, SYSTEM, EventType, record_event
-from wxauth.server.events.webhook_queries import ALL_WEBHOOKS, new_webhook_secret, reseal_webhook, write_webhook
-from wxauth.server.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
-from wxauth.server.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
-from wxauth.server.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
-from wxauth.server.sessions.queries import END, START
+from wxauth.core.database import Database, Reseal
+from wxauth.core.sealing import Sealer, webhook_secret_context
+from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
+from wxauth.events.webhook_queries import ALL_WEBHOOKS, new_webhook_secret, reseal_webhook, write_webhook
+from wxauth.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
+from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
+from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
+from wxauth.sessions.queries import END, START
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2

@@ -16,10 +16,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from wxauth.core.logs import configure_logging, get_logger
+from wxauth.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.core.terminal import os_reason
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.core.logs import configure_logging, get_logger
-from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.terminal import os_reason
 
 APP: Final = "wxauth.asgi:create_app"
 """By its name, because the parent of several workers does not import it."""
@@ -188,7 +188,7 @@ def listen(host: str, port: int) -> socket.socket:
 def uvicorn_options() -> dict[str, Any]:
     """The options of uvicorn, in production and development."""
     return {
-        "http": "wxauth.server.web.http_protocol:HttpProtocol",
+        "http": "wxauth.web.http_protocol:HttpProtocol",
         "timeout_keep_alive": 75,  # common proxies close their idle connections earlier
         "reset_contextvars": True,  # a pipelined request is begun by the answer before, whose ids its log would have
         "ws": "none",

@@ -27,16 +27,16 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth import __version__
+from wxauth.core.apps import App
+from wxauth.core.batching import Batches
+from wxauth.core.database import Database, Deadlines, Transaction
+from wxauth.core.logs import trace_id
 from wxauth.errors import WxAuthError
 from wxauth.problems import REQUEST_ID_KEY
-from wxauth.server.core.apps import App
-from wxauth.server.core.batching import Batches
-from wxauth.server.core.database import Database, Deadlines, Transaction
-from wxauth.server.core.logs import trace_id
-from wxauth.server.service.tracing import Tracing
-from wxauth.server.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
-from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.errcodes import Api
+from wxauth.service.tracing import Tracing
+from wxauth.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
+from wxauth.wechat.client import WeChat
+from wxauth.wechat.errcodes import Api
 
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
 """How long a collector may take to accept spans. It may delay the service's end for as long."""

@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp
 
-from wxauth.server.core.database import Database, Deadlines
-from wxauth.server.wechat.client import WeChat
+from wxauth.core.database import Database, Deadlines
+from wxauth.wechat.client import WeChat
 
 
 class Tracing:

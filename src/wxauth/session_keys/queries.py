@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.core.database import Database
-from wxauth.server.core.statements import Nothing, Statement, one_and_id
-from wxauth.server.sessions.queries import END, LAST_OF_PAGE
+from wxauth.core.database import Database
+from wxauth.core.statements import Nothing, Statement, one_and_id
+from wxauth.sessions.queries import END, LAST_OF_PAGE
 
 
 @dataclass(frozen=True, slots=True)

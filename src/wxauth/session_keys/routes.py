@@ -7,12 +7,12 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, F
 
 from wxauth.errors import InvalidRequest, SessionKeyExpired, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.session_keys.session_keys import SessionKeys
-from wxauth.server.users.callers import PrincipalDep
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import EXAMPLE_APP_ID, body_like
-from wxauth.server.wechat.received import BLOCK_BYTES, base64_bytes
+from wxauth.session_keys.session_keys import SessionKeys
+from wxauth.users.callers import PrincipalDep
+from wxauth.web.dependencies import provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import EXAMPLE_APP_ID, body_like
+from wxauth.wechat.received import BLOCK_BYTES, base64_bytes
 
 router = Router("me")
 

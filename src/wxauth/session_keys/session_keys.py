@@ -11,19 +11,19 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from wxauth import errors
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, session_key_context
-from wxauth.server.core.services import part
-from wxauth.server.core.trail import Actor, EventType, record_daily
-from wxauth.server.core.users import UserStatus
-from wxauth.server.session_keys.queries import KEYS_IN_SESSION, KeyOfLogin, KeysInSession
-from wxauth.server.web.schemas import ShownOpenid
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.received import check_watermark, open_encrypted_data
+from wxauth.apps.registry import Apps
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, session_key_context
+from wxauth.core.services import part
+from wxauth.core.trail import Actor, EventType, record_daily
+from wxauth.core.users import UserStatus
+from wxauth.session_keys.queries import KEYS_IN_SESSION, KeyOfLogin, KeysInSession
 from wxauth.tokens.claims import Principal
+from wxauth.web.schemas import ShownOpenid
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.received import check_watermark, open_encrypted_data
 
 _NO_KEY: Final = "only a mini-program has a session_key"
 

@@ -10,15 +10,15 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from wxauth.core.batching import Batched
+from wxauth.core.clock import new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.models import Address
+from wxauth.core.statements import Nothing, Statement, fragment, one_and_id
+from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
+from wxauth.core.users import USER, UserInSession
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.batching import Batched
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.models import Address
-from wxauth.server.core.statements import Nothing, Statement, fragment, one_and_id
-from wxauth.server.core.trail import SYSTEM, Actor, EventType, event, record_events
-from wxauth.server.core.users import USER, UserInSession
-from wxauth.server.sessions.devices import DescribedDevice
+from wxauth.sessions.devices import DescribedDevice
 
 START: Final = UUID(int=0)
 """A session id before the first one."""

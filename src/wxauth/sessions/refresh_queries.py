@@ -10,15 +10,15 @@ from enum import StrEnum
 from typing import ClassVar, Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
+from wxauth.core.batching import Batched
+from wxauth.core.database import Database
+from wxauth.core.sealing import derive_key
+from wxauth.core.settings import Settings
+from wxauth.core.statements import Statement
+from wxauth.core.trail import SYSTEM, Actor
+from wxauth.core.users import USER, UserInSession
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.batching import Batched
-from wxauth.server.core.database import Database
-from wxauth.server.core.sealing import derive_key
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.trail import SYSTEM, Actor
-from wxauth.server.core.users import USER, UserInSession
-from wxauth.server.sessions.queries import NO_ADDRESS, EndReason, end_session
+from wxauth.sessions.queries import NO_ADDRESS, EndReason, end_session
 
 _ID_BYTES = 16
 _GENERATION_BYTES = 4

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Final, LiteralString
 from uuid import UUID
 
-from wxauth.server.clients.queries import SERVICE, ServiceClient
-from wxauth.server.core.database import Database
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER
-from wxauth.server.session_keys.queries import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
-from wxauth.server.users.search_queries import UserWithIdentities
+from wxauth.clients.queries import SERVICE, ServiceClient
+from wxauth.core.database import Database
+from wxauth.core.statements import Statement
+from wxauth.core.users import USER
+from wxauth.session_keys.queries import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
+from wxauth.users.search_queries import UserWithIdentities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,16 +3,16 @@
 from datetime import timedelta
 from typing import Final
 
+from wxauth.apps.registry import Apps
+from wxauth.core.apps import App
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Counter
+from wxauth.core.services import part
+from wxauth.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
 from wxauth.errors import WrongAppKind
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.apps import App
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.services import part
-from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
-from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
+from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 log = get_logger()
 

@@ -13,22 +13,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from wxauth.clients.oauth_requests import form_parameters
+from wxauth.clients.service_clients import IntrospectingClientDep, form_values
+from wxauth.core.claims import RESERVED_CLAIMS
+from wxauth.core.database import Database
+from wxauth.core.resources import find_resource
 from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, InvalidToken, KeysUnavailable, PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.clients.oauth_requests import form_parameters
-from wxauth.server.clients.service_clients import IntrospectingClientDep, form_values
-from wxauth.server.core.claims import RESERVED_CLAIMS
-from wxauth.server.core.database import Database
-from wxauth.server.core.resources import find_resource
-from wxauth.server.keys.issuer import ResourceVerifier
-from wxauth.server.sessions.queries import READ_USER_IN_SESSION
-from wxauth.server.siblings.any_request import RESOURCE, ROLE, VERIFY_PATH
-from wxauth.server.users.callers import Caller, any_caller_of, sees_roles, verified
-from wxauth.server.web import schemas
-from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import Router
+from wxauth.keys.issuer import ResourceVerifier
+from wxauth.sessions.queries import READ_USER_IN_SESSION
+from wxauth.siblings.any_request import RESOURCE, ROLE, VERIFY_PATH
 from wxauth.tokens.verifier import Verifier
+from wxauth.users.callers import Caller, any_caller_of, sees_roles, verified
+from wxauth.web import schemas
+from wxauth.web.answers import BEARER, GUARDED, Entails
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
+from wxauth.web.direct import Router
 
 ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]
 router = Router("siblings")

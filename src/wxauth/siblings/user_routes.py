@@ -7,23 +7,23 @@ from uuid import UUID
 from fastapi import Depends
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from wxauth.clients.models import Scope
+from wxauth.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, check_scope
+from wxauth.core.database import Database
+from wxauth.core.trail import Actor
+from wxauth.core.users import UserStatus
 from wxauth.errors import ExternalIdTaken, InsufficientRole, NotFound
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.clients.models import Scope
-from wxauth.server.clients.service_clients import AttributesClientDep, ModeratingClientDep, UsersClientDep, check_scope
-from wxauth.server.core.database import Database
-from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import UserStatus
-from wxauth.server.siblings.queries import LOOK_UP, UserForSiblings
-from wxauth.server.users import schemas
-from wxauth.server.users.admin import UserChange, change_user, end_sessions_of, set_external_id
-from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.attributes import AttributesRequest
-from wxauth.server.users.callers import DeviceDep
-from wxauth.server.users.ids import ExternalId
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import EXAMPLE_USER_ID, TEXT, OnlyNull, ShownUserId, Time, body_like
+from wxauth.siblings.queries import LOOK_UP, UserForSiblings
+from wxauth.users import schemas
+from wxauth.users.admin import UserChange, change_user, end_sessions_of, set_external_id
+from wxauth.users.admin_routes import NO_SUCH_USER
+from wxauth.users.attributes import AttributesRequest
+from wxauth.users.callers import DeviceDep
+from wxauth.users.ids import ExternalId
+from wxauth.web.dependencies import ClockDep, DatabaseDep
+from wxauth.web.direct import Router
+from wxauth.web.schemas import EXAMPLE_USER_ID, TEXT, OnlyNull, ShownUserId, Time, body_like
 
 router = Router("siblings")
 

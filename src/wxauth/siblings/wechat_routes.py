@@ -11,6 +11,23 @@ from pydantic import AfterValidator, BaseModel, Field, StrictBool, model_validat
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
+from wxauth.apps.js_tickets import JsTickets
+from wxauth.apps.routes import AppsDep
+from wxauth.clients.clients import is_client_name
+from wxauth.clients.models import Scope
+from wxauth.clients.queries import ServiceClient
+from wxauth.clients.service_clients import (
+    FOR_COUNTED_CLIENT,
+    ClientLimitsDep,
+    ClientOperation,
+    JsSigningClientDep,
+    WeChatTokenClientDep,
+    basic_credentials,
+    check_scope,
+    check_secret,
+)
+from wxauth.core.metrics import Counter
+from wxauth.core.trail import Actor
 from wxauth.errors import (
     AccountDisabled,
     AccountLeaving,
@@ -21,36 +38,19 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.apps.js_tickets import JsTickets
-from wxauth.server.apps.routes import AppsDep
-from wxauth.server.clients.clients import is_client_name
-from wxauth.server.clients.models import Scope
-from wxauth.server.clients.queries import ServiceClient
-from wxauth.server.clients.service_clients import (
-    FOR_COUNTED_CLIENT,
-    ClientLimitsDep,
-    ClientOperation,
-    JsSigningClientDep,
-    WeChatTokenClientDep,
-    basic_credentials,
-    check_scope,
-    check_secret,
-)
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.trail import Actor
-from wxauth.server.session_keys.queries import KeyOfLogin
-from wxauth.server.session_keys.routes import SessionKeysDep
-from wxauth.server.session_keys.session_keys import SignatureAnswer
-from wxauth.server.siblings.queries import client_and_keys
-from wxauth.server.siblings.shared_tokens import SharedWeChatTokens
-from wxauth.server.siblings.user_routes import ShortText
-from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.callers import DeviceDep
-from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import EXAMPLE_OPENID, body_like, read_body
+from wxauth.session_keys.queries import KeyOfLogin
+from wxauth.session_keys.routes import SessionKeysDep
+from wxauth.session_keys.session_keys import SignatureAnswer
+from wxauth.siblings.queries import client_and_keys
+from wxauth.siblings.shared_tokens import SharedWeChatTokens
+from wxauth.siblings.user_routes import ShortText
 from wxauth.texts import is_http_url
+from wxauth.users.admin_routes import NO_SUCH_USER
+from wxauth.users.callers import DeviceDep
+from wxauth.web.answers import WECHAT_FAILURES
+from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import EXAMPLE_OPENID, body_like, read_body
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024

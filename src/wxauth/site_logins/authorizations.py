@@ -13,27 +13,27 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
+from wxauth.apps.registry import Apps
+from wxauth.clients.clients import find_site
+from wxauth.clients.id_tokens import IdTokens
+from wxauth.clients.models import Client
+from wxauth.clients.oauth_requests import Parameters
+from wxauth.core.apps import AppKind
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.users import UserInSession
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, WrongAppKind, WxAuthError
-from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.clients import find_site
-from wxauth.server.clients.id_tokens import IdTokens
-from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_requests import Parameters
-from wxauth.server.core.apps import AppKind
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.limits.queries import SITES
-from wxauth.server.login.codes import Proofs
-from wxauth.server.login.records import Numbers
-from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.queries import OPENED_AT
-from wxauth.server.site_logins.authorize import (
+from wxauth.keys.keyring import KeyRing
+from wxauth.limits.queries import SITES
+from wxauth.login.codes import Proofs
+from wxauth.login.records import Numbers
+from wxauth.sessions.devices import Device
+from wxauth.sessions.queries import OPENED_AT
+from wxauth.site_logins.authorize import (
     AUTHORIZE_PATH,
     CONSENT_REQUIRED,
     Onward,
@@ -43,11 +43,11 @@ from wxauth.server.site_logins.authorize import (
     refusal,
     sent_back,
 )
-from wxauth.server.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome, count_redeemed
-from wxauth.server.site_logins.granting import add_with_code, record_authorized
-from wxauth.server.site_logins.queries import lock_caller
-from wxauth.server.users.callers import ADMIN_SCOPE, Caller
+from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome, count_redeemed
+from wxauth.site_logins.granting import add_with_code, record_authorized
+from wxauth.site_logins.queries import lock_caller
 from wxauth.texts import new_secret
+from wxauth.users.callers import ADMIN_SCOPE, Caller
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)

@@ -13,27 +13,27 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
+from wxauth.clients import clients
+from wxauth.clients.documents import ClientDocuments
+from wxauth.clients.id_tokens import IdTokens
+from wxauth.clients.models import Client
+from wxauth.clients.oauth_errors import OAuthError
+from wxauth.clients.oauth_requests import Parameters, refuse_repeated
+from wxauth.core.clock import Clock, new_id
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.resources import host_of
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
 from wxauth.errors import RateLimited, StorageUnavailable
-from wxauth.server.clients import clients
-from wxauth.server.clients.documents import ClientDocuments
-from wxauth.server.clients.id_tokens import IdTokens
-from wxauth.server.clients.models import Client
-from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.clients.oauth_requests import Parameters, refuse_repeated
-from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.resources import host_of
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins import doors, queries
-from wxauth.server.site_logins.doors import Door
-from wxauth.server.site_logins.models import RequestFields, SiteLoginFields
-from wxauth.server.site_logins.queries import Mistake, Unanswerable
-from wxauth.server.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
-from wxauth.server.site_logins.targets import Access, for_resource
+from wxauth.limits.rate_limits import RateLimiter
+from wxauth.sessions.devices import Device
+from wxauth.site_logins import doors, queries
+from wxauth.site_logins.doors import Door
+from wxauth.site_logins.models import RequestFields, SiteLoginFields
+from wxauth.site_logins.queries import Mistake, Unanswerable
+from wxauth.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
+from wxauth.site_logins.targets import Access, for_resource
 from wxauth.texts import hash_of, new_secret
 from wxauth.tokens.claims import is_document
 

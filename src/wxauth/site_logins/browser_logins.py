@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
+from wxauth.clients.oauth_requests import Parameters, parse_parameters
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
 from wxauth.errors import NotFound, RateLimited
-from wxauth.server.clients.oauth_requests import Parameters, parse_parameters
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.limits.concurrency import Concurrency
-from wxauth.server.site_logins import queries
-from wxauth.server.site_logins.authorize import (
+from wxauth.limits.concurrency import Concurrency
+from wxauth.site_logins import queries
+from wxauth.site_logins.authorize import (
     AUTHORIZE_PATH,
     Browser,
     Onward,
@@ -27,10 +27,10 @@ from wxauth.server.site_logins.authorize import (
     refusal,
     sent_back,
 )
-from wxauth.server.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
-from wxauth.server.site_logins.granting import Granting, add_with_code, proved_after
-from wxauth.server.site_logins.queries import BrowserPerson, SiteLogin, lock_browser_person
-from wxauth.server.site_logins.secrets import NO_SUCH_PAGE
+from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.site_logins.granting import Granting, add_with_code, proved_after
+from wxauth.site_logins.queries import BrowserPerson, SiteLogin, lock_browser_person
+from wxauth.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
 log = get_logger()

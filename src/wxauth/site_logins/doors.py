@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from wxauth.server.core.metrics import Counter
-from wxauth.server.login.records import Numbers
+from wxauth.core.metrics import Counter
+from wxauth.login.records import Numbers
 
 
 class Door(StrEnum):

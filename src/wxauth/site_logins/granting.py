@@ -10,39 +10,25 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from wxauth.core.clock import Clock, new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import UserInSession
 from wxauth.errors import NotFound
-from wxauth.server.core.clock import Clock, new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.concurrency import Concurrency
-from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_by
-from wxauth.server.site_logins import queries
-from wxauth.server.site_logins.authorize import (
-    Browser,
-    Onward,
-    PressesUsedUp,
-    SentBack,
-    SiteRequest,
-    new_login,
-    sent_back,
-)
-from wxauth.server.site_logins.doors import (
-    AUTHORIZATION_CODE_LASTS,
-    MAKES_BROWSER_LOGIN,
-    MAX_PRESSES,
-    OUTCOME_KEPT,
-    Door,
-)
-from wxauth.server.site_logins.models import RequestFields, SiteLoginFields, Stage
-from wxauth.server.site_logins.queries import LockedLogin, SiteLogin
-from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
-from wxauth.server.users.user_queries import CURRENT_USER
+from wxauth.limits.concurrency import Concurrency
+from wxauth.sessions.devices import Device
+from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_by
+from wxauth.site_logins import queries
+from wxauth.site_logins.authorize import Browser, Onward, PressesUsedUp, SentBack, SiteRequest, new_login, sent_back
+from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, MAX_PRESSES, OUTCOME_KEPT, Door
+from wxauth.site_logins.models import RequestFields, SiteLoginFields, Stage
+from wxauth.site_logins.queries import LockedLogin, SiteLogin
+from wxauth.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
 from wxauth.texts import hash_of, new_secret
+from wxauth.users.user_queries import CURRENT_USER
 
 log = get_logger()
 ANOTHER_PERSON: Final = "another person than the hint's has logged in"

@@ -13,20 +13,20 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
+from wxauth.apps.registry import Apps
+from wxauth.core.apps import App
+from wxauth.core.background import once
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import Sealer, link_number_context
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
 from wxauth.errors import NotFound, WeChatError, WxAuthError
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import once
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import Sealer, link_number_context
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins import queries
-from wxauth.server.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press
-from wxauth.server.site_logins.doors import (
+from wxauth.sessions.devices import Device
+from wxauth.site_logins import queries
+from wxauth.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press
+from wxauth.site_logins.doors import (
     DOORS,
     MAX_WRONG_NUMBERS,
     SCAN_LASTS,
@@ -35,15 +35,15 @@ from wxauth.server.site_logins.doors import (
     Door,
     DoorOutcome,
 )
-from wxauth.server.site_logins.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
-from wxauth.server.site_logins.models import OPEN, Stage
-from wxauth.server.site_logins.queries import LockedLogin, SiteLogin
-from wxauth.server.site_logins.scans import DIGITS, note_not_made
-from wxauth.server.site_logins.secrets import NO_SUCH_PAGE, new_scene
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import Api
-from wxauth.server.wechat.wechat_tokens import Kept
+from wxauth.site_logins.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
+from wxauth.site_logins.models import OPEN, Stage
+from wxauth.site_logins.queries import LockedLogin, SiteLogin
+from wxauth.site_logins.scans import DIGITS, note_not_made
+from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.texts import hash_of, new_secret
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.errcodes import Api
+from wxauth.wechat.wechat_tokens import Kept
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 

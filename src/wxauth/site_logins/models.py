@@ -23,8 +23,8 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME
-from wxauth.server.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, Door
+from wxauth.core.models import TIME
+from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, Door
 
 
 class Stage(StrEnum):

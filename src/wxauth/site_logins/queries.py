@@ -20,16 +20,16 @@ from uuid import UUID
 
 import asyncpg
 
-from wxauth.server.clients.models import Client
-from wxauth.server.core.database import Database, Sweep, Transaction
-from wxauth.server.core.statements import Nothing, Statement, columns_of, fragment
-from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.server.site_logins.doors import Door
-from wxauth.server.site_logins.models import OPEN, RequestFields, SiteLoginFields
-from wxauth.server.wechat.received import CodePicture
+from wxauth.clients.models import Client
+from wxauth.core.database import Database, Sweep, Transaction
+from wxauth.core.statements import Nothing, Statement, columns_of, fragment
+from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
+from wxauth.site_logins.doors import Door
+from wxauth.site_logins.models import OPEN, RequestFields, SiteLoginFields
+from wxauth.wechat.received import CodePicture
 
 if TYPE_CHECKING:  # imports FastAPI, which commands do without
-    from wxauth.server.users.callers import Caller
+    from wxauth.users.callers import Caller
 
 _ATTEMPTS: Final = 3
 

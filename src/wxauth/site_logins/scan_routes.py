@@ -8,6 +8,9 @@ from fastapi import Depends
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
+from wxauth.apps.routes import AppsDep
+from wxauth.clients.oauth_errors import OAuthError
+from wxauth.clients.oauth_requests import check_parameters
 from wxauth.errors import (
     InsufficientScope,
     InvalidRequest,
@@ -20,20 +23,17 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.i18n import lazy_gettext as _
+from wxauth.login.codes import PROOF_FAILURES
+from wxauth.login.login import EXAMPLE_JWT, LoginCode
+from wxauth.login.routes import ProofRequest
 from wxauth.problems import preferred_language
-from wxauth.server.apps.routes import AppsDep
-from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.clients.oauth_requests import check_parameters
-from wxauth.server.login.codes import PROOF_FAILURES
-from wxauth.server.login.login import EXAMPLE_JWT, LoginCode
-from wxauth.server.login.routes import ProofRequest
-from wxauth.server.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
-from wxauth.server.site_logins.queries import Unanswerable
-from wxauth.server.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
-from wxauth.server.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
-from wxauth.server.web.dependencies import provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import body_like
+from wxauth.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
+from wxauth.site_logins.queries import Unanswerable
+from wxauth.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
+from wxauth.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
+from wxauth.web.dependencies import provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import body_like
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]

@@ -14,41 +14,41 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, model_validator
 
 from wxauth import errors
-from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.clients import is_local, origin_shown
-from wxauth.server.clients.queries import LOGO
-from wxauth.server.core.addresses import NEARBY
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import once
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.resources import Resource, host_of
-from wxauth.server.core.roles import STAFF_ROLES
-from wxauth.server.core.sealing import Sealer, link_number_context
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.queries import USER_CODES
-from wxauth.server.login.codes import Proofs
-from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.queries import USER_OF_SESSION
-from wxauth.server.site_logins import doors, queries
-from wxauth.server.site_logins.authorize import ScanLimits, is_web_view
-from wxauth.server.site_logins.doors import Door, DoorOutcome
-from wxauth.server.site_logins.granting import approve
-from wxauth.server.site_logins.models import OPEN, Stage
-from wxauth.server.site_logins.queries import ShownCode, SiteLogin
-from wxauth.server.site_logins.secrets import SCENE, UserCodes
-from wxauth.server.site_logins.targets import ResourceAnswer, resource_at
-from wxauth.server.users.callers import ADMIN_SCOPE, Caller, is_fresh
-from wxauth.server.web.schemas import ShownIp, body_like
-from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import report_misconfigured
-from wxauth.server.wechat.errcodes import Api, errcode_of
-from wxauth.server.wechat.received import CodePicture
+from wxauth.apps.registry import Apps
+from wxauth.clients.clients import is_local, origin_shown
+from wxauth.clients.queries import LOGO
+from wxauth.core.addresses import NEARBY
+from wxauth.core.apps import App
+from wxauth.core.background import once
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.resources import Resource, host_of
+from wxauth.core.roles import STAFF_ROLES
+from wxauth.core.sealing import Sealer, link_number_context
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import UserInSession
+from wxauth.limits.queries import USER_CODES
+from wxauth.login.codes import Proofs
+from wxauth.sessions.devices import describe_device
+from wxauth.sessions.queries import USER_OF_SESSION
+from wxauth.site_logins import doors, queries
+from wxauth.site_logins.authorize import ScanLimits, is_web_view
+from wxauth.site_logins.doors import Door, DoorOutcome
+from wxauth.site_logins.granting import approve
+from wxauth.site_logins.models import OPEN, Stage
+from wxauth.site_logins.queries import ShownCode, SiteLogin
+from wxauth.site_logins.secrets import SCENE, UserCodes
+from wxauth.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.texts import hash_of
+from wxauth.users.callers import ADMIN_SCOPE, Caller, is_fresh
+from wxauth.web.schemas import ShownIp, body_like
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import report_misconfigured
+from wxauth.wechat.errcodes import Api, errcode_of
+from wxauth.wechat.received import CodePicture
 
 DIGITS: Final = 6
 """How many digits the number has that a person types after a link."""

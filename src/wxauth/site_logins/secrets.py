@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from wxauth.core.sealing import derive_key
 from wxauth.errors import NotFound
-from wxauth.server.core.sealing import derive_key
 from wxauth.texts import hash_of
 from wxauth.tokens.keys import base64url
 

@@ -6,11 +6,11 @@ from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
+from wxauth.clients.models import OFFLINE_ACCESS, Client
+from wxauth.clients.oauth_errors import OAuthError
+from wxauth.core.resources import BESIDE_RESOURCE, Resource, as_compared, find_resource, host_of
+from wxauth.core.settings import Settings
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.clients.models import OFFLINE_ACCESS, Client
-from wxauth.server.clients.oauth_errors import OAuthError
-from wxauth.server.core.resources import BESIDE_RESOURCE, Resource, as_compared, find_resource, host_of
-from wxauth.server.core.settings import Settings
 from wxauth.tokens.claims import is_document
 
 _OF_OURS: Final[Mapping[str, Text]] = {

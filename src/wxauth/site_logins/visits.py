@@ -13,35 +13,27 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
 
+from wxauth.apps.registry import Apps
+from wxauth.clients.models import Client
+from wxauth.core.apps import App
+from wxauth.core.background import Background
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.roles import STAFF_ROLES
+from wxauth.core.services import part
+from wxauth.core.settings import Settings
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp, WxAuthError
-from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.models import Client
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import Background
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.roles import STAFF_ROLES
-from wxauth.server.core.services import part
-from wxauth.server.core.settings import Settings
-from wxauth.server.login.codes import CodeLogins, LacksUnionid
-from wxauth.server.login.records import Numbers
-from wxauth.server.sessions.devices import Device
-from wxauth.server.site_logins import queries
-from wxauth.server.site_logins.authorize import (
-    AUTHORIZE_PATH,
-    Browser,
-    Onward,
-    ScanLimits,
-    SentBack,
-    new_press,
-    sent_back,
-)
-from wxauth.server.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
-from wxauth.server.site_logins.granting import ANOTHER_PERSON, Granting, approve, lock_open_page, next_press
-from wxauth.server.site_logins.models import Stage
-from wxauth.server.site_logins.queries import SiteLogin
-from wxauth.server.site_logins.secrets import code_of, page_id_of
+from wxauth.login.codes import CodeLogins, LacksUnionid
+from wxauth.login.records import Numbers
+from wxauth.sessions.devices import Device
+from wxauth.site_logins import queries
+from wxauth.site_logins.authorize import AUTHORIZE_PATH, Browser, Onward, ScanLimits, SentBack, new_press, sent_back
+from wxauth.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
+from wxauth.site_logins.granting import ANOTHER_PERSON, Granting, approve, lock_open_page, next_press
+from wxauth.site_logins.models import Stage
+from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.secrets import code_of, page_id_of
 from wxauth.texts import hash_of
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"

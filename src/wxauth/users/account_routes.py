@@ -5,13 +5,13 @@ from uuid import UUID
 
 from fastapi import Query
 
+from wxauth.core.logs import get_logger
+from wxauth.core.trail import Actor
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.trail import Actor
-from wxauth.server.sessions.queries import ARE_OF_ONE_USER, OPEN_SESSIONS, EndReason, end_session, end_sessions
-from wxauth.server.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
-from wxauth.server.users.consent_queries import (
+from wxauth.sessions.queries import ARE_OF_ONE_USER, OPEN_SESSIONS, EndReason, end_session, end_sessions
+from wxauth.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
+from wxauth.users.consent_queries import (
     NEWEST_CONSENTS,
     ConsentRow,
     check_in_force,
@@ -19,7 +19,7 @@ from wxauth.server.users.consent_queries import (
     holding_consents,
     withdraw,
 )
-from wxauth.server.users.schemas import (
+from wxauth.users.schemas import (
     ConsentsQuery,
     ConsentsRequest,
     ProfileChange,
@@ -29,10 +29,10 @@ from wxauth.server.users.schemas import (
     is_own_picture,
     user_answer,
 )
-from wxauth.server.users.user_queries import store_profile
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, Page, all_of, items_of, timed_cursor
+from wxauth.users.user_queries import store_profile
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep
+from wxauth.web.direct import Router
+from wxauth.web.schemas import Items, Page, all_of, items_of, timed_cursor
 
 router = Router("me")
 log = get_logger()

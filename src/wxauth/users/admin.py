@@ -7,6 +7,13 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.outages import CONFLICTS
+from wxauth.core.roles import MAX_ROLES
+from wxauth.core.terminal import TextError
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import UserStatus
 from wxauth.errors import (
     ExternalIdTaken,
     FieldError,
@@ -17,29 +24,15 @@ from wxauth.errors import (
     StorageUnavailable,
 )
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import CONFLICTS
-from wxauth.server.core.roles import MAX_ROLES
-from wxauth.server.core.terminal import TextError
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import UserStatus
-from wxauth.server.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
-from wxauth.server.users import erasure_queries, user_queries
-from wxauth.server.users.attributes import Attributes, WrongAttributes, patch_attributes
-from wxauth.server.users.consent_queries import NEWEST_CONSENTS
-from wxauth.server.users.erasure_queries import cancel_leaving
-from wxauth.server.users.schemas import UserDetailAnswer, listed_user_answer
-from wxauth.server.users.search_queries import USER_BY_ID, ListedUser
-from wxauth.server.users.status_queries import (
-    ADMIN,
-    Ban,
-    StatusAndRoles,
-    UserIsGone,
-    change_status_and_roles,
-    locked_user,
-)
-from wxauth.server.web.schemas import FIRST_PAGE
+from wxauth.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
+from wxauth.users import erasure_queries, user_queries
+from wxauth.users.attributes import Attributes, WrongAttributes, patch_attributes
+from wxauth.users.consent_queries import NEWEST_CONSENTS
+from wxauth.users.erasure_queries import cancel_leaving
+from wxauth.users.schemas import UserDetailAnswer, listed_user_answer
+from wxauth.users.search_queries import USER_BY_ID, ListedUser
+from wxauth.users.status_queries import ADMIN, Ban, StatusAndRoles, UserIsGone, change_status_and_roles, locked_user
+from wxauth.web.schemas import FIRST_PAGE
 
 LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that

@@ -6,23 +6,23 @@ from uuid import UUID
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
+from wxauth.core.models import EventFields
+from wxauth.core.trail import Actor
+from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.models import EventFields
-from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import PROFILE_FIELDS
-from wxauth.server.users import admin, history_queries
-from wxauth.server.users.admin import UserChange
-from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
-from wxauth.server.users.history_queries import EventsQuery, Glimpse, ListedLogin, LoginsQuery
-from wxauth.server.users.phone_numbers import masked
-from wxauth.server.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
-from wxauth.server.users.search_queries import UsersQuery, find_users, id_in, term_of
-from wxauth.server.users.staff_queries import Read, StaffReads
-from wxauth.server.web.answers import Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
-from wxauth.server.web.direct import Router
-from wxauth.server.web.schemas import Items, items_of
+from wxauth.users import admin, history_queries
+from wxauth.users.admin import UserChange
+from wxauth.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
+from wxauth.users.history_queries import EventsQuery, Glimpse, ListedLogin, LoginsQuery
+from wxauth.users.phone_numbers import masked
+from wxauth.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
+from wxauth.users.search_queries import UsersQuery, find_users, id_in, term_of
+from wxauth.users.staff_queries import Read, StaffReads
+from wxauth.web.answers import Entails
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
+from wxauth.web.direct import Router
+from wxauth.web.schemas import Items, items_of
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 

@@ -12,12 +12,12 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, RootModel
 from pydantic_core import from_json, to_json
 
+from wxauth.core.database import Transaction
+from wxauth.core.roles import ATTRIBUTE_NAME
+from wxauth.core.terminal import WrongValue
+from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.database import Transaction
-from wxauth.server.core.roles import ATTRIBUTE_NAME
-from wxauth.server.core.terminal import WrongValue
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.users.user_queries import WRITE_ATTRIBUTES, read_attributes
+from wxauth.users.user_queries import WRITE_ATTRIBUTES, read_attributes
 
 MAX_BYTES: Final = 2048
 """Bytes of a user's attributes as compact JSON."""

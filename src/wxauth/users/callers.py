@@ -11,21 +11,21 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection, Request
 
+from wxauth.core.addresses import plain_address
+from wxauth.core.database import Database, Transaction
+from wxauth.core.roles import STAFF_ROLES
+from wxauth.core.trail import Actor
+from wxauth.core.users import ROLES_SCOPE, UserInSession
 from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken, LoginTooOld, RateLimited
 from wxauth.guard.bearer import authorizations_of, bearer_token
-from wxauth.server.core.addresses import plain_address
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.roles import STAFF_ROLES
-from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import ROLES_SCOPE, UserInSession
-from wxauth.server.limits.concurrency import Concurrency
-from wxauth.server.sessions.devices import Device
-from wxauth.server.sessions.queries import OPENED_AT, READ_USER_IN_SESSION
-from wxauth.server.users.status_queries import ADMIN, UserIsGone, locked_user
-from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.server.web.direct import check_query_names
+from wxauth.limits.concurrency import Concurrency
+from wxauth.sessions.devices import Device
+from wxauth.sessions.queries import OPENED_AT, READ_USER_IN_SESSION
 from wxauth.tokens.claims import Principal
+from wxauth.users.status_queries import ADMIN, UserIsGone, locked_user
+from wxauth.web.answers import BEARER, GUARDED, Entails
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
+from wxauth.web.direct import check_query_names
 
 _MAX_USER_AGENT: Final = 512
 

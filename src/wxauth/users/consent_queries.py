@@ -12,16 +12,16 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import INET
 from sqlmodel import Field, SQLModel
 
+from wxauth.core.clock import new_id
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.models import TIME, Address
+from wxauth.core.statements import Nothing, Statement, fragment
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import UserInSession
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.models import TIME, Address
-from wxauth.server.core.statements import Nothing, Statement, fragment
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import UserInSession
-from wxauth.server.limits.queries import CONSENTS_GIVEN
-from wxauth.server.sessions.queries import END
+from wxauth.limits.queries import CONSENTS_GIVEN
+from wxauth.sessions.queries import END
 
 # Decides the race of two changes: the second waits here, and sees what the first has written.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")

@@ -12,14 +12,14 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.statements import Nothing, Statement, one_and_id
+from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.errors import AccountDisabled, AccountLeaving
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.statements import Nothing, Statement, one_and_id
-from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
-from wxauth.server.sessions.queries import START, EndReason, end_sessions
-from wxauth.server.users.status_queries import StatusAndRoles, lock_status_and_roles
-from wxauth.server.users.user_queries import FORMER_IDS
+from wxauth.sessions.queries import START, EndReason, end_sessions
+from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
+from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
 """How many rows are erased in the transaction that deletes the user."""

@@ -7,15 +7,15 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from wxauth.server.core.clock import id_range
-from wxauth.server.core.database import Database
-from wxauth.server.core.models import Address, EventFields
-from wxauth.server.core.statements import Statement, one_and_id
-from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
-from wxauth.server.sessions.devices import DescribedDevice
-from wxauth.server.sessions.queries import OPENED
-from wxauth.server.users.search_queries import id_in, search_in_windows
-from wxauth.server.web.schemas import Network, OrEmpty, Page, PageQuery, StoredText, Time
+from wxauth.core.clock import id_range
+from wxauth.core.database import Database
+from wxauth.core.models import Address, EventFields
+from wxauth.core.statements import Statement, one_and_id
+from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
+from wxauth.sessions.devices import DescribedDevice
+from wxauth.sessions.queries import OPENED
+from wxauth.users.search_queries import id_in, search_in_windows
+from wxauth.web.schemas import Network, OrEmpty, Page, PageQuery, StoredText, Time
 
 _USER_ID: Final = Field(examples=["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"])
 _NICKNAME: Final = Field(examples=["小明"])

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.server.wechat.received import is_placeholder
+from wxauth.wechat.received import is_placeholder
 
 _LONGEST: Final = 128
 LOOKS_LIKE: Final = "looks_like"

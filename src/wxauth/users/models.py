@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.models import TIME
-from wxauth.server.core.users import UserFields
+from wxauth.core.models import TIME
+from wxauth.core.users import UserFields
 
 
 class User(UserFields, table=True):

@@ -17,25 +17,25 @@ from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from wxauth.core.database import Database, Snapshot
+from wxauth.core.logs import get_logger
+from wxauth.core.outages import reason_of
+from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.database import Database, Snapshot
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.outages import reason_of
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.limits.queries import EXPORTS
-from wxauth.server.sessions.queries import PastSession
-from wxauth.server.users import own_data_queries as queries
-from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
-from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
-from wxauth.server.users.consent_queries import ConsentRow
-from wxauth.server.users.schemas import ListedUserAnswer
-from wxauth.server.users.staff_queries import Read
-from wxauth.server.users.status_queries import lock_status_and_roles
-from wxauth.server.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, current_user
-from wxauth.server.web.answers import example_of
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep
-from wxauth.server.web.direct import Router
+from wxauth.limits.queries import EXPORTS
+from wxauth.sessions.queries import PastSession
+from wxauth.users import own_data_queries as queries
+from wxauth.users.admin_routes import NO_SUCH_USER, StaffReadsDep
+from wxauth.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
+from wxauth.users.consent_queries import ConsentRow
+from wxauth.users.schemas import ListedUserAnswer
+from wxauth.users.staff_queries import Read
+from wxauth.users.status_queries import lock_status_and_roles
+from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, current_user
+from wxauth.web.answers import example_of
+from wxauth.web.dependencies import ClockDep, DatabaseDep
+from wxauth.web.direct import Router
 
 _AT: Final = "2026-11-20T08:00:00Z"
 _SHOWN: Final = example_of(ListedUserAnswer)

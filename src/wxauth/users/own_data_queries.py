@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.server.core.database import Snapshot
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserFields
-from wxauth.server.sessions.devices import describe_device
-from wxauth.server.sessions.queries import FOR_RESOURCE, OPENED
+from wxauth.core.database import Snapshot
+from wxauth.core.statements import Statement
+from wxauth.core.users import USER, UserFields
+from wxauth.sessions.devices import describe_device
+from wxauth.sessions.queries import FOR_RESOURCE, OPENED
 
 PAGE: Final = 250
 """Rows read and serialized at once. That takes some milliseconds, during which the event loop answers nobody else."""

@@ -19,17 +19,18 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from wxauth.core.apps import AppKind
+from wxauth.core.roles import MAX_ROLES, Role
+from wxauth.core.settings import Settings
+from wxauth.core.users import UserFields, UserInSession, UserStatus
 from wxauth.errors import NICKNAME_REFUSED
-from wxauth.server.core.apps import AppKind
-from wxauth.server.core.roles import MAX_ROLES, Role
-from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserFields, UserInSession, UserStatus
-from wxauth.server.sessions.queries import OpenSession, PastSession
-from wxauth.server.users.attributes import AttributesPatch, ShownAttributes
-from wxauth.server.users.consent_queries import ConsentRow, missing_from
-from wxauth.server.users.search_queries import IdentityJson, ListedUser
-from wxauth.server.users.user_queries import OwnIdentity
-from wxauth.server.web.schemas import (
+from wxauth.sessions.queries import OpenSession, PastSession
+from wxauth.texts import clean_text
+from wxauth.users.attributes import AttributesPatch, ShownAttributes
+from wxauth.users.consent_queries import ConsentRow, missing_from
+from wxauth.users.search_queries import IdentityJson, ListedUser
+from wxauth.users.user_queries import OwnIdentity
+from wxauth.web.schemas import (
     MAX_PAGE_SIZE,
     TEXT,
     Changes,
@@ -47,8 +48,7 @@ from wxauth.server.web.schemas import (
     body_like,
     only_null,
 )
-from wxauth.server.wechat.received import is_stand_in
-from wxauth.texts import clean_text
+from wxauth.wechat.received import is_stand_in
 
 # The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
 # surrounding text (Unicode, UAX 9).

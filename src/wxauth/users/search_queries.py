@@ -13,14 +13,14 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from wxauth.server.core.clock import LAST_ID
-from wxauth.server.core.database import Database
-from wxauth.server.core.roles import Role
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserFields, UserStatus
-from wxauth.server.users.phone_numbers import is_number, possible_numbers
-from wxauth.server.users.status_queries import ADMIN
-from wxauth.server.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
+from wxauth.core.clock import LAST_ID
+from wxauth.core.database import Database
+from wxauth.core.roles import Role
+from wxauth.core.statements import Statement
+from wxauth.core.users import USER, UserFields, UserStatus
+from wxauth.users.phone_numbers import is_number, possible_numbers
+from wxauth.users.status_queries import ADMIN
+from wxauth.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
 
 
 class UsersQuery(PageQuery):

@@ -13,13 +13,13 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from wxauth.core.background import WriteBuffer
+from wxauth.core.clock import new_id
+from wxauth.core.services import part
+from wxauth.core.statements import Nothing, Statement
+from wxauth.core.trail import Actor, EventType
 from wxauth.errors import RateLimited
-from wxauth.server.core.background import WriteBuffer
-from wxauth.server.core.clock import new_id
-from wxauth.server.core.services import part
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.users.search_queries import Term
+from wxauth.users.search_queries import Term
 
 # The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
 # user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from wxauth.core.database import Database, Transaction
+from wxauth.core.statements import Nothing, Statement
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
 from wxauth.errors import NotFound
-from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import MERGEABLE, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
-from wxauth.server.limits.queries import PROFILE_CHANGES
-from wxauth.server.sessions.queries import lock_user_by
+from wxauth.limits.queries import PROFILE_CHANGES
+from wxauth.sessions.queries import lock_user_by
 
 
 class OwnIdentity(BaseModel):

@@ -15,12 +15,12 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from starlette.requests import HTTPConnection, Request
 
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import Settings
-from wxauth.server.web.answers import Entails
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
 from wxauth.tokens.verifier import Verifier
+from wxauth.web.answers import Entails
 
 _REQUEST: Final = 0
 _STACK: Final = 1

@@ -21,8 +21,8 @@ from starlette.routing import BaseRoute
 from wxauth.guard import BearerGuard
 from wxauth.i18n import Text, lazy_gettext as _, translate
 from wxauth.problems import preferred_language
-from wxauth.server.web.answers import Problem
-from wxauth.server.web.direct import DirectRoute
+from wxauth.web.answers import Problem
+from wxauth.web.direct import DirectRoute
 
 _ASSETS = "/docs/assets"
 # All but `script-src`. The policy is strict because the page shares its origin with the console.

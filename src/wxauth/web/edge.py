@@ -17,11 +17,11 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wxauth.core.logs import get_logger, message_of, redact, request_id, trace_id
+from wxauth.core.metrics import Counter, Histogram
+from wxauth.core.settings import InvalidSettings
 from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WeChatMisconfigured, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
-from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
-from wxauth.server.core.metrics import Counter, Histogram
-from wxauth.server.core.settings import InvalidSettings
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of the target and the header fields of a request."""

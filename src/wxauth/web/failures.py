@@ -12,8 +12,8 @@ from starlette.routing import Match, Route
 
 from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
 from wxauth.problems import problem_response
-from wxauth.server.web.edge import PROBLEM_KEY
-from wxauth.server.web.schemas import json_form
+from wxauth.web.edge import PROBLEM_KEY
+from wxauth.web.schemas import json_form
 
 
 def add_failures(app: FastAPI) -> None:

@@ -12,8 +12,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wxauth.server.core.addresses import plain_address
-from wxauth.server.core.logs import get_logger
+from wxauth.core.addresses import plain_address
+from wxauth.core.logs import get_logger
 
 log = get_logger()
 

@@ -32,9 +32,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault, from_json
 
+from wxauth.core.terminal import WrongValue
 from wxauth.errors import FieldError, InvalidRequest
 from wxauth.i18n import Text
-from wxauth.server.core.terminal import WrongValue
 from wxauth.texts import read_loosely
 
 _MAX_ERRORS: Final = 20

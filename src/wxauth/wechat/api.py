@@ -10,14 +10,14 @@ from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
 
+from wxauth.core.apps import App
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
-from wxauth.server.core.apps import App
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.wechat.client import PICTURE, WeChat
-from wxauth.server.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
-from wxauth.server.wechat.received import CodePicture
-from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
+from wxauth.wechat.client import PICTURE, WeChat
+from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
+from wxauth.wechat.received import CodePicture
+from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
 """The APIs whose errcodes the callers log."""

@@ -14,15 +14,15 @@ from urllib.parse import quote
 import httpx
 
 from wxauth import errors
+from wxauth.core.apps import App
+from wxauth.core.logs import get_logger
+from wxauth.core.metrics import Counter
+from wxauth.core.settings import Settings
 from wxauth.i18n import lazy_gettext as _
-from wxauth.server.core.apps import App
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.metrics import Counter
-from wxauth.server.core.settings import Settings
-from wxauth.server.outbound.transport import ANSWER, HttpTransport
-from wxauth.server.web.edge import REFUSED
-from wxauth.server.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
-from wxauth.server.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
+from wxauth.outbound.transport import ANSWER, HttpTransport
+from wxauth.web.edge import REFUSED
+from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
+from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""

@@ -33,8 +33,8 @@ from defusedxml.ElementTree import iterparse
 from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
+from wxauth.core.apps import App, AppKind
 from wxauth.errors import FieldError, InvalidRequest, InvalidSignature, WeChatBadResponse
-from wxauth.server.core.apps import App, AppKind
 from wxauth.texts import read_loosely
 
 BLOCK_BYTES: Final = 16

@@ -17,14 +17,14 @@ from typing import Any, Final
 from pydantic import SecretStr
 from pydantic_core import to_json
 
+from wxauth.core.apps import App
+from wxauth.core.background import begun, cancel, once
+from wxauth.core.clock import Clock
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
 from wxauth.errors import WeChatBadResponse, WeChatError
-from wxauth.server.core.apps import App
-from wxauth.server.core.background import begun, cancel, once
-from wxauth.server.core.clock import Clock
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import part
-from wxauth.server.wechat.client import WeChat
-from wxauth.server.wechat.errcodes import DAILY_QUOTA, Api
+from wxauth.wechat.client import WeChat
+from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
 """How long before a token expires WeChat gives out the next one: five minutes, less some seconds to be safe."""

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, afterEach, before, test as nodeTest } from 'node:test'
-import { cell } from '../../../src/wxauth/server/console/page/csv.js'
+import { cell } from '../../../src/wxauth/console/page/csv.js'
 import { Complaints, Pages, SIZES, assertNoBarriers, drawOnly, eventually, walkByTab } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, FIRST_APP, LATER_APP, SERVICE_URL, asks } from './driving.js'
 import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'

@@ -13,9 +13,9 @@ from tests.websites.street import COMPUTER, PAGE, Street
 from tests.websites.test_browser_logins import ADMIN_CALLBACK, code_in, person_page
 from tests.websites.test_links import BY_SCHEME, press, type_in
 from tests.world import AddSite, Phone, Site, bearer, body_of, leave, set_roles
-from wxauth.server.console.links import make_link
-from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.console.links import make_link
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.keys.keyring import KeyRing
 
 pytestmark = [pytest.mark.slow, pytest.mark.settings(scan_link="scheme", admin_page=True)]
 

@@ -14,8 +14,8 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from wxauth.server.dev.wechat.controls import Api, FaultRequest
-from wxauth.server.wechat.errcodes import errcode_of
+from wxauth.dev.wechat.controls import Api, FaultRequest
+from wxauth.wechat.errcodes import errcode_of
 
 _JSON: Final = "application/json; encoding=utf-8"
 _MASK: Final = "•••"

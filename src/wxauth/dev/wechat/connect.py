@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth.server.clients.clients import with_query
-from wxauth.server.dev.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
-from wxauth.server.dev.wechat.simulator import Simulator
+from wxauth.clients.clients import with_query
+from wxauth.dev.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
+from wxauth.dev.wechat.simulator import Simulator
 
 COMES_TWICE: Final = "X-Comes-Twice"
 """Response header of a callback redirect: after how many seconds the browsers on the desk repeat the callback."""

@@ -20,15 +20,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from wxauth.console.routes import CONSOLE_PAGE
+from wxauth.dev.wechat.calls import Faults, Wires
+from wxauth.dev.wechat.connect import COMES_TWICE, PERSON
+from wxauth.dev.wechat.controls import APPS, LATER_APP, Control, PersonName
 from wxauth.errors import WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
 from wxauth.i18n import Text, languages, lazy_gettext as _
-from wxauth.server.console.routes import CONSOLE_PAGE
-from wxauth.server.dev.wechat.calls import Faults, Wires
-from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
-from wxauth.server.dev.wechat.controls import APPS, LATER_APP, Control, PersonName
-from wxauth.server.login_pages.rendering import PAGES_FOLDER
-from wxauth.server.web.page_texts import page_texts
-from wxauth.server.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
+from wxauth.login_pages.rendering import PAGES_FOLDER
+from wxauth.web.page_texts import page_texts
+from wxauth.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 
 MOST_BROWSERS: Final = 50
 """How many browsers' cookies are kept; the oldest are dropped first."""
@@ -66,8 +66,8 @@ _SHARED: Final = {
     "icon.svg": PAGES_FOLDER,
 }
 """Files shared with the service's pages, so that all have one design."""
-_IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"
-_IN_CHECKOUT: Final = Path(__file__).parents[5] / "clients" / "miniprogram"
+_IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram"
+_IN_CHECKOUT: Final = Path(__file__).parents[4] / "clients" / "miniprogram"
 _UNKNOWN: Final = 99999
 _ERRCODES: Final = {
     Api.CODE2SESSION: (

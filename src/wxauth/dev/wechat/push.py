@@ -23,9 +23,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wxauth.server.dev.wechat.calls import Wires
-from wxauth.server.dev.wechat.controls import BY_ID, ControlOfPerson
-from wxauth.server.outbound.receivers import signed_headers
+from wxauth.dev.wechat.calls import Wires
+from wxauth.dev.wechat.controls import BY_ID, ControlOfPerson
+from wxauth.outbound.receivers import signed_headers
 
 AT_ONCE: Final = (0, 0)
 """Seconds before each repetition of most messages. WeChat's own are not documented."""

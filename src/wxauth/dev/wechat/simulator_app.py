@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth.server.dev.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
-from wxauth.server.dev.wechat.coins import PURSES
-from wxauth.server.dev.wechat.connect import connect_routes
-from wxauth.server.dev.wechat.controls import (
+from wxauth.dev.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
+from wxauth.dev.wechat.coins import PURSES
+from wxauth.dev.wechat.connect import connect_routes
+from wxauth.dev.wechat.controls import (
     API_PATHS,
     Account,
     Api,
@@ -30,11 +30,11 @@ from wxauth.server.dev.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth.server.dev.wechat.desk import DESK_PATH, SHOP_PATH, WebViewRequest, WebViews, desk_routes
-from wxauth.server.dev.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
-from wxauth.server.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
-from wxauth.server.dev.wechat.simulator import Simulator
-from wxauth.server.wechat.received import CodePicture
+from wxauth.dev.wechat.desk import DESK_PATH, SHOP_PATH, WebViewRequest, WebViews, desk_routes
+from wxauth.dev.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
+from wxauth.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
+from wxauth.dev.wechat.simulator import Simulator
+from wxauth.wechat.received import CodePicture
 
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
