@@ -1,1 +1,0 @@
-"""Access tokens: claims, signing and verification (RFC 9068, RFC 8725)."""
