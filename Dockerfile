@@ -19,9 +19,9 @@ RUN python -m venv --without-pip /opt/wxauth \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib
 # Only what .dockerignore admits.
 COPY . .
-RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel . \
+RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel ./clients/python . \
     && tools/bin/pip --python /opt/wxauth/bin/python install --no-index --no-deps --no-compile wheel/*.whl \
-    && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib/python3*/site-packages/wxauth \
+    && python -m compileall -q --invalidation-mode unchecked-hash /opt/wxauth/lib/python3*/site-packages/wxauth* \
     && /opt/wxauth/bin/wxauth --version
 
 

@@ -11,7 +11,7 @@ import click
 from wxauth.core.claims import Template, filled_claims
 from wxauth.core.statements import model_of
 from wxauth.core.users import UserInSession
-from wxauth.tokens.keys import SigningKey, TokenIssuer
+from wxauth.tokens import SigningKey, TokenIssuer
 
 TOKENS: Final = 500
 """Tokens per template and round."""

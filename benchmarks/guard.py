@@ -20,8 +20,9 @@ from jose import jwt
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.guard import BearerGuard, BearerMiddleware, Principal
-from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey
+from wxauth.tokens import SigningKey, TokenIssuer
+from wxauth_guard import BearerGuard, BearerMiddleware, Principal
+from wxauth_guard.keys import VerificationKey
 
 ISSUER: Final = "https://auth.test"
 CALLS: Final = 500
@@ -33,7 +34,7 @@ SIGNER: Final = SigningKey.generate()
 KEY: Final = SIGNER.verification_key.key
 DECODE_OPTIONS: Final = {f"require_{name}": True for name in ("exp", "aud", "iss", "sub", "iat")}
 QUIET: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
-IMPORTS: Final = ("fastapi", "fastapi, httpx, jose.jwk", "wxauth.guard", "wxauth.guard.jwks")
+IMPORTS: Final = ("fastapi", "fastapi, httpx, jose.jwk", "wxauth_guard", "wxauth_guard.jwks")
 """The third is for a guard with its own keys, the fourth for one that reads its issuer's keys."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from string import Formatter
 
 from babel.messages.catalog import Catalog
-from write_texts import OPTIONAL, SOURCE, catalogues, template  # type: ignore[import-not-found]
+from write_texts import OPTIONAL, SOURCE, SOURCES, catalogues, template  # type: ignore[import-not-found]
 
 from wxauth.console.routes import declared_texts
 from wxauth.service.app import create_api
@@ -73,9 +73,10 @@ def wrong_in_python() -> Iterator[str]:
 
 def wrong_languages() -> Iterator[str]:
     """All that is wrong; `scripts/texts` adds what is missing to the catalogues, and removes what is not used."""
-    wanted = template()
-    for path, catalog in catalogues().items():
-        yield from (f"{path.parts[-3]}: {what}" for what in wrong_in_catalogue(catalog, wanted))
+    for source in SOURCES:
+        wanted = template(source)
+        for path, catalog in catalogues(source).items():
+            yield from (f"{path.name}: {what}" for what in wrong_in_catalogue(catalog, wanted))
     yield from wrong_in_python()
     yield from wrong_in_pages()
 

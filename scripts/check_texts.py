@@ -43,7 +43,7 @@ def anchors(page: Path) -> set[str]:
 
 def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
     """What is wrong in this page, given the names of all tests."""
-    text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth", ROOT)
+    text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth", ROOT / "clients/python/src", ROOT)
     for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
         is_there = (ROOT / script).is_file()
         if not is_there or (
@@ -78,7 +78,9 @@ def main() -> None:
     tests = {name for text in files for name in re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE)}
     pages = sorted({page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md")})
     wrong = [f"{page.relative_to(ROOT)}: {what}" for page in pages for what in wrong_in(page, tests)]
-    code = "".join(file.read_text("utf-8") for file in (ROOT / "src").rglob("*.py"))
+    code = "".join(
+        file.read_text("utf-8") for folder in ("src", "clients/python/src") for file in (ROOT / folder).rglob("*.py")
+    )
     named = set(re.findall(r"docs/[\w/-]+\.md", code))
     wrong += [f"src names {name}, which is not there" for name in sorted(named) if not (ROOT / name).is_file()]
     [shown] = re.findall(r"tests: ([\d,]+)\+", (DOCS / "badges/tests.svg").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Writes the texts of src into each catalogue of `src/wxauth/locale`: new ones without a translation."""
+"""Writes the texts of each product into its catalogues: new ones without a translation."""
 
 import ast
 import json
@@ -20,13 +20,16 @@ from wxauth.core.users import PROFILE_FIELDS
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = ROOT / "src/wxauth"
+GUARD: Final = ROOT / "clients/python/src/wxauth_guard"
+SOURCES: Final = (SOURCE, GUARD)
+"""The products, each of which has catalogues."""
 METHODS: Final = [
     ("**.py", f"{__name__}:of_python"),
     ("**/page/texts.json", f"{__name__}:of_page"),
     ("**.csv", f"{__name__}:of_table"),
     ("**.html", "jinja2"),
 ]
-"""How texts are found in the files of src."""
+"""How texts are found in the files of a product."""
 OPTIONAL: Final = "click"
 """The context of texts that a catalogue may lack: click has some that nobody sees."""
 UNMARKED: Final = ("[OPTIONS]", "COMMAND [ARGS]...", "TEXT", "text", "integer", "integer range", "required")
@@ -74,12 +77,14 @@ def of_commands(command: click.Command) -> Iterator[str]:
     yield from (cleandoc(text) for text in helps if text)  # Python 3.13 removes indents by itself
 
 
-def template() -> Catalog:
-    """All texts of src, with the places where they are."""
+def template(source: Path) -> Catalog:
+    """All texts of a product, with the places where they are."""
     catalog = Catalog()
-    found = extract_from_dir(SOURCE, METHODS, keywords={"_": None, "pgettext": ((1, "c"), 2)})
+    found = extract_from_dir(source, METHODS, keywords={"_": None, "pgettext": ((1, "c"), 2)})
     for file, line, message, comments, context in found:
         catalog.add(message, locations=[(file, line)], auto_comments=comments, context=context)
+    if source != SOURCE:
+        return catalog
     for text in of_commands(main_command):
         catalog.add(text, locations=[("cli", 0)])
     for name in (*WORDS, *PROFILE_FIELDS):
@@ -95,10 +100,10 @@ def template() -> Catalog:
     return catalog
 
 
-def catalogues() -> dict[Path, Catalog]:
-    """Each catalogue as it is."""
+def catalogues(source: Path) -> dict[Path, Catalog]:
+    """Each catalogue of a product as it is."""
     found = {}
-    for path in SOURCE.glob("locale/*/LC_MESSAGES/*.po"):
+    for path in source.glob("locale/*/LC_MESSAGES/*.po"):
         with path.open("rb") as file:
             found[path] = read_po(file, locale=path.parts[-3])
     return found
@@ -106,8 +111,14 @@ def catalogues() -> dict[Path, Catalog]:
 
 def main() -> None:
     """Write them. What resembles a text that went gets its translation, marked as `fuzzy`."""
-    found = template()
-    for path, catalog in catalogues().items():
+    for source in SOURCES:
+        update(source)
+
+
+def update(source: Path) -> None:
+    """Write the catalogues of one product."""
+    found = template(source)
+    for path, catalog in catalogues(source).items():
         catalog.update(found)
         for message in [it for it in catalog if it.context == OPTIONAL and (it.fuzzy or not it.string)]:
             catalog.delete(message.id, message.context)

@@ -6,9 +6,10 @@ from typing import Any
 
 import httpx
 
-from wxauth.errors import InvalidRequest, PayloadTooLarge
+from wxauth.errors import PayloadTooLarge
 from wxauth.service.app import create_api
 from wxauth.web.direct import DirectRoute
+from wxauth_guard.errors import InvalidRequest
 
 ANYWHERE = {*((status, InvalidRequest.code) for status in (400, 414, 431)), (413, PayloadTooLarge.code)}
 """Failures of any request before its operation is known to accept it: malformed, or too large."""

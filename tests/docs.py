@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.problems import kinds_of
-from wxauth.errors import WxAuthError
 from wxauth.service.app import create_api
+from wxauth_guard.errors import WxAuthError
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -42,7 +42,8 @@ def table(page: Path, header: str) -> list[list[str]]:
 
 def failures() -> list[type[WxAuthError]]:
     """Those that have a code of their own, and are no test's."""
-    return [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind) and kind.__module__ == "wxauth.errors"]
+    modules = ("wxauth.errors", "wxauth_guard.errors")
+    return [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind) and kind.__module__ in modules]
 
 
 @cache

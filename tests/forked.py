@@ -236,10 +236,12 @@ def user_of(connection: socket.socket) -> int:
 
 def import_everything() -> None:
     import wxauth
+    import wxauth_guard
 
-    for module in pkgutil.walk_packages(wxauth.__path__, "wxauth."):
-        if module.name not in ("wxauth.__main__", "wxauth.pytest_plugin", "wxauth.testing"):
-            importlib.import_module(module.name)
+    for package in (wxauth, wxauth_guard):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name not in ("wxauth.__main__", "wxauth_guard.pytest_plugin", "wxauth_guard.testing"):
+                importlib.import_module(module.name)
     for name in USED_LATER:
         importlib.import_module(name)
     gc.freeze()

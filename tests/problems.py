@@ -4,8 +4,9 @@ from typing import Any
 
 import httpx
 
-from wxauth.errors import NICKNAME_REFUSED, PICTURE_OF_ANOTHER_KIND, PICTURE_TOO_LARGE, WxAuthError
+from wxauth.errors import NICKNAME_REFUSED, PICTURE_OF_ANOTHER_KIND, PICTURE_TOO_LARGE
 from wxauth.i18n import Text
+from wxauth_guard.errors import WxAuthError
 
 
 def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:

@@ -1,6 +1,6 @@
 from aiohttp import web
 
-from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 

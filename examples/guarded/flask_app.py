@@ -2,7 +2,7 @@ from functools import wraps
 
 from flask import Flask, g, request
 
-from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 app = Flask(__name__)

@@ -1,7 +1,7 @@
 from litestar import Litestar, Request, Response, delete, get
 from litestar.middleware import DefineMiddleware
 
-from wxauth.guard import BearerGuard, BearerMiddleware, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, BearerMiddleware, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 

@@ -2,7 +2,7 @@ from django.http import HttpResponse
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotAuthenticated
 
-from wxauth.guard import BearerGuard, MissingToken, Principal, WxAuthError, problem
+from wxauth_guard import BearerGuard, MissingToken, Principal, WxAuthError, problem
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 

@@ -1,6 +1,6 @@
 from tornado.web import Application, RequestHandler
 
-from wxauth.guard import BearerGuard, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 

@@ -11,7 +11,7 @@ from mcp.server.mcpserver import Context, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from starlette.requests import Request
 
-from wxauth.guard import BearerGuard, BearerMiddleware, InsufficientScope, Principal
+from wxauth_guard import BearerGuard, BearerMiddleware, InsufficientScope, Principal
 
 SCOPES = ["orders:read", "orders:write"]
 

@@ -12,7 +12,7 @@ import httpx
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from wxauth.guard import BearerGuard, Principal
+from wxauth_guard import BearerGuard, Principal
 
 ISSUER = os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000")
 WECHAT = os.environ.get("WECHAT_BASE_URL", "https://api.weixin.qq.com")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
 
-from wxauth.guard import BearerGuard, InsufficientScope, Principal, WxAuthError
-from wxauth.problems import answer_problem
+from wxauth_guard import BearerGuard, InsufficientScope, Principal, WxAuthError
+from wxauth_guard.problems import answer_problem
 
 guard = BearerGuard(issuer=os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000"))
 app = FastAPI(title="Orders")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from wxauth.guard import BearerGuard, Principal
+from wxauth_guard import BearerGuard, Principal
 
 PRICE = 1800  # fen
 GOODS = {

@@ -1,3 +1,3 @@
-"""wxauth: WeChat mini-program login as a service, and a guard with which other services check its access tokens."""
+"""wxauth: WeChat mini-program login as a service."""
 
 __version__ = "0.1.0"

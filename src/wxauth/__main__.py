@@ -1,4 +1,4 @@
-"""The command `wxauth`. If only the guard is installed, it prints which package is missing."""
+"""The command `wxauth`. If a package is missing, it says which."""
 
 import errno
 import gc
@@ -39,7 +39,7 @@ def main() -> None:
 
         if sys.argv[1:2] == ["dev"]:
             sys.exit(localized(_("{package} is not installed: run scripts/dev in a clone", package=package)))
-        sys.exit(localized(_('{package} is not installed: pip install "wxauth[server]"', package=package)))
+        sys.exit(localized(_("{package} is not installed: install wxauth again", package=package)))
     except Exception as exc:
         from wxauth.core.logs import lines_of
         from wxauth.core.terminal import localized, os_reason

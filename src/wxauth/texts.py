@@ -1,15 +1,13 @@
-"""Texts, with the standard library alone: URLs and names safe to use; secrets; JSON as pydantic-core writes it."""
-
-from __future__ import annotations
+"""Texts, with the standard library alone: what a person has written; secrets; JSON of others."""
 
 import json
 import re
 import secrets
 from codecs import BOM_UTF8
-from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
+from typing import Any, Final
+
+from wxauth_guard.texts import has_too_many_containers, refuse_constant
 
 _SECRET_BYTES: Final = 32
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
@@ -41,9 +39,6 @@ _UNWRITTEN = re.compile(
 """Selectors and joiners. One of each stays in emoji and in scripts that have them: not in Latin, Greek, Cyrillic."""
 _STACKED = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 _SEEN = re.compile(rf"[^\s{_UNSEEN}]")
-_HTTP_URL: Final = re.compile(
-    r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
-)
 _WHOLE = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """A character of UTF-8 that text in another encoding hardly ever has."""
 _MOST_CUT: Final = 100
@@ -54,27 +49,6 @@ _DEEPEST: Final = 100
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _LARGE = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 """What makes JSON too large to be read, and the strings in which it does not count."""
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether plain http to this host stays on this machine."""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", host or "") is not None
-
-
-def is_http_url(url: str) -> bool:
-    """Whether this is an http or https URL with a host, and with a port that may be one if any."""
-    try:
-        return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
-    except ValueError:  # the port is too large, or Unicode takes a character of the user's for one that separates
-        return False
-
-
-def is_secure(url: str) -> bool:
-    """Whether this URL is https or on loopback, so that nobody on the way can alter its responses."""
-    parts = urlsplit(url)
-    return (parts.scheme == "https" and bool(parts.hostname)) or (
-        parts.scheme == "http" and is_loopback(parts.hostname)
-    )
 
 
 def clean_text(text: str) -> str:
@@ -98,17 +72,6 @@ def hash_of(secret: str) -> bytes:
     # Slow hashes protect passwords that people choose. Nobody can guess such a secret, however fast the hash is, and a
     # slow one would slow down every request.
     return sha256(secret.encode()).digest()
-
-
-def to_json(value: object) -> bytes:
-    """Compact JSON in UTF-8. Raises: TypeError, for what is neither JSON nor a date with a time."""
-    return json.dumps(value, default=_text, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _text(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
@@ -165,17 +128,3 @@ def _cut(text: str) -> str:
             kept += text[begin:start], "0"
             begin = end
     return "".join((*kept, text[begin:]))
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """For JSON's `parse_constant`: NaN and Infinity are no numbers of JSON. Raises: ValueError."""
-    raise ValueError(f"{name} is not JSON")
-
-
-def has_too_many_containers(text: str, most: int) -> bool:
-    """Whether JSON has more than so many objects and lists. Brackets in its strings do not count."""
-    return _opened(text) > most and _opened(_STRING.sub("", text)) > most
-
-
-def _opened(text: str) -> int:
-    return text.count("{") + text.count("[")

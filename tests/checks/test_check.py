@@ -42,9 +42,9 @@ from wxauth.checks.rights_queries import RoleRights
 from wxauth.core.clock import utc_now
 from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
 from wxauth.dev.wechat.push import push_signature
-from wxauth.guard.jwks import METADATA_PATH
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
+from wxauth_guard.jwks import METADATA_PATH
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]

@@ -620,7 +620,7 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
 @on_linux
 @pytest.mark.parametrize(
     ("command", "missing", "mend"),
-    [("dev", "authlib", "run scripts/dev in a clone"), ("serve", "uvicorn", 'pip install "wxauth[server]"')],
+    [("dev", "authlib", "run scripts/dev in a clone"), ("serve", "uvicorn", "install wxauth again")],
 )
 def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: str, missing: str, mend: str) -> None:
     arguments = ["wxauth", command, *(free_ports() if command == "dev" else ())]

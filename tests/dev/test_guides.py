@@ -30,8 +30,8 @@ from tests.world import bearer
 from wxauth.core.settings import Settings, settings_from
 from wxauth.dev.wechat import APP_KEYS, APPS
 from wxauth.dev.wechat.controls import LATER_APP, MOBILE_APP, openid_of
-from wxauth.guard import Principal
-from wxauth.testing import TestIssuer
+from wxauth_guard import Principal
+from wxauth_guard.testing import TestIssuer
 
 pytestmark = pytest.mark.process
 

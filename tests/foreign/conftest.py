@@ -16,8 +16,8 @@ import pytest
 from tests.clock import PATIENCE
 from tests.databases import TEMPLATE
 from tests.fakes import SECRET_KEY, service_env
+from tests.guard.hostile import Forger, Forgery
 from tests.processes import WXAUTH, Running, free_port, serving
-from tests.tokens.hostile import Forger, Forgery
 from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer
@@ -25,7 +25,7 @@ from wxauth.core.settings import Settings, settings_from
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
 from wxauth.keys.keyring import KeyRing, unsealed_key
-from wxauth.tokens.keys import SigningKey
+from wxauth.tokens import SigningKey
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -6,7 +6,7 @@ only one key, claims of other types or forms (`sub` that is not a UUID, times ou
 sign such tokens. The libraries allow less clock skew: from none to a few seconds.
 """
 
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forgery
+from tests.guard.hostile import EXPIRED, GOOD, HOSTILE, Forgery
 
 ACCEPTED: dict[str, Forgery] = {
     name: GOOD[name]

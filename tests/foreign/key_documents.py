@@ -13,10 +13,10 @@ from typing import Any
 from uuid import UUID
 
 from tests.clock import PATIENCE
-from tests.tokens.hostile import Forger
+from tests.guard.hostile import Forger
 from wxauth.core.clock import utc_now
-from wxauth.guard.jwks import METADATA_PATH
-from wxauth.tokens.keys import SigningKey, TokenIssuer
+from wxauth.tokens import SigningKey, TokenIssuer
+from wxauth_guard.jwks import METADATA_PATH
 
 KEY = SigningKey.generate()
 GOOD = KEY.public_jwk

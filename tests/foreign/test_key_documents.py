@@ -15,7 +15,7 @@ from tests.foreign.key_documents import BESIDE, DOCUMENTS, READ, UNREAD, Line, P
 from tests.foreign.test_languages import UNREACHED, jdks
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_node
 from tests.sweeps import Sweep
-from wxauth.guard import BearerGuard, WxAuthError
+from wxauth_guard import BearerGuard, WxAuthError
 
 pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
 

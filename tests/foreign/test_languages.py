@@ -22,11 +22,11 @@ from tests.docs import ROOT, block
 from tests.fakes import service_env
 from tests.foreign.conftest import Front, Issuer, issuer_at
 from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.guard.hostile import CLAIMS, HOSTILE, Forgery, decode
 from tests.processes import WXAUTH, Running, environment, free_port, run, until
 from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node, output_of
 from tests.serving import serving
 from tests.sweeps import Sweep
-from tests.tokens.hostile import CLAIMS, HOSTILE, Forgery, decode
 from tests.world import bearer
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator

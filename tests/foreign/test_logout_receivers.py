@@ -14,9 +14,9 @@ from starlette.routing import Mount, Route
 
 from tests.docs import DOCS, ROOT, code_blocks
 from tests.foreign.conftest import Issuer
+from tests.guard.hostile import Forger
 from tests.processes import Running, free_port
 from tests.programs import NODE_TESTS, needs_node
-from tests.tokens.hostile import Forger
 
 pytestmark = pytest.mark.process
 

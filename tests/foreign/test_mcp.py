@@ -28,7 +28,7 @@ from tests.processes import Running, free_port, run, until
 from tests.programs import needs_node
 from tests.serving import serving
 from tests.world import bearer
-from wxauth.testing import TestIssuer
+from wxauth_guard.testing import TestIssuer
 
 pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
 

@@ -13,15 +13,23 @@ from fastapi import Depends, FastAPI
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from tests.guard.hostile import EXPIRED, FOR_GUARDS, GOOD, HOSTILE, Forger
 from tests.processes import Running
 from tests.programs import needs_node, output_of
 from tests.sweeps import Sweep
-from tests.tokens.hostile import EXPIRED, FOR_GUARDS, GOOD, HOSTILE, Forger
-from wxauth import errors
-from wxauth.guard import BearerGuard, Principal
-from wxauth.problems import problem_document
-from wxauth.testing import USER_ID, TestIssuer
-from wxauth.tokens.keys import SigningKey
+from wxauth_guard import BearerGuard, Principal
+from wxauth_guard.errors import (
+    InsufficientRole,
+    InsufficientScope,
+    InvalidRequest,
+    InvalidToken,
+    KeysUnavailable,
+    MissingToken,
+    TokenExpired,
+    WxAuthError,
+)
+from wxauth_guard.problems import problem_document
+from wxauth_guard.testing import USER_ID, TestIssuer, TestKey
 
 pytestmark = pytest.mark.node
 
@@ -47,8 +55,8 @@ def tokens(issuer: TestIssuer) -> dict[str, str]:
     return {name: forge(Forger(token, key_of(issuer))) for name, forge in forgeries.items()}
 
 
-def key_of(issuer: TestIssuer) -> SigningKey:
-    return issuer._key
+def key_of(issuer: TestIssuer) -> TestKey:
+    return issuer.key
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in PACKAGE.glob("test/*.test.js")))
@@ -81,7 +89,7 @@ async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
     """The verdict of our Python guard on a token, in the words of the Node guard."""
     try:
         user = await guard.verify(token)
-    except errors.WxAuthError as refusal:
+    except WxAuthError as refusal:
         return {"code": refusal.code, "detail": refusal.detail}
     described = {
         "id": str(user.id),
@@ -104,13 +112,13 @@ def result_of_script(node: str, script: str, **values: Any) -> Any:
 
 def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
     kinds = (
-        errors.InvalidRequest,
-        errors.MissingToken,
-        errors.InvalidToken,
-        errors.TokenExpired,
-        errors.InsufficientRole,
-        errors.InsufficientScope,
-        errors.KeysUnavailable,
+        InvalidRequest,
+        MissingToken,
+        InvalidToken,
+        TokenExpired,
+        InsufficientRole,
+        InsufficientScope,
+        KeysUnavailable,
     )
     script = """
         import { AuthError, problem } from 'wxauth-guard'
@@ -164,7 +172,7 @@ async def test_the_node_guard_names_scopes_and_metadata_as_our_own_does(node: st
     guard = issuer.guard(scopes=["b"])
     refusals = []
     for headers in ({}, {"Authorization": "Bearer x"}, issuer.headers(scope="a")):
-        with pytest.raises(errors.WxAuthError) as refusal:
+        with pytest.raises(WxAuthError) as refusal:
             await guard.requires("c", "a")(Request({"type": "http", "headers": Headers(headers).raw}))
         refusals.append([refusal.value.detail, refusal.value.headers()["WWW-Authenticate"]])
     told: list[Any] = []

@@ -10,10 +10,10 @@ import pytest
 
 from tests.foreign.conftest import Issuer, Publisher, listening
 from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.guard.hostile import HOSTILE, Forgery
 from tests.processes import until
 from tests.programs import NODE_TESTS, needs_node
 from tests.sweeps import swept
-from tests.tokens.hostile import HOSTILE, Forgery
 from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]

@@ -8,9 +8,9 @@ import pytest
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.foreign.verify_with_pyjwt import AccessTokens
+from tests.guard.hostile import HOSTILE, Forgery
 from tests.processes import free_port
 from tests.sweeps import swept
-from tests.tokens.hostile import HOSTILE, Forgery
 
 pytestmark = pytest.mark.process
 

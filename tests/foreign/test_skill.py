@@ -153,7 +153,7 @@ def test_the_lines_of_pip_work_in_an_empty_folder(tmp_path: Path, page: str) -> 
     for line in lines:
         shell(line, tmp_path)
     if any("uvicorn" in line and "wxauth[" in line for line in lines):
-        used = "import fastapi, uvicorn; from wxauth.guard import BearerGuard"
+        used = "import fastapi, uvicorn; from wxauth_guard import BearerGuard"
         assert output_of(tmp_path / ".venv/bin/python", "-c", used) == ""
 
 

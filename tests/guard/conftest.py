@@ -6,7 +6,7 @@ import pytest
 import respx
 
 from tests.guard.fakes import FakeIssuer, Timer
-from wxauth.guard import BearerGuard
+from wxauth_guard import BearerGuard
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import respx
 
 from tests.clock import PATIENCE
 from tests.upstream import Behaviour, answer
-from wxauth.guard import BearerGuard
-from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
-from wxauth.tokens.keys import SigningKey, TokenIssuer
+from wxauth_guard import BearerGuard
+from wxauth_guard.jwks import METADATA_PATH, RemoteKeys
+from wxauth_guard.testing import TestIssuer, TestKey
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope
@@ -27,7 +27,7 @@ USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
 SESSION_ID = UUID("0192f0c1-2b3c-7d4e-8f50-cba987654321")
 
 
-def in_one_document(key: SigningKey, issuer: str = ISSUER) -> Behaviour:
+def in_one_document(key: TestKey, issuer: str = ISSUER) -> Behaviour:
     """An issuer's metadata and keys, for whatever URL."""
     return answer({"issuer": issuer, "jwks_uri": f"{issuer}/keys", "keys": [key.public_jwk]})
 
@@ -63,7 +63,7 @@ class FakeIssuer:
     """Publishes metadata and keys, which a test may change, as well as their routes."""
 
     def __init__(self, router: respx.MockRouter, at: str = ISSUER) -> None:
-        self.key = SigningKey.generate()
+        self.key = TestKey()
         self.keys: list[Any] = [self.key.public_jwk]
         self.document: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/.well-known/jwks.json"}
         self.headers = {"Cache-Control": "public, max-age=300"}
@@ -78,9 +78,9 @@ class FakeIssuer:
     def fails(self) -> None:
         self.metadata.mock(side_effect=httpx.ConnectError("no"))
 
-    def add_key(self) -> SigningKey:
+    def add_key(self) -> TestKey:
         """Publish another key."""
-        key = SigningKey.generate()
+        key = TestKey()
         self.keys.append(key.public_jwk)
         return key
 
@@ -99,21 +99,14 @@ class FakeIssuer:
         keys = RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY)
         return BearerGuard(ISSUER, keys=keys, clock=lambda: NOW)
 
-    def token(self, *roles: str, key: SigningKey | None = None) -> str:
+    def token(self, *roles: str, key: TestKey | None = None) -> str:
         return token_of(key or self.key, *roles)
 
 
-def token_of(key: SigningKey, *roles: str) -> str:
-    return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
-        key,
-        user_id=USER_ID,
-        session_id=SESSION_ID,
-        app_id="wxtest",
-        openid="openid-alice",
-        roles=roles,
-        now=NOW,
-        expires_in=900,
-    )
+def token_of(key: TestKey, *roles: str) -> str:
+    issuer = TestIssuer(ISSUER, clock=lambda: NOW)
+    issuer.key = key
+    return issuer.token(user_id=USER_ID, session_id=SESSION_ID, openid="openid-alice", roles=roles)
 
 
 def client_of(app: "ASGIApp") -> httpx.AsyncClient:

@@ -6,13 +6,13 @@ import json
 import zlib
 from collections.abc import Callable
 from operator import methodcaller
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from wxauth.tokens.keys import SigningKey
+from wxauth_guard.testing import TestKey
 
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -35,10 +35,18 @@ def decode(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "==")
 
 
+class AnyKey(Protocol):
+    """A private key: of a test, or of a running service."""
+
+    signer: Any
+    kid: str
+    public_jwk: dict[str, str]
+
+
 class Forger:
     """Has a valid token and, unlike a real forger, its signing key, so that only the rule in question is broken."""
 
-    def __init__(self, token: str, key: SigningKey) -> None:
+    def __init__(self, token: str, key: AnyKey) -> None:
         self.token = token
         self.parts = token.split(".")
         self.header: dict[str, Any] = json.loads(decode(self.parts[0]))
@@ -121,13 +129,13 @@ def _unsigned(algorithm: str) -> Forgery:
     return lambda forger: f"{encode(forger.header | {'alg': algorithm})}.{forger.parts[1]}."
 
 
-def _hmac(secret_of: Callable[[SigningKey], bytes]) -> Forgery:
+def _hmac(secret_of: Callable[[AnyKey], bytes]) -> Forgery:
     return lambda forger: forger.sign_otherwise(
         "HS256", lambda text: hmac.digest(secret_of(forger.key), text, "sha256")
     )
 
 
-def _public_pem(key: SigningKey) -> bytes:
+def _public_pem(key: AnyKey) -> bytes:
     return key.signer.public_key().to_pem()
 
 
@@ -137,13 +145,13 @@ def _rs256(forger: Forger) -> str:
 
 
 def _signed_by_another_key(forger: Forger) -> str:
-    forger.key = SigningKey.generate()
+    forger.key = TestKey()
     return forger.with_header()
 
 
-def _naming_its_own_key(member: str, value_of: Callable[[SigningKey], Any], *, own_kid: bool = False) -> Forgery:
+def _naming_its_own_key(member: str, value_of: Callable[[AnyKey], Any], *, own_kid: bool = False) -> Forgery:
     def forge(forger: Forger) -> str:
-        forger.key = SigningKey.generate()
+        forger.key = TestKey()
         kid = forger.key.kid if own_kid else forger.header["kid"]
         return forger.with_header(**{member: value_of(forger.key), "kid": kid})
 

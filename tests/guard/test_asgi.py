@@ -35,9 +35,9 @@ from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
 from tests.sweeps import swept
-from wxauth.errors import InvalidToken
-from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal, WxAuthError, require_roles
-from wxauth.problems import answer_problem
+from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal, WxAuthError, require_roles
+from wxauth_guard.errors import InvalidToken
+from wxauth_guard.problems import answer_problem
 
 ORIGIN = "https://shop.test"
 

@@ -1,4 +1,4 @@
-"""`wxauth.guard` in FastAPI, in an app that registers nothing, as the guides have it.
+"""`wxauth_guard` in FastAPI, in an app that registers nothing, as the guides have it.
 
 What every framework has in common is in test_asgi.py.
 """
@@ -19,16 +19,16 @@ from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
 
 from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID, FakeIssuer, Timer, client_of, opening
+from tests.guard.hostile import EXPIRED, FOR_GUARDS, GOOD, HOSTILE, Forger
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
 from tests.sweeps import Sweep, swept
-from tests.tokens.hostile import EXPIRED, FOR_GUARDS, GOOD, HOSTILE, Forger
-from wxauth.errors import WxAuthError
-from wxauth.guard import BearerGuard, Principal
-from wxauth.guard.jwks import RemoteKeys
-from wxauth.problems import answer_problem
-from wxauth.tokens.keys import SigningKey
+from wxauth_guard import BearerGuard, Principal
+from wxauth_guard.errors import WxAuthError
+from wxauth_guard.jwks import RemoteKeys
+from wxauth_guard.problems import answer_problem
+from wxauth_guard.testing import TestKey
 
 
 def orders_app(guard: BearerGuard) -> FastAPI:
@@ -153,7 +153,7 @@ async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(sibling: S
     issuer = sibling.issuer
     headers = bearer(issuer.token())
     assert (await sibling.get(headers=headers)).status_code == 200
-    issuer.keys = [SigningKey.generate().public_jwk]
+    issuer.keys = [TestKey().public_jwk]
     timer.seconds += 300
     # The last request served by the old key set: the new set is fetched at the same time.
     await sibling.get(headers=headers)
@@ -190,7 +190,7 @@ def test_demanding_no_role_is_a_mistake(guard: BearerGuard) -> None:
 
 @pytest.mark.process
 def test_to_import_the_guard_costs_no_http_client() -> None:
-    subprocess.run([sys.executable, "-c", "import sys, wxauth.guard; assert 'httpx' not in sys.modules"], check=True)
+    subprocess.run([sys.executable, "-c", "import sys, wxauth_guard; assert 'httpx' not in sys.modules"], check=True)
 
 
 # In a sibling that has habits of its own.

@@ -25,12 +25,12 @@ import tornado.web
 from aiohttp import web
 from sanic import Sanic, empty, text
 
+from tests.guard.hostile import HOSTILE, Forger
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.tokens.hostile import HOSTILE, Forger
-from wxauth.guard import Principal
-from wxauth.testing import TestIssuer
+from wxauth_guard import Principal
+from wxauth_guard.testing import TestIssuer
 
 EXAMPLES = Path(__file__).parents[2] / "examples/guarded"
 LONGEST = 50
@@ -366,7 +366,7 @@ async def test_the_example_guards_its_routes(framework: str) -> None:
                 answer = await client.get("/orders", headers=[("Authorization", each) for each in two])
                 problem_of(answer, "invalid_request", 400)
             with sweep.case("a bad token"):
-                forged = bearer(HOSTILE["one bit off"](Forger(token, issuer._key)))
+                forged = bearer(HOSTILE["one bit off"](Forger(token, issuer.key)))
                 problem_of(await client.get("/orders", headers=forged), "invalid_token", 401)
             with sweep.case("no role"):
                 answer = await client.delete("/orders/7", headers=bearer(token))

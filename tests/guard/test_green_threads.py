@@ -9,7 +9,7 @@ import pytest
 from tests.clock import PATIENCE
 from tests.guard.fakes import in_one_document
 from tests.upstream import Upstream
-from wxauth.tokens.keys import SigningKey
+from wxauth_guard.testing import TestKey
 
 ASKING = """
 import json, sys
@@ -21,7 +21,7 @@ elif kind == "eventlet":
     import eventlet
     eventlet.monkey_patch()
 import threading
-from wxauth.guard.jwks import RemoteKeys
+from wxauth_guard.jwks import RemoteKeys
 sources, found = [RemoteKeys("https://auth.test", internal_url=url) for _ in range(3)], []
 def ask(number):
     try:
@@ -41,7 +41,7 @@ print(json.dumps(found))
 async def test_no_first_request_of_several_guards_fails(kind: str) -> None:
     if kind != "threads":
         pytest.importorskip(kind)  # the guard's own environments have neither
-    key = SigningKey.generate()
+    key = TestKey()
     async with Upstream(in_one_document(key)) as server, asyncio.timeout(PATIENCE):
         command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, key.kid)
         asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

@@ -24,9 +24,10 @@ from tests.clock import PATIENCE
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Gate, Timer, in_one_document
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, know_no_name, raw
-from wxauth.errors import KeysUnavailable
-from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
-from wxauth.tokens.keys import SigningKey, VerificationKey
+from wxauth_guard.errors import KeysUnavailable
+from wxauth_guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
+from wxauth_guard.keys import VerificationKey
+from wxauth_guard.testing import TestKey
 
 DAY = 86400
 
@@ -331,7 +332,7 @@ async def test_an_unknown_key_in_an_outage_leaves_the_known_key_fresh(sibling: S
 
 async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_the_new_set_is_read(sibling: Sibling) -> None:
     await sibling.find()
-    new = SigningKey.generate()
+    new = TestKey()
     sibling.issuer.keys = [new.public_jwk]
     sibling.timer.seconds += 300 + 300
     gate = sibling.issuer.gated()
@@ -345,7 +346,7 @@ async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_the_new_set_i
 
 async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(sibling: Sibling) -> None:
     await sibling.find()
-    successor = SigningKey.generate()
+    successor = TestKey()
     sibling.issuer.keys = [successor.public_jwk | {"kid": sibling.issuer.key.kid}]
     await sibling.look(after=300)
     assert (found := await sibling.find())
@@ -391,7 +392,7 @@ async def test_a_key_set_without_a_usable_key_is_an_outage_in_which_the_known_ke
     ids=str,
 )
 async def test_a_key_that_is_not_for_es256_is_passed_over(sibling: Sibling, change: dict[str, Any]) -> None:
-    sibling.issuer.keys = [SigningKey.generate().public_jwk, sibling.issuer.key.public_jwk | change, None, [], "key"]
+    sibling.issuer.keys = [TestKey().public_jwk, sibling.issuer.key.public_jwk | change, None, [], "key"]
     assert await sibling.find() is None
 
 
@@ -402,7 +403,7 @@ async def test_use_and_alg_may_be_absent(sibling: Sibling, absent: str) -> None:
 
 
 async def test_two_usable_keys_with_the_same_kid_are_both_refused(sibling: Sibling) -> None:
-    other, twin = SigningKey.generate(), SigningKey.generate()
+    other, twin = TestKey(), TestKey()
     sibling.issuer.keys += [other.public_jwk, twin.public_jwk | {"kid": sibling.issuer.key.kid}]
     assert await sibling.find() is None
     assert await sibling.find(other.kid)
@@ -470,7 +471,7 @@ def keys_inside(internal_url: str = INTERNAL) -> RemoteKeys:
 
 
 async def test_an_internal_url_and_an_issuer_may_each_have_a_path(respx_mock: respx.MockRouter) -> None:
-    key, issuer = SigningKey.generate(), f"{ISSUER}/wx"
+    key, issuer = TestKey(), f"{ISSUER}/wx"
     metadata = {"issuer": issuer, "jwks_uri": f"{issuer}/.well-known/jwks.json"}
     respx_mock.get(f"https://mesh.test/auth{METADATA_PATH}").respond(json=metadata)
     respx_mock.get("https://mesh.test/auth/.well-known/jwks.json").respond(json={"keys": [key.public_jwk]})
@@ -559,7 +560,7 @@ async def test_a_connection_timeout_is_named_as_the_cause(sibling: Sibling) -> N
 async def test_what_a_process_imports_for_its_first_fetch_is_no_part_of_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key = SigningKey.generate()
+    key = TestKey()
     monotonic, passed = time.monotonic, 0.0
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
 
@@ -692,7 +693,7 @@ async def test_a_document_that_unfolds_is_not_unfolded() -> None:
 
 @pytest.mark.parametrize("is_internal", [True, False], ids=["inside", "on loopback"])
 async def test_an_issuer_nearby_is_read_past_any_proxy(monkeypatch: pytest.MonkeyPatch, is_internal: bool) -> None:
-    key = SigningKey.generate()
+    key = TestKey()
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
     async def document(writer: asyncio.StreamWriter) -> None:

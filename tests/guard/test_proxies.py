@@ -7,10 +7,10 @@ import pytest
 
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer
 from tests.sweeps import swept
-from wxauth.errors import KeysUnavailable
-from wxauth.guard import proxies
-from wxauth.guard.jwks import RemoteKeys
-from wxauth.guard.proxies import proxy_for
+from wxauth_guard import proxies
+from wxauth_guard.errors import KeysUnavailable
+from wxauth_guard.jwks import RemoteKeys
+from wxauth_guard.proxies import proxy_for
 
 PROXY = "http://proxy.internal:3128"
 COVERED = {

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.guard.fakes import NOW, Timer
-from tests.tokens.hostile import HOSTILE, Forger
-from wxauth.errors import InvalidToken
-from wxauth.testing import TestIssuer
+from tests.guard.hostile import HOSTILE, Forger
+from wxauth_guard.errors import InvalidToken
+from wxauth_guard.testing import TestIssuer
 
 
 class Watched:
@@ -22,7 +22,7 @@ class Watched:
         self.log = log
 
     def forger(self, **fields: Any) -> Forger:
-        return Forger(self.issuer.token(**fields), self.issuer._key)
+        return Forger(self.issuer.token(**fields), self.issuer.key)
 
     async def refuse(self, token: str, *, by_thread: bool = False) -> None:
         with pytest.raises(InvalidToken):
@@ -31,7 +31,7 @@ class Watched:
     @property
     def told(self) -> list[str]:
         """The reasons that the log has."""
-        assert {(line.name, line.levelno) for line in self.log.records} <= {("wxauth.guard", logging.WARNING)}
+        assert {(line.name, line.levelno) for line in self.log.records} <= {("wxauth_guard", logging.WARNING)}
         return [line.getMessage().removeprefix("A token was refused: ") for line in self.log.records]
 
 
@@ -86,7 +86,7 @@ async def test_an_unverified_key_id_is_escaped_and_bounded(watched: Watched) -> 
 
 async def test_claims_are_not_told_before_the_signature_fits(watched: Watched) -> None:
     forger = watched.forger(claims={"aud": "evil"})
-    forger.key = TestIssuer()._key
+    forger.key = TestIssuer().key
     await watched.refuse(forger.with_claims(iss="https://evil.test"))
     kid = watched.issuer.jwks["keys"][0]["kid"]
     assert watched.told == [f"its signature does not fit the key '{kid}' of 'https://auth.test'"]

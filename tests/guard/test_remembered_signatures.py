@@ -1,29 +1,25 @@
 """A token that is known has its claims and its key checked at every use."""
 
-import base64
-import hashlib
-import json
 import tracemalloc
 from hashlib import sha256
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from ecdsa import NIST256p
 from ecdsa.ellipticcurve import Point
 
 from tests.guard.fakes import ISSUER, NOW, USER_ID, token_of
-from tests.tokens.hostile import FIELD, ORDER, Forger, encode
-from wxauth.errors import InvalidToken, KeysUnavailable, TokenExpired
-from wxauth.tokens.claims import Principal
-from wxauth.tokens.keys import InvalidKey, SigningKey, VerificationKey
-from wxauth.tokens.verifier import Verifier
+from tests.guard.hostile import FIELD, ORDER, Forger, encode
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import InvalidToken, KeysUnavailable, TokenExpired
+from wxauth_guard.keys import VerificationKey
+from wxauth_guard.testing import TestKey
+from wxauth_guard.verifier import Verifier
 
 
 class Published:
     """The keys that the issuer publishes, and who verifies a token with them; a test changes them."""
 
-    def __init__(self, signer: SigningKey) -> None:
+    def __init__(self, signer: TestKey) -> None:
         self.signer = signer
         self.keys = {signer.kid: signer.verification_key}
         self.available = True
@@ -40,12 +36,12 @@ class Published:
 
 
 @pytest.fixture(scope="module")
-def signer() -> SigningKey:
-    return SigningKey.generate()
+def signer() -> TestKey:
+    return TestKey()
 
 
 @pytest.fixture
-def published(signer: SigningKey) -> Published:
+def published(signer: TestKey) -> Published:
     return Published(signer)
 
 
@@ -83,7 +79,7 @@ async def test_a_known_token_is_not_yet_good_when_the_clock_goes_back(published:
 async def test_a_known_token_needs_its_own_key_at_each_use(published: Published) -> None:
     await published.verify(published.forger.token)
     own = published.keys
-    namesake = {kid: VerificationKey(kid, SigningKey.generate().verification_key.key) for kid in own}
+    namesake = {kid: VerificationKey(kid, TestKey().verification_key.key) for kid in own}
     for keys in ({}, namesake):
         published.keys = keys
         with pytest.raises(InvalidToken):
@@ -105,7 +101,7 @@ async def test_changes_to_returned_claims_do_not_affect_the_next_caller(publishe
 
 
 async def test_what_is_remembered_of_tokens_is_bounded(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wxauth.tokens.verifier.REMEMBERED_TOKENS", 50)
+    monkeypatch.setattr("wxauth_guard.verifier.REMEMBERED_TOKENS", 50)
     tracemalloc.start()
     sizes = []
     for number in range(200):
@@ -133,20 +129,3 @@ async def test_r_and_s_must_be_below_the_groups_order(published: Published) -> N
     for beyond in ((r + ORDER, s), (r, s + ORDER)):
         with pytest.raises(InvalidToken):
             await published.verify(published.forger.with_numbers(*beyond))
-
-
-# Signing keys.
-
-
-def test_a_key_is_named_by_its_thumbprint() -> None:
-    key = SigningKey.generate()
-    members = {name: key.public_jwk[name] for name in ("crv", "kty", "x", "y")}  # RFC 7638, section 3.2
-    digest = hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
-    assert key.kid == base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    assert repr(key) == str(key) == f"<SigningKey {key.kid}>", "which is all that is printed"
-
-
-def test_a_key_of_another_kind_is_not_loaded() -> None:
-    other = ed25519.Ed25519PrivateKey.generate()
-    with pytest.raises(InvalidKey):
-        SigningKey.from_der(other.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))

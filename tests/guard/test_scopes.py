@@ -22,8 +22,8 @@ from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
 from tests.sweeps import Sweep
-from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, InsufficientScope, Principal
-from wxauth.testing import TestIssuer
+from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, InsufficientScope, Principal
+from wxauth_guard.testing import TestIssuer
 
 ISSUER = "https://auth.example.com"
 AUDIENCE = "https://mcp.example.com/mcp"
@@ -274,8 +274,8 @@ def test_the_issuers_tokens_are_a_websites_or_a_documents_clients(issuer: TestIs
 BESIDE_HTTPX2_ALONE = """
 import sys
 sys.modules["httpx"] = None  # as where it is not installed
-from wxauth.guard import BearerGuard
-from wxauth.guard.jwks import RemoteKeys
+from wxauth_guard import BearerGuard
+from wxauth_guard.jwks import RemoteKeys
 url, token, patience = sys.argv[1:]
 BearerGuard(url, keys=RemoteKeys(url, timeout=float(patience))).verify_sync(token)
 assert "httpx2" in sys.modules

@@ -1,4 +1,4 @@
-"""`wxauth.testing` as a sibling's tests use it: no service, no network, no waiting."""
+"""`wxauth_guard.testing` as a sibling's tests use it: no service, no network, no waiting."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -19,8 +19,8 @@ from tests.guard.fakes import client_of
 from tests.guard.test_fastapi import orders_app
 from tests.problems import problem_of
 from tests.sweeps import swept
-from wxauth.guard import BearerGuard, BearerMiddleware, Principal
-from wxauth.testing import USER_ID, TestIssuer
+from wxauth_guard import BearerGuard, BearerMiddleware, Principal
+from wxauth_guard.testing import USER_ID, TestIssuer
 
 
 @pytest.fixture

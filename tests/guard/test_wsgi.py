@@ -13,7 +13,7 @@ import pytest
 from tests.guard.fakes import FakeIssuer, client_of
 from tests.headers import bearer
 from tests.sweeps import Sweep
-from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
+from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

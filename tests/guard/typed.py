@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from wxauth.guard import (
+from wxauth_guard import (
     BearerGuard,
     BearerMiddleware,
     BearerWSGIMiddleware,
@@ -17,8 +17,8 @@ from wxauth.guard import (
     bearer_token,
     problem,
 )
-from wxauth.problems import ProblemAnswer
-from wxauth.testing import TestIssuer
+from wxauth_guard.problems import ProblemAnswer
+from wxauth_guard.testing import TestIssuer
 
 guard = BearerGuard(issuer="https://auth.example.com", audience="https://mcp.example.com/mcp", scopes=["orders:read"])
 app = FastAPI()

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.docs import block
-from tests.tokens.hostile import Forger
-from wxauth.testing import TestIssuer
+from tests.guard.hostile import Forger
+from wxauth_guard.testing import TestIssuer
 
 pytestmark = pytest.mark.own_database
 TABLES = """
@@ -107,7 +107,7 @@ async def test_nobody_binds_without_the_password_or_with_a_token_of_others(shop:
     assert (await shop.client.post("/bind", json=given)).status_code == 401
     website = shop.issuer.headers(scope="openid", client_id="site")
     assert (await shop.client.post("/bind", json=given, headers=website)).status_code == 403
-    forged = Forger(shop.issuer.token(), shop.issuer._key).without_header("typ")
+    forged = Forger(shop.issuer.token(), shop.issuer.key).without_header("typ")
     assert (
         await shop.client.post("/bind", json=given, headers={"Authorization": f"Bearer {forged}"})
     ).status_code == 401

@@ -22,7 +22,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import RETIRES_AFTER, SIGNS_AFTER, key_state
 from wxauth.keys.queries import PUBLISHED
 from wxauth.service.build import build_services
-from wxauth.tokens.keys import SigningKey, TokenIssuer
+from wxauth.tokens import SigningKey, TokenIssuer
 
 JWKS = "/.well-known/jwks.json"
 MAX_AGE = 7776000

@@ -19,10 +19,10 @@ from tests.pictures.test_thumbnails import MAKER, RED, encoded, every_format, is
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer, behind, body_of, leave, unread
-from wxauth.errors import InvalidRequest
 from wxauth.pictures.avatars import UPLOADS_OF_ONE_SESSION
 from wxauth.pictures.routes import uploaded_file
 from wxauth.pictures.thumbnails import MAX_SIDE
+from wxauth_guard.errors import InvalidRequest
 
 MAX_FILE = 2 * 1024 * 1024
 GPS = 0x8825

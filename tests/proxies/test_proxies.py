@@ -23,12 +23,12 @@ from starlette.types import Scope
 
 from tests.conftest import SETTINGS
 from tests.fakes import Clock, Secrets
+from tests.guard.hostile import EXPIRED, HOSTILE, Forger
 from tests.problems import problem_of
 from tests.processes import PATIENCE, free_port, serving
 from tests.proxies.longest import LONGEST, REDIRECT_URI
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running
 from tests.sweeps import Sweep
-from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
 from tests.world import bearer, body_of, set_roles, until
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from

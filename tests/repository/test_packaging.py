@@ -19,7 +19,7 @@ from packaging.version import Version
 
 import wxauth
 from tests.programs import ROOT, demand_mark, lacks, output_of
-from tests.repository.project import PROJECT, in_a_clone, pins
+from tests.repository.project import GUARD, in_a_clone, pins
 
 LOCKS = sorted(ROOT.glob("requirements/*.lock"))
 DEV_LOCK = ROOT / "requirements/dev.lock"
@@ -29,7 +29,7 @@ SEPARATE_LOCKS = [ROOT / "requirements/relying-parties.lock", ROOT / "requiremen
 SIBLING = """
 from typing import Annotated
 from fastapi import Depends, FastAPI
-from wxauth.guard import BearerGuard, Principal
+from wxauth_guard import BearerGuard, Principal
 
 guard = BearerGuard("https://auth.example.com")
 app = FastAPI()
@@ -47,12 +47,20 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return output_of(*command, cwd=cwd, env=environment)
 
 
+def build_wheel(product: Path, folder: Path) -> Path:
+    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir")
+    run(sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", folder, product, cwd=folder)
+    return next(folder.iterdir())
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir")
-    run(sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", folder, ROOT, cwd=folder)
-    return next(folder.iterdir())
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def guard_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(ROOT / "clients/python", tmp_path_factory.mktemp("guard"))
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +71,8 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment with the wheel in it.
+def installed(wheel: Path, guard_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment with the wheels of the service and the guard in it.
 
     Its dependencies are this environment's, by a path on which a `.pth` file has no effect: the checkout,
     which is here by such a file, is not there.
@@ -73,7 +81,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(home, with_pip=False, symlinks=True)
     programs = home / "bin"
     offline = ("--no-index", "--no-deps", "--no-cache-dir")
-    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *offline, wheel, cwd=home)
+    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *offline, guard_wheel, wheel, cwd=home)
     packages = sysconfig.get_path("purelib", vars={"base": str(home)})
     (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return programs
@@ -91,39 +99,41 @@ def test_the_wheel_alone_migrates_an_empty_database(installed: Path, tmp_path: P
 @pytest.mark.wheel
 def test_what_python_jose_brings_beside_cryptography_is_never_loaded(installed: Path, tmp_path: Path) -> None:
     hidden = "import sys; sys.modules.update(dict.fromkeys(['ecdsa', 'pyasn1', 'rsa']))"
-    used = "from wxauth.testing import TestIssuer; issuer = TestIssuer(); issuer.guard().verify_sync(issuer.token())"
+    used = (
+        "from wxauth_guard.testing import TestIssuer; issuer = TestIssuer(); issuer.guard().verify_sync(issuer.token())"
+    )
     run(installed / "python", "-c", f"{hidden}; {used}", cwd=tmp_path)
 
 
 @pytest.mark.wheel
-def test_a_wheel_in_a_siblings_repository_is_installed_by_its_hash_alone(wheel: Path, tmp_path: Path) -> None:
+def test_a_wheel_in_a_siblings_repository_is_installed_by_its_hash_alone(guard_wheel: Path, tmp_path: Path) -> None:
     shown = re.search(r"^wheel=.*\n^echo .*\n", (ROOT / "docs/siblings.md").read_text(), re.MULTILINE)
     assert shown
-    shutil.copy(wheel, tmp_path)
+    shutil.copy(guard_wheel, tmp_path)
     run("/bin/sh", "-ec", shown[0], cwd=tmp_path, PATH=os.environ["PATH"])
     pip = f"{sys.executable} -m pip --disable-pip-version-check install --no-deps --no-index --target there"
     install = ("/bin/sh", "-ec", f"{pip} --requirement requirements.txt")
     run(*install, cwd=tmp_path, PATH=os.environ["PATH"])
-    assert (tmp_path / "there/wxauth/guard").is_dir()
+    assert (tmp_path / "there/wxauth_guard").is_dir()
     (copy,) = tmp_path.glob("*.whl")
     copy.write_bytes(copy.read_bytes() + b" ")
     refused = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True)
     assert (refused.returncode, "DO NOT MATCH" in refused.stderr) == (1, True), refused.stderr
 
 
-# What `pip install wxauth` brings, from the package index.
+# What the guard brings, from the package index.
 
 
 @pytest.fixture(scope="session")
-def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a fresh environment into which pip has installed only the wheel, at the versions of the lock."""
+def slim(guard_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment into which pip has installed only the guard, at the versions of the lock."""
     home = tmp_path_factory.mktemp("slim")
     venv.create(home, with_pip=False, symlinks=True)
     python = home / "bin" / "python"
     constraints = home / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK).items()))
     pip = (sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check")
-    what = ("install", "--no-compile", f"--constraint={constraints}", str(wheel))
+    what = ("install", "--no-compile", f"--constraint={constraints}", str(guard_wheel))
     install = [*pip, "--timeout=15", "--retries=3", *what]
     installed = subprocess.run(install, cwd=home, capture_output=True, text=True)
     if installed.returncode != 0:
@@ -153,29 +163,27 @@ def closure(*requirements: str) -> set[str]:
 def test_pip_installs_the_guard_and_nothing_of_the_service(slim: Path, tmp_path: Path) -> None:
     listing = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
     brought = {canonicalize_name(name) for name in run(slim, "-c", listing, cwd=tmp_path).split()}
-    guard = closure(*PROJECT["dependencies"])
-    assert brought == guard | {"wxauth"}
+    guard = closure(*GUARD["dependencies"])
+    assert brought == guard | {"wxauth-guard"}
     assert not {"fastapi", "starlette", "pydantic", "pydantic-core"} & brought
     service = set(pins(ROOT / "requirements/server.lock")) - guard
     assert {"sqlalchemy", "sqlmodel", "asyncpg", "alembic", "greenlet", "httptools", "uvicorn"} <= service
 
 
-@pytest.mark.wheel
-def test_the_command_says_what_it_lacks_where_only_the_guard_is_installed(slim: Path, tmp_path: Path) -> None:
-    done = subprocess.run([slim.with_name("wxauth"), "serve"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith('click is not installed: pip install "wxauth[server]"')
-
-
-GUARD_MODULES = {"wxauth.errors", "wxauth.i18n", "wxauth.texts", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
+GUARD_MODULES = {
+    f"wxauth_guard.{name}"
+    for name in (
+        *("asgi", "bearer", "claims", "errors", "fastapi", "i18n", "keys", "problems", "texts", "verifier", "wsgi"),
+    )
+}
 
 
 @pytest.mark.parametrize(
     ("module", "own"),
     [
-        ("wxauth.guard", GUARD_MODULES),
-        ("wxauth.testing", GUARD_MODULES | {"wxauth.testing"}),
-        ("wxauth.pytest_plugin", {"wxauth.pytest_plugin"}),
+        ("wxauth_guard", GUARD_MODULES),
+        ("wxauth_guard.testing", GUARD_MODULES | {"wxauth_guard.testing"}),
+        ("wxauth_guard.pytest_plugin", {"wxauth_guard.pytest_plugin"}),
     ],
 )
 @pytest.mark.wheel
@@ -183,16 +191,16 @@ def test_an_import_loads_only_its_own_dependencies(installed: Path, tmp_path: Pa
     dependencies = "import sys, fastapi, httpx, pydantic, jose.jwk, pytest; known = {*sys.modules}"
     loading = f"{dependencies}; import {module}; print(*{{*sys.modules}} - known); print(*known)"
     loaded, known = (set(line.split()) for line in run(installed / "python", "-c", loading, cwd=tmp_path).splitlines())
-    assert {".".join(name.split(".")[:2]) for name in loaded if name.startswith("wxauth.")} == own
+    assert {".".join(name.split(".")[:2]) for name in loaded if name.startswith("wxauth_guard.")} == own
     packages, known_packages = ({name.partition(".")[0] for name in names} for names in (loaded, known))
-    assert packages - known_packages == {"wxauth"}
+    assert packages - known_packages == {"wxauth_guard"}
 
 
 # The pytest plugin, in a sibling's own tests.
 
 USING = """
 import orders, pytest
-from wxauth.testing import TestIssuer
+from wxauth_guard.testing import TestIssuer
 
 @pytest.fixture
 async def client(wxauth_issuer):
@@ -219,7 +227,7 @@ NOT_USING = """
 import sys
 
 def test_the_plugin_loads_nothing_before_it_is_used():
-    assert not {"wxauth.guard", "wxauth.testing", "fastapi", "jose"} & set(sys.modules)
+    assert not {"wxauth_guard", "wxauth_guard.testing", "fastapi", "jose"} & set(sys.modules)
 """
 SIBLING_PYTEST = """
 [pytest]
@@ -258,6 +266,17 @@ def test_the_wheel_has_types_licence_and_no_leftovers(wheel: Path) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert {name.partition("/")[0] for name in names} == {"wxauth", f"wxauth-{wxauth.__version__}.dist-info"}
     assert not [name for name in names if name.endswith(".pyc")]
+
+
+@pytest.mark.wheel
+def test_the_wheel_of_the_guard_has_the_guard_alone_and_is_small(guard_wheel: Path) -> None:
+    names = ZipFile(guard_wheel).namelist()
+    assert {"wxauth_guard/py.typed", "wxauth_guard/locale/zh_CN/LC_MESSAGES/wxauth_guard.po"} <= {*names}
+    assert {name.partition("/")[0] for name in names} == {
+        "wxauth_guard",
+        guard_wheel.name.replace("-py3-none-any.whl", ".dist-info"),
+    }
+    assert guard_wheel.stat().st_size <= 60 * 1024
 
 
 @pytest.mark.wheel
@@ -338,7 +357,7 @@ def test_a_script_of_a_fresh_clone_explains_itself_without_an_install(tmp_path: 
 
 
 def test_the_guard_is_tested_with_the_oldest_versions_that_it_takes() -> None:
-    requirements = map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["fastapi"]])
+    requirements = map(Requirement, [*GUARD["dependencies"], *GUARD["optional-dependencies"]["fastapi"]])
     oldest = {requirement.name: str(requirement.specifier).removeprefix(">=") for requirement in requirements}
     tested = pins(LOWEST_LOCK)
     for name, version in oldest.items():

@@ -24,8 +24,8 @@ from wxauth.core.settings import PREFIX, Settings, settings_from
 from wxauth.dev.banner import welcome
 from wxauth.dev.run import HOME
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited
-from wxauth.guard import BearerGuard, Principal
 from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
+from wxauth_guard import BearerGuard, Principal
 
 FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))

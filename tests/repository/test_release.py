@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 import wxauth
+import wxauth_guard
 from tests.clock import PATIENCE
 from tests.programs import NODE_PATIENCE, ROOT, needs, needs_node, output_of
-from tests.repository.project import PROJECT, metadata, pins
+from tests.repository.project import GUARD, PROJECT, metadata, pins
 
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
 NPM_FILES = [f"{name}/{file}" for name in ("node", "miniprogram") for file in ("README.md", "package.json")]
@@ -57,7 +58,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.wheel
 def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str]) -> None:
     folder, printed = released
-    assert printed.count("PASSED") == 2
+    assert printed.count("PASSED") == 4
     assert f"wxauth-{wxauth.__version__}-py3-none-any.whl: OK" in printed
     made = {path.name for path in (folder / "dist").iterdir()}
     assert made == {f"wxauth-{wxauth.__version__}-py3-none-any.whl", f"wxauth-{wxauth.__version__}.tar.gz"}
@@ -178,7 +179,12 @@ def test_every_package_has_the_version_with_which_the_changelog_begins() -> None
     named = [package["version"], client["version"], lock["version"], lock["packages"][""]["version"]]
     named += [kubernetes["images"][0]["newTag"], compose["x-wxauth"]["image"].rpartition(":")[2]]
     first, *_ = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert [first, PROJECT["version"], *named] == [wxauth.__version__] * 8
+    named += [
+        GUARD["version"],
+        wxauth_guard.__version__,
+        *(it.partition("==")[2] for it in PROJECT["dependencies"] if "==" in it),
+    ]
+    assert {first, PROJECT["version"], *named} == {wxauth.__version__}
 
 
 def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> None:

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from tests.docs import ROOT, table
 from tests.programs import OLDEST_NODE
-from tests.repository.project import PROJECT, pins
+from tests.repository.project import GUARD, pins
 
 PAGES = sorted((ROOT / "docs").glob("versions*.md"))
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 def test_the_guard_is_tested_with_the_versions_named(page: Path) -> None:
     packages = table(page, "package|软件包")
-    required = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["fastapi"]]
+    required = [*GUARD["dependencies"], *GUARD["optional-dependencies"]["fastapi"]]
     assert [name for name, _, _ in packages] == [Requirement(line).name for line in required]
     lowest, newest = (pins(ROOT / f"requirements/guard-{end}.lock") for end in ("lowest", "newest"))
     for name, oldest, latest in packages + table(page, "framework|框架"):

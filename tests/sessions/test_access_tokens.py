@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from jose import jwt
 
+from tests.guard.hostile import EXPIRED, GOOD, HOSTILE, LONGER_THAN_A_HEAD, WEBSITES, Forger, decode
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, LONGER_THAN_A_HEAD, WEBSITES, Forger, decode
 from tests.world import Client, LogIn, Stage
 from wxauth.keys.keyring import KeyRing
-from wxauth.testing import TestIssuer
+from wxauth_guard.testing import TestIssuer
 
 JWKS = "/.well-known/jwks.json"
 

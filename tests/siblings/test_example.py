@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.processes import PATIENCE, dev_with_sibling, serving
 from tests.programs import ROOT, needs, output_of
 from tests.world import bearer
-from wxauth.testing import TestIssuer
+from wxauth_guard.testing import TestIssuer
 
 pytestmark = pytest.mark.process
 

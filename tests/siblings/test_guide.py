@@ -10,7 +10,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.docs import code_blocks, table
-from wxauth.testing import TestIssuer
+from wxauth_guard.testing import TestIssuer
 
 PAGES = sorted((Path(__file__).parents[2] / "docs").glob("siblings*.md"))
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.database_proxy import Proxy
+from tests.guard.hostile import EXPIRED, GOOD, HOSTILE, Forger, decode
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, decode
 from tests.world import AddSibling, Body, Client, Rows, Stage, bearer, set_roles, unread
 from wxauth.clients.clients import Credentials
 from wxauth.keys.keyring import KeyRing

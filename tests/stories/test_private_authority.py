@@ -17,12 +17,12 @@ from tests.upstream import Upstream, answer
 from wxauth.checks.issuer import check_issuer
 from wxauth.checks.result import Findings
 from wxauth.core.clock import utc_now
-from wxauth.errors import KeysUnavailable
-from wxauth.guard.jwks import RemoteKeys
 from wxauth.limits.redis import RedisCounts
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.service.spans import spans_to
+from wxauth_guard.errors import KeysUnavailable
+from wxauth_guard.jwks import RemoteKeys
 
 pytestmark = pytest.mark.no_database
 

@@ -13,8 +13,8 @@ from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, set_roles
 from wxauth.core.apps import App
 from wxauth.core.claims import RESERVED_CLAIMS
-from wxauth.guard import BearerGuard
 from wxauth.keys.keyring import KeyRing
+from wxauth_guard import BearerGuard
 
 HASURA = {
     "https://hasura.io/jwt/claims": {

@@ -14,10 +14,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from wxauth.errors import AccountDisabled, NotFound, WxAuthError
+from wxauth.errors import AccountDisabled, NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.web.answers import Entails
 from wxauth.web.direct import DirectRequest, DirectRoute, DirectRoutes, Router, Shortcut
+from wxauth_guard.errors import WxAuthError
 
 
 async def anything(request: Request) -> None: ...

@@ -13,8 +13,8 @@ from tests.fakes import APP, SECRET_KEY, Secrets
 from tests.problems import kinds_of, problem_of
 from tests.sweeps import Sweep, swept
 from tests.world import Client, LogLines, Stage, unread
-from wxauth.errors import WxAuthError
 from wxauth.service.app import create_app
+from wxauth_guard.errors import WxAuthError
 
 MAX_BODY = 64 * 1024
 WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44(0x18002c2d)"

@@ -1,6 +1,5 @@
-"""A language is one file: every text is found in a third one, which has Chinese with a mark."""
+"""A language is one file for each product: every text is found in a third one, which has Chinese with a mark."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,35 +10,37 @@ from babel.messages.pofile import read_po, write_po
 from click.testing import CliRunner
 from starlette.requests import Request
 
+import wxauth
 from tests.cli.test_help import every_command
 from tests.problems import OF_PERSONS, TITLES
 from tests.sweeps import swept
 from tests.world import Stage
-from wxauth import i18n
 from wxauth.cli import main
 from wxauth.dev.wechat.desk import known_faults
-from wxauth.errors import InvalidToken, NotFound
+from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.login_pages.texts import TEXTS
-from wxauth.problems import problem
 from wxauth.web.page_texts import page_texts
+from wxauth_guard import i18n
+from wxauth_guard.errors import InvalidToken
+from wxauth_guard.problems import problem
 
 MARK = "繁"
-PAGES = Path(i18n.__file__).parent
+PAGES = Path(wxauth.__path__[0])
 
 
 @pytest.fixture(autouse=True)
 def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The catalogue zh_TW, beside those that there are."""
-    shutil.copytree(i18n.LOCALES, tmp_path / "locale")
-    file = tmp_path / "locale/zh_TW/LC_MESSAGES/wxauth.po"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with (i18n.LOCALES / "zh_CN/LC_MESSAGES/wxauth.po").open("rb") as chinese, file.open("wb") as written:
-        catalog = read_po(chinese, locale="zh_TW")
-        for message in catalog:
-            message.string = f"{MARK}{message.string}"
-        write_po(written, catalog)
-    monkeypatch.setattr(i18n, "LOCALES", tmp_path / "locale")
+    """The catalogues zh_TW, beside those that there are."""
+    folder = tmp_path / "locale/zh_TW/LC_MESSAGES"
+    folder.mkdir(parents=True)
+    for path in i18n.catalogues()["zh-CN"]:
+        with path.open("rb") as chinese, (folder / path.name).open("wb") as written:
+            catalog = read_po(chinese, locale="zh_TW")
+            for message in catalog:
+                message.string = f"{MARK}{message.string}"
+            write_po(written, catalog)
+    monkeypatch.setattr(i18n, "LOCALES", [*i18n.LOCALES, tmp_path / "locale"])
     for cached in (i18n.catalogues, i18n.catalogue):
         cached.cache_clear()
     yield

@@ -15,9 +15,9 @@ from tests.world import Client, LogIn
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_api, surround
-from wxauth.tokens.verifier import Verifier
 from wxauth.users.callers import verified
 from wxauth.web.dependencies import provide
+from wxauth_guard.verifier import Verifier
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import made_of_fixtures
 from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.fakes import Clock
+from tests.guard.hostile import Forger
 from tests.problems import problem_of
-from tests.tokens.hostile import Forger
 from tests.websites.browsers import SHOP, VERIFIER, Browser, House, refused, sent
 from tests.websites.test_web_view import CONSOLE
 from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles

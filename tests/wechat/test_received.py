@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES128
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from tests.sweeps import swept
-from wxauth.errors import InvalidRequest, WeChatBadResponse
+from wxauth.errors import WeChatBadResponse
 from wxauth.wechat.received import base64_bytes, check_watermark, e164_of, open_encrypted_data
+from wxauth_guard.errors import InvalidRequest
 
 # https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html, its downloadable sample.
 APP_ID = "wx4f4bc4dec97d474b"

@@ -92,7 +92,7 @@ function asUuid(value) {
   return value.toLowerCase()
 }
 
-/** The UUID of a name within another UUID (RFC 9562, section 5.5), as in wxauth.testing. */
+/** The UUID of a name within another UUID (RFC 9562, section 5.5), as in wxauth_guard.testing. */
 function uuid5(namespace, name) {
   const bytes = createHash('sha1').update(Buffer.from(asUuid(namespace).replaceAll('-', ''), 'hex')).update(name).digest()
   bytes[6] = (bytes[6] & 0x0f) | 0x50

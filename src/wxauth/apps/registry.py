@@ -28,6 +28,7 @@ from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.web.schemas import errors_of, invalid_request
 from wxauth.wechat.client import WeChat, exchange_api
 from wxauth.wechat.errcodes import errcode_of
+from wxauth_guard.errors import FieldError, InvalidRequest
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored apps."""
@@ -265,7 +266,7 @@ class ManagedApps:
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
             raise errors.AppTaken("there is an app of this id already")
         if app.app_id == self.settings.audience or await self.database.value(queries.IS_NAME_OF_SITE, name=app.app_id):
-            raise errors.InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
+            raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
         await self._check_forward(app.push_forward)
         if is_checked:
             await self._ensure_wechat_accepts(app)
@@ -344,9 +345,9 @@ class ManagedApps:
         try:
             await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` checks the addresses of a name
         except WrongValue as exc:
-            raise errors.InvalidRequest.of("push_forward", exc.text) from None
+            raise InvalidRequest.of("push_forward", exc.text) from None
         if is_below(url, self.settings.issuer):
-            raise errors.InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
+            raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
@@ -356,7 +357,7 @@ class ManagedApps:
             if exc.errcode is None:
                 raise
             field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
-            problem = errors.FieldError(field, "WeChat does not take it")
+            problem = FieldError(field, "WeChat does not take it")
             detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
             raise errors.AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
         except errors.WeChatTimeout as exc:
@@ -372,7 +373,7 @@ class ManagedApps:
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     """The app after these changes. Raises: InvalidRequest, if the result is not valid."""
     if changes.get("kind", before.app.kind) != before.app.kind:
-        raise errors.InvalidRequest.of("kind", "must stay as it is: add another app")
+        raise InvalidRequest.of("kind", "must stay as it is: add another app")
     of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}
     try:
         app = App.model_validate({**dict(before.app), **of_app})

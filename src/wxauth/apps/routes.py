@@ -18,6 +18,7 @@ from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, all_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
+from wxauth_guard.errors import FieldError
 
 AppsDep = Annotated[Apps, Depends(provide(Apps))]
 ManagedAppsDep = Annotated[ManagedApps, Depends(provide(ManagedApps))]
@@ -25,7 +26,7 @@ router = Router("admin")
 _REFUSED: Final = errors.AppRefused(
     "WeChat: the app secret is wrong",
     errcode=40125,
-    errors=[errors.FieldError("app_secret", "WeChat does not take it")],
+    errors=[FieldError("app_secret", "WeChat does not take it")],
 )
 _ASKING_WECHAT: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
 

@@ -25,7 +25,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, keys_for
 from wxauth.keys.queries import PUBLISHED
 from wxauth.login.login_queries import rehearse_login
-from wxauth.tokens.claims import ALGORITHM
+from wxauth_guard.claims import ALGORITHM
 
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""

@@ -19,11 +19,11 @@ from wxauth.core.database import DEADLINES, Database, Deadlines
 from wxauth.core.logs import message_of
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.errors import StorageUnavailable
-from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import HttpTransport
-from wxauth.tokens.verifier import CLOCK_SKEW
 from wxauth.wechat.client import transport_for
+from wxauth_guard.jwks import FETCH_TIMEOUT
+from wxauth_guard.verifier import CLOCK_SKEW
 
 LONGEST_CHECK_SECONDS: Final = 25.0
 """Seconds for one check as a whole. Each of its requests has a shorter limit."""

@@ -14,13 +14,13 @@ from pydantic_core import from_json
 
 from wxauth.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.core.terminal import TextError
-from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
-from wxauth.guard.proxies import proxy_for
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
 from wxauth.outbound.connection import refusal_of
-from wxauth.texts import is_loopback, is_secure
-from wxauth.tokens.keys import verification_keys
+from wxauth_guard.jwks import MAX_DOCUMENT, METADATA_PATH
+from wxauth_guard.keys import verification_keys
+from wxauth_guard.proxies import proxy_for
+from wxauth_guard.texts import is_loopback, is_secure
 
 ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
 """Reads the stored keys once more."""

@@ -11,11 +11,11 @@ from wxauth.apps.routes import AppsDep, ManagedAppsDep
 from wxauth.checks.result import CheckLevel, CheckResult
 from wxauth.core.apps import AppId
 from wxauth.i18n import lazy_gettext as _
-from wxauth.problems import preferred_language
 from wxauth.users.callers import AdministratorDep
 from wxauth.web.dependencies import SettingsDep
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, all_of
+from wxauth_guard.problems import preferred_language
 
 router = Router("admin")
 

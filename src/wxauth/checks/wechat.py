@@ -34,11 +34,11 @@ from wxauth.errors import (
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import ProxyFailed
-from wxauth.texts import is_loopback
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat, client_over, exchange_api
 from wxauth.wechat.errcodes import DAILY_QUOTA, SYSTEM_BUSY, Api, errcode_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
+from wxauth_guard.texts import is_loopback
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
 """The time limit of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""

@@ -38,10 +38,10 @@ from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.core.database import Database
 from wxauth.core.settings import ClientCommandSettings
 from wxauth.core.terminal import WrongValue, word
-from wxauth.errors import InvalidRequest
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
 from wxauth.users.attributes import typed_attribute
+from wxauth_guard.errors import InvalidRequest
 
 _CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
 _NO_PKCE: Final = "Make PKCE optional: you vouch that it checks the nonce. Needs a secret."

@@ -21,16 +21,15 @@ from wxauth.errors import (
     AppInSettings,
     AppRefused,
     AppTaken,
-    InvalidRequest,
     NameTaken,
     NotFound,
     StorageUnavailable,
     UnknownApp,
     WeChatError,
-    WxAuthError,
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
+from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 if TYPE_CHECKING:
     from wxauth.core.services import Parts, Services

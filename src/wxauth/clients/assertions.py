@@ -13,9 +13,9 @@ from typing import Any, Final, Self
 from jose import jwk
 from jose.exceptions import JOSEError
 
-from wxauth.errors import InvalidToken
-from wxauth.tokens.keys import InvalidKey, VerificationKey
-from wxauth.tokens.verifier import CLOCK_SKEW, decoded, json_object
+from wxauth_guard.errors import InvalidToken
+from wxauth_guard.keys import InvalidKey, VerificationKey
+from wxauth_guard.verifier import CLOCK_SKEW, decoded, json_object
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 PRIVATE_KEY_JWT: Final = "private_key_jwt"

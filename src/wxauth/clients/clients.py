@@ -33,11 +33,13 @@ from wxauth.core.resources import Resource, as_compared, find_resource
 from wxauth.core.settings import ClientCommandSettings, Settings
 from wxauth.core.terminal import WrongValue
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
-from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound, StorageUnavailable
+from wxauth.errors import NameTaken, NotFound, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver, check_url
-from wxauth.texts import hash_of, is_http_url, is_loopback, is_secure, new_secret
+from wxauth.texts import hash_of, new_secret
 from wxauth.users.schemas import TITLE
+from wxauth_guard.errors import FieldError, InvalidRequest
+from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""

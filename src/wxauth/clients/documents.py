@@ -37,7 +37,7 @@ from wxauth.limits.queries import ASSERTIONS
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.queries import HAS_SESSIONS
 from wxauth.texts import clean_text, read_loosely
-from wxauth.tokens.keys import InvalidKey
+from wxauth_guard.keys import InvalidKey
 
 NEW_OF_AN_ADDRESS: Final = "10/minute"
 """How many documents that have not been good yet are fetched for one address, or one IPv6 /48."""

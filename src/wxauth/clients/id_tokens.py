@@ -18,7 +18,7 @@ from wxauth.core.services import part
 from wxauth.core.settings import Settings
 from wxauth.core.users import UserInSession
 from wxauth.keys.keyring import KeyRing
-from wxauth.tokens.keys import base64url, sign
+from wxauth.tokens import base64url, sign
 from wxauth.users.user_queries import CURRENT_USER
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")

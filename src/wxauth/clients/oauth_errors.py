@@ -11,6 +11,7 @@ from starlette.responses import Response
 from wxauth import errors
 from wxauth.core.logs import get_logger
 from wxauth.web.edge import EXPECTED_KEY, PROBLEM_KEY
+from wxauth_guard.errors import KeysUnavailable, RequestRefused, WxAuthError
 
 log = get_logger()
 
@@ -49,17 +50,17 @@ def invalid_client(description: str) -> OAuthError:
     return OAuthError("invalid_client", description, status=401)
 
 
-def in_terms_of_oauth(error: errors.WxAuthError) -> OAuthError | None:
+def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
     """The RFC 6749 error for one of our own failures; None if the failure is a fault of ours."""
     match error:
         case errors.InvalidClient():
             return invalid_client(error.detail)
-        case errors.RateLimited() | errors.StorageUnavailable() | errors.KeysUnavailable():
+        case errors.RateLimited() | errors.StorageUnavailable() | KeysUnavailable():
             status, retry_after = error.status, error.retry_after
             return OAuthError("temporarily_unavailable", error.detail, status=status, retry_after=retry_after)
         case errors.PayloadTooLarge():
             return OAuthError("invalid_request", error.detail, status=error.status)
-        case errors.RequestRefused():
+        case RequestRefused():
             return OAuthError("invalid_request", error.detail)
     return None
 
@@ -75,7 +76,7 @@ def answering_clients(
             return await endpoint(request, *args, **kwargs)
         except OAuthError as exc:
             refusal = exc
-        except errors.WxAuthError as exc:
+        except WxAuthError as exc:
             request.scope[PROBLEM_KEY] = exc  # for the log: which failure of ours it was, and its cause
             found = in_terms_of_oauth(exc)
             if found is None:

@@ -12,12 +12,13 @@ from wxauth.clients import clients, queries
 from wxauth.clients.clients import HOST_RULE, check_name
 from wxauth.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.clients.service_clients import NameResolverDep
-from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.errors import NameTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, all_of, body_like
+from wxauth_guard.errors import InvalidRequest
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]

@@ -19,13 +19,14 @@ from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Counter
 from wxauth.core.settings import Settings
-from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
-from wxauth.guard.bearer import single_authorization
+from wxauth.errors import ClientLacksScope, InvalidClient, RateLimited, StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.outbound.urls import NameResolver
 from wxauth.texts import hash_of
 from wxauth.web.answers import Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
+from wxauth_guard.bearer import single_authorization
+from wxauth_guard.errors import FieldError, InvalidRequest
 
 _NO_HASH: Final = bytes(sha256().digest_size)
 FORM: Final = "application/x-www-form-urlencoded"

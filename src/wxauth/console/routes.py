@@ -18,16 +18,17 @@ from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.core.trail import EventType
 from wxauth.core.users import PROFILE_FIELDS
-from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
+from wxauth.errors import NotFound, SessionRevoked
 from wxauth.i18n import Text, pgettext
 from wxauth.login_pages.rendering import host_cookie, is_https
-from wxauth.problems import problem_response
 from wxauth.users.callers import device_of
 from wxauth.users.status_queries import ADMIN, SUPPORT
 from wxauth.web.dependencies import services_of
 from wxauth.web.direct import DirectRoute
 from wxauth.web.edge import cookie_in
 from wxauth.web.page_texts import page_texts
+from wxauth_guard.errors import InsufficientRole, InvalidRequest
+from wxauth_guard.problems import problem_response
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 

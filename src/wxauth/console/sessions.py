@@ -22,7 +22,7 @@ from wxauth.core.services import part
 from wxauth.core.settings import Settings
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
-from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
+from wxauth.errors import SessionRevoked, StorageUnavailable
 from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.records import Numbers
 from wxauth.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of_code, redeem
@@ -33,6 +33,7 @@ from wxauth.site_logins.doors import count_redeemed
 from wxauth.site_logins.granting import Granting
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
+from wxauth_guard.errors import InsufficientRole
 
 CONSOLE_TITLE: Final = "管理后台 Console"
 """The title that the scanning phone shows."""

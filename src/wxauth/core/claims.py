@@ -12,7 +12,7 @@ from wxauth.core.roles import ATTRIBUTE_NAME
 from wxauth.core.setting_types import checked, json_like
 from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
-from wxauth.texts import has_too_many_containers
+from wxauth_guard.texts import has_too_many_containers
 
 if TYPE_CHECKING:  # a class of SQLAlchemy's, without which the settings take 30 MB less
     from wxauth.core.users import UserInSession

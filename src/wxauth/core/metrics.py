@@ -13,7 +13,8 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
-from wxauth.errors import InternalError, StorageUnavailable, WxAuthError
+from wxauth.errors import InternalError, StorageUnavailable
+from wxauth_guard.errors import WxAuthError
 
 REGISTRY: Final = CollectorRegistry()
 """The metrics that this process has counted."""

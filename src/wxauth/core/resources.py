@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from wxauth.core.setting_types import json_like
 from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
-from wxauth.texts import clean_text, is_http_url, is_secure
+from wxauth.texts import clean_text
+from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_SCOPES: Final = frozenset(
     {

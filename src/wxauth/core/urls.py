@@ -13,7 +13,7 @@ from wxauth.core.addresses import is_refused, numeric_addresses_of
 from wxauth.core.setting_types import CommaList, checked, form
 from wxauth.core.terminal import WrongValue
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.texts import is_http_url, is_secure
+from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
 """The first parts of the service's own paths. A test compares them with the routes."""

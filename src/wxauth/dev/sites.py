@@ -35,9 +35,9 @@ from wxauth.core.settings import Settings
 from wxauth.core.terminal import localized
 from wxauth.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth.errors import NameTaken
-from wxauth.guard import BearerGuard, Principal
 from wxauth.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth.login_pages.rendering import language_of
+from wxauth_guard import BearerGuard, Principal
 
 _HERE: Final = Path(__file__).parent
 _GOODS: Final = (

@@ -20,7 +20,7 @@ from wxauth.events.models import DeliveryState
 from wxauth.events.sending import send
 from wxauth.events.webhook_queries import DeliveryOutcome, LeasedDelivery
 from wxauth.keys.keyring import KeyRing
-from wxauth.tokens.keys import PrivateKey, base64url, sign
+from wxauth.tokens import PrivateKey, base64url, sign
 
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"

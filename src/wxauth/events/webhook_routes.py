@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Query
 
-from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.errors import NameTaken, NotFound
 from wxauth.events.models import DeliveryRow, WebhookAnswer
 from wxauth.events.schemas import (
     DeliveriesQuery,
@@ -21,6 +21,7 @@ from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, all_of, items_of
+from wxauth_guard.errors import InvalidRequest
 
 _NONE: Final = NotFound(NO_SUCH_WEBHOOK)
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")

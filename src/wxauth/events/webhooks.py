@@ -14,7 +14,7 @@ from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.services import part
 from wxauth.core.terminal import WrongValue
 from wxauth.core.trail import Actor, EventType
-from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.errors import NameTaken, NotFound
 from wxauth.events import webhook_queries
 from wxauth.events.feed_queries import PlacedEvent
 from wxauth.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
@@ -24,6 +24,7 @@ from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.web.schemas import Page
+from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """How long a former secret also signs, because a sibling's replicas get the new one one by one."""

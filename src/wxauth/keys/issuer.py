@@ -10,8 +10,8 @@ from wxauth.core.claims import Template, filled_claims
 from wxauth.core.settings import Settings
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 from wxauth.keys.keyring import KeyRing
-from wxauth.tokens.keys import TokenIssuer
-from wxauth.tokens.verifier import Verifier
+from wxauth.tokens import TokenIssuer
+from wxauth_guard.verifier import Verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_ke
 from wxauth.core.services import part
 from wxauth.core.settings import Settings
 from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.errors import KeysUnavailable, NotFound, StorageUnavailable
+from wxauth.errors import NotFound, StorageUnavailable
 from wxauth.keys.models import (
     NO_SUCH_KEY,
     Keys,
@@ -37,8 +37,10 @@ from wxauth.keys.models import (
     without_key,
 )
 from wxauth.keys.queries import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
-from wxauth.tokens.claims import ALGORITHM
-from wxauth.tokens.keys import PrivateKey, SigningKey, VerificationKey
+from wxauth.tokens import PrivateKey, SigningKey
+from wxauth_guard.claims import ALGORITHM
+from wxauth_guard.errors import KeysUnavailable
+from wxauth_guard.keys import VerificationKey
 
 RSA_ALGORITHM: Final = "RS256"
 

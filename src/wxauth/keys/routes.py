@@ -11,7 +11,6 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from wxauth.core.logs import get_logger
-from wxauth.errors import KeysUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
@@ -19,6 +18,7 @@ from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import cacheable_response
+from wxauth_guard.errors import KeysUnavailable
 
 router = Router("keys")
 admin_router = Router("admin")

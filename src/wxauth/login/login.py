@@ -33,6 +33,7 @@ from wxauth.sessions.refresh_queries import (
 from wxauth.users.consent_queries import give_consents, missing_from
 from wxauth.users.schemas import AVATAR_URLS, NICKNAMES, AvatarUrl, Nickname, UserAnswer, is_own_picture, user_answer
 from wxauth.web.schemas import Lenient, ShownSessionId, body_like
+from wxauth_guard.errors import WxAuthError
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""
@@ -253,7 +254,7 @@ class Logins:
             return user, None
         try:
             given = await give_consents(self.database, user, requested, ip=ip, now=now)
-        except errors.WxAuthError as exc:
+        except WxAuthError as exc:
             log.warning("login_without_consents", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user, exc.code
         return user.model_copy(update={"consents": dict(given)}), None
@@ -262,7 +263,7 @@ class Logins:
         """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
         try:
             return await self.phones.bind(user, code), None
-        except errors.WxAuthError as exc:
+        except WxAuthError as exc:
             log.warning("login_without_phone", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user, exc.code
         except Exception:
@@ -300,7 +301,7 @@ class Logins:
         return answer
 
 
-def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> errors.WxAuthError:
+def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
     match refused.why:
         case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE | RefreshRefusal.OTHER_RESOURCE:
             return errors.InvalidRefreshToken("there is no such session")

@@ -23,8 +23,8 @@ from wxauth.core.addresses import TRUNCATED
 from wxauth.core.background import WriteBuffer
 from wxauth.core.clock import new_id
 from wxauth.core.services import part
-from wxauth.errors import WxAuthError
 from wxauth.login import record_queries
+from wxauth_guard.errors import WxAuthError
 
 NUMBERS_STORE_SECONDS: Final = 5.0
 """Seconds between two stores of counts."""

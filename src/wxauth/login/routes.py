@@ -26,6 +26,7 @@ from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, Verifier
 from wxauth.web.direct import Router
 from wxauth.web.schemas import body_like
 from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, errcode_label
+from wxauth_guard.errors import WxAuthError
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
@@ -101,7 +102,7 @@ _FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
 
 
 def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
-    def count(outcome: str, error: errors.WxAuthError | None) -> None:
+    def count(outcome: str, error: WxAuthError | None) -> None:
         LOGINS.count(apps.label_of(app_id), outcome, errcode_label(error))
         if error is not None:
             error.app_id = apps.default_id if app_id is None else app_id

@@ -19,7 +19,6 @@ from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_source, redirect_to, site_source
 from wxauth.login_pages.texts import TEXTS
-from wxauth.problems import REQUEST_ID_KEY
 from wxauth.site_logins.authorize import AUTHORIZE_PATH, Onward, PressesUsedUp, SentBack, SiteRequest, StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
 from wxauth.site_logins.granting import PageState
@@ -31,6 +30,7 @@ from wxauth.users.callers import DeviceDep
 from wxauth.users.schemas import is_own_picture
 from wxauth.web.dependencies import SettingsDep
 from wxauth.web.edge import PROBLEM_KEY
+from wxauth_guard.problems import REQUEST_ID_KEY
 
 DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""

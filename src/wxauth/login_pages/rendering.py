@@ -17,10 +17,10 @@ from wxauth.clients.clients import scheme_of_app
 from wxauth.clients.oauth_requests import LONGEST_REDIRECT
 from wxauth.core.settings import Settings
 from wxauth.i18n import Text, find_language, languages, own_name
-from wxauth.problems import preferred_language
 from wxauth.sessions.devices import Device
 from wxauth.site_logins.authorize import AUTHORIZE_PATH, Browser, is_web_view
 from wxauth.web.edge import cookie_in
+from wxauth_guard.problems import preferred_language
 
 SEE_OTHER: Final = 303
 PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}

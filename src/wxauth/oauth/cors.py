@@ -13,7 +13,7 @@ from wxauth.clients.queries import PUBLIC_REDIRECT_URIS
 from wxauth.core.database import Database
 from wxauth.core.settings import Settings
 from wxauth.errors import StorageUnavailable
-from wxauth.guard.jwks import METADATA_PATH
+from wxauth_guard.jwks import METADATA_PATH
 
 CORS_PATHS: Final = frozenset(
     {

@@ -18,8 +18,6 @@ from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, for
 from wxauth.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.core.addresses import plain_address
 from wxauth.core.resources import Resource
-from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken
-from wxauth.guard.jwks import METADATA_PATH
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE
 from wxauth.login.login import EXAMPLE_JWT
@@ -29,12 +27,14 @@ from wxauth.site_logins.doors import SCAN_LASTS
 from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.queries import Unanswerable
 from wxauth.site_logins.targets import Access
-from wxauth.tokens.claims import Principal
 from wxauth.users.callers import DeviceDep, read_caller, verified
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.web.direct import DirectRoute, Router
 from wxauth.web.schemas import EXAMPLE_USER_ID
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import InsufficientScope, InvalidRequest, InvalidToken
+from wxauth_guard.jwks import METADATA_PATH
 
 SiteRequestsDep = Annotated[authorize.SiteRequests, Depends(provide(authorize.SiteRequests))]
 SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials))]

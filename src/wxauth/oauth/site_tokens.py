@@ -21,7 +21,6 @@ from wxauth.core.services import part
 from wxauth.core.settings import Settings
 from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
-from wxauth.errors import InvalidToken
 from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.records import Numbers
@@ -42,10 +41,11 @@ from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.targets import Access
 from wxauth.texts import hash_of
-from wxauth.tokens.claims import is_document
-from wxauth.tokens.keys import base64url
-from wxauth.tokens.verifier import Verifier
+from wxauth.tokens import base64url
 from wxauth.users.callers import ADMIN_SCOPE
+from wxauth_guard.claims import is_document
+from wxauth_guard.errors import InvalidToken
+from wxauth_guard.verifier import Verifier
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 TWICE_AT_ONCE: Final = timedelta(seconds=2)

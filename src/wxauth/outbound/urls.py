@@ -13,7 +13,7 @@ from wxauth.core.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.core.background import once
 from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
-from wxauth.texts import is_http_url
+from wxauth_guard.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """Seconds that a caller waits for a name."""

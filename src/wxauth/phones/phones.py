@@ -36,6 +36,7 @@ from wxauth.users.user_queries import remove_phone
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.wechat.received import e164_of
+from wxauth_guard.errors import InvalidToken
 
 LATE_ANSWER_SECONDS: Final = 30.0
 """Seconds to wait for WeChat's answer after the request has given up: the number has been paid for."""
@@ -131,7 +132,7 @@ class Phones:
             case queries.PhoneRefusal.WITHDRAWN:
                 raise errors.InvalidCode("the number was withdrawn or removed since the person gave it: tap again")
             case queries.PhoneRefusal() | None:
-                raise errors.InvalidToken("the user has just been banned or erased, or is leaving")
+                raise InvalidToken("the user has just been banned or erased, or is leaving")
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:

@@ -25,6 +25,7 @@ from wxauth.limits.queries import PICTURES
 from wxauth.pictures import queries
 from wxauth.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
 from wxauth.users.schemas import AVATARS_PATH
+from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 MAX_FILE: Final = 2 * 1024 * 1024
 """Maximum bytes of an uploaded picture."""
@@ -90,7 +91,7 @@ class Avatars:
                 picture = await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
             title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
-            raise errors.InvalidRequest.of("file", str(exc), title=title) from exc
+            raise InvalidRequest.of("file", str(exc), title=title) from exc
         avatar = queries.Avatar(token_urlsafe(_ID_BYTES), *picture)
         url = self._base_url + _file_name(avatar)
         now, app_id = self.clock(), user.app_id
@@ -102,7 +103,7 @@ class Avatars:
                 kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id)), {"fields": ["avatar_url"]}
                 await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=app_id, data=data)
         if changed is None:
-            raise errors.InvalidToken("the session has ended")
+            raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
         return changed
 

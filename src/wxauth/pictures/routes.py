@@ -11,7 +11,7 @@ from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import PICTURE_TOO_LARGE, InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.errors import PICTURE_TOO_LARGE, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.pictures.avatars import MAX_FILE, Avatars
 from wxauth.users.callers import CallerDep
@@ -19,6 +19,7 @@ from wxauth.users.schemas import AVATARS_PATH, UserAnswer, user_answer
 from wxauth.web.dependencies import SettingsDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import MAX_BODY, cacheable_response
+from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 """How long a file may take to arrive. `wx.uploadFile` has the same timeout."""

@@ -18,7 +18,7 @@ from wxauth.core.logs import OncePerDay, get_logger
 from wxauth.core.metrics import Counter
 from wxauth.core.services import part
 from wxauth.core.trail import WECHAT, EventType, record_event
-from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
+from wxauth.errors import InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.merging.merging_queries import IS_JOINED
 from wxauth.merging.splitting_queries import erase_identities, erase_identity
 from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
@@ -36,6 +36,7 @@ from wxauth.wechat.received import (
     read_message,
     withdrawal_in,
 )
+from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0
 """Seconds that a withdrawal waits in memory for the database to recover."""

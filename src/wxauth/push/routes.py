@@ -6,21 +6,14 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from wxauth.errors import (
-    InvalidRequest,
-    InvalidSignature,
-    NotFound,
-    PayloadTooLarge,
-    PushNotForwarded,
-    StorageUnavailable,
-    UnknownApp,
-)
+from wxauth.errors import InvalidSignature, NotFound, PayloadTooLarge, PushNotForwarded, StorageUnavailable, UnknownApp
 from wxauth.i18n import lazy_gettext as _
 from wxauth.push.forwarding import FORWARDED, PushRequest
 from wxauth.push.receiving import PushedMessages
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import MAX_BODY
+from wxauth_guard.errors import InvalidRequest
 
 router = Router("wechat")
 

@@ -19,7 +19,7 @@ from wxauth.clients import routes as client_routes
 from wxauth.clients.service_clients import SERVICE_CLIENT_SCHEME
 from wxauth.console.routes import add_console
 from wxauth.core.services import Services
-from wxauth.errors import AccountDisabled, WxAuthError
+from wxauth.errors import AccountDisabled
 from wxauth.events import feed_routes, webhook_routes
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys import routes as key_routes
@@ -32,7 +32,6 @@ from wxauth.oauth import routes as oauth_routes
 from wxauth.oauth.cors import Cors
 from wxauth.phones import routes as phone_routes
 from wxauth.pictures import routes as picture_routes
-from wxauth.problems import REQUEST_ID_KEY
 from wxauth.push import routes as push_routes
 from wxauth.service import metrics, probes
 from wxauth.service.lifespan import lifespan
@@ -47,6 +46,8 @@ from wxauth.web.docs import add_docs, openapi_of
 from wxauth.web.edge import Edge
 from wxauth.web.failures import add_failures
 from wxauth.web.proxies import BehindProxies
+from wxauth_guard.errors import WxAuthError
+from wxauth_guard.problems import REQUEST_ID_KEY
 
 _DESCRIPTION = _("""
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.

@@ -48,12 +48,12 @@ from wxauth.service.tracing import Tracing
 from wxauth.sessions.refresh_queries import RefreshTokens
 from wxauth.site_logins.authorize import ScanLimits
 from wxauth.site_logins.secrets import UserCodes
-from wxauth.tokens.verifier import Verifier
 from wxauth.users.staff_queries import StaffReads
 from wxauth.wechat import client
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat, client_over, transport_for
 from wxauth.wechat.wechat_tokens import WeChatTokens
+from wxauth_guard.verifier import Verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

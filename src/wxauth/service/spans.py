@@ -31,12 +31,12 @@ from wxauth.core.apps import App
 from wxauth.core.batching import Batches
 from wxauth.core.database import Database, Deadlines, Transaction
 from wxauth.core.logs import trace_id
-from wxauth.errors import WxAuthError
-from wxauth.problems import REQUEST_ID_KEY
 from wxauth.service.tracing import Tracing
 from wxauth.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import Api
+from wxauth_guard.errors import WxAuthError
+from wxauth_guard.problems import REQUEST_ID_KEY
 
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
 """How long a collector may take to accept spans. It may delay the service's end for as long."""

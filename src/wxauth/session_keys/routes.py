@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from wxauth.errors import InvalidRequest, SessionKeyExpired, WrongAppKind
+from wxauth.errors import SessionKeyExpired, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.session_keys import SessionKeys
 from wxauth.users.callers import PrincipalDep
@@ -13,6 +13,7 @@ from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import EXAMPLE_APP_ID, body_like
 from wxauth.wechat.received import BLOCK_BYTES, base64_bytes
+from wxauth_guard.errors import InvalidRequest
 
 router = Router("me")
 

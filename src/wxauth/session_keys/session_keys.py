@@ -20,10 +20,11 @@ from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_daily
 from wxauth.core.users import UserStatus
 from wxauth.session_keys.queries import KEYS_IN_SESSION, KeyOfLogin, KeysInSession
-from wxauth.tokens.claims import Principal
 from wxauth.web.schemas import ShownOpenid
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.received import check_watermark, open_encrypted_data
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 _NO_KEY: Final = "only a mini-program has a session_key"
 
@@ -64,7 +65,7 @@ class SessionKeys:
         now = self.clock()
         keys = await self.database.row(KEYS_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
         if keys is None:
-            raise errors.InvalidToken("the session has ended")
+            raise InvalidToken("the session has ended")
         if self.apps.kind_of(keys.app_id) not in ("mini_program", None):
             raise errors.WrongAppKind(_NO_KEY)
         opened = self._opened(keys, encrypted_data, iv)
@@ -94,7 +95,7 @@ class SessionKeys:
         if not keys:
             raise errors.NotFound("there is no such user in this app")
         if len(keys) > 1:
-            raise errors.InvalidRequest.of("openid", "Field required: this user has several identities in this app")
+            raise InvalidRequest.of("openid", "Field required: this user has several identities in this app")
         key = keys[0]
         if key.status == UserStatus.DISABLED:
             raise errors.AccountDisabled(until=key.banned_until, user_id=key.user_id)

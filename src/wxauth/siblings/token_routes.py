@@ -18,17 +18,18 @@ from wxauth.clients.service_clients import IntrospectingClientDep, form_values
 from wxauth.core.claims import RESERVED_CLAIMS
 from wxauth.core.database import Database
 from wxauth.core.resources import find_resource
-from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, InvalidToken, KeysUnavailable, PayloadTooLarge
+from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.issuer import ResourceVerifier
 from wxauth.sessions.queries import READ_USER_IN_SESSION
 from wxauth.siblings.any_request import RESOURCE, ROLE, VERIFY_PATH
-from wxauth.tokens.verifier import Verifier
 from wxauth.users.callers import Caller, any_caller_of, sees_roles, verified
 from wxauth.web import schemas
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.web.direct import Router
+from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest, InvalidToken, KeysUnavailable
+from wxauth_guard.verifier import Verifier
 
 ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]
 router = Router("siblings")

@@ -12,7 +12,7 @@ from wxauth.clients.service_clients import AttributesClientDep, ModeratingClient
 from wxauth.core.database import Database
 from wxauth.core.trail import Actor
 from wxauth.core.users import UserStatus
-from wxauth.errors import ExternalIdTaken, InsufficientRole, NotFound
+from wxauth.errors import ExternalIdTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.siblings.queries import LOOK_UP, UserForSiblings
 from wxauth.users import schemas
@@ -24,6 +24,7 @@ from wxauth.users.ids import ExternalId
 from wxauth.web.dependencies import ClockDep, DatabaseDep
 from wxauth.web.direct import Router
 from wxauth.web.schemas import EXAMPLE_USER_ID, TEXT, OnlyNull, ShownUserId, Time, body_like
+from wxauth_guard.errors import InsufficientRole
 
 router = Router("siblings")
 

@@ -28,15 +28,7 @@ from wxauth.clients.service_clients import (
 )
 from wxauth.core.metrics import Counter
 from wxauth.core.trail import Actor
-from wxauth.errors import (
-    AccountDisabled,
-    AccountLeaving,
-    InvalidRequest,
-    SessionKeyExpired,
-    UnknownApp,
-    WrongAppKind,
-    WxAuthError,
-)
+from wxauth.errors import AccountDisabled, AccountLeaving, SessionKeyExpired, UnknownApp, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.queries import KeyOfLogin
 from wxauth.session_keys.routes import SessionKeysDep
@@ -44,13 +36,14 @@ from wxauth.session_keys.session_keys import SignatureAnswer
 from wxauth.siblings.queries import client_and_keys
 from wxauth.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.siblings.user_routes import ShortText
-from wxauth.texts import is_http_url
 from wxauth.users.admin_routes import NO_SUCH_USER
 from wxauth.users.callers import DeviceDep
 from wxauth.web.answers import WECHAT_FAILURES
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import EXAMPLE_OPENID, body_like, read_body
+from wxauth_guard.errors import InvalidRequest, WxAuthError
+from wxauth_guard.texts import is_http_url
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024

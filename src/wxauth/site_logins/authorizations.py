@@ -26,7 +26,7 @@ from wxauth.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.core.services import part
 from wxauth.core.settings import Settings
 from wxauth.core.users import UserInSession
-from wxauth.errors import InvalidRequest, InvalidToken, NotFound, WrongAppKind, WxAuthError
+from wxauth.errors import NotFound, WrongAppKind
 from wxauth.keys.keyring import KeyRing
 from wxauth.limits.queries import SITES
 from wxauth.login.codes import Proofs
@@ -48,6 +48,7 @@ from wxauth.site_logins.granting import add_with_code, record_authorized
 from wxauth.site_logins.queries import lock_caller
 from wxauth.texts import new_secret
 from wxauth.users.callers import ADMIN_SCOPE, Caller
+from wxauth_guard.errors import InvalidRequest, InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)

@@ -35,7 +35,7 @@ from wxauth.site_logins.queries import Mistake, Unanswerable
 from wxauth.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
 from wxauth.site_logins.targets import Access, for_resource
 from wxauth.texts import hash_of, new_secret
-from wxauth.tokens.claims import is_document
+from wxauth_guard.claims import is_document
 
 INTERVAL: Final = 2
 """Seconds between two polls."""

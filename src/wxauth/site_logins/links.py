@@ -22,7 +22,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, link_number_context
 from wxauth.core.services import part
 from wxauth.core.settings import Settings
-from wxauth.errors import NotFound, WeChatError, WxAuthError
+from wxauth.errors import NotFound, WeChatError
 from wxauth.sessions.devices import Device
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press
@@ -44,6 +44,7 @@ from wxauth.texts import hash_of, new_secret
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.errcodes import Api
 from wxauth.wechat.wechat_tokens import Kept
+from wxauth_guard.errors import WxAuthError
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 

@@ -11,22 +11,11 @@ from starlette.requests import Request
 from wxauth.apps.routes import AppsDep
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.clients.oauth_requests import check_parameters
-from wxauth.errors import (
-    InsufficientScope,
-    InvalidRequest,
-    LoginTooOld,
-    RateLimited,
-    ScanForwarded,
-    ScanOver,
-    ScanTaken,
-    ScanTooFar,
-    WrongAppKind,
-)
+from wxauth.errors import LoginTooOld, RateLimited, ScanForwarded, ScanOver, ScanTaken, ScanTooFar, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.codes import PROOF_FAILURES
 from wxauth.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.login.routes import ProofRequest
-from wxauth.problems import preferred_language
 from wxauth.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
 from wxauth.site_logins.queries import Unanswerable
 from wxauth.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
@@ -34,6 +23,8 @@ from wxauth.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDe
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import body_like
+from wxauth_guard.errors import InsufficientScope, InvalidRequest
+from wxauth_guard.problems import preferred_language
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]

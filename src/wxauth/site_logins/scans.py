@@ -49,6 +49,7 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import report_misconfigured
 from wxauth.wechat.errcodes import Api, errcode_of
 from wxauth.wechat.received import CodePicture
+from wxauth_guard.errors import WxAuthError
 
 DIGITS: Final = 6
 """How many digits the number has that a person types after a link."""
@@ -262,7 +263,7 @@ class Scans:
         *,
         ip: str | None,
         now: datetime,
-    ) -> errors.WxAuthError | None:
+    ) -> WxAuthError | None:
         """Why a user may not claim or approve a login; None if they may. Roles may be given between the two."""
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
@@ -394,9 +395,7 @@ def forwarded(login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datet
     return None
 
 
-async def _taken(
-    transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime
-) -> errors.WxAuthError | None:
+async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
     holder_id, since = login.claimed_session_id, login.claimed_at
     if holder_id is not None and since is not None and since > now - doors.CLAIM_LASTS:
         holder = await transaction.value(USER_OF_SESSION, session_id=holder_id)

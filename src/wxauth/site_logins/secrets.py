@@ -14,7 +14,7 @@ from uuid import UUID
 from wxauth.core.sealing import derive_key
 from wxauth.errors import NotFound
 from wxauth.texts import hash_of
-from wxauth.tokens.keys import base64url
+from wxauth.tokens import base64url
 
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 """The form of a scene, and of the id in a page's URLs."""

@@ -11,7 +11,7 @@ from wxauth.clients.oauth_errors import OAuthError
 from wxauth.core.resources import BESIDE_RESOURCE, Resource, as_compared, find_resource, host_of
 from wxauth.core.settings import Settings
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.tokens.claims import is_document
+from wxauth_guard.claims import is_document
 
 _OF_OURS: Final[Mapping[str, Text]] = {
     "profile": _("your name and picture"),

@@ -23,7 +23,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.services import part
 from wxauth.core.settings import Settings
-from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp, WxAuthError
+from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp
 from wxauth.login.codes import CodeLogins, LacksUnionid
 from wxauth.login.records import Numbers
 from wxauth.sessions.devices import Device
@@ -35,6 +35,7 @@ from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.secrets import code_of, page_id_of
 from wxauth.texts import hash_of
+from wxauth_guard.errors import WxAuthError
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0

@@ -7,7 +7,7 @@ from fastapi import Query
 
 from wxauth.core.logs import get_logger
 from wxauth.core.trail import Actor
-from wxauth.errors import InvalidRequest, InvalidToken, NotFound, RateLimited
+from wxauth.errors import NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import ARE_OF_ONE_USER, OPEN_SESSIONS, EndReason, end_session, end_sessions
 from wxauth.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
@@ -33,6 +33,7 @@ from wxauth.users.user_queries import store_profile
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, Page, all_of, items_of, timed_cursor
+from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 router = Router("me")
 log = get_logger()

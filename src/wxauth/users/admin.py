@@ -14,15 +14,7 @@ from wxauth.core.roles import MAX_ROLES
 from wxauth.core.terminal import TextError
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserStatus
-from wxauth.errors import (
-    ExternalIdTaken,
-    FieldError,
-    InsufficientRole,
-    InvalidRequest,
-    LoginTooOld,
-    NotFound,
-    StorageUnavailable,
-)
+from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
 from wxauth.users import erasure_queries, user_queries
@@ -33,6 +25,7 @@ from wxauth.users.schemas import UserDetailAnswer, listed_user_answer
 from wxauth.users.search_queries import USER_BY_ID, ListedUser
 from wxauth.users.status_queries import ADMIN, Ban, StatusAndRoles, UserIsGone, change_status_and_roles, locked_user
 from wxauth.web.schemas import FIRST_PAGE
+from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
 LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from wxauth.core.models import EventFields
 from wxauth.core.trail import Actor
 from wxauth.core.users import PROFILE_FIELDS
-from wxauth.errors import InsufficientRole, LastAdmin, NotFound, RateLimited
+from wxauth.errors import LastAdmin, NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
 from wxauth.users import admin, history_queries
 from wxauth.users.admin import UserChange
@@ -23,6 +23,7 @@ from wxauth.web.answers import Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, items_of
+from wxauth_guard.errors import InsufficientRole
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 

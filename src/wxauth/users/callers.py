@@ -16,16 +16,17 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.trail import Actor
 from wxauth.core.users import ROLES_SCOPE, UserInSession
-from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken, LoginTooOld, RateLimited
-from wxauth.guard.bearer import authorizations_of, bearer_token
+from wxauth.errors import LoginTooOld, RateLimited
 from wxauth.limits.concurrency import Concurrency
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT, READ_USER_IN_SESSION
-from wxauth.tokens.claims import Principal
 from wxauth.users.status_queries import ADMIN, UserIsGone, locked_user
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.web.direct import check_query_names
+from wxauth_guard.bearer import authorizations_of, bearer_token
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 _MAX_USER_AGENT: Final = 512
 

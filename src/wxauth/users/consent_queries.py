@@ -19,9 +19,10 @@ from wxauth.core.models import TIME, Address
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
-from wxauth.errors import InvalidRequest, InvalidToken, NotFound
+from wxauth.errors import NotFound
 from wxauth.limits.queries import CONSENTS_GIVEN
 from wxauth.sessions.queries import END
+from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 # Decides the race of two changes: the second waits here, and sees what the first has written.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")

@@ -21,7 +21,7 @@ from wxauth.core.database import Database, Snapshot
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import reason_of
 from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable
+from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.limits.queries import EXPORTS
 from wxauth.sessions.queries import PastSession
@@ -36,6 +36,7 @@ from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, current_u
 from wxauth.web.answers import example_of
 from wxauth.web.dependencies import ClockDep, DatabaseDep
 from wxauth.web.direct import Router
+from wxauth_guard.errors import InvalidToken
 
 _AT: Final = "2026-11-20T08:00:00Z"
 _SHOWN: Final = example_of(ListedUserAnswer)

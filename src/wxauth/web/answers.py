@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, TypeAdapter
 
 from wxauth import errors
-from wxauth.guard import BearerGuard
-from wxauth.problems import problem_document
+from wxauth_guard import BearerGuard
+from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable, MissingToken, TokenExpired, WxAuthError
+from wxauth_guard.problems import problem_document
 
-Failure = type[errors.WxAuthError] | errors.WxAuthError
+Failure = type[WxAuthError] | WxAuthError
 """A failure that an operation may answer: an error, or a class, of which a typical error is shown."""
 Security = Sequence[Mapping[str, Sequence[str]]]
 """OpenAPI's `security` of an operation: alternatives, of which `{}` means no credentials."""
@@ -31,11 +32,11 @@ class Entails:
 
 
 GUARDED: Final[Sequence[Failure]] = (
-    errors.InvalidRequest("there are two Authorization headers", status=400),
-    errors.MissingToken,
-    errors.InvalidToken,
-    errors.TokenExpired,
-    errors.KeysUnavailable,
+    InvalidRequest("there are two Authorization headers", status=400),
+    MissingToken,
+    InvalidToken,
+    TokenExpired,
+    KeysUnavailable,
     errors.StorageUnavailable,
 )
 """The failures of every guarded operation."""
@@ -58,8 +59,8 @@ CODE_FAILURES: Final[Sequence[Failure]] = (
 )
 """The failures of every operation that takes a code of WeChat's."""
 
-_TYPICAL: Final[Mapping[type[errors.WxAuthError], errors.WxAuthError]] = {
-    errors.InvalidRequest: errors.InvalidRequest.of("code", "Field required"),
+_TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
+    InvalidRequest: InvalidRequest.of("code", "Field required"),
     errors.InvalidCode: errors.InvalidCode(
         "WeChat answered errcode 40029: the code is invalid, has expired, or is another app's", errcode=40029
     ),
@@ -94,7 +95,7 @@ def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
     """FastAPI's `responses`: each status, with an example for each code."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, errors.InternalError):
-        error = kind if isinstance(kind, errors.WxAuthError) else _error(kind)
+        error = kind if isinstance(kind, WxAuthError) else _error(kind)
         examples[error.status][error.code] = {
             "value": problem_document(error, language="zh-CN", request_id="0f8fad5bd9cb469fa16570867728950e")
         }
@@ -144,5 +145,5 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
     raise TypeError(f"{schema} has no example")
 
 
-def _error(kind: type[errors.WxAuthError]) -> errors.WxAuthError:
+def _error(kind: type[WxAuthError]) -> WxAuthError:
     return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

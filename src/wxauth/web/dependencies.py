@@ -19,8 +19,8 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
-from wxauth.tokens.verifier import Verifier
 from wxauth.web.answers import Entails
+from wxauth_guard.verifier import Verifier
 
 _REQUEST: Final = 0
 _STACK: Final = 1

@@ -23,12 +23,13 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from wxauth.core.settings import Settings
-from wxauth.errors import InvalidRequest, PayloadTooLarge, WxAuthError
+from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import Text
 from wxauth.web.answers import Entails, Failure, example_of, failures_of
 from wxauth.web.dependencies import Argument, Plan, entailed_by, metadata_of, services_of
 from wxauth.web.edge import CONTROL_CHARACTERS
 from wxauth.web.schemas import check_place, errors_of, invalid_request, json_form, read_anyway
+from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")

@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute
 
-from wxauth.guard import BearerGuard
 from wxauth.i18n import Text, lazy_gettext as _, translate
-from wxauth.problems import preferred_language
 from wxauth.web.answers import Problem
 from wxauth.web.direct import DirectRoute
+from wxauth_guard import BearerGuard
+from wxauth_guard.problems import preferred_language
 
 _ASSETS = "/docs/assets"
 # All but `script-src`. The policy is strict because the page shares its origin with the console.

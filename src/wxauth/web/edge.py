@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wxauth.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.core.metrics import Counter, Histogram
 from wxauth.core.settings import InvalidSettings
-from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WeChatMisconfigured, WxAuthError
-from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
+from wxauth.errors import InternalError, PayloadTooLarge, WeChatMisconfigured
+from wxauth_guard.errors import InvalidRequest, WxAuthError
+from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of the target and the header fields of a request."""

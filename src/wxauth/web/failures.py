@@ -10,10 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
-from wxauth.problems import problem_response
+from wxauth.errors import InternalError, MethodNotAllowed, NotFound
 from wxauth.web.edge import PROBLEM_KEY
 from wxauth.web.schemas import json_form
+from wxauth_guard.errors import InvalidRequest, WxAuthError
+from wxauth_guard.problems import problem_response
 
 
 def add_failures(app: FastAPI) -> None:

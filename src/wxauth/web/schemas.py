@@ -33,9 +33,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault, from_json
 
 from wxauth.core.terminal import WrongValue
-from wxauth.errors import FieldError, InvalidRequest
 from wxauth.i18n import Text
 from wxauth.texts import read_loosely
+from wxauth_guard.errors import FieldError, InvalidRequest
 
 _MAX_ERRORS: Final = 20
 """How many errors of one request are reported. Some bodies may have any fields, and the log repeats them."""

@@ -34,8 +34,9 @@ from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
 from wxauth.core.apps import App, AppKind
-from wxauth.errors import FieldError, InvalidRequest, InvalidSignature, WeChatBadResponse
+from wxauth.errors import InvalidSignature, WeChatBadResponse
 from wxauth.texts import read_loosely
+from wxauth_guard.errors import FieldError, InvalidRequest
 
 BLOCK_BYTES: Final = 16
 """AES's block size, and the length of the key and of the iv."""

@@ -1,4 +1,4 @@
-"""The guard: other services import it to accept wxauth's access tokens.
+"""The guard: services in Python import it to accept wxauth's access tokens.
 
 guard = BearerGuard(issuer="https://auth.example.com", audience="wxauth")
 
@@ -21,18 +21,19 @@ app.routes.append(guard.metadata_route(resource_name="Orders"))  # names the iss
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from wxauth.errors import InsufficientScope, MissingToken, WxAuthError
-from wxauth.guard.asgi import BearerMiddleware
-from wxauth.guard.bearer import bearer_token, require_roles
-from wxauth.guard.wsgi import BearerWSGIMiddleware
-from wxauth.problems import problem
-from wxauth.tokens.claims import Principal
+from wxauth_guard.asgi import BearerMiddleware
+from wxauth_guard.bearer import bearer_token, require_roles
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import InsufficientScope, MissingToken, WxAuthError
+from wxauth_guard.problems import problem
+from wxauth_guard.wsgi import BearerWSGIMiddleware
 
 if TYPE_CHECKING or find_spec("fastapi") is not None:
-    from wxauth.guard.fastapi import BearerGuard
+    from wxauth_guard.fastapi import BearerGuard
 else:  # for WSGI and other frameworks: docs/decisions/0013-the-guard-without-fastapi.md
-    from wxauth.guard.bearer import Guard as BearerGuard
+    from wxauth_guard.bearer import Guard as BearerGuard
 
+__version__ = "0.1.0"
 __all__ = [
     "BearerGuard",
     "BearerMiddleware",

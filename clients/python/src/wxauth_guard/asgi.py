@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import Guard, authorizations_of, checked_roles, require_roles
-from wxauth.problems import POLICY_VIOLATION, asgi_problem
-from wxauth.tokens.claims import Principal
+from wxauth_guard.bearer import Guard, authorizations_of, checked_roles, require_roles
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import WxAuthError
+from wxauth_guard.problems import POLICY_VIOLATION, asgi_problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -11,12 +11,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from wxauth.errors import BearerError, InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken, MissingToken
-from wxauth.problems import values_of
-from wxauth.texts import is_http_url, is_secure, to_json
-from wxauth.tokens.claims import Principal
-from wxauth.tokens.keys import KeySource
-from wxauth.tokens.verifier import Verifier
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import (
+    BearerError,
+    InsufficientRole,
+    InsufficientScope,
+    InvalidRequest,
+    InvalidToken,
+    MissingToken,
+)
+from wxauth_guard.keys import KeySource
+from wxauth_guard.problems import values_of
+from wxauth_guard.texts import is_http_url, is_secure, to_json
+from wxauth_guard.verifier import Verifier
 
 if TYPE_CHECKING:
     from typing import Self
@@ -31,7 +38,7 @@ PAUSE: Final = 60.0
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 """Where a resource has its metadata (RFC 9728, section 3.1): between its host and its path."""
 
-_log = logging.getLogger("wxauth.guard")
+_log = logging.getLogger("wxauth_guard")
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _HOW_TO_SEND = "send the access token as 'Authorization: Bearer ...'"
@@ -39,10 +46,10 @@ _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
 class Guard:
-    """Checks access tokens. Where FastAPI is installed, `wxauth.guard.BearerGuard` is a dependency, too.
+    """Checks access tokens. Where FastAPI is installed, `wxauth_guard.BearerGuard` is a dependency, too.
 
     Tokens are checked offline: the guard fetches the issuer's public keys now and then, and never asks about a token.
-    The logger `wxauth.guard` logs why a token is refused, once per cause and minute, with the token's value and the one
+    The logger `wxauth_guard` logs why a token is refused, once per cause and minute, with the token's value and the one
     that is expected.
 
     Args:
@@ -70,7 +77,7 @@ class Guard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if keys is None:
-            from wxauth.guard.jwks import RemoteKeys  # not above: with other keys, httpx need not be imported
+            from wxauth_guard.jwks import RemoteKeys  # not above: with other keys, httpx need not be imported
 
             keys = RemoteKeys(issuer, internal_url=internal_url)
         elif internal_url is not None:
@@ -89,7 +96,7 @@ class Guard:
         """Check a token, and return its user. Needed only for tokens outside a request's header.
 
         The guard does not turn these errors into an answer, not even in a route: catch them, or register
-        `wxauth.problems.answer_problem` for `WxAuthError`.
+        `wxauth_guard.problems.answer_problem` for `WxAuthError`.
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """

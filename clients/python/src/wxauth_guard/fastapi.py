@@ -10,10 +10,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from wxauth.errors import InsufficientRole, WxAuthError
-from wxauth.guard.bearer import Guard, authorizations_of, require_roles
-from wxauth.problems import answer_problem
-from wxauth.tokens.claims import Principal
+from wxauth_guard.bearer import Guard, authorizations_of, require_roles
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import InsufficientRole, WxAuthError
+from wxauth_guard.problems import answer_problem
 
 
 class BearerGuard(Guard, SecurityBase):

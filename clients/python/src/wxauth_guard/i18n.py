@@ -1,4 +1,4 @@
-"""Texts for people: English in the code, other languages in `locale/*/LC_MESSAGES/wxauth.po`, as gettext has them.
+"""Texts for people: English in the code, other languages in `locale/*/LC_MESSAGES/*.po`, as gettext has them.
 
 title = _("Please log in.")
 detail = _("{n} lines", n=lines)
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "en"
 """The language of the code."""
-LOCALES: Final = Path(__file__).with_name("locale")
-_CATALOGUE: Final = "LC_MESSAGES/wxauth.po"
+LOCALES: Final = [Path(__file__).with_name("locale")]
+"""The folders with catalogues. The service adds its own."""
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 _IS_GUESS: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
 """The mark of a translation that nobody has confirmed. gettext leaves such entries out, too."""
@@ -61,6 +61,13 @@ class Text(str):
         return template.format(**values) if values else template
 
 
+def add_catalogues(folder: Path) -> None:
+    """Look for texts in the catalogues of this folder, too."""
+    LOCALES.append(folder)
+    for cached in (catalogues, catalogue):
+        cached.cache_clear()
+
+
 lazy_gettext = Text
 """Marks an English text of the code, and fills its holes. Imported as `_`, by which `scripts/texts` finds it."""
 
@@ -68,21 +75,6 @@ lazy_gettext = Text
 def translate(value: object, language: str) -> object:
     """A text in this language. What is no `Text` is a value, and stays."""
     return value.translated(language) if isinstance(value, Text) else value
-
-
-def gettext(language: str, message: str, /, **values: object) -> str:
-    """This English text in this language, with its holes filled. Templates have it as `_`."""
-    return Text(message, **values).translated(language)
-
-
-def pgettext(context: str, message: str, language: str) -> str:
-    """This text in this language, in its meaning in this context."""
-    return catalogue(language).get(f"{context}\4{message}", message)
-
-
-def own_name(language: str) -> str:
-    """The language's name in itself."""
-    return pgettext("language", "English", language)
 
 
 def find_language(wanted: str) -> str | None:
@@ -99,9 +91,13 @@ def languages() -> Sequence[str]:
 
 
 @cache
-def catalogues() -> Mapping[str, Path]:
-    """The file of each language, by its tag (RFC 5646)."""
-    return {path.parts[-3].replace("_", "-"): path for path in sorted(LOCALES.glob(f"*/{_CATALOGUE}"))}
+def catalogues() -> Mapping[str, Sequence[Path]]:
+    """The files of each language, by its tag (RFC 5646)."""
+    found: dict[str, list[Path]] = {}
+    files = (path for folder in LOCALES for path in folder.glob("*/LC_MESSAGES/*.po"))
+    for path in sorted(files, key=lambda path: path.parts[-3]):
+        found.setdefault(path.parts[-3].replace("_", "-"), []).append(path)
+    return found
 
 
 @cache
@@ -110,10 +106,9 @@ def catalogue(language: str) -> Mapping[str, str]:
 
     Read from the .po, without a .mo that a build would have to make, and that could be older.
     """
-    if language not in catalogues():
-        return {}
     found = {}
-    for entry in catalogues()[language].read_text("utf-8").split("\n\n"):
+    entries = [entry for path in catalogues().get(language, ()) for entry in path.read_text("utf-8").split("\n\n")]
+    for entry in entries:
         if _IS_GUESS.search(entry):
             continue
         parts: dict[str, str] = {}

@@ -18,10 +18,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from wxauth.errors import KeysUnavailable
-from wxauth.guard.proxies import proxy_for
-from wxauth.texts import is_http_url, is_loopback, is_secure
-from wxauth.tokens.keys import VerificationKey, verification_keys
+from wxauth_guard.errors import KeysUnavailable
+from wxauth_guard.keys import VerificationKey, verification_keys
+from wxauth_guard.proxies import proxy_for
+from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 
 if TYPE_CHECKING or find_spec("httpx") is not None:
     import httpx

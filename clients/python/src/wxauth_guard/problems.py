@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, overload
 
-from wxauth.errors import WxAuthError
-from wxauth.i18n import SOURCE, find_language, translate
-from wxauth.texts import to_json
+from wxauth_guard.errors import WxAuthError
+from wxauth_guard.i18n import SOURCE, find_language, translate
+from wxauth_guard.texts import to_json
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers

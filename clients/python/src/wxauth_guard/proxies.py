@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from wxauth.texts import is_http_url
+from wxauth_guard.texts import is_http_url
 
 _ENTRY: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
 _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)

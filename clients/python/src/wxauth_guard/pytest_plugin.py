@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from wxauth.testing import TestIssuer
+    from wxauth_guard.testing import TestIssuer
 
 
 @pytest.fixture(scope="session")
 def wxauth_issuer() -> "TestIssuer":
-    """Issues access tokens as wxauth does, and makes guards that accept them; see `wxauth.testing.TestIssuer`."""
-    from wxauth.testing import TestIssuer
+    """Issues access tokens as wxauth does, and makes guards that accept them; see `wxauth_guard.testing.TestIssuer`."""
+    from wxauth_guard.testing import TestIssuer
 
     return TestIssuer()

@@ -11,17 +11,45 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
-from jose.jwt import get_unverified_claims
+from cryptography.hazmat.primitives.asymmetric import ec
+from jose import jwk, jws
 
-from wxauth.guard import BearerGuard
-from wxauth.texts import to_json
-from wxauth.tokens.claims import is_document
-from wxauth.tokens.keys import SigningKey, TokenIssuer, VerificationKey, sign
+from wxauth_guard import BearerGuard
+from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document
+from wxauth_guard.keys import VerificationKey
+from wxauth_guard.texts import to_json
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
 """The default user of a token."""
+
+
+class TestKey:
+    """A key of ES256, which signs access tokens, and with which guards check them: a `KeySource` of one."""
+
+    __test__ = False  # or pytest would collect it, because its name starts with Test
+
+    def __init__(self) -> None:
+        self.signer: Any = jwk.construct(ec.generate_private_key(ec.SECP256R1()), ALGORITHM)
+        """python-jose's key object."""
+        self.kid = uuid4().hex
+        self.public_jwk: dict[str, str] = {**self.signer.public_key().to_dict(), "use": "sig", "kid": self.kid}
+        self.verification_key = VerificationKey.from_jwk(self.public_jwk)
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """An access token with these claims."""
+        header = {"kid": self.kid, "typ": TOKEN_TYPE}
+        token: str = jws.sign(to_json(dict(claims)), self.signer, headers=header, algorithm=ALGORITHM)
+        return token
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """This key, if it has this id."""
+        return self.find_sync(kid)
+
+    def find_sync(self, kid: str) -> VerificationKey | None:
+        """This key, if it has this id."""
+        return self.verification_key if kid == self.kid else None
 
 
 class TestIssuer:
@@ -48,8 +76,7 @@ class TestIssuer:
         self.audience = audience
         self.app_id = app_id
         self._clock = clock
-        self._key = SigningKey.generate()
-        self._tokens = TokenIssuer(issuer=issuer, audience=audience)
+        self.key = TestKey()
 
     def token(
         self,
@@ -82,24 +109,26 @@ class TestIssuer:
         now = int(self._clock())
         if client_id is None and scope is not None:
             client_id = app_id
-        token = self._tokens.issue(
-            self._key,
-            user_id=user_id,
-            session_id=UUID(str(session_id or uuid5(user_id, app_id))),
-            app_id=app_id,
-            openid=openid or f"openid-{uuid5(user_id, app_id).hex[:21]}",
-            roles=roles,
-            now=now,
-            expires_in=expires_in,
-            client_id=client_id,
-            scope=scope if isinstance(scope, str) else " ".join(scope or ()),
-            auth_time=now if client_id is not None and is_document(client_id) else None,
-        )
-        if not claims:
-            return token
-        altered = {**get_unverified_claims(token), **claims}
-        claims = {name: value for name, value in altered.items() if value is not None}
-        return sign(self._key.signer, self._key.header, to_json(claims))
+        all_of: dict[str, Any] = {
+            "iss": self.issuer,
+            "sub": str(user_id),
+            "aud": self.audience,
+            "exp": now + expires_in,
+            "iat": now,
+            "jti": uuid4().hex,
+            "client_id": client_id or app_id,
+            "sid": str(UUID(str(session_id or uuid5(user_id, app_id)))),
+        }
+        if client_id is not None:
+            all_of["scope"] = scope if isinstance(scope, str) else " ".join(scope or ())
+        if client_id is not None and is_document(client_id):
+            all_of["auth_time"] = now
+        else:
+            all_of["openid"] = openid or f"openid-{uuid5(user_id, app_id).hex[:21]}"
+            all_of |= {"app_id": app_id} if client_id is not None else {}
+            all_of |= {"roles": list(roles)} if roles else {}
+        all_of |= claims or {}
+        return self.key.sign({name: value for name, value in all_of.items() if value is not None})
 
     def headers(self, **fields: Any) -> dict[str, str]:
         """The `Authorization` header with a token. It takes the arguments of `token`."""
@@ -110,8 +139,7 @@ class TestIssuer:
 
         As an override of another guard, it also replaces that guard in its `require_role` and `requires`.
         """
-        keys = _OneKey(self._key.verification_key)
-        return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=keys, clock=self._clock)
+        return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=self.key, clock=self._clock)
 
     @contextmanager
     def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
@@ -131,20 +159,9 @@ class TestIssuer:
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The public key as a JWK set (RFC 7517), for services that check tokens without a guard."""
-        return {"keys": [self._key.public_jwk]}
+        return {"keys": [self.key.public_jwk]}
 
     @property
     def metadata(self) -> dict[str, str]:
         """The document at `/.well-known/oauth-authorization-server` (RFC 8414), which names the JWK set."""
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
-
-
-class _OneKey:
-    def __init__(self, key: VerificationKey) -> None:
-        self._key = key
-
-    async def find(self, kid: str) -> VerificationKey | None:
-        return self.find_sync(kid)
-
-    def find_sync(self, kid: str) -> VerificationKey | None:
-        return self._key if kid == self._key.kid else None

@@ -18,10 +18,10 @@ from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
-from wxauth.errors import InvalidToken, TokenExpired
-from wxauth.texts import has_too_many_containers, refuse_constant
-from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document
-from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
+from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document
+from wxauth_guard.errors import InvalidToken, TokenExpired
+from wxauth_guard.keys import KeySource, SyncKeySource, VerificationKey
+from wxauth_guard.texts import has_too_many_containers, refuse_constant
 
 if TYPE_CHECKING:
     from typing import TypeGuard

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import Guard, checked_roles, require_roles
-from wxauth.problems import ProblemAnswer, problem
-from wxauth.tokens.claims import Principal
+from wxauth_guard.bearer import Guard, checked_roles, require_roles
+from wxauth_guard.claims import Principal
+from wxauth_guard.errors import WxAuthError
+from wxauth_guard.problems import ProblemAnswer, problem
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

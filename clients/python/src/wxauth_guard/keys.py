@@ -1,0 +1,82 @@
+"""Public keys for ES256 (RFC 7517), built once, and where they are looked up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jose import jwk
+from jose.exceptions import JOSEError
+
+from wxauth_guard.claims import ALGORITHM
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
+_MAX_KID_LENGTH = 256
+
+
+class InvalidKey(ValueError):
+    """A JWK that ES256 cannot use."""
+
+
+@dataclass(frozen=True)
+class VerificationKey:
+    """A public key, parsed."""
+
+    kid: str
+    key: Any
+    """python-jose's key object. Parsing a key for each call would cost as much as checking a signature."""
+
+    @classmethod
+    def from_jwk(cls, document: Mapping[str, Any]) -> Self:
+        """Build a key from one member of a JWK set. Private fields are ignored.
+
+        Raises: InvalidKey, for another type, curve, use or algorithm, or a point off the curve.
+        """
+        kid, x, y = document.get("kid"), document.get("x"), document.get("y")
+        if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
+            raise InvalidKey("kid is missing")
+        if document.get("kty") != "EC" or document.get("crv") != "P-256":
+            raise InvalidKey("not an EC key on P-256")
+        if document.get("use", "sig") != "sig" or document.get("alg", ALGORITHM) != ALGORITHM:
+            raise InvalidKey("not a key for ES256 signatures")
+        if not all(isinstance(value, str) and _COORDINATE.fullmatch(value) for value in (x, y)):
+            raise InvalidKey("x or y is not a coordinate of P-256")
+        try:
+            key = jwk.construct({"kty": "EC", "crv": "P-256", "x": x, "y": y}, ALGORITHM)
+        except (JOSEError, ValueError) as exc:
+            raise InvalidKey("the point is not on the curve") from exc
+        return cls(kid, key)
+
+
+def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
+    """The usable keys of a JWK set, by kid. If two usable keys share a kid, both are left out."""
+    found: dict[str, VerificationKey] = {}
+    ambiguous: set[str] = set()
+    for document in documents:
+        try:
+            key = VerificationKey.from_jwk(document if isinstance(document, Mapping) else {})
+        except InvalidKey:
+            continue
+        if key.kid in found:
+            ambiguous.add(key.kid)
+        found[key.kid] = key
+    return {kid: key for kid, key in found.items() if kid not in ambiguous}
+
+
+class KeySource(Protocol):
+    """Looks up verification keys."""
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """The key with this id, or None. Raises: KeysUnavailable."""
+
+
+class SyncKeySource(Protocol):
+    """Looks up verification keys in threads that have no event loop."""
+
+    def find_sync(self, kid: str) -> VerificationKey | None:
+        """As `KeySource.find`, but it blocks."""
