@@ -21,7 +21,7 @@ from benchmarks.processes import ROOT, postmaster_of, stand_in
 from benchmarks.report import as_document, as_line, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
 from benchmarks.steady import main as steady
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 
 PEOPLE = 1000
 """How many people have logged in before the first round."""

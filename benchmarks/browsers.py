@@ -29,7 +29,7 @@ from benchmarks.processes import ROOT, cpu_of_tree, free_port, stand_in
 from benchmarks.standin import code_for
 from wxauth.clients.clients import ensure_own_client
 from wxauth.core.database import Database
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 
 SITES: Final = [f"wxauth-site-{number}" for number in range(20)]
 PAGES: Final = 500

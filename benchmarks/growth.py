@@ -26,13 +26,13 @@ from benchmarks.rounds import NotDone, Situation, Surroundings, measure
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.users import UserStatus
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.events.feed_queries import LOCK_PLACES, place_some
 from wxauth.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.login.login_queries import Login, record_login
 from wxauth.users.search_queries import UsersQuery, find_users
+from wxauth_desk.postgres import EmbeddedPostgres
 
 AT_ONCE = 8
 TURNS = 10

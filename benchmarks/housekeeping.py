@@ -16,12 +16,12 @@ import click
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.sealing import Sealer, session_key_context
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.login.login_queries import Login, record_login
 from wxauth.service.resealing import reseal
 from wxauth.sessions.refresh_queries import Lifetimes, RefreshToken, rotate_refresh_token
+from wxauth_desk.postgres import EmbeddedPostgres
 
 SESSIONS = 1_000_000
 USERS = 200_000

@@ -16,7 +16,7 @@ from benchmarks.processes import postmaster_of, stand_in
 from benchmarks.rounds import Situation, Surroundings, measure
 from benchmarks.services.without_wechat import serve
 from wxauth.core.settings import Settings, load_settings
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 
 CONNECTIONS = 4
 """Few, because each person's login before a load of another kind is counted with it."""

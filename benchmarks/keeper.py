@@ -27,8 +27,8 @@ from wxauth.clients.clients import Credentials, add_client, build_client
 from wxauth.clients.models import Scope
 from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat.push import Mode, sign_push
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.wechat.push import Mode, sign_push
 
 CONNECTIONS: Final = 32
 CLIENTS: Final = 200

@@ -17,8 +17,8 @@ import click
 
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.login.login_queries import Login, record_login
+from wxauth_desk.postgres import EmbeddedPostgres
 
 APPS = [{"app_id": f"wx000000000000000{n}", "app_secret": "0" * 32} for n in range(2)]
 LOGINS_A_SECOND = 20

@@ -23,7 +23,7 @@ from benchmarks.arrivals import CALLBACK, HOLDERS, SITE, Plan, Result, Steady
 from benchmarks.contenders import Contender, started
 from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree, postmaster_of, stand_in
 from benchmarks.report import as_line
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 
 SHARE = 0.6
 """Of a core's rate. Above some 70 %, queues grow long at each unevenness."""

@@ -34,12 +34,12 @@ from wxauth.core.migrations import migrate
 from wxauth.core.settings import Settings, settings_from
 from wxauth.core.statements import Statement
 from wxauth.core.trail import OPERATOR
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
 from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries, keep_placing
 from wxauth.events.webhooks import Webhooks
 from wxauth.login.login_queries import Login, record_login
 from wxauth.service.build import build_services
+from wxauth_desk.postgres import EmbeddedPostgres
 
 RATE = 10_000 / 60
 """Events per second."""

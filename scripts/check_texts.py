@@ -12,7 +12,18 @@ from check_languages import wrong_languages  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-FOLDERS = (".", "docs", "docs/decisions", "docs/site", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
+FOLDERS = (
+    ".",
+    "docs",
+    "docs/decisions",
+    "docs/site",
+    "examples/*",
+    "clients/*",
+    "desk",
+    "deploy",
+    "deploy/*",
+    "benchmarks",
+)
 IN_ENGLISH_ALONE = [DOCS / "architecture.md", DOCS / "development.md"]
 """For those who change the code, whose names and comments are English."""
 LONGEST_README = 150
@@ -43,7 +54,7 @@ def anchors(page: Path) -> set[str]:
 
 def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
     """What is wrong in this page, given the names of all tests."""
-    text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth", ROOT / "clients/python/src", ROOT)
+    text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth", ROOT / "clients/python/src", ROOT / "desk/src", ROOT)
     for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
         is_there = (ROOT / script).is_file()
         if not is_there or (
@@ -79,7 +90,9 @@ def main() -> None:
     pages = sorted({page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md")})
     wrong = [f"{page.relative_to(ROOT)}: {what}" for page in pages for what in wrong_in(page, tests)]
     code = "".join(
-        file.read_text("utf-8") for folder in ("src", "clients/python/src") for file in (ROOT / folder).rglob("*.py")
+        file.read_text("utf-8")
+        for folder in ("src", "clients/python/src", "desk/src")
+        for file in (ROOT / folder).rglob("*.py")
     )
     named = set(re.findall(r"docs/[\w/-]+\.md", code))
     wrong += [f"src names {name}, which is not there" for name in sorted(named) if not (ROOT / name).is_file()]

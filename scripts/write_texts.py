@@ -17,11 +17,13 @@ from babel.messages.pofile import read_po, write_po
 from wxauth.cli import main as main_command
 from wxauth.core.terminal import WORDS
 from wxauth.core.users import PROFILE_FIELDS
+from wxauth_desk.cli import main as desk_command
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCE: Final = ROOT / "src/wxauth"
 GUARD: Final = ROOT / "clients/python/src/wxauth_guard"
-SOURCES: Final = (SOURCE, GUARD)
+DESK: Final = ROOT / "desk/src/wxauth_desk"
+SOURCES: Final = (SOURCE, GUARD, DESK)
 """The products, each of which has catalogues."""
 METHODS: Final = [
     ("**.py", f"{__name__}:of_python"),
@@ -83,10 +85,12 @@ def template(source: Path) -> Catalog:
     found = extract_from_dir(source, METHODS, keywords={"_": None, "pgettext": ((1, "c"), 2)})
     for file, line, message, comments, context in found:
         catalog.add(message, locations=[(file, line)], auto_comments=comments, context=context)
+    commands = {SOURCE: main_command, DESK: desk_command}
+    if source in commands:
+        for text in of_commands(commands[source]):
+            catalog.add(text, locations=[("cli", 0)])
     if source != SOURCE:
         return catalog
-    for text in of_commands(main_command):
-        catalog.add(text, locations=[("cli", 0)])
     for name in (*WORDS, *PROFILE_FIELDS):
         catalog.add(name, locations=[("core/terminal.py", 0)], context="word")
     for text in UNMARKED:

@@ -11,8 +11,8 @@ from typing import Final
 from tests.fakes import APP, OTHER_APP
 from tests.world import Body, Rows
 from wxauth.core.models import all_tables
-from wxauth.dev.wechat import APPS
-from wxauth.dev.wechat.controls import openid_of
+from wxauth_desk.wechat import APPS
+from wxauth_desk.wechat.controls import openid_of
 
 USER: Final = "0fffffff-0000-7000-8000-000000000001"
 NAMESAKE: Final = "0fffffff-0000-7000-8000-000000000002"

@@ -26,7 +26,11 @@ def recording(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     noting = Coverage(
-        RECORD, data_suffix=True, source_pkgs=["wxauth", "wxauth_guard"], config_file=False, concurrency=["greenlet"]
+        RECORD,
+        data_suffix=True,
+        source_pkgs=["wxauth", "wxauth_guard", "wxauth_desk"],
+        config_file=False,
+        concurrency=["greenlet"],
     )
     noting.set_option("run:disable_warnings", ["module-not-measured"])  # what is imported before
     noting.start()
@@ -69,7 +73,7 @@ def touched_by_change() -> set[str]:
     touched: set[str] = set()
     for path, hunks in _changes().items():
         name = Path(path).name
-        if path.startswith(("src/", "clients/python/src/")) and path.endswith(".py"):
+        if path.startswith(("src/", "clients/python/src/", "desk/src/")) and path.endswith(".py"):
             touched |= _tests_of(data, str(ROOT / path), hunks)
             touched.add(f"tests/{Path(path).parent.name}")  # those in processes of their own are not recorded
         elif name == "conftest.py":

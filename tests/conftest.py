@@ -37,11 +37,11 @@ from wxauth.core.logs import configure_logging
 from wxauth.core.metrics import DECLARED, REGISTRY
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, Simulator
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
 from wxauth.service.build import Timeouts, build_services
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.wechat import APPS, Simulator
 
 gc.disable()  # until all tests are collected
 use_memory()
@@ -278,7 +278,7 @@ def shared_settings(**values: object) -> Settings:
 
 @pytest.fixture
 def simulator(clock: Clock) -> Simulator:
-    """A simulated WeChat on this test's clock, with the apps `wxauth.dev.wechat.APPS`."""
+    """A simulated WeChat on this test's clock, with the apps `wxauth_desk.wechat.APPS`."""
     return Simulator(lambda: clock().timestamp())
 
 

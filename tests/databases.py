@@ -14,8 +14,8 @@ from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS
 from wxauth.core.sealing import Sealer
 from wxauth.core.settings import Settings, settings_from
 from wxauth.core.trail import EventType
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.keys.keyring import KeyRing
+from wxauth_desk.postgres import EmbeddedPostgres
 
 TEMPLATE = "template_wxauth"
 SHARED = "shared"

@@ -39,10 +39,10 @@ is_possible = sys.platform == "linux"
 
 
 class Forked:
-    """A `wxauth` process with these arguments, with the parts of `subprocess.Popen` that tests need.
+    """A `wxauth` or `wxauth-desk` process with these arguments, with the parts of `subprocess.Popen` that tests need.
 
-    With `-c` it executes code as Python does, in a process that has imported everything. The first word of the command,
-    the program, is ignored. A stream is a descriptor, an open file, or a constant of `subprocess`.
+    With `-c` it executes code as Python does, in a process that has imported everything. The first word of the command
+    says which of the two it is. A stream is a descriptor, an open file, or a constant of `subprocess`.
     """
 
     def __init__(
@@ -236,11 +236,17 @@ def user_of(connection: socket.socket) -> int:
 
 def import_everything() -> None:
     import wxauth
+    import wxauth_desk
     import wxauth_guard
 
-    for package in (wxauth, wxauth_guard):
+    for package in (wxauth, wxauth_guard, wxauth_desk):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if module.name not in ("wxauth.__main__", "wxauth_guard.pytest_plugin", "wxauth_guard.testing"):
+            if module.name not in (
+                "wxauth.__main__",
+                "wxauth_desk.__main__",
+                "wxauth_guard.pytest_plugin",
+                "wxauth_guard.testing",
+            ):
                 importlib.import_module(module.name)
     for name in USED_LATER:
         importlib.import_module(name)
@@ -265,7 +271,10 @@ def become(command: list[str], cwd: str, env: dict[str, str], descriptors: Seque
 def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         serve(listener)
-    from wxauth.__main__ import main
+    if Path(sys.argv[0]).name == "wxauth-desk":
+        from wxauth_desk.__main__ import main
+    else:
+        from wxauth.__main__ import main
 
     sys.modules["__main__"] = sys.modules[main.__module__]
     try:

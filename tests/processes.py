@@ -19,10 +19,11 @@ from tests.clock import PATIENCE as PATIENCE
 from tests.forked import Forked
 from tests.programs import demand_mark
 from tests.serving import serving as serving
-from wxauth.dev.wechat import APPS
 from wxauth.service.server import listen
+from wxauth_desk.wechat import APPS
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
+WXAUTH_DESK = str(Path(sys.executable).with_name("wxauth-desk"))
 ROOM = 2 * 2**30
 
 
@@ -50,10 +51,11 @@ def environment(**variables: str) -> dict[str, str]:
 def run(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
 ) -> subprocess.CompletedProcess[str]:
-    """Run `wxauth` with these arguments to its end."""
+    """Run `wxauth`, or `wxauth-desk` for its two commands, with these arguments to its end."""
     demand_mark("process")
+    program = WXAUTH_DESK if arguments[0] in ("dev", "wechat") else WXAUTH
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = start([WXAUTH, *arguments], cwd=cwd, env=env, stdin=stdin, stdout=output, stderr=errors)
+        process = start([program, *arguments], cwd=cwd, env=env, stdin=stdin, stdout=output, stderr=errors)
         try:
             status = process.wait(PATIENCE)
         finally:
@@ -61,7 +63,7 @@ def run(
         for stream in (output, errors):
             stream.seek(0)
         texts = [stream.read().decode() for stream in (output, errors)]
-    return subprocess.CompletedProcess([WXAUTH, *arguments], status, *texts)
+    return subprocess.CompletedProcess([program, *arguments], status, *texts)
 
 
 Command = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
@@ -82,7 +84,7 @@ def start(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
 ) -> subprocess.Popen[bytes] | Forked:
     """Start a program. Our own is forked, which saves the second for its imports."""
-    if forked.is_possible and command[0] == WXAUTH:
+    if forked.is_possible and command[0] in (WXAUTH, WXAUTH_DESK):
         return Forked(command, cwd=cwd, env=environment(**(env or {})), **streams)
     return start_installed(command, cwd=cwd, env=env, **streams)
 
@@ -143,12 +145,12 @@ class Running:
 
 @contextmanager
 def dev_with_sibling(folder: Path) -> Iterator[dict[str, str]]:
-    """`wxauth dev` and the example of a sibling, and their URLs as the tests in Node look for them."""
+    """`wxauth-desk dev` and the example of a sibling, and their URLs as the tests in Node look for them."""
     port, wechat_port, orders_port = (str(free_port()) for _ in range(3))
     service_url, orders_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{orders_port}"
     uvicorn, root = str(Path(WXAUTH).with_name("uvicorn")), str(Path(__file__).parents[1])
     with (
-        Running(WXAUTH, "dev", "--port", port, "--wechat-port", wechat_port, cwd=folder) as service,
+        Running(WXAUTH_DESK, "dev", "--port", port, "--wechat-port", wechat_port, cwd=folder) as service,
         Running(
             *(uvicorn, "examples.sibling.app:app", "--app-dir", root, "--port", orders_port),
             cwd=folder,

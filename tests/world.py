@@ -24,9 +24,9 @@ from wxauth.clients import clients
 from wxauth.clients.clients import Credentials
 from wxauth.core.database import Database
 from wxauth.core.services import Parts, Services
-from wxauth.dev.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.dev.wechat.controls import openid_of
-from wxauth.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
+from wxauth_desk.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
+from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 
 Client = httpx.AsyncClient
 Rows = asyncpg.Connection
@@ -235,7 +235,7 @@ class Stage:
 
 
 class Server:
-    """A running `wxauth serve` or `wxauth dev`."""
+    """A running `wxauth serve` or `wxauth-desk dev`."""
 
     def __init__(self, command: Running, port: int) -> None:
         self.command, self.port = command, port

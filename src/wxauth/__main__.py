@@ -18,7 +18,7 @@ _OF_TERMINALS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
 
 def main() -> None:
     """Run the command."""
-    if sys.argv[1:2] in (["serve"], ["dev"]) and sys.platform != "win32":
+    if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
         # By no exception, which Python drops where it calls back, as when a weak reference ends. Not by the default
         # action, which the first process of a container ignores.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -37,8 +37,6 @@ def main() -> None:
             raise
         from wxauth.core.terminal import localized
 
-        if sys.argv[1:2] == ["dev"]:
-            sys.exit(localized(_("{package} is not installed: run scripts/dev in a clone", package=package)))
         sys.exit(localized(_("{package} is not installed: install wxauth again", package=package)))
     except Exception as exc:
         from wxauth.core.logs import lines_of

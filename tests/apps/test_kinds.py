@@ -7,9 +7,9 @@ import pytest
 from tests.problems import problem_of
 from tests.world import Admin, LogIn, Stage, bearer, make_admin
 from wxauth.core.urls import OWN_NAMES
-from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 from wxauth.service.app import create_api
 from wxauth.service.build import Timeouts
+from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 MINI = APPS[0]["app_id"]
 MOBILE, PAGE, SITE = (app["app_id"] for app in (MOBILE_APP, ACCOUNT, WEBSITE))

@@ -17,7 +17,7 @@ from wxauth.checks.doctor import examine
 from wxauth.checks.result import CheckLevel, CheckResult
 from wxauth.core.clock import utc_now
 from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth_desk.wechat import APPS, Simulator, create_simulator
 
 OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD
 Said = tuple[CheckLevel, *tuple[str, ...]]

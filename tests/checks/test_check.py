@@ -40,10 +40,10 @@ from wxauth.checks.queries import PostgresServer
 from wxauth.checks.result import CheckLevel
 from wxauth.checks.rights_queries import RoleRights
 from wxauth.core.clock import utc_now
-from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
-from wxauth.dev.wechat.push import push_signature
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
+from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
+from wxauth_desk.wechat.push import push_signature
 from wxauth_guard.jwks import METADATA_PATH
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)

@@ -85,6 +85,6 @@ def test_dev_names_all_ports_that_are_taken(tmp_path: Path) -> None:
         options = ["--port", ports[0], "--wechat-port", ports[1], "--site-port", ports[1]]
         refused = run("dev", *options, cwd=tmp_path, env={"LC_ALL": "zh_CN.UTF-8"}).stderr.splitlines()
     assert refused == [
-        f"无法监听 127.0.0.1:{port}：地址已被占用（是否已有另一个 wxauth dev？可用 {option} 换一个端口）"
+        f"无法监听 127.0.0.1:{port}：地址已被占用（是否已有另一个 wxauth-desk dev？可用 {option} 换一个端口）"
         for port, option in ((ports[1], "--wechat-port"), (ports[1], "--site-port"), (ports[0], "--port"))
     ]

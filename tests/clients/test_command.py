@@ -15,7 +15,7 @@ from tests.sweeps import swept
 from tests.world import CALLBACK, Body, Client, Rows, recorded
 from wxauth.clients.clients import NAME_RULE
 from wxauth.clients.models import SITE_SCOPE_NAMES, Scope
-from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
+from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 pytestmark = pytest.mark.process
 

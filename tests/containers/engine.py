@@ -23,7 +23,7 @@ from tests.certificates import Authority
 from tests.processes import PATIENCE, children_of, until
 from tests.programs import lacks, needs, output_of
 from tests.serving import serving
-from wxauth.dev.wechat import create_simulator
+from wxauth_desk.wechat import create_simulator
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]

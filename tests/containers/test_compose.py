@@ -18,7 +18,7 @@ from tests.deploy.conftest import people_at_work
 from tests.docs import block
 from tests.processes import until
 from tests.world import bearer
-from wxauth.dev.wechat import APPS
+from wxauth_desk.wechat import APPS
 
 pytestmark = pytest.mark.container
 

@@ -15,7 +15,7 @@ from tests.deploy.conftest import people_at_work
 from tests.fakes import SECRET_KEY
 from tests.processes import until
 from tests.repository.project import pins
-from wxauth.dev.wechat import APPS
+from wxauth_desk.wechat import APPS
 
 pytestmark = pytest.mark.container
 

@@ -19,7 +19,7 @@ from tests.world import LogIn, Stage, bearer, leave
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.models import all_tables
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 

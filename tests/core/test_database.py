@@ -23,8 +23,8 @@ from wxauth.core.database import DEADLINES, MAX_IDLE_SECONDS, Database, Deadline
 from wxauth.core.migrations import begin_migration, migrate
 from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
 from wxauth.core.statements import Nothing, Statement
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
+from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 

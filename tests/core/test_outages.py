@@ -21,8 +21,8 @@ from tests.world import Admin, MakeServices, Rows, Stage, bearer, behind, leave,
 from wxauth.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.service.build import Timeouts
+from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.own_database
 

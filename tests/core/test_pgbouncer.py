@@ -24,7 +24,7 @@ from wxauth.checks.result import CheckLevel, CheckResult, Findings
 from wxauth.core.clock import utc_now
 from wxauth.core.database import DEADLINES
 from wxauth.core.settings import Settings
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.pgbouncer
 

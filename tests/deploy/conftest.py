@@ -15,7 +15,7 @@ import pytest
 from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, serving, until
 from tests.world import bearer
-from wxauth.dev.wechat import create_simulator
+from wxauth_desk.wechat import create_simulator
 
 PEOPLE = 6
 

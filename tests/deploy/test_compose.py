@@ -34,10 +34,10 @@ from tests.sweeps import swept
 from tests.world import add_client, bearer
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 
 FOLDER = ROOT / "deploy/compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

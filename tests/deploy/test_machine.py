@@ -16,7 +16,7 @@ from tests.deploy.machine import NEWER, Machine, booted
 from tests.docs import ROOT, block
 from tests.processes import PATIENCE, serving, until
 from tests.world import bearer
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = [pytest.mark.operations, pytest.mark.process]
 

@@ -14,7 +14,7 @@ import yaml
 from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.programs import needs, output_of
-from wxauth.dev.wechat import create_simulator
+from wxauth_desk.wechat import create_simulator
 
 pytestmark = pytest.mark.operations
 

@@ -1,16 +1,16 @@
-"""`wxauth dev` as a process."""
+"""`wxauth-desk dev` as a process."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import WXAUTH, Running, free_port
+from tests.processes import WXAUTH_DESK, Running, free_port
 
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """A running `wxauth dev`."""
+    """A running `wxauth-desk dev`."""
 
     url: str
     wechat_url: str
@@ -18,7 +18,9 @@ class Dev:
 
 
 @contextmanager
-def running_dev(folder: Path, *options: str, program: Sequence[str] = (WXAUTH, "dev"), **env: str) -> Iterator[Dev]:
+def running_dev(
+    folder: Path, *options: str, program: Sequence[str] = (WXAUTH_DESK, "dev"), **env: str
+) -> Iterator[Dev]:
     port, wechat_port, site_port = free_port(), free_port(), free_port()
     ports = ("--port", str(port), "--wechat-port", str(wechat_port), "--site-port", str(site_port))
     command = (*program, *ports, *options)

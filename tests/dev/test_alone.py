@@ -1,4 +1,4 @@
-"""`wxauth wechat`: the simulated WeChat alone."""
+"""`wxauth-desk wechat`: the simulated WeChat alone."""
 
 import signal
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.docs import block
-from tests.processes import WXAUTH, Running, free_port
-from wxauth.dev.wechat import APPS
+from tests.processes import WXAUTH_DESK, Running, free_port
+from wxauth_desk.wechat import APPS
 
 pytestmark = [pytest.mark.process, pytest.mark.no_database]
 
@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.process, pytest.mark.no_database]
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[tuple[Running, str]]:
     """The command of docs/README.md, at another port."""
-    program, *options = block("docs/README.md", "wxauth wechat").split()
-    assert program.endswith("bin/wxauth")
+    program, *options = block("docs/README.md", "wxauth-desk wechat").split()
+    assert program.endswith("bin/wxauth-desk")
     port = str(free_port())
-    with Running(WXAUTH, *options[:-1], port, cwd=tmp_path) as running:
+    with Running(WXAUTH_DESK, *options[:-1], port, cwd=tmp_path) as running:
         running.wait_for("/about")
         yield running, f"http://127.0.0.1:{port}"
 
@@ -29,7 +29,7 @@ def test_it_needs_no_database_and_ends_by_ctrl_c(alone: tuple[Running, str]) -> 
     running, url = alone
     query = {"appid": APPS[0]["app_id"], "secret": APPS[0]["app_secret"], "grant_type": "client_credential"}
     assert httpx.get(f"{url}/cgi-bin/token", params=query).json()["expires_in"] == 7200
-    assert "wxauth wechat" in httpx.get(f"{url}/about").text
+    assert "wxauth-desk wechat" in httpx.get(f"{url}/about").text
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(60) == 0
 

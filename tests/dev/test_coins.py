@@ -9,8 +9,8 @@ import pytest
 
 from tests.fakes import Clock
 from tests.world import Body
-from wxauth.dev.wechat import ACCOUNT, APP_KEYS, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
-from wxauth.dev.wechat.coins import BILLS, PURSES
+from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
+from wxauth_desk.wechat.coins import BILLS, PURSES
 
 FIRST, SECOND = APPS
 QUESTION = {"offer_id": "1450000000", "ts": 1_800_000_000, "zone_id": "1", "env": 0, "user_ip": "203.0.113.7"}

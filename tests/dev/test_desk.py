@@ -15,9 +15,10 @@ from tests.receiver import receiving
 from tests.sweeps import swept
 from tests.upstream import Upstream, answer
 from tests.world import Stage
-from wxauth.dev.wechat import ACCOUNT, APPS, Api, create_simulator
-from wxauth.dev.wechat.desk import known_faults
 from wxauth.service.build import Timeouts
+from wxauth_desk.failures import failure_on_the_phone
+from wxauth_desk.wechat import ACCOUNT, APPS, Api, create_simulator
+from wxauth_desk.wechat.desk import known_faults
 
 RESOURCES = '[{"resource": "http://127.0.0.1:8005/mcp", "title": "Mine", "scopes": {"read": "read"}}]'
 HURRIED = Timeouts(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
@@ -160,7 +161,7 @@ def test_the_page_takes_nothing_from_elsewhere_and_only_its_own_files(dev: Dev) 
 @pytest.mark.usefixtures("simulated")
 async def test_each_failure_is_the_one_that_the_page_announces(stage: Stage, api: Api) -> None:
     said, got = {}, {}
-    for known in known_faults()[api]:
+    for known in known_faults(failure_on_the_phone)[api]:
         stage = await stage.replica(wechat_timeout=1, timeouts=HURRIED)  # one that holds no access token
         stage.clock.advance(days=1)  # an access token may not be forced to change too often
         login = await stage.login()

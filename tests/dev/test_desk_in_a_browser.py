@@ -1,4 +1,4 @@
-"""The phone on the desk, in a real browser; apart from the other tests of it, which share one `wxauth dev`."""
+"""The phone on the desk, in a real browser; apart from the other tests of it, which share one `wxauth-desk dev`."""
 
 import os
 from collections.abc import Iterator

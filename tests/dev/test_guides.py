@@ -1,4 +1,4 @@
-"""The commands that the guides show, beside a running `wxauth dev`, in the order of a reader's week."""
+"""The commands that the guides show, beside a running `wxauth-desk dev`, in the order of a reader's week."""
 
 import asyncio
 import json
@@ -28,8 +28,8 @@ from tests.processes import Running, environment, free_port, is_served, until
 from tests.programs import needs, needs_node, output_of
 from tests.world import bearer
 from wxauth.core.settings import Settings, settings_from
-from wxauth.dev.wechat import APP_KEYS, APPS
-from wxauth.dev.wechat.controls import LATER_APP, MOBILE_APP, openid_of
+from wxauth_desk.wechat import APP_KEYS, APPS
+from wxauth_desk.wechat.controls import LATER_APP, MOBILE_APP, openid_of
 from wxauth_guard import Principal
 from wxauth_guard.testing import TestIssuer
 

@@ -1,4 +1,4 @@
-"""`wxauth dev` with the developer's own app: a substitute plays the real WeChat here."""
+"""`wxauth-desk dev` with the developer's own app: a substitute plays the real WeChat here."""
 
 import os
 import pty
@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, run, serving
+from tests.processes import PATIENCE, WXAUTH_DESK, Running, free_port, run, serving
 from tests.world import bearer, body_of
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth_desk.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.process
 
@@ -35,9 +35,9 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def dev(wechat_url: str, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A `wxauth dev` in its own folder, reachable from the network."""
+    """A `wxauth-desk dev` in its own folder, reachable from the network."""
     env = {**OWN, "WXAUTH_WECHAT_BASE_URL": wechat_url, "WXAUTH_HOST": "0.0.0.0", "WXAUTH_PORT": str(port)}
-    with Running(WXAUTH, "dev", cwd=tmp_path_factory.mktemp("own"), env=env) as command:
+    with Running(WXAUTH_DESK, "dev", cwd=tmp_path_factory.mktemp("own"), env=env) as command:
         command.wait_for("Ctrl-C ends it all")
         yield command
 
@@ -99,7 +99,7 @@ def test_a_secret_that_wechat_refuses_is_reported_at_the_start(
 ) -> None:
     env = {**OWN, "WXAUTH_APP_SECRET": "an-old-one", "WXAUTH_WECHAT_BASE_URL": wechat_url, "LC_ALL": locale}
     env |= {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_PORT": str(free_port())}
-    with Running(WXAUTH, "dev", cwd=tmp_path, env=env) as command:
+    with Running(WXAUTH_DESK, "dev", cwd=tmp_path, env=env) as command:
         output = command.wait_for(end)
         assert f"BAD   wechat {OWN['WXAUTH_APP_ID']}: {words}" in output
         assert "an-old-one" not in output
@@ -113,7 +113,7 @@ def starts(wechat_url: str, database_url: str, tmp_path: Path, terminal: tuple[i
     env |= {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_PORT": str(free_port())}
 
     def start(typed: str | None = None) -> str:
-        with Running(WXAUTH, "dev", cwd=tmp_path, env=env, stdin=terminal[1]) as command:
+        with Running(WXAUTH_DESK, "dev", cwd=tmp_path, env=env, stdin=terminal[1]) as command:
             if typed is not None:
                 command.wait_for("App secret of")
                 os.write(terminal[0], f"{typed}\n".encode())

@@ -12,9 +12,9 @@ from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.world import Body, body_of
 from wxauth.core.apps import App
-from wxauth.dev.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
-from wxauth.dev.wechat.push import OF_PAYMENTS
 from wxauth.wechat.received import read_message
+from wxauth_desk.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
+from wxauth_desk.wechat.push import OF_PAYMENTS
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 ORDER = {

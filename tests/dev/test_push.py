@@ -8,9 +8,9 @@ import pytest
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Admin, Stage, body_of, recorded
 from wxauth.core.services import Services
-from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
-from wxauth.dev.wechat.controls import openid_of
 from wxauth.service.app import create_app
+from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
+from wxauth_desk.wechat.controls import openid_of
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

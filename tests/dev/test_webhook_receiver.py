@@ -12,10 +12,10 @@ from tests.serving import serving
 from wxauth.core.clock import utc_now
 from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
-from wxauth.dev.wechat import create_simulator
 from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.events.webhooks import Webhooks
 from wxauth.outbound.receivers import signed_headers
+from wxauth_desk.wechat import create_simulator
 
 
 class Desk:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from tests.processes import PATIENCE, serving
 from tests.sweeps import Sweep, swept
 from tests.world import body_of
-from wxauth.dev.wechat import (
+from wxauth_desk.wechat import (
     ACCOUNT,
     APPS,
     MOBILE_APP,
@@ -25,7 +25,7 @@ from wxauth.dev.wechat import (
     create_simulator,
     phone_number_of,
 )
-from wxauth.dev.wechat.controls import API_PATHS
+from wxauth_desk.wechat.controls import API_PATHS
 
 FIRST, SECOND = APPS
 LIFETIME = 7200
@@ -164,8 +164,8 @@ async def test_each_mistake_is_reported_by_its_errcode(wechat: WeChat) -> None:
                     assert re.fullmatch(rf".+{has_comma} rid: {RID}", answer["errmsg"])
 
 
-async def test_an_errcode_without_a_text_of_wechats_has_the_meaning_that_wxauth_knows(wechat: WeChat) -> None:
-    assert (await wechat.log_in("errcode-44002"))["errmsg"].startswith("the body is empty rid: ")
+async def test_an_errcode_that_the_table_lacks_has_a_text_all_the_same(wechat: WeChat) -> None:
+    assert (await wechat.log_in("errcode-44002"))["errmsg"].startswith("error rid: ")
 
 
 async def token_body(wechat: WeChat, body: bytes) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer
 from wxauth.core.settings import Settings, settings_from
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, create_simulator
 from wxauth.keys.keyring import KeyRing, unsealed_key
 from wxauth.tokens import SigningKey
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.wechat import APPS, create_simulator
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

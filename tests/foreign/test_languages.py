@@ -28,8 +28,8 @@ from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node, out
 from tests.serving import serving
 from tests.sweeps import Sweep
 from tests.world import bearer
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
 

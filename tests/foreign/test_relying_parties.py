@@ -1,4 +1,4 @@
-"""Sites made with the libraries of others, unmodified, next to a running `wxauth dev`."""
+"""Sites made with the libraries of others, unmodified, next to a running `wxauth-desk dev`."""
 
 import asyncio
 import json
@@ -21,10 +21,10 @@ import httpx
 import pytest
 
 from tests.docs import DOCS, ROOT, block, code_blocks
-from tests.processes import WXAUTH, Running, free_port
+from tests.processes import WXAUTH_DESK, Running, free_port
 from tests.programs import NODE_TESTS, needs, needs_relying_parties, run_node_tests
 from tests.world import bearer, until
-from wxauth.dev.wechat import ACCOUNT, WEBSITE
+from wxauth_desk.wechat import ACCOUNT, WEBSITE
 
 with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
     from authlib.integrations.httpx_client import AsyncOAuth2Client
@@ -83,7 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         word for pair in zip(("--port", "--wechat-port", "--site-port"), ports[:3], strict=True) for word in pair
     ]
     env = {"WXAUTH_SCAN_RATE_LIMIT": "600/minute"}  # all tests come from one address
-    with Running(WXAUTH, "dev", *options, cwd=folder, env=env) as running:
+    with Running(WXAUTH_DESK, "dev", *options, cwd=folder, env=env) as running:
         running.wait_for("Ctrl-C ends it all")
         command = str(folder / ".wxauth/wxauth")
         apps = ("--account", ACCOUNT["app_id"], "--website", WEBSITE["app_id"])

@@ -17,10 +17,10 @@ from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, run, serving
 from tests.programs import EXPRESS, needs, needs_node
 from tests.world import bearer
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APP_KEYS, APPS, create_simulator
-from wxauth.dev.wechat.controls import openid_of
-from wxauth.dev.wechat.push import DELIVER, Mode, make_event, sign_push
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.wechat import APP_KEYS, APPS, create_simulator
+from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.push import DELIVER, Mode, make_event, sign_push
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

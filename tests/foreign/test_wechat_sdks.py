@@ -21,10 +21,10 @@ from tests.processes import serving
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties, output_of
 from tests.world import Stage, add_client, bearer, body_of
 from wxauth.core.database import Database
-from wxauth.dev.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
-from wxauth.dev.wechat.controls import openid_of
-from wxauth.dev.wechat.payments import PayRequest
-from wxauth.dev.wechat.push import make_message, sign_push
+from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
+from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.payments import PayRequest
+from wxauth_desk.wechat.push import make_message, sign_push
 
 SCRIPT = Path(__file__).with_name("wechat_sdks.py")
 FIRST, SEALED = APPS

@@ -12,7 +12,7 @@ from tests.histories.found import rest
 from tests.histories.invariants import check, history_of
 from tests.histories.plan import draw
 from tests.histories.town import town_of
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.process
 

@@ -12,8 +12,8 @@ from tests.histories.invariants import OWNERLESS, check, everything_has_an_owner
 from tests.histories.town import Asked
 from tests.world import Body
 from wxauth.core.models import all_tables
-from wxauth.dev.wechat import APPS
-from wxauth.dev.wechat.controls import openid_of, unionid_of
+from wxauth_desk.wechat import APPS
+from wxauth_desk.wechat.controls import openid_of, unionid_of
 
 pytestmark = pytest.mark.no_database
 

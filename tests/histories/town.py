@@ -31,10 +31,10 @@ from wxauth.clients.models import Scope
 from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR
-from wxauth.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
-from wxauth.dev.wechat.controls import openid_of
-from wxauth.dev.wechat.push import REVOKED, Mode, make_message, sign_push
 from wxauth.users.admin import UserChange, change_user
+from wxauth_desk.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
+from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.push import REVOKED, Mode, make_message, sign_push
 
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")
 OK: Final = range(200, 300)

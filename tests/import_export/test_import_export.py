@@ -54,8 +54,6 @@ from tests.world import (
 from wxauth.clients.models import Scope
 from wxauth.core.database import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
-from wxauth.dev.wechat import APPS
-from wxauth.dev.wechat.controls import openid_of, unionid_of
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
 from wxauth.import_export.batch import GIVEN_BEFORE
@@ -66,6 +64,8 @@ from wxauth.import_export.queries import all_identities
 from wxauth.service.build import Timeouts
 from wxauth.users.schemas import UserAnswer
 from wxauth.web.answers import example_of
+from wxauth_desk.wechat import APPS
+from wxauth_desk.wechat.controls import openid_of, unionid_of
 
 ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}

@@ -14,10 +14,10 @@ from tests.import_export.mover import Mover
 from tests.programs import needs, output_of
 from tests.sweeps import swept
 from tests.world import Body, Stage
-from wxauth.dev.wechat.controls import unionid_of
 from wxauth.i18n import lazy_gettext as _
 from wxauth.import_export.files import MOST_NAMES, CsvLines, Form, JsonLines, WrongFile
 from wxauth.import_export.lines import Line
+from wxauth_desk.wechat.controls import unionid_of
 
 APP_ID = APP["app_id"]
 UNION = unionid_of("alice")

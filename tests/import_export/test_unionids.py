@@ -16,8 +16,8 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.world import Admin, Body, LogIn, Stage, add_client, body_of, recorded
 from wxauth.clients.models import Scope
-from wxauth.dev.wechat.controls import unionid_of
 from wxauth.import_export.batch import GIVEN_BEFORE, UNIONID_AS_OPENID
+from wxauth_desk.wechat.controls import unionid_of
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION, OTHER_UNION, THIRD_UNION = map(unionid_of, ("alice", "bob", "carol"))

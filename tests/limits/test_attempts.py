@@ -9,8 +9,8 @@ import pytest
 
 from tests.problems import problem_of
 from tests.world import Body, Stage
-from wxauth.dev.wechat import APPS
 from wxauth.limits.queries import MAX_ATTEMPTS
+from wxauth_desk.wechat import APPS
 
 PHONE: Any = "getuserphonenumber"
 TEXT: Any = "msg_sec_check"

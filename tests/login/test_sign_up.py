@@ -8,7 +8,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Client, Rows, Stage, recorded, set_roles
 from wxauth.core.settings import InvalidSettings, Settings, settings_from
-from wxauth.dev.wechat import APPS, LATER_APP, CodeRequest
+from wxauth_desk.wechat import APPS, LATER_APP, CodeRequest
 
 
 async def stored(rows: Rows) -> dict[str, int]:

@@ -19,11 +19,11 @@ from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.core.trail import OPERATOR
 from wxauth.core.users import UserStatus
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.users.admin import UserChange, change_user
 from wxauth.users.status_queries import ADMIN
+from wxauth_desk.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.node
 

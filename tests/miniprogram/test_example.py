@@ -1,4 +1,4 @@
-"""`examples/miniprogram`, and the mini-program of docs/mini-program.md, with `wxauth dev` and the sibling."""
+"""`examples/miniprogram`, and the mini-program of docs/mini-program.md, with `wxauth-desk dev` and the sibling."""
 
 import json
 import re

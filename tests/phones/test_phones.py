@@ -36,7 +36,6 @@ from tests.world import (
     with_part,
 )
 from wxauth.core.background import RETRY_PAUSE_SECONDS
-from wxauth.dev.wechat import APPS, Api
 from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
 from wxauth.phones.phones import (
     PAUSE_FOR_OTHERS_SECONDS,
@@ -48,6 +47,7 @@ from wxauth.phones.phones import (
 )
 from wxauth.service.build import TIMEOUTS, Timeouts
 from wxauth.wechat.client import BUSY_PAUSE_SECONDS
+from wxauth_desk.wechat import APPS, Api
 
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"

@@ -16,9 +16,9 @@ from tests.proxies.running import nginx_with
 from wxauth.checks.issuer import check_issuer
 from wxauth.checks.result import CheckLevel, Findings
 from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APPS, create_simulator
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = pytest.mark.proxy
 

@@ -1,4 +1,4 @@
-"""`examples/nginx`, started next to `wxauth dev` as its README shows."""
+"""`examples/nginx`, started next to `wxauth-desk dev` as its README shows."""
 
 import signal
 import subprocess
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_served, until
+from tests.processes import PATIENCE, WXAUTH_DESK, Running, free_port, is_served, until
 from tests.programs import ROOT, needs, run_node_tests
 from tests.world import bearer
 
@@ -21,9 +21,9 @@ DRAFTS = "/members/editors/drafts.html"
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
-    """`wxauth dev`, which may not be ready yet, and its address."""
+    """`wxauth-desk dev`, which may not be ready yet, and its address."""
     port = free_port()
-    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(free_port()), "--allow-host", "wxauth")
+    command = (WXAUTH_DESK, "dev", "--port", str(port), "--wechat-port", str(free_port()), "--allow-host", "wxauth")
     with Running(*command, cwd=tmp_path_factory.mktemp("dev")) as service:
         yield service, f"127.0.0.1:{port}"
         service.end(signal.SIGTERM)

@@ -12,8 +12,8 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import BESIDE_LOGINS, Body, Stage, recorded, send_push
-from wxauth.dev.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 from wxauth.service.build import Timeouts
+from wxauth_desk.wechat.push import Format, Mode, SignedPush, make_message, sign_push
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}

@@ -23,13 +23,13 @@ from wxauth.core.apps import App
 from wxauth.core.background import Retries
 from wxauth.core.services import Services
 from wxauth.core.settings import InvalidSettings, Settings
-from wxauth.dev.wechat.push import Mode, SignedPush, make_verdict
 from wxauth.errors import PushNotForwarded
 from wxauth.outbound.connection import NAME_SECONDS
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.push.forwarding import AT_ONCE, PushForwarding, PushRequest
 from wxauth.push.receiving import ANSWER_SECONDS
+from wxauth_desk.wechat.push import Mode, SignedPush, make_verdict
 
 OTHER = {
     "app_id": "wxtest0000000000d4",

@@ -33,8 +33,8 @@ from tests.push.messages import (
 from tests.sweeps import Sweep, swept
 from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, recorded, set_roles, until
 from wxauth.core.background import Background, Retries
-from wxauth.dev.wechat.push import SignedPush, encrypt, push_signature
 from wxauth.push.receiving import PushedMessages
+from wxauth_desk.wechat.push import SignedPush, encrypt, push_signature
 
 WITHOUT_PUSH = {"app_id": "wxtest0000000000c3", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
 # WeChat's own example: https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html

@@ -13,10 +13,10 @@ from tests.sweeps import swept
 from tests.world import MakeClient, MakeServices, send_push
 from wxauth.core.background import Retries
 from wxauth.core.services import Services
-from wxauth.dev.wechat.push import Mode, SignedPush, push_signature
 from wxauth.housekeeping.housekeeping import sweep
 from wxauth.push.queries import MESSAGES_KEPT, SIGNATURES_KEPT
 from wxauth.push.receiving import PushedMessages
+from wxauth_desk.wechat.push import Mode, SignedPush, push_signature
 
 FIVE_MINUTES = 300
 A_SECOND = timedelta(seconds=1)

@@ -64,6 +64,12 @@ def guard_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def desk_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `installed`, but with the desk alone."""
+    return environment_with(tmp_path_factory, build_wheel(ROOT / "desk", tmp_path_factory.mktemp("desk")))
+
+
+@pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
     run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder, cwd=ROOT)
@@ -77,11 +83,16 @@ def installed(wheel: Path, guard_wheel: Path, tmp_path_factory: pytest.TempPathF
     Its dependencies are this environment's, by a path on which a `.pth` file has no effect: the checkout,
     which is here by such a file, is not there.
     """
+    return environment_with(tmp_path_factory, guard_wheel, wheel)
+
+
+def environment_with(tmp_path_factory: pytest.TempPathFactory, *wheels: Path) -> Path:
+    """The programs of a fresh environment with these wheels, and what they depend on."""
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False, symlinks=True)
     programs = home / "bin"
     offline = ("--no-index", "--no-deps", "--no-cache-dir")
-    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *offline, guard_wheel, wheel, cwd=home)
+    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *offline, *wheels, cwd=home)
     packages = sysconfig.get_path("purelib", vars={"base": str(home)})
     (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return programs
@@ -280,21 +291,24 @@ def test_the_wheel_of_the_guard_has_the_guard_alone_and_is_small(guard_wheel: Pa
 
 
 @pytest.mark.wheel
-def test_the_wheel_contains_the_client_of_the_phone_on_the_desk(installed: Path, tmp_path: Path) -> None:
+def test_the_desk_runs_the_simulated_wechat_without_service_and_guard(desk_alone: Path, tmp_path: Path) -> None:
     serving = """
-import asyncio, httpx
-from wxauth.dev.wechat import create_simulator
+import asyncio, httpx, sys
+sys.modules.update(dict.fromkeys(("wxauth", "wxauth_guard")))
+from wxauth_desk.wechat import create_simulator
 
 async def main():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(create_simulator()), base_url="http://wechat") as client:
         print((await client.get("/desk/wxauth.js")).raise_for_status().text, end="")
-        for name in ("", "desk.js", "desk.css"):
+        for name in ("", "desk.js", "desk.css", "base.css", "dom.js", "languages.js", "icon.svg"):
             (await client.get(f"/desk/{name}")).raise_for_status()
 
 asyncio.run(main())
 """
-    printed = run(installed / "python", "-c", serving, cwd=tmp_path)
+    printed = run(desk_alone / "python", "-c", serving, cwd=tmp_path)
     assert printed == (ROOT / "clients/miniprogram/wxauth.js").read_text()
+    done = subprocess.run([desk_alone / "wxauth-desk", "dev"], cwd=tmp_path, env={}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.startswith("wxauth-desk dev needs the service and the guard")) == (1, True)
 
 
 def checksums(wheel: Path) -> dict[str, int]:

@@ -21,10 +21,10 @@ from tests.docs import DOCS, ROOT, both_languages, code_blocks, failures, openap
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.core.settings import PREFIX, Settings, settings_from
-from wxauth.dev.banner import welcome
-from wxauth.dev.run import HOME
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited
 from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
+from wxauth_desk.banner import welcome
+from wxauth_desk.run import HOME
 from wxauth_guard import BearerGuard, Principal
 
 FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")

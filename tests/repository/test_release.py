@@ -58,7 +58,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.wheel
 def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str]) -> None:
     folder, printed = released
-    assert printed.count("PASSED") == 4
+    assert printed.count("PASSED") == 5
     assert f"wxauth-{wxauth.__version__}-py3-none-any.whl: OK" in printed
     made = {path.name for path in (folder / "dist").iterdir()}
     assert made == {f"wxauth-{wxauth.__version__}-py3-none-any.whl", f"wxauth-{wxauth.__version__}.tar.gz"}

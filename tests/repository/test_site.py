@@ -13,7 +13,7 @@ from scripts.build_site import ROOT, ZENSICAL, page, settings
 from scripts.record_login import RECORDED, record
 from tests.clock import PATIENCE
 from tests.docs import DOCS
-from tests.processes import WXAUTH, Running, free_port
+from tests.processes import WXAUTH_DESK, Running, free_port
 from tests.programs import NODE_PATIENCE, needs, run_node_tests
 
 ELSEWHERE: Final = re.compile(
@@ -78,7 +78,7 @@ def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path, link: str) ->
 def test_the_recorded_login_has_the_steps_of_one_now(tmp_path: Path) -> None:
     wechat_port = free_port()
     ports = ("--port", str(free_port()), "--wechat-port", str(wechat_port))
-    with Running(WXAUTH, "dev", *ports, cwd=tmp_path) as service:
+    with Running(WXAUTH_DESK, "dev", *ports, cwd=tmp_path) as service:
         service.wait_for("Ctrl-C")
         now = record(f"http://127.0.0.1:{wechat_port}")
     kept = json.loads(RECORDED.read_text())

@@ -13,7 +13,7 @@ from tests.docs import block
 from tests.fakes import OTHER_SECRET_KEY, service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, serving, until
 from tests.world import Server, bearer
-from wxauth.dev.wechat import create_simulator
+from wxauth_desk.wechat import create_simulator
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="as production does")]
 

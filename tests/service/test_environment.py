@@ -10,7 +10,7 @@ import pytest
 from tests.clock import PATIENCE
 from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, run, serving
-from wxauth.dev.wechat import create_simulator
+from wxauth_desk.wechat import create_simulator
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.own_database]
 

@@ -21,7 +21,7 @@ from tests.metrics import Scraped, scrape
 from tests.processes import WXAUTH, Running, free_port, is_free, is_running, is_suspended, serving, until
 from tests.world import Client, Rows, Server, Stage, bearer, set_roles
 from wxauth import __version__
-from wxauth.dev.wechat import create_simulator
+from wxauth_desk.wechat import create_simulator
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 

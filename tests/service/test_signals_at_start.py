@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end `wxauth serve` and `wxauth dev` at any moment of their start."""
+"""SIGTERM and SIGINT end `wxauth serve` and `wxauth-desk dev` at any moment of their start."""
 
 import re
 import signal

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.programs import needs
-from wxauth.dev.wechat import create_simulator
+from wxauth_desk.wechat import create_simulator
 
 
 def connected(trace: Path) -> set[str]:

@@ -24,10 +24,10 @@ from tests.sweeps import swept
 from tests.world import Client, LogLines, Stage, bearer, leave
 from wxauth import __version__
 from wxauth.core.settings import InvalidSettings, Settings
-from wxauth.dev.wechat import create_simulator
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.build import build_services
 from wxauth.service.spans import Spans
+from wxauth_desk.wechat import create_simulator
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"

@@ -13,9 +13,9 @@ from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer
-from wxauth.dev.wechat import APPS
-from wxauth.dev.wechat.controls import SealRequest
 from wxauth.session_keys.routes import DecryptedAnswer
+from wxauth_desk.wechat import APPS
+from wxauth_desk.wechat.controls import SealRequest
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

@@ -19,7 +19,7 @@ from tests.sweeps import swept
 from tests.world import NOBODY, AddSibling, Admin, Client, LogIn, Stage, bearer, leave, recorded
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
-from wxauth.dev.wechat import APPS
+from wxauth_desk.wechat import APPS
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 GOODS = ' {"offerId": "1450000000", "env":0, "productId":"会员\\u0000"}\n'

@@ -1,4 +1,4 @@
-"""`examples/sibling`, started next to `wxauth dev` as its README shows."""
+"""`examples/sibling`, started next to `wxauth-desk dev` as its README shows."""
 
 import asyncio
 import json

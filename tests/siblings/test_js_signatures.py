@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Stage, add_client, body_of, until
 from wxauth.clients.clients import Credentials
-from wxauth.dev.wechat import ACCOUNT, APPS, Simulator
+from wxauth_desk.wechat import ACCOUNT, APPS, Simulator
 
 ACCOUNT_ID = ACCOUNT["app_id"]
 HOSTS = {**ACCOUNT, "js_hosts": ["shop.test", "m.shop.test:8443"]}

@@ -19,7 +19,7 @@ from tests.headers import bearer
 from tests.processes import WXAUTH, Running, environment, free_port, until
 from tests.programs import ROOT, output_of
 from tests.serving import serving
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = pytest.mark.process
 

@@ -10,7 +10,7 @@ from tests.fakes import OTHER_APP, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
 from tests.world import Admin, Stage, bearer, later, make_admin
-from wxauth.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
+from wxauth_desk.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
 Act = tuple[str, str, dict[str, Any]]

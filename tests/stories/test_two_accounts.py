@@ -9,7 +9,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, Body, LogIn, Rows, Stage, make_admin
-from wxauth.dev.wechat import APPS, MOBILE_APP
+from wxauth_desk.wechat import APPS, MOBILE_APP
 
 pytestmark = [pytest.mark.oldest_postgres, pytest.mark.usefixtures("bystander")]
 

@@ -27,7 +27,7 @@ from tests.world import (
     recorded,
     set_roles,
 )
-from wxauth.dev.wechat import APPS, Simulator
+from wxauth_desk.wechat import APPS, Simulator
 
 pytestmark = pytest.mark.usefixtures("bystander")
 

@@ -10,23 +10,23 @@ from babel.messages.pofile import read_po, write_po
 from click.testing import CliRunner
 from starlette.requests import Request
 
-import wxauth
+import wxauth_desk
 from tests.cli.test_help import every_command
 from tests.problems import OF_PERSONS, TITLES
 from tests.sweeps import swept
 from tests.world import Stage
 from wxauth.cli import main
-from wxauth.dev.wechat.desk import known_faults
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.login_pages.texts import TEXTS
-from wxauth.web.page_texts import page_texts
+from wxauth_desk import i18n as desk_i18n
+from wxauth_desk.page_texts import page_texts
+from wxauth_desk.wechat.desk import known_faults
 from wxauth_guard import i18n
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.problems import problem
 
 MARK = "繁"
-PAGES = Path(wxauth.__path__[0])
 
 
 @pytest.fixture(autouse=True)
@@ -34,18 +34,19 @@ def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """The catalogues zh_TW, beside those that there are."""
     folder = tmp_path / "locale/zh_TW/LC_MESSAGES"
     folder.mkdir(parents=True)
-    for path in i18n.catalogues()["zh-CN"]:
+    for path in (*i18n.catalogues()["zh-CN"], desk_i18n.catalogues()["zh-CN"]):
         with path.open("rb") as chinese, (folder / path.name).open("wb") as written:
             catalog = read_po(chinese, locale="zh_TW")
             for message in catalog:
                 message.string = f"{MARK}{message.string}"
             write_po(written, catalog)
     monkeypatch.setattr(i18n, "LOCALES", [*i18n.LOCALES, tmp_path / "locale"])
-    for cached in (i18n.catalogues, i18n.catalogue):
+    monkeypatch.setattr(desk_i18n, "LOCALES", tmp_path / "locale")
+    for cached in (i18n.catalogues, i18n.catalogue, desk_i18n.catalogues, desk_i18n.catalogue):
         cached.cache_clear()
     yield
     monkeypatch.undo()
-    for cached in (i18n.catalogues, i18n.catalogue):
+    for cached in (i18n.catalogues, i18n.catalogue, desk_i18n.catalogues, desk_i18n.catalogue):
         cached.cache_clear()
 
 
@@ -106,7 +107,9 @@ async def test_the_documents_and_the_pages_are_in_it(stage: Stage) -> None:
 @pytest.mark.no_database
 def test_the_desk_is_in_it() -> None:
     request = Request({"type": "http", "query_string": b"language=zh-TW", "headers": []})
-    texts = httpx.Response(200, content=bytes(page_texts(PAGES / "dev/wechat/page", request, {}).body)).json()["texts"]
+    texts = httpx.Response(
+        200, content=bytes(page_texts(Path(wxauth_desk.__path__[0]) / "wechat/page", request).body)
+    ).json()["texts"]
     assert [name for name, text in texts.items() if not text.startswith(MARK)] == []
     faults = [fault for each in known_faults().values() for fault in each]
     assert [fault for fault in faults if not fault["meaning"]["zh-TW"].startswith(MARK)] == []

@@ -10,7 +10,7 @@ import httpx
 from tests.websites.browsers import ASKED, House, found_in, sent
 from tests.world import EDGE, Body, Client, Phone, body_of
 from wxauth.core.services import Services
-from wxauth.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
+from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 
 IN_WECHAT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "

@@ -11,7 +11,7 @@ from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.websites.browsers import BYE, House, id_claims
 from tests.world import Phone, Stage, add_client
-from wxauth.dev.wechat import APPS, MOBILE_APP
+from wxauth_desk.wechat import APPS, MOBILE_APP
 
 pytestmark = pytest.mark.shop(phone_id_token=True, logout_uris=[BYE])
 

@@ -12,11 +12,11 @@ from tests.sweeps import swept
 from tests.world import LogLines, Stage
 from wxauth.apps.registry import Apps
 from wxauth.core.apps import App
-from wxauth.dev.wechat import APPS
 from wxauth.errors import WeChatError
 from wxauth.service.build import build_services
 from wxauth.wechat.api import WeChatApi, session_key_signature
 from wxauth.wechat.client import WeChat
+from wxauth_desk.wechat import APPS
 
 FIRST = APPS[0]["app_id"]
 NO_PHONE_INFO: list[object] = [None, [], "13800138000"]

@@ -19,14 +19,14 @@ from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APPS
-from wxauth.dev.wechat.controls import openid_of
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.service.build import build_services
 from wxauth.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.wechat_tokens import LOOK_TIMEOUT_SECONDS, RENEWAL_LEAD, RENEWAL_SPREAD, WeChatToken, WeChatTokens
+from wxauth_desk.wechat import APPS
+from wxauth_desk.wechat.controls import openid_of
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

@@ -11,14 +11,14 @@ from starlette.types import ASGIApp
 
 from wxauth.clients.clients import ensure_own_client
 from wxauth.core.database import Database
-from wxauth.core.terminal import localized
-from wxauth.dev.middleware import OwnNamesOnly
-from wxauth.dev.wechat import AGENT, AGENT_PATH
-from wxauth.i18n import lazy_gettext as _
+from wxauth_desk.i18n import lazy_gettext as _
+from wxauth_desk.middleware import OwnNamesOnly
+from wxauth_desk.terminal import localized
+from wxauth_desk.wechat import AGENT, AGENT_PATH
 
 MCP_PORT_AFTER: Final = 5
 """How far the MCP server's port is after the service's: 8005, or a free one."""
-_IN_WHEEL: Final = Path(__file__).parents[1] / "_examples" / "mcp_server.py"
+_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
 

@@ -1,15 +1,14 @@
-"""`wxauth wechat`: the simulated WeChat alone, for programs that are developed against WeChat without wxauth."""
+"""`wxauth-desk wechat`: the simulated WeChat alone, for programs that are developed against WeChat without wxauth."""
 
 from contextlib import suppress
 
 import click
 import uvicorn
 
-from wxauth.core.terminal import TextError, localized, os_reason
-from wxauth.dev.middleware import OwnNamesOnly
-from wxauth.dev.wechat import create_simulator
-from wxauth.i18n import lazy_gettext as _
-from wxauth.service.server import listen
+from wxauth_desk.i18n import lazy_gettext as _
+from wxauth_desk.middleware import OwnNamesOnly
+from wxauth_desk.terminal import TextError, listen, localized, os_reason
+from wxauth_desk.wechat import create_simulator
 
 
 def run(port: int) -> None:
@@ -29,5 +28,5 @@ def run(port: int) -> None:
         )
         app = OwnNamesOnly(create_simulator(), (), own_pages=True)
         with suppress(KeyboardInterrupt):
-            # By h11, for the same reason as in `wxauth dev`.
+            # By h11, for the same reason as in `wxauth-desk dev`.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

@@ -1,4 +1,4 @@
-"""What `wxauth dev` prints when it is ready: those blocks of `banner.en.txt` that are for these settings."""
+"""What `wxauth-desk dev` prints when it is ready: those blocks of `banner.en.txt` that are for these settings."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 from wxauth.checks.result import MARKS, CheckResult
 from wxauth.console.links import CONSOLE_PATH
 from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APP_KEYS, DESK_PATH
+from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 
 _PROGRAM: Final = sys.argv[0]
 """Read at the start: `runpy` replaces it while another thread runs an example."""

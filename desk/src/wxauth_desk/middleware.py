@@ -1,4 +1,4 @@
-"""Middleware of `wxauth dev`: answers only to names of this machine.
+"""Middleware of `wxauth-desk dev`: answers only to names of this machine.
 
 A web page whose own name resolves to this machine (DNS rebinding) has the service's origin, and could log in as
 anybody in the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no
@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
 _EVERYWHERE: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
 _REFUSAL: Final = (
-    "wxauth dev does not answer to this name: start it with --allow-host {name}\n"
-    "wxauth dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
+    "wxauth-desk dev does not answer to this name: start it with --allow-host {name}\n"
+    "wxauth-desk dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
 )
 
 

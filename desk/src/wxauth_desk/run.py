@@ -1,4 +1,4 @@
-"""`wxauth dev`: PostgreSQL, WeChat, migrations and the service, started and stopped together."""
+"""`wxauth-desk dev`: PostgreSQL, WeChat, migrations and the service, started and stopped together."""
 
 import asyncio
 import base64
@@ -36,33 +36,34 @@ from wxauth.core.migrations import UnknownRevision, migrate
 from wxauth.core.outages import is_refusal, reason_of
 from wxauth.core.resources import Resource
 from wxauth.core.settings import Settings, settings_from, unknown_names
-from wxauth.core.terminal import TextError, localized, os_reason, terminal_language
-from wxauth.dev.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
-from wxauth.dev.banner import service_url, welcome
-from wxauth.dev.middleware import OwnNamesOnly
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
-from wxauth.dev.wechat import ACCOUNT, APPS, DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, WEBSITE, create_simulator
-from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.login.login_queries import rehearse_login
 from wxauth.service.app import create_api, surround
 from wxauth.service.build import Timeouts, build_services
 from wxauth.service.lifespan import check_stored_state
-from wxauth.service.server import listen, uvicorn_options
+from wxauth.service.server import uvicorn_options
 from wxauth.wechat.errcodes import SECRET_NOT_TAKEN
+from wxauth_desk.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
+from wxauth_desk.banner import service_url, welcome
+from wxauth_desk.failures import failure_on_the_phone
+from wxauth_desk.i18n import Text, lazy_gettext as _
+from wxauth_desk.middleware import OwnNamesOnly
+from wxauth_desk.postgres import EmbeddedPostgres
+from wxauth_desk.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
+from wxauth_desk.terminal import TextError, listen, localized, os_reason, terminal_language
+from wxauth_desk.wechat import ACCOUNT, APPS, DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, WEBSITE, create_simulator
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
-"""If one of these is set, `wxauth dev` uses the real WeChat, which does not know the simulated apps."""
+"""If one of these is set, `wxauth-desk dev` uses the real WeChat, which does not know the simulated apps."""
 
 _TIMEOUTS: Final = Timeouts(proxy_notice=None)
 """It ends at once, because no proxy has to notice."""
 
 _SCRIPT: Final = """\
 #!/bin/sh
-# Made by 'wxauth dev' at its start, removed at its end; it holds secrets.
+# Made by 'wxauth-desk dev' at its start, removed at its end; it holds secrets.
 if ! kill -0 {pid} 2>/dev/null; then
     rm -f -- "$0"
-    echo "the 'wxauth dev' of this command has ended: start it again. wxauth dev 已退出，请重新启动。" >&2
+    echo "the 'wxauth-desk dev' of this command has ended: start it again. wxauth-desk dev 已退出，请重新启动。" >&2
     exit 1
 fi
 {settings}
@@ -78,6 +79,10 @@ _OF_BEFORE: Final = _(
     "laptop alone, and start again ({reason})"
 )
 _NOT_OURS: Final = _("the schema is not one that this version made: {reason}")
+
+
+class NotOurs(TextError):
+    """The schema is none that this version has made."""
 
 
 class OwnSecret:
@@ -187,7 +192,11 @@ def run(
                 settings = settings.model_copy(update={"database_url": SecretStr(url)})
             if simulated_url is not None:
                 simulator = create_simulator(
-                    service_url=service_url(settings), site_url=site_url, shop_url=shop_url, mcp_url=mcp_url
+                    service_url=service_url(settings),
+                    site_url=site_url,
+                    shop_url=shop_url,
+                    mcp_url=mcp_url,
+                    failure_of=failure_on_the_phone,
                 )
                 simulated = OwnNamesOnly(simulator, names, own_pages=True)
                 threads.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
@@ -212,7 +221,7 @@ def run(
             )
             service = OwnNamesOnly(_app(settings, simulated_url), names)
             _Server(uvicorn.Config(service, **uvicorn_options()), banner_text).run([listener])
-    except UnknownRevision as exc:
+    except (UnknownRevision, NotOurs) as exc:
         if os.environ.get("WXAUTH_DATABASE_URL"):
             raise
         raise TextError(Text(_OF_BEFORE, home=HOME, reason=exc.text)) from None
@@ -319,7 +328,7 @@ def _listen(host: str, port: int, option: str, taken: list[Text]) -> socket.sock
         return listen(host, port)
     except OSError as exc:
         text = _(
-            "cannot listen on {address}: {reason} (another 'wxauth dev'? Choose another port with {option})",
+            "cannot listen on {address}: {reason} (another 'wxauth-desk dev'? Choose another port with {option})",
             address=f"{host}:{port}",
             reason=os_reason(exc),
             option=option,
@@ -355,10 +364,10 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
         except Exception as exc:
             cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors have PostgreSQL's there
             if is_refusal(cause):
-                raise UnknownRevision(Text(_NOT_OURS, reason=reason_of(cause))) from exc
+                raise NotOurs(Text(_NOT_OURS, reason=reason_of(cause))) from exc
             raise
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
-            raise UnknownRevision(Text(_NOT_OURS, reason=reason))
+            raise NotOurs(Text(_NOT_OURS, reason=reason))
         async with aclosing(build_services(settings)) as services:
             await check_stored_state(services)
         await add_sites(database, site_url, settings, now=await database.time())

@@ -32,11 +32,11 @@ from wxauth.clients.models import Scope
 from wxauth.core.database import Database
 from wxauth.core.logos import picture_url
 from wxauth.core.settings import Settings
-from wxauth.core.terminal import localized
-from wxauth.dev.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth.errors import NameTaken
-from wxauth.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth.login_pages.rendering import language_of
+from wxauth_desk.i18n import Text, gettext, languages, lazy_gettext as _, own_name
+from wxauth_desk.terminal import localized
+from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth_guard import BearerGuard, Principal
 
 _HERE: Final = Path(__file__).parent
@@ -56,7 +56,7 @@ _MOST_SESSIONS: Final = 1000
 PUSH_PATH: Final = "/wechat"
 """The path that receives forwarded messages."""
 _NAME: Final = "dev-shop"
-_IN_WHEEL: Final = Path(__file__).parents[1] / "_examples" / "shop.py"
+_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
 _PIECES: Final = 10
 _PIECE_SECONDS: Final = 0.3
@@ -67,7 +67,7 @@ class Site:
     """One of the two websites."""
 
     name: str
-    """The client_id. It is a public client, which `wxauth dev` adds."""
+    """The client_id. It is a public client, which `wxauth-desk dev` adds."""
     title: Text
     path: str
     """Where it is on the address of both, without the slash at the end."""

@@ -31,8 +31,6 @@ _SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
 MODULES: Final = {
     "running": {
         "serve": _("Run the service in production."),
-        "dev": _("Run the service for development, with nothing configured."),
-        "wechat": _("Run the simulated WeChat alone, without a database."),
         "alive": _("Check that the service on this machine answers."),
         "openapi": _("Print the OpenAPI document."),
     },

@@ -1,4 +1,4 @@
-"""`wxauth serve`, `dev`, `wechat`, `alive`, `openapi`: the service and its API. Each is imported when it is called."""
+"""`wxauth serve`, `alive`, `openapi`: the service and its API. Each is imported when it is called."""
 
 import os
 import sys
@@ -21,71 +21,6 @@ def serve() -> None:
 
     with failures_printed():
         server.serve(load_settings(Settings))
-
-
-@click.command()
-@click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of the service; WXAUTH_PORT, or 8000. The others follow it."
-)
-@click.option(
-    "--wechat-port",
-    type=click.IntRange(1, 65535),
-    help="Port of the simulated WeChat; the service's + 1, if it is free.",
-)
-@click.option(
-    "--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; the service's + 4, if it is free."
-)
-@click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
-@click.option("--shop", "shop_url", metavar="URL", help="A back end of yours that sells, in place of the example's.")
-def dev(
-    port: int | None,
-    wechat_port: int | None,
-    site_port: int | None,
-    allowed_hosts: tuple[str, ...],
-    shop_url: str | None,
-) -> None:
-    """Run the service for development, with nothing configured.
-
-    Starts its own PostgreSQL (kept under .wxauth/), a simulated WeChat, and a website that logs people in by scan. If
-    WXAUTH_APP_ID is set, the real WeChat is used; the app secret is WXAUTH_APP_SECRET, or you are asked for it. If
-    WXAUTH_DATABASE_URL is set, that database is used.
-
-    It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
-    """
-    _refuse_windows("dev")
-    from wxauth.cli.printing import WrongCall
-    from wxauth.cli.resources import failures_printed
-    from wxauth.dev.middleware import name_in
-    from wxauth.dev.run import run  # cannot be imported on Windows, nor without the extra dev
-
-    names = [name_in(host) for host in allowed_hosts]
-    if None in names:
-        raise WrongCall(_("--allow-host must be a name or an address, such as laptop.example.com"))
-    with failures_printed():
-        run(
-            port=port,
-            wechat_port=wechat_port,
-            site_port=site_port,
-            shop_url=shop_url,
-            allowed_hosts=[name for name in names if name is not None],
-        )
-
-
-@click.command()
-@click.option(
-    "--port", type=click.IntRange(1, 65535), default=8001, help="Port of the simulated WeChat.", show_default=True
-)
-def wechat(port: int) -> None:
-    """Run the simulated WeChat alone, without a database.
-
-    It answers as api.weixin.qq.com does, for a program or an SDK whose host can be set. Its appids, AppSecrets and
-    controls are in the manual at /about.
-    """
-    from wxauth.cli.resources import failures_printed
-    from wxauth.dev import alone
-
-    with failures_printed():
-        alone.run(port)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-// The console in a real browser, beside a running `wxauth dev`: people who log in, administrators, links.
+// The console in a real browser, beside a running `wxauth-desk dev`: people who log in, administrators, links.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'

@@ -1,4 +1,4 @@
-// The phone on the desk in a real browser, beside a running `wxauth dev`.
+// The phone on the desk in a real browser, beside a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'

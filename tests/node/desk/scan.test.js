@@ -1,4 +1,4 @@
-// The example sites in a real browser, logged in to by the phone on the desk, beside a running `wxauth dev`.
+// The example sites in a real browser, logged in to by the phone on the desk, beside a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, test } from 'node:test'

@@ -1,4 +1,4 @@
-// Auth.js as examples/nextjs sets it up, without Next.js, beside a running `wxauth dev`: see tests/foreign/test_relying_parties.py.
+// Auth.js as examples/nextjs sets it up, without Next.js, beside a running `wxauth-desk dev`: see tests/foreign/test_relying_parties.py.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:http'

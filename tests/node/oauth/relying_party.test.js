@@ -1,4 +1,4 @@
-// openid-client as a site, beside a running `wxauth dev`.
+// openid-client as a site, beside a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as client from 'openid-client'

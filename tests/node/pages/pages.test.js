@@ -1,4 +1,4 @@
-// The pages for people who log in to a site, in a real browser beside a running `wxauth dev`: every state of them.
+// The pages for people who log in to a site, in a real browser beside a running `wxauth-desk dev`: every state of them.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { Complaints, PATIENCE, SIZES, assertNoBarriers, drawOnly, launch, violationsOn } from '../browser.js'

@@ -1,4 +1,4 @@
-// Leads a browser through every state of the pages for people who log in to a site, beside a running `wxauth dev`.
+// Leads a browser through every state of the pages for people who log in to a site, beside a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { PATIENCE } from '../browser.js'
@@ -14,7 +14,7 @@ const IN_WECHAT = `${IPHONE} MicroMessenger/8.0.60`
 const IN_WEB_VIEW = `${IN_WECHAT} miniProgram/wx1234567890abcdef`
 const picture = async (path) => `data:image/png;base64,${await readFile(new URL(path, import.meta.url), 'base64')}`
 const LOGO = await picture('logo.png')
-const SITE_LOGO = await picture('../../../src/wxauth/dev/shop.png')
+const SITE_LOGO = await picture('../../../desk/src/wxauth_desk/shop.png')
 const UNKNOWN = 'A'.repeat(22)
 
 /** What a page is told in each language: the sites, whose names are short and long, and a person. */

@@ -8,8 +8,8 @@ from tests.conftest import made_of_fixtures
 from tests.websites.browsers import BYE
 from tests.websites.street import COMPUTER, PAGE, Street
 from tests.world import AddSite, GetPhone, LogIn, MakeServices, Phone, Site
-from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator
 from wxauth.service.build import Timeouts
+from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from tests.sweeps import swept
 from tests.websites.street import Street
 from tests.websites.test_links import browser_of, press
 from tests.world import Body, Client, scene_of
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.dev.wechat.controls import FaultRequest
-from wxauth.dev.wechat.simulator import draw
-from wxauth.wechat.received import CodePicture
+from wxauth_desk.wechat import APPS, Simulator, create_simulator
+from wxauth_desk.wechat.controls import FaultRequest
+from wxauth_desk.wechat.pictures import CodePicture
+from wxauth_desk.wechat.simulator import draw
 
 EMBEDDED = "cross-origin-resource-policy"
 

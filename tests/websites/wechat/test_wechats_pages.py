@@ -16,8 +16,8 @@ from tests.websites.browsers import found_in, refused, sent
 from tests.websites.street import APP_OF, COMPUTER, IN_WECHAT, MINI, PAGE, Street, Visitor
 from tests.world import EDGE, HOLD_USERS, Admin, behind, recorded, until
 from wxauth.console.sessions import ConsoleSessions
-from wxauth.dev.wechat import ACCOUNT, APPS, MOBILE_APP
-from wxauth.dev.wechat.controls import CodeRequest, Visitor as Visit
+from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP
+from wxauth_desk.wechat.controls import CodeRequest, Visitor as Visit
 
 ON_A_COMPUTER_IN_WECHAT = EDGE + " MicroMessenger/7.0.20.1781(0x6700143B) NetType/WIFI WindowsWechat Language/zh_CN"
 SAFARI = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Version/18.5 Mobile/15E148 Safari/604.1"

@@ -1,6 +1,6 @@
 """A simulated WeChat for laptops and tests. It behaves as in WeChat's documentation; `about.txt` is its manual."""
 
-from wxauth.dev.wechat.controls import (
+from wxauth_desk.wechat.controls import (
     ACCOUNT,
     APPS,
     LATER_APP,
@@ -13,10 +13,10 @@ from wxauth.dev.wechat.controls import (
     SealRequest,
     phone_number_of,
 )
-from wxauth.dev.wechat.desk import AGENT, AGENT_PATH, DESK_PATH, SHOP_PATH
-from wxauth.dev.wechat.payments import APP_KEYS
-from wxauth.dev.wechat.simulator import Call, Simulator
-from wxauth.dev.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
+from wxauth_desk.wechat.desk import AGENT, AGENT_PATH, DESK_PATH, SHOP_PATH
+from wxauth_desk.wechat.payments import APP_KEYS
+from wxauth_desk.wechat.simulator import Call, Simulator
+from wxauth_desk.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 
 __all__ = [
     "ACCOUNT",

@@ -14,8 +14,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from wxauth.dev.wechat.controls import Api, FaultRequest
-from wxauth.wechat.errcodes import errcode_of
+from wxauth_desk.wechat.controls import Api, FaultRequest
 
 _JSON: Final = "application/json; encoding=utf-8"
 _MASK: Final = "•••"
@@ -28,7 +27,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
-"""WeChat's own texts, by errcode. One without has the meaning that wxauth knows."""
+"""WeChat's own texts, by errcode."""
 _IN_A_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>\d{1,2}(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
@@ -120,7 +119,7 @@ class CallRefused(Exception):
 
     def answer(self) -> dict[str, Any]:
         """The answer in WeChat's form."""
-        errmsg = _ERRMSGS.get(str(self.errcode)) or errcode_of(self.errcode, api="").meaning or "error"
+        errmsg = _ERRMSGS.get(str(self.errcode), "error")
         return {"errcode": self.errcode, "errmsg": f"{errmsg} rid: {self.rid}"}
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wxauth.dev.wechat.calls import CallRefused, require
-from wxauth.dev.wechat.controls import API_PATHS, Api, openid_prefix
-from wxauth.dev.wechat.issued import IssuedSessionKeys, is_hmac
-from wxauth.dev.wechat.payments import APP_KEYS
+from wxauth_desk.wechat.calls import CallRefused, require
+from wxauth_desk.wechat.controls import API_PATHS, Api, openid_prefix
+from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
+from wxauth_desk.wechat.payments import APP_KEYS
 
 PURSES: Final = 1000
 """How many purses are kept. Beyond them, the one that was not used for the longest time is forgotten."""

@@ -10,9 +10,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth.clients.clients import with_query
-from wxauth.dev.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
-from wxauth.dev.wechat.simulator import Simulator
+from wxauth_desk.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
+from wxauth_desk.wechat.simulator import Simulator
 
 COMES_TWICE: Final = "X-Comes-Twice"
 """Response header of a callback redirect: after how many seconds the browsers on the desk repeat the callback."""
@@ -128,7 +127,7 @@ def _sent_back(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) ->
 
 def _redirect(asked: Mapping[str, str], answer: Mapping[str, str]) -> Response:
     answer = {**answer, **({"state": asked["state"]} if "state" in asked else {})}
-    return RedirectResponse(with_query(asked["redirect_uri"], answer), 302)
+    return RedirectResponse(_with_query(asked["redirect_uri"], answer), 302)
 
 
 def _page(body: str, *, status: int = 200) -> Response:
@@ -136,3 +135,8 @@ def _page(body: str, *, status: int = 200) -> Response:
         f'<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>微信（模拟）</title><body><main>{body}</main>'
     )
     return HTMLResponse(html, status, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+
+
+def _with_query(uri: str, parameters: Mapping[str, str]) -> str:
+    """A URI with these parameters behind those that it has."""
+    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"

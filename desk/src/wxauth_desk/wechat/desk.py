@@ -6,7 +6,7 @@ The phone's requests are sent as a phone or a browser does, with headers and coo
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import cache
 from pathlib import Path
@@ -20,15 +20,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from wxauth.console.routes import CONSOLE_PAGE
-from wxauth.dev.wechat.calls import Faults, Wires
-from wxauth.dev.wechat.connect import COMES_TWICE, PERSON
-from wxauth.dev.wechat.controls import APPS, LATER_APP, Control, PersonName
-from wxauth.errors import WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
-from wxauth.i18n import Text, languages, lazy_gettext as _
-from wxauth.login_pages.rendering import PAGES_FOLDER
-from wxauth.web.page_texts import page_texts
-from wxauth.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
+from wxauth_desk.i18n import Text, languages, lazy_gettext as _
+from wxauth_desk.page_texts import page_texts
+from wxauth_desk.wechat.calls import Faults, Wires
+from wxauth_desk.wechat.connect import COMES_TWICE, PERSON
+from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
 
 MOST_BROWSERS: Final = 50
 """How many browsers' cookies are kept; the oldest are dropped first."""
@@ -60,38 +56,78 @@ AGENT_PATH: Final = f"{DESK_PATH}agent.html"
 """The page to which the agent's person is redirected."""
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = {
-    "base.css": CONSOLE_PAGE,
-    "dom.js": CONSOLE_PAGE,
-    "languages.js": CONSOLE_PAGE,
-    "icon.svg": PAGES_FOLDER,
+    "base.css": "src/wxauth/console/page",
+    "dom.js": "src/wxauth/console/page",
+    "languages.js": "src/wxauth/console/page",
+    "icon.svg": "src/wxauth/login_pages/page",
+    **dict.fromkeys(("wxauth.js", "wxauth-scan.js", "wxauth-site.js"), "clients/miniprogram"),
 }
-"""Files shared with the service's pages, so that all have one design."""
-_IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram"
-_IN_CHECKOUT: Final = Path(__file__).parents[4] / "clients" / "miniprogram"
+"""Files of the clone that the page has, too: the design of the service's pages, and the client that phones have."""
+_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
+_CHECKOUT: Final = Path(__file__).parents[4]
 _UNKNOWN: Final = 99999
 _ERRCODES: Final = {
-    Api.CODE2SESSION: (
+    "code2session": (
         *(-1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243),
         *(41002, 41004, 41008, 48001, 50002, 89503, _UNKNOWN),
     ),
-    Api.PHONE_NUMBER: (
+    "getuserphonenumber": (
         *(-1, 40029, 40163, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 47001, 48001, 50002),
         *(89501, 40234, _UNKNOWN),
     ),
-    Api.STABLE_TOKEN: (
+    "stable_token": (
         *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNKNOWN),
     ),
 }
 """The errcodes that can be selected for each API that the page uses."""
 _IN_NO_LIST: Final = _("one that is in no list")
-_ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Text, type[WeChatError] | None], ...]] = (
-    ({"slow": 3}, _("slow: answers after 3 s"), None),
-    ({"hang": True}, _("hangs: no answer, ever"), WeChatTimeout),
-    ({"drop": True}, _("drops the connection"), WeChatUnavailable),
-    ({"garbage": True}, _("answers garbage"), WeChatBadResponse),
-    ({"html": True}, _("answers a web page"), WeChatBadResponse),
-    ({"status": 500}, _("answers HTTP 500"), WeChatUnavailable),
+_MEANINGS: Final = {
+    -1: _("WeChat is busy"),
+    40001: _("the access token is invalid or not the latest"),
+    40003: _("the openid is not one of this app"),
+    40013: _("the appid is not one"),
+    40014: _("the access token is not one"),
+    40029: _("the code is invalid, has expired, or is another app's"),
+    40125: _("the app secret is wrong"),
+    40163: _("the code has been used"),
+    40164: _("this server's address is not on the IP whitelist"),
+    40226: _("WeChat takes the person for a high risk"),
+    40234: _("the app requires signed and encrypted calls"),
+    40243: _("the app secret is frozen"),
+    41001: _("the access token is missing"),
+    41002: _("the appid is missing"),
+    41004: _("the app secret is missing"),
+    41008: _("the code is missing"),
+    42001: _("the access token has expired"),
+    43104: _("the code of the phone button is another person's"),
+    45009: _("the daily quota is used up"),
+    45011: _("too often in this minute"),
+    47001: _("the body is not what the call takes"),
+    48001: _("the account may not use this API"),
+    50002: _("the account is restricted"),
+    89501: _("this server's address waits for the administrator's confirmation"),
+    89503: _("the call waits for the administrator's confirmation"),
+    89506: _("the administrator has refused this server's address twice: not for 24 hours"),
+    89507: _("the administrator has refused this server's address: not for an hour"),
+}
+"""What WeChat's documentation says of each."""
+_ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
+    ({"slow": 3}, _("slow: answers after 3 s")),
+    ({"hang": True}, _("hangs: no answer, ever")),
+    ({"drop": True}, _("drops the connection")),
+    ({"garbage": True}, _("answers garbage")),
+    ({"html": True}, _("answers a web page")),
+    ({"status": 500}, _("answers HTTP 500")),
 )
+FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
+"""What the service answers a phone if a call of this API meets this fault: code, status and titles.
+
+None if nothing fails, or if no service is known."""
+
+
+def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of the simulated WeChat alone, nobody knows what its caller does."""
+    return None
 
 
 @cache
@@ -219,13 +255,21 @@ async def _ensure_local(request: httpx.Request) -> None:
 
 
 def desk_routes(
-    wires: Wires, faults: Faults, *, service_url: str, site_url: str, shop_url: str, mcp_url: str | None
+    wires: Wires,
+    faults: Faults,
+    *,
+    service_url: str,
+    site_url: str,
+    shop_url: str,
+    mcp_url: str | None,
+    failure_of: FailureOf,
 ) -> list[Route]:
     """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
     files = StaticFiles(directory=_PAGE)
-    shared = {name: StaticFiles(directory=folder) for name, folder in _SHARED.items()}
-    clients = StaticFiles(directory=_IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT)
-    shared |= dict.fromkeys(("wxauth.js", "wxauth-scan.js", "wxauth-site.js"), clients)
+    is_wheel = _IN_WHEEL.is_dir()
+    shared = {
+        name: StaticFiles(directory=_IN_WHEEL if is_wheel else _CHECKOUT / folder) for name, folder in _SHARED.items()
+    }
     headers = {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
@@ -243,7 +287,7 @@ def desk_routes(
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
         "agent": mcp_url and {"client_id": AGENT, "server": mcp_url},
-        "faults": known_faults(),
+        "faults": known_faults(failure_of),
     }
 
     servers = [service_url, site_url, shop_url]
@@ -261,7 +305,7 @@ def desk_routes(
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})
 
     async def read_texts(request: Request) -> Response:
-        return page_texts(_PAGE, request, {})
+        return page_texts(_PAGE, request)
 
     async def read_wires(request: Request) -> Response:
         news = wires.since(int(request.path_params["revision"]))
@@ -281,29 +325,17 @@ def desk_routes(
     ]
 
 
-def known_faults() -> dict[str, list[dict[str, Any]]]:
-    """For each API, the faults that can be selected, their meanings, and the resulting `failure` on the phone.
-
-    `failure` is null if the call succeeds in the end.
-    """
-    return {api: list(_known_faults(api)) for api in _ERRCODES}
+def known_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
+    """For each API, the faults that can be selected, their meanings, and the resulting `failure` on the phone."""
+    return {api: [_known(api, *fault, failure_of) for fault in _known_faults(api)] for api in _ERRCODES}
 
 
-def _known_faults(api: Api) -> Iterator[dict[str, Any]]:
+def _known_faults(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
     for errcode in _ERRCODES[api]:
-        # The service renews a refused WeChat token and calls again.
-        known = errcode_of(errcode, api=api)
-        is_mended = api == Api.PHONE_NUMBER and errcode in WECHAT_TOKEN_REFUSED
-        failure = None if is_mended else known.failure()
-        yield _known({"errcode": errcode}, known.meaning or _IN_NO_LIST, failure)
-    for fault, meaning, kind in _ON_THE_WAY:
-        yield _known(fault, meaning, kind)
+        yield {"errcode": errcode}, _MEANINGS.get(errcode, _IN_NO_LIST)
+    yield from _ON_THE_WAY
 
 
-def _in_each(title: Text) -> dict[str, str]:
-    return {language: title.translated(language) for language in languages()}
-
-
-def _known(fault: dict[str, Any], meaning: Text, failure: WeChatError | type[WeChatError] | None) -> dict[str, Any]:
-    failure_answer = failure and {"code": failure.code, "status": failure.status, "title": _in_each(failure.title)}
-    return {"fault": fault, "meaning": _in_each(meaning), "failure": failure_answer}
+def _known(api: str, fault: dict[str, Any], meaning: Text, failure_of: FailureOf) -> dict[str, Any]:
+    meanings = {language: meaning.translated(language) for language in languages()}
+    return {"fault": fault, "meaning": meanings, "failure": failure_of(api, fault)}

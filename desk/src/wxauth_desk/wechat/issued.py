@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from pydantic_core import to_json
 
-from wxauth.dev.wechat.calls import CallRefused, require
-from wxauth.dev.wechat.controls import CodeRequest, PhoneCodeRequest
+from wxauth_desk.wechat.calls import CallRefused, require
+from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest
 
 CODE_LIFETIME: Final = 300.0
 """Seconds. Also of a code for a service account."""

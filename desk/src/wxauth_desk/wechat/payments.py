@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from wxauth.dev.wechat.controls import Account, ControlOfPerson, openid_of
-from wxauth.dev.wechat.issued import IssuedSessionKeys, is_hmac
-from wxauth.dev.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
+from wxauth_desk.wechat.controls import Account, ControlOfPerson, openid_of
+from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
+from wxauth_desk.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
 
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
 """The AppKeys with which back ends make `paySig`: for `env` 0, and for `env` 1, the sandbox. Every app has these."""

@@ -19,9 +19,9 @@ import segno
 from PIL import Image, ImageOps
 from pydantic_core import from_json, to_json
 
-from wxauth.dev.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, new_rid, require
-from wxauth.dev.wechat.coins import Coins
-from wxauth.dev.wechat.controls import (
+from wxauth_desk.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, new_rid, require
+from wxauth_desk.wechat.coins import Coins
+from wxauth_desk.wechat.controls import (
     API_PATHS,
     APP_KINDS,
     SECRETS,
@@ -40,7 +40,7 @@ from wxauth.dev.wechat.controls import (
     risk_of,
     unionid_of,
 )
-from wxauth.dev.wechat.issued import (
+from wxauth_desk.wechat.issued import (
     CODE_LIFETIME,
     LONG_CODE_LIFETIME,
     AccessTokens,
@@ -50,9 +50,9 @@ from wxauth.dev.wechat.issued import (
     IssuedSessionKeys,
     day_of,
 )
-from wxauth.dev.wechat.payments import Payments
-from wxauth.dev.wechat.push import CHECKED, PushRequest, make_message, make_verdict
-from wxauth.wechat.received import CodePicture
+from wxauth_desk.wechat.payments import Payments
+from wxauth_desk.wechat.pictures import CodePicture
+from wxauth_desk.wechat.push import CHECKED, PushRequest, make_message, make_verdict
 
 REMEMBERED_CALLS: Final = 1000
 PICTURES_A_MINUTE: Final = 5000

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth.dev.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
-from wxauth.dev.wechat.coins import PURSES
-from wxauth.dev.wechat.connect import connect_routes
-from wxauth.dev.wechat.controls import (
+from wxauth_desk.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
+from wxauth_desk.wechat.coins import PURSES
+from wxauth_desk.wechat.connect import connect_routes
+from wxauth_desk.wechat.controls import (
     API_PATHS,
     Account,
     Api,
@@ -30,23 +30,23 @@ from wxauth.dev.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth.dev.wechat.desk import DESK_PATH, SHOP_PATH, WebViewRequest, WebViews, desk_routes
-from wxauth.dev.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
-from wxauth.dev.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
-from wxauth.dev.wechat.simulator import Simulator
-from wxauth.wechat.received import CodePicture
+from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, FailureOf, WebViewRequest, WebViews, desk_routes, no_service
+from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
+from wxauth_desk.wechat.pictures import CodePicture
+from wxauth_desk.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
+from wxauth_desk.wechat.simulator import Simulator
 
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
 HINTS: Final = {
     40029: (
         "this WeChat is simulated, and knows no code of a phone or of the developer tools: send a plain name such as "
-        "alice (phone-13800138000 for the phone button), or start 'wxauth dev' with WXAUTH_APP_ID"
+        "alice (phone-13800138000 for the phone button), or start 'wxauth-desk dev' with WXAUTH_APP_ID"
     )
 }
 """Hints for the developer by errcode of the simulated WeChat, appended to `detail`."""
 UNKNOWN_APP_HINT: Final = (
-    "this WeChat is simulated: add another of its own apps by 'wxauth apps add', or start 'wxauth dev' with "
+    "this WeChat is simulated: add another of its own apps by 'wxauth apps add', or start 'wxauth-desk dev' with "
     "WXAUTH_APP_ID for your mini-program"
 )
 """The hint for an unknown app."""
@@ -64,6 +64,7 @@ def create_simulator(
     site_url: str = "http://127.0.0.1:8004",
     shop_url: str = f"http://127.0.0.1:8004{SHOP_PATH}",
     mcp_url: str | None = None,
+    failure_of: FailureOf = no_service,
 ) -> Starlette:
     """The simulated WeChat as an ASGI app.
 
@@ -140,7 +141,13 @@ def create_simulator(
             _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.behave),
             _control(f"{DESK_PATH}web-view", WebViewRequest, WebViews().open),
             *desk_routes(
-                wires, wechat.faults, service_url=service_url, site_url=site_url, shop_url=shop_url, mcp_url=mcp_url
+                wires,
+                wechat.faults,
+                service_url=service_url,
+                site_url=site_url,
+                shop_url=shop_url,
+                mcp_url=mcp_url,
+                failure_of=failure_of,
             ),
         ],
         exception_handlers={404: _refuse_url, 405: _refuse_url},

@@ -1,0 +1,40 @@
+"""The command `wxauth-desk`. If a package is missing, it says which."""
+
+import gc
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from wxauth_desk.i18n import lazy_gettext as _
+
+
+def main() -> None:
+    """Run the command."""
+    if sys.argv[1:2] == ["dev"] and sys.platform != "win32":
+        # By no exception, which Python drops where it calls back, as when a weak reference ends. Not by the default
+        # action, which the first process of a container ignores.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
+    gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
+    try:
+        from wxauth_desk import cli
+
+        cli.main(prog_name="wxauth-desk")
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "wxauth_desk").partition(".")[0]
+        if package in ("wxauth_desk", "wxauth", "wxauth_guard"):
+            raise
+        from wxauth_desk.terminal import localized
+
+        sys.exit(localized(_("{package} is not installed: run scripts/dev in a clone", package=package)))
+
+
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End at once: there is nothing to clean up yet. What runs then has handlers of its own."""
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The command `wxauth-desk`. What a command needs is imported when it is called."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from importlib.util import find_spec
+from inspect import cleandoc
+from typing import Any
+
+import click
+
+from wxauth_desk import __version__
+from wxauth_desk.i18n import SOURCE, Text, lazy_gettext as _
+from wxauth_desk.terminal import TextError, localized, terminal_language
+
+
+class LocalizedGroup(click.Group):
+    """A group whose commands have their help in the language of the terminal."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command; a copy, unless that is English."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None or terminal_language() == SOURCE:
+            return command
+        made = copy(command)
+        made.help = localized(Text(cleandoc(command.help or "")))
+        made.params = [copy(each) for each in command.params]
+        for option in made.params:
+            if isinstance(option, click.Option) and option.help:
+                option.help = localized(Text(option.help))
+        return made
+
+
+class Failed(click.ClickException):
+    """Ends the command with status 1 and this text."""
+
+    def show(self, file: object = None) -> None:
+        """Print the message to standard error, without click's `Error:` before it."""
+        del file
+        click.echo(self.message, err=True)
+
+
+@contextmanager
+def failures_printed() -> Iterator[None]:
+    """If one of our errors is raised, end the command with a line and status 1. Raises: Failed."""
+    try:
+        yield
+    except TextError as exc:
+        raise Failed(localized(exc.text)) from None
+
+
+@click.group(cls=LocalizedGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="wxauth-desk")
+def main() -> None:
+    """WeChat, a phone and example sites on a laptop, simulated."""
+
+
+@main.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of the service; WXAUTH_PORT, or 8000. The others follow it."
+)
+@click.option(
+    "--wechat-port",
+    type=click.IntRange(1, 65535),
+    help="Port of the simulated WeChat; the service's + 1, if it is free.",
+)
+@click.option(
+    "--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; the service's + 4, if it is free."
+)
+@click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
+@click.option("--shop", "shop_url", metavar="URL", help="A back end of yours that sells, in place of the example's.")
+def dev(
+    port: int | None,
+    wechat_port: int | None,
+    site_port: int | None,
+    allowed_hosts: tuple[str, ...],
+    shop_url: str | None,
+) -> None:
+    """Run the service for development, with nothing configured.
+
+    Starts its own PostgreSQL (kept under .wxauth/), a simulated WeChat, and a website that logs people in by scan. If
+    WXAUTH_APP_ID is set, the real WeChat is used; the app secret is WXAUTH_APP_SECRET, or you are asked for it. If
+    WXAUTH_DATABASE_URL is set, that database is used.
+
+    It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
+    """
+    if os.name != "posix":
+        sys.exit(localized(_("wxauth-desk dev needs Linux or macOS; on Windows run it in WSL")))
+    missing = [name for name in ("wxauth", "wxauth_guard") if find_spec(name) is None]
+    if missing:
+        text = _(
+            "wxauth-desk dev needs the service and the guard: in a clone of wxauth, pip install "
+            "./clients/python . ./desk"
+        )
+        raise Failed(localized(text))
+    from wxauth_desk.middleware import name_in
+
+    names = [name_in(host) for host in allowed_hosts]
+    if None in names:
+        text = _("--allow-host must be a name or an address, such as laptop.example.com")
+        raise click.UsageError(localized(text) + localized(_(".")))
+    with failures_printed(), _failures_of_service():
+        _runner()(
+            port=port,
+            wechat_port=wechat_port,
+            site_port=site_port,
+            shop_url=shop_url,
+            allowed_hosts=[name for name in names if name is not None],
+        )
+
+
+def _failures_of_service() -> Any:
+    from wxauth.cli.resources import failures_printed
+
+    return failures_printed()
+
+
+def _runner() -> Callable[..., None]:
+    from wxauth_desk.run import run  # cannot be imported on Windows
+
+    return run
+
+
+@main.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8001, help="Port of the simulated WeChat.", show_default=True
+)
+def wechat(port: int) -> None:
+    """Run the simulated WeChat alone, without a database.
+
+    It answers as api.weixin.qq.com does, for a program or an SDK whose host can be set. Its appids, AppSecrets and
+    controls are in the manual at /about.
+    """
+    from wxauth_desk import alone
+
+    with failures_printed():
+        alone.run(port)

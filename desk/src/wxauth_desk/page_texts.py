@@ -1,0 +1,22 @@
+"""The texts of a page's scripts: `texts.json` beside them has the English ones by name, the catalogues the others."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from wxauth_desk.i18n import SOURCE, find_language, languages, own_name, pgettext
+
+
+def page_texts(folder: Path, request: Request) -> JSONResponse:
+    """The texts of this page, in the language that `?language=` asks for."""
+    language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
+    english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
+    found: dict[str, Any] = {
+        "language": language,
+        "languages": {tag: own_name(tag) for tag in languages()},
+        "texts": {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()},
+    }
+    return JSONResponse(found, headers={"Cache-Control": "no-cache"})

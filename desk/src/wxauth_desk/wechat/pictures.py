@@ -1,0 +1,12 @@
+"""Pictures that WeChat answers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class CodePicture:
+    """A picture with its content type."""
+
+    content: bytes
+    content_type: Literal["image/jpeg", "image/png"]
