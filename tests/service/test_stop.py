@@ -8,11 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
 
 from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
 from tests.web.misbehaving import read_all
 from tests.world import Server
+from wxauth.service import server as own_server
 
 BODY = b'{"refresh_token": "forged"}'
 LOGOUT = b"POST /v1/logout HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -94,3 +97,20 @@ def test_a_sigterm_while_the_database_is_silent_ends_a_start_at_once(tmp_path: P
             assert '"started"' not in command.output
             for connection, _address in asked:
                 connection.close()
+
+
+async def test_a_request_that_arrives_as_the_port_is_closed_is_answered() -> None:
+    listener = own_server.listen("127.0.0.1", 0)
+    address = listener.getsockname()
+    app = PlainTextResponse("served")
+    server = own_server.Server(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup([listener])
+    with socket.create_connection(address) as late:  # nobody accepts it before the port is closed
+        late.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await server.shutdown([listener])
+        late.settimeout(PATIENCE)
+        assert late.recv(4096).endswith(b"served")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)

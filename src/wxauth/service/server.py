@@ -1,5 +1,6 @@
 """`wxauth serve`: uvicorn's own server, or its supervisor of several workers, with the options that suit the app."""
 
+import asyncio
 import errno
 import os
 import pkgutil
@@ -7,10 +8,12 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -30,6 +33,8 @@ SILENT_SECONDS: Final = 15
 START_SECONDS: Final = 60
 """How long a worker may take to start at a reload, on a machine that has much else to do."""
 
+_UNREAD_SECONDS: Final = 0.1
+"""For reading what has arrived on a connection when the port is closed."""
 _BACKLOG: Final = 2048
 _SET_AT_START: Final = ("host", "port", "workers")
 """Settings that a reload cannot change."""
@@ -42,6 +47,27 @@ ENDING: Final = "ending"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 log = get_logger()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server. A proxy loses no request that it sends in the moment in which the port is closed."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn. It would reset connections that nobody has accepted, and those with an unread request."""
+        loop, listeners = asyncio.get_running_loop(), sockets or []
+        waiting = [connection for listener in listeners for connection in _accepted(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(_UNREAD_SECONDS)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        made = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        return cast("type[asyncio.BaseProtocol]", self.config.http_protocol_class)(**made)
 
 
 class Supervisor(Multiprocess):
@@ -130,7 +156,7 @@ def serve(settings: Settings) -> None:
     try:
         app = pkgutil.resolve_name(APP)()
         config = uvicorn.Config(app, workers=1, **uvicorn_options())  # without a number, it reads WEB_CONCURRENCY
-        uvicorn.Server(config).run([listener])
+        Server(config).run([listener])
     except SystemExit as exc:  # of uvicorn, if the app did not start, which has said why
         sys.exit(int(bool(exc.code)))
 
@@ -163,6 +189,14 @@ def _why_not(exc: OSError, settings: Settings) -> Text:
     return _(
         "WXAUTH_HOST and WXAUTH_PORT: cannot listen on {address}: {reason}", address=address, reason=os_reason(exc)
     )
+
+
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    with suppress(BlockingIOError):  # nobody waits any more
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 def listen(host: str, port: int) -> socket.socket:
