@@ -185,9 +185,11 @@ def test_a_readme_has_two_commands(language: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("page", ["README", "docs/http"])
 @both_languages
-async def test_the_answer_shown_has_the_members_of_a_real_answer(language: str, login: LogIn) -> None:
-    shown = json.loads(code_blocks(DOCS / f"http{language}.md", "json")[0])
+async def test_the_answer_shown_has_the_members_of_a_real_answer(page: str, language: str, login: LogIn) -> None:
+    shown = json.loads(code_blocks(ROOT / f"{page}{language}.md", "json")[0])
+    shown["user"].pop("consents_due", None)  # only with CONSENTS, as scripts/dev has
     assert members(shown) == members(await login("alice"))
 
 
@@ -223,6 +225,9 @@ def test_the_readme_shows_what_dev_prints(language: str) -> None:
     assert code_blocks(DOCS / f"http{language}.md", "sh")[0] in printed
     [phone] = re.findall(r"<(http://127\.0\.0\.1:8001/.*?)>", readme.read_text())
     assert phone in printed.split()
+    shown = re.search(r"(?ms)^```\n(wxauth .*?)^```$", readme.read_text())
+    assert shown
+    assert set(shown[1].splitlines()) <= {*reported.splitlines()}
 
 
 @pytest.mark.parametrize("simulated_url", ["http://127.0.0.1:8001", None])
