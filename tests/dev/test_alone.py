@@ -1,5 +1,6 @@
 """`wxauth-desk wechat`: the simulated WeChat alone."""
 
+import ast
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.docs import block
+from tests.docs import ROOT, block
 from tests.processes import WXAUTH_DESK, Running, free_port
 from wxauth_desk.wechat import APPS
 
@@ -38,3 +39,20 @@ def test_a_client_that_asks_for_http_2_keeps_its_body(alone: tuple[Running, str]
     upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
     answer = httpx.post(f"{alone[1]}/codes", json={"person": "alice"}, headers=upgrade)
     assert (answer.status_code, [*answer.json()]) == (200, ["code"])
+
+
+def test_it_shares_no_module_with_the_service_or_the_guard() -> None:
+    folder = ROOT / "desk/src"
+    read, unread = set(), {folder / "wxauth_desk/alone.py", *folder.glob("wxauth_desk/wechat/**/*.py")}
+    while unread:
+        read.add(path := unread.pop())
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.ImportFrom) or not node.level
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in filter(None, names):
+                assert name.partition(".")[0] not in ("wxauth", "wxauth_guard"), path
+                if name.startswith("wxauth_desk"):
+                    module = folder / name.replace(".", "/")
+                    unread |= {module / "__init__.py" if module.is_dir() else module.with_suffix(".py")} - read
+    assert folder / "wxauth_desk/wechat/push.py" in read

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from wxauth_desk.wechat.controls import Api, FaultRequest
+from wxauth_desk.wechat.controls import API_PATHS, Api, FaultRequest
 
 _JSON: Final = "application/json; encoding=utf-8"
 _MASK: Final = "•••"
@@ -22,12 +22,17 @@ _MASKED: Final = frozenset(
     {"secret", "appsecret", "encrypt_key", "session_key", "access_token", "refresh_token", "ticket", "cert_info"}
 )
 _REMEMBERED: Final = 100
+_REFUSED_TOKEN: Final = 40001
 
 Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
 """WeChat's own texts, by errcode."""
+_BY_PERSON: Final = "/sns/"
+"""The beginning of the paths that WeChat serves from another system, which writes its errmsgs differently."""
+_RENEW: Final = ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
+"""The end of the errmsg of 40001 at all other paths."""
 _IN_A_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>\d{1,2}(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
@@ -117,9 +122,13 @@ class CallRefused(Exception):
         self.errcode = errcode
         self.rid = new_rid()
 
-    def answer(self) -> dict[str, Any]:
-        """The answer in WeChat's form."""
+    def answer(self, api: Api = "") -> dict[str, Any]:
+        """The answer in WeChat's form at this API; by default, that at a path which is none."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
+        if api in API_PATHS and API_PATHS[api][1].startswith(_BY_PERSON):
+            errmsg += ","
+        elif self.errcode == _REFUSED_TOKEN:
+            errmsg += _RENEW
         return {"errcode": self.errcode, "errmsg": f"{errmsg} rid: {self.rid}"}
 
 
@@ -175,7 +184,7 @@ def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
     """Apply the fault. Returns the answer to give, or None to continue."""
     if fault.errcode is not None:
-        return as_wechat_does(CallRefused(fault.errcode).answer(), fault.api)
+        return as_wechat_does(CallRefused(fault.errcode).answer(fault.api), fault.api)
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:

@@ -55,19 +55,19 @@ class Codes(Generic[AnyCodeRequest]):
 
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
         """A new code, valid for so many seconds."""
-        self._drop_expired()
+        self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
-        """Whether this code was made and has not expired yet."""
+        """Whether this code was made, and has not been forgotten yet."""
         return code in self._codes
 
-    def spend(self, text: str, app_id: str) -> AnyCodeRequest:
+    def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
         """Exchange a code, once. Raises: CallRefused."""
         code = self._codes[text]
-        require(self._clock() < code.expires_at, 40029)
+        require(self._clock() < code.expires_at, errcode_of_expired)
         require(not code.is_used, 40163)
         if code.busy > 0:
             code.busy -= 1
@@ -77,9 +77,10 @@ class Codes(Generic[AnyCodeRequest]):
         require(code.request.app_id == app_id, self._of_another_app)
         return code.request
 
-    def _drop_expired(self) -> None:
-        # In the order in which they were made: one that lasts longer keeps those behind it for some minutes more.
-        while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
+    def _forget_expired(self) -> None:
+        # Not at once, because WeChat tells a code that has expired from one that never was. In the order in which they
+        # were made: one that lasts longer keeps those behind it for some minutes more.
+        while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME <= self._clock():
             del self._codes[next(iter(self._codes))]
 
 

@@ -332,7 +332,7 @@ class Simulator:
             answer: Answer = getattr(self, f"_{call.api}")(call, *whose)
             return answer
         except CallRefused as refusal:
-            answer = refusal.answer()
+            answer = refusal.answer(call.api)
             self._refused[refusal.rid] = self._clock(), call, answer
             if len(self._refused) > REMEMBERED_CALLS:
                 del self._refused[next(iter(self._refused))]
@@ -390,7 +390,8 @@ class Simulator:
         is_of_this_kind = (call.api == "code2session") == (APP_KINDS[account.app_id] == "mini_program")
         require(is_of_this_kind, 40029)
         if code in self._codes:
-            request = self._codes.spend(code, account.app_id)
+            expired = 40029 if call.api == "code2session" else 42003
+            request = self._codes.spend(code, account.app_id, errcode_of_expired=expired)
             # Plain names are not counted, because WeChat has nothing like them.
             openid = openid_of(request.person, account.app_id)
             self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
@@ -423,7 +424,7 @@ class Simulator:
         require(openid is None or account.openid_check != "refused", 47001)
         owner: object
         if code in self._phone_codes:
-            request = self._phone_codes.spend(code, account.app_id)
+            request = self._phone_codes.spend(code, account.app_id, errcode_of_expired=40029)
             owner = openid_of(request.person, account.app_id)
             phone = request.phone or phone_number_of(request.person)
             watermark_app_id = request.watermark_app_id or account.app_id

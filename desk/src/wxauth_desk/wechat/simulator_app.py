@@ -180,11 +180,11 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
     """As WeChat refuses a path, or a method, that it does not have. The desk and the controls answer by the status."""
     assert isinstance(exc, HTTPException)
     path = request.url.path
-    methods = next((methods for methods, known in API_PATHS.values() if known == path), None)
+    api, methods = next(((api, methods) for api, (methods, known) in API_PATHS.items() if known == path), ("", None))
     if methods is None and (exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED or path.startswith(DESK_PATH)):
         return PlainTextResponse(exc.detail, exc.status_code, headers=exc.headers)
     errcode = 40066 if methods is None else 43001 if methods == "GET" else 43002
-    return as_wechat_does(CallRefused(errcode).answer(), "")
+    return as_wechat_does(CallRefused(errcode).answer(api), api)
 
 
 def _control(
