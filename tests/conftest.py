@@ -25,6 +25,7 @@ from tests.database_proxy import PATIENT, Proxy
 from tests.databases import TEMPLATE, SharedDatabase, delete_signing_key, make_template
 from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
+from tests.logging_kept import logging_kept
 from tests.loops import UnhurriedLoop
 from tests.processes import catch_ignored_signals, use_memory
 from tests.receiver import Receiver, receiving
@@ -227,6 +228,14 @@ def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
     collected = Secrets()
     yield collected
     collected.check_log(logs.getvalue().decode())
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging(logs: io.BytesIO) -> Iterator[None]:
+    """No test changes where the lines of later tests go: logging is the process's."""
+    del logs  # which configures it first
+    with logging_kept():
+        yield
 
 
 @pytest.fixture(autouse=True)

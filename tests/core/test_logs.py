@@ -1,13 +1,18 @@
 """Errors of libraries are redacted before they are logged, and printed values contain no secret."""
 
 import asyncio
+import io
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
+from logging.config import dictConfig
 from pathlib import Path
 
 import pytest
+from litestar.logging import LoggingConfig
 
+from tests.logging_kept import logging_kept
 from tests.processes import run
 from tests.sweeps import swept
 from tests.world import LogLines, Rows
@@ -59,6 +64,28 @@ def test_a_library_warning_with_a_callers_text_is_not_logged(log_lines: LogLines
         logging.getLogger(library).warning("the words of a caller")
         logging.getLogger(library).error("a fault of its own")
     assert [line["event"] for line in log_lines()] == ["a fault of its own"] * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda: LoggingConfig().configure(), id="another root handler, as Litestar sets it"),
+        pytest.param(lambda: logging.basicConfig(stream=io.StringIO(), force=True), id="another root handler"),
+        pytest.param(lambda: logging.getLogger().handlers.clear(), id="no root handler"),
+        pytest.param(lambda: logging.getLogger().setLevel("CRITICAL"), id="the root's level"),
+        pytest.param(lambda: logging.getLogger("library").setLevel("CRITICAL"), id="the logger's level"),
+        pytest.param(lambda: setattr(logging.getLogger("library"), "propagate", False), id="no propagation"),
+        pytest.param(lambda: dictConfig({"version": 1}), id="loggers disabled"),
+        pytest.param(lambda: logging.disable(), id="everything disabled"),
+    ],
+)
+def test_what_a_test_does_to_logging_ends_with_it(log_lines: LogLines, change: Callable[[], object]) -> None:
+    logging.getLogger("library").warning("before")
+    with logging_kept():
+        change()
+    logging.getLogger("library").warning("after")
+    logging.getLogger("library.new").warning("new")
+    assert [line["event"] for line in log_lines()] == ["before", "after", "new"]
 
 
 @pytest.mark.parametrize("field", ["path", "event"])
