@@ -100,6 +100,9 @@ class Phone:
         order = {"person": "alice", "outTradeNo": number, "event": event}
         return await self._client.post("/notices", json=order)
 
+    async def set_app(self, **fields: object) -> httpx.Response:
+        return await self._client.post("/accounts", json=fields)
+
 
 @pytest.fixture
 def phone(simulator: Simulator, clock: Clock) -> Phone:
@@ -120,6 +123,23 @@ async def test_a_payment_is_taken_and_its_notice_has_what_the_shop_needs(phone: 
     prices = {"OrigPrice": 3600, "ActualPrice": 3600}
     assert body["GoodsInfo"] == {"ProductId": "vip_month", "Quantity": 2, **prices, "Attach": "u1"}
     assert body["WeChatPayInfo"]["TransactionId"]
+
+
+async def test_an_app_with_a_url_of_its_own_is_pushed_there_until_it_has_none(phone: Phone) -> None:
+    body_of(await phone.set_app(push_url="https://shop.test/wechat?a=b"))
+    await phone.pay()
+    body_of(await phone.set_app(push_url=None))
+    await phone.pay()
+    there, here = (notice.url for notice in phone.shop.notices)
+    assert (there.host, there.path, there.params["a"], "signature" in there.params) == (
+        "shop.test",
+        "/wechat",
+        "b",
+        True,
+    )
+    assert here.path == f"/v1/wechat/push/{FIRST}"
+    for wrong in ("ftp://shop.test", "https://", "/wechat", ""):
+        assert (await phone.set_app(push_url=wrong)).status_code == 422
 
 
 async def test_a_notice_comes_again_and_a_refund_has_one_too(phone: Phone) -> None:

@@ -4,7 +4,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from hashlib import sha256
+from hashlib import sha1, sha256
 from hmac import new
 from typing import Any
 
@@ -446,11 +446,33 @@ async def test_data_is_sealed_with_the_key_of_the_last_login(wechat: WeChat) -> 
     await wechat.log_in()
     session = await wechat.log_in()
     sealed = await wechat.control("/encrypted-data", person="alice", data={"步数": 7})
+    watermark = {"timestamp": int(wechat.now), "appid": FIRST["app_id"]}
+    assert opened(sealed, session) == {"步数": 7, "watermark": watermark}
+
+
+async def test_data_can_be_sent_with_the_code_whose_key_it_is_sealed_with(wechat: WeChat) -> None:
+    former, code, of_another_app = await wechat.code(), await wechat.code(), await wechat.code(app_id=SECOND["app_id"])
+    asked = {"person": "alice", "data": {"nickName": "爱丽丝"}}
+    sealed = [await wechat.control("/encrypted-data", **asked, code=each) for each in (former, code)]
+    sessions = [await wechat.log_in(each) for each in (former, code)]
+    for given, session in zip(sealed, sessions, strict=True):
+        assert opened(given, session)["nickName"] == "爱丽丝"
+    assert opened(await wechat.control("/encrypted-data", **asked), sessions[1])["nickName"] == "爱丽丝"
+    assert len({session["session_key"] for session in sessions}) == 2
+    for wrong in ({"code": "0unknown"}, {"code": "alice"}, {"code": of_another_app}, {"code": code, "person": "bob"}):
+        refused = await wechat.client.post("/encrypted-data", json={**asked, **wrong})
+        assert (refused.status_code, refused.json()["error"].partition(":")[0]) == (422, "code")
+
+
+def opened(sealed: dict[str, str], session: dict[str, str]) -> dict[str, Any]:
+    """Data as a page got them, whose signature holds, decrypted with the key of a session."""
+    assert sealed["signature"] == sha1((sealed["rawData"] + session["session_key"]).encode()).hexdigest()
     key, iv = b64decode(session["session_key"]), b64decode(sealed["iv"])
     decryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
-    opened = decryptor.update(b64decode(sealed["encryptedData"])) + decryptor.finalize()
-    watermark = {"timestamp": int(wechat.now), "appid": FIRST["app_id"]}
-    assert json.loads(opened[: -opened[-1]]) == {"步数": 7, "watermark": watermark}
+    data = decryptor.update(b64decode(sealed["encryptedData"])) + decryptor.finalize()
+    decrypted = json.loads(data[: -data[-1]])
+    assert decrypted.items() >= json.loads(sealed["rawData"]).items()
+    return decrypted
 
 
 # Risk and texts.

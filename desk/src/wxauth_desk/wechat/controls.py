@@ -6,7 +6,7 @@ from collections.abc import Collection
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 APPS: Final = (
     {
@@ -140,6 +140,7 @@ def _one_of(known: Collection[str]) -> AfterValidator:
 
 
 PersonName = Annotated[str, AfterValidator(_check_person)]
+HttpUrl = Annotated[str, StringConstraints(pattern="^https?://[^/]")]
 SimulatedAppId = Annotated[str, _one_of(SECRETS)]
 Api = Annotated[str, _one_of(API_PATHS)]
 
@@ -202,8 +203,11 @@ class PhoneCodeRequest(_CodeOfPerson):
 
 
 class SealRequest(ControlOfPerson):
-    """Body of `POST /encrypted-data`: data to seal with the session_key of the last login, as `wx` does."""
+    """Body of `POST /encrypted-data`: data to sign and to encrypt with the session_key, as `wx` does."""
 
+    code: str | None = None
+    """The code of `POST /codes` whose session_key it is, for a back end that gets both at once. By default, the
+    session_key is that of the last login."""
     data: dict[str, Any]
     """The data. A current watermark is added, unless the data has one."""
 
@@ -271,6 +275,8 @@ class Account(Control):
     """The hosts to which WeChat's page may redirect browsers. Any other gets 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""
+    push_url: HttpUrl | None = None
+    """Where messages are pushed to, as set in WeChat's console. By default, to wxauth beside this WeChat."""
     push_format: Literal["json", "xml"] = "json"
     """The format of the notices about payments."""
     picture_verdict: Literal["pass", "review", "risky"] | None = "pass"

@@ -4,8 +4,8 @@ import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from hmac import compare_digest, new
+from hashlib import sha1, sha256
+from hmac import compare_digest, digest, new
 from typing import Any, Final, Generic, TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -63,6 +63,10 @@ class Codes(Generic[AnyCodeRequest]):
     def __contains__(self, code: str) -> bool:
         """Whether this code was made, and has not been forgotten yet."""
         return code in self._codes
+
+    def made_for(self, code: str) -> AnyCodeRequest | None:
+        """The request that a code was made for, until it is forgotten."""
+        return self._codes[code].request if code in self._codes else None
 
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
         """Exchange a code, once. Raises: CallRefused."""
@@ -207,11 +211,16 @@ class IssuedSessionKeys:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._issued: dict[str, _IssuedKey] = {}
+        self._secret = secrets.token_bytes(16)
 
-    def replace(self, openid: str, person: str) -> str:
-        """Make the key of a new login. The former key no longer works."""
+    def of_code(self, code: str) -> str:
+        """The key that a code is exchanged for. The phone has it as soon as it has the code."""
+        return b64encode(digest(self._secret, code.encode(), "sha256")[:16]).decode()
+
+    def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
+        """Make this key, or a new one, that of a new login. The former key no longer works."""
         now = self._clock()
-        self._issued[openid] = _IssuedKey(person, _new_key(), now + SESSION_KEY_LIFETIME, now)
+        self._issued[openid] = _IssuedKey(person, session_key or _new_key(), now + SESSION_KEY_LIFETIME, now)
         return self._issued[openid].session_key
 
     def current(self, openid: str) -> str | None:
@@ -236,17 +245,23 @@ class IssuedSessionKeys:
         key = self.current(openid)
         return key is not None and is_hmac(signature, key, data)
 
-    def seal(self, openid: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: ValueError, without a login."""
-        key = self.current(openid)
-        if key is None:
-            raise ValueError("person: has not logged in to this app")
-        iv = secrets.token_bytes(16)
-        padder = PKCS7(128).padder()
-        padded = padder.update(to_json(data)) + padder.finalize()
-        encryptor = Cipher(algorithms.AES(b64decode(key)), modes.CBC(iv)).encryptor()
-        encrypted = encryptor.update(padded) + encryptor.finalize()
-        return {"encryptedData": b64encode(encrypted).decode(), "iv": b64encode(iv).decode()}
+
+def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[str, Any]:
+    """Data as `wx` gives it to the page: signed, and once more with the watermark, encrypted with this session_key.
+
+    The key is decoded for AES-128-CBC, and the text that it came in is signed.
+    """
+    raw, iv = to_json(data), secrets.token_bytes(16)
+    padder = PKCS7(128).padder()
+    padded = padder.update(to_json({"watermark": watermark, **data})) + padder.finalize()
+    encryptor = Cipher(algorithms.AES(b64decode(key)), modes.CBC(iv)).encryptor()
+    encrypted = encryptor.update(padded) + encryptor.finalize()
+    return {
+        "rawData": raw.decode(),
+        "signature": sha1(raw + key.encode(), usedforsecurity=False).hexdigest(),
+        "encryptedData": b64encode(encrypted).decode(),
+        "iv": b64encode(iv).decode(),
+    }
 
 
 def is_hmac(signature: str, key: str, data: str) -> bool:

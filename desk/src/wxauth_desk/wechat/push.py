@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from wxauth_desk.wechat.calls import Wires
-from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson
+from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
 
 AT_ONCE: Final = (0, 0)
 """Seconds before each repetition of most messages. WeChat's own are not documented."""
@@ -66,8 +66,8 @@ class PushRequest(ControlOfPerson):
     mode: Mode | None = None
     """By default `aes` for an app with a push_aes_key, `plain` for others."""
     format: Format = "json"
-    url: Annotated[str, StringConstraints(pattern="^https?://[^/]")] | None = None
-    """The URL to send to. By default, that of the service beside this WeChat."""
+    url: HttpUrl | None = None
+    """The URL to send to. By default, the app's `push_url`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,12 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
 
 @dataclass
 class PushSender:
-    """Sends messages to the service, over `transport` instead of HTTP if there is one."""
+    """Sends messages to the URLs of the apps, over `transport` instead of HTTP if there is one."""
 
     clock: Callable[[], float]
     service_url: str
+    push_url_of: Callable[[str], str | None]
+    """The URL of an app; None for the service's own."""
     transport: httpx.AsyncBaseTransport | None
     wires: Wires
     pause: Callable[[float], Awaitable[None]]
@@ -204,7 +206,8 @@ class PushSender:
             raise ValueError("mode: this app has no push_aes_key")
         timestamp, nonce = str(int(self.clock())), str(secrets.randbelow(2**31))
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
-        url = httpx.URL(request.url or self.service_url + _PATH + request.app_id)
+        to_service = self.service_url + _PATH + request.app_id
+        url = httpx.URL(request.url or self.push_url_of(request.app_id) or to_service)
         with self.wires.noted("weChatToService", "POST", url.path, {}, message) as outcome:
             try:
                 async with (

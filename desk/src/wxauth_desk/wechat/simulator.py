@@ -49,6 +49,7 @@ from wxauth_desk.wechat.issued import (
     Grants,
     IssuedSessionKeys,
     day_of,
+    seal,
 )
 from wxauth_desk.wechat.payments import Payments
 from wxauth_desk.wechat.pictures import CodePicture
@@ -227,10 +228,17 @@ class Simulator:
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
-        """`encryptedData` and `iv` as `wx` gives them. Raises: ValueError, for a person who has never logged in."""
-        watermark = {"timestamp": self.now(), "appid": request.app_id}
-        openid = openid_of(request.person, request.app_id)
-        return self._session_keys.seal(openid, {"watermark": watermark, **request.data})
+        """Data as `wx` gives them to a page, signed and encrypted. Raises: ValueError."""
+        if request.code is None:
+            key = self._session_keys.current(openid_of(request.person, request.app_id))
+            if key is None:
+                raise ValueError("person: has not logged in to this app, so give the code of a login to come")
+        else:
+            made = self._codes.made_for(request.code)
+            if made is None or (made.person, made.app_id) != (request.person, request.app_id):
+                raise ValueError("code: must be one that POST /codes has made for this person in this app")
+            key = self._session_keys.of_code(request.code)
+        return seal(key, request.data, watermark={"timestamp": self.now(), "appid": request.app_id})
 
     def show_face(self, request: FaceRequest) -> dict[str, Any]:
         """End a face verification on the phone. Raises: ValueError."""
@@ -339,9 +347,11 @@ class Simulator:
             return answer
 
     def _code2session(self, call: Call, account: Account) -> Answer:
-        request = self._spent(call, account, call.query.get("js_code", ""))
+        code = call.query.get("js_code", "")
+        key_of_code = self._session_keys.of_code(code) if code in self._codes else None
+        request = self._spent(call, account, code)
         openid = openid_of(request.person, account.app_id)
-        session_key = self._session_keys.replace(openid, request.person)
+        session_key = self._session_keys.replace(openid, request.person, key_of_code)
         return {"session_key": session_key, **_ids(request.person, request, account)}
 
     def _access_token(self, call: Call, account: Account) -> Answer:

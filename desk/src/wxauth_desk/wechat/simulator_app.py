@@ -73,7 +73,14 @@ def create_simulator(
     """
     wechat = simulator or Simulator()
     wires, receiver = Wires(), Receiver()
-    sender = PushSender(wechat.now, service_url=service_url, transport=push_transport, wires=wires, pause=pause)
+    sender = PushSender(
+        wechat.now,
+        service_url=service_url,
+        push_url_of=lambda app_id: wechat.account(app_id).push_url,
+        transport=push_transport,
+        wires=wires,
+        pause=pause,
+    )
 
     def add_fault(body: FaultRequest) -> dict[str, Any]:
         wechat.faults.append(body.model_copy())
