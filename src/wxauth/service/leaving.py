@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -19,16 +17,14 @@ from wxauth.service.server import ENDING
 log = get_logger()
 
 
-@contextmanager
-def heeding_signals(readiness: Readiness) -> Iterator[None]:
-    """In the block, handle SIGTERM, SIGINT and the end of a parent process before the server's own handlers do.
+def heed_signals(readiness: Readiness) -> None:
+    """From now on, handle SIGTERM, SIGINT and the end of a parent process before the server's own handlers do.
 
-    Until it serves, a signal ends the process at once.
+    Until it serves, a signal ends the process at once. The server sets its former handlers again when it has ended.
     """
     former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     is_main, notice = threading.current_thread() is threading.main_thread(), readiness.notice
     if notice is None or not is_main or not callable(former[signal.SIGTERM]):  # no server has handlers here
-        yield
         return
     loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
 
@@ -54,8 +50,3 @@ def heeding_signals(readiness: Readiness) -> Iterator[None]:
     if parent is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the parent
         loop.add_reader(parent.sentinel, leave_without_parent, parent.sentinel)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

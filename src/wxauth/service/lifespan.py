@@ -32,7 +32,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.records import Numbers, Refusals
 from wxauth.service import probes
-from wxauth.service.leaving import heeding_signals
+from wxauth.service.leaving import heed_signals
 from wxauth.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
@@ -44,21 +44,19 @@ log = get_logger()
 @asynccontextmanager
 async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
     """Start and stop the service: background tasks run in the block, and everything is closed after it."""
-    with heeding_signals(services[probes.Readiness]):
-        is_there = await _prepare(services)
-        keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
-        log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
-        if is_there and not services[Apps].all():
-            log.warning(
-                "no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS"
-            )
-        services[probes.Readiness].is_serving = True
-        try:
-            yield
-        finally:
-            await cancel([keeping])
-            await services.aclose()
-            log.info("stopped")
+    heed_signals(services[probes.Readiness])
+    is_there = await _prepare(services)
+    keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
+    if is_there and not services[Apps].all():
+        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
+    services[probes.Readiness].is_serving = True
+    try:
+        yield
+    finally:
+        await cancel([keeping])
+        await services.aclose()
+        log.info("stopped")
 
 
 async def _prepare(services: Services) -> bool:

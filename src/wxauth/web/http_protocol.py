@@ -14,7 +14,6 @@ _TOO_LONG: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(CLEAR_COOKIES), CLEAR_COOKIES)
 )
-_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -41,7 +40,7 @@ class HttpProtocol(HttpToolsProtocol):
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
         if self._beside_body > MAX_HEAD and not self._connection.is_closing():
-            self._connection.write(_TOO_LONG if self._is_in_head else _BAD_REQUEST)
+            self._connection.write(_TOO_LONG)
             self._connection.close()
         self._limit_time()
 
