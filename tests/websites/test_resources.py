@@ -131,6 +131,59 @@ async def test_a_scope_that_names_nothing_of_the_service_is_as_none(house: House
     assert body_of(await house.shop.poll(started))["scope"] == granted
 
 
+@swept(
+    ("resource", "granted", "scope", "refreshed"),
+    [
+        (MCP, "orders:read", "openid", "orders:read"),
+        (MCP, "orders:read", "openid profile offline_access", "orders:read"),
+        (MCP, "orders:read", "profile", "orders:read"),
+        (MCP, "orders:read", "", "orders:read"),
+        (MCP, "openid orders:read", "openid", "openid orders:read"),
+        (MCP, "openid orders:read orders:write", "orders:read offline_access", "orders:read"),
+        (MCP, "openid orders:read orders:write", "openid orders:read", "openid orders:read"),
+        (MCP, "orders:read", "openid orders:read", None),
+        (MCP, "orders:read", "offline_access orders:write", None),
+        (None, "openid profile roles", "openid", "openid"),
+        (None, "openid profile roles", "profile openid offline_access", "openid profile"),
+        (None, "openid profile roles", "offline_access", "openid profile roles"),
+        (None, "profile roles", "openid", None),
+    ],
+)
+async def test_a_refresh_that_names_nothing_of_the_service_gets_what_was_granted(
+    house: House, resource: str | None, granted: str, scope: str, refreshed: str | None
+) -> None:
+    house.stage.clock.advance(seconds=30)
+    tokens = await house.tokens(scope=granted, resource=resource)
+    for named in ({}, {"resource": resource} if resource else {}):
+        answer = await house.shop.refresh(tokens, scope=scope, **named)
+        if refreshed is None:
+            refused(answer, "invalid_scope")
+        else:
+            tokens = body_of(answer)
+            assert tokens["scope"] == refreshed
+
+
+@swept(
+    ("scope", "granted"),
+    [
+        ("openid", "openid"),
+        ("profile", "profile"),
+        ("openid profile offline_access", "openid profile"),
+        ("openid roles", "openid roles"),
+        ("offline_access", "openid profile roles"),
+        ("", "openid profile roles"),
+        (None, "openid profile roles"),
+    ],
+)
+async def test_without_a_service_a_site_gets_no_more_than_it_asks_for(
+    house: House, scope: str | None, granted: str
+) -> None:
+    house.stage.clock.advance(minutes=1)
+    assert (await house.tokens(scope=scope, resource=None))["scope"] == granted
+    asked_for: dict[str, Any] = {} if scope is None else {"scope": scope}
+    assert body_of(await house.shop.poll(await house.approved(**asked_for)))["scope"] == granted
+
+
 async def test_offline_access_refuses_nothing(house: House) -> None:
     tokens = await house.tokens(scope="offline_access", resource=None)
     assert tokens["scope"] == "openid profile roles"
@@ -149,7 +202,7 @@ async def test_offline_access_refuses_nothing(house: House) -> None:
 
 async def test_scopes_are_not_widened_at_a_refresh_and_end_with_the_setting(house: House) -> None:
     tokens = await asked(house, scope="orders:read")
-    for wider in ("orders:read orders:write", "openid", "files"):
+    for wider in ("orders:read orders:write", "openid orders:read", "files"):
         refused(await house.shop.refresh(tokens, scope=wider), "invalid_scope")
     both = await asked(house)
     narrow = body_of(await house.shop.refresh(both, scope="orders:write"))

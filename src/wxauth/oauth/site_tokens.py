@@ -1,7 +1,6 @@
 """The tokens of a site: `/v1/token` exchanges codes and refresh tokens for them, `/v1/revoke` ends them."""
 
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -320,7 +319,7 @@ class SiteTokens:
             if outcome.why == RefreshRefusal.BEYOND_GRANT:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise OAuthError("invalid_grant", _WHY[outcome.why])
-        now, asked = self.clock(), form.get("scope", "").split() if _demanded(form) else outcome.scope.split()
+        now, asked = self.clock(), access.requested(form.get("scope")) or outcome.scope.split()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in asked)
         if self.settings.is_logged(token.session_id):
@@ -342,7 +341,7 @@ class SiteTokens:
         self, access: Access, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate a refresh token of a session for this resource, or for none."""
-        demanded = _demanded(form)
+        demanded = [name for name in access.requested(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
             self.database,
             token,
@@ -423,11 +422,6 @@ class SiteTokens:
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
         return None
-
-
-def _demanded(form: Parameters) -> Sequence[str]:
-    """The scopes that a refresh demands; none for all that were granted."""
-    return [name for name in form.get("scope", "").split() if name != OFFLINE_ACCESS]
 
 
 def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:

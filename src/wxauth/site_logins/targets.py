@@ -90,10 +90,11 @@ class Access:
         return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
 
     def requested(self, asked_for: str | None) -> Sequence[str]:
-        """The scopes in a request; none, if it says no more than a request without `scope`.
+        """The scopes in a request, also of a refresh; none, if it says no more than a request without `scope`.
 
         `offline_access` says nothing, because refresh tokens are issued without it, too. For a resource, `openid` and
-        `profile` say nothing either: clients that do not know the resource's scopes ask for these alone.
+        `profile` say nothing either: clients that do not know the resource's scopes ask for these alone. Without a
+        resource they do: a site that asks for `openid` must not get phone number, e-mail address and roles.
         """
         names = (asked_for or "").split()
         says_nothing = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
