@@ -224,13 +224,16 @@ SELECT {USER}, s.app_id, s.openid
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
 """)
-# Whether the user of this identity, or of this unionid, has one of these roles.
+# Whether the user of this identity, or of this unionid, has one of these roles. An import may have stored the unionid
+# in place of the openid.
 HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
      WHERE roles && :roles::text[]
        AND id IN (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
-                   UNION ALL SELECT user_id FROM unionids WHERE unionid = :unionid))
+                   UNION ALL SELECT user_id FROM unionids WHERE unionid = :unionid
+                   UNION ALL SELECT user_id FROM identities
+                              WHERE app_id = :app_id AND openid = :unionid AND awaits_login))
 """)
 
 
