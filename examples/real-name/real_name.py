@@ -16,10 +16,19 @@ from wxauth_guard import BearerGuard, Principal
 
 ISSUER = os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000")
 WECHAT = os.environ.get("WECHAT_BASE_URL", "https://api.weixin.qq.com")
-User = Annotated[Principal, Depends(BearerGuard(issuer=ISSUER))]
+guard = BearerGuard(issuer=ISSUER)
 app = FastAPI(title="Real names")
 http = httpx.AsyncClient(auth=httpx.BasicAuth(*os.environ["WXAUTH_CLIENT"].split(":", 1)), base_url=ISSUER)
 asked: dict[UUID, tuple[dict[str, str], str]] = {}  # with several processes: in Redis, for an hour
+
+
+async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
+    if "scope" in user.claims:  # of a website or an agent
+        raise HTTPException(403)
+    return user
+
+
+User = Annotated[Principal, Depends(own)]
 
 
 class Person(BaseModel):

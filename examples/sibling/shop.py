@@ -34,8 +34,13 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
     shop, guard = FastAPI(title="Shop"), BearerGuard(issuer=issuer)
     orders: dict[str, dict[str, Any]] = {}  # in production in a database
 
+    async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
+        if "scope" in user.claims:  # of a website or an agent
+            raise HTTPException(403)
+        return user
+
     @shop.post("/orders")
-    async def order(user: Annotated[Principal, Depends(guard)]) -> Response:
+    async def order(user: Annotated[Principal, Depends(own)]) -> Response:
         number = secrets.token_hex(8)
         data = json.dumps({**GOODS, "env": pay_env, "outTradeNo": number, "attach": str(user.id)})
         path, asked = f"/v1/apps/{user.app_id}/signatures", {"openid": user.openid, "data": data}
@@ -48,7 +53,7 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
         return JSONResponse({"number": number, "mode": "short_series_goods", **signed})
 
     @shop.get("/orders/{number}")
-    async def status(number: str, user: Annotated[Principal, Depends(guard)]) -> dict[str, bool]:
+    async def status(number: str, user: Annotated[Principal, Depends(own)]) -> dict[str, bool]:
         if number not in orders or orders[number]["user"] != user.id:
             raise HTTPException(404)
         return {name: orders[number][name] for name in ("is_paid", "is_refunded")}

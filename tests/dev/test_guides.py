@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import runpy
 import secrets
 import shlex
 import shutil
@@ -325,6 +326,20 @@ def test_a_face_that_wechat_recognises_becomes_an_age_band_and_nothing_else(read
             assert f'"age_band":"{band}"' in reader.types_text(f"wxauth users show {ivan['user']['id']} --json")
             shown = httpx.get(f"{wechat_url}/desk/wires/0", trust_env=False).text
             assert number not in shown + service.output
+
+
+async def test_the_token_of_a_website_or_an_agent_asks_for_no_real_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WXAUTH_CLIENT", "real-name:secret")
+    service, issuer = runpy.run_path(str(ROOT / "examples/real-name/real_name.py")), TestIssuer()
+    transport = httpx.ASGITransport(service["app"])
+    async with httpx.AsyncClient(transport=transport, base_url="http://real-name.test") as client:
+        with issuer.trusted_by(service["guard"]):
+            for scope in ("openid", ""):
+                theirs = issuer.headers(scope=scope)
+                begun = await client.post("/real-name", headers=theirs, json={"name": "王伊凡", "number": "x"})
+                assert begun.status_code == 403
+                assert (await client.post("/real-name/result", headers=theirs)).status_code == 403
+            assert (await client.post("/real-name/result", headers=issuer.headers())).status_code == 409
 
 
 def test_a_payment_that_php_signs_is_taken(reader: Reader) -> None:

@@ -14,9 +14,12 @@ import pytest
 
 from tests.databases import TEMPLATE
 from tests.fakes import service_env
+from tests.foreign.conftest import issuer_at
+from tests.guard.hostile import Forger
 from tests.processes import WXAUTH, Running, free_port, run, serving
 from tests.programs import EXPRESS, needs, needs_node
 from tests.world import bearer
+from wxauth.core.clock import utc_now
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APP_KEYS, APPS, create_simulator
 from wxauth_desk.wechat.controls import openid_of
@@ -38,7 +41,7 @@ class World:
     formats: tuple[str, ...]
     """The data formats of WeChat's console that the shop reads."""
 
-    def log_in(self, app: dict[str, str], person: str = "alice") -> dict[str, str]:
+    def log_in(self, app: dict[str, str], person: str = "alice") -> dict[str, Any]:
         code = self.wechat.post("/codes", json={"person": person, "app_id": app["app_id"]}).json()["code"]
         answer = self.service.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
         return bearer(answer.json())
@@ -119,6 +122,18 @@ def test_a_membership_is_paid_when_wechats_notice_has_come(world: World, app: di
     assert shop.get(where, headers=world.log_in(app, "bob")).status_code == 404
     assert shop.get("/orders/unknown", headers=alice).status_code == 404
     assert shop.post("/orders").status_code == 401
+
+
+async def test_the_token_of_a_website_or_an_agent_neither_orders_nor_reads(world: World, database: str) -> None:
+    shop, alice = world.shops[PLAIN["app_id"]], world.log_in(PLAIN)
+    order = f"/orders/{shop.post('/orders', headers=alice).json()['number']}"
+    async with issuer_at(str(world.service.base_url), database) as issuer:
+        forger = Forger(alice["Authorization"].decode().removeprefix("Bearer "), issuer.keys.signing_key(utc_now()))
+    for scope in ("openid", ""):
+        theirs = bearer(forger.with_claims(scope=scope))
+        assert shop.post("/orders", headers=theirs).status_code == 403
+        assert shop.get(order, headers=theirs).status_code == 403
+    assert shop.get(order, headers=bearer(forger.with_claims())).status_code == 200
 
 
 def test_nobody_pays_with_what_was_signed_for_somebody_else_or_before_the_last_login(world: World) -> None:
