@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.dev.running import Dev, running_dev
+from tests.processes import WXAUTH_DESK, Running, free_port
 from tests.programs import needs, run_node_tests
 
 pytestmark = [pytest.mark.process, pytest.mark.browser, pytest.mark.node]
@@ -33,3 +35,12 @@ def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
     chromium = needs("chromium-headless-shell", "chromium")
     env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
     run_node_tests("desk/desk.test.js", env)
+
+
+@pytest.mark.no_database
+def test_the_page_is_of_use_to_a_back_end_that_is_not_wxauth(tmp_path: Path) -> None:
+    port = free_port()
+    with Running(WXAUTH_DESK, "wechat", "--port", str(port), cwd=tmp_path) as running:
+        running.wait_for("/about")
+        chromium = needs("chromium-headless-shell", "chromium")
+        run_node_tests("desk/alone.test.js", {"CHROMIUM": chromium, "WECHAT_URL": f"http://127.0.0.1:{port}"})

@@ -8,7 +8,7 @@ import uvicorn
 from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.terminal import TextError, listen, localized, os_reason
-from wxauth_desk.wechat import create_simulator
+from wxauth_desk.wechat import APPS, create_simulator
 
 
 def run(port: int) -> None:
@@ -23,10 +23,20 @@ def run(port: int) -> None:
         raise TextError(text) from None
     with listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        click.echo(
-            localized(_("The simulated WeChat answers at {url}; its manual: {url}/about. Ctrl-C ends it.", url=url))
+        text = _(
+            "The simulated WeChat answers at {url}, as https://api.weixin.qq.com does.\n\n"
+            "  App id      {app_id}\n"
+            "  AppSecret   {app_secret}\n"
+            "  Login code  any plain name, such as alice\n"
+            "  Phone code  phone-13800138000\n"
+            "  Manual      {url}/about\n"
+            "  Calls       {url}/desk/\n\n"
+            "Ctrl-C ends it.",
+            url=url,
+            **APPS[0],
         )
-        app = OwnNamesOnly(create_simulator(), (), own_pages=True)
+        click.echo(localized(text))
+        app = OwnNamesOnly(create_simulator(is_alone=True), (), own_pages=True)
         with suppress(KeyboardInterrupt):
             # By h11, for the same reason as in `wxauth-desk dev`.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

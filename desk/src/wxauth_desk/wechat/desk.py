@@ -262,6 +262,7 @@ def desk_routes(
     site_url: str,
     shop_url: str,
     mcp_url: str | None,
+    is_alone: bool,
     failure_of: FailureOf,
 ) -> list[Route]:
     """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
@@ -280,6 +281,7 @@ def desk_routes(
         "X-Content-Type-Options": "nosniff",
     }
     setup: dict[str, Any] = {
+        "is_alone": is_alone,
         "service_url": service_url,
         "site_url": site_url,
         "shop_url": shop_url,

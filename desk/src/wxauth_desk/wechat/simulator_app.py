@@ -64,12 +64,14 @@ def create_simulator(
     site_url: str = "http://127.0.0.1:8004",
     shop_url: str = f"http://127.0.0.1:8004{SHOP_PATH}",
     mcp_url: str | None = None,
+    is_alone: bool = False,
     failure_of: FailureOf = no_service,
 ) -> Starlette:
     """The simulated WeChat as an ASGI app.
 
     Messages are pushed to the service over `push_transport`, if there is one, instead of HTTP. `pause` waits for so
-    many seconds, before a notice about a payment is repeated.
+    many seconds, before a notice about a payment is repeated. If it `is_alone`, no wxauth is beside it, and the page
+    shows only what is of use without.
     """
     wechat = simulator or Simulator()
     wires, receiver = Wires(), Receiver()
@@ -154,6 +156,7 @@ def create_simulator(
                 site_url=site_url,
                 shop_url=shop_url,
                 mcp_url=mcp_url,
+                is_alone=is_alone,
                 failure_of=failure_of,
             ),
         ],

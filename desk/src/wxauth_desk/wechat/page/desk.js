@@ -3,7 +3,7 @@
 import { createAgent } from './agent.js'
 import { createWx } from './browser_wx.js'
 import { clockTime, duration, h, pretty } from './elements.js'
-import { either, language, showTexts, text, toggleLanguage } from './texts.js'
+import { beAlone, either, language, showTexts, text, toggleLanguage } from './texts.js'
 import { showTokens, tick, tokensOf } from './tokens.js'
 import { createAuth } from './wxauth.js'
 import { approve, claim, deny, scanOf } from './wxauth-scan.js'
@@ -120,6 +120,10 @@ function expire() {
 
 const getMe = () => auth.request({ url: '/v1/me' })
 
+async function makeCode(path) {
+  $('made').textContent = (await simulated(path, { person: person(), app_id: appId() })).code
+}
+
 async function bindPhone() {
   await auth.bindPhone({ detail: await simulated('/phone-codes', { person: person(), app_id: appId() }) })
 }
@@ -203,6 +207,9 @@ const TAPS = {
     takePhone()
     await getMe()
   },
+
+  loginCode: () => makeCode('/codes'),
+  phoneCode: () => makeCode('/phone-codes'),
 
   async codeTwice() {
     const { code } = await asked(phoneWx, 'login')
@@ -526,7 +533,7 @@ function showChoices() {
     ),
   )
   $('what').value = chosen
-  if (!$('what').value) $('what').value = JSON.stringify(seenByPhone(known).fault)
+  if (!$('what').value) $('what').value = JSON.stringify((seenByPhone(known) ?? known[0]).fault)
   showMeaning()
 }
 
@@ -612,6 +619,7 @@ async function askReceiver() {
 }
 
 async function greet() {
+  if (setup.is_alone) return
   const banner = $('banner')
   try {
     await send(`${service}/livez`, { headers: { 'User-Agent': userAgent() } })
@@ -643,6 +651,7 @@ function showTab(name) {
 }
 
 function start() {
+  if (setup.is_alone) beAlone()
   $('service').textContent = service
   $('address').value = `${setup.site_url}/`
   $('docs').href = `${service}/docs`
@@ -675,7 +684,7 @@ function start() {
     const fault = JSON.parse($('what').value)
     const api = $('api').value
     await simulated('/faults', { api, times: Number($('times').value) || null, ...fault })
-    if (api === HELD) await simulated('/faults', { api: 'getuserphonenumber', errcode: 42001 })
+    if (api === HELD && !setup.is_alone) await simulated('/faults', { api: 'getuserphonenumber', errcode: 42001 })
     poll()
   })
   $('webhook-command').textContent = `.wxauth/wxauth webhooks add desk ${location.origin}/webhook`
@@ -702,7 +711,7 @@ function start() {
   })
   $('holder').addEventListener('change', () => $('holder').reportValidity() && takePhone())
   for (const button of document.querySelectorAll('.tabs button')) button.addEventListener('click', () => showTab(button.value))
-  showTab(localStorage.getItem('desk/tab') ?? 'use')
+  showTab((!setup.is_alone && localStorage.getItem('desk/tab')) || (setup.is_alone ? 'faults' : 'use'))
   $('right-time').addEventListener('click', () => setShift(0))
   $('restart').addEventListener('click', takePhone)
   $('api').addEventListener('change', showChoices)
