@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.process, pytest.mark.no_database]
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[tuple[Running, str]]:
-    """The command of docs/README.md, at another port."""
-    program, *options = block("docs/README.md", "wxauth-desk wechat").split()
+    """The command of desk/README.md, at another port."""
+    program, *options = block("desk/README.md", "wxauth-desk wechat").split()
     assert program.endswith("bin/wxauth-desk")
     port = str(free_port())
     with Running(WXAUTH_DESK, *options[:-1], port, cwd=tmp_path) as running:

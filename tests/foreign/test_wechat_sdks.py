@@ -64,6 +64,19 @@ def test_wechatpy_and_werobot_work_with_the_simulated_wechat() -> None:
     assert "40066" in robot["error"]
 
 
+README = ROOT / "desk/README.md"
+AT = "http://127.0.0.1:8001"
+"""The address that the README shows."""
+SHOWN = [openid_of("alice", FIRST["app_id"]), "13800138000"]
+
+
+@pytest.mark.no_database
+def test_wechatpy_works_as_the_readme_shows() -> None:
+    [program] = code_blocks(README, "python")
+    with serving(create_simulator()) as url:
+        assert output_of(needs_relying_parties(), "-c", program.replace(AT, url)).split() == SHOWN
+
+
 @pytest.fixture(scope="module", params=["silenceper", "wxjava"])
 def judge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """What an SDK in another language, in the folder of its name, prints for these arguments."""
@@ -98,6 +111,16 @@ def test_an_sdk_in_another_language_works_with_the_simulated_wechat(judge: Calla
         "nickname": "alice",
         "signature": 40,
     }
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("judge", ["wxjava"], indirect=True)
+def test_wxjava_works_as_the_readme_shows(judge: Any, tmp_path: Path) -> None:
+    [program] = code_blocks(README, "java")
+    *java, _ = judge.args
+    with serving(create_simulator()) as url:
+        (tmp_path / "Login.java").write_text(program.replace(AT, url))
+        assert output_of(*java, str(tmp_path / "Login.java")).split() == SHOWN
 
 
 @pytest.mark.no_database

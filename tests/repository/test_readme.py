@@ -274,7 +274,7 @@ def test_the_examples_listen_on_the_ports_that_their_table_names() -> None:
     page = ROOT / "examples/README.md"
     shown = [(port, link) for port, what, _ in table(page, "port") for link in re.findall(r"\]\((.+?)\)", what)]
     named = {(port, os.path.normpath(page.parent / link)) for port, link in shown}
-    files = [file for folder in ("examples", "clients/node", "docs") for file in (ROOT / folder).rglob("*")]
+    files = [file for folder in ("examples", "clients/node", "desk", "docs") for file in (ROOT / folder).rglob("*")]
     read = [file for file in files if file.is_file() and not {"node_modules", "target"} & {*file.parts}]
     found = {(port, str(file)) for file in read for port in LISTENS.findall(file.read_text(errors="ignore"))}
     assert {port for port, _ in found} == {port for port, _ in named}

@@ -88,8 +88,7 @@ def dev(
     """
     if os.name != "posix":
         sys.exit(localized(_("wxauth-desk dev needs Linux or macOS; on Windows run it in WSL")))
-    missing = [name for name in ("wxauth", "wxauth_guard") if find_spec(name) is None]
-    if missing:
+    if not _has_service_and_guard():
         text = _(
             "wxauth-desk dev needs the service and the guard: in a clone of wxauth, pip install "
             "./clients/python . ./desk"
@@ -109,6 +108,14 @@ def dev(
             shop_url=shop_url,
             allowed_hosts=[name for name in names if name is not None],
         )
+
+
+def _has_service_and_guard() -> bool:
+    """Whether they can be imported. A folder of the name is not enough, such as a clone below the current one."""
+    try:
+        return all(find_spec(name) is not None for name in ("wxauth.cli", "wxauth_guard.verifier"))
+    except ModuleNotFoundError:
+        return False
 
 
 def _failures_of_service() -> Any:
