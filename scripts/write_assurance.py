@@ -19,18 +19,19 @@ CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)
 COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
 SUITES: Final = {
     "en": """
-We ran the OpenID Foundation's suite {version} (commit {commit}, unchanged) on {date}, with clients that were added with
-`{clients}`. All {modules} modules ended as they must:
+On {date}, we ran the OpenID Foundation's suite {version} (commit {commit}, unchanged). We had added its clients with the
+options `{clients}`. All {modules} modules ended as they must:
 
 | plan | modules | passed | reviewer decides | skipped | warning | failed |
 |---|--:|--:|--:|--:|--:|--:|
 {rows}
-MCP's `{mcp[package]}` {mcp[version]}: wxauth passes {server[passed]} of {server[scenarios]}
-scenarios of authorization servers, and the {examples[count]} servers of [{examples[folder]}](agents.md) pass {passed}.
+We also ran MCP's `{mcp[package]}` {mcp[version]}. wxauth passes {server[passed]} of
+{server[scenarios]} scenarios for authorization servers. The {examples[count]} servers in
+[{examples[folder]}](agents.md) pass the scenarios {passed}.
 
 """,
     "zh": """
-{date} 运行了 OpenID 基金会的测试套件 {version}（提交 {commit}，未作改动），客户端以 `{clients}` 添加。
+我们于 {date} 运行了 OpenID 基金会的测试套件 {version}（提交 {commit}，未作改动），客户端以 `{clients}` 添加。
 全部 {modules} 个项目的结果都符合要求：
 
 | 计划 | 项目 | 通过 | 审核者判断 | 跳过 | 警告 | 失败 |
