@@ -19,8 +19,8 @@ CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)
 COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
 SUITES: Final = {
     "en": """
-On {date}, we ran the OpenID Foundation's suite {version} (commit {commit}, unchanged). We had added its clients with the
-options `{clients}`. All {modules} modules ended as they must:
+On {date}, we ran the OpenID Foundation's suite {version} (commit {commit}, unchanged). We had added its clients
+with the options `{clients}`. All {modules} modules ended as they must:
 
 | plan | modules | passed | reviewer decides | skipped | warning | failed |
 |---|--:|--:|--:|--:|--:|--:|
