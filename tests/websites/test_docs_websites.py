@@ -49,9 +49,9 @@ def test_the_configurations_of_products_admit_only_users_with_a_role() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "words"), [("openid-provider.md", "Who comes in"), ("openid-provider.zh-CN.md", "谁能进来")]
+    ("page", "words"), [("openid-provider.md", "Who can sign in"), ("openid-provider.zh-CN.md", "谁可以登录")]
 )
-def test_each_provider_says_who_comes_in(page: str, words: str) -> None:
+def test_each_provider_says_who_can_sign_in(page: str, words: str) -> None:
     before, *sections = re.split(r"^## ", GUIDE.with_name(page).read_text(), flags=re.MULTILINE)
     assert re.search(r"^\*\*", before, re.MULTILINE)
     products = {"Auth.js", "better-auth", "Logto", "Keycloak", "Supabase"}
