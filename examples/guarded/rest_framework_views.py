@@ -2,7 +2,7 @@ from django.http import HttpResponse
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotAuthenticated
 
-from wxauth_guard import BearerGuard, MissingToken, Principal, WxAuthError, problem
+from wxauth_guard import BearerGuard, InsufficientScope, MissingToken, Principal, WxAuthError, problem
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
@@ -12,7 +12,9 @@ class WxAuth(BaseAuthentication):
 
     def authenticate(self, request):
         user = guard.find_user_sync(request.headers.get("Authorization"))
-        return None if user is None else (User(user), None)
+        if user and "scope" in user.claims:
+            raise InsufficientScope("this is not for websites or agents")
+        return user and (User(user), None)
 
     def authenticate_header(self, request):
         return "Bearer"  # without it, this project's own AuthenticationFailed and NotAuthenticated would be 403

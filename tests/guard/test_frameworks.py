@@ -368,6 +368,11 @@ async def test_the_example_guards_its_routes(framework: str) -> None:
             with sweep.case("a bad token"):
                 forged = bearer(HOSTILE["one bit off"](Forger(token, issuer.key)))
                 problem_of(await client.get("/orders", headers=forged), "invalid_token", 401)
+            for scope in ("openid", ""):
+                with sweep.case(f"a website's or an agent's token, with the scope '{scope}'"):
+                    theirs = issuer.headers(scope=scope, roles=["clerk"])
+                    problem_of(await client.get("/orders", headers=theirs), "insufficient_scope", 403)
+                    problem_of(await client.delete("/orders/7", headers=theirs), "insufficient_scope", 403)
             with sweep.case("no role"):
                 answer = await client.delete("/orders/7", headers=bearer(token))
                 if "REST" in framework:  # the project's own permission
