@@ -83,6 +83,9 @@ MISSING: list[tuple[Form, list[object], str]] = [
     (Form(fields={"a.b.c": "external_id"}), [{**LINE, "a": {"b": None}}, {**LINE, "a": [{"b": 1}]}], "a.b.c"),
     (Form(values={"status": {"1": "disabled"}}), [{**LINE, "state": 1}], "status"),
     (Form(fields={"x": "phone", "y": "nickname"}), [LINE], "x, y"),
+    (Form(fields={"x": "app_id"}), [LINE], "x"),
+    (Form(fields={"a.b": "app_id"}, app_id=APP_ID), [{"openid": OPENID}], "a.b"),
+    (Form(values={"app_id": {"1": APP_ID}}, app_id=APP_ID), [{"openid": OPENID}], "app_id"),
 ]
 
 
@@ -101,6 +104,7 @@ TAKEN: list[tuple[Form, list[object]]] = [
     (Form(fields={"a.b": "nickname"}), [LINE, {**LINE, "a": {"b": "N"}}]),
     (Form(fields={"a.b": "nickname"}), [{**LINE, "a.b": "N"}]),
     (Form(fields={"s": "status"}, values={"status": {"1": "disabled"}}), [{**LINE, "s": 1}]),
+    (Form(fields={"x": "app_id"}, values={"app_id": {"1": APP_ID}}), [{"openid": OPENID, "x": 1}]),
     (Form(fields={"x": "nickname"}), []),
     (Form(fields={"x": "nickname"}), ["\n", "no JSON\n"]),
 ]
@@ -169,6 +173,14 @@ async def test_what_only_looks_like_such_a_value_is_refused(mover: Mover) -> Non
     lines = [{**LINE, "openid": f"person-{n}", **wrong} for n, wrong in enumerate(WRONG_VALUES)]
     assert await mover.import_lines(*lines) == (0, 0, 0, len(lines))
     assert mover.refusals == [(n, *wrong) for n, wrong in enumerate(WRONG_VALUES, 1)]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+async def test_what_is_no_number_is_refused_where_values_are_mapped_too(mover: Mover, number: str) -> None:
+    for name, value in (("created_at", f'{{"$date": {number}}}'), ("external_id", number)):
+        text = f'{{"app_id": "{APP_ID}", "openid": "{OPENID}", "{name}": {value}}}\n'.encode()
+        for form in (Form(), Form(values={name: {"1": "2"}})):
+            assert ((await mover.import_as(form, text)).refused, mover.refusals) == (1, [(1, name)])
 
 
 async def test_a_value_is_mapped_as_it_is_read(mover: Mover) -> None:

@@ -85,6 +85,11 @@ async def test_an_openid_that_is_a_unionid_of_the_file_is_refused(
         assert mover.messages[0] == UNIONID_AS_OPENID.wanted
 
 
+async def test_a_unionid_that_is_wrapped_as_databases_export_it_is_one_too(mover: Mover) -> None:
+    assert await mover.import_lines(WRONG, {**RIGHT, "unionid": {"$numberLong": UNION}}) == (1, 0, 0, 1)
+    assert mover.refusals == [(1, "openid")]
+
+
 async def test_lines_with_a_user_id_are_taken_as_an_export_has_them(mover: Mover) -> None:
     lines = [{**WRONG, "unionid": UNION, "user_id": USER_ID}, {**RIGHT, "app_id": OTHER_APP_ID, "user_id": USER_ID}]
     assert await mover.import_lines(*lines) == (1, 1, 0, 0)

@@ -194,7 +194,7 @@ class JsonLines(_Lines):
                 given = _object_in(text) if is_first or not is_plain else None
                 if given is not None:
                     ours = self._with_fields(given)
-                    text = text if is_plain else to_json(ours)
+                    text = text if is_plain else to_json(self._with_values(ours))
                 if given is not None and is_first:
                     self._note_unknown(given)
                     is_empty = False
@@ -213,13 +213,17 @@ class JsonLines(_Lines):
                 self.unknown.append(name)
 
     def _with_fields(self, given: Mapping[str, object]) -> dict[str, object]:
-        """The line with our names and values."""
+        """The line with our names."""
         fields = self._form.fields
         mapped = frozenset(fields.values())
         ours = {name: value for name, value in given.items() if name not in fields and name not in mapped}
         for theirs, name in fields.items():
             with suppress(KeyError):
                 ours[name] = _at(given, theirs)
+        return ours
+
+    def _with_values(self, ours: dict[str, object]) -> dict[str, object]:
+        """The line with our values, and an app."""
         for name, values in self._form.values.items():
             value = unwrapped(ours.get(name))
             if (own := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:

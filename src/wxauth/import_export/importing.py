@@ -25,7 +25,7 @@ from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
 from wxauth.import_export.files import NumberedLine
-from wxauth.import_export.lines import SKIPPABLE, Fault, Line, without
+from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
 from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
 from wxauth.users.erasure_queries import ARE_WAITING, erase_rest
 
@@ -297,7 +297,7 @@ def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
         if isinstance(text, bytes) and b'"unionid"' in text:
             with suppress(ValueError):  # no JSON: the line is refused
                 given = from_json(text)
-                if isinstance(given, dict) and isinstance(unionid := given.get("unionid"), str):
+                if isinstance(given, dict) and isinstance(unionid := unwrapped(given.get("unionid")), str):
                     yield number, unionid
 
 

@@ -98,7 +98,7 @@ def _as_time(date: object) -> object:
         milliseconds = float(date)  # type: ignore[arg-type]
         if not milliseconds:
             return None  # as other zeros in place of a date
-        with suppress(OverflowError):
+        with suppress(OverflowError, ValueError):  # infinite, or no number
             return (_EPOCH_BEGAN + timedelta(milliseconds=milliseconds)).isoformat()
     return date
 
