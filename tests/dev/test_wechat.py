@@ -128,7 +128,7 @@ each_kind = pytest.mark.parametrize("kind", ["/codes", "/phone-codes"])
 async def test_each_mistake_is_reported_by_its_errcode(wechat: WeChat) -> None:
     login, token, call, ask = wechat.log_in, wechat.token, wechat.call, wechat.ask
     calls: list[tuple[str, object]] = [(PHONE, {}), (CHECK, None), (RESET, None), (RISK, {}), (TEXT, {})]
-    no_objects = [token_body(wechat, body) for body in (b"", b"[]", b"{", b'{"appid": "\xff"}')]
+    no_objects = [token_body(wechat, body) for body in (b"[]", b"{", b'{"appid": "\xff"}')]
     mistakes = {
         40002: [login(grant_type=None), token(grant_type=None), token(grant_type="authorization_code")],
         40003: [ask(RISK, openid="")],
@@ -144,6 +144,7 @@ async def test_each_mistake_is_reported_by_its_errcode(wechat: WeChat) -> None:
         41002: [login(appid=None), login(appid=""), token(appid=None)],
         41004: [login(secret=None), token(secret=None)],
         41008: [login(js_code=None), call(PHONE, {})],
+        44002: [token_body(wechat, b""), call(PHONE, b""), call(TEXT, b""), call(URL_LINK, b"")],
         45011: [call(PHONE, {"code": "errcode-45011"})],
         47001: [
             *no_objects,
@@ -164,7 +165,7 @@ async def test_each_mistake_is_reported_by_its_errcode(wechat: WeChat) -> None:
 
 
 async def test_an_errcode_that_the_table_lacks_has_a_text_all_the_same(wechat: WeChat) -> None:
-    assert (await wechat.log_in("errcode-44002"))["errmsg"].startswith("error, rid: ")
+    assert (await wechat.log_in("errcode-44003"))["errmsg"].startswith("error, rid: ")
 
 
 async def test_an_errmsg_is_written_as_the_system_behind_its_path_writes_it(wechat: WeChat) -> None:
@@ -668,6 +669,11 @@ async def test_a_link_is_made_as_wechats_page_describes_it(
     assert errcode(await wechat.call(URL_LINK, asked)) == expected
     opened = {name: asked.pop(name) for name in ("path", "query", "env_version") if name in asked}
     assert errcode(await wechat.call(SCHEME, {"jump_wxa": opened, **asked})) == expected
+
+
+@swept("path", [URL_LINK, SCHEME])
+async def test_a_service_account_makes_no_link_to_a_mini_program(wechat: WeChat, path: str) -> None:
+    assert errcode(await wechat.call(path, {}, app=ACCOUNT)) == 48001
 
 
 async def test_the_encryption_keys_of_a_person_are_given_for_a_signature(wechat: WeChat) -> None:

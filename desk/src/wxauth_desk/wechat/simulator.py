@@ -111,6 +111,7 @@ class Call:
     @property
     def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises: CallRefused."""
+        require(self.body, 44002)
         with suppress(ValueError):
             values = from_json(self.body)
             if isinstance(values, dict):
@@ -535,6 +536,7 @@ class Simulator:
 
     def _check_link(self, account: Account, opened: Mapping[str, Any], lasts: Mapping[str, Any]) -> None:
         """Check the page that a link opens, and how long it lasts. Raises: CallRefused."""
+        require(APP_KINDS[account.app_id] == "mini_program", 48001)
         env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
         require(env in _ENVS, 85402)
         require(env != "release" or account.pages, 85079)
