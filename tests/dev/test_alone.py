@@ -35,6 +35,19 @@ def test_it_needs_no_database_and_ends_by_ctrl_c(alone: tuple[Running, str]) -> 
     assert running.process.wait(60) == 0
 
 
+def test_it_answers_to_names_of_this_machine_and_of_wechat_alone(alone: tuple[Running, str]) -> None:
+    port = alone[1].rpartition(":")[2]
+    for name in ("localhost", "api.weixin.qq.com", f"api.weixin.qq.com:{port}", "api2.weixin.qq.com", "[::1]"):
+        assert httpx.get(f"{alone[1]}/about", headers={"Host": name}).status_code == 200
+    for name in ("weixin.qq.com", "api.weixin.qq.com.example.com", "xapi.weixin.qq.com", "192.168.0.7", "a b"):
+        refused = httpx.get(f"{alone[1]}/about", headers={"Host": name})
+        assert refused.status_code == 403
+        assert refused.text.startswith("wxauth-desk wechat does not answer")
+        assert "--allow-host" not in refused.text
+    page = {"Host": "api.weixin.qq.com", "Origin": "https://example.com"}
+    assert httpx.post(f"{alone[1]}/codes", headers=page, json={"person": "alice"}).status_code == 403
+
+
 def test_a_client_that_asks_for_http_2_keeps_its_body(alone: tuple[Running, str]) -> None:
     upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
     answer = httpx.post(f"{alone[1]}/codes", json={"person": "alice"}, headers=upgrade)

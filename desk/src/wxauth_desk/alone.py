@@ -1,14 +1,18 @@
 """`wxauth-desk wechat`: the simulated WeChat alone, for programs that are developed against WeChat without wxauth."""
 
 from contextlib import suppress
+from typing import Final
 
 import click
 import uvicorn
 
 from wxauth_desk.i18n import lazy_gettext as _
-from wxauth_desk.middleware import OwnNamesOnly
+from wxauth_desk.middleware import REFUSED_ALONE, OwnNamesOnly
 from wxauth_desk.terminal import TextError, listen, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
+
+_WECHATS_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
+"""The names under which a back end asks that cannot be told another, if the hosts file of its machine leads it here."""
 
 
 def run(port: int) -> None:
@@ -36,7 +40,7 @@ def run(port: int) -> None:
             **APPS[0],
         )
         click.echo(localized(text))
-        app = OwnNamesOnly(create_simulator(is_alone=True), (), own_pages=True)
+        app = OwnNamesOnly(create_simulator(is_alone=True), _WECHATS_NAMES, own_pages=True, refusal=REFUSED_ALONE)
         with suppress(KeyboardInterrupt):
             # By h11, for the same reason as in `wxauth-desk dev`.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

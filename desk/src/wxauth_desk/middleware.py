@@ -1,4 +1,4 @@
-"""Middleware of `wxauth-desk dev`: answers only to names of this machine.
+"""Middleware of both commands: answers only to names of this machine.
 
 A web page whose own name resolves to this machine (DNS rebinding) has the service's origin, and could log in as
 anybody in the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no
@@ -16,7 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
 _EVERYWHERE: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
-_REFUSAL: Final = (
+REFUSED_ALONE: Final = (
+    "wxauth-desk wechat does not answer to the name {name}: use 127.0.0.1, localhost or WeChat's own name\n"
+    "wxauth-desk wechat 不接受以主机名 {name} 访问，请使用 127.0.0.1、localhost 或微信的域名\n"
+)
+_REFUSED_BY_DEV: Final = (
     "wxauth-desk dev does not answer to this name: start it with --allow-host {name}\n"
     "wxauth-desk dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
 )
@@ -33,12 +37,16 @@ class OwnNamesOnly:
 
     `0.0.0.0` or `::` among the names allows every address, which no page can have as its name unless it was loaded from
     there. With `own_pages`, other web pages that the developer may have open are refused, too. Programs are allowed.
+    `refusal` says what to do, and may have the `{name}`.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], *, own_pages: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, names: Iterable[str], *, own_pages: bool = False, refusal: str = _REFUSED_BY_DEV
+    ) -> None:
         self._app = app
         self._names = frozenset(names)
         self._own_pages = own_pages
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -48,7 +56,7 @@ class OwnNamesOnly:
             host = headers.get("host", "")
             name = name_in(host)
             if name is None or not self._is_own(name):
-                app = PlainTextResponse(_REFUSAL.format(name=name or "NAME"), status_code=403)
+                app = PlainTextResponse(self._refusal.format(name=name or "NAME"), status_code=403)
             elif self._own_pages and headers.get("origin") not in (None, f"http://{host}"):
                 app = PlainTextResponse("This is for programs and pages of this machine alone.\n", status_code=403)
         await app(scope, receive, send)
