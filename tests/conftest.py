@@ -36,6 +36,7 @@ from wxauth.clients.models import Scope
 from wxauth.core.database import DEADLINES, Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.metrics import DECLARED, REGISTRY
+from wxauth.core.outages import OutageLog, outage_log
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
 from wxauth.keys.keyring import KeyRing
@@ -240,7 +241,8 @@ def unchanged_logging(logs: io.BytesIO) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def uncounted() -> None:
-    """Every test counts from zero: metrics are the process's."""
+    """Every test counts from zero, and has met no outage: metrics and the log of outages are the process's."""
+    vars(outage_log).update(vars(OutageLog(10.0)))
     for metric in DECLARED:
         metric.clear()
         if metric.made is not None:

@@ -214,8 +214,6 @@ def serve(listener: socket.socket) -> None:
                         os.close(descriptor)
                         teller.close()
                     command, cwd, env = json.loads(request)
-                    # What serves several processes begins anew, as in one that was not forked beside others.
-                    importlib.import_module("wxauth.core.outages").outage_log.share()
                     become(command, cwd, env, descriptors)
                     return
                 *streams, status_fd = descriptors

@@ -22,7 +22,6 @@ def create_app() -> "ASGIApp":
         sys.stderr.write(f"{localized(exc.text)}\n")
         sys.exit(STARTUP_FAILURE)  # uvicorn's supervisor would start another worker after any other status
     # Later, because uvicorn's supervisor takes a process for hung that must first forget all of these.
-    from wxauth.core.outages import outage_log
     from wxauth.service import app, metrics
     from wxauth.service.build import build_services
 
@@ -30,8 +29,6 @@ def create_app() -> "ASGIApp":
     for line in unknown_names():
         get_logger().warning("unknown_setting", reason=line)
     metrics.share_counts()
-    if (folder := metrics.own_folder()) is not None:
-        outage_log.share(folder / "outages")
     made = app.create_app(build_services(settings))
     gc.collect()
     gc.freeze()  # objects made so far live to the end, so the collector need not traverse them again

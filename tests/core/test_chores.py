@@ -6,13 +6,11 @@ import pytest
 
 from tests.world import LogLines
 from wxauth.core.background import keep_doing
-from wxauth.core.outages import outage_log
 from wxauth.errors import StorageUnavailable
 
 
 @pytest.mark.no_database
 async def test_an_outage_is_logged_at_intervals_and_each_other_error(log_lines: LogLines) -> None:
-    outage_log.share()
     outcomes = [
         StorageUnavailable("down"),
         StorageUnavailable("still down"),

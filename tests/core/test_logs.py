@@ -3,8 +3,6 @@
 import asyncio
 import io
 import logging
-import subprocess
-import sys
 from collections.abc import Callable
 from logging.config import dictConfig
 from pathlib import Path
@@ -124,20 +122,3 @@ async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: Rows,
     assert done.stderr.startswith("asyncpg.exceptions.CheckViolationError: ")
     assert "/wxauth/clients/clients.py:" in done.stderr
     assert "billing-of-alice" not in done.stdout + done.stderr
-
-
-FORKED = """
-import os
-from wxauth.core.outages import OutageLog
-
-interval = OutageLog(10)
-if os.fork() == 0:
-    os._exit(interval.is_due(1.0))
-_, status = os.wait()
-print(os.waitstatus_to_exitcode(status), interval.is_due(2.0), interval.is_due(12.0))
-"""
-
-
-@pytest.mark.process
-def test_a_rare_log_line_is_written_by_one_of_all_processes() -> None:
-    assert subprocess.check_output([sys.executable, "-c", FORKED], text=True).split() == ["1", "False", "True"]

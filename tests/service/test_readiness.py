@@ -6,7 +6,6 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.world import Stage, leave, until, until_locked
-from wxauth.core.outages import outage_log
 from wxauth.service.probes import is_migrated
 
 MANY = 400
@@ -97,7 +96,6 @@ async def test_a_rehearsed_login_leaves_nothing_behind_and_a_lock_does_not_count
 @pytest.mark.own_database
 async def test_the_database_of_a_preview_is_reported_with_what_to_do(stage: Stage) -> None:
     await stage.rows.execute("UPDATE alembic_version SET version_num = '0031'")
-    outage_log.share()
     assert not await is_migrated(stage.services.database)
     assert "before 0.1.0" in (await stage.client.get("/readyz")).json()["checks"]["schema"]
     (logged,) = stage.logged("schema_refused")

@@ -1,10 +1,8 @@
 """What the failures of the database mean: which are outages, and what an operator reads of them."""
 
-import mmap
 import os
 import socket
 import ssl
-from pathlib import Path
 from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -91,35 +89,27 @@ log = get_logger()
 class OutageLog:
     """Logs that the database does not answer, in place of each use of it, and how long that lasted.
 
-    A line is logged once in so many seconds, over all processes of the service.
+    A line is logged once in so many seconds.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self.share()
-
-    def share(self, file: Path | None = None) -> None:
-        """Start again, with a state that this process shares with all that have named this file."""
-        # When a line is due, since when there is an outage, and whether a line was written.
-        memory = mmap.mmap(-1, 24)
-        if file is not None:
-            with file.open("ab") as opened:
-                opened.truncate(24)
-            with file.open("r+b") as opened:
-                memory = mmap.mmap(opened.fileno(), 24)
-        self._shared = memoryview(memory).cast("d")
+        self._due_at = 0.0
+        self._since: float | None = None
+        """Since when there is an outage."""
+        self._is_logged = False
 
     def is_due(self, now: float) -> bool:
-        """Whether a line may be written. `now` is in seconds on a clock that all processes share."""
-        if now < self._shared[0]:
+        """Whether a line may be written. `now` is in seconds of the monotonic clock."""
+        if now < self._due_at:
             return False
-        self._shared[0] = now + self._seconds
+        self._due_at = now + self._seconds
         return True
 
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due: as an error, if somebody must change something."""
         if self.is_due(monotonic()):
-            self._shared[2] = True
+            self._is_logged = True
             refusal = exc.__cause__ and exc.__cause__.__cause__
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
             is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
@@ -128,14 +118,14 @@ class OutageLog:
 
     def begin(self) -> None:
         """No connection can be made."""
-        if not self._shared[1]:
-            self._shared[1] = monotonic()
+        if self._since is None:
+            self._since = monotonic()
 
     def end(self, begun: float) -> None:
         """A connection is made that was begun at this monotonic second. One begun before an outage does not end it."""
-        since, is_logged = self._shared[1:]
-        if since and begun > since:
-            self._shared[1] = self._shared[2] = 0
+        since, is_logged = self._since, self._is_logged
+        if since is not None and begun > since:
+            self._since, self._is_logged = None, False
             if is_logged:
                 log.info("database_answers_again", seconds=round(monotonic() - since, 1))
 
