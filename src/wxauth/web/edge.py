@@ -34,8 +34,6 @@ SENDING_SECONDS: Final = 30.0
 """For sending a head, or a body."""
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""
-MAX_PIECE: Final = 64 * 1024
-"""Bytes of an answer that are written at once: the transport keeps a copy of what the client does not read."""
 MAX_CONTENT_TYPE: Final = 256
 """Characters of a `Content-Type`. Libraries parse its parameters in quadratic time."""
 MAX_CONTENT_LENGTH: Final = 256
@@ -178,12 +176,6 @@ class Edge:
                 # Without `100 Continue`, the client may next send the body or another request.
                 if self._is_leaving() or waits_for_continue or status == _LATE:
                     message["headers"].append((b"connection", b"close"))
-            else:
-                body, at = message.get("body", b""), 0
-                while len(body) - at > MAX_PIECE:
-                    await send({**message, "body": body[at : at + MAX_PIECE], "more_body": True})
-                    at += MAX_PIECE
-                message["body"] = body[at:] if at else body
             await send(message)
 
         try:
