@@ -922,11 +922,8 @@ async def test_redis_is_asked_if_there_is_one(doctor: Doctor) -> None:
     assert_reported(results, "redis", BAD, "TimeoutError")
 
 
-async def test_a_database_without_timeouts_or_prepared_statements_is_reported(doctor: Doctor) -> None:
-    for more in ("", "&pgbouncer=prepared"):
-        assert "database pooler" not in await doctor(database_url=doctor.database_url + more)
+async def test_a_database_without_timeouts_is_reported(doctor: Doctor) -> None:
     results = await doctor(database_url=f"{doctor.database_url}&pgbouncer=true")
-    assert_reported(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
     remedy = "ALTER ROLE postgres SET statement_timeout = '4000ms'"
     assert_reported(results, "database limits", BAD, "one locked row", remedy)
 

@@ -14,7 +14,7 @@ from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Deadlines
-from wxauth.core.outages import WHERE_NOTHING_IS_KEPT, outage_text
+from wxauth.core.outages import outage_text
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.core.rights_queries import our_tables
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
@@ -56,7 +56,6 @@ async def check_database(
                         to_run="; ".join(unlimited),
                     ),
                 )
-            yield await _judge_pooler(database)
             name = "stored"
             async for result in _check_stored(database, settings, found, clock):
                 yield result
@@ -71,22 +70,6 @@ async def read_signing_keys(settings: Settings, *, clock: Clock) -> Sequence[Sto
     """The stored keys that are published now. Raises: StorageUnavailable."""
     async with aclosing(Database(settings.database_url.get_secret_value())) as database:
         return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=clock()))
-
-
-async def _judge_pooler(database: Database) -> CheckResult | None:
-    are_kept = await queries.keeps_prepared(database)
-    if database.prepares and are_kept is False:
-        text = _("forgets prepared statements, so that requests fail: {to_do}", to_do=WHERE_NOTHING_IS_KEPT)
-        return bad("database pooler", text)
-    if are_kept and not database.prepares:
-        return note(
-            "database pooler",
-            _(
-                "keeps prepared statements: ?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a "
-                "login's work"
-            ),
-        )
-    return None
 
 
 async def _check_stored(

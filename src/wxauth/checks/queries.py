@@ -4,17 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import asyncpg
-
-from wxauth.core.database import STATEMENT_CACHE, Database
-from wxauth.core.outages import STATEMENT_LOST, raise_if_unavailable
+from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.core.users import IS_ADMINISTRATOR
 from wxauth.session_keys.queries import SealedSessionKey
 
-_ECHO: Final = "SELECT $1::int"
-_PROBE: Final = "wxauth_check"
-"""The only name of a statement behind `?pgbouncer=true`. PostgreSQL logs it: see `keeps_prepared`."""
 _MISSING_LIMITS: Final = Statement[str]("""
 SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
   FROM unnest(:names::text[], :milliseconds::int[]) WITH ORDINALITY
@@ -108,30 +102,3 @@ async def missing_limits(database: Database) -> Sequence[str]:
     """
     limits = database.deadlines.limits
     return await database.values(_MISSING_LIMITS, names=list(limits), milliseconds=list(limits.values()))
-
-
-async def keeps_prepared(database: Database) -> bool | None:
-    """Whether a connection keeps its prepared statements. Behind some poolers it does not.
-
-    None if this cannot be determined, because only one connection is available. Where they are not kept, PostgreSQL
-    logs an error, because only the use of a statement shows it.
-    """
-    connections: list[asyncpg.Connection] = []
-    try:
-        connections += [await database.connect(**{STATEMENT_CACHE: 0}) for _ in range(2)]
-        first, second = connections
-        echo = await first.prepare(_ECHO, name=_PROBE)
-        await echo.fetchval(1)
-        await second.execute("BEGIN")  # occupies the server connection that the pooler has just used for the first
-        await echo.fetchval(2)
-    except STATEMENT_LOST:
-        return False
-    except Exception as exc:
-        if isinstance(exc, TimeoutError) or isinstance(exc.__cause__, TimeoutError):
-            return None
-        raise_if_unavailable(exc)
-        raise
-    finally:
-        for connection in connections:
-            connection.terminate()
-    return True

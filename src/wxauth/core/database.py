@@ -392,11 +392,6 @@ class Database(_Reader):
             raise failures[0]
         raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
-    @property
-    def prepares(self) -> bool:
-        """Whether statements are prepared."""
-        return self._options.get(STATEMENT_CACHE) != 0
-
     async def aclose(self) -> None:
         """Close every connection."""
         for batches in self._batches.values():
