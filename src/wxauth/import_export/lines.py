@@ -34,7 +34,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.users.attributes import AttributesPatch
 from wxauth.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
 from wxauth.users.phone_numbers import number_in
-from wxauth.users.schemas import AvatarUrl, Nickname, Reason, Roles
+from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, AvatarUrl, Nickname, Reason, Roles
 from wxauth.web import schemas
 
 SKIPPABLE: Final = frozenset(
@@ -207,8 +207,10 @@ class Line(_Strict):
             "zeros"
         ),
     ] = None
-    nickname: Annotated[Nickname | None, NoneIfBlank, _("must be at most 64 characters")] = None
-    avatar_url: Annotated[AvatarUrl | None, NoneIfBlank, _("must be an https URL of at most 2048 characters")] = None
+    nickname: Annotated[Nickname | None, NoneIfBlank, _("must be at most {n} characters", n=MAX_NICKNAME)] = None
+    avatar_url: Annotated[
+        AvatarUrl | None, NoneIfBlank, _("must be an https URL of at most {n} characters", n=MAX_AVATAR_URL)
+    ] = None
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=_E164)] | None,
         BeforeValidator(_e164),

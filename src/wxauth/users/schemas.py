@@ -64,6 +64,10 @@ _HTTPS_URL: Final = re.compile(
     re.IGNORECASE,
 )
 AVATARS_PATH: Final = "/v1/avatars/"
+MAX_NICKNAME: Final = 64
+"""Characters of a nickname. `tests/repository/test_limits.py` says which guides and examples repeat it."""
+MAX_AVATAR_URL: Final = 2048
+"""Characters of a picture's URL."""
 MAX_CONSENTS: Final = 100
 """The largest page of consents, and the default."""
 
@@ -312,8 +316,10 @@ def _unless_stand_in(value: str) -> str:
     return "" if is_stand_in(value) else value
 
 
-_Name = Annotated[str, StringConstraints(max_length=64), BeforeValidator(_clean)]
-_Picture = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
+_Name = Annotated[str, StringConstraints(max_length=MAX_NICKNAME), BeforeValidator(_clean)]
+_Picture = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=MAX_AVATAR_URL), AfterValidator(_picture_url)
+]
 Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
 AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
 """WeChat's stand-ins for a name and a picture count as empty."""

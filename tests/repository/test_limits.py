@@ -1,0 +1,111 @@
+"""What guides, examples and declarations repeat of the code is as the code has it, or a test says what to change."""
+
+import re
+from typing import NamedTuple
+
+import pytest
+
+from tests.docs import ROOT, openapi
+from wxauth.clients.models import OPTIONS
+from wxauth.pictures.avatars import MAX_FILE
+from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME
+from wxauth.web.edge import MAX_FIELDS, MAX_HEAD, MAX_PARAMETERS, MAX_TARGET
+
+pytestmark = pytest.mark.no_database
+
+
+class Limit(NamedTuple):
+    """A number of the code, and the files that repeat it, with a pattern of the number in each."""
+
+    place: str
+    value: int
+    repeated: dict[str, str]
+
+
+KIBIBYTE = 1024
+LIMITS = {
+    "MAX_NICKNAME": Limit(
+        "src/wxauth/users/schemas.py",
+        MAX_NICKNAME,
+        {
+            **dict.fromkeys(("docs/http.md", "docs/http.zh-CN.md"), r"\| `nickname` [^|]*\|[^|]*?(\d+)"),
+            **dict.fromkeys(
+                ("docs/moving-in.md", "docs/moving-in.zh-CN.md"), r"\| `nickname`, `avatar_url` \|[^|]*?(\d+)"
+            ),
+            "examples/miniprogram/pages/profile/profile.wxml": r'type="nickname".* maxlength="(\d+)"',
+            "examples/moving-in/mongodb.js": r"nickName\.trim\(\)\]\.slice\(0, (\d+)\)",
+        },
+    ),
+    "MAX_PARAMETERS": Limit(
+        "src/wxauth/web/edge.py",
+        MAX_PARAMETERS,
+        {"docs/http.md": r"(\d+) query\s+parameters", "docs/http.zh-CN.md": r"查询[^；。|]*?(\d+) 个参数"},
+    ),
+    "MAX_TARGET": Limit(
+        "src/wxauth/web/edge.py",
+        MAX_TARGET // KIBIBYTE,
+        {"docs/http.md": r"(\d+) KiB\s*\(414\b", "docs/http.zh-CN.md": r"(\d+) KiB（414\b"},
+    ),
+    "MAX_FIELDS": Limit(
+        "src/wxauth/web/edge.py",
+        MAX_FIELDS,
+        {"docs/http.md": r"(\d+) header\s+fields", "docs/http.zh-CN.md": r"请求头[^；。|]*?(\d+) 个字段"},
+    ),
+    "MAX_HEAD": Limit(
+        "src/wxauth/web/edge.py",
+        MAX_HEAD // KIBIBYTE,
+        {"docs/http.md": r"header\s+fields[^;.|]*?(\d+) KiB", "docs/http.zh-CN.md": r"Cookie[^；。|]*?(\d+) KiB"},
+    ),
+    "MAX_FILE": Limit(
+        "src/wxauth/pictures/avatars.py",
+        MAX_FILE // KIBIBYTE**2,
+        dict.fromkeys(("docs/http.md", "docs/http.zh-CN.md"), r"(\d+) MiB"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_page_repeats_the_limit_of_the_code(name: str) -> None:
+    place, value, repeated = LIMITS[name]
+    said = {file: re.findall(pattern, (ROOT / file).read_text("utf-8")) for file, pattern in repeated.items()}
+    silent = [file for file, found in said.items() if not found]
+    assert not silent, f"{', '.join(silent)} no longer says what {name} is: mend the pattern in LIMITS of this test"
+    wrong = {file: found for file, found in said.items() if {*map(int, found)} != {value}}
+    assert not wrong, (
+        f"{name} in {place} is {value}: change what these files say (LIMITS of this test has where): {wrong}"
+    )
+
+
+def test_no_other_place_of_the_code_repeats_the_nicknames_limit() -> None:
+    schemas = openapi()["components"]["schemas"]
+    for schema, limits in {
+        "ProfileChange": {"nickname": MAX_NICKNAME, "avatar_url": MAX_AVATAR_URL},
+        "LoginRequest": {"nickname": MAX_NICKNAME, "avatar_url": MAX_AVATAR_URL},
+    }.items():
+        for field, limit in limits.items():
+            documented = {each["maxLength"] for each in schemas[schema]["properties"][field]["anyOf"] if len(each) > 1}
+            assert documented == {limit}, (
+                f"{field} of {schema} is documented with {documented}, not with {limit}: take the limit from "
+                "src/wxauth/users/schemas.py"
+            )
+
+
+def test_the_declarations_for_mini_programs_have_each_field_of_a_user() -> None:
+    file = "clients/miniprogram/wxauth.d.ts"
+    declared = re.search(r"^export interface User \{\n(.*?)^\}", (ROOT / file).read_text("utf-8"), re.M | re.S)
+    assert declared, f"{file} has no interface User"
+    names = {*re.findall(r"^  (\w+)\??:", declared[1], re.MULTILINE)}
+    answered = {*openapi()["components"]["schemas"]["UserAnswer"]["properties"]}
+    assert not (missing := answered - names), f"add {', '.join(sorted(missing))} to the interface User of {file}"
+    assert not (gone := names - answered), f"no user has {', '.join(sorted(gone))}: remove it from User of {file}"
+
+
+def test_the_consoles_form_of_a_client_has_each_option() -> None:
+    file = "src/wxauth/console/page/services.js"
+    form = re.search(r"^function ask\(.*?^\}", (ROOT / file).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert form, f"{file} has no function ask"
+    names = {*re.findall(r"(?<=')\w+(?=')|\b\w+(?=: ')", form[0])} | {"logo", "claims"}  # logoField, claimsField
+    missing = sorted(set(OPTIONS) - names)
+    assert not missing, (
+        f"add a field for {', '.join(missing)} to the function `ask` in {file}, with its label in texts.json"
+    )
