@@ -24,8 +24,8 @@ FOLDERS = (
     "deploy/*",
     "benchmarks",
 )
-IN_ENGLISH_ALONE = [DOCS / "architecture.md", DOCS / "development.md"]
-"""For those who change the code, whose names and comments are English."""
+ONE_PAGE = [DOCS / "architecture.md", DOCS / "development.md", DOCS / "style.md"]
+"""For those who change the code, whose names and comments are English. The last has the rules of both languages."""
 LONGEST_README = 150
 """Lines that are read in five minutes."""
 SHOWN = r"""(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"|[^<>{}]+(?=</button>)|(?<=\|\| ')[^']+(?='\}\})"""
@@ -67,7 +67,7 @@ def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
             yield f"no {target}#{anchor}"
     for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         yield from (f"zsh would run the comment of: {line}" for line in re.findall(r"(?m)^(?:.* )?# .*$", block))
-    if page in IN_ENGLISH_ALONE or page.parent.name == "decisions":
+    if page in ONE_PAGE or page.parent.name == "decisions":
         for name in re.findall(r"`((?:\w+/)+\w+\.py)`", text):
             if not any((folder / name).is_file() for folder in folders):
                 yield f"no {name}"
@@ -76,7 +76,7 @@ def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
     if page.parent == ROOT and page.name.startswith("README") and len(text.splitlines()) > LONGEST_README:
         yield f"more than {LONGEST_README} lines"
     translation = page.with_suffix(".zh-CN.md")
-    if page.suffixes == [".md"] and (translation.exists() or page.parent == DOCS) and page not in IN_ENGLISH_ALONE:
+    if page.suffixes == [".md"] and (translation.exists() or page.parent == DOCS) and page not in ONE_PAGE:
         theirs = shape(translation.read_text("utf-8"))
         yield from (f"other {name} than in Chinese" for name, parts in shape(text).items() if parts != theirs[name])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.programs import ROOT
+from tests.programs import ROOT, output_of
 from tests.repository.project import in_a_clone
 
 DEPENDABOT = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
@@ -68,6 +68,23 @@ def test_sums_are_shown_and_only_a_large_file_without_a_reason_is_refused(tmp_pa
     sums = dict(line.split()[:2] for line in released.read_text().splitlines())
     assert int(sums["src"]) > 10
     assert int(sums["tests"]) > 20
+
+
+@pytest.mark.process
+def test_the_running_text_of_a_page_is_measured_and_refused_for_nothing(tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.md", tmp_path / "good.md"
+    bad.write_text(
+        "# Head: one\n\nNo verb here: a list; another; a third.\n\n| a: b; c |\n|---|\n\n```sh\nyou: because;\n```\n"
+    )
+    good.write_text(
+        "If you ban a user, this user can't log in, because `a: b;` [ends](x.md). For example, you must wait.\n"
+    )
+    shown = output_of(ROOT / "scripts/prose", "--each", bad, good).splitlines()
+    figures = {line.split()[0].rpartition("/")[2]: [float(word) for word in line.split()[-8:]] for line in shown[2:]}
+    assert figures["bad.md"] == [125, 250, 0, 0, 0, 0, 0, 8]
+    *of_good, words = figures["good.md"]
+    assert [round(number * words / 1000) for number in of_good] == [0, 0, 2, 1, 1, 1, 2]
+    assert [line.split()[0] for line in shown[-3:]] == [str(bad)[-35:], str(good)[-35:], "all"]
 
 
 def test_a_subject_of_another_form_is_refused_until_it_has_landed(tmp_path: Path) -> None:
