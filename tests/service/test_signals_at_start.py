@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import service_env
-from tests.processes import WXAUTH, Running, free_port, until, users_of
+from tests.processes import WXAUTH, WXAUTH_DESK, Running, free_port, until, users_of
 
 pytestmark = [
     pytest.mark.process,
@@ -18,7 +18,7 @@ pytestmark = [
 
 AT_MANY_MOMENTS = """
 import os, select, signal, sys, time
-from wxauth.__main__ import main
+from MODULE.__main__ import main
 
 CALLED_BACK = ("_remove", "cb", "__del__")  # where Python drops an exception
 due = {True: 0.0, False: 0.0}
@@ -49,7 +49,7 @@ main()
 """
 BY_FUNCTION = """
 import os, signal, sys
-from wxauth.__main__ import main
+from MODULE.__main__ import main
 
 name = sys.argv.pop()
 
@@ -77,7 +77,9 @@ def start_of(command: str, url: str) -> tuple[list[str], dict[str, str]]:
 def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path, database_url: str, command: str, answers: bool) -> None:
     url = database_url if answers else f"postgresql://postgres@127.0.0.1:{free_port()}/none"
     arguments, env = start_of(command, url)
-    with Running(WXAUTH, "-c", AT_MANY_MOMENTS, *arguments, cwd=tmp_path, env=env) as running:
+    program, module = (WXAUTH_DESK, "wxauth_desk") if command == "dev" else (WXAUTH, "wxauth")
+    code = AT_MANY_MOMENTS.replace("MODULE", module)
+    with Running(program, "-c", code, *arguments, cwd=tmp_path, env=env) as running:
         running.wait_for("goes on")
         assert running.end(signal.SIGINT) == 0
     moments = re.findall(r"in (\S+): (-?\d+)", running.output)
@@ -93,7 +95,8 @@ def test_a_signal_leaves_nothing_of_a_postgresql_that_dev_starts(tmp_path: Path)
     arguments, env = start_of("dev", "")
     for name in ("_make_cluster", "_start_server", "_wait_until_ready", "_in_thread", "_prepare", "welcome", "_app"):
         own = env | {"TMPDIR": str(temporary)}
-        with Running(WXAUTH, "-c", BY_FUNCTION, *arguments, name, cwd=tmp_path, env=own) as running:
+        code = BY_FUNCTION.replace("MODULE", "wxauth_desk")
+        with Running(WXAUTH_DESK, "-c", code, *arguments, name, cwd=tmp_path, env=own) as running:
             assert running.process.wait(30) == 0
             until(lambda: not users_of(tmp_path / ".wxauth"))
         assert running.output == ""
