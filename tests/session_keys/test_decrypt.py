@@ -41,7 +41,8 @@ class DataPhone:
 
     def tap(self, **data: Any) -> dict[str, str]:
         """Encrypted data, in the form in which WeChat gives them to the mini-program."""
-        return self.stage.simulator.seal(SealRequest(person=self.person, app_id=self.app_id, data=data or STEPS))
+        sealed = self.stage.simulator.seal(SealRequest(person=self.person, app_id=self.app_id, data=data or STEPS))
+        return {name: sealed[name] for name in ("encryptedData", "iv")}
 
     async def decrypt(self, body: object, **headers: str) -> httpx.Response:
         headers = {**bearer(self.tokens), **headers}
