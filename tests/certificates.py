@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Authority:
     def _builder(
         self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int = 2, has_key_ids: bool = True
     ) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
+        now = datetime.now(timezone.utc)
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)

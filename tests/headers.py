@@ -1,5 +1,7 @@
 """Headers of requests."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

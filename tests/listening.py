@@ -1,5 +1,7 @@
 """A server on loopback in the test's own event loop, which leaves nothing open when it ends."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import socket
@@ -7,7 +9,10 @@ import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from typing import Self
 
 Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 

@@ -1,5 +1,7 @@
 """Serves an app with a real server while a test needs it."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ def serving(
             thread.join()
 
 
-def server_of(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> "EndsAtOnce":
+def server_of(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> EndsAtOnce:
     config = uvicorn.Config(app, **{"log_config": None, "access_log": False, **options})
     return type(kind.__name__, (EndsAtOnce, kind), {})(config)
 

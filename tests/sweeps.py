@@ -1,14 +1,23 @@
 """Many cases in one test, which runs all of them and names each that fails."""
 
+from __future__ import annotations
+
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from itertools import zip_longest
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from typing import Self
+
+if sys.version_info < (3, 11):  # where pytest brings it
+    from exceptiongroup import ExceptionGroup
 
 
 class Sweep:
@@ -29,7 +38,7 @@ class Sweep:
             yield
         except (Exception, pytest.fail.Exception) as exc:
             words = " ".join(map(str, name))
-            exc.add_note(f"in the case: {words}")
+            exc.__notes__ = [*getattr(exc, "__notes__", ()), f"in the case: {words}"]  # Python 3.9 has no add_note
             self._failed[words] = exc if isinstance(exc, Exception) else AssertionError(str(exc))
 
     def __enter__(self) -> Self:
@@ -61,7 +70,7 @@ def swept(
     named = [
         (
             name or param.id or ", ".join(repr(value)[:60] for value in param.values),
-            dict(zip(keys, param.values, strict=True)),
+            dict(zip(keys, param.values)),
         )
         for param, name in zip_longest(params, ids)
     ]

@@ -1,5 +1,7 @@
 """Servers on loopback: a WeChat that misbehaves as set, and a Redis."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import re

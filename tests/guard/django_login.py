@@ -1,5 +1,7 @@
 """A Django project that was there before: its middleware and its own login, which its settings name."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable
 from typing import Any

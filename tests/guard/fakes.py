@@ -1,5 +1,7 @@
 """The guard's counterparts: an issuer by respx, and callers."""
 
+from __future__ import annotations
+
 import asyncio
 import ssl
 import threading
@@ -109,19 +111,19 @@ def token_of(key: TestKey, *roles: str) -> str:
     return issuer.token(user_id=USER_ID, session_id=SESSION_ID, openid="openid-alice", roles=roles)
 
 
-def client_of(app: "ASGIApp") -> httpx.AsyncClient:
+def client_of(app: ASGIApp) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="https://orders.test")
 
 
-async def messages_sent(app: "ASGIApp", scope: "Scope") -> "list[Message]":
+async def messages_sent(app: ASGIApp, scope: Scope) -> list[Message]:
     """The messages that an app sends in a scope."""
     messages: list[Message] = []
 
-    async def receive() -> "Message":
+    async def receive() -> Message:
         return {"type": "websocket.connect" if scope["type"] == "websocket" else "http.request"}
 
-    async def send(message: "Message") -> None:
+    async def send(message: Message) -> None:
         messages.append(message)
 
     common = {"asgi": {"version": "3.0"}, "query_string": b"", "root_path": "", "server": ("orders.test", 443)}
@@ -129,7 +131,7 @@ async def messages_sent(app: "ASGIApp", scope: "Scope") -> "list[Message]":
     return messages
 
 
-async def opening(app: "ASGIApp", path: str, *, token: str | None) -> "list[Message]":
+async def opening(app: ASGIApp, path: str, *, token: str | None) -> list[Message]:
     """The messages that an app sends during and after a WebSocket's handshake."""
     scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]

@@ -1,5 +1,7 @@
 """Tokens that no verifier may accept, each made from a valid one and, if possible, correctly signed."""
 
+from __future__ import annotations
+
 import base64
 import hmac
 import json
@@ -102,10 +104,10 @@ class Forger:
     @property
     def numbers(self) -> tuple[int, int]:
         """The signature's `r` and `s`."""
-        return int.from_bytes(self.signature[:32]), int.from_bytes(self.signature[32:])
+        return int.from_bytes(self.signature[:32], "big"), int.from_bytes(self.signature[32:], "big")
 
     def with_numbers(self, r: int, s: int) -> str:
-        return self.with_signature(r.to_bytes(32) + s.to_bytes(32))
+        return self.with_signature(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
     def with_signature(self, signature: bytes | str) -> str:
         return f"{self.parts[0]}.{self.parts[1]}.{signature if isinstance(signature, str) else encode(signature)}"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional, Union
 from urllib.parse import unquote
 
 import httpx
@@ -78,7 +78,7 @@ def litestar_app(guard: BearerGuard, **options: Any) -> ASGIApp:
     return guarded_litestar([orders, healthz, ws], guard, **options)
 
 
-def fastapi_app(guard: BearerGuard, *, roles: str | Sequence[str] = ()) -> ASGIApp:
+def fastapi_app(guard: BearerGuard, *, roles: Union[str, Sequence[str]] = ()) -> ASGIApp:
     app, needed = FastAPI(), [roles] if isinstance(roles, str) else roles
     user_of = guard.require_role(*needed) if needed else guard
 
@@ -95,7 +95,7 @@ def fastapi_app(guard: BearerGuard, *, roles: str | Sequence[str] = ()) -> ASGIA
 
 
 def guarded_litestar(
-    handlers: list[Any], guard: BearerGuard, *, cors_config: CORSConfig | None = None, **options: Any
+    handlers: list[Any], guard: BearerGuard, *, cors_config: Optional[CORSConfig] = None, **options: Any
 ) -> ASGIApp:
     middleware: Any = BearerMiddleware  # Litestar has types of its own for ASGI
     app: Any = Litestar(
@@ -129,7 +129,7 @@ MIDDLEWARE = {"Starlette": starlette_app, "Litestar": litestar_app, "plain ASGI"
 APPS: dict[str, Callable[..., ASGIApp]] = {"FastAPI": fastapi_app, **MIDDLEWARE}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Guarded:
     """Makes guarded apps with `/orders` and `/ws`, and asks them. Behind middleware they have `/healthz`, too."""
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional, Union
 
 import httpx
 import pytest
@@ -55,7 +55,7 @@ def app(guard: BearerGuard) -> FastAPI:
     return orders_app(guard)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Sibling:
     """A guarded app, to which a test may add routes before the first request, and who asks it."""
 
@@ -142,7 +142,7 @@ async def test_every_hostile_token_is_refused_and_every_good_one_taken(sibling: 
     assert issuer.metadata.call_count <= 2  # the first, and that of an unknown kid
 
 
-async def outcome(verifying: Awaitable[Principal]) -> Principal | tuple[str, str]:
+async def outcome(verifying: Awaitable[Principal]) -> Union[Principal, tuple[str, str]]:
     try:
         return await verifying
     except WxAuthError as refusal:
@@ -365,7 +365,7 @@ async def test_an_app_may_be_guarded_as_a_whole_but_for_its_open_pages(guard: Be
     app = FastAPI(dependencies=[Depends(guard.optional)])
 
     @app.get("/")
-    async def welcome(user: Annotated[Principal | None, Depends(guard.optional)]) -> str:
+    async def welcome(user: Annotated[Optional[Principal], Depends(guard.optional)]) -> str:
         return "guest" if user is None else user.openid
 
     @app.get("/orders")

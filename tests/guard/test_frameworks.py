@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
 import django.conf
 import django.core.handlers.wsgi
@@ -71,11 +71,11 @@ PREFLIGHT = {"Origin": "https://shop.test", "Access-Control-Request-Method": "GE
 ALLOWED = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "Authorization"}
 
 
-def greeting(user: Principal | None) -> str:
+def greeting(user: Optional[Principal]) -> str:
     return "welcome" if user is None else f"welcome, {user.openid}"
 
 
-def staff_page(authorization: str | None) -> tuple[str, int]:
+def staff_page(authorization: Optional[str]) -> tuple[str, int]:
     """What the other login answers, in the project's own words."""
     if authorization is None:
         return "log in, please", 401

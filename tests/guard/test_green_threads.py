@@ -42,8 +42,8 @@ async def test_no_first_request_of_several_guards_fails(kind: str) -> None:
     if kind != "threads":
         pytest.importorskip(kind)  # the guard's own environments have neither
     key = TestKey()
-    async with Upstream(in_one_document(key)) as server, asyncio.timeout(PATIENCE):
+    async with Upstream(in_one_document(key)) as server:
         command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, key.kid)
         asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        printed, _ = await asking.communicate()
+        printed, _ = await asyncio.wait_for(asking.communicate(), PATIENCE)
     assert json.loads(printed) == [True] * 24

@@ -1,5 +1,7 @@
 """The variables of a proxy, as programs and companies set them, around a guard."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
 

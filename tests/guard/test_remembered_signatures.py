@@ -1,5 +1,7 @@
 """A token that is known has its claims and its key checked at every use."""
 
+from __future__ import annotations
+
 import tracemalloc
 from hashlib import sha256
 
@@ -119,10 +121,10 @@ async def test_r_and_s_must_be_below_the_groups_order(published: Published) -> N
     y = pow(x**3 + curve.a() * x + curve.b(), (FIELD + 1) // 4, FIELD)
     # The key for which this R and s = 7 are a signature of this token: Q = (sR - eG) / r.
     r, s = x - ORDER, 7
-    digest = int.from_bytes(sha256(".".join(published.forger.parts[:2]).encode()).digest())
+    digest = int.from_bytes(sha256(".".join(published.forger.parts[:2]).encode()).digest(), "big")
     sum_ = Point(curve, x, y, ORDER) * s + NIST256p.generator.to_affine() * (-digest % ORDER)
     point = sum_ * pow(r, -1, ORDER)
-    coordinates = {name: encode(number.to_bytes(32)) for name, number in (("x", point.x()), ("y", point.y()))}
+    coordinates = {name: encode(number.to_bytes(32, "big")) for name, number in (("x", point.x()), ("y", point.y()))}
     jwk = {"kty": "EC", "crv": "P-256", "kid": published.forger.key.kid, **coordinates}
     published.keys = {published.forger.key.kid: VerificationKey.from_jwk(jwk)}
     assert (await published.verify(published.forger.with_numbers(r, s))).id == USER_ID

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional, Union
 
 import httpx
 import pytest
@@ -118,7 +118,7 @@ async def test_a_401_names_the_metadata_and_no_scope(
     ],
 )
 @pytest.mark.requirement("rfc9728-3.1")
-def test_metadata_is_between_the_host_and_the_path_of_an_audience(audience: str, path: str | None) -> None:
+def test_metadata_is_between_the_host_and_the_path_of_an_audience(audience: str, path: Optional[str]) -> None:
     guard = BearerGuard(ISSUER, audience)
     with pytest.raises(InsufficientScope) as refusal:
         guard.check_scopes(principal_of(scope=""), "a")
@@ -174,7 +174,7 @@ def test_one_scope_may_be_given_by_itself(issuer: TestIssuer) -> None:
 
 
 @pytest.mark.parametrize("app", [FastAPI(), Starlette()])
-async def test_every_origin_may_read_the_metadata(app: FastAPI | Starlette, guard: BearerGuard) -> None:
+async def test_every_origin_may_read_the_metadata(app: Union[FastAPI, Starlette], guard: BearerGuard) -> None:
     document = {
         "resource": AUDIENCE,
         "authorization_servers": [ISSUER],
@@ -283,6 +283,7 @@ assert "httpx2" in sys.modules
 
 
 @pytest.mark.process
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="httpx2 needs Python 3.10")
 def test_keys_are_read_by_httpx2_where_httpx_is_missing() -> None:
     documents: dict[str, Any] = {}
 

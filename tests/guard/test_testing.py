@@ -1,7 +1,7 @@
 """`wxauth_guard.testing` as a sibling's tests use it: no service, no network, no waiting."""
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -36,7 +36,7 @@ def app(guard: BearerGuard) -> FastAPI:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC))
+    return Clock(datetime(2026, 11, 20, 8, 0, tzinfo=timezone.utc))
 
 
 @pytest.fixture

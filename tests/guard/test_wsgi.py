@@ -1,9 +1,10 @@
 """The guard as WSGI middleware, which answers as the ASGI one does."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
-from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -16,6 +17,8 @@ from tests.sweeps import Sweep
 from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
 
 if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
     from starlette.types import Receive, Scope, Send
 
 
@@ -26,7 +29,7 @@ def who(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     return [(user.openid if user else "nobody").encode()]
 
 
-async def who_by_asgi(scope: "Scope", receive: "Receive", send: "Send") -> None:
+async def who_by_asgi(scope: Scope, receive: Receive, send: Send) -> None:
     user = scope.get("user")
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": (user.openid if user else "nobody").encode()})

@@ -8,6 +8,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from packaging.markers import Marker
 
 from tests.docs import ROOT
 
@@ -23,5 +24,14 @@ def metadata(wheel: Path) -> Any:
         return Parser().parsestr(archive.read(name).decode())
 
 
-def pins(lock: Path) -> dict[str, str]:
-    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", lock.read_text(), re.MULTILINE))
+def pins(lock: Path, python: str = "3.15") -> dict[str, str]:
+    """The version of each package that this lock has for a version of Python."""
+    found = re.findall(r"^([\w.-]+)==([^ ;]+)(?: ; ([^\\\n]+))?", lock.read_text(), re.MULTILINE)
+    at = {"python_full_version": f"{python}.2", "python_version": python}
+    return {name: version for name, version, marker in found if not marker or _may_hold(marker, at)}
+
+
+def _may_hold(marker: str, at: dict[str, str]) -> bool:
+    """Whether a marker holds for this Python on some platform."""
+    elsewhere = {"sys_platform": "win32", "platform_system": "Windows", "platform_python_implementation": "PyPy"}
+    return any(Marker(marker).evaluate({**at, **there}) for there in ({}, elsewhere))
