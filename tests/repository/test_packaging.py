@@ -8,8 +8,12 @@ import sys
 import sysconfig
 import tarfile
 import venv
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 from zipfile import ZipFile
 
 import pytest
@@ -19,10 +23,11 @@ from packaging.version import Version
 
 import wxauth
 from tests.programs import ROOT, demand_mark, lacks, output_of
-from tests.repository.project import GUARD, in_a_clone, pins
+from tests.repository.project import GUARD, in_a_clone, metadata, pins
 
 LOCKS = sorted(ROOT.glob("requirements/*.lock"))
 DEV_LOCK = ROOT / "requirements/dev.lock"
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOWEST_LOCK = ROOT / "requirements/guard-lowest.lock"
 SEPARATE_LOCKS = [ROOT / "requirements/relying-parties.lock", ROOT / "requirements/site.lock"]
 """Of products that have environments of their own."""
@@ -132,27 +137,87 @@ def test_a_wheel_in_a_siblings_repository_is_installed_by_its_hash_alone(guard_w
     assert (refused.returncode, "DO NOT MATCH" in refused.stderr) == (1, True), refused.stderr
 
 
-# What the guard brings, from the package index.
+# What pip brings, from an index that has none of the three: until they are published, anybody may take their names.
+
+
+class Index(BaseHTTPRequestHandler):
+    """Leads to the machine's own index, but for names that begin as ours do."""
+
+    there: str
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/").lower()
+        self.asked.append(name)
+        self.send_response(404 if name.startswith("wxauth") else 302)
+        self.send_header("Location", f"{self.there.rstrip('/')}/{name}/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="session")
-def slim(guard_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a fresh environment into which pip has installed only the guard, at the versions of the lock."""
-    home = tmp_path_factory.mktemp("slim")
+def index() -> Iterator[str]:
+    settings = output_of(sys.executable, "-m", "pip", "config", "list")
+    own = re.search(r"index-url='(.*)'", settings)
+    Index.there = own[1] if own else "https://pypi.org/simple"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def pip_install(home: Path, index: str, *what: str | Path) -> Path:
+    """The programs of a fresh environment into which pip has installed this, at the versions of the lock."""
     venv.create(home, with_pip=False, symlinks=True)
-    python = home / "bin" / "python"
+    programs = home / "bin"
     constraints = home / "constraints.txt"
-    constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK).items()))
-    pip = (sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check")
-    what = ("install", "--no-compile", f"--constraint={constraints}", str(guard_wheel))
-    install = [*pip, "--timeout=15", "--retries=3", *what]
-    installed = subprocess.run(install, cwd=home, capture_output=True, text=True)
-    if installed.returncode != 0:
-        download = [*pip, "--timeout=5", "--retries=1", "download", "--no-deps", "-d", str(home), "httpx"]
-        if subprocess.run(download, capture_output=True).returncode != 0:
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK, THIS_PYTHON).items()))
+    env = {name: value for name, value in os.environ.items() if name not in {"PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"}}
+    env |= {"PIP_INDEX_URL": index, "no_proxy": "127.0.0.1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    pip = (sys.executable, "-m", "pip", "--python", str(programs / "python"), "--timeout=15", "--retries=3")
+    install = [*pip, "install", "--no-compile", f"--constraint={constraints}", *map(str, what)]
+    done = subprocess.run(install, cwd=ROOT, env=env, capture_output=True, text=True)
+    if done.returncode != 0:
+        download = [*pip, "download", "--no-deps", "-d", str(home), "httpx"]
+        if subprocess.run(download, env=env, capture_output=True).returncode != 0:
             lacks("needs a package index that pip can reach (需要可访问的软件包索引)")
-        pytest.fail(installed.stderr)
-    return python
+        pytest.fail(done.stderr)
+    assert not [name for name in Index.asked if name.startswith("wxauth")], "whoever has the name there would be asked"
+    return programs
+
+
+@pytest.fixture(scope="session")
+def slim(index: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the guard alone."""
+    return pip_install(tmp_path_factory.mktemp("slim"), index, "./clients/python") / "python"
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize(
+    ("products", "commands"),
+    [
+        (["./clients/python", "."], ["wxauth --version", "wxauth --help"]),
+        (
+            ["./clients/python", ".", "./desk"],
+            ["wxauth --version", "wxauth-desk dev --help", "wxauth-desk wechat --help"],
+        ),
+        (["./desk"], ["wxauth-desk wechat --help"]),
+    ],
+    ids=" ".join,
+)
+def test_pip_installs_from_a_clone_what_no_index_has(
+    index: str, tmp_path: Path, products: list[str], commands: list[str]
+) -> None:
+    programs = pip_install(tmp_path / "home", index, *products)
+    for command in commands:
+        program, *arguments = command.split()
+        assert run(programs / program, *arguments, cwd=tmp_path)
+    assert (programs / "wxauth").exists() == ("." in products)
 
 
 def closure(*requirements: str) -> set[str]:
@@ -184,23 +249,38 @@ def test_pip_installs_the_guard_and_nothing_of_the_service(slim: Path, tmp_path:
 GUARD_MODULES = {
     f"wxauth_guard.{name}"
     for name in (
-        *("asgi", "bearer", "claims", "errors", "fastapi", "i18n", "keys", "problems", "texts", "verifier", "wsgi"),
+        *(
+            "asgi",
+            "bearer",
+            "claims",
+            "errors",
+            "fastapi",
+            "i18n",
+            "keys",
+            "names",
+            "problems",
+            "texts",
+            "verifier",
+            "wsgi",
+        ),
     )
 }
 
 
 @pytest.mark.parametrize(
-    ("module", "own"),
+    ("loading", "own"),
     [
-        ("wxauth_guard", GUARD_MODULES),
-        ("wxauth_guard.testing", GUARD_MODULES | {"wxauth_guard.testing"}),
-        ("wxauth_guard.pytest_plugin", {"wxauth_guard.pytest_plugin"}),
+        ("import wxauth_guard.pytest_plugin", {"wxauth_guard.pytest_plugin"}),
+        ("from wxauth_guard import BearerGuard", GUARD_MODULES),
+        ("import wxauth_guard.testing", GUARD_MODULES | {"wxauth_guard.testing"}),
     ],
 )
 @pytest.mark.wheel
-def test_an_import_loads_only_its_own_dependencies(installed: Path, tmp_path: Path, module: str, own: set[str]) -> None:
+def test_an_import_loads_only_its_own_dependencies(
+    installed: Path, tmp_path: Path, loading: str, own: set[str]
+) -> None:
     dependencies = "import sys, fastapi, httpx, pydantic, jose.jwk, pytest; known = {*sys.modules}"
-    loading = f"{dependencies}; import {module}; print(*{{*sys.modules}} - known); print(*known)"
+    loading = f"{dependencies}; {loading}; print(*{{*sys.modules}} - known); print(*known)"
     loaded, known = (set(line.split()) for line in run(installed / "python", "-c", loading, cwd=tmp_path).splitlines())
     assert {".".join(name.split(".")[:2]) for name in loaded if name.startswith("wxauth_guard.")} == own
     packages, known_packages = ({name.partition(".")[0] for name in names} for names in (loaded, known))
@@ -238,7 +318,7 @@ NOT_USING = """
 import sys
 
 def test_the_plugin_loads_nothing_before_it_is_used():
-    assert not {"wxauth_guard", "wxauth_guard.testing", "fastapi", "jose"} & set(sys.modules)
+    assert not {"wxauth_guard.names", "wxauth_guard.testing", "fastapi", "jose"} & set(sys.modules)
 """
 SIBLING_PYTEST = """
 [pytest]
@@ -270,24 +350,48 @@ def test_tests_that_need_no_issuer_pay_for_none(installed: Path, tmp_path: Path)
     assert "1 passed" in run_tests(installed, tmp_path, NOT_USING)
 
 
-@pytest.mark.wheel
-def test_the_wheel_has_types_licence_and_no_leftovers(wheel: Path) -> None:
-    names = ZipFile(wheel).namelist()
-    assert "wxauth/py.typed" in names
-    assert any(name.endswith("/licenses/LICENSE") for name in names)
-    assert {name.partition("/")[0] for name in names} == {"wxauth", f"wxauth-{wxauth.__version__}.dist-info"}
-    assert not [name for name in names if name.endswith(".pyc")]
+SHARED = {
+    *(f"clients/miniprogram/{name}" for name in ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")),
+    *(f"src/wxauth/console/page/{name}" for name in ("base.css", "dom.js", "languages.js")),
+    "src/wxauth/login_pages/page/icon.svg",
+    "examples/mcp/server.py",
+    "examples/sibling/shop.py",
+}
+"""What the desk shows of other folders."""
+CONTENTS = {
+    ".": {"src/": "", "alembic/": "wxauth/_migrations/"},
+    "clients/python": {"clients/python/src/": ""},
+    "desk": {
+        "desk/src/": "",
+        **{path: f"wxauth_desk/_shared/{path.rpartition('/')[2]}" for path in SHARED},
+        "examples/mcp/server.py": "wxauth_desk/_shared/mcp_server.py",
+    },
+}
+"""Where the files of each folder of the clone are in each product's wheel."""
 
 
+@in_a_clone
 @pytest.mark.wheel
-def test_the_wheel_of_the_guard_has_the_guard_alone_and_is_small(guard_wheel: Path) -> None:
-    names = ZipFile(guard_wheel).namelist()
-    assert {"wxauth_guard/py.typed", "wxauth_guard/locale/zh_CN/LC_MESSAGES/wxauth_guard.po"} <= {*names}
-    assert {name.partition("/")[0] for name in names} == {
-        "wxauth_guard",
-        guard_wheel.name.replace("-py3-none-any.whl", ".dist-info"),
-    }
-    assert guard_wheel.stat().st_size <= 60 * 1024
+def test_each_wheel_of_a_clean_clone_has_what_is_its_own_and_nothing_else(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    output_of("git", "clone", "--quiet", ROOT, clone)
+    known = output_of("git", "ls-files", cwd=clone).splitlines()
+    for number, (product, folders) in enumerate(CONTENTS.items()):
+        made = tmp_path / str(number)
+        made.mkdir()
+        wheel = build_wheel(clone / product, made)
+        own = {
+            there + path.removeprefix(here)
+            for here, there in folders.items()
+            for path in known
+            if path.startswith(here)
+        }
+        about = f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"
+        own |= {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
+        assert {*ZipFile(wheel).namelist()} == own
+        assert metadata(wheel)["Version"] == wxauth.__version__
+        if product == "clients/python":
+            assert wheel.stat().st_size <= 60 * 1024
 
 
 @pytest.mark.wheel
@@ -349,14 +453,41 @@ def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
     assert not [line for line in requirements if not pin.fullmatch(line)]
 
 
-def test_the_locks_agree_on_every_version_but_the_oldest() -> None:
+@pytest.mark.parametrize("python", ["3.11", "3.15"])
+def test_the_locks_agree_on_every_version_but_the_oldest(python: str) -> None:
     assert len(LOCKS) == 9
-    everything = pins(DEV_LOCK)
+    everything = pins(DEV_LOCK, python)
     for lock in LOCKS:
         if lock != LOWEST_LOCK:
-            pinned = pins(lock)
+            pinned = pins(lock, python)
             assert pinned.items() >= {name: everything[name] for name in pinned.keys() & everything.keys()}.items()
             assert lock in SEPARATE_LOCKS or pinned.keys() <= everything.keys()
+
+
+def test_no_lock_names_one_of_the_three_products() -> None:
+    assert [lock.name for lock in LOCKS if re.search(r"^wxauth", lock.read_text(), re.MULTILINE)] == []
+
+
+BEFORE_PUBLICATION = re.compile(
+    r"\b(?:pip3?|pipx|uv|poetry|pdm|conda)\b[^\n`]*?\b(?:add|download|install|run|wheel)\b[^\n`]*?[\s'\"](wxauth[\w-]*(?=[\[=<>~!'\"`\s]|$))",
+    re.MULTILINE,
+)
+
+
+@in_a_clone
+def test_no_page_takes_a_product_from_an_index() -> None:
+    """Only the page about publishing does, after it has published them."""
+    shown = [name for name in output_of("git", "ls-files", cwd=ROOT).splitlines() if "docs/publishing" not in name]
+    kinds = (".md", ".py", ".po", ".txt", ".toml", ".yml", ".yaml")
+    found = {
+        name: match[0]
+        for name in shown
+        if (name.endswith(kinds) or name.startswith(("scripts/", "deploy/"))) and not name.startswith("tests/")
+        for match in BEFORE_PUBLICATION.finditer((ROOT / name).read_text("utf-8", "replace"))
+    }
+    assert found == {}
+    assert BEFORE_PUBLICATION.search("run `pip install 'wxauth-guard[fastapi]'`")
+    assert not BEFORE_PUBLICATION.search("pip install ../wxauth/clients/python /path/to/wxauth ./wxauth")
 
 
 @pytest.mark.process
@@ -373,7 +504,7 @@ def test_a_script_of_a_fresh_clone_explains_itself_without_an_install(tmp_path: 
 def test_the_guard_is_tested_with_the_oldest_versions_that_it_takes() -> None:
     requirements = map(Requirement, [*GUARD["dependencies"], *GUARD["optional-dependencies"]["fastapi"]])
     oldest = {requirement.name: str(requirement.specifier).removeprefix(">=") for requirement in requirements}
-    tested = pins(LOWEST_LOCK)
+    tested = pins(LOWEST_LOCK, "3.9")
     for name, version in oldest.items():
         assert Version(tested[name]) == Version(version), name
 

@@ -18,20 +18,21 @@ guard.requires("orders:write")  # a guard that needs this scope too, for whereve
 app.routes.append(guard.metadata_route(resource_name="Orders"))  # names the issuer of tokens to clients
 """
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from wxauth_guard.asgi import BearerMiddleware
-from wxauth_guard.bearer import bearer_token, require_roles
-from wxauth_guard.claims import Principal
-from wxauth_guard.errors import InsufficientScope, MissingToken, WxAuthError
-from wxauth_guard.problems import problem
-from wxauth_guard.wsgi import BearerWSGIMiddleware
-
-if TYPE_CHECKING or find_spec("fastapi") is not None:
-    from wxauth_guard.fastapi import BearerGuard
-else:  # for WSGI and other frameworks: docs/decisions/0013-the-guard-without-fastapi.md
-    from wxauth_guard.bearer import Guard as BearerGuard
+if TYPE_CHECKING:
+    from wxauth_guard.names import (
+        BearerGuard,
+        BearerMiddleware,
+        BearerWSGIMiddleware,
+        InsufficientScope,
+        MissingToken,
+        Principal,
+        WxAuthError,
+        bearer_token,
+        problem,
+        require_roles,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,3 +47,17 @@ __all__ = [
     "problem",
     "require_roles",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load all names when the first is asked for, because pytest imports this package with its plugin (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from wxauth_guard import names
+
+    globals().update({each: getattr(names, each) for each in __all__})
+    return globals()[name]
+
+
+def __dir__() -> "list[str]":
+    return [*globals(), *__all__]

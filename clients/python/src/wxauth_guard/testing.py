@@ -16,9 +16,9 @@ from uuid import UUID, uuid4, uuid5
 from cryptography.hazmat.primitives.asymmetric import ec
 from jose import jwk, jws
 
-from wxauth_guard import BearerGuard
 from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document
 from wxauth_guard.keys import VerificationKey
+from wxauth_guard.names import BearerGuard
 from wxauth_guard.texts import to_json
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
