@@ -208,5 +208,5 @@ def test_without_the_packages_for_it_the_setting_is_refused(
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     for name in [name for name in sys.modules if name.startswith("opentelemetry.sdk.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(InvalidSettings, match=r'WXAUTH_OTLP_URL: .* pip install "wxauth\[otel\]"'):
+    with pytest.raises(InvalidSettings, match=r"WXAUTH_OTLP_URL: .* pip install \./clients/python '\.\[otel\]'"):
         build_services(make_settings(otlp_url="http://127.0.0.1:4318"))

@@ -194,7 +194,13 @@ def import_tracing(settings: Settings) -> None:
         import wxauth.service.spans  # noqa: F401 - takes half a second, which only those who trace shall spend
     except ModuleNotFoundError as exc:
         raise InvalidSettings(
-            [_('WXAUTH_OTLP_URL: {name} is not installed: pip install "wxauth[otel]"', name=exc.name)]
+            [
+                _(
+                    "WXAUTH_OTLP_URL: {name} is not installed: in the clone of wxauth, run "
+                    "pip install ./clients/python '.[otel]'",
+                    name=exc.name,
+                )
+            ]
         ) from None
     except Exception:
         return  # `make_tracing` logs why
