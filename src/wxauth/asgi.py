@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 def create_app() -> "ASGIApp":
     """The service with the settings of the environment. If they are wrong, it prints why and ends the process."""
     try:
-        settings = load_settings(Settings)
+        return _made(load_settings(Settings))
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         sys.exit(STARTUP_FAILURE)  # uvicorn's supervisor would start another worker after any other status
+
+
+def _made(settings: Settings) -> "ASGIApp":
+    """Make the app. Raises: InvalidSettings, also where only a part that is built can tell."""
     # Later, because uvicorn's supervisor takes a process for hung that must first forget all of these.
     from wxauth.service import app, metrics
     from wxauth.service.build import build_services

@@ -35,9 +35,11 @@ def wechat_url() -> Iterator[str]:
         yield url
 
 
-def running(command: str, folder: Path, env: dict[str, str], port: int) -> Running:
+def running(command: str, folder: Path, env: dict[str, str], port: int, *, is_installed: bool = False) -> Running:
     program, *arguments = command.format(port=port).split()
-    return Running(str(Path(sys.executable).with_name(program)), *arguments, cwd=folder, env=env)
+    return Running(
+        str(Path(sys.executable).with_name(program)), *arguments, cwd=folder, env=env, is_installed=is_installed
+    )
 
 
 @pytest.mark.slow
@@ -73,6 +75,23 @@ def test_wrong_settings_end_another_server_with_their_sentence_and_no_stack(
         command.process.wait(3 * PATIENCE)  # three processes import everything, one after the other
         assert f"{next(iter(wrong))}: " in command.output
         assert "Traceback" not in command.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*OTHERS, "wxauth serve", "wxauth serve with workers"])
+def test_traces_without_their_packages_end_any_server_with_a_sentence_and_no_stack(
+    name: str, tmp_path: Path, database_url: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.sdk'] = None\n")
+    port, workers = free_port(), "2" if "workers" in name else "1"
+    env = service_env(database_url, otlp_url="http://127.0.0.1:1") | {"PYTHONPATH": str(tmp_path)}
+    env |= {"WXAUTH_PORT": str(port), "WXAUTH_WORKERS": workers}
+    command = OTHERS.get(name, "wxauth serve")
+    with running(command, tmp_path, env, port, is_installed=True) as server:
+        status = server.process.wait(3 * PATIENCE)
+        assert 'pip install "wxauth[otel]"' in server.output
+        assert "Traceback" not in server.output
+        assert name in OTHERS or status == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
