@@ -35,7 +35,11 @@ def sbom() -> dict[str, Any]:
                 "licenses": [{"license": {"id": "Apache-2.0"}}],
             }
         },
-        "components": [_component(found) for found in _PIN.finditer(lock)],
+        # The guard is of the same clone, so no lock has it.
+        "components": [
+            {"type": "library", **_named("wxauth-guard", version), "scope": "required"},
+            *map(_component, _PIN.finditer(lock)),
+        ],
     }
 
 

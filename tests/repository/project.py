@@ -14,6 +14,7 @@ from tests.docs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GUARD = tomllib.loads((ROOT / "clients/python/pyproject.toml").read_text())["project"]
+DESK = tomllib.loads((ROOT / "desk/pyproject.toml").read_text())["project"]
 
 in_a_clone = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source distribution has no git")
 

@@ -15,7 +15,7 @@ import wxauth
 import wxauth_guard
 from tests.clock import PATIENCE
 from tests.programs import NODE_PATIENCE, ROOT, needs, needs_node, output_of
-from tests.repository.project import GUARD, PROJECT, metadata, pins
+from tests.repository.project import DESK, GUARD, PROJECT, metadata
 
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
 NPM_FILES = [f"{name}/{file}" for name in ("node", "miniprogram") for file in ("README.md", "package.json")]
@@ -61,8 +61,14 @@ def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str
     assert printed.count("PASSED") == 5
     assert f"wxauth-{wxauth.__version__}-py3-none-any.whl: OK" in printed
     made = {path.name for path in (folder / "dist").iterdir()}
-    assert made == {f"wxauth-{wxauth.__version__}-py3-none-any.whl", f"wxauth-{wxauth.__version__}.tar.gz"}
-    [wheel] = (folder / "dist").glob("*.whl")
+    wheels = {f"{name}-{wxauth.__version__}-py3-none-any.whl" for name in ("wxauth", "wxauth_desk", "wxauth_guard")}
+    assert made == wheels | {f"{name}-{wxauth.__version__}.tar.gz" for name in ("wxauth", "wxauth_guard")}
+    for product in ("wxauth_desk", "wxauth_guard"):
+        described = metadata(folder / f"dist/{product}-{wxauth.__version__}-py3-none-any.whl")
+        assert not set(re.findall(r"\]\((?!https:|#)([^)]*)\)", described.get_payload()))
+        assert described["Version"] == wxauth.__version__
+        assert len(described.get_all("Project-URL")) == 4
+    wheel = folder / f"dist/wxauth-{wxauth.__version__}-py3-none-any.whl"
     shown = metadata(wheel).get_payload()
     assert not set(re.findall(r"\]\((?!https:)([^)]*)\)", shown)), "on a package index these lead nowhere"
     assert not set(re.findall(r'(?:src|srcset)="(?!https:)([^"]*)"', shown))
@@ -109,8 +115,11 @@ def test_the_bill_of_materials_has_each_package_of_the_image_with_its_hashes(tmp
     assert written[0].read_bytes() == written[1].read_bytes()
     listed = json.loads(written[0].read_text())["components"]
     lock = ROOT / "requirements/server.lock"
-    assert {each["name"]: each["version"] for each in listed} == pins(lock)
-    hashes = [value["content"] for each in listed for value in each["externalReferences"][0]["hashes"]]
+    pinned = dict(re.findall(r"^([\w.-]+)==([^ ;]+)", lock.read_text(), re.MULTILINE))
+    assert {each["name"]: each["version"] for each in listed} == {**pinned, "wxauth-guard": wxauth.__version__}
+    hashes = [
+        value["content"] for each in listed for value in each.get("externalReferences", [{"hashes": []}])[0]["hashes"]
+    ]
     assert hashes == re.findall(r"sha256:(\w+)", lock.read_text())
 
 
@@ -182,6 +191,7 @@ def test_every_package_has_the_version_with_which_the_changelog_begins() -> None
     named += [
         GUARD["version"],
         wxauth_guard.__version__,
+        DESK["version"],
         *(it.partition("==")[2] for it in PROJECT["dependencies"] if "==" in it),
     ]
     assert {first, PROJECT["version"], *named} == {wxauth.__version__}
