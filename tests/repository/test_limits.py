@@ -44,7 +44,7 @@ LIMITS = {
     "MAX_TARGET": Limit(
         "src/wxauth/web/edge.py",
         MAX_TARGET // KIBIBYTE,
-        {"docs/http.md": r"(\d+) KiB\s*\(414\b", "docs/http.zh-CN.md": r"(\d+) KiB（414\b"},
+        dict.fromkeys(("docs/http.md", "docs/http.zh-CN.md"), r"(\d+) KiB \| 414\b"),
     ),
     "MAX_FIELDS": Limit(
         "src/wxauth/web/edge.py",
