@@ -13,7 +13,7 @@ WHOLE: Final = {
 }
 """Each text, with the list of the guides that it has."""
 
-_ROW: Final = re.compile(r"^\| (?P<when>[^|]+?) \| (?P<links>\[.*\)) \|$", re.MULTILINE)
+_ROW: Final = re.compile(r"^\| [^|]+? \| (?P<links>\[.*\)) \|$", re.MULTILINE)
 _LINK: Final = re.compile(r"\[(?P<title>[^]]+)\]\((?P<file>[^)#]+\.md)(?:#[^)]*)?\)")
 _HEAD: Final = """\
 # wxauth
@@ -31,24 +31,35 @@ Written by scripts/docs. In one page, for work on a mini-program or a back end: 
 
 def index() -> str:
     """The list of the guides, in the form of llmstxt.org."""
-    return _HEAD + "".join(f"- [{title}]({file}): {when}\n" for title, file, when in _guides(ROOT / "docs/README.md"))
+    listing = ROOT / "docs/README.md"
+    return _HEAD + "".join(
+        f"- [{title}]({file}): {first_sentence(listing.parent / file)}\n" for title, file in _guides(listing)
+    )
 
 
 def whole(listing: Path) -> str:
     """The text of all guides that a page lists, one after the other."""
     return "\n\n".join(
-        f"<!-- docs/{file} -->\n{(listing.parent / file).read_text('utf-8').strip()}" for _, file, _ in _guides(listing)
+        f"<!-- docs/{file} -->\n{(listing.parent / file).read_text('utf-8').strip()}" for _, file in _guides(listing)
     )
 
 
-def _guides(listing: Path) -> Iterator[tuple[str, str, str]]:
-    """Title, file and occasion of each guide, each once."""
+def first_sentence(page: Path) -> str:
+    """What a page says about itself: the first sentence of its first paragraph, without links."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", page.read_text("utf-8"), flags=re.DOTALL)
+    paragraphs = (" ".join(each.split()) for each in text.split("\n\n") if each.strip())
+    prose = next(each for each in paragraphs if each[0].isalpha() and " " in each and ". " in f"{each} ")
+    return re.split(r"(?<=[.?!]) ", re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", prose))[0]
+
+
+def _guides(listing: Path) -> Iterator[tuple[str, str]]:
+    """Title and file of each guide, each once."""
     seen = set()
     for row in _ROW.finditer(listing.read_text("utf-8")):
         for link in _LINK.finditer(row["links"]):
             if link["file"] not in seen:
                 seen.add(link["file"])
-                yield link["title"], link["file"], row["when"]
+                yield link["title"], link["file"]
 
 
 def main() -> None:
