@@ -635,12 +635,13 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
     [("dev", "authlib", "run scripts/dev in a clone"), ("serve", "uvicorn", "install wxauth again")],
 )
 def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: str, missing: str, mend: str) -> None:
-    arguments = ["wxauth", command, *(free_ports() if command == "dev" else ())]
+    arguments = [command, *(free_ports() if command == "dev" else ())]
+    package = "wxauth_desk" if command == "dev" else "wxauth"
     anew = ("wxauth_desk", "wxauth.cli.serve", "wxauth.service", missing)
     program = (
         f"import sys; [sys.modules.pop(name) for name in [*sys.modules] if name.startswith({anew})];"
-        f"sys.modules[{missing!r}] = None; sys.argv = {arguments};"
-        "from wxauth.__main__ import main; main()"
+        f"sys.modules[{missing!r}] = None; sys.argv = {['wxauth', *arguments]};"
+        f"from {package}.__main__ import main; main()"
     )
     failed = run("-c", program, cwd=folder)
     assert (failed.returncode, failed.stderr) == (1, f"{missing} is not installed: {mend}\n")

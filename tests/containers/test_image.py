@@ -92,9 +92,9 @@ def test_it_is_what_its_locks_name_and_nothing_that_could_install_more(engine: E
     listed = "import importlib.metadata as m; print(*sorted({f'{d.name}=={d.version}' for d in m.distributions()}))"
     shown = engine.docker("run", "--rm", "--entrypoint=python", image, "-c", listed).split()
     locked = {f"{name}=={version}" for name, version in pins(ROOT / "requirements/server.lock").items()}
-    own = f"wxauth=={wxauth.__version__}"
-    assert own in shown
-    assert {it.lower().replace("_", "-") for it in shown} <= locked | {own}
+    own = {f"{name}=={wxauth.__version__}" for name in ("wxauth", "wxauth-guard")}
+    installed = {it.lower().replace("_", "-") for it in shown}
+    assert own <= installed <= locked | own
     search = """
         exec 2>/dev/null
         command -v pip

@@ -24,7 +24,7 @@ def settings_of(guide: str) -> Body:
 
 def recipe(language: str, product: str) -> Body:
     """The claims of a row of the guide's table."""
-    (row,) = [row for row in table(DOCS / f"attributes{language}.md", "for|用于") if row[0].startswith(product)]
+    (row,) = [row for row in table(DOCS / f"attributes{language}.md", "product|产品") if row[0].startswith(product)]
     found = re.search(r"`({.*?})`", row[1])
     assert found, row
     return json.loads(found[1])

@@ -31,7 +31,8 @@ class TestKey:
     __test__ = False  # or pytest would collect it, because its name starts with Test
 
     def __init__(self) -> None:
-        self.signer: Any = jwk.construct(ec.generate_private_key(ec.SECP256R1()), ALGORITHM)
+        private_key: Any = ec.generate_private_key(ec.SECP256R1())  # the stubs of python-jose know only their own kind
+        self.signer: Any = jwk.construct(private_key, ALGORITHM)
         """python-jose's key object."""
         self.kid = uuid4().hex
         self.public_jwk: dict[str, str] = {**self.signer.public_key().to_dict(), "use": "sig", "kid": self.kid}
