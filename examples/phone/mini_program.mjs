@@ -85,14 +85,20 @@ export class MiniProgram {
 
   /** Open a page, and return it: `open('pages/cart/cart', { id: '1' })`. Its handlers are its functions. */
   open(path, query = {}) {
-    const page = this.component(path, query)
+    const page = this.attached(path, query)
     this.pages.push(page)
-    for (const name of ['onLoad', 'onShow', 'onReady']) if (page[name]) page[name](query)
+    for (const name of ['onLoad', 'onShow', 'ready', 'onReady']) if (page[name]) page[name](query)
     return page
   }
 
   /** Make a component with these properties, and return it. What it triggers is in `triggered`. */
   component(path, properties = {}) {
+    const made = this.attached(path, properties)
+    if (made.ready) made.ready()
+    return made
+  }
+
+  attached(path, properties) {
     const route = path.replace(/^\//, '')
     const definition = (this.definitions[route] ||= (this.require(route), this.defined))
     const given = Object.entries(properties).filter(([name]) => name in Object(definition.properties))
@@ -100,7 +106,7 @@ export class MiniProgram {
     const triggered = []
     const triggerEvent = (name, detail) => triggered.push({ name, detail })
     const made = { ...definition, data, properties: data, route, options: properties, setData, triggerEvent, triggered }
-    for (const name of ['created', 'attached', 'ready']) if (made[name]) made[name]()
+    for (const name of ['created', 'attached']) if (made[name]) made[name]()
     return made
   }
 }

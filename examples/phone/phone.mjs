@@ -277,10 +277,11 @@ function makeWx(phone) {
 
 /**
  * Sends one request over HTTP. Redirects are returned, or followed as WeChat does, with all headers. If `pieces` are
- * wanted, they get the body.
+ * wanted, they get the body. Other schemes than http fail, because nothing here speaks TLS.
  */
 export function exchange(url, method, header, body, redirect = 'manual', pieces = undefined) {
   return new Promise((resolve, reject) => {
+    if (new URL(url).protocol !== 'http:') return reject('fail only http is simulated here')
     const sent = send(new URL(url), { method, headers: header, agent: false }, (answer) => {
       const chunks = []
       if (pieces) pieces.onHead(answer.statusCode, answer.headers)

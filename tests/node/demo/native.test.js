@@ -37,7 +37,10 @@ Page({
   'pages/login/login.js': `Component({
   properties: { from: String, size: { type: Number, value: 3 } },
   data: { shown: false },
-  lifetimes: { attached() { this.setData({ attached: true }) } },
+  lifetimes: {
+    attached() { this.setData({ attached: true }) },
+    ready() { this.setData({ gotAtReady: this.data.got }) },
+  },
   pageLifetimes: { show() { this.setData({ shown: true }) } },
   methods: {
     onLoad({ from }) { this.setData({ got: from, depth: getCurrentPages().length }) },
@@ -86,14 +89,14 @@ test('a page leads to a component, and back', () => {
   cart.toLogin()
   const login = shop.pages.at(-1)
   assert.deepEqual([cart.went, login.route], [true, 'pages/login/login'])
-  const given = { from: 'cart x', size: 3, shown: true, attached: true, got: 'cart x', depth: 1 }
+  const given = { from: 'cart x', size: 3, shown: true, attached: true, got: 'cart x', gotAtReady: 'cart x', depth: 1 }
   assert.deepEqual(login.data, { ...given, depth: 2 })
   assert.deepEqual(login.properties, login.data)
   login.done()
   assert.deepEqual([shop.pages, login.triggered], [[cart], [{ name: 'done', detail: { ok: true } }]])
   for (const way of ['redirectTo', 'reLaunch', 'switchTab']) globalThis.wx[way]({ url: '/pages/login/login' })
   assert.deepEqual(globalThis.getCurrentPages().map(({ route }) => route), ['pages/login/login'])
-  assert.deepEqual(shop.component('pages/login/login', { size: 5, other: 1 }).data, { from: undefined, size: 5, shown: false, attached: true })
+  assert.deepEqual(shop.component('pages/login/login', { size: 5, other: 1 }).data, { from: undefined, size: 5, shown: false, attached: true, gotAtReady: undefined })
 })
 
 test('each component has data of its own, which may have functions', () => {
@@ -130,4 +133,9 @@ test('a script that is no module declares what is global', () => {
 test('what is in no place is not found', () => {
   writeFileSync(join(folder, 'broken.js'), "require('nothing.js')")
   assert.throws(() => shop.require('broken.js'), { code: 'MODULE_NOT_FOUND' })
+})
+
+test('a request over https fails, because the phone speaks only http', async () => {
+  const { errMsg } = await new Promise((fail) => wx.request({ url: 'https://statistics.test/', fail }))
+  assert.equal(errMsg, 'request:fail only http is simulated here')
 })
