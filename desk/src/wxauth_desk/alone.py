@@ -1,5 +1,6 @@
 """`wxauth-desk wechat`: the simulated WeChat alone, for programs that are developed against WeChat without wxauth."""
 
+import socket
 from contextlib import suppress
 from typing import Final
 
@@ -8,17 +9,20 @@ import uvicorn
 
 from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.middleware import REFUSED_ALONE, OwnNamesOnly
-from wxauth_desk.terminal import TextError, listen, localized, os_reason
+from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
 _WECHATS_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
 """The names under which a back end asks that cannot be told another, if the hosts file of its machine leads it here."""
 
+_BACKLOG: Final = 2048
+"""Connections that may wait to be accepted, as many as in production."""
+
 
 def run(port: int) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: TextError."""
     try:
-        listener = listen("127.0.0.1", port)
+        listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
     except OSError as exc:
         where = {"address": f"127.0.0.1:{port}", "option": "--port"}
         text = _(

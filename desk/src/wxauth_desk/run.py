@@ -40,7 +40,7 @@ from wxauth.login.login_queries import rehearse_login
 from wxauth.service.app import create_api, surround
 from wxauth.service.build import Timeouts, build_services
 from wxauth.service.lifespan import check_stored_state
-from wxauth.service.server import uvicorn_options
+from wxauth.service.server import listen, uvicorn_options
 from wxauth.wechat.errcodes import SECRET_NOT_TAKEN
 from wxauth_desk.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth_desk.banner import service_url, welcome
@@ -49,7 +49,7 @@ from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
-from wxauth_desk.terminal import TextError, listen, localized, os_reason, terminal_language
+from wxauth_desk.terminal import TextError, localized, os_reason, terminal_language
 from wxauth_desk.wechat import ACCOUNT, APPS, DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, WEBSITE, create_simulator
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
