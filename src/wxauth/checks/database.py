@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from wxauth.apps.registry import Apps
@@ -66,10 +66,14 @@ async def check_database(
         await database.aclose()
 
 
-async def read_signing_keys(settings: Settings, *, clock: Clock) -> Sequence[StoredSigningKey]:
+async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
     """The stored keys that are published now. Raises: StorageUnavailable."""
-    async with aclosing(Database(settings.database_url.get_secret_value())) as database:
-        return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=clock()))
+    async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
+        return await _published_keys(database, clock())
+
+
+async def _published_keys(database: Database, now: datetime) -> Sequence[StoredSigningKey]:
+    return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=now))
 
 
 async def _check_stored(
@@ -121,7 +125,7 @@ async def _check_stored(
         text = _("is refused by the database: {reason}; see the privileges and triggers of its tables", reason=reason)
         yield bad("login", text)
     sealer = Sealer(settings.secret_keys)
-    keys = found.signing_keys = keys_for(ALGORITHM, await database.rows(PUBLISHED, now=now))
+    keys = found.signing_keys = await _published_keys(database, now)
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))

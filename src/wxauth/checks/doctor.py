@@ -64,7 +64,7 @@ async def examine(
                 check_issuer(
                     settings.issuer,
                     found,
-                    read_keys=partial(read_signing_keys, settings, clock=clock),
+                    read_keys=partial(read_signing_keys, settings, clock=clock, deadlines=deadlines),
                     now=clock(),
                     patience=issuer_patience,
                 ),
