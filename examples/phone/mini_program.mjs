@@ -85,7 +85,7 @@ export class MiniProgram {
 
   /** Open a page, and return it: `open('pages/cart/cart', { id: '1' })`. Its handlers are its functions. */
   open(path, query = {}) {
-    const page = this.attached(path, query)
+    const page = this.#attached(path, query)
     this.pages.push(page)
     for (const name of ['onLoad', 'onShow', 'ready', 'onReady']) if (page[name]) page[name](query)
     return page
@@ -93,12 +93,13 @@ export class MiniProgram {
 
   /** Make a component with these properties, and return it. What it triggers is in `triggered`. */
   component(path, properties = {}) {
-    const made = this.attached(path, properties)
+    const made = this.#attached(path, properties)
     if (made.ready) made.ready()
     return made
   }
 
-  attached(path, properties) {
+  /** A component, or a page, that is in the tree and not yet ready. WeChat says `ready` of a page after its `onLoad`. */
+  #attached(path, properties) {
     const route = path.replace(/^\//, '')
     const definition = (this.definitions[route] ||= (this.require(route), this.defined))
     const given = Object.entries(properties).filter(([name]) => name in Object(definition.properties))
