@@ -24,8 +24,8 @@ DOCS: Final = ROOT / "docs"
 BUILT: Final = ROOT / "build" / "site"
 ZENSICAL: Final = ROOT / ".venv-site" / "bin" / "zensical"
 
-LANGUAGES: Final = {"en": "", "zh": ".zh-CN"}
-"""The languages of the theme, with what stands before `.md`. The pages of the second are in a folder of its name."""
+LANGUAGES: Final = {"en": DOCS, "zh": DOCS / "zh"}
+"""The languages of the theme, with the folder of their guides. The site has the second in a folder of its name."""
 
 _TAGS: Final = {"中文": "zh-CN", "English": "en"}
 """What a link to the other language says, with its language tag."""
@@ -68,18 +68,13 @@ _SEARCH_IN_CHINESE: Final = {
 
 def write_source(language: str, folder: Path, *, source: str | None = None) -> None:
     """Write the pages of a language, and the settings of its site, into a folder."""
-    suffix = LANGUAGES[language]
     pages = folder / "docs"
-    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.md", "*.json", "*.txt"))
-    home = page(DOCS / f"site/home{suffix}.md", language, source=source).replace("](../", "](")
-    (pages / "index.md").write_text(home.replace("<!-- login -->", replay(language)), "utf-8")
-    for file in sorted(DOCS.glob("*.md")):
-        name, is_chinese = re.subn(r"\.zh-CN\.md$", ".md", file.name)
-        is_alone = not is_chinese and not file.with_suffix(".zh-CN.md").exists()
-        if bool(is_chinese) == bool(suffix) or is_alone:
-            (pages / _place(name)).write_text(page(file, language, source=source), "utf-8")
-    for file in sorted((DOCS / "decisions").glob("*.md")):
-        (pages / "decisions" / file.name).write_text(page(file, language, source=source), "utf-8")
+    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.md", "*.json", "*.txt", "zh"))
+    for name in sorted({_name(file) for file in DOCS.rglob("*.md")}):
+        own = LANGUAGES[language] / name
+        text = page(own if own.exists() else DOCS / name, language, source=source)
+        (pages / _place(name)).parent.mkdir(parents=True, exist_ok=True)
+        (pages / _place(name)).write_text(text.replace("<!-- login -->", replay(language)), "utf-8")
     (folder / "zensical.toml").write_text(settings(language), "utf-8")
 
 
@@ -101,9 +96,15 @@ def _json(value: Any) -> str:
     return short if len(short) <= LONGEST_LINE else json.dumps(value, ensure_ascii=False, indent=1)
 
 
+def _name(file: Path) -> str:
+    """Return the path of a guide or picture below the folder of its language."""
+    folder = next(each for each in reversed(LANGUAGES.values()) if file.is_relative_to(each))
+    return str(file.relative_to(folder))
+
+
 def _place(name: str) -> str:
-    """The file of a guide: the list of all guides is not the front page."""
-    return name.replace("README.md", "guides.md")
+    """Return the file of a guide on the site, whose front page is not the list of all guides."""
+    return {"README.md": "guides.md", "site/home.md": "index.md"}.get(name, name)
 
 
 def page(file: Path, language: str, *, source: str | None = None) -> str:
@@ -117,17 +118,17 @@ def page(file: Path, language: str, *, source: str | None = None) -> str:
         if not target or target.startswith(("http:", "https:", "mailto:")):
             return found[0]
         there = (file.parent / target).resolve()
+        here = Path(_place(_name(file))).parent
         if there.parent == ROOT and there.name.startswith("README"):
-            return f"[{text}](index.md)"
+            return f"[{text}]({os.path.relpath('index.md', here)})"
         if not there.is_relative_to(DOCS) or there == DOCS or not there.is_file():
             where = "" if there == ROOT else there.relative_to(ROOT)
             return f"[{text}]({source}/{where}{anchor})" if source else text
-        if there.suffix != ".md":
-            return f"{mark}[{text}]({target})"
-        if text in ("中文", "English"):
-            return f'<a href="{_of_other_language(language, there)}" hreflang="{_TAGS[text]}">{text}</a>'
-        target = target.replace(".zh-CN.md", ".md")
-        return f"{mark}[{text}]({_place(target) if there.parent == DOCS else target}{anchor})"
+        place = _place(_name(there))
+        if text in _TAGS:
+            other = os.path.relpath(f"zh/{place}" if language == "en" else f"../{place}", here)
+            return f'<a href="{other.removesuffix(".md")}.html" hreflang="{_TAGS[text]}">{text}</a>'
+        return f"{mark}[{text}]({os.path.relpath(place, here)}{anchor})"
 
     parts = _FENCED.split(_DIAGRAM.sub("```text", file.read_text("utf-8")))
     return "".join(
@@ -135,22 +136,16 @@ def page(file: Path, language: str, *, source: str | None = None) -> str:
     )
 
 
-def _of_other_language(language: str, there: Path) -> str:
-    """The address of a page of the other language, seen from a page beside it."""
-    name = re.sub(r"(\.zh-CN)?\.md$", ".html", there.name).replace("README.html", "guides.html")
-    return f"zh/{name}" if language == "en" else f"../{name}"
-
-
 def settings(language: str) -> str:
     """The settings of a language's site, in TOML."""
-    suffix = LANGUAGES[language]
+    listing = LANGUAGES[language] / "README.md"
     groups: list[tuple[str, list[str]]] = []
-    for title, links in _GROUP.findall((DOCS / f"README{suffix}.md").read_text("utf-8")):
+    for title, links in _GROUP.findall(listing.read_text("utf-8")):
         if title:
             groups.append((title, []))
         else:
-            files = re.findall(r"\]\(([^)#]+\.md)\)", links)
-            groups[-1][1].extend(name.replace(".zh-CN", "") for name in files if not name.startswith(".."))
+            files = ((listing.parent / name).resolve() for name in re.findall(r"\]\(([^)#]+\.md)\)", links))
+            groups[-1][1].extend(_name(file) for file in files if file.is_relative_to(DOCS))
     nav = [f"{{{_quoted(title)} = [{', '.join(map(_quoted, files))}]}}" for title, files in groups]
     home, other = ("", "zh/") if language == "en" else ("../", "")
     return f"""\

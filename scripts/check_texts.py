@@ -15,8 +15,9 @@ DOCS = ROOT / "docs"
 FOLDERS = (
     ".",
     "docs",
-    "docs/decisions",
-    "docs/site",
+    "docs/*",
+    "docs/zh/*",
+    "docs/contribute/decisions",
     "examples/*",
     "clients/*",
     "desk",
@@ -24,7 +25,7 @@ FOLDERS = (
     "deploy/*",
     "benchmarks",
 )
-ONE_PAGE = [DOCS / "architecture.md", DOCS / "development.md", DOCS / "style.md"]
+ONE_PAGE = [DOCS / "contribute" / f"{name}.md" for name in ("architecture", "development", "style")]
 """For those who change the code, whose names and comments are English. The last has the rules of both languages."""
 LONGEST_README = 150
 """Lines that are read in five minutes."""
@@ -32,8 +33,9 @@ SHOWN = r"""(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"|[^<>{}]+(?=</
 """What people read in code: titles, reasons, and the words on buttons."""
 
 
-def shape(text: str) -> dict[str, list[Any]]:
-    """The parts of a text that a translation does not change."""
+def shape(page: Path) -> dict[str, list[Any]]:
+    """Return the parts of a page that a translation does not change."""
+    text = page.read_text("utf-8")
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     blocks = re.findall(r"^```(?!mermaid)[a-z]+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     code = [*re.findall(r"^ {4}scripts.*$", prose, re.MULTILINE), *blocks]
@@ -42,8 +44,24 @@ def shape(text: str) -> dict[str, list[Any]]:
         "code": [re.sub(rf"(?m)(^| +)(#|//) .*|{SHOWN}", "", block) for block in code],
         "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
         "rows": [re.findall("`.*?`", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
-        "links": [re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\(((?!README)[^)]+)\)", prose)],
+        "links": [_in_english(page, link) for link in re.findall(r"\]\(([^)]+)\)", prose)],
     }
+
+
+def _in_english(page: Path, link: str) -> str:
+    """Return where a link leads in English: an address, a path, or nothing for a heading of the page itself."""
+    target = link.partition("#")[0]
+    if not target or re.match(r"\w+:", target):
+        return target
+    there = os.path.normpath(page.parent / target.replace(".zh-CN", ""))
+    return there.replace(f"{DOCS}/zh/", f"{DOCS}/")
+
+
+def translation_of(page: Path) -> Path:
+    """Return the Chinese page of an English one: in `docs/zh` for guides, beside it for others."""
+    if page.is_relative_to(DOCS):
+        return DOCS / "zh" / page.relative_to(DOCS)
+    return page.with_suffix(".zh-CN.md")
 
 
 def anchors(page: Path) -> set[str]:
@@ -75,10 +93,11 @@ def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
         yield from (f"no {name}" for name in set(re.findall(r"`(test_\w+)`", text)) - tests)
     if page.parent == ROOT and page.name.startswith("README") and len(text.splitlines()) > LONGEST_README:
         yield f"more than {LONGEST_README} lines"
-    translation = page.with_suffix(".zh-CN.md")
-    if page.suffixes == [".md"] and (translation.exists() or page.parent == DOCS) and page not in ONE_PAGE:
-        theirs = shape(translation.read_text("utf-8"))
-        yield from (f"other {name} than in Chinese" for name, parts in shape(text).items() if parts != theirs[name])
+    translation = translation_of(page)
+    is_guide = page.is_relative_to(DOCS) and page not in ONE_PAGE and page.parent.name != "decisions"
+    if page.suffixes == [".md"] and not page.is_relative_to(DOCS / "zh") and (translation.exists() or is_guide):
+        theirs = shape(translation)
+        yield from (f"other {name} than in Chinese" for name, parts in shape(page).items() if parts != theirs[name])
 
 
 def main() -> None:

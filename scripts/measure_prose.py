@@ -1,4 +1,4 @@
-"""Measures the running text of the English guides, per 1,000 words: what of `docs/style.md` can be counted."""
+"""Measures what can be counted of `docs/contribute/style.md` in the English guides, per 1,000 words."""
 
 import argparse
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-GUIDES: Final = ("*.md", "docs/*.md", "deploy/*.md", "examples/*/*.md", "clients/*/*.md", "desk/*.md", "skills/*/*.md")
+_FOLDERS: Final = (".", "docs", "docs/*", "deploy", "desk", "examples/*", "clients/*", "skills/*")
 MEASURES: Final = {
     "colons": (r":(?=\s|$)", "at most 20"),
     "semicolons": (r";(?=\s|$)", "at most 3"),
@@ -48,7 +48,8 @@ def measured(texts: Iterable[str]) -> tuple[int, dict[str, float]]:
 
 def guides() -> list[Path]:
     """The pages in English."""
-    return sorted(page for glob in GUIDES for page in ROOT.glob(glob) if not page.name.endswith(".zh-CN.md"))
+    pages = (page for folder in _FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
+    return sorted(page for page in pages if page.parent.name != "zh" and not page.name.endswith(".zh-CN.md"))
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Writes the tables of `docs/assurance*.md`: `tests/requirements.toml`, the marks of tests, `docs/conformance.json`."""
+"""Writes the tables of `assurance.md`, in both languages.
+
+They come from `tests/requirements.toml`, the marks of tests, and `docs/reference/conformance.json`.
+"""
 
 import ast
 import json
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
-GUIDES: Final = {"en": ROOT / "docs/assurance.md", "zh": ROOT / "docs/assurance.zh-CN.md"}
+GUIDES: Final = {"en": ROOT / "docs/reference/assurance.md", "zh": ROOT / "docs/zh/reference/assurance.md"}
 HEAD: Final = {"en": "| requirement | how | test |", "zh": "| 要求 | 做法 | 测试 |"}
 STANDARDS: Final = {"en": "Standards", "zh": "标准"}
 """The heading of all sections but ASVS's and the contract's."""
@@ -27,7 +30,7 @@ with the options `{clients}`. All {modules} modules ended as they must:
 {rows}
 We also ran MCP's `{mcp[package]}` {mcp[version]}. wxauth passes {server[passed]} of
 {server[scenarios]} scenarios for authorization servers. The {examples[count]} servers in
-[{examples[folder]}](agents.md) pass the scenarios {passed}.
+[{examples[folder]}](../build/agents.md) pass the scenarios {passed}.
 
 """,
     "zh": """
@@ -38,7 +41,7 @@ We also ran MCP's `{mcp[package]}` {mcp[version]}. wxauth passes {server[passed]
 |---|--:|--:|--:|--:|--:|--:|
 {rows}
 MCP 的 `{mcp[package]}` {mcp[version]}：授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个；
-[{examples[folder]}](agents.zh-CN.md) 的 {examples[count]} 个服务器通过 {passed}。
+[{examples[folder]}](../build/agents.md) 的 {examples[count]} 个服务器通过 {passed}。
 
 """,
 }
@@ -46,7 +49,7 @@ MCP 的 `{mcp[package]}` {mcp[version]}：授权服务器的 {server[scenarios]}
 
 def suites(language: str) -> str:
     """What the conformance suites found."""
-    found = json.loads((ROOT / "docs/conformance.json").read_text(encoding="utf-8"))
+    found = json.loads((ROOT / "docs/reference/conformance.json").read_text(encoding="utf-8"))
     comma = ", " if language == "en" else "、"
     rows = ""
     for each in found["openid"]["plans"]:

@@ -1,12 +1,12 @@
-"""Writes `docs/performance.svg` from `docs/performance.json`: the CPU of a request, wxauth's beside others'."""
+"""Writes `docs/run/performance.svg` from `docs/run/performance.json`: the CPU of a request, wxauth's beside others'."""
 
 import json
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-SAMPLES: Final = ROOT / "docs/performance.json"
-CHART: Final = ROOT / "docs/performance.svg"
+SAMPLES: Final = ROOT / "docs/run/performance.json"
+CHART: Final = ROOT / "docs/run/performance.svg"
 NAMES: Final = {
     "wxauth": "wxauth",
     "go_whole": "Go, same work",

@@ -1,12 +1,12 @@
-"""Writes the tables of `docs/compare*.md` from `docs/compare.json`."""
+"""Writes the tables of `compare.md`, in both languages, from `docs/start/compare.json`."""
 
 import json
 from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
-FACTS: Final = ROOT / "docs/compare.json"
-PAGES: Final = {"en": ROOT / "docs/compare.md", "zh": ROOT / "docs/compare.zh-CN.md"}
+FACTS: Final = ROOT / "docs/start/compare.json"
+PAGES: Final = {"en": ROOT / "docs/start/compare.md", "zh": ROOT / "docs/zh/start/compare.md"}
 OTHERS: Final = ("casdoor", "logto", "uni-id", "authing", "pocket-id", "tutorial", "wx.cloud")
 HEADS: Final = {
     "en": ("", "wxauth", "Casdoor", "Logto", "uni-id", "Authing", "Pocket ID", "a tutorial", "`wx.cloud`"),

@@ -1,5 +1,6 @@
 """Writes, for assistants that code, `docs/llms.txt`, a list of the guides, and `build/llms-full*.txt`, their text."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ ROOT: Final = Path(__file__).parents[1]
 INDEX: Final = ROOT / "docs" / "llms.txt"
 WHOLE: Final = {
     ROOT / "build" / "llms-full.txt": ROOT / "docs" / "README.md",
-    ROOT / "build" / "llms-full.zh-CN.txt": ROOT / "docs" / "README.zh-CN.md",
+    ROOT / "build" / "llms-full.zh-CN.txt": ROOT / "docs" / "zh" / "README.md",
 }
 """Each text, with the list of the guides that it has."""
 
@@ -40,7 +41,8 @@ def index() -> str:
 def whole(listing: Path) -> str:
     """The text of all guides that a page lists, one after the other."""
     return "\n\n".join(
-        f"<!-- docs/{file} -->\n{(listing.parent / file).read_text('utf-8').strip()}" for _, file in _guides(listing)
+        f"<!-- {os.path.relpath(listing.parent / file, ROOT)} -->\n{(listing.parent / file).read_text('utf-8').strip()}"
+        for _, file in _guides(listing)
     )
 
 

@@ -28,8 +28,9 @@ ACCESS: Final = ROOT / "tests/web/operations.txt"
 CLIENT: Final = ROOT / "clients/miniprogram"
 AI_DEMO: Final = ROOT / "examples/miniprogram-ai"
 BUILT: Final = frozenset({"dist", "node_modules"})
-PAGES: Final = {"en": ".md", "zh-CN": ".zh-CN.md"}
-"""The endings of the guides in each language."""
+PAGES: Final = {"en": "docs", "zh-CN": "docs/zh"}
+"""The folders of the guides in each language."""
+_WITH_LISTS: Final = ("build/events", "start/moving-in", "manage/privacy", "reference/http", "reference/commands")
 
 
 def copies() -> Iterator[tuple[Path, Path]]:
@@ -43,8 +44,8 @@ def copies() -> Iterator[tuple[Path, Path]]:
 
 def guides() -> Iterator[tuple[Path, str]]:
     """Each guide with such a list, and its text with all of it."""
-    for language, ending in PAGES.items():
-        page = {name: ROOT / f"docs/{name}{ending}" for name in ("events", "moving-in", "privacy", "http", "commands")}
+    for language, folder in PAGES.items():
+        page = {name.split("/")[1]: ROOT / folder / f"{name}.md" for name in _WITH_LISTS}
         texts = {name: path.read_text("utf-8") for name, path in page.items()}
         comma = ", " if language == "en" else "、"
         for place, rows in enumerate(_rows_of_events(language, comma)):

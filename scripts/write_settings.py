@@ -1,5 +1,6 @@
-"""Writes `.env.example` from the tables of `docs/settings*.md`, and compares these with the declared settings."""
+"""Writes `.env.example` from the tables of `settings.md`, and compares the tables with the declared settings."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,8 @@ from wxauth.core.settings import PREFIX, WECHAT_FALLBACK_URL, Settings
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLE: Final = ROOT / ".env.example"
 GUIDES: Final[dict[str, Path]] = {
-    "en": ROOT / "docs" / "settings.md",
-    "zh": ROOT / "docs" / "settings.zh-CN.md",
+    "en": ROOT / "docs/reference/settings.md",
+    "zh": ROOT / "docs/zh/reference/settings.md",
 }
 HEADINGS: Final = {
     "database_url": ("Database and logs", "数据库与日志"),
@@ -65,7 +66,7 @@ def example() -> str:
         if name in HEADINGS:
             lines += [f"# --- {' · '.join(HEADINGS[name])} ---", ""]
         for language, required in zip(GUIDES, ("Required. ", "必填。"), strict=True):
-            lines += _comment((required if field.is_required() else "") + texts[language][name][1])
+            lines += _comment((required if field.is_required() else "") + texts[language][name][1], GUIDES[language])
         line = f"{PREFIX}{name.upper()}={TO_REPLACE.get(name, _default(name, field))}"
         lines += [line if field.is_required() or name in TO_REPLACE else f"# {line}", ""]
     return "\n".join(lines)
@@ -100,8 +101,11 @@ def _missing(language: str, texts: Mapping[str, object]) -> Iterator[str]:
         before = name
 
 
-def _comment(text: str) -> list[str]:
-    text = re.sub(r"\[[^]]+\]\(([^)]+)\)", r"docs/\1", text)
+def _comment(text: str, page: Path) -> list[str]:
+    def from_the_root(link: re.Match[str]) -> str:
+        return os.path.relpath(page.parent / link[1], ROOT)
+
+    text = re.sub(r"\[[^]]+\]\(([^)]+)\)", from_the_root, text)
     text = re.sub(rf"`({'|'.join(Settings.model_fields).upper()})`", rf"`{PREFIX}\1`", text)
     return [f"# {line}" for line in _wrapped(text)]
 

@@ -16,12 +16,18 @@ DOCS = ROOT / "docs"
 both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["English", "Chinese"])
 
 
+def guide(name: str, language: str = "") -> Path:
+    """Return the page of this name, in whichever folder of `docs` or, with a language, of `docs/zh` it is."""
+    [page] = (DOCS / "zh" if language else DOCS).glob(f"*/{name}.md")
+    return page
+
+
 def code_blocks(page: Path, language: str) -> list[str]:
     found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
     return [re.sub(rf"(?m)^{indent}", "", block) for indent, block in found]
 
 
-def block(page: str, words: str) -> str:
+def block(page: str | Path, words: str) -> str:
     """The only block of this page with these words, or one of several that are the same."""
     text, *again = [text for text in code_blocks(ROOT / page, r"\w+") if words in text]
     assert {*map(uncommented, again)} <= {uncommented(text)}

@@ -225,7 +225,7 @@ async def test_a_default_that_allows_no_writes_or_isolates_more_is_reported(doct
 async def test_an_engine_that_cannot_run_the_schema_is_named(doctor: Doctor, rows: Rows) -> None:
     await claim(rows, "PostgreSQL 16.0 (openGauss 7.0.0 build 0) compiled at 2025-01-01")
     results = await doctor()
-    assert_reported(results, "database", BAD, "is openGauss", "docs/database.md")
+    assert_reported(results, "database", BAD, "is openGauss", "docs/run/database.md")
     assert "schema" not in results
     await rows.execute("CREATE TABLE other.pg_language (lanname text)")
     await claim(rows, "PostgreSQL")

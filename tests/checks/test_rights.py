@@ -403,7 +403,7 @@ async def test_a_schema_of_its_own_keeps_out_whom_a_platform_lets_in(
         ALTER DEFAULT PRIVILEGES FOR ROLE {platform} IN SCHEMA public GRANT ALL ON TABLES TO {anon}
     """)
     administrator = await asyncpg.connect(empty_database_url.replace("postgres@", f"{house.name}_platform@"))
-    await administrator.execute(block("docs/database.md", "CREATE SCHEMA wxauth"))
+    await administrator.execute(block("docs/run/database.md", "CREATE SCHEMA wxauth"))
     await administrator.close()
     try:
         url = empty_database_url.replace("postgres@", "wxauth:password@")

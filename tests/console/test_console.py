@@ -15,7 +15,7 @@ from jose.jwt import get_unverified_claims
 
 from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.dev.running import running_dev
-from tests.docs import DOCS, openapi
+from tests.docs import guide, openapi
 from tests.fakes import Clock
 from tests.forked import stand_in
 from tests.problems import problem_of
@@ -345,8 +345,8 @@ def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
     codes = set(re.findall(r"'code': '(\w+)'", str(login["responses"])))
     assert "snapshot_user" in codes
     assert {name.removeprefix("refused_") for name in texts_of_console() if name.startswith("refused_")} == codes
-    for page in ("console.md", "console.zh-CN.md"):
-        shown = (DOCS / page).read_text(encoding="utf-8")
+    for page in (guide("console"), guide("console", "zh")):
+        shown = page.read_text(encoding="utf-8")
         assert [code for code in codes if f"`{code}`" not in shown] == []
 
 
@@ -354,8 +354,8 @@ def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
 def test_every_scope_can_be_given_in_the_console_and_is_in_the_guide() -> None:
     offered = re.findall(r"_SCOPES = \[(.*)\]", (CONSOLE_PAGE / "services.js").read_text(encoding="utf-8"))
     assert [set(re.findall(r"'(\w+)'", each)) for each in offered] == [set(Scope), set(SITE_SCOPE_NAMES)]
-    for page in ("clients.md", "clients.zh-CN.md"):
-        shown = (DOCS / page).read_text(encoding="utf-8")
+    for page in (guide("clients"), guide("clients", "zh")):
+        shown = page.read_text(encoding="utf-8")
         assert [scope for scope in (*Scope, *SITE_SCOPE_NAMES) if f"| `{scope}`" not in shown] == []
 
 

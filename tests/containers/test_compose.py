@@ -124,11 +124,11 @@ def test_while_postgresql_restarts_requests_wait_or_are_to_be_sent_again(site: S
 
 
 def test_a_dump_is_restored_as_shown_and_a_check_of_another_shell_finds_the_site(site: Site) -> None:
-    [dump] = re.findall(r"`(docker compose exec [^`]* pg_dump [^`]*)`", (ROOT / "docs/backups.md").read_text())
+    [dump] = re.findall(r"`(docker compose exec [^`]* pg_dump [^`]*)`", (ROOT / "docs/run/backups.md").read_text())
     site.run(dump)
     key = "export WXAUTH_SECRET_KEY=$(cat secrets/wxauth_secret_key)\n"
-    assert "ok    sealed_data" in site.run(key + block("docs/backups.md", "docker compose run"))
-    [check] = re.findall(r"`(docker compose exec [^`]* wxauth check)`", (ROOT / "docs/operations.md").read_text())
+    assert "ok    sealed_data" in site.run(key + block("docs/run/backups.md", "docker compose run"))
+    [check] = re.findall(r"`(docker compose exec [^`]* wxauth check)`", (ROOT / "docs/run/operations.md").read_text())
     assert "BAD" not in site.run(check.replace("exec", "exec -T"))
 
 

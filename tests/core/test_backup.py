@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from tests.docs import DOCS, ROOT, both_languages, code_blocks
+from tests.docs import ROOT, both_languages, code_blocks, guide
 from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.programs import lacks, postgres_program
@@ -74,7 +74,7 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
     secret.parent.mkdir()
     secret.write_text(f"{database_url}&pgbouncer=prepared")
     (tmp_path / "settings.env").write_text(f"WXAUTH_DATABASE_URL={empty_database_url}")
-    shown = code_blocks(DOCS / f"backups{language}.md", "sh")
+    shown = code_blocks(guide("backups", language), "sh")
     [dump] = [block for block in shown if "pg_dump" in block]
     [drill] = [block for block in shown if "dropdb drill" in block]
     name = f"drill_of_{urlsplit(database_url).path.strip('/')}"
@@ -121,9 +121,9 @@ def older(folder: Path) -> Iterator[EmbeddedPostgres]:
 async def test_the_commands_shown_work_where_the_server_is_older_than_its_clients(
     tmp_path: Path, older: EmbeddedPostgres, language: str
 ) -> None:
-    [dump] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "pg_dump" in block]
-    [drill] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "dropdb drill" in block]
-    [copy] = [block for block in code_blocks(DOCS / f"database{language}.md", "sh") if "pg_dump --schema-only" in block]
+    [dump] = [block for block in code_blocks(guide("backups", language), "sh") if "pg_dump" in block]
+    [drill] = [block for block in code_blocks(guide("backups", language), "sh") if "dropdb drill" in block]
+    [copy] = [block for block in code_blocks(guide("database", language), "sh") if "pg_dump --schema-only" in block]
     copy = copy.partition("\n")[0]
     counted = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
     async with aclosing(Database(older.url())) as database:
@@ -148,7 +148,7 @@ async def test_the_commands_shown_work_where_the_server_is_older_than_its_client
 
 @both_languages
 def test_behind_a_pooler_the_commands_shown_connect_directly_to_postgresql(tmp_path: Path, language: str) -> None:
-    [dump] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "pg_dump" in block]
+    [dump] = [block for block in code_blocks(guide("backups", language), "sh") if "pg_dump" in block]
     found = []
     for url in (
         "postgresql://wxauth:p%40ss@pooler:6432/wxauth?pgbouncer=prepared",

@@ -80,14 +80,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
                 (certificates / f"auth.example.com.{kind}").write_bytes((folder / "server.pem").read_bytes())
             (certificates / "authority.pem").write_bytes(authority.file.read_bytes())
             machine.run("echo 127.0.0.1 auth.example.com db.example.com $(hostname) >>/etc/hosts")
-            machine.run(block("docs/operations.md", "sudo deploy/systemd/install"))
+            machine.run(block("docs/run/operations.md", "sudo deploy/systemd/install"))
             path = "/opt/wxauth-0.1.0/bin:/usr/bin:/bin"
-            of_a_role = block("docs/database.md", "createuser --pwprompt")
+            of_a_role = block("docs/run/database.md", "createuser --pwprompt")
             of_a_role = of_a_role.replace("sudo -u postgres ", "")
             machine.run(of_a_role, user="postgres", folder=POSTGRES, given="password\n" * 2)
-            migrated = block("docs/database.md", "export WXAUTH_DATABASE_URL")
+            migrated = block("docs/run/database.md", "export WXAUTH_DATABASE_URL")
             machine.run(migrated, user="postgres", folder=POSTGRES, PATH=path)
-            shown = block("docs/operations.md", "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
+            shown = block("docs/run/operations.md", "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
             for theirs, ours in {**MINE, ISSUER: SETTINGS.format(wechat_url)}.items():
                 assert theirs in shown
                 shown = shown.replace(theirs, ours)
@@ -159,10 +159,10 @@ def test_nginx_writes_to_a_new_log_after_it_was_rotated(installed: Installed) ->
 
 
 def test_the_moment_before_a_mistake_is_restored_and_is_what_the_next_boot_starts(installed: Installed) -> None:
-    machine, page = installed.machine, "docs/backups.md"
+    machine, page = installed.machine, "docs/run/backups.md"
     alice = installed.log_in("alice")
     machine.run("install --directory --owner=postgres /backup /backup/wal")
-    settings = block(page, "archive_command") + block("docs/database.md", "wal_compression")
+    settings = block(page, "archive_command") + block("docs/run/database.md", "wal_compression")
     (machine.root / "etc/postgresql/15/main/conf.d/wal.conf").write_text(settings)
     machine.run("systemctl restart postgresql")
     as_postgres = partial(machine.run, user="postgres", folder=POSTGRES)
@@ -192,7 +192,7 @@ def test_the_moment_before_a_mistake_is_restored_and_is_what_the_next_boot_start
 
 
 def test_logical_replication_takes_users_and_events_to_the_next_major_version(installed: Installed) -> None:
-    machine, page = installed.machine, "docs/database.md"
+    machine, page = installed.machine, "docs/run/database.md"
     as_postgres = partial(machine.run, user="postgres", folder=POSTGRES)
     alice = installed.log_in("alice")
     machine.run("echo wal_level = logical >/etc/postgresql/15/main/conf.d/logical.conf && systemctl restart postgresql")

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.docs import both_languages, guide
 from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.programs import needs, output_of
@@ -54,9 +55,9 @@ def test_each_alert_has_a_severity_and_a_description() -> None:
         assert rule["annotations"].keys() == {"summary", "description"}
 
 
-@pytest.mark.parametrize("guide", ["monitoring.md", "monitoring.zh-CN.md"])
-def test_the_guide_has_a_response_to_each_alert(guide: str) -> None:
-    documented = re.findall(r"^\| `(Wxauth\w+)` \| \S", (DEPLOY.parent / "docs" / guide).read_text(), re.MULTILINE)
+@both_languages
+def test_the_guide_has_a_response_to_each_alert(language: str) -> None:
+    documented = re.findall(r"^\| `(Wxauth\w+)` \| \S", guide("monitoring", language).read_text(), re.MULTILINE)
     assert documented == [rule["alert"] for rule in ALERTS]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.deploy.conftest import Replicas, restart_in_turn
-from tests.docs import ROOT, code_blocks
+from tests.docs import ROOT, both_languages, code_blocks, guide
 from tests.processes import PATIENCE, free_port, is_served, until
 from tests.proxies.longest import add_site, check_longest
 from tests.proxies.running import nginx_with
@@ -89,10 +89,10 @@ async def test_the_longest_request_of_a_site_comes_back_whole(nginx: Front, serv
         await asyncio.to_thread(check_longest, client)
 
 
-@pytest.mark.parametrize("page", ["operations.md", "operations.zh-CN.md"])
-def test_the_guide_shows_the_files_directives(page: str) -> None:
+@both_languages
+def test_the_guide_shows_the_files_directives(language: str) -> None:
     own = {line.split("#")[0].strip() for line in TEXT.splitlines()}
-    [shown] = code_blocks(ROOT / "docs" / page, "nginx")
+    [shown] = code_blocks(guide("operations", language), "nginx")
     assert [line for line in shown.splitlines() if line.split("#")[0].strip() not in own] == []
 
 

@@ -23,7 +23,7 @@ from fastapi import Depends, FastAPI
 
 from tests.conftest import NOWHERE, SETTINGS
 from tests.dev.running import Dev, running_dev
-from tests.docs import ROOT, block
+from tests.docs import ROOT, block, guide
 from tests.forked import stand_in
 from tests.processes import Running, environment, free_port, is_served, until
 from tests.programs import needs, needs_node, output_of
@@ -113,14 +113,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         reader.known |= {"USER_ID": root["user"]["id"], "TOKEN": root["access_token"], "USER_AGENT": "Mozilla/5.0"}
         reader.known["WECHAT_URL"] = dev.wechat_url
         reader.known["REQUEST"] = reader.post(f"{dev.url}/v1/login", code="0-nobody").headers["x-request-id"]
-        assert "roles: admin" in reader.types("docs/console.md", "users grant", 小明="Root")
+        assert "roles: admin" in reader.types("docs/manage/console.md", "users grant", 小明="Root")
         reader.known["USER_ID"] = alice["user"]["id"]
         yield reader
 
 
-CONSOLE, EVENTS, WECHAT = (f"docs/{name}.md" for name in ("console", "events", "wechat"))
+CONSOLE, EVENTS, WECHAT, OTHERS = (str(guide(name)) for name in ("console", "events", "wechat", "other-back-ends"))
 SHOP = {
-    '{"tier": "gold", "trial": null}': block("docs/attributes.md", '"city"').strip(),
+    '{"tier": "gold", "trial": null}': block("docs/manage/attributes.md", '"city"').strip(),
     "add crm": "add map",
     "crm:": "map:",
 }
@@ -142,10 +142,10 @@ WHERE = {
 @pytest.mark.parametrize(
     ("page", "words", "instead", "printed"),
     [
-        ("docs/http.md", "TOKEN=$(curl", {}, f'"openid":"{openid_of("alice", APP)}"'),
-        ("docs/clients.md", "clients add ledger", {}, "client_id +ledger"),
-        ("docs/attributes.md", "clients add crm", {}, '"attributes":{"tier":"gold"}'),
-        ("docs/attributes.md", "clients add crm", SHOP, '"vip":true'),
+        ("docs/reference/http.md", "TOKEN=$(curl", {}, f'"openid":"{openid_of("alice", APP)}"'),
+        ("docs/manage/clients.md", "clients add ledger", {}, "client_id +ledger"),
+        ("docs/manage/attributes.md", "clients add crm", {}, '"attributes":{"tier":"gold"}'),
+        ("docs/manage/attributes.md", "clients add crm", SHOP, '"vip":true'),
         (WECHAT, "/signatures", {"curl": "wxauth clients add pays --scope sign; curl"}, '"signature"'),
         (CONSOLE, "wxauth admin link", {}, "/admin/#link="),
         (CONSOLE, "q=138 0013", {}, '"phone":"[+]8613800138000"'),
@@ -154,21 +154,21 @@ WHERE = {
         (EVENTS, "clients add orders", {}, '"items":.{"id":"{alice}"'),
         (EVENTS, "clients add risk", {"2026-12": "2099-12"}, "risk"),
         (EVENTS, "webhooks add", WHERE, "204"),
-        ("docs/moving-in.md", "clients add members", WHERE, "client_id +members"),
-        ("docs/moving-in.md", "sns/jscode2session", OLD_LOGIN, openid_of("alice", APP)),
-        ("docs/moving-in.md", "clients add linker", WHERE, "client_id +linker"),
+        ("docs/start/moving-in.md", "clients add members", WHERE, "client_id +members"),
+        ("docs/start/moving-in.md", "sns/jscode2session", OLD_LOGIN, openid_of("alice", APP)),
+        ("docs/start/moving-in.md", "clients add linker", WHERE, "client_id +linker"),
         (WECHAT, "a1/access-token", {"curl": "wxauth clients add calls --scope access_token; curl"}, '"access_token"'),
-        ("docs/websites.md", "--scope phone", {"add shop": "add store"}, "client_id +store"),
-        ("docs/websites.md", "shop --backchannel-logout-uri", {"set shop": "set store"}, "store"),
-        ("docs/websites.md", "clients add tv", {"CLIENT_SECRET=...": "x=1"}, '"user_code"'),
-        ("docs/other-back-ends.md", "clients add supabase", {}, "supabase"),
-        ("docs/mini-program.md", "cp clients", COPIED, ""),
-        ("docs/websites.md", "device_code", UNKNOWN, "invalid_grant"),
-        ("docs/siblings.md", "clients add gateway", {}, "gateway"),
-        ("docs/siblings.md", "/v1/introspect", {"CLIENT_SECRET=what-was-shown": ""}, '"active":true'),
-        ("docs/doors.md", "--kind official_account", UNCHECKED, "bookshop"),
+        ("docs/build/websites.md", "--scope phone", {"add shop": "add store"}, "client_id +store"),
+        ("docs/build/websites.md", "shop --backchannel-logout-uri", {"set shop": "set store"}, "store"),
+        ("docs/build/websites.md", "clients add tv", {"CLIENT_SECRET=...": "x=1"}, '"user_code"'),
+        ("docs/build/other-back-ends.md", "clients add supabase", {}, "supabase"),
+        ("docs/build/mini-program.md", "cp clients", COPIED, ""),
+        ("docs/build/websites.md", "device_code", UNKNOWN, "invalid_grant"),
+        ("docs/build/siblings.md", "clients add gateway", {}, "gateway"),
+        ("docs/build/siblings.md", "/v1/introspect", {"CLIENT_SECRET=what-was-shown": ""}, '"active":true'),
+        ("docs/manage/doors.md", "--kind official_account", UNCHECKED, "bookshop"),
         (CONSOLE, "v1/admin/refusals", REFUSED, "(?s)invalid_code.*invalid_code.*invalid_code"),
-        ("docs/keys.md", "secret new", {"forget": "forget --yes"}, ""),
+        ("docs/manage/keys.md", "secret new", {"forget": "forget --yes"}, ""),
     ],
 )
 def test_the_commands_shown_can_be_typed(
@@ -181,7 +181,7 @@ def test_the_commands_shown_can_be_typed(
 
 def test_the_app_that_doors_adds_lets_people_in(reader: Reader) -> None:
     theirs = {"wx2b3c4d5e6f7a8b9c": MOBILE_APP["app_id"]}
-    add, *change = block("docs/doors.md", "apps add wx2b").splitlines(keepends=True)
+    add, *change = block("docs/manage/doors.md", "apps add wx2b").splitlines(keepends=True)
     reader.types_text(add, typed=MOBILE_APP["app_secret"], **theirs)
     until(
         lambda: reader.post(f"{reader.dev.url}/v1/login", code="carol", app_id=MOBILE_APP["app_id"]).status_code == 200
@@ -193,19 +193,19 @@ def test_an_identity_is_taken_out_of_a_user_and_a_stolen_key_withdrawn(reader: R
     dave, eve = reader.log_in("dave")["user"], reader.log_in("eve")["user"]
     reader.types_text(f"wxauth users merge --yes {dave['id']} {eve['id']}")
     theirs = {"USER_ID": eve["id"], "oGZUI0egBJY1zhBYw2KhdUfwVJJE": dave["openid"], "split": "split --yes"}
-    [taken] = [
-        line for line in reader.types("docs/merging.md", "users split", **theirs).splitlines() if "new_user" in line
-    ]
+    printed = reader.types("docs/manage/merging.md", "users split", **theirs)
+    [taken] = [line for line in printed.splitlines() if "new_user" in line]
     assert dave["openid"] in taken
     kid = reader.types_text("wxauth keys list").splitlines()[1].split()[0]
-    reader.types("docs/keys.md", "keys withdraw", KID=kid)
+    reader.types("docs/manage/keys.md", "keys withdraw", KID=kid)
     keys = f"{reader.dev.url}/.well-known/jwks.json"
     until(lambda: kid not in httpx.get(keys, trust_env=False, verify=False).text)
 
 
 def test_people_move_in_from_a_file_and_to_another_company(reader: Reader) -> None:
     needs("jq")
-    page, line = "docs/moving-in.md", json.loads(block("docs/moving-in.md", '"app_id": "wx1a2b3c4d5e6f7a8b"'))
+    page = "docs/start/moving-in.md"
+    line = json.loads(block(page, '"app_id": "wx1a2b3c4d5e6f7a8b"'))
     openid, new = openid_of("frank", APP), openid_of("frank", APPS[1]["app_id"])
     (reader.folder / "users.jsonl").write_text(json.dumps({**line, "app_id": APP, "openid": openid}))
     assert "created: 1" in reader.types(page, "import users.jsonl --dry-run").splitlines()[1]
@@ -221,20 +221,20 @@ def test_people_move_in_from_a_file_and_to_another_company(reader: Reader) -> No
 
 def test_the_addresses_of_a_user_are_found_in_the_log(reader: Reader) -> None:
     needs("jq")
-    line = block("docs/monitoring.md", '"logged_in"').replace('"event"', '"ip":"203.0.113.9","event"')
+    line = block("docs/run/monitoring.md", '"logged_in"').replace('"event"', '"ip":"203.0.113.9","event"')
     (reader.folder / "wxauth.log").write_text(line)
     assert "203.0.113.9\tlogged_in\t" in reader.types(
-        "docs/privacy.md", "jq -r", **{reader.known["USER_ID"]: SHOWN_USER}
+        "docs/manage/privacy.md", "jq -r", **{reader.known["USER_ID"]: SHOWN_USER}
     )
 
 
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("docs/privacy.md", "WXAUTH_CONSENTS"),
-        ("docs/privacy.md", "WXAUTH_EVENTS_KEPT_DAYS"),
-        ("docs/real-name.md", "WXAUTH_CLAIMS"),
-        ("docs/sign-up-hook.md", "WXAUTH_SIGN_UP_HOOK_URL"),
+        ("docs/manage/privacy.md", "WXAUTH_CONSENTS"),
+        ("docs/manage/privacy.md", "WXAUTH_EVENTS_KEPT_DAYS"),
+        ("docs/build/real-name.md", "WXAUTH_CLAIMS"),
+        ("docs/manage/sign-up-hook.md", "WXAUTH_SIGN_UP_HOOK_URL"),
     ],
 )
 def test_the_settings_shown_are_valid(page: str, words: str) -> None:
@@ -253,7 +253,7 @@ def test_a_hook_can_ask_wechat_for_the_risk(reader: Reader, language: str) -> No
     made = json.loads(reader.types_text(f"wxauth clients add {name} --scope access_token --json"))
     names: dict[str, Any] = {"httpx": httpx, "Any": Any, "ISSUER": reader.dev.url, "WECHAT": reader.dev.wechat_url}
     names |= {"CLIENT_ID": made["client_id"], "CLIENT_SECRET": made["client_secret"]}
-    exec(block(f"docs/sign-up-hook{language}.md", "risk_rank"), names)
+    exec(block(guide("sign-up-hook", language), "risk_rank"), names)
     reader.log_in("risky-3")
     asked = {"app_id": APP, "kind": "mini_program", "openid": openid_of("risky-3", APP), "client_ip": "203.0.113.7"}
     unknown = {"openid": "o-nobody"}, {"client_ip": None}, {"kind": "website"}, {"app_id": "wx0000000000000000"}
@@ -265,13 +265,13 @@ def test_a_shops_push_settings_are_asked_for(reader: Reader) -> None:
     reader.types_text(f"wxauth apps add {LATER_APP['app_id']}", typed=LATER_APP["app_secret"])
     typed = "{push_token}\n{push_aes_key}\n".format(**APPS[1])
     theirs = {"wx…": LATER_APP["app_id"], "https://shop.example.com/wechat": f"{reader.dev.wechat_url}/webhook"}
-    assert "changed" in reader.types("docs/payments.md", "apps set wx…", typed=typed, **theirs)
+    assert "changed" in reader.types("docs/build/payments.md", "apps set wx…", typed=typed, **theirs)
     theirs = {"wx1a2b3c4d5e6f7a8b": LATER_APP["app_id"]}
     theirs["https://moderation.example.com/wechat"] = f"{reader.dev.wechat_url}/webhook"
-    assert "client_id" in reader.types("docs/wechat.md", "clients add moderation", **theirs)
+    assert "client_id" in reader.types("docs/build/wechat.md", "clients add moderation", **theirs)
 
 
-OF_FASTAPI = [("docs/siblings.md", "curl -i -X DELETE")]
+OF_FASTAPI = [("docs/build/siblings.md", "curl -i -X DELETE")]
 OF_EXPRESS = [("examples/express/README.md", words) for words in ("TOKEN=$(curl", "AAAAA")]
 
 
@@ -279,7 +279,7 @@ OF_EXPRESS = [("examples/express/README.md", words) for words in ("TOKEN=$(curl"
 @pytest.mark.parametrize(
     ("page", "start", "tries", "statuses"),
     [
-        ("docs/siblings.md", "uvicorn app:app", OF_FASTAPI, "200 401 403"),
+        ("docs/build/siblings.md", "uvicorn app:app", OF_FASTAPI, "200 401 403"),
         ("examples/express/README.md", "npm start", OF_EXPRESS, "200 401 401 403"),
         ("clients/node/README.md", "node server.js", OF_FASTAPI, "200 401 403"),
     ],
@@ -289,7 +289,7 @@ def test_a_service_that_is_started_as_shown_is_guarded(
 ) -> None:
     needs_node(ROOT / "examples/express")
     port, folder = str(free_port()), reader.folder
-    (folder / "app.py").write_text(block("docs/siblings.md", "async def erase").replace(*reader.issuer))
+    (folder / "app.py").write_text(block("docs/build/siblings.md", "async def erase").replace(*reader.issuer))
     (folder / "app.js").write_text(
         block("clients/node/README.md", "express()\n\napp.get('/orders'").replace(*reader.issuer)
     )
@@ -306,11 +306,11 @@ def test_a_service_that_is_started_as_shown_is_guarded(
 
 
 def test_a_face_that_wechat_recognises_becomes_an_age_band_and_nothing_else(reader: Reader) -> None:
-    reader.types("docs/real-name.md", "clients add real-name")
+    reader.types("docs/build/real-name.md", "clients add real-name")
     port, wechat_url = str(free_port()), reader.dev.wechat_url
     given = {"SECRET": (reader.folder / "secret").read_text().strip(), "WXAUTH_ISSUER": reader.dev.url}
     given |= {"WECHAT_BASE_URL": wechat_url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    command = block("docs/real-name.md", "uvicorn").replace("8008", port).replace("wx1a2b3c4d5e6f7a8b", APP)
+    command = block("docs/build/real-name.md", "uvicorn").replace("8008", port).replace("wx1a2b3c4d5e6f7a8b", APP)
     with Running("sh", "-c", command, cwd=reader.folder, env=given) as service:
         until(lambda: is_served(int(port)) or service.process.poll() is not None)
         for years, band in ((10, "0-13"), (15, "14-17"), (30, "18+")):
@@ -347,7 +347,7 @@ def test_a_payment_that_php_signs_is_taken(reader: Reader) -> None:
     reader.log_in("grace")
     reader.types_text("wxauth clients add php-shop --scope sign")
     given = {
-        "order": json.loads(block("docs/payments.md", '"offerId"')),
+        "order": json.loads(block("docs/build/payments.md", '"offerId"')),
         "clientId": "php-shop",
         "clientSecret": (reader.folder / "secret").read_text().strip(),
         "openid": openid_of("grace", APP),
@@ -355,7 +355,7 @@ def test_a_payment_that_php_signs_is_taken(reader: Reader) -> None:
         "appId": APP,
         "appKey": APP_KEYS[0],
     }
-    code = f"extract(json_decode($argv[1], true)); {block('docs/payments.md', 'stream_context_create')}"
+    code = f"extract(json_decode($argv[1], true)); {block('docs/build/payments.md', 'stream_context_create')}"
     code += "echo json_encode(['signData' => $data, 'paySig' => $paySig, 'signature' => $signature]);"
     signed = json.loads(output_of(needs("php"), "-r", code, json.dumps(given)))
     paid = reader.post(f"{reader.dev.wechat_url}/pay", person="grace", app_id=APP, **signed).json()
@@ -365,7 +365,7 @@ def test_a_payment_that_php_signs_is_taken(reader: Reader) -> None:
 @pytest.mark.node
 @pytest.mark.parametrize("language", ["", ".zh-CN"])
 def test_a_games_coins_are_seen_to_be_paid(reader: Reader, language: str) -> None:
-    page, name = f"docs/mini-games{language}.md", "game" + language.replace(".", "-").lower()
+    page, name = str(guide("mini-games", language)), "game" + language.replace(".", "-").lower()
     openid = reader.log_in(f"player{len(language)}")["user"]["openid"]
     (coins := reader.folder / "coins.mjs").write_text(
         block(page, "createHmac").replace(*reader.issuer).replace("http://127.0.0.1:8001", reader.dev.wechat_url)
@@ -382,7 +382,7 @@ def test_a_games_coins_are_seen_to_be_paid(reader: Reader, language: str) -> Non
 
 def test_a_service_bans_a_cheat_and_a_phone_gets_an_id_token(reader: Reader) -> None:
     heidi = reader.log_in("heidi")
-    head, body = block("docs/other-back-ends.md", "/v1/me/id-token").split("\n\n")
+    head, body = block("docs/build/other-back-ends.md", "/v1/me/id-token").split("\n\n")
     method, path = head.splitlines()[0].split()
     reader.types_text("wxauth clients add phones --public --phone-id-token")
     code = reader.post(f"{reader.dev.wechat_url}/codes", person="heidi").json()["code"]
@@ -396,7 +396,7 @@ def test_a_service_bans_a_cheat_and_a_phone_gets_an_id_token(reader: Reader) -> 
         "user_id": heidi["user"]["id"],
     }
     exec(
-        block("docs/sign-up-hook.md", "/ban"),
+        block("docs/manage/sign-up-hook.md", "/ban"),
         {"httpx": httpx, "ISSUER": reader.dev.url, "CLIENT_ID": "fraud", **around},
     )
     assert reader.post(f"{reader.dev.url}/v1/login", code="heidi").json()["code"] == "account_disabled"
@@ -421,9 +421,9 @@ async def orders_of(customers: set[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "words", "asked", "answer"),
     [
-        ("docs/other-back-ends.md", "TLSSigAPIv2", "POST /chat-token", {"userID": "{hex}", "userSig": "{hex} 86400"}),
-        ("docs/other-back-ends.md", "user_register", "POST /chat-token", {"userID": "{hex}", "token": "the user's"}),
-        ("docs/moving-in.md", "user.external_id", "GET /orders", ["{id}", "10023"]),
+        (OTHERS, "TLSSigAPIv2", "POST /chat-token", {"userID": "{hex}", "userSig": "{hex} 86400"}),
+        (OTHERS, "user_register", "POST /chat-token", {"userID": "{hex}", "token": "the user's"}),
+        ("docs/start/moving-in.md", "user.external_id", "GET /orders", ["{id}", "10023"]),
     ],
 )
 async def test_a_route_shown_for_a_back_end_answers(page: str, words: str, asked: str, answer: Any) -> None:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tests.docs import ROOT, both_languages
+from tests.docs import ROOT, both_languages, guide
 from tests.processes import Running, free_port, serving
 from tests.programs import lacks, needs, output_of
 from tests.repository.project import pins
@@ -129,6 +129,6 @@ def test_it_names_every_api_that_is_simulated_and_every_app(language: str) -> No
 
 @both_languages
 def test_the_table_of_commands_has_every_command_with_its_options(language: str) -> None:
-    rows = re.findall(r"(?m)^\| `wxauth-desk (\w+)` \| (.*) \|$", (ROOT / f"docs/commands{language}.md").read_text())
+    rows = re.findall(r"(?m)^\| `wxauth-desk (\w+)` \| (.*) \|$", guide("commands", language).read_text())
     options = {name: {each.opts[-1] for each in command.params} for name, command in main.commands.items()}
     assert {name: {*re.findall(r"`(--[\w-]+)", text)} for name, text in rows} == options

@@ -1,11 +1,10 @@
 """The events of the trail about people, their identities, profiles and sessions, and their names."""
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
-from tests.docs import DOCS
+from tests.docs import both_languages, guide
 from tests.fakes import APP, OTHER_APP
 from tests.world import Admin, Rows, Stage, bearer, behind, leave, recorded
 from wxauth.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
@@ -136,9 +135,9 @@ async def test_a_thousand_sessions_fit_in_one_event(stage: Stage) -> None:
 # Names.
 
 
-def documented(guide: str) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+def documented(page: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     """The names in the data of each type of event: those that other services get, and those of the audit trail."""
-    text = (DOCS / guide).read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     found: list[dict[str, set[str]]] = []
     for table in re.findall(r"\| type \| `data` \|.*\n\|---\|---\|---\|\n((?:\|.*\n)+)", text):
         rows = [re.split(r" *\| *", row)[1:] for row in table.splitlines()]
@@ -153,9 +152,9 @@ def documented(guide: str) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     return sent, trail
 
 
-@pytest.mark.parametrize("guide", ["events.md", "events.zh-CN.md"])
-def test_the_guide_has_the_data_of_every_type(guide: str) -> None:
-    sent, trail = documented(guide)
+@both_languages
+def test_the_guide_has_the_data_of_every_type(language: str) -> None:
+    sent, trail = documented(guide("events", language))
     assert sent == {kind: set(names) for kind, names in SENT_TO_SIBLINGS.items()}
     further = {kind: kind.data - set(SENT_TO_SIBLINGS.get(kind, ())) for kind in EventType}
     assert trail == {kind: names for kind, names in further.items() if names or kind not in SENT_TO_SIBLINGS}

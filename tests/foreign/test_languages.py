@@ -1,4 +1,4 @@
-"""The services of docs/languages.md: each is started by the page's own line, and all are asked the same."""
+"""The services of docs/build/languages.md: each is started by the page's own line, and all are asked the same."""
 
 import json
 import re
@@ -33,7 +33,7 @@ from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = [pytest.mark.process, pytest.mark.node, pytest.mark.slow]
 
-PAGE = "docs/languages.md"
+PAGE = "docs/build/languages.md"
 RESOURCE = "https://mcp.example.com/mcp"
 OTHERWISE = ("signature padded", "signature spelt another way", "padded header, signed so", "plain base64")
 TAKEN_BY_SPRING = ("signature padded", "signature spelt another way")

@@ -1,4 +1,4 @@
-"""The receivers of logout tokens in examples and docs/websites.md, with tokens as a service signs them."""
+"""The receivers of logout tokens in examples and docs/build/websites.md, with tokens as a service signs them."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from tests.docs import DOCS, ROOT, code_blocks
+from tests.docs import ROOT, code_blocks, guide
 from tests.foreign.conftest import Issuer
 from tests.guard.hostile import Forger
 from tests.processes import Running, free_port
@@ -63,7 +63,7 @@ async def in_python(issuer: Issuer, _folder: Path) -> AsyncIterator[httpx.AsyncC
 async def in_node(issuer: Issuer, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     port = free_port()
     program = folder / "receiver.mjs"
-    [shown] = [block for block in code_blocks(DOCS / "websites.md", "js") if "logout+jwt" in block]
+    [shown] = [block for block in code_blocks(guide("websites"), "js") if "logout+jwt" in block]
     imports, _, rest = adapted(shown, issuer).partition("\n\n")
     program.write_text(
         f"{imports}\nconst app = express()\n{rest}\nsessions.set('s1', 'alice').set('s2', 'bob')\n"

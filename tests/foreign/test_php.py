@@ -93,7 +93,7 @@ echo json_encode($body);
 
 @pytest.mark.parametrize("words", ["services.wxauth", "config('wxauth')"], ids=["Laravel", "ThinkPHP"])
 def test_a_frameworks_middleware_is_guarded_and_tested_without_wxauth(site: Path, words: str) -> None:
-    (site / "framework.php").write_text(FRAMEWORK.replace("MIDDLEWARE", block("docs/languages.md", words)))
+    (site / "framework.php").write_text(FRAMEWORK.replace("MIDDLEWARE", block("docs/build/languages.md", words)))
     with served(site, f"http://127.0.0.1:{free_port()}", "", "framework.php") as orders:
         assert code_of(orders.get("/orders", headers=bearer("alice"))) == (503, "keys_unavailable")
     with (

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from tests.docs import DOCS, ROOT, block, code_blocks
+from tests.docs import ROOT, block, code_blocks, guide
 from tests.processes import WXAUTH_DESK, Running, free_port
 from tests.programs import NODE_TESTS, needs, needs_relying_parties, run_node_tests
 from tests.world import bearer, until
@@ -32,7 +32,7 @@ with warnings.catch_warnings(record=True):  # Authlib warns of a change in its n
 
 pytestmark = pytest.mark.process
 
-GUIDE = DOCS / "openid-provider.md"
+GUIDE = guide("openid-provider")
 CALLBACK = "http://127.0.0.1/callback"
 DJANGO = """
 from {settings} import *
@@ -352,7 +352,7 @@ async def test_the_whole_site_shares_a_login_and_a_logout(world: dict[str, str],
     app_dir = str(ROOT / "examples/site")
     async with AsyncExitStack() as stack:
         for name, site in sites.items():
-            shown, start = block("docs/websites.md", "--app-dir").replace("\\\n", "").splitlines()[:2]
+            shown, start = block("docs/build/websites.md", "--app-dir").replace("\\\n", "").splitlines()[:2]
             adding = shlex.split(shown.replace("http://127.0.0.1:9000", site).replace("shop", name))[1:]
             added = await asyncio.to_thread(subprocess.check_output, [world["WXAUTH"], *adding, "--json"], text=True)
             secret = json.loads(added)["client_secret"]

@@ -139,7 +139,7 @@ def test_the_lines_that_install_the_guard_of_node_work_in_an_empty_folder(tmp_pa
 
 
 PIP = re.compile(r"(?:`|^|# )((?:\.venv/bin/)?pip install (?!--no-cache)[^`\n]+)", re.MULTILINE)
-PAGES = [ROOT / "README.md", SKILL, *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/README.md")]
+PAGES = [ROOT / "README.md", SKILL, *(ROOT / "docs").glob("*/*.md"), *ROOT.glob("examples/*/README.md")]
 WITH_PIP = sorted(
     str(page.relative_to(ROOT)) for page in PAGES if ".zh-CN" not in page.name and PIP.search(page.read_text())
 )

@@ -1,4 +1,4 @@
-"""`standardwebhooks`, the official verifiers in Node and Python, as docs/events.md calls them."""
+"""`standardwebhooks`, the official verifiers in Node and Python, as docs/build/events.md calls them."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from wxauth.outbound.receivers import signed_headers
 
 pytestmark = pytest.mark.node
 
-PAGE = "docs/events.md"
+PAGE = "docs/build/events.md"
 MESSAGE = json.loads(block(PAGE, '"actor": "operator"'))
 
 

@@ -130,7 +130,7 @@ async def test_wxjava_asks_wxauth_for_the_access_token_as_the_guide_shows(
 ) -> None:
     async with aclosing(Database(database_of_issuer)) as database:
         shop = await add_client(database, "wxjava", scopes=["access_token"], now=datetime.now(UTC))
-    (tmp_path / "Asking.java").write_text(ASKING + code_blocks(ROOT / "docs/wechat.md", "java")[0])
+    (tmp_path / "Asking.java").write_text(ASKING + code_blocks(ROOT / "docs/build/wechat.md", "java")[0])
     async with httpx.AsyncClient(base_url=issuer.url, trust_env=False) as client:
         token = body_of(await client.get(f"/v1/apps/{FIRST['app_id']}/access-token", auth=shop))["access_token"]
     *java, _ = judge.args

@@ -447,7 +447,7 @@ print(rest_framework.views.APIView().get_exception_handler().__name__)
 def settings_shown() -> str:
     """The block of the guide. Not by tests.docs, which needs the service: here the guard is tested alone, too."""
     found = re.search(
-        r"```python\n(REST_FRAMEWORK = .*?)```", (EXAMPLES.parents[1] / "docs/siblings.md").read_text(), re.DOTALL
+        r"```python\n(REST_FRAMEWORK = .*?)```", (EXAMPLES.parents[1] / "docs/build/siblings.md").read_text(), re.DOTALL
     )
     assert found
     return found[1]

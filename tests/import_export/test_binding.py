@@ -58,7 +58,7 @@ async def shop(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     for name, value in {"WXAUTH_ISSUER": "https://auth.test", "DATABASE_URL": url}.items():
         monkeypatch.setenv(name, value)
     shown = dict[str, Any]()
-    exec(block("docs/moving-in.md", "bind.py"), shown)
+    exec(block("docs/start/moving-in.md", "bind.py"), shown)
     issuer, app = TestIssuer(), shown["app"]
     async with asyncpg.create_pool(url) as pool:
         await pool.execute(TABLES)

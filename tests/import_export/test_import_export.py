@@ -30,7 +30,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.database_proxy import Proxy
-from tests.docs import block
+from tests.docs import ROOT, block, guide
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.import_export.mover import Again, Mover
 from tests.problems import problem_of
@@ -91,7 +91,7 @@ FULL |= {name: example_of(UserAnswer)[name] for name in PROFILE_FIELDS if name n
 RUN_AGAIN = "correct the refused lines, and run the command again with the whole file: imported lines do not change"
 ODD = "openids that have not 28 characters, as WeChat's have: {}. Is it the right column, and are they whole?"
 STORED_NOTHING = "nothing was stored: run it without --dry-run"
-GUIDE = Path(__file__).parents[2] / "docs/moving-in.md"
+GUIDE = guide("moving-in")
 
 
 pytestmark = pytest.mark.settings(apps=[APP, OTHER_APP, THIRD_APP])
@@ -114,7 +114,7 @@ async def test_the_line_and_the_csv_that_the_guide_shows_are_taken(mover: Mover)
         await mover.begin_anew()
     assert len(lines) == 2
     [text] = re.findall(r"^```csv\n(.*?)```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    assert f"```csv\n{text}```" in GUIDE.with_name("moving-in.zh-CN.md").read_text()
+    assert f"```csv\n{text}```" in guide("moving-in", "zh").read_text()
     assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
     user = await mover.user()
     assert (user["nickname"], user["roles"]) == ('小明, "the first"', ["editor", "reader"])
@@ -1211,7 +1211,7 @@ class Shop:
 
 def query_in(name: str) -> str:
     """The text of the query of examples/moving-in."""
-    return (GUIDE.parents[1] / "examples/moving-in" / name).read_text()
+    return (ROOT / "examples/moving-in" / name).read_text()
 
 
 @pytest.mark.slow
@@ -1534,7 +1534,7 @@ TABLES = {
 async def test_the_tables_of_frameworks_go_in_by_the_guide(database_url: str, tmp_path: Path, rows: Rows) -> None:
     apps = [{**APP, "app_id": app_id} for app_id in ("wx1a2b3c4d5e6f7a8b", "wx5d6e7f8a9b0c1d2e")]
     users = make_command("users", cwd=tmp_path, env=service_env(database_url, apps=apps))
-    commands = block("docs/moving-in.md", "yudao.csv").replace("\\\n", "")
+    commands = block("docs/start/moving-in.md", "yudao.csv").replace("\\\n", "")
     for name, table in TABLES.items():
         header, line = table.splitlines(keepends=True)
         people = [line.format(n=n, openid=f"{name.replace('-', '_'):o>20}{n:08}") for n in range(1, 101)]
@@ -1579,7 +1579,7 @@ async def test_the_users_of_leancloud_go_in_by_the_guide(mover: Mover, tmp_path:
         (tmp_path / f"_User.{number}.jsonl").write_text(text if number else text.partition("\n")[0] + "\n")
     with pytest.raises(WrongFile, match="LeanCloud"):
         JsonLines(io.BytesIO(text.encode()))
-    command, _, rest = block("docs/moving-in.md", "_User.*.jsonl").partition("wxauth users import")
+    command, _, rest = block("docs/start/moving-in.md", "_User.*.jsonl").partition("wxauth users import")
     output_of("sh", "-c", command, cwd=tmp_path)
     counts = await mover.import_text((tmp_path / "users.jsonl").read_bytes(), skips_bad_fields="--skip-bad-" in rest)
     assert (counts.created, counts.refused, counts.incomplete) == (5, 0, 0), mover.messages
@@ -1627,7 +1627,7 @@ async def test_people_go_in_from_postgresql_by_the_examples_of_the_guide(
     identities = {"a": {"wechat": {"userId": UNION_ALICE}}, "b": {"github": {"userId": "1"}}, "c": {}}
     for own, each in identities.items():
         await rows.execute("INSERT INTO old.users VALUES ($1, $2, 'N', NULL, now())", own, json.dumps(each))
-    command, _, _ = block("docs/moving-in.md", "logto.csv").partition("wxauth users import")
+    command, _, _ = block("docs/start/moving-in.md", "logto.csv").partition("wxauth users import")
     by_psql(command.replace("psql logto", f"psql '{database_url}'"))
     assert (await mover.import_text((tmp_path / "logto.csv").read_bytes(), is_csv=True)).created == 1
     user = await rows.fetchrow("SELECT external_id, unionid, nickname FROM users")

@@ -14,7 +14,7 @@ from tests.fakes import OTHER_APP
 from tests.world import NUMBER, AddSibling, Admin, Body, MakeClient, Stage
 from wxauth.clients.models import Scope
 
-GUIDE = "docs/moving-in.md"
+GUIDE = "docs/start/moving-in.md"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 

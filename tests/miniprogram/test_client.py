@@ -36,7 +36,7 @@ SITE = {
     "id_token_alg": "RS256",
 }
 CLAIMS = {"role": "authenticated"}
-"""As Supabase wants them, in docs/other-back-ends.md."""
+"""As Supabase wants them, in docs/build/other-back-ends.md."""
 CHANGES = {
     "/controls/bans": UserChange(status=UserStatus.DISABLED),
     "/controls/administrators": UserChange(granted=ADMIN),

@@ -1,4 +1,4 @@
-"""`examples/miniprogram`, and the mini-program of docs/mini-program.md, with `wxauth-desk dev` and the sibling."""
+"""`examples/miniprogram`, and the mini-program of mini-program.md, with `wxauth-desk dev` and the sibling."""
 
 import json
 import re
@@ -48,12 +48,12 @@ def test_a_project_runs_in_node(world: dict[str, str], part: str) -> None:
 @pytest.mark.node
 @pytest.mark.process
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
-    guide = ROOT / "docs/mini-program.md"
+    guide = ROOT / "docs/build/mini-program.md"
     auth, app, orders, in_node, page, steps, site, connect = code_blocks(guide, "js")
     [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
-    uni_app = block("docs/mini-program-frameworks.md", "claim(auth, scan)")
+    uni_app = block("docs/build/mini-program-frameworks.md", "claim(auth, scan)")
     consents = "".join(
-        block("docs/privacy.md", words) for words in ("consents_due.length", "requirePrivacyAuthorize({")
+        block("docs/manage/privacy.md", words) for words in ("consents_due.length", "requirePrivacyAuthorize({")
     )
     files = {
         "auth.js": auth,
@@ -62,10 +62,10 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         "steps.js": steps,
         "connect.js": connect,
         "scan.js": uni_app.partition("<script>")[2].partition("</script>")[0].replace("'@/", "'./"),
-        "guarded.js": block("docs/mini-program-frameworks.md", "onShow()").replace("../../", "./"),
-        "login.js": block("docs/mini-program-frameworks.md", "navigateBack").replace("../../", "./"),
-        "cloud.js": block("docs/mini-program-frameworks.md", "callContainer("),
-        "buy.js": block("docs/payments.md", "requestVirtualPayment({"),
+        "guarded.js": block("docs/build/mini-program-frameworks.md", "onShow()").replace("../../", "./"),
+        "login.js": block("docs/build/mini-program-frameworks.md", "navigateBack").replace("../../", "./"),
+        "cloud.js": block("docs/build/mini-program-frameworks.md", "callContainer("),
+        "buy.js": block("docs/build/payments.md", "requestVirtualPayment({"),
         "consents.js": f"export async function asked(auth) {{\n{consents}}}",
         "pages/profile/profile.json": "{}",
         "pages/profile/profile.js": page,

@@ -45,7 +45,7 @@ def blocks() -> dict[tuple[str, str], str]:
     """Each fenced block: its page and its text without comments, by which languages share one; then its whole text."""
     found: dict[tuple[str, str], str] = {}
     for page in (path for path in repository() if path.suffix == ".md" and not path.parts[0].startswith(".")):
-        english = str(page).replace(".zh-CN", "")
+        english = str(page).replace(".zh-CN", "").replace("docs/zh/", "docs/")
         for indent, block in re.findall(r"(?ms)^( *)(```.*?^ *```)$", (ROOT / page).read_text()):
             whole = block.replace(f"\n{indent}", "\n")
             found.setdefault((english, uncommented(whole)), whole)

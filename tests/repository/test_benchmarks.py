@@ -8,7 +8,7 @@ import pytest
 from benchmarks import growth
 from scripts.write_chart import CHART, SAMPLES, chart
 from tests import forked
-from tests.docs import DOCS, ROOT, table
+from tests.docs import ROOT, guide, table
 from tests.processes import run
 from tests.world import Rows
 from wxauth.core.clock import utc_now
@@ -41,8 +41,8 @@ def test_the_numbers_of_readme_and_guide_are_of_the_samples(language: str, heade
     situations = (("login", 32, 0), ("login", 32, 30), ("login", 200, 0), ("guarded", 32, None), ("refresh", 32, None))
     rows = json.loads(SAMPLES.read_text())["rows"]
     measured = {(row["service"], *row["situation"].values()): row for row in rows}
-    guide = DOCS / f"performance{language}.md"
-    shown = [[*map(float, re.findall(r"[\d.]+", "|".join(cells[1:])))] for cells in table(guide, header)]
+    page = guide("performance", language)
+    shown = [[*map(float, re.findall(r"[\d.]+", "|".join(cells[1:])))] for cells in table(page, header)]
     for situation, (own, *others) in zip(situations, shown, strict=True):
         assert own == pytest.approx(measured["wxauth", *situation]["cpu_us"], abs=3)
         for service, cpu, ratio in zip(services[1:], others[::2], others[1::2], strict=False):

@@ -1,4 +1,4 @@
-"""`docs/compare.md` says nothing of others without a recent source, and nothing of ourselves without a test."""
+"""`docs/start/compare.md` says nothing of others without a recent source, and nothing of ourselves without a test."""
 
 import json
 import re

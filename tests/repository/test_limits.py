@@ -23,14 +23,15 @@ class Limit(NamedTuple):
 
 
 KIBIBYTE = 1024
+HTTP = ("docs/reference/http.md", "docs/zh/reference/http.md")
 LIMITS = {
     "MAX_NICKNAME": Limit(
         "src/wxauth/users/schemas.py",
         MAX_NICKNAME,
         {
-            **dict.fromkeys(("docs/http.md", "docs/http.zh-CN.md"), r"\| `nickname` [^|]*\|[^|]*?(\d+)"),
+            **dict.fromkeys(HTTP, r"\| `nickname` [^|]*\|[^|]*?(\d+)"),
             **dict.fromkeys(
-                ("docs/moving-in.md", "docs/moving-in.zh-CN.md"), r"\| `nickname`, `avatar_url` \|[^|]*?(\d+)"
+                ("docs/start/moving-in.md", "docs/zh/start/moving-in.md"), r"\| `nickname`, `avatar_url` \|[^|]*?(\d+)"
             ),
             "examples/miniprogram/pages/profile/profile.wxml": r'type="nickname".* maxlength="(\d+)"',
             "examples/moving-in/mongodb.js": r"nickName\.trim\(\)\]\.slice\(0, (\d+)\)",
@@ -39,27 +40,27 @@ LIMITS = {
     "MAX_PARAMETERS": Limit(
         "src/wxauth/web/edge.py",
         MAX_PARAMETERS,
-        {"docs/http.md": r"(\d+) query\s+parameters", "docs/http.zh-CN.md": r"查询[^；。|]*?(\d+) 个参数"},
+        {HTTP[0]: r"(\d+) query\s+parameters", HTTP[1]: r"查询[^；。|]*?(\d+) 个参数"},
     ),
     "MAX_TARGET": Limit(
         "src/wxauth/web/edge.py",
         MAX_TARGET // KIBIBYTE,
-        dict.fromkeys(("docs/http.md", "docs/http.zh-CN.md"), r"(\d+) KiB \| 414\b"),
+        dict.fromkeys(HTTP, r"(\d+) KiB \| 414\b"),
     ),
     "MAX_FIELDS": Limit(
         "src/wxauth/web/edge.py",
         MAX_FIELDS,
-        {"docs/http.md": r"(\d+) header\s+fields", "docs/http.zh-CN.md": r"请求头[^；。|]*?(\d+) 个字段"},
+        {HTTP[0]: r"(\d+) header\s+fields", HTTP[1]: r"请求头[^；。|]*?(\d+) 个字段"},
     ),
     "MAX_HEAD": Limit(
         "src/wxauth/web/edge.py",
         MAX_HEAD // KIBIBYTE,
-        {"docs/http.md": r"header\s+fields[^;.|]*?(\d+) KiB", "docs/http.zh-CN.md": r"Cookie[^；。|]*?(\d+) KiB"},
+        {HTTP[0]: r"header\s+fields[^;.|]*?(\d+) KiB", HTTP[1]: r"Cookie[^；。|]*?(\d+) KiB"},
     ),
     "MAX_FILE": Limit(
         "src/wxauth/pictures/avatars.py",
         MAX_FILE // KIBIBYTE**2,
-        dict.fromkeys(("docs/http.md", "docs/http.zh-CN.md"), r"(\d+) MiB"),
+        dict.fromkeys(HTTP, r"(\d+) MiB"),
     ),
 }
 

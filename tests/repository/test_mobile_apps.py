@@ -1,4 +1,4 @@
-"""What docs/doors.md shows to put into mobile apps is what iOS, Android and WeChat's SDK read."""
+"""What docs/manage/doors.md shows to put into mobile apps is what iOS, Android and WeChat's SDK read."""
 
 import plistlib
 import re
@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.docs import ROOT, block, both_languages
+from tests.docs import ROOT, block, both_languages, guide
 
 APP = "wx2b3c4d5e6f7a8b9c"
 LINK = "https://shop.example.com/app/"
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.no_database
 
 @both_languages
 def test_ios_may_ask_for_wechat_and_return(language: str) -> None:
-    page = f"docs/doors{language}.md"
+    page = guide("doors", language)
     entries = plistlib.loads(f'<plist version="1.0"><dict>{block(page, "LSApplication")}</dict></plist>'.encode())
     assert entries["LSApplicationQueriesSchemes"] == ["weixin", "weixinULAPI", "weixinURLParamsAPI"]
     [url_type] = entries["CFBundleURLTypes"]
@@ -26,7 +26,7 @@ def test_ios_may_ask_for_wechat_and_return(language: str) -> None:
 @both_languages
 def test_android_sees_wechat(language: str) -> None:
     namespace = "http://schemas.android.com/apk/res/android"
-    shown = block(f"docs/doors{language}.md", "<queries>")
+    shown = block(guide("doors", language), "<queries>")
     manifest = ElementTree.fromstring(f'<manifest xmlns:android="{namespace}">{shown}</manifest>')
     assert [found.get(f"{{{namespace}}}name") for found in manifest.iterfind("queries/package")] == ["com.tencent.mm"]
 

@@ -17,7 +17,7 @@ from scripts.write_lists import copies, guides
 from scripts.write_settings import EXAMPLE, GUIDES, differences, example
 from tests.cli.test_help import every_command
 from tests.conftest import NOWHERE, SETTINGS
-from tests.docs import DOCS, ROOT, both_languages, code_blocks, failures, openapi, table
+from tests.docs import ROOT, both_languages, code_blocks, failures, guide, openapi, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.core.settings import PREFIX, Settings, settings_from
@@ -27,7 +27,7 @@ from wxauth_desk.banner import welcome
 from wxauth_desk.run import HOME
 from wxauth_guard import BearerGuard, Principal
 
-FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
+FOLDERS = (".", "docs", "docs/*", "docs/zh/*", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
 
 
@@ -52,14 +52,15 @@ def test_settings_are_documented_as_they_are_declared(language: str) -> None:
 def test_a_setting_without_a_row_in_the_guides_is_told_where_to_add_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for language, guide in GUIDES.items():
-        (tmp_path / guide.name).write_text(re.sub(r"(?m)^\| `PORT` .*\n", "", guide.read_text()))
-        monkeypatch.setitem(GUIDES, language, tmp_path / guide.name)
+    for language, page in GUIDES.items():
+        (tmp_path / language).mkdir()
+        (tmp_path / language / page.name).write_text(re.sub(r"(?m)^\| `PORT` .*\n", "", page.read_text()))
+        monkeypatch.setitem(GUIDES, language, tmp_path / language / page.name)
     monkeypatch.setattr("scripts.write_settings.ROOT", tmp_path)
     with pytest.raises(SystemExit) as told:
         example()
     row = "below the row of HOST, add | `PORT` | `8000` | what it does, in whole sentences |"
-    assert str(told.value) == f"settings.md: {row}\nsettings.zh-CN.md: {row}"
+    assert str(told.value) == f"en/settings.md: {row}\nzh/settings.md: {row}"
 
 
 def test_guides_and_examples_have_what_is_elsewhere() -> None:
@@ -83,14 +84,12 @@ def test_the_list_for_assistants_names_the_guides_of_today() -> None:
     assert INDEX.read_text() == index(), "run scripts/docs"
 
 
-@pytest.mark.parametrize("listing", WHOLE.values(), ids=lambda page: page.name)
+@pytest.mark.parametrize("listing", WHOLE.values(), ids=["English", "Chinese"])
 def test_the_guides_as_one_text_have_every_page_once(listing: Path) -> None:
-    language = "".join(listing.suffixes)
-    pages = {page.name for page in listing.parent.glob("*.md") if "".join(page.suffixes) == language}
-    named = re.findall(r"^<!-- docs/(.*) -->$", whole(listing), re.MULTILINE)
+    pages = {f"{page.relative_to(ROOT)}" for page in listing.parent.glob("*/*.md") if page.parent.name != "zh"}
+    named = re.findall(r"^<!-- (docs/.*) -->$", whole(listing), re.MULTILINE)
     assert len(named) == len(set(named))
-    of_the_code = {f"development{language}", f"architecture{language}"}
-    assert pages - {listing.name} - of_the_code <= set(named)
+    assert {page for page in pages if not page.endswith(("development.md", "/home.md"))} <= set(named)
 
 
 def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,13 +127,13 @@ def test_the_example_holds_no_secret() -> None:
 
 @both_languages
 def test_the_tables_of_errors_have_every_failure_once(language: str) -> None:
-    shown = re.findall(r"`(\w+)` \((\d{3})\)", (DOCS / f"http{language}.md").read_text())
+    shown = re.findall(r"`(\w+)` \((\d{3})\)", (guide("http", language)).read_text())
     assert sorted(shown) == sorted((kind.code, str(kind.status)) for kind in failures())
 
 
 @both_languages
 def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
-    *rows, any_other = table(DOCS / f"wechat{language}.md", "errcode")
+    *rows, any_other = table(guide("wechat", language), "errcode")
     assert {int(errcode) for row in rows for errcode in re.findall(r"-?\b\d+\b", row[0])} <= KNOWN_ERRCODES
     for api in (Api.CODE2SESSION, Api.PHONE_NUMBER, Api.CHECK_SESSION_KEY, Api.MINI_PROGRAM_CODE):
         for errcode in KNOWN_ERRCODES:
@@ -149,7 +148,7 @@ def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
 @pytest.mark.slow
 @both_languages
 def test_the_table_of_routes_has_every_route(language: str) -> None:
-    text = (DOCS / f"http{language}.md").read_text()
+    text = (guide("http", language)).read_text()
     cells = re.findall(r"^\| (`[A-Z]+ .*?`) \|", text, re.MULTILINE)
     routes = [route.split() for cell in cells for route in re.findall("`(.*?)`", cell)]
     shown = {f"{method} {path}" for *methods, path in routes for method in methods}
@@ -161,7 +160,7 @@ def test_the_table_of_routes_has_every_route(language: str) -> None:
 @both_languages
 def test_the_table_of_commands_has_every_command(language: str) -> None:
     shown = [
-        name for row in table(DOCS / f"commands{language}.md", "command|命令") for name in re.findall("`(.*?)`", row[0])
+        name for row in table(guide("commands", language), "command|命令") for name in re.findall("`(.*?)`", row[0])
     ]
     assert sorted(shown) == sorted(commands())
 
@@ -185,10 +184,12 @@ def test_a_readme_has_two_commands(language: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README", "docs/http"])
+@pytest.mark.parametrize("page", ["README", "http"])
 @both_languages
 async def test_the_answer_shown_has_the_members_of_a_real_answer(page: str, language: str, login: LogIn) -> None:
-    shown = json.loads(code_blocks(ROOT / f"{page}{language}.md", "json")[0])
+    shown = json.loads(
+        code_blocks(ROOT / f"README{language}.md" if page == "README" else guide(page, language), "json")[0]
+    )
     shown["user"].pop("consents_due", None)  # only with CONSENTS, as scripts/dev has
     assert members(shown) == members(await login("alice"))
 
@@ -222,7 +223,7 @@ def test_the_readme_shows_what_dev_prints(language: str) -> None:
     reported = printed_by_dev("zh" if "zh" in language else "en")
     printed = re.sub(r"(?m)^  ", "", reported)
     assert code_blocks(readme, "sh")[0] in printed
-    assert code_blocks(DOCS / f"http{language}.md", "sh")[0] in printed
+    assert code_blocks(guide("http", language), "sh")[0] in printed
     [phone] = re.findall(r"<(http://127\.0\.0\.1:8001/.*?)>", readme.read_text())
     assert phone in printed.split()
     shown = re.search(r"(?ms)^```\n(wxauth .*?)^```$", readme.read_text())

@@ -74,7 +74,7 @@ def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str
     assert not set(re.findall(r'(?:src|srcset)="(?!https:)([^"]*)"', shown))
     there = "https://git.example.com/wxauth/wxauth"
     assert f"{there}/blob/v{wxauth.__version__}/docs/README.md#on-your-desk" in shown
-    assert f'srcset="{there}/raw/v{wxauth.__version__}/docs/desk.dark.png"' in shown
+    assert f'srcset="{there}/raw/v{wxauth.__version__}/docs/pictures/desk.dark.png"' in shown
     urls = dict(line.split(", ") for line in metadata(wheel).get_all("Project-URL"))
     assert urls["Repository"] == "https://git.example.com/wxauth/wxauth"
     assert urls["Changelog"] == f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/CHANGELOG.md"

@@ -12,7 +12,7 @@ import pytest
 from scripts.build_site import ROOT, ZENSICAL, page, settings
 from scripts.record_login import RECORDED, record
 from tests.clock import PATIENCE
-from tests.docs import DOCS
+from tests.docs import DOCS, guide
 from tests.processes import WXAUTH_DESK, Running, free_port
 from tests.programs import NODE_PATIENCE, needs, run_node_tests
 
@@ -33,8 +33,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.foreign
 def test_the_site_has_every_guide_in_both_languages_a_search_and_a_contact(site: Path) -> None:
-    for guide in DOCS.glob("*.zh-CN.md"):
-        name = guide.name.replace(".zh-CN.md", ".html").replace("README", "guides")
+    for translated in (DOCS / "zh").rglob("*.md"):
+        name = str(translated.relative_to(DOCS / "zh"))
+        name = {"README.md": "guides.md", "site/home.md": "index.md"}.get(name, name).replace(".md", ".html")
         assert 'lang="en"' in (site / name).read_text()
         assert 'lang="zh"' in (site / "zh" / name).read_text()
     for folder, title in (("", "The console and support"), ("zh", "管理后台与客服")):
@@ -47,7 +48,7 @@ def test_the_site_has_every_guide_in_both_languages_a_search_and_a_contact(site:
 @pytest.mark.browser
 @pytest.mark.node
 def test_the_site_has_no_barriers(site: Path) -> None:
-    pages = "index guides siblings zh/index zh/mini-program zh/settings"
+    pages = "index guides build/siblings zh/index zh/build/mini-program zh/reference/settings"
     env = {"CHROMIUM": needs("chromium-headless-shell", "chromium"), "SITE": str(site), "PAGES": pages}
     run_node_tests("site/site.test.js", env)
     run_node_tests("site/front.test.js", env)
@@ -96,17 +97,15 @@ def has(now: object, kept: object) -> bool:
 
 @pytest.mark.slow
 def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_source() -> None:
-    assert "[Guides](guides.md)" in page(DOCS / "console.md", "en")
+    assert "[Guides](../guides.md)" in page(guide("console"), "en")
     assert "[wxauth](index.md)" in page(DOCS / "README.md", "en")
-    assert '<a href="zh/console.html" hreflang="zh-CN">中文</a>' in page(DOCS / "console.md", "en")
-    assert "[隐私](privacy.md)" in page(DOCS / "README.zh-CN.md", "zh")
-    assert '<a href="../guides.html" hreflang="en">English</a>' in page(DOCS / "README.zh-CN.md", "zh")
-    assert "[deploy](https://code.test/deploy/README.md)" in page(
-        DOCS / "operations.md", "en", source="https://code.test"
-    )
-    assert "[deploy]" not in page(DOCS / "operations.md", "en")
+    assert '<a href="../zh/manage/console.html" hreflang="zh-CN">中文</a>' in page(guide("console"), "en")
+    assert "[隐私](manage/privacy.md)" in page(DOCS / "zh/README.md", "zh")
+    assert '<a href="../guides.html" hreflang="en">English</a>' in page(DOCS / "zh/README.md", "zh")
+    assert "[deploy](https://code.test/deploy/README.md)" in page(guide("operations"), "en", source="https://code.test")
+    assert "[deploy]" not in page(guide("operations"), "en")
 
 
 @pytest.mark.slow
 def test_a_tests_name_is_broken_between_its_words() -> None:
-    assert "<code>test&#95;<wbr>a&#95;<wbr>bearer&#95;<wbr>alone" in page(DOCS / "assurance.md", "en")
+    assert "<code>test&#95;<wbr>a&#95;<wbr>bearer&#95;<wbr>alone" in page(guide("assurance"), "en")

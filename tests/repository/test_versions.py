@@ -1,4 +1,4 @@
-"""The versions that docs/versions.md names are those that the tests run with."""
+"""The versions that docs/reference/versions.md names are those that the tests run with."""
 
 import json
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.docs import ROOT, table
+from tests.docs import ROOT, guide, table
 from tests.programs import OLDEST_NODE
 from tests.repository.project import GUARD, pins
 
-PAGES = sorted((ROOT / "docs").glob("versions*.md"))
+PAGES = [guide("versions"), guide("versions", "zh")]
 
-pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+pytestmark = pytest.mark.parametrize("page", PAGES, ids=["English", "Chinese"])
 
 
 def test_the_guard_is_tested_with_the_versions_named(page: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import memory_of_tree
-from tests.docs import block
+from tests.docs import block, guide
 from tests.fakes import OTHER_SECRET_KEY, service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, serving, until
 from tests.world import Server, bearer
@@ -17,7 +17,7 @@ from wxauth_desk.wechat import create_simulator
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="as production does")]
 
-[SHOWN] = {block(f"docs/operations{language}.md", "uvicorn --factory") for language in ("", ".zh-CN")}
+[SHOWN] = {block(guide("operations", language), "uvicorn --factory") for language in ("", ".zh-CN")}
 UVICORN = SHOWN.replace("\\\n", "").strip() + " --port {port}"
 ENDS = (0, -signal.SIGTERM)
 """What they end with: uvicorn, after its end, by the signal itself."""

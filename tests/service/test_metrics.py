@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.docs import DOCS, both_languages, table
+from tests.docs import both_languages, guide, table
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.metrics import Scraped, scrape
 from tests.processes import WXAUTH, Running, free_port, is_free, is_running, is_suspended, serving, until
@@ -179,7 +179,7 @@ async def test_no_label_identifies_a_person(stage: Stage) -> None:
 @pytest.mark.no_signing_key  # whose age would not be known
 @both_languages
 async def test_the_table_of_metrics_has_every_metric_with_its_labels(client: Client, language: str) -> None:
-    rows = table(DOCS / f"monitoring{language}.md", "metric|指标")
+    rows = table(guide("monitoring", language), "metric|指标")
     shown = {name: set(re.findall(r"`(\w+)`", labels)) for names, labels, _ in rows for name in names.split("`")[1::2]}
     text = (await client.get("/metrics")).text
     reported = {name: set[str]() for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)}

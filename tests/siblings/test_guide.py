@@ -1,4 +1,4 @@
-"""The examples of docs/siblings.md work as shown."""
+"""The examples of docs/build/siblings.md work as shown."""
 
 import sys
 from pathlib import Path
@@ -9,12 +9,12 @@ import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.docs import code_blocks, table
+from tests.docs import code_blocks, guide, table
 from wxauth_guard.testing import TestIssuer
 
-PAGES = sorted((Path(__file__).parents[2] / "docs").glob("siblings*.md"))
+PAGES = [guide("siblings"), guide("siblings", "zh")]
 
-pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+pytestmark = pytest.mark.parametrize("page", PAGES, ids=["English", "Chinese"])
 
 
 @pytest.fixture

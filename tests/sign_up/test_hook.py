@@ -70,7 +70,7 @@ async def test_it_is_asked_once_about_a_newcomer_by_a_signed_request_and_never_a
     await door.stage.login("alice", app=OTHER_APP, unionid="union-alice")
     [(headers, body)] = door.hook.got
     Webhook(SECRET).verify(body, headers)
-    shown = json.loads(block("docs/sign-up-hook.md", '"sign_up"'))
+    shown = json.loads(block("docs/manage/sign-up-hook.md", '"sign_up"'))
     assert (shown.keys(), shown["data"].keys()) == (json.loads(body).keys(), json.loads(body)["data"].keys())
     assert json.loads(body) == {
         "type": "sign_up",

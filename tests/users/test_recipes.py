@@ -10,21 +10,21 @@ import jwt
 import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.docs import DOCS, both_languages, code_blocks, table
+from tests.docs import both_languages, code_blocks, guide, table
 from tests.world import Body, LogIn, Rows, Stage, set_roles
 
 Session = dict[str, str]
 
 
-def settings_of(guide: str) -> Body:
+def settings_of(shown: str) -> Body:
     """The settings of the guide's block for Hasura, by name."""
-    assigned = dict(re.findall(r"^WXAUTH_(\w+)=(.*)$", guide, re.MULTILINE))
+    assigned = dict(re.findall(r"^WXAUTH_(\w+)=(.*)$", shown, re.MULTILINE))
     return {"claims": json.loads(assigned["CLAIMS"].strip("'")), "sign_up_roles": assigned["SIGN_UP_ROLES"].split(",")}
 
 
 def recipe(language: str, product: str) -> Body:
     """The claims of a row of the guide's table."""
-    (row,) = [row for row in table(DOCS / f"attributes{language}.md", "product|产品") if row[0].startswith(product)]
+    (row,) = [row for row in table(guide("attributes", language), "product|产品") if row[0].startswith(product)]
     found = re.search(r"`({.*?})`", row[1])
     assert found, row
     return json.loads(found[1])
@@ -49,8 +49,8 @@ def hasura(token: str, role: str | None = None) -> Session:
 
 @pytest.fixture
 async def for_hasura(stage: Stage) -> LogIn:
-    (english,) = [block for block in code_blocks(DOCS / "attributes.md", "sh") if "hasura" in block]
-    (chinese,) = [block for block in code_blocks(DOCS / "attributes.zh-CN.md", "sh") if "hasura" in block]
+    (english,) = [block for block in code_blocks(guide("attributes"), "sh") if "hasura" in block]
+    (chinese,) = [block for block in code_blocks(guide("attributes", "zh"), "sh") if "hasura" in block]
     assert settings_of(english) == settings_of(chinese)
     return (await stage.replica(**settings_of(english))).login
 
@@ -77,7 +77,7 @@ async def authenticated(rows: Rows) -> AsyncIterator[Rows]:
     await rows.execute("CREATE TABLE orders (user_id uuid, item text)")
     await rows.execute("GRANT SELECT ON orders TO authenticated")
     for language in ("", ".zh-CN"):
-        (policy,) = code_blocks(DOCS / f"attributes{language}.md", "sql")
+        (policy,) = code_blocks(guide("attributes", language), "sql")
         await rows.execute("DROP POLICY IF EXISTS own ON orders")
         await rows.execute(policy)
     yield rows

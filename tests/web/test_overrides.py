@@ -54,5 +54,5 @@ async def test_a_route_takes_the_part_that_stands_in_for_another(api: FastAPI, f
 
 async def test_respx_mocks_wechat_as_the_guide_shows(client: Client) -> None:
     names: dict[str, Any] = {"respx": respx, "Client": Client}
-    exec(block("docs/development.md", "respx.mock"), names)
+    exec(block("docs/contribute/development.md", "respx.mock"), names)
     await names["test_a_person_whom_wechat_has_blocked_cannot_log_in"](client)

@@ -1,20 +1,21 @@
-"""The examples in docs/websites.md are those that run, and the options in docs/clients.md are those of the command."""
+"""The examples in websites.md are those that run, and the options in clients.md are those of the command."""
 
 import re
 import tomllib
 from configparser import ConfigParser
+from pathlib import Path
 
 import pytest
 
-from tests.docs import DOCS, ROOT, code_blocks, openapi, table, uncommented
+from tests.docs import ROOT, both_languages, code_blocks, guide, openapi, table, uncommented
 from wxauth.cli.clients import clients
 
-GUIDE = ROOT / "docs/websites.md"
+GUIDE = ROOT / "docs/build/websites.md"
 PRODUCTS = ROOT / "examples/products"
 
 
 def test_the_options_are_those_of_the_command() -> None:
-    documented = {option.strip("`") for option, _ in table(DOCS / "clients.md", "option")}
+    documented = {option.strip("`") for option, _ in table(guide("clients"), "option")}
     add = clients.commands["add"]
     options = {name for parameter in add.params for name in parameter.opts if name.startswith("--")}
     assert documented == options - {"--json"}
@@ -49,10 +50,10 @@ def test_the_configurations_of_products_admit_only_users_with_a_role() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "words"), [("openid-provider.md", "Who can sign in"), ("openid-provider.zh-CN.md", "谁可以登录")]
+    ("page", "words"), [(guide("openid-provider"), "Who can sign in"), (guide("openid-provider", "zh"), "谁可以登录")]
 )
-def test_each_provider_says_who_can_sign_in(page: str, words: str) -> None:
-    before, *sections = re.split(r"^## ", GUIDE.with_name(page).read_text(), flags=re.MULTILINE)
+def test_each_provider_says_who_can_sign_in(page: Path, words: str) -> None:
+    before, *sections = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
     assert re.search(r"^\*\*", before, re.MULTILINE)
     products = {"Auth.js", "better-auth", "Logto", "Keycloak", "Supabase"}
     assert {section.partition("\n")[0] for section in sections if f"- **{words}**" in section} == products
@@ -65,8 +66,8 @@ def test_the_guide_shows_two_places_of_the_site() -> None:
     assert [block for block in shown if uncommented(block) not in site] == []
 
 
-@pytest.mark.parametrize(("guide", "suffix"), [("pages.md", ""), ("pages.zh-CN.md", ".zh-CN")])
-def test_the_guide_shows_every_picture_of_the_login_pages(guide: str, suffix: str) -> None:
-    shown = re.findall(r"\]\(pages/([^)]+)\)", (ROOT / "docs" / guide).read_text())
-    pictures = (ROOT / "docs/pages").glob(f"*{suffix}.png")
-    assert sorted(shown) == sorted(each.name for each in pictures if suffix or ".zh-CN" not in each.name)
+@both_languages
+def test_the_guide_shows_every_picture_of_the_login_pages(language: str) -> None:
+    shown = re.findall(r"\]\([./]+/pictures/pages/([^)]+)\)", guide("pages", language).read_text())
+    pictures = (ROOT / "docs/pictures/pages").glob(f"*{language}.png")
+    assert sorted(shown) == sorted(each.name for each in pictures if language or ".zh-CN" not in each.name)

@@ -13,7 +13,7 @@ from wxauth.i18n import lazy_gettext as _
 
 @click.command()
 def serve() -> None:
-    """Run the service in production. Settings are read from WXAUTH_* (docs/settings.md)."""
+    """Run the service in production. Settings are read from WXAUTH_* (docs/reference/settings.md)."""
     _refuse_windows("serve")
     from wxauth.cli.resources import failures_printed
     from wxauth.core.settings import Settings, load_settings

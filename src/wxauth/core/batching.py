@@ -3,7 +3,7 @@
 A caller who comes while nothing is under way is served at once, by the statement for one. Whoever comes while one is
 under way waits, and goes with the next, which leaves when the one before is answered, or after
 `Deadlines.headway`: a lock, a slow disk or a long way to PostgreSQL holds up nobody else for longer. See
-docs/decisions/0018-statements-in-batches.md.
+docs/contribute/decisions/0018-statements-in-batches.md.
 
 Nobody pays for another. A batch is sent by a task of its own, so a caller who gives up takes nobody along. Whom its
 answer leaves out runs the statement for one, and so do all of a batch that is refused, clashes or loses its connection.

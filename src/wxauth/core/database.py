@@ -2,7 +2,7 @@
 
 Statements are run by asyncpg directly: a short one takes 25 µs of CPU so, and 8 to 9 times as much through SQLAlchemy's
 connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once). See
-docs/decisions/0001-statements-are-text.md.
+docs/contribute/decisions/0001-statements-are-text.md.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class Connections:
     """A small pool, which opens a connection if none is idle, and lends at most `size` at once.
 
     asyncpg's own pool costs a task for each release. Connections are not reset when they are returned, because
-    statements and transactions leave no state. See docs/decisions/0004-connection-pool.md.
+    statements and transactions leave no state. See docs/contribute/decisions/0004-connection-pool.md.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:

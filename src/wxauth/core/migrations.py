@@ -3,7 +3,7 @@
 Replicas serve meanwhile. An ALTER TABLE waits for transactions that use the table, and everybody else waits behind it:
 so it gives up after a second, and tries again. Slow steps (an index, a batch of rows) must not hold such a lock: they
 run outside of a transaction, in a revision with `transactional = False`. They are written by hand: see
-docs/decisions/0008-migrations-by-hand.md.
+docs/contribute/decisions/0008-migrations-by-hand.md.
 """
 
 import asyncio

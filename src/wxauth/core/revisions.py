@@ -26,7 +26,7 @@ _OTHER_ENGINE: Final = re.compile(
     r"|(?<=-)YB(?=-)|^(?!PostgreSQL)\S+",
     re.IGNORECASE,
 )
-"""In version() of those that speak PostgreSQL's protocol, but lack what docs/database.md names."""
+"""In version() of those that speak PostgreSQL's protocol, but lack what docs/run/database.md names."""
 _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
@@ -76,7 +76,7 @@ async def refusal_of_engine(database: Database) -> Text | None:
     try:
         found = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
-        return _("is not PostgreSQL ({reason}): docs/database.md names databases that do", reason=reason_of(exc))
+        return _("is not PostgreSQL ({reason}): docs/run/database.md names databases that do", reason=reason_of(exc))
     return why_unfit(*found)
 
 
@@ -87,7 +87,7 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
     """
     if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
         name = other[0].replace("YB", "YugabyteDB") if other else _("an engine without PL/pgSQL")
-        return _("is {engine}, which cannot run the schema: docs/database.md names databases that do", engine=name)
+        return _("is {engine}, which cannot run the schema: docs/run/database.md names databases that do", engine=name)
     if encoding != "UTF8":
         return _(
             "is encoded in {encoding}: must be UTF8; dump it, and restore it into a new one: createdb --encoding=UTF8 "

@@ -95,7 +95,7 @@ class ClientCommandSettings(DatabaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """All settings of the service, in the order of `docs/settings.md`, which describes them."""
+    """All settings of the service, in the order of `docs/reference/settings.md`, which describes them."""
 
     app_id: types.OrNone[AppId] = None
     app_secret: types.OrNone[secrets.AppSecret] = None

@@ -57,12 +57,13 @@ _DEEPEST: Final = 4
 """How deep the records of a document are searched."""
 _NO_JSON_LINES: Final = {
     rb"#filetype": _(
-        "must be JSON Lines, and begins with a line of LeanCloud's: docs/moving-in.md has the command that reads it"
+        "must be JSON Lines, and begins with a line of LeanCloud's: "
+        "docs/start/moving-in.md has the command that reads it"
     ),
     rb"\{\s*$": _("must be JSON Lines, and has objects of several lines: jq -c ."),
     rb"(?i)[^{]*openid": _("must be JSON Lines, and is CSV: --csv, or with tabs --tsv"),
     rb"(?i)--|/\*|(insert|create|set) ": _(
-        "must be JSON Lines, and is SQL: docs/moving-in.md has queries that write it"
+        "must be JSON Lines, and is SQL: docs/start/moving-in.md has queries that write it"
     ),
 }
 _NO_CSV: Final = {

@@ -1,7 +1,7 @@
 """An httpx transport with a connection pool of our own, whose errors show whether the request may have arrived.
 
 No request to WeChat is idempotent: even a GET uses up the code in it. So nothing is sent twice here, and a failure to
-connect means that nothing was sent. See docs/decisions/0005-httpx-over-our-transport.md.
+connect means that nothing was sent. See docs/contribute/decisions/0005-httpx-over-our-transport.md.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 With FastAPI's own routes in their place, a login took 1.30 times as much CPU and `GET /v1/me` 2.1 times (medians of
 five rounds in turn, 32 clients). They would replace these if FastAPI solved the dependencies of a route once, and not
-for each request. See docs/decisions/0006-flattened-dependencies.md.
+for each request. See docs/contribute/decisions/0006-flattened-dependencies.md.
 """
 
 import re

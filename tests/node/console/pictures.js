@@ -1,4 +1,4 @@
-// Takes the screenshots of docs/console.md and of the desk, in both languages. scripts/pictures runs it.
+// Takes the screenshots of docs/manage/console.md and of the desk, in both languages. scripts/pictures runs it.
 import { launch } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, SERVICE_URL, LATER_APP, asks, linkFor, logIn, makeAdministrator } from './driving.js'
 

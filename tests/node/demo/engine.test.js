@@ -1,4 +1,4 @@
-// A game of an engine without modules, as docs/mini-games.md shows: its code finds `auth` by name, also in TypeScript 2.8.
+// A game of an engine without modules, as docs/build/mini-games.md shows: its code finds `auth` by name, also in TypeScript 2.8.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -19,7 +19,7 @@ const GAME = `class Player {
 }
 window['player'] = new Player()`
 
-for (const page of ['mini-games.md', 'mini-games.zh-CN.md'])
+for (const page of ['build/mini-games.md', 'zh/build/mini-games.md'])
   test(`${page}: the game logs in without a module`, async () => {
     const folder = mkdtempSync(join(tmpdir(), 'game-'))
     after(() => rmSync(folder, { recursive: true }))

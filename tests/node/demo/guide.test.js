@@ -1,4 +1,4 @@
-// What docs/mini-program.md shows, as the mini-program that it makes: see tests/miniprogram/test_guide.py.
+// What docs/build/mini-program.md shows, as the mini-program that it makes: see tests/miniprogram/test_guide.py.
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'

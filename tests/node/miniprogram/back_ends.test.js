@@ -1,4 +1,4 @@
-// docs/other-back-ends.md as a mini-program and a cloud function run it. The other back ends check tokens as theirs do.
+// docs/build/other-back-ends.md as a mini-program and a cloud function run it. The other back ends check tokens as theirs do.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -44,7 +44,7 @@ before(async () => {
 })
 after(() => supabase.close())
 
-for (const page of ['other-back-ends.md', 'other-back-ends.zh-CN.md']) {
+for (const page of ['build/other-back-ends.md', 'zh/build/other-back-ends.md']) {
   const [thirdParty, idToken, cloudFunction] = blocksOf(page)
 
   /** What a block of the page exports, in a mini-program. */

@@ -1,4 +1,4 @@
-// docs/mini-games.md, where `wx` has only the names of WeChat's typings for mini-games.
+// docs/build/mini-games.md, where `wx` has only the names of WeChat's typings for mini-games.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
@@ -34,7 +34,7 @@ test('the typings name what a game has, and not what a page has', () => {
   assert.ok(!NAMES.has('navigateTo'))
 })
 
-for (const page of ['mini-games.md', 'mini-games.zh-CN.md'])
+for (const page of ['build/mini-games.md', 'zh/build/mini-games.md'])
   test(`${page}: a player logs in, has a picture, gives a number and a name`, async () => {
     const taps = []
     const answers = [{ errMsg: 'getPhoneNumber:fail user deny' }]

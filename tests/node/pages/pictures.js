@@ -1,4 +1,4 @@
-// Takes the screenshots of docs/pages.md, in both languages. scripts/pictures runs it.
+// Takes the screenshots of docs/site/pages.md, in both languages. scripts/pictures runs it.
 import { launch } from '../browser.js'
 import { LANGUAGES, addSites, openPage, walk, walkLimited } from './walk.js'
 

@@ -2,7 +2,7 @@
 
 python-jose's own `jwt.decode` accepts too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size).
 So only its key objects are used, and every rule is written out here. See
-docs/decisions/0002-python-jose-only-signs.md.
+docs/contribute/decisions/0002-python-jose-only-signs.md.
 """
 
 from __future__ import annotations
