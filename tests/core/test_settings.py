@@ -179,7 +179,6 @@ OWN_RULES = {
     "TRUSTED_PROXIES": ["proxy.internal", "10.0.0.0/33", "*,10.0.0.0/8", "0.0.0.0/0", "10.0.0.0/8,::/0"],
     "CORS_ORIGINS": ["admin.example.com", "https://https://admin.example.com", "https://admin.example.com/page"],
     "OTLP_URL": ["https://hunter2@collector:4318", "http://http://collector:4318", "http://w:hunter2[@collector"],
-    "LOG_SAMPLE": ["0"],
     "HOST": [""],
     "PORT": ["0", "65536"],
     "SECRETS_DIR": ["/nothing/hunter2"],
@@ -248,10 +247,6 @@ BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS"
         (
             {"APP_ID": "wx1", "APP_SECRET": "hunter2"},
             ["WXAUTH_APPS: must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET"],
-        ),
-        (
-            {"LOG_SAMPLE": "100", "LOG_ADDRESSES": "true"},
-            ["WXAUTH_LOG_SAMPLE: must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins"],
         ),
     ],
 )
@@ -343,7 +338,6 @@ RIGHT: list[tuple[dict[str, str], str, object]] = [
     ({"TRUSTED_PROXIES": ""}, "trusted_proxies", ()),
     ({"REDIS_URL": ""}, "redis_url", None),
     ({"LOG_FORMAT": "JSON"}, "log_format", "json"),
-    ({"LOG_SAMPLE": "100"}, "log_sample", 100),
     ({"APPS": ""}, "apps", ()),
 ]
 

@@ -97,17 +97,3 @@ async def test_the_log_has_addresses_only_if_the_operator_says_so(stage: Stage, 
     await refresh(stage, answer, at(HOME))
     lines = [*stage.logged("logged_in"), *stage.logged("refreshed")]
     assert [line.get("ip") for line in lines] == ([OFFICE, HOME] if log_addresses else [None, None])
-
-
-async def test_of_two_sessions_the_log_may_have_one_whole(stage: Stage) -> None:
-    stage = await stage.replica(log_sample=2)
-    await stage.login("alice")
-    for _ in range(20):
-        await refresh(stage, await stage.login("alice"), at(HOME))
-    await stage.refresh("none of ours")
-    first, *logins = stage.logged("logged_in")
-    refreshes = stage.logged("refreshed")
-    assert (first["is_new"], "sample" in first) == (True, False), "a new user is always logged"
-    assert 0 < len(logins) < 20
-    assert [line["session_id"] for line in logins] == [line["session_id"] for line in refreshes]
-    assert {line["sample"] for line in (*logins, *refreshes)} == {2}

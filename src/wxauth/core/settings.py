@@ -7,7 +7,6 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
-from uuid import UUID
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -62,15 +61,7 @@ class DatabaseSettings(BaseSettings):
         default_factory=lambda: "console" if sys.stdout.isatty() else "json"
     )
     log_addresses: bool = False
-    log_sample: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     secrets_dir: types.SecretsFolder = types.SECRETS_DIR
-
-    @field_validator("log_sample")
-    @classmethod
-    def _no_sample_of_the_record(cls, number: int, info: ValidationInfo) -> int:
-        if number > 1 and info.data.get("log_addresses"):
-            raise WrongValue(_("must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins"))
-        return number
 
 
 class PhoneSettings(DatabaseSettings):
@@ -227,15 +218,9 @@ class Settings(DatabaseSettings):
         """The current secret key, then the previous ones."""
         return [secrets.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
-    def is_logged(self, session_id: UUID) -> bool:
-        """Whether the log has the logins and refreshes of this session: all of it, or nothing."""
-        return self.log_sample == 1 or session_id.int % self.log_sample == 0
-
-    def added_in_log(self, ip: str | None, *, is_always_logged: bool = False) -> dict[str, Any]:
-        """Further fields of a login's or refresh's line: the address by `LOG_ADDRESSES`, the sample by `LOG_SAMPLE`."""
-        if self.log_addresses:
-            return {"ip": ip}
-        return {} if is_always_logged or self.log_sample == 1 else {"sample": self.log_sample}
+    def added_in_log(self, ip: str | None) -> dict[str, Any]:
+        """Further fields of a login's or refresh's line: the address by `LOG_ADDRESSES`."""
+        return {"ip": ip} if self.log_addresses else {}
 
     def may_sign_up(self, app: App) -> bool:
         """Whether unknown people may sign up with this app."""

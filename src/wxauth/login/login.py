@@ -171,17 +171,16 @@ class Logins:
             log.warning("login_without_profile", user_id=login.user.id, app_id=app.app_id, **fields)
         user: UserInSession = login.user
         self.numbers.count_login(is_new=login.is_new, at=now)
-        if login.is_new or self.settings.is_logged(login.session_id):
-            log.info(
-                "logged_in",
-                user_id=user.id,
-                app_id=app.app_id,
-                session_id=login.session_id,
-                is_new=login.is_new,
-                wechat_ms=wechat_ms,
-                database_ms=login.milliseconds,
-                **self.settings.added_in_log(device.ip, is_always_logged=login.is_new),
-            )
+        log.info(
+            "logged_in",
+            user_id=user.id,
+            app_id=app.app_id,
+            session_id=login.session_id,
+            is_new=login.is_new,
+            wechat_ms=wechat_ms,
+            database_ms=login.milliseconds,
+            **self.settings.added_in_log(device.ip),
+        )
         if body.consents:
             user, problem = await self._with_consents(user, body.consents, ip=device.ip, now=now)
             if problem is not None:
@@ -224,9 +223,8 @@ class Logins:
             raise _refused(outcome, token.session_id, has_limit=has_limit)
 
         now = self.clock()  # again, because waiting for the database may have taken seconds
-        if self.settings.is_logged(token.session_id):
-            added = self.settings.added_in_log(device.ip)
-            log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
+        added = self.settings.added_in_log(device.ip)
+        log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
         return self._tokens(
             outcome,
             session_id=token.session_id,

@@ -322,9 +322,8 @@ class SiteTokens:
         now, asked = self.clock(), access.requested(form.get("scope")) or outcome.scope.split()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in asked)
-        if self.settings.is_logged(token.session_id):
-            added = self.settings.added_in_log(ip)  # the address of the site's server
-            log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
+        added = self.settings.added_in_log(ip)  # the address of the site's server
+        log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         return await self._tokens(
             access,
             outcome,
