@@ -67,7 +67,6 @@ ASKED: Final = (
         default="0",
     ),
     Asked(name="ENDED_SESSIONS_KEPT_DAYS", label=Label("Days of ended sessions", "已结束会话保留天数"), default="180"),
-    Asked(name="SECURITY_CONTACT", label=Label("Contact, like mailto:…", "安全问题联系方式，如 mailto:…")),
 )
 
 

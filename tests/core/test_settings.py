@@ -124,7 +124,6 @@ OWN_RULES = {
         "1.2.3.999",
     ],
     "CHECK_FILES": ["nothing", "docs:hunter2", "v1/me:hunter2", "a.txt:hunter2,a.txt:hunter3"],
-    "SECURITY_CONTACT": ["hunter2@example.com", "mailto:a@b\nPolicy: hunter2"],
     "LINK_CHECK_FILE": ["nothing", "../name.txt:content", "name.txt:"],
     "SESSION_MAX_AGE": ["0"],
     "SIGNING_KEY_MAX_AGE": ["59"],

@@ -162,8 +162,6 @@ class Settings(DatabaseSettings):
     port: types.Port = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
 
-    security_contact: types.OrNone[urls.ContactUri] = None
-
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:

@@ -182,12 +182,5 @@ DomainFile = Annotated[
         _("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c"),
     ),
 ]
-ContactUri = Annotated[
-    str,
-    form(
-        r"mailto:[^\s@]+@[^\s@]+|tel:\+[\d-]+|https://[^\s]+",
-        _("must be a URI like mailto:security@example.com or https://example.com/security"),
-    ),
-]
 HostName = Annotated[str, checked(_check_host)]
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, checked(_check_root_files)]

@@ -1,7 +1,6 @@
 """The app: all routes, in their order, and the middleware around them."""
 
 from copy import copy
-from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -54,9 +53,6 @@ WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Aut
 
 Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
 """)
-
-_CONTACT_LASTS: Final = timedelta(days=360)
-"""RFC 9116, section 2.5.5: less than a year."""
 
 _ROUTERS: Final = (
     login_routes.router,
@@ -144,9 +140,6 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     if services is not None:
         api.state.services = services
         api.router.routes.extend(_route_of_text(*value.split(":", 1)) for value in services.settings.check_files)
-        if contact := services.settings.security_contact:
-            text = f"Contact: {contact}\nExpires: {services.clock() + _CONTACT_LASTS:%Y-%m-%dT%H:%M:%SZ}\n"
-            api.router.routes.append(_route_of_text(".well-known/security.txt", text))
     api.openapi = partial(_openapi, api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 
