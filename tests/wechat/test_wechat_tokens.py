@@ -21,7 +21,6 @@ from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.service.build import build_services
-from wxauth.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.wechat_tokens import LOOK_TIMEOUT_SECONDS, RENEWAL_LEAD, RENEWAL_SPREAD, WeChatToken, WeChatTokens
@@ -218,13 +217,10 @@ async def test_a_wechat_that_renews_late_is_asked_rarely(make_settings: Callable
 # Siblings cannot report that WeChat refuses a token.
 
 
-@pytest.mark.parametrize("killer", ["operator", "somebody else", "new secret"])
+@pytest.mark.parametrize("killer", ["somebody else", "new secret"])
 async def test_a_token_that_was_replaced_early_is_handed_out_a_minute_at_most(tokens: Tokens, killer: str) -> None:
     former = await tokens.read()
-    if killer == "operator":
-        await (await tokens.stage.make_services())[SharedWeChatTokens].force(FIRST)
-        assert tokens.asks[-1] is True
-    elif killer == "somebody else":
+    if killer == "somebody else":
         tokens.stage.simulator.access_tokens[FIRST].hand_out(force=True)
     else:
         tokens.kill()
@@ -405,7 +401,7 @@ async def test_a_token_that_is_refused_and_handed_out_again_is_logged(known: Tok
     assert len(known.stage.simulator.calls_of("checksession")) == 2
     [logged] = [line for line in known.stage.log_lines() if line["level"] == "error"]
     assert (logged["event"], logged["app_id"]) == ("access_token_refused_for_good", FIRST)
-    assert "wxauth apps force-token" in logged["what_to_change"]
+    assert "force_refresh" in logged["what_to_change"]
 
 
 @pytest.mark.parametrize(("errcode", "code"), [(40001, "wechat_misconfigured"), (42001, "wechat_bad_response")])
@@ -434,15 +430,6 @@ async def test_a_renewal_that_fails_is_the_failure_of_the_call(known: Tokens) ->
     for _ in range(3):
         assert (await known.refuse_check()).errcode == 40164
     assert len(known.asks) == 2
-
-
-async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(tokens: Tokens, rows: Rows) -> None:
-    former = await tokens.own()
-    await tokens.stage.services[SharedWeChatTokens].force(FIRST)
-    tokens.check(renewed := await tokens.own())
-    assert renewed.value != former.value
-    assert tokens.asks == [False, True]
-    assert await recorded(rows, "actor, app_id", "type = 'access_token.forced'") == [("operator", FIRST)]
 
 
 @pytest.mark.slow

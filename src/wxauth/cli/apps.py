@@ -149,21 +149,6 @@ def remove_command(app_id: str) -> None:
     echo(_("removed {name}", name=app_id))
 
 
-@apps.command()
-@_app_argument
-def force_token_command(app_id: str) -> None:
-    """Replace an app's WeChat token at WeChat; the former token stops working everywhere.
-
-    Use it if WeChat refuses a token (40001, 40014, 42001) and yet returns the same token again. Running services fetch
-    the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at least 30 s
-    apart.
-    """
-    from wxauth.siblings.shared_tokens import SharedWeChatTokens
-
-    _with_parts(lambda parts: parts[SharedWeChatTokens].force(app_id))
-    echo(_("{app_id} has a new token", app_id=app_id))
-
-
 def _asked(given: Mapping[str, Any]) -> dict[str, str]:
     """The secrets of these, which are prompted for: every user of the machine can see the command line."""
     return {name: _ask_for(label) for name, label in _LABELS.items() if given.get(name)}

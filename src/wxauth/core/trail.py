@@ -99,7 +99,6 @@ class EventType(StrEnum):
     WEBHOOK_DISABLED = "webhook.disabled", _("A webhook was disabled, because it wanted no more"), None, "name"
     WEBHOOK_REMOVED = "webhook.removed", _("A webhook was removed"), None, "name"
     WECHAT_TOKEN_READ = "access_token.read", _("A service read WeChat’s access token")
-    WECHAT_TOKEN_FORCED = "access_token.forced", _("WeChat’s access token was replaced")
     CLIENT_SIGNED = "client.signed", _("A service had data signed with session_keys")
 
     @property

@@ -1,8 +1,8 @@
 """The apps' WeChat tokens: fetched, kept in memory, and renewed before they expire.
 
 WeChat gives the same token to all callers until about five minutes before it expires, so each process can keep a copy.
-If WeChat refuses a token and still gives it out, the token must be replaced by force. That ends it for everybody, and
-WeChat allows it only some times a day. So an operator decides (`force`).
+If WeChat refuses a token and still gives it out, an operator has to replace it by force at WeChat. That ends it for
+everybody, and WeChat allows it only some times a day.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone in which WeChat's days, and so its quotas, begin."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
-_WHAT_TO_CHANGE: Final = "if it continues, replace the token for everybody: 'wxauth apps force-token APP_ID'"
+_WHAT_TO_CHANGE: Final = "if it continues, call WeChat's stable_token once with force_refresh, or reset the AppSecret"
 
 _Key = tuple[str, SecretStr]
 
@@ -160,16 +160,6 @@ class WeChatTokens:
             kept.paused_until, kept.accepts_refusals_at = NEVER, now + RENEWAL_PAUSE
         return await self.get(app)
 
-    async def force(self, app: App) -> None:
-        """Have WeChat replace the app's token. The former one then stops working for everybody.
-
-        Other processes fetch the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty
-        times a day, 30 s apart.
-
-        Raises: WeChatError.
-        """
-        await self._ask(app, self._kept[_key_of(app)], force=True)
-
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
         await cancel(self._under_way.values())
@@ -197,19 +187,19 @@ class WeChatTokens:
             return exc
         return None
 
-    async def _ask(self, app: App, kept: _KeptToken, *, force: bool = False) -> None:
+    async def _ask(self, app: App, kept: _KeptToken) -> None:
         now = self.clock()
         body = {
             "grant_type": "client_credential",
             "appid": app.app_id,
             "secret": app.app_secret.get_secret_value(),
-            "force_refresh": force,
+            "force_refresh": False,
         }
         value, expires_in = await self.wechat.call(
             Api.STABLE_TOKEN, app, body=to_json(body), read=lambda answer: secret_in(answer, "access_token")
         )
         if value != kept.value:
-            log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
+            log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in)
             kept.is_refused, kept.accepts_refusals_at = False, NEVER
         kept.take(value, expires_in, now=now)
 
