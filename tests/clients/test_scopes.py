@@ -1,8 +1,6 @@
 """Scopes decide what a service client may do."""
 
-from tests.problems import problem_of
-from tests.world import AddSibling, Client, Stage, add_client
-from wxauth.clients import clients
+from tests.world import AddSibling, Client, Stage
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
 
@@ -18,47 +16,17 @@ async def test_a_client_from_before_scopes_keeps_its_rights(stage: Stage) -> Non
     assert (await stage.client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"
 
 
-# `CLIENT_RATE_LIMIT`: one client's requests are limited and counted, and take nothing from the others.
-
-
-async def look_up(client: Client, sibling: Credentials) -> int:
-    return (await client.post("/v1/users/lookup", auth=sibling, json={"external_ids": ["1"]})).status_code
-
-
-async def test_a_client_that_asks_too_often_takes_nothing_from_others(stage: Stage, add_sibling: AddSibling) -> None:
-    limited = await stage.make(client_rate_limit="2/minute")
+async def test_requests_are_counted_by_client_and_operation(stage: Stage, add_sibling: AddSibling) -> None:
     orders, billing = [await add_sibling(name, Scope.USERS, Scope.INTROSPECT) for name in ("orders", "billing")]
-    assert [await look_up(limited, orders) for _ in range(2)] == [200, 200]
-    answer = await limited.post("/v1/users/lookup", auth=orders, json={"external_ids": ["1"]})
-    problem_of(answer, "rate_limited", 429)
-    assert answer.headers["retry-after"] == "60"
-    [line] = stage.logged("rate_limited")
-    assert (line["client"], line["what"]) == ("orders", "client-users")
-    assert await look_up(limited, billing) == 200
-    assert await status_of(limited, orders) == 200, "each operation is counted for itself"
-    metrics = (await limited.get("/metrics")).text
-    for name, outcome, number in (("orders", "ok", 2), ("orders", "rate_limited", 1), ("billing", "ok", 1)):
-        labels = f'client="{name}",operation="users",outcome="{outcome}"'
+
+    async def look_up(sibling: Credentials) -> int:
+        return (await stage.client.post("/v1/users/lookup", auth=sibling, json={"external_ids": ["1"]})).status_code
+
+    assert [await look_up(orders) for _ in range(2)] == [200, 200]
+    assert await look_up(billing) == 200
+    assert await look_up(orders._replace(client_secret="wrong")) == 401, "who does not know the secret is nobody"
+    assert await status_of(stage.client, orders) == 200
+    metrics = (await stage.client.get("/metrics")).text
+    for name, operation, number in (("orders", "users", 2), ("orders", "introspect", 1), ("billing", "users", 1)):
+        labels = f'client="{name}",operation="{operation}",outcome="ok"'
         assert f"wxauth_client_requests_total{{{labels}}} {number}.0" in metrics
-    stage.clock.advance(seconds=60)
-    for _ in range(3):  # who does not know the secret uses up nothing
-        assert await look_up(limited, orders._replace(client_secret="wrong")) == 401
-    assert await look_up(limited, orders) == 200
-
-
-async def test_tokens_of_a_confidential_client_are_limited_and_those_of_a_public_one_not(stage: Stage) -> None:
-    limited = await stage.make(client_rate_limit="2/minute")
-
-    async def exchange(**who: str) -> tuple[int, str]:
-        answer = await limited.post("/v1/token", data={"grant_type": "refresh_token", "refresh_token": "x", **who})
-        return answer.status_code, answer.json()["error"]
-
-    site = {"title": "Shop", "redirect_uris": ["https://shop.example.com/callback"]}
-    confidential = await add_client(stage.services.database, "shop", **site, now=stage.clock())
-    await clients.add_client(
-        stage.services.database, clients.build_client("spa", {**site, "is_public": True}), now=stage.clock()
-    )
-    known = {"client_id": "shop", "client_secret": confidential.client_secret}
-    answers = [await exchange(**known) for _ in range(3)]
-    assert answers == [(400, "invalid_grant")] * 2 + [(429, "temporarily_unavailable")]
-    assert {await exchange(client_id="spa") for _ in range(5)} == {(400, "invalid_grant")}

@@ -108,7 +108,6 @@ OWN_RULES = {
     "ENDED_SESSIONS_KEPT_DAYS": ["0"],
     "SCAN_RATE_LIMIT": ["many"],
     "SCAN_CLIENT_LIMIT": ["0/second"],
-    "CLIENT_RATE_LIMIT": ["100"],
     "SCAN_PICTURE_LIMIT": ["5000"],
     "WEB_SESSION_TTL": ["0"],
     "RESOURCES": ["[{hunter2", '{"resource": "https://hunter2.test"}'],

@@ -1,7 +1,6 @@
 """Service clients as dependencies of routes: who they are, what they may do, and how much of it."""
 
 from base64 import b64decode
-from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -18,7 +17,7 @@ from wxauth.clients.queries import FIND_SERVICE, ServiceClient
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Counter
-from wxauth.core.settings import Settings
+from wxauth.core.services import part
 from wxauth.errors import ClientLacksScope, InvalidClient, RateLimited, StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.outbound.urls import NameResolver
@@ -62,7 +61,7 @@ FOR_CLIENT: Final = Entails(
     security=({"service_client": ()},),
 )
 """The documentation of a parameter with the calling service client."""
-FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
+FOR_LIMITED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 log = get_logger()
 Found = TypeVar("Found", ServiceClient, ClientWithSecrets)
@@ -92,24 +91,26 @@ IN_A_SECOND: Final = {
     ClientOperation.MODERATE: 100,
     ClientOperation.JS_SIGN: 100,
 }
-"""The operations that `CLIENT_RATE_LIMIT` does not limit, with the limits of each process."""
+"""The operations that are limited, with the limits of each process."""
 
 
+@part
 class ClientLimits:
-    """Counts each client's requests. `make` returns a limiter, shared by all processes, for a rate and a name."""
+    """Counts each client's requests."""
 
-    def __init__(self, settings: Settings, clock: Clock, make: Callable[[str, str], RateLimiter]) -> None:
+    clock: Clock
+
+    def __post_init__(self) -> None:
         self._limiters = {
-            kind: RateLimiter(f"{IN_A_SECOND[kind]}/second", what=f"client-{kind}", clock=clock)
-            if kind in IN_A_SECOND
-            else make(settings.client_rate_limit, f"client-{kind}")
-            for kind in ClientOperation
+            kind: RateLimiter(f"{number}/second", what=f"client-{kind}", clock=self.clock)
+            for kind, number in IN_A_SECOND.items()
         }
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
         """Count a request of a client, whose name has been proved. Raises: RateLimited."""
         try:
-            await self._limiters[operation].admit(client)
+            if (limiter := self._limiters.get(operation)) is not None:
+                await limiter.admit(client)
         except RateLimited:
             log.info("rate_limited", what=f"client-{operation}", client=client)
             REQUESTS.count(client, operation, RateLimited.code)
@@ -143,7 +144,7 @@ def _asking_for(
         check_scope(proved, scope)
         return proved
 
-    return Depends(client), FOR_CLIENT if operation is None else FOR_COUNTED_CLIENT
+    return Depends(client), FOR_LIMITED_CLIENT if operation in IN_A_SECOND else FOR_CLIENT
 
 
 IntrospectingClientDep = Annotated[

@@ -147,7 +147,6 @@ class Settings(DatabaseSettings):
 
     redis_url: types.OrNone[urls.RedisUrl] = None
     login_rate_limit: types.RateText = "600/minute"
-    client_rate_limit: types.RateText = ""
     rate_limit_exempt: addresses.ExemptNetworks = ()
 
     trusted_proxies: addresses.Networks = ("127.0.0.1",)

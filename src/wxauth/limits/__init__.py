@@ -4,7 +4,6 @@
 | --- | --- | --- | --- |
 | logins | `LoginLimiter` | in Redis, or a process | `LOGIN_RATE_LIMIT` |
 | scans of an address or client; pictures from WeChat | `RateLimiter` | in Redis, or a process | `SCAN_…_LIMIT` |
-| a client's other requests | `RateLimiter` | in Redis, or a process | `CLIENT_RATE_LIMIT` |
 | a client's signatures and moderation | `RateLimiter` | in a process | - |
 | new client documents of one address | `RateLimiter` | in Redis, or a process | - |
 | new client documents of all addresses | `RateLimiter` | in a process | - |

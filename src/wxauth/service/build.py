@@ -13,7 +13,6 @@ from wxauth.apps import registry
 from wxauth.apps.js_tickets import JsTickets
 from wxauth.apps.registry import Apps
 from wxauth.clients.documents import ASSERTIONS_OF_A_CLIENT, NEW_OF_ALL, NEW_OF_AN_ADDRESS, ClientDocuments
-from wxauth.clients.service_clients import ClientLimits
 from wxauth.console.sessions import ConsoleTokens
 from wxauth.core import background
 from wxauth.core.background import Background, Retries
@@ -146,7 +145,6 @@ def build_services(
         make(kind, secret_keys=settings.secret_keys)
     parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
     make(ScanLimits, make=partial(make_limiter, RateLimiter))
-    make(ClientLimits, make=partial(make_limiter, RateLimiter))
     make(Concurrency, patience=timeouts.concurrency)
     make(Phones, pauses_for_others=timeouts.phones_of_others, farewell=timeouts.phones_farewell)
     parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)

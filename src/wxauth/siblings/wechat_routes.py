@@ -17,7 +17,7 @@ from wxauth.clients.clients import is_client_name
 from wxauth.clients.models import Scope
 from wxauth.clients.queries import ServiceClient
 from wxauth.clients.service_clients import (
-    FOR_COUNTED_CLIENT,
+    FOR_LIMITED_CLIENT,
     ClientLimitsDep,
     ClientOperation,
     JsSigningClientDep,
@@ -163,7 +163,7 @@ async def signer_of(
     return Signer(name, keys)
 
 
-SignerDep = Annotated[Signer, Depends(signer_of), FOR_COUNTED_CLIENT]
+SignerDep = Annotated[Signer, Depends(signer_of), FOR_LIMITED_CLIENT]
 
 
 @router.post(
