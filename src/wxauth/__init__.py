@@ -1,4 +1,4 @@
-"""wxauth: WeChat mini-program login as a service."""
+"""The WeChat mini-program login service."""
 
 import os
 
@@ -12,11 +12,13 @@ for _name in os.environ.keys() & {
     "OTEL_PYTHON_LOGGER_PROVIDER",
     "prometheus_multiproc_dir",
 }:
-    # FastAPI imports OpenTelemetry, which reads these as it is imported, and fails if another program has set them to a
-    # name that is not installed here. The service names its own. The last is an old name, which wxauth never sets.
+    # FastAPI imports OpenTelemetry, which reads these variables on import. If another program has set one of them to a
+    # name that is not installed here, the import fails. wxauth sets its own propagators in code. The last variable is
+    # an old name of prometheus_client's setting, which wxauth never sets.
     del os.environ[_name]
 
-if os.environ.get("SSLKEYLOGFILE"):  # of a debugger: without this file, Python makes no TLS context
+# A debugger sets it. If the file can't be written, Python can't create a TLS context.
+if os.environ.get("SSLKEYLOGFILE"):
     try:
         open(os.environ["SSLKEYLOGFILE"], "a").close()
     except OSError:

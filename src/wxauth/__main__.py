@@ -1,4 +1,4 @@
-"""The command `wxauth`. If a package is missing, it says which."""
+"""The entry point of the command `wxauth`, which names a dependency that is missing."""
 
 import errno
 import gc
@@ -11,22 +11,25 @@ from typing import NoReturn
 from wxauth.i18n import lazy_gettext as _
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What a write to a full or broken disk fails with."""
+"""The error numbers of a write to a full or broken disk."""
 _OF_TERMINALS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
-"""Python's names of encodings that lack some characters."""
+"""The names that Python gives to encodings without some of the characters that wxauth prints."""
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command, and report failures without secrets."""
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
-        # By no exception, which Python drops where it calls back, as when a weak reference ends. Not by the default
-        # action, which the first process of a container ignores.
+        # The handler ends the process itself. Python would drop an exception that is raised in a callback, for example
+        # when a weak reference ends, and the first process of a container ignores the signal's default action.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
-        if sys.argv[1] == "serve":  # a SIGHUP meanwhile would end the process; it is handled later
+        # A SIGHUP would end the process while it starts. The service handles it later.
+        if sys.argv[1] == "serve":
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # somebody else's: prometheus_client reads it as it is imported
-    gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
+    # The variable belongs to another program, and prometheus_client would read it on import.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    # Imported objects stay, and collecting them took an eighth of a command's start time.
+    gc.set_threshold(50_000)
     try:
         from wxauth import cli
 
@@ -43,16 +46,18 @@ def main() -> None:
         from wxauth.core.terminal import localized, os_reason
 
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
+            # Python writes the rest of its buffer at exit, which would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(localized(_("the output cannot be written: {error}", error=os_reason(exc))))
         if isinstance(exc, UnicodeEncodeError) and exc.encoding in _OF_TERMINALS:
             text = _("the output cannot be written in {encoding}: set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
             sys.exit(localized(text))
-        sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would contain values from PostgreSQL's message
+        # Python's own traceback would contain values from PostgreSQL's message.
+        sys.exit("\n".join(lines_of(exc)))
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End at once: there is nothing to clean up yet. The service then has handlers of its own."""
+    """End the process at once, because nothing needs cleaning up until the service installs its own handlers."""
     os._exit(0)
 
 

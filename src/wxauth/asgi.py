@@ -1,4 +1,4 @@
-"""The service as an ASGI app, for any server: `uvicorn --factory wxauth.asgi:create_app --no-proxy-headers`."""
+"""The service as an ASGI app for any server: `uvicorn --factory wxauth.asgi:create_app --no-proxy-headers`."""
 
 import gc
 import sys
@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 
 
 def create_app() -> "ASGIApp":
-    """The service with the settings of the environment. If they are wrong, it prints why and ends the process."""
+    """Create the service with the settings of the environment.
+
+    If the settings are wrong, print why and end the process.
+    """
     try:
         return _made(load_settings(Settings))
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
-        sys.exit(STARTUP_FAILURE)  # uvicorn's supervisor would start another worker after any other status
+        # After any other exit status, uvicorn's supervisor would start another worker.
+        sys.exit(STARTUP_FAILURE)
 
 
 def _made(settings: Settings) -> "ASGIApp":
-    """Make the app. Raises: InvalidSettings, also where only a part that is built can tell."""
-    # Later, because uvicorn's supervisor takes a process for hung that must first forget all of these.
+    """Create the app. Raises: InvalidSettings, also if the fault shows only when the service is assembled."""
+    # Imported only now, so that a worker that refuses its settings ends quickly. With these modules loaded, its exit
+    # takes up to 8 s on a busy machine. Uvicorn's supervisor would take it for hung, kill it, and start another one.
     from wxauth.service import app, metrics
     from wxauth.service.build import build_services
 
@@ -35,6 +40,8 @@ def _made(settings: Settings) -> "ASGIApp":
     metrics.share_counts()
     made = app.create_app(build_services(settings))
     gc.collect()
-    gc.freeze()  # objects made so far live to the end, so the collector need not traverse them again
-    gc.set_threshold(50_000, 20, 20)  # 200 logins under way hold 27,000 objects, and leave few cycles
+    # The objects made so far live until the process ends, so the collector need not visit them again.
+    gc.freeze()
+    # 200 logins in progress hold 27,000 objects, of which few are in cycles.
+    gc.set_threshold(50_000, 20, 20)
     return made

@@ -1,4 +1,4 @@
-"""The failures of the service, beside those of the guard (`wxauth_guard.errors`), whose base class they have."""
+"""The failures that only the service reports. Their base class and the others are in `wxauth_guard.errors`."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from wxauth_guard.errors import FieldError, InsufficientScope, InvalidRequest, R
 NICKNAME_REFUSED: Final = _("This name cannot be used, please choose another.")
 PICTURE_OF_ANOTHER_KIND: Final = _("A picture must be a JPEG, PNG or WebP.")
 PICTURE_TOO_LARGE: Final = _("A picture may have at most 2 MB.")
-"""Titles of `invalid_request` and `payload_too_large` for what the person can change."""
+"""The titles of `invalid_request` and `payload_too_large` for faults that the user can correct."""
 
 
 class AppRefused(InvalidRequest):
@@ -22,7 +22,7 @@ class AppRefused(InvalidRequest):
         self.errcode = errcode
 
     def members(self) -> Mapping[str, Any]:
-        """`errors`, and `wechat_errcode`."""
+        """Return `errors` and `wechat_errcode`."""
         return {**super().members(), "wechat_errcode": self.errcode}
 
 
@@ -33,7 +33,7 @@ class PayloadTooLarge(RequestRefused, code="payload_too_large", status=413):
 
 
 class NotFound(RequestRefused, code="not_found", status=404):
-    """No such path."""
+    """The path does not exist."""
 
     title = _("Not found.")
 
@@ -48,7 +48,7 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
         self.allow = tuple(allow)
 
     def headers(self) -> dict[str, str]:
-        """`Allow`: every method of the path (RFC 9110, section 10.2.1)."""
+        """Return `Allow` with every method of the path (RFC 9110, section 10.2.1)."""
         return {"Allow": ", ".join(self.allow)}
 
 
@@ -64,47 +64,47 @@ class WrongAppKind(RequestRefused, code="wrong_app_kind", status=422):
     title = _("This kind of app cannot do that.")
 
 
-# WeChat.
+# Failures of requests to WeChat.
 
 
 class WeChatError(WxAuthError):
-    """An error from WeChat, or no usable answer."""
+    """WeChat returned an error, or no usable response."""
 
     def __init__(self, detail: str, *, errcode: int | None = None, retry_after: int | None = None) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.errcode = errcode
 
     def members(self) -> Mapping[str, Any]:
-        """`wechat_errcode`, if WeChat gave one."""
+        """Return `wechat_errcode`, if WeChat gave one."""
         return {} if self.errcode is None else {"wechat_errcode": self.errcode}
 
 
 class InvalidCode(WeChatError, code="invalid_code", status=400):
-    """The code is invalid, has expired, or belongs to another app."""
+    """The `wx.login` code is invalid, has expired, or belongs to another app."""
 
     title = _("That did not work, please try again.")
 
 
 class CodeUsed(WeChatError, code="code_used", status=400):
-    """The code has been exchanged before."""
+    """The `wx.login` code has been exchanged before."""
 
     title = _("This was already used, please try again.")
 
 
 class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
-    """WeChat rates this person as a high risk."""
+    """WeChat classifies this user as a high risk."""
 
     title = _("WeChat does not allow this account to log in.")
 
 
 class SessionKeyExpired(WeChatError, code="session_key_expired", status=409):
-    """The session_key is not the one that WeChat now uses for this person."""
+    """The session_key is not the one that WeChat now uses for this user."""
 
     title = _("Please log in again, then tap once more.")
 
 
 class WeChatRateLimited(WeChatError, code="wechat_rate_limited", status=429):
-    """WeChat's own limit: per user and minute, or the app's daily quota."""
+    """WeChat's own limit is reached: the limit per user and minute, or the app's daily quota."""
 
     title = _("Too many attempts, please try again later.")
     retry_after = 60
@@ -118,13 +118,13 @@ class WeChatUnavailable(WeChatError, code="wechat_unavailable", status=503):
 
 
 class WeChatTimeout(WeChatError, code="wechat_timeout", status=504):
-    """WeChat did not answer in time."""
+    """WeChat did not respond in time."""
 
     title = _("WeChat did not answer in time, please try again.")
 
 
 class WeChatBadResponse(WeChatError, code="wechat_bad_response", status=502):
-    """WeChat's answer is not what its documentation describes."""
+    """WeChat's response is not what its documentation describes."""
 
     title = _("WeChat gave an unexpected answer, please try again.")
 
@@ -135,7 +135,7 @@ class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
     title = _("This is not available right now.")
 
 
-# Refresh tokens that cannot be exchanged: the person must log in again.
+# Failures of refresh tokens, after which the user must log in again.
 
 
 class InvalidRefreshToken(WxAuthError, code="invalid_refresh_token", status=400):
@@ -151,7 +151,10 @@ class RefreshTokenExpired(WxAuthError, code="refresh_token_expired", status=400)
 
 
 class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
-    """The refresh token has been rotated already, so somebody else may have it. The session has been ended."""
+    """The refresh token has been rotated already, so somebody else may have it.
+
+    Therefore the session has been ended.
+    """
 
     title = _("You have been logged out to keep your account safe.")
 
@@ -163,39 +166,39 @@ class SessionRevoked(WxAuthError, code="session_revoked", status=400):
 
 
 class SessionReplaced(WxAuthError, code="session_replaced", status=400):
-    """A newer login replaced the session, because the app limits the sessions of a person."""
+    """A newer login replaced the session, because the app limits the sessions of a user."""
 
     title = _("You have logged in on another device.")
 
 
-# Scanned codes with which this person cannot log in.
+# Failures of scanned QR codes with which this user cannot log in.
 
 
 class ScanOver(WxAuthError, code="scan_over", status=404):
-    """The code is unknown, expired or already decided, or another scan has taken it over."""
+    """The QR code is unknown, expired or already decided, or another scan has taken it over."""
 
     title = _("This code is no longer good, please get a new one.")
 
 
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
-    """The code was not scanned with the camera: it was read from a picture or a chat, or typed."""
+    """The QR code was not scanned with the camera, but read from a picture or a chat, or typed."""
 
     title = _("Scan with the camera, never a code sent to you.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
-    """Phone and browser must be in the same network, and it is not certain that they are."""
+    """The phone and the browser must be in the same network, and it is not certain that they are."""
 
     title = _("Join the network of the computer, then scan again.")
 
 
 class ScanTaken(WxAuthError, code="scan_taken", status=409):
-    """Somebody else has scanned the code first."""
+    """Another user has scanned the QR code first."""
 
     title = _("Somebody else has scanned this code.")
 
 
-# Service clients.
+# Failures of service clients.
 
 
 class InvalidClient(WxAuthError, code="invalid_client", status=401):
@@ -204,7 +207,7 @@ class InvalidClient(WxAuthError, code="invalid_client", status=401):
     title = _("The credentials of the service are not valid.")
 
     def headers(self) -> dict[str, str]:
-        """`WWW-Authenticate` (RFC 6749, section 5.2)."""
+        """Return `WWW-Authenticate` (RFC 6749, section 5.2)."""
         return {"WWW-Authenticate": "Basic"}
 
 
@@ -212,7 +215,7 @@ class ClientLacksScope(InsufficientScope):
     """The client does not have the required scope."""
 
     def headers(self) -> dict[str, str]:
-        """None: the request has no bearer token."""
+        """Return no headers, because the request has no bearer token."""
         return {}
 
 
@@ -222,7 +225,7 @@ class NameTaken(WxAuthError, code="name_taken", status=409):
     title = _("This name is taken.")
 
 
-# Message push.
+# Failures of the event feed and of message push.
 
 
 class CursorExpired(WxAuthError, code="cursor_expired", status=410):
@@ -243,11 +246,11 @@ class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
     title = _("The message could not be handed on.")
 
 
-# The service.
+# Other failures.
 
 
 class RateLimited(WxAuthError, code="rate_limited", status=429):
-    """Too many requests of one kind from one address, client or user."""
+    """One address, client or user has sent too many requests of one kind."""
 
     title = _("Too many attempts, please try again later.")
     retry_after = 60
@@ -270,12 +273,12 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
         self.user_id = user_id
 
     def members(self) -> Mapping[str, Any]:
-        """`until`, if the ban ends by itself."""
+        """Return `until`, if the ban ends by itself."""
         return {} if self.until is None else {"until": self.until}
 
 
 class AccountLeaving(WxAuthError, code="account_leaving", status=403):
-    """The person has asked to be erased, and may still change their mind."""
+    """The user has asked to be erased, and may still change their mind."""
 
     title = _("This account is about to be deleted.")
 
@@ -285,7 +288,7 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
         self.user_id = user_id
 
     def members(self) -> Mapping[str, Any]:
-        """`erase_at`, when the user is erased."""
+        """Return `erase_at`, when the user is erased."""
         return {"erase_at": self.erase_at}
 
 
@@ -297,13 +300,13 @@ class LoginTooOld(WxAuthError, code="login_too_old", status=403):
 
 
 class WrongPerson(WxAuthError, code="wrong_person", status=403):
-    """The new `wx.login` code belongs to another person than the session."""
+    """The new `wx.login` code belongs to another user than the session."""
 
     title = _("This WeChat account is not the one that is logged in.")
 
 
 class SnapshotUser(WxAuthError, code="snapshot_user", status=403):
-    """WeChat showed a snapshot of the page, whose user is made up."""
+    """WeChat showed a preview of the page, whose user is invented."""
 
     title = _("WeChat shows a preview of this page.")
 
@@ -324,7 +327,7 @@ class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
 
 
 class SignUpUnavailable(WxAuthError, code="sign_up_unavailable", status=503):
-    """The operator's own service gives no decision about a new user's sign-up."""
+    """The operator's own service returned no decision about a new user."""
 
     title = _("Registration is not possible now, please try again.")
     retry_after = 3
@@ -373,13 +376,13 @@ class SplitRefused(WxAuthError, code="split_refused", status=409):
 
 
 class StorageUnavailable(WxAuthError, code="storage_unavailable", status=503):
-    """The database does not answer."""
+    """The database does not respond."""
 
     title = _("The service is busy, please try again.")
     retry_after = 3
 
 
 class InternalError(WxAuthError, code="internal_error", status=500):
-    """A fault of ours. The log has the details under the same `request_id`."""
+    """An internal fault has occurred. The log has the details under the same `request_id`."""
 
     title = _("Something went wrong, please try again.")

@@ -1,7 +1,9 @@
-"""Texts for people: English in the code, other languages in the service's catalogues, which lie beside the guard's.
+"""Texts for people, in English in the code and in other languages in catalogues.
 
-title = _("Please log in.")
-detail = _("{n} lines", n=lines)
+The service's catalogues are used together with those of the guard (wxauth_guard). A text is marked where it is written:
+
+    title = _("Please log in.")
+    detail = _("{n} lines", n=lines)
 """
 
 from pathlib import Path
@@ -38,15 +40,15 @@ add_catalogues(Path(__file__).with_name("locale"))
 
 
 def gettext(language: str, message: str, /, **values: object) -> str:
-    """This English text in this language, with its holes filled. Templates have it as `_`."""
+    """Translate an English text, and fill its placeholders with the values. Templates call this function `_`."""
     return Text(message, **values).translated(language)
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """This text in this language, in its meaning in this context."""
+    """Translate a text that means different things in different contexts, such as `state`."""
     return catalogue(language).get(f"{context}\4{message}", message)
 
 
 def own_name(language: str) -> str:
-    """The language's name in itself."""
+    """Return the language's name in the language itself."""
     return pgettext("language", "English", language)

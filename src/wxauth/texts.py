@@ -1,4 +1,4 @@
-"""Texts, with the standard library alone: what a person has written; secrets; JSON of others."""
+"""Functions for text that only need the standard library: cleaning what users write, secrets, and lenient JSON."""
 
 import json
 import re
@@ -13,48 +13,54 @@ _SECRET_BYTES: Final = 32
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS: Final = "\u180e\u200b-\u200d"
-"""What has no width, and joins or divides the characters beside it."""
+"""The characters without width that join or separate the characters next to them."""
 _TAGS: Final = "\U000e0000-\U000e007f"
 _UNSEEN: Final = (
     f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
     "\u115f\u1160\u17b4\u17b5\u206a-\u206f\u2800\u3164\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U00013441\U00013442"
     "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
 )
-"""What shows nothing without a character beside it, such as the fillers of Hangul."""
+"""The characters that show nothing by themselves, such as combining accents and the fillers of Hangul."""
 _GONE: Final = (
-    "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # controls other than line breaks and tabs
-    "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"  # bidirectional controls, ignorable ones
-    "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"  # surrogates, private use, noncharacters
+    "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # control characters other than line breaks and tabs
+    # bidirectional controls and other characters that programs ignore
+    "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
+    "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"  # surrogates, private use and noncharacters
     + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0xF0000, 0x10000))
 )
 _TO_CLEAN = re.compile(rf"[{_GONE}{_TAGS}{_UNSEEN}]")
 _GOING = re.compile(rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_GONE}{_TAGS}]+")
-"""A flag of a region, which stays, or what goes everywhere."""
+"""The flag of a region, which is kept, or characters that are removed everywhere."""
 _UNWRITTEN = re.compile(
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_UNSEEN}])"
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
     rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_UNSEEN}]))?[{_SELECTORS}{_JOINERS}]*"
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
-"""Selectors and joiners. One of each stays in emoji and in scripts that have them: not in Latin, Greek, Cyrillic."""
+"""The variation selectors and joiners to remove.
+
+One of each is kept in emoji and in scripts that use them, which Latin, Greek and Cyrillic do not.
+"""
 _STACKED = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 _SEEN = re.compile(rf"[^\s{_UNSEEN}]")
 _WHOLE = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
-"""A character of UTF-8 that text in another encoding hardly ever has."""
+"""A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
 _MOST_CUT: Final = 100
-"""How many characters of a text may be cut. What has more is no cut text."""
+"""The number of characters of a text that may be incomplete. A text with more is not UTF-8 that was cut."""
 _MOST_CONTAINERS: Final = 1000
 _DEEPEST: Final = 100
-# One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
+# A string without a closing quote extends to the end of the text. Otherwise the search would try each of its quotes as
+# a beginning.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _LARGE = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
-"""What makes JSON too large to be read, and the strings in which it does not count."""
+"""The brackets and long numbers that make JSON too large to read, and the strings, in which they do not count."""
 
 
 def clean_text(text: str) -> str:
-    """A person's text without what disturbs the text beside it, in one line; empty if it shows nothing.
+    """Return what a user wrote in one line, without characters that disturb the text around it.
 
-    Joined emoji, and the marks and joiners of scripts, stay whole. So do characters that this Python does not know yet.
+    The result is empty if the text shows nothing. Joined emoji, and the marks and joiners that scripts need, are kept.
+    So are characters that this version of Python does not know yet.
     """
     if _TO_CLEAN.search(text):
         text = _STACKED.sub(r"\1", _UNWRITTEN.sub(r"\1\2", _GOING.sub(r"\1", text)))
@@ -63,28 +69,32 @@ def clean_text(text: str) -> str:
 
 
 def new_secret() -> str:
-    """256 random bits."""
+    """Return 256 random bits in base64url."""
     return secrets.token_urlsafe(_SECRET_BYTES)
 
 
 def hash_of(secret: str) -> bytes:
-    """The hash that is stored in place of a secret with 128 random bits or more."""
-    # Slow hashes protect passwords that people choose. Nobody can guess such a secret, however fast the hash is, and a
-    # slow one would slow down every request.
+    """Return the hash that is stored in place of a secret, which must have at least 128 random bits."""
+    # Slow hashes protect passwords that people choose. Nobody can guess a random secret, however fast its hash is, and
+    # a slow hash would delay every request.
     return sha256(secret.encode()).digest()
 
 
 def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
-    """JSON whose texts may have halves of characters, which become lone surrogates, and raw controls if not `strict`.
+    """Parse JSON as WeChat writes it, with incomplete characters, which become lone surrogates.
 
-    With `cut`, what is nested deeper than anybody reads is null, and a number of 1,000 digits is 0. A byte order mark
-    is skipped. Raises: ValueError.
+    If not `strict`, strings may also contain control characters. If `cut`, values nested deeper than anybody reads
+    become null, and numbers of 1,000 digits become 0. A byte order mark is skipped.
+
+    Raises: ValueError.
     """
     halves = _decoded(text.removeprefix(BOM_UTF8))
-    whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")  # joins two halves
+    # This joins the two halves of a character that was written as two surrogates.
+    whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if cut:
         whole = _cut(whole)
-    elif has_too_many_containers(whole, _MOST_CONTAINERS):  # Python 3.13 reads 9,000 levels, where others give up
+    # Python 3.13 parses 9,000 levels, where other versions give up.
+    elif has_too_many_containers(whole, _MOST_CONTAINERS):
         raise ValueError("nested too deeply")
     try:
         return json.loads(whole, strict=strict, parse_constant=refuse_constant)
@@ -93,10 +103,12 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
 
 
 def _decoded(text: bytes) -> str:
-    """UTF-8 in which characters may be cut: the beginning of one becomes a lone surrogate. Raises: UnicodeDecodeError.
+    """Decode UTF-8 in which characters may be cut: the beginning of one becomes a lone surrogate.
 
-    Text in GBK is no such text. Some of it looks like beginnings in a row, so after one of a single byte another one is
-    taken only if there is a whole character of UTF-8 somewhere.
+    Some text in GBK looks like a row of such beginnings. Therefore, after a beginning of one byte, another one is
+    accepted only if the text contains a whole character of UTF-8.
+
+    Raises: UnicodeDecodeError, if the text is in another encoding.
     """
     parts, start, length = list[str](), 0, 0
     while True:

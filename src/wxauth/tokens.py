@@ -1,4 +1,4 @@
-"""Private keys (RFC 7517), built once, and the access tokens that they sign."""
+"""The private keys of the service (RFC 7517), and the access tokens that it signs with them."""
 
 import os
 from base64 import urlsafe_b64encode
@@ -17,22 +17,22 @@ from wxauth_guard.texts import to_json
 
 
 def base64url(data: bytes) -> bytes:
-    """Unpadded base64url (RFC 7515, section 2)."""
+    """Encode as base64url without padding (RFC 7515, section 2)."""
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
 class PrivateKey:
-    """A private key of one algorithm, with its public JWK."""
+    """A private key for one algorithm, together with its public JWK."""
 
     __slots__ = ("_private_key", "kid", "public_jwk", "signer")
     alg: ClassVar[str]
     kind: ClassVar[type[Any]]
-    """Its type in `cryptography`."""
+    """The class of the key in the library `cryptography`."""
 
     def __init__(self, private_key: Any) -> None:
         self._private_key = private_key
         self.signer: Any = jwk.construct(private_key, self.alg)
-        """python-jose's key object."""
+        """The key object of python-jose, which is built once because building it is slow."""
         public = self.signer.public_key().to_dict()
         required = {name: public[name] for name in sorted(public) if name != "alg"}
         self.kid = base64url(sha256(to_json(required)).digest()).decode()
@@ -41,14 +41,15 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new key."""
+        """Generate a new key."""
         raise NotImplementedError
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
-        """Load a private key from `to_der`, and from nowhere else: the numbers of an RSA key are not checked.
+        """Load a private key that `to_der` has written. Never use it for other keys.
 
-        The check would block the event loop for 30 ms. The seal of a stored key proves that it is our own.
+        The numbers of an RSA key are not checked, because the check would block the event loop for 30 ms. A stored key
+        is sealed, which proves that it is our own.
 
         Raises: InvalidKey, for another type of key.
         """
@@ -58,7 +59,7 @@ class PrivateKey:
         return cls(private_key)
 
     def to_der(self) -> bytes:
-        """The private key as PKCS#8. It must be sealed before it is stored."""
+        """Return the private key as PKCS#8. Seal it before you store it."""
         der: bytes = self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return der
 
@@ -67,7 +68,7 @@ class PrivateKey:
 
 
 class SigningKey(PrivateKey):
-    """A key of ES256, with its public key and the header of the tokens that it signs."""
+    """An ES256 key, with its public key and the encoded header of the tokens that it signs."""
 
     __slots__ = ("header", "verification_key")
     alg = ALGORITHM
@@ -80,7 +81,7 @@ class SigningKey(PrivateKey):
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new key."""
+        """Generate a new key."""
         return cls(ec.generate_private_key(ec.SECP256R1()))
 
 
@@ -88,9 +89,10 @@ class TokenIssuer:
     """Signs access tokens.
 
     Args:
-        issuer: `iss`.
-        audience: `aud`.
-        encode: Writes the claims as JSON. The service has pydantic-core's, which takes 2 µs, the default 8.
+        issuer: The claim `iss`.
+        audience: The claim `aud`, unless a token is for one resource.
+        encode: Writes the claims as JSON. The service passes pydantic-core's function, which takes 2 µs. The default
+            takes 8 µs.
     """
 
     def __init__(self, *, issuer: str, audience: str, encode: Callable[[Any], bytes] = to_json) -> None:
@@ -116,12 +118,12 @@ class TokenIssuer:
         audience: str | None = None,
         auth_time: int | None = None,
     ) -> str:
-        """Sign an access token. `now` is in epoch seconds, `expires_in` in seconds.
+        """Sign an access token. `now` is in epoch seconds, and `expires_in` is in seconds.
 
-        In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` the scopes granted,
-        separated by spaces. Without it, the claim `client_id` is `app_id`. `added` are more claims of other names.
-        `audience` is that of a token for one resource, `auth_time` when its person has approved. If its client is one
-        by document, `sub` alone names the person.
+        In the token of a website, `client_id` is the site, `app_id` is the mini-program, and `scope` lists the granted
+        scopes, separated by spaces. Without `client_id`, the claim `client_id` is the `app_id`. `added` contains the
+        operator's own claims. `audience` is the URL of the resource if the token is for one resource, and `auth_time`
+        is when its user approved. If the client is identified by a metadata document, only `sub` identifies the user.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -151,7 +153,7 @@ class TokenIssuer:
 
 
 def sign(signer: Any, header: bytes, payload: bytes) -> str:
-    """A compact JWS (RFC 7515, section 3.1). `signer` is python-jose's key object, `header` is in base64url already."""
+    """Sign a compact JWS (RFC 7515, section 3.1) with a key object of python-jose. `header` is already in base64url."""
     signing_input = header + b"." + base64url(payload)
     signature: bytes = signer.sign(signing_input)
     return (signing_input + b"." + base64url(signature)).decode()

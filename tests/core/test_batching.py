@@ -18,7 +18,7 @@ from wxauth.errors import StorageUnavailable
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
-SETTLED = replace(DEADLINES, headway=1.0)
+SETTLED = replace(DEADLINES, batch_wait=1.0)
 """A statement under way holds up the next one until it is answered."""
 
 
@@ -109,7 +109,7 @@ async def test_who_gives_up_while_the_batch_is_under_way_takes_nobody_along(
         await rows.execute("LOCK TABLE visitors IN EXCLUSIVE MODE")
         calls = [asyncio.create_task(visit(database, f"v{n}")) for n in range(1, 5)]
         await until_locked(rows, 1)
-        let_pass(SETTLED.headway)
+        let_pass(SETTLED.batch_wait)
         await until_locked(rows, 2)
         calls[1].cancel()
     assert await asyncio.gather(calls[0], *calls[2:]) == [1, 1, 1]
@@ -151,14 +151,14 @@ async def test_a_locked_row_holds_up_its_own_caller_alone(database: Database, vi
     assert await calls["v3"] == 1
 
 
-async def test_a_locked_row_of_the_first_holds_up_the_others_for_the_headway(
+async def test_a_locked_row_of_the_first_holds_up_the_others_for_the_batch_wait(
     database: Database, visitors: None, rows: Rows
 ) -> None:
     async with rows.transaction():
         await rows.execute("SELECT FROM visitors WHERE name = 'v1' FOR UPDATE")
         calls = [asyncio.create_task(visit(database, f"v{n}")) for n in range(1, 5)]
         await until_locked(rows, 1)
-        let_pass(SETTLED.headway)
+        let_pass(SETTLED.batch_wait)
         assert await asyncio.gather(*calls[1:]) == [1, 1, 1]
         assert not calls[0].done()
         assert await visit(database, "v9") == 1
@@ -166,7 +166,7 @@ async def test_a_locked_row_of_the_first_holds_up_the_others_for_the_headway(
 
 
 async def test_a_silent_server_ends_each_at_its_own_time(proxy: Proxy) -> None:
-    async with aclosing(Database(proxy.url, deadlines=replace(HURRIED, headway=60.0))) as database:
+    async with aclosing(Database(proxy.url, deadlines=replace(HURRIED, batch_wait=60.0))) as database:
         assert await divide(database, 1) == 12
         proxy.fall_silent()
         found = await asyncio.gather(*(divide(database, 1) for _ in range(4)), return_exceptions=True)
@@ -184,7 +184,7 @@ async def test_what_is_under_way_is_given_up_when_the_database_is_closed(
         await rows.execute("LOCK TABLE visitors IN EXCLUSIVE MODE")
         calls = [asyncio.create_task(visit(database, f"v{n}")) for n in range(1, 5)]
         await until_locked(rows, 1)
-        let_pass(SETTLED.headway)
+        let_pass(SETTLED.batch_wait)
         await until_locked(rows, 2)
         for call in calls:
             call.cancel()
@@ -195,7 +195,7 @@ async def test_what_is_under_way_is_given_up_when_the_database_is_closed(
 
 async def test_who_waits_while_the_database_is_closed_does_not_wait_for_ever(proxy: Proxy) -> None:
     for steps in range(6):
-        async with aclosing(Database(proxy.url, deadlines=replace(DEADLINES, headway=0.0))) as database:
+        async with aclosing(Database(proxy.url, deadlines=replace(DEADLINES, batch_wait=0.0))) as database:
             calls = [asyncio.create_task(divide(database, 3)) for _ in range(4)]
             for _ in range(steps):
                 await asyncio.sleep(0)

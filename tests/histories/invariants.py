@@ -441,7 +441,7 @@ def everything_has_an_owner(found: Found) -> Iterator[Fault]:
 
 # 6. An outage is no fault.
 
-NO_FAULTS: Final = ("promise_put_off", "unionid_ignored")
+NO_FAULTS: Final = ("retry_queued", "unionid_ignored")
 """What is logged as an error for operators: what is done later, unless the process is killed first, and what WeChat
 said that cannot be."""
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.oldest_postgres
 
 UNION = "union-alice"
 PEOPLE = [f"person-{n}" for n in range(20)]
-SETTLED = Timeouts(database=replace(PATIENT, headway=60.0))
+SETTLED = Timeouts(database=replace(PATIENT, batch_wait=60.0))
 """So that all who come during a statement go with the next."""
 
 

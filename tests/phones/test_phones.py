@@ -481,7 +481,7 @@ async def test_an_answer_waits_for_no_database_for_ever(stage: Stage, make_clien
     its = stage.services
     phones = its.parts.make(Phones, kept_in_memory=0.0)
     await Outage.of(replace(stage, client=make_client(with_part(its, Phones, phones))), proxy)
-    await until(lambda: [line["what"] for line in stage.logged("promise_lost")] == ["phone_answer"])
+    await until(lambda: [line["what"] for line in stage.logged("retry_lost")] == ["phone_answer"])
 
 
 async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(outage: Outage, stage: Stage) -> None:

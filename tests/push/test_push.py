@@ -448,13 +448,13 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
     openids = [await inbox.openid(person=person) for person in ("alice", "bob")]
     for push in [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))] * 3:
         await inbox.postpone(push)
-    lines = [(line["openid"], line["withdrawn"]) for line in inbox.stage.logged("promise_put_off")]
+    lines = [(line["openid"], line["withdrawn"]) for line in inbox.stage.logged("retry_queued")]
     assert lines == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
     await until(lambda: inbox.stage.rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
     assert await inbox.kept() == {**PROFILE, "phone": None}
     await inbox.stage.services[Retries].aclose()
-    assert inbox.stage.logged("promise_lost") == []
+    assert inbox.stage.logged("retry_lost") == []
 
 
 @pytest.mark.parametrize("cut_short_by", ["a stop", "the database"])
@@ -467,8 +467,8 @@ async def test_a_withdrawal_that_is_cut_short_is_logged_and_retried(inbox: Inbox
             await inbox.stage.services[Background].aclose()
         else:
             await inbox.stage.rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
-        await until(lambda: inbox.stage.logged("promise_put_off"))
-        assert [line["withdrawn"] for line in inbox.stage.logged("promise_put_off")] == ["all"]
+        await until(lambda: inbox.stage.logged("retry_queued"))
+        assert [line["withdrawn"] for line in inbox.stage.logged("retry_queued")] == ["all"]
     await until(lambda: inbox.stage.rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
@@ -476,7 +476,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(inbox: Inbox
     await inbox.cut_off(proxy, apps=[PLAIN])
     inbox.stage.services[PushedMessages].kept_in_memory = 0.0
     await inbox.postpone(signed(message(await inbox.openid(), LEFT)))
-    await until(lambda: inbox.stage.logged("promise_lost"))
+    await until(lambda: inbox.stage.logged("retry_lost"))
 
 
 async def test_a_withdrawal_while_the_identity_moves_erases_its_new_users_data(inbox: Inbox) -> None:

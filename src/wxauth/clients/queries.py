@@ -130,7 +130,7 @@ async def end_removed_page(
 
     Returns None if there is none, or another worker is doing so.
     """
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
         removed = await transaction.row(_NEXT_REMOVED, name=name, after=after)

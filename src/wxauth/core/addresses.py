@@ -1,6 +1,6 @@
-"""IP addresses and their networks, and those to which nothing may be sent, such as to receivers of webhooks.
+"""IP addresses and networks, and the addresses to which wxauth never sends a request.
 
-No receiver's URL may reach services that only this machine can reach.
+An operator enters URLs, such as those of webhooks. None of them may reach services that only this machine can reach.
 """
 
 import asyncio
@@ -22,52 +22,52 @@ IpNetwork = IPv4Network | IPv6Network
 
 
 class PrefixLengths(NamedTuple):
-    """How many bits of an address name its network, in each version of IP."""
+    """The numbers of leading bits of an IPv4 and an IPv6 address that name its network."""
 
     v4: int
     v6: int
 
     def network_of(self, ip: str) -> str:
-        """The network of an address. Raises: ValueError, if the text is no address."""
+        """Return the network of an address. Raises: ValueError, if the text is not an address."""
         address = plain_address(ip)
         return str(ip_network((address, self.v4 if address.version == 4 else self.v6), strict=False))
 
     def length_of(self, network: IpNetwork) -> int:
-        """The length for the version of a network."""
+        """Return the prefix length for the IP version of a network."""
         return self.v4 if network.version == 4 else self.v6
 
     def widened(self, network: IpNetwork) -> IpNetwork:
-        """The network of this length that contains a longer one; any other as it is."""
+        """Return the network of this length that contains a longer one. Return any other network unchanged."""
         return network.supernet(new_prefix=min(network.prefixlen, self.length_of(network)))
 
     def network_in_sql(self, address: LiteralString) -> LiteralString:
-        """`network_of` as an expression of SQL. `address` is one, too."""
+        """Return `network_of` as an SQL expression. `address` is an SQL expression, too."""
         return f"network(set_masklen({address}, {self.length_in_sql(address)}))"
 
     def length_in_sql(self, address: LiteralString) -> LiteralString:
-        """The length for the version of an address, as an expression of SQL. `address` is one, too."""
+        """Return the prefix length for the IP version of an address as an SQL expression, as `address` is."""
         return f"CASE family({address}) WHEN 4 THEN {fragment(str(self.v4))} ELSE {fragment(str(self.v6))} END"
 
 
 TRUNCATED: Final = PrefixLengths(24, 48)
-"""What is stored, shown or logged of an address where the address itself must not be."""
+"""The network that is stored, shown or logged where the whole address must not appear."""
 NEARBY: Final = PrefixLengths(24, 56)
 """The network that two devices in one home or office probably share."""
 Scheme = Literal["http", "https"]
 _PRIVATE: Final = tuple(
     map(
         ip_network,
-        # 100.64.0.0/10: of providers' NAT, and of containers and private networks such as Tailscale's.
+        # Providers use 100.64.0.0/10 for NAT, and so do containers and private networks such as Tailscale.
         ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"),
     )
 )
 _PUBLIC: Final = tuple(map(ip_network, ("0.0.0.0/0", "2000::/3")))
-"""IPv6 beyond it is reserved, local to a link, or a form of IPv4 addresses: translated, compatible, local-use NAT64."""
+"""The public addresses. IPv6 outside of 2000::/3 is reserved, link-local, or an IPv4 address in another form."""
 _METADATA: Final = (
-    ip_network("169.254.0.0/16"),  # link-local; the metadata of most clouds too
-    ip_network("100.100.100.200/32"),  # Alibaba's metadata
-    ip_network("168.63.129.16/32"),  # Azure's
-    ip_network("192.0.0.192/32"),  # Oracle's
+    ip_network("169.254.0.0/16"),  # link-local, including the metadata service of most clouds
+    ip_network("100.100.100.200/32"),  # Alibaba's metadata service
+    ip_network("168.63.129.16/32"),  # Azure's metadata service
+    ip_network("192.0.0.192/32"),  # Oracle's metadata service
 )
 _NEVER: Final = _METADATA + tuple(
     map(
@@ -76,13 +76,13 @@ _NEVER: Final = _METADATA + tuple(
             "0.0.0.0/8",  # this host
             "224.0.0.0/4",  # multicast
             "240.0.0.0/4",  # reserved, and the broadcast address
-            "2001::/32",  # Teredo, which holds two IPv4 addresses
-            "fd00:ec2::/32",  # Amazon's metadata, and its other services on the machine
-            "fd20:ce::254/128",  # Google's metadata
-            "fd00:c1::a9fe:a9fe/128",  # Oracle's
-            "fd00:100::100:200/128",  # Alibaba's
-            "fd00:a9fe:a9fe::1/128",  # Linode's
-            "fd00:42::42/128",  # Scaleway's
+            "2001::/32",  # Teredo, which contains two IPv4 addresses
+            "fd00:ec2::/32",  # Amazon's metadata service, and its other services on the machine
+            "fd20:ce::254/128",  # Google's metadata service
+            "fd00:c1::a9fe:a9fe/128",  # Oracle's metadata service
+            "fd00:100::100:200/128",  # Alibaba's metadata service
+            "fd00:a9fe:a9fe::1/128",  # Linode's metadata service
+            "fd00:42::42/128",  # Scaleway's metadata service
         ),
     )
 )
@@ -92,18 +92,18 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 def plain_address(text: str) -> IpAddress:
     """Parse an address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4 address.
 
-    A zone (`fe80::1%eth0`) is left out, because PostgreSQL has none.
+    A zone (`fe80::1%eth0`) is removed, because PostgreSQL's addresses have none.
 
-    Raises: ValueError, if the text is no address.
+    Raises: ValueError, if the text is not an address.
     """
     address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
-    """The addresses of a name, in the order in which they should be tried; none of what is no name, or is unknown.
+    """Look up the addresses of a host name, in the order in which they should be tried, for at most `seconds`.
 
-    Looks for them for so many seconds.
+    The result is empty if the name is unknown, or if it is not a name but an address, a path or a list.
     """
     if not host or host.startswith("/") or "," in host:
         return []
@@ -119,14 +119,14 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
-    """The address that a host is, in any form, such as 0x7f.1; none of a name."""
+    """Return the address that a host denotes in any notation, such as 0x7f.1. A name has none."""
     with suppress(OSError, UnicodeError):
         return [str(entry[4][0]) for entry in getaddrinfo(host, None, flags=AI_NUMERICHOST)]
     return ()
 
 
 def is_refused(address: str, scheme: Scheme) -> bool:
-    """Whether sending to this address is forbidden.
+    """Return whether sending to this address is forbidden.
 
     Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
     are allowed. An IPv4 address embedded in an IPv6 address is judged as the IPv4 address.
@@ -137,13 +137,13 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     return (
         not any(judged in network for network in allowed)
         or any(judged in network for network in _NEVER)
-        # Any network may have a prefix of its own for NAT64, mostly with the IPv4 address at the end.
+        # Every network may use its own prefix for NAT64, usually with the IPv4 address at the end.
         or any(_end_of(given) in network for network in _METADATA)
     )
 
 
 def _held_in(address: IpAddress) -> IpAddress:
-    """The IPv4 address in an IPv4-mapped, NAT64 or 6to4 address; any other address itself."""
+    """Return the IPv4 address inside an IPv4-mapped, NAT64 or 6to4 address. Return any other address unchanged."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -152,7 +152,7 @@ def _held_in(address: IpAddress) -> IpAddress:
 
 
 def _end_of(address: IpAddress) -> IPv4Address:
-    """The last 32 bits."""
+    """Return the last 32 bits as an IPv4 address."""
     return IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
@@ -163,7 +163,8 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
         raise WrongValue(_("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone")) from None
-    if any(item.endswith("/0") for item in items):  # all are trusted: the first entry counts, which the client writes
+    # If all proxies were trusted, the first entry of the header would count, which the client itself writes.
+    if any(item.endswith("/0") for item in items):
         raise WrongValue(_("must be networks of the proxies, not all addresses; * alone trusts any last entry"))
     return items
 

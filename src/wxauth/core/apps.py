@@ -1,4 +1,4 @@
-"""An app of WeChat's, as it is in `APPS`, in the database, and in administrators' requests."""
+"""The fields of a WeChat app, as they occur in `APPS`, in the database and in administrators' requests."""
 
 import re
 from typing import Annotated, Literal
@@ -47,7 +47,7 @@ JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 
 
 class AppFields(BaseModel):
-    """The fields of an app besides its id: in `APPS`, in the database, and in administrators' requests."""
+    """The fields of an app apart from its id, in `APPS`, in the database and in administrators' requests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -107,7 +107,7 @@ class AppFields(BaseModel):
 
 
 class App(AppFields):
-    """An app of WeChat's: a mini-program, a service account, a website or a mobile app."""
+    """An app registered with WeChat: a mini-program, a service account, a website or a mobile app."""
 
     app_id: AppId
 
@@ -120,7 +120,7 @@ class App(AppFields):
 
     @property
     def is_mini_program(self) -> bool:
-        """Whether it is a mini-program, or a mini-game."""
+        """Whether the app is a mini-program or a mini-game."""
         return self.kind == "mini_program"
 
     @property
@@ -130,7 +130,7 @@ class App(AppFields):
 
     @property
     def unionid_in_force(self) -> UnionidPolicy:
-        """Whether a newcomer must have a unionid."""
+        """Whether a new user must have a unionid."""
         return self.unionid or ("optional" if self.is_mini_program else "required")
 
     @property

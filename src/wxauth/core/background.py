@@ -1,4 +1,4 @@
-"""Work beside requests: after an answer, again and again, collected for later, or tried again after an outage."""
+"""Work outside of requests: started by a request, repeated, collected for later, or retried after an outage."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -17,16 +17,16 @@ from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 
 FINISH_SECONDS: Final = 1.0
-"""How long unfinished work may take when the service ends."""
+"""How long unfinished work may continue when the service ends."""
 
 LAST_STORE_SECONDS: Final = 2.0
 """How long the last store may take when the service ends."""
 MAX_RETRIES: Final = 10_000
-"""How many are kept. Any more are lost, which is logged."""
+"""The number of retries kept in memory. Further ones are lost, and the log names each of them."""
 RETRY_PAUSE_SECONDS: Final = 0.25
-"""Between two rounds of retries."""
+"""The pause between two rounds of retries."""
 LAST_ROUND_SECONDS: Final = 2.0
-"""How long a last round may take when the service ends."""
+"""How long the last round of retries may take when the service ends."""
 PUT_OFF: Final = Gauge(
     "wxauth_put_off",
     "Writes queued for retry while the database is unavailable, by kind.",
@@ -54,7 +54,8 @@ class Background:
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Start work that must outlive its request. It is never refused. To await the task, use asyncio.shield."""
         task = asyncio.create_task(work, name=name)
-        self._started.add(task)  # the event loop keeps only weak references, so the task might be collected
+        # The event loop keeps only weak references to tasks, so the task might be collected.
+        self._started.add(task)
         task.add_done_callback(self._started.discard)
         task.add_done_callback(_retrieve)
         return task
@@ -65,7 +66,7 @@ class Background:
             await asyncio.wait(self._started)
 
     async def aclose(self) -> None:
-        """Cancel the work that has not ended within `farewell` seconds."""
+        """Cancel the work that does not end within `farewell` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.farewell):
                 await self.drain()
@@ -76,17 +77,17 @@ class Background:
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:
-    """Do a chore forever, with a pause of so many seconds after each time.
-
-    Failures are logged as by `attempt`.
-    """
+    """Repeat a task forever, with `pause` seconds after each time. `attempt` logs its failures."""
     while True:
         await attempt(chore, failed=failed)
         await asyncio.sleep(pause)
 
 
 async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> None:
-    """Do a chore once. An error is logged as `failed`, an outage at intervals for all that the service does."""
+    """Run a task once, and log its failure.
+
+    An error is logged under the name `failed`. A database outage is logged at intervals, once for the whole process.
+    """
     try:
         await chore()
     except StorageUnavailable as exc:
@@ -97,12 +98,12 @@ async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> Non
 
 @part
 class WriteBuffer(ABC):
-    """What one process has collected since the last store."""
+    """The data that one process has collected since it last stored them in the database."""
 
     failed: ClassVar[str]
     """The event that is logged once per database outage, and for each other error."""
     store_pause: ClassVar[float]
-    """Seconds between two stores."""
+    """The pause between two stores, in seconds."""
     database: Database
     clock: Clock
     _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -116,12 +117,12 @@ class WriteBuffer(ABC):
     async def _store(self) -> None: ...
 
     async def keep_storing(self) -> NoReturn:
-        """Store periodically, forever, through outages."""
+        """Store periodically, forever, even through database outages."""
         await asyncio.sleep(self.store_pause)
         await keep_doing(self.store, pause=self.store_pause, failed=self.failed)
 
     async def aclose(self) -> None:
-        """Store what is left, unless that takes more than a moment."""
+        """Store what is left, unless that takes longer than `LAST_STORE_SECONDS`."""
         try:
             async with asyncio.timeout(LAST_STORE_SECONDS):
                 await self.store()
@@ -139,16 +140,16 @@ class _Retry:
 
 @part
 class Retries:
-    """Tries each retry in rounds, the oldest first. A round ends early if the database is unavailable.
+    """The writes that failed and must survive a database outage. They are kept in memory and retried in rounds.
 
-    A retry, in log lines a promise, is work that must survive an outage, kept in memory. It ends when it succeeds, when
-    its time is up, or when the service ends. If the process is killed, it is lost.
+    Each round begins with the oldest retry, and ends early if the database is unavailable. A retry ends when it
+    succeeds, when its time is up, or when the service ends. If the process is killed, it is lost.
     """
 
     pause: float = RETRY_PAUSE_SECONDS
     _retries: dict[tuple[str, Hashable], _Retry] = field(init=False, default_factory=dict)
     _numbers: Counter[str] = field(init=False, default_factory=Counter)
-    _keeping: asyncio.Task[None] | None = field(init=False, default=None)
+    _running: asyncio.Task[None] | None = field(init=False, default=None)
     _is_closing: bool = field(init=False, default=False)
 
     def put_off(
@@ -161,19 +162,19 @@ class Retries:
         patience: float,
         **fields: Any,
     ) -> None:
-        """Retry until it succeeds. If a retry of the same kind and key is waiting already, that one stays.
+        """Retry `do` until it succeeds, for at most `patience` seconds.
 
-        `do` may be called several times, for `patience` seconds. The fields are for the log lines: enough to repair a
-        lost retry by hand.
+        If a retry of the same kind and key is already waiting, that one stays. `do` may be called several times. The
+        fields go into the log lines: they must suffice to repair a lost retry by hand.
         """
         if (what, key) in self._retries:
             return
         if len(self._retries) >= MAX_RETRIES:
-            log.error("promise_lost", what=what, reason="too many have been put off", **fields)
+            log.error("retry_lost", what=what, reason="too many have been put off", **fields)
             return
         is_fault = not isinstance(failure, StorageUnavailable | asyncio.CancelledError)
         log.error(
-            "promise_put_off",
+            "retry_queued",
             what=what,
             reason=type(failure).__name__,
             exc_info=failure if is_fault else None,
@@ -181,57 +182,57 @@ class Retries:
         )
         self._retries[what, key] = _Retry(do, _now() + patience, fields)
         self._count(what, 1)
-        if not self._is_closing and (self._keeping is None or self._keeping.done()):
-            self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
+        if not self._is_closing and (self._running is None or self._running.done()):
+            self._running = asyncio.create_task(self._run_rounds(), name="retries")
 
-    async def keep(self, what: str, key: Hashable) -> None:
-        """Try this retry now, if it is waiting. Raises: the errors of its `do`."""
+    async def run_now(self, what: str, key: Hashable) -> None:
+        """Run this retry now, if one is waiting. Raises: the errors of its `do`."""
         if retry := self._retries.get((what, key)):
             await retry.do()
-            self.note_kept(what, key)
+            self.note_done(what, key)
 
-    def note_kept(self, what: str, key: Hashable) -> None:
-        """Forget this retry, which has been kept elsewhere, or just now."""
+    def note_done(self, what: str, key: Hashable) -> None:
+        """Forget this retry, because its work has been done."""
         if (retry := self._retries.pop((what, key), None)) is not None:
-            log.info("promise_kept", what=what, **retry.fields)
+            log.info("retry_done", what=what, **retry.fields)
             self._count(what, -1)
 
     async def drain(self) -> None:
         """Wait until no retry is waiting."""
-        if self._keeping is not None:
-            await asyncio.shield(self._keeping)
+        if self._running is not None:
+            await asyncio.shield(self._running)
 
     async def aclose(self) -> None:
-        """Try one last round, for at most `LAST_ROUND_SECONDS`. Retries that still fail are lost."""
+        """Run a last round, for at most `LAST_ROUND_SECONDS`. Retries that still fail are lost."""
         self._is_closing = True
-        if self._keeping is not None:
-            await cancel([self._keeping])
+        if self._running is not None:
+            await cancel([self._running])
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_ROUND_SECONDS):
-                await self._keep_all()
+                await self._run_all()
         for what, key in list(self._retries):
             self._lose(what, key, "the service has ended")
 
-    async def _keep_trying(self) -> None:
+    async def _run_rounds(self) -> None:
         while self._retries:
             await asyncio.sleep(self.pause)
-            await self._keep_all()
+            await self._run_all()
             for (what, key), retry in list(self._retries.items()):
                 if _now() > retry.until:
                     self._lose(what, key, "the database was away for too long")
 
-    async def _keep_all(self) -> None:
+    async def _run_all(self) -> None:
         for what, key in list(self._retries):
             try:
-                await self.keep(what, key)
+                await self.run_now(what, key)
             except StorageUnavailable:
                 return
             except Exception as exc:
-                log.debug("promise_put_off_again", what=what, reason=type(exc).__name__)
+                log.debug("retry_failed", what=what, reason=type(exc).__name__)
 
     def _lose(self, what: str, key: Hashable, reason: str) -> None:
         retry = self._retries.pop((what, key))
-        log.error("promise_lost", what=what, reason=reason, **retry.fields)
+        log.error("retry_lost", what=what, reason=reason, **retry.fields)
         self._count(what, -1)
 
     def _count(self, what: str, more: int) -> None:
@@ -244,7 +245,7 @@ def _now() -> float:
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel these tasks, and wait until they have ended."""
+    """Cancel tasks, and wait until they have ended."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
@@ -254,14 +255,15 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
 async def once(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> Made:
-    """What `make` makes. Of many who ask for it at once, one makes it."""
-    return await asyncio.shield(begun(under_way, key, make))  # others may wait for it after this request is cancelled
+    """Return what `make` returns. If several callers ask for the same key at once, it runs only once."""
+    # The work continues if this request is cancelled, because others may wait for it.
+    return await asyncio.shield(begun(under_way, key, make))
 
 
 def begun(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> asyncio.Task[Made]:
-    """The task that makes it, which is started if there is none."""
+    """Return the task that makes the value of a key, and start it if there is none."""
     making = under_way.get(key)
     if making is None:
         making = under_way[key] = asyncio.create_task(make())
@@ -272,4 +274,5 @@ def begun(
 
 def _retrieve(done: asyncio.Task[Any]) -> None:
     if not done.cancelled():
-        done.exception()  # or asyncio logs an exception that was never retrieved
+        # Otherwise asyncio logs that the exception was never retrieved.
+        done.exception()

@@ -1,12 +1,13 @@
-"""Statements that are run for several callers at once: the busier the service, the less each of them costs.
+"""Statements that run once for several callers, so that each costs less the busier the service is.
 
-A caller who comes while nothing is under way is served at once, by the statement for one. Whoever comes while one is
-under way waits, and goes with the next, which leaves when the one before is answered, or after
-`Deadlines.headway`: a lock, a slow disk or a long way to PostgreSQL holds up nobody else for longer. See
+If no statement is running, a caller is served at once by the form for one caller. Otherwise the caller waits for the
+next batch. The batch starts when the running statement returns, or after `Deadlines.batch_wait`, so that a lock, a slow
+disk or a distant PostgreSQL delays other callers no longer than that. See
 docs/contribute/decisions/0018-statements-in-batches.md.
 
-Nobody pays for another. A batch is sent by a task of its own, so a caller who gives up takes nobody along. Whom its
-answer leaves out runs the statement for one, and so do all of a batch that is refused, clashes or loses its connection.
+No caller suffers from another one. A task of its own sends the batch, so a caller who is cancelled cancels nobody else.
+A caller without a row in the result runs the statement alone. So do all callers of a batch that is refused, conflicts
+with other changes, or loses its connection.
 """
 
 import asyncio
@@ -24,34 +25,35 @@ from wxauth.core.statements import Statement, model_of, with_parameters
 from wxauth.errors import StorageUnavailable
 
 AT_MOST: Final = 16
-"""How many callers a batch has at most."""
+"""The highest number of callers in a batch."""
 SIZES: Final = Histogram(
     "wxauth_database_batch_size", "How many callers a statement was run for.", "statement", buckets=(1, 2, 4, 8, 16)
 )
 _ALONE: Final = object()
-"""In place of a row: the caller is to run the statement for one."""
+"""The mark in place of a row that tells a caller to run the statement alone."""
 
 log = get_logger()
 
 Row = TypeVar("Row", bound=BaseModel)
 Records = Sequence[Any]
 Waiting = tuple[Sequence[object], asyncio.Future[object], float]
-"""Who waits: their arguments, their row, and their time limit."""
+"""A caller that waits: the arguments, the future of its row, and its time limit in the event loop's time."""
 
 
 class Batched(Statement[Row]):
-    """A statement for one caller, as any other, which `Database.row` runs for several if they wait.
+    """A statement for one caller, which `Database.row` runs for several callers if they wait.
 
-    Its form for several, `many`, reads `asked`, a row for each caller with their parameters and their number `n`, and
-    returns `n` and the columns of the statement for one. A row of nulls is no row. A caller without a row is to be
-    asked alone: so `many` may skip locked rows, and must wait for none. Both forms are to be written from the same
-    parts, in which `:name` is a parameter, or the column of `asked`.
+    The form for several callers, `many`, reads the table `asked`, which has one row for each caller: the parameters,
+    and the caller's number `n`. It returns `n` and the columns of the form for one caller. A row of nulls means that
+    there is no row. A caller whose number is missing runs the statement alone, so `many` may skip locked rows, and must
+    never wait for one. Write both forms from the same parts, in which `:name` is a parameter or the column of `asked`.
 
     Args:
         name: The label of its batches in metrics.
-        one: The statement for one.
-        many: What follows `WITH asked AS (…)` in the form for several; `LATERALLY`, if `one` only reads.
-        types: The type of each parameter.
+        one: The form for one caller.
+        many: The text after `WITH asked AS (…)` in the form for several callers. By default, it joins `one` laterally,
+            which suits a statement that only reads.
+        types: The PostgreSQL type of each parameter.
     """
 
     def __init__(
@@ -59,8 +61,8 @@ class Batched(Statement[Row]):
     ) -> None:
         super().__init__(one)
         self.name: Final = name
-        # By sub-selects, so that the planner does not see how many there are. It takes a tenth of the ten that it
-        # supposes in an array, and so plans for several what it plans for one.
+        # Sub-selects hide from the planner how many callers there are. For an array it supposes ten rows, and with the
+        # limit a tenth of them, so it plans for several callers as it does for one.
         arrays = ", ".join(f"(SELECT :{name}::{types[name]}[])" for name in self.names)
         columns = ", ".join([*self.names, "n"])
         asked = f"WITH asked AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT 99))"
@@ -70,7 +72,7 @@ class Batched(Statement[Row]):
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]  # of literals
 
     def rows_of(self, records: Records, size: int) -> list[object]:
-        """The row of each caller: None without one, and `_ALONE` for those to be asked alone."""
+        """Return the row of each caller: None if it has none, and `_ALONE` if it must run the statement alone."""
         rows: list[object] = [_ALONE] * size
         for record in records:
             values = dict(record.items())
@@ -80,14 +82,14 @@ class Batched(Statement[Row]):
 
 
 class Batches:
-    """The callers of one batched statement, in the order in which they came.
+    """The callers of one batched statement, in the order of their arrival.
 
     Args:
         statement: The statement.
-        answer: Runs one of both forms by a time limit, with a second try unless there are to be fewer `tries`.
-        wait: Waits for the row of a caller who goes with others.
-        whole: How long a caller waits at most, in seconds.
-        headway: How long a statement under way holds up the next one, in seconds.
+        answer: Runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
+        wait: Waits for the row of a caller in a batch.
+        whole: The longest time that a caller waits, in seconds.
+        batch_wait: How long a running statement delays the next batch, in seconds.
     """
 
     def __init__(
@@ -97,30 +99,31 @@ class Batches:
         wait: Callable[[asyncio.Future[object]], Awaitable[object]],
         *,
         whole: float,
-        headway: float,
+        batch_wait: float,
     ) -> None:
         self._statement = statement
         self._answer, self._wait = answer, wait
-        self._whole, self._headway = whole, headway
+        self._whole, self._batch_wait = whole, batch_wait
         self._waiting: deque[Waiting] = deque()
         self._newest: asyncio.Future[Any] | None = None
-        """What was sent last, until it is answered."""
+        """The newest statement that was sent, until its result arrives."""
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def row(self, arguments: Sequence[object]) -> Any:
-        """The row of the statement with these arguments, or None. Raises: StorageUnavailable."""
+        """Return the row of the statement with these arguments, or None. Raises: StorageUnavailable."""
         loop = asyncio.get_running_loop()
         mine, until = loop.create_future(), loop.time() + self._whole
         self._waiting.append((arguments, mine, until))
         if self._newest is None:
             self._send()
         elif self._timer is None:
-            self._timer = loop.call_at(self._sent_at + self._headway, self._send)
+            self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
         try:
             row = mine.result() if mine.done() else await self._wait(mine)
-            if isinstance(row, StorageUnavailable):  # to each an error of their own, which is marked as theirs
+            # Each caller gets an exception of its own, because it is annotated for the caller.
+            if isinstance(row, StorageUnavailable):
                 raise StorageUnavailable(row.detail) from row.__cause__
             if row is not _ALONE:
                 return row
@@ -131,15 +134,16 @@ class Batches:
                 self._send()
 
     async def aclose(self) -> None:
-        """Give up what is under way."""
+        """Cancel the batches that are running."""
         while self._tasks:
-            await asyncio.sleep(0)  # one that has not begun would end without a word to who waits for it
+            # A task that has not begun would end without informing its callers.
+            await asyncio.sleep(0)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _send(self) -> None:
-        """Send those who wait, of those who have not given up: the first ones, if there are many."""
+        """Send the waiting callers that have not given up, or the first `AT_MOST` of them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -154,33 +158,38 @@ class Batches:
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
         SIZES.observe(len(batch), self._statement.name)
-        if len(batch) == 1:  # who needs no task: nobody else depends on it
+        # A single caller needs no task, because nobody else depends on it.
+        if len(batch) == 1:
             self._newest = alone = batch[0][1]
             alone.set_result(_ALONE)
             return
-        # In a context of its own: no log line of it is about the request that happened to be there.
+        # The task gets a context of its own, because its log lines must not name the request that happened to start it.
         self._newest = task = loop.create_task(self._run(batch), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._waiting:
-            self._timer = loop.call_at(self._sent_at + self._headway, self._send)
+            self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
 
     async def _run(self, batch: Sequence[Waiting]) -> None:
         rows: Sequence[object] = [_ALONE] * len(batch)
         columns = [list(column) for column in zip(*(arguments for arguments, _, _ in batch), strict=True)]
-        until = batch[0][2]  # of who has waited longest
+        # This is the time limit of the caller who has waited longest.
+        until = batch[0][2]
         try:
             records = await self._answer(self._statement.many.text, columns, until, tries=1)
             rows = self._statement.rows_of(records, len(batch))
         except Exception as exc:
             if isinstance(exc, StorageUnavailable) and isinstance(exc.__cause__, OSError):
-                # No connection, or no answer in time: each of them would wait for it again.
+                # There is no connection, or no response in time. If each caller tried alone, it would wait for the same
+                # again.
                 rows = [exc] * len(batch)
-            else:  # who is refused alone, too, is told why then
+            # A caller that is refused again when it runs the statement alone learns the reason then.
+            else:
                 log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
         finally:
             if self._newest is asyncio.current_task():
-                self._send()  # before the answers are read, so that PostgreSQL has work meanwhile
+                # The next batch starts before the rows are delivered, so that PostgreSQL has work during that time.
+                self._send()
             for (_, future, _), row in zip(batch, rows, strict=True):
                 if not future.done():
                     future.set_result(row)

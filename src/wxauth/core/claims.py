@@ -1,4 +1,4 @@
-"""The operator's own claims in tokens: a template, which each token fills with facts about its user."""
+"""The operator's own claims in access tokens: a template that is filled with facts about the user of each token."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +14,8 @@ from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
 from wxauth_guard.texts import has_too_many_containers
 
-if TYPE_CHECKING:  # a class of SQLAlchemy's, without which the settings take 30 MB less
+# Importing this class loads SQLAlchemy. Without it, the settings take 30 MB less.
+if TYPE_CHECKING:
     from wxauth.core.users import UserInSession
 
 log = get_logger()
@@ -27,13 +28,13 @@ RESERVED_CLAIMS: Final = frozenset(
         "phone_number_verified",
     }
 )
-"""The claims with a meaning of their own, which no template may have."""
+"""The claims that have a defined meaning, so that a template must not contain them."""
 MAX_TEMPLATE: Final = 1024
-"""Bytes of a template as compact JSON."""
+"""The size limit of a template, in bytes of compact JSON."""
 MAX_ADDED: Final = 3 * 1024
-"""Bytes that a template may add to one token, as compact JSON: guards accept tokens of 8,192 bytes."""
+"""The number of bytes of compact JSON that a template may add to one token. Guards accept tokens of 8,192 bytes."""
 MAX_CONTAINERS: Final = 56
-"""Objects and lists in that JSON: guards accept 64, of which a token has some itself."""
+"""The number of objects and lists in these claims. Guards accept 64 in a token, and some of them are its own."""
 
 _ATTRIBUTE: Final = "attributes."
 
@@ -46,11 +47,14 @@ _FACTS: Final[Mapping[str, Callable[["UserInSession", bool], object]]] = {
     "app_id": lambda user, _: user.app_id,
     "openid": lambda user, _: user.openid,
 }
-"""The value for a user, and for whether the token may have roles. None: no value."""
+"""The functions that return each fact about a user.
+
+The second argument is whether the token may contain roles. None means that there is no value.
+"""
 
 
 def check_claims(template: Template) -> None:
-    """Check a template. Raises: ValueError, with its rule."""
+    """Check a template. Raises: ValueError, with the rule that it breaks."""
     if reserved := sorted(RESERVED_CLAIMS & template.keys()):
         raise WrongValue(_("must not have the claim {claim}, which has a meaning of its own", claim=reserved[0]))
     if "" in template:
@@ -59,7 +63,8 @@ def check_claims(template: Template) -> None:
         text = to_json(template, inf_nan_mode="strings")
     except (ValueError, UnicodeError):
         raise WrongValue(_("must be JSON")) from None
-    if b"\\u0000" in text.replace(b"\\\\", b""):  # PostgreSQL cannot store it
+    # PostgreSQL cannot store it.
+    if b"\\u0000" in text.replace(b"\\\\", b""):
         raise WrongValue(_("must be without U+0000"))
     if len(text) > MAX_TEMPLATE:
         raise WrongValue(_("must be at most {n} bytes", n=MAX_TEMPLATE))
@@ -69,7 +74,10 @@ def check_claims(template: Template) -> None:
 
 
 def filled_claims(template: Template | None, user: "UserInSession", *, sees_roles: bool) -> dict[str, object]:
-    """The claims for a user's token; none if they are too much for one, so that no guard refuses it."""
+    """Return the claims for a user's token.
+
+    The result is empty if the claims are too large for a token, because guards would refuse the token.
+    """
     if not template:
         return {}
     claims = cast(dict[str, object], _filled(template, partial(_value, user, sees_roles)))
@@ -81,9 +89,11 @@ def filled_claims(template: Template | None, user: "UserInSession", *, sees_role
 
 
 def _filled(value: object, take: Callable[[str], object]) -> object:
-    """A part of a template with the values of its facts, of which None, and a list without items, is no value.
+    """Replace the facts in a part of a template by their values.
 
-    Raises: ValueError, for a number that JavaScript cannot read; what `take` raises.
+    The value None removes its entry, and so does an empty list.
+
+    Raises: ValueError, for a number that JavaScript cannot read; and whatever `take` raises.
     """
     if isinstance(value, str):
         if not value.startswith("$"):

@@ -1,4 +1,7 @@
-"""The service's time, which is the database's. It is an argument everywhere, also of ids: UUIDv7 (RFC 9562)."""
+"""The service's time, which is the database's, and ids that begin with their time (UUIDv7, RFC 9562).
+
+The time is an argument everywhere, so that tests can set it.
+"""
 
 import asyncio
 import os
@@ -15,70 +18,74 @@ from wxauth.core.logs import get_logger
 from wxauth.errors import StorageUnavailable
 
 Clock = Callable[[], datetime]
-"""Returns the current time, with its time zone."""
+"""A function that returns the current time with its time zone."""
 
-# Linux's monotonic clock stops while the machine sleeps. That of macOS does not, and macOS has no other.
+# Linux's monotonic clock stops while the machine sleeps, so its boot-time clock is used. The monotonic clock of macOS
+# goes on, and macOS has no other.
 _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-"""None on Windows, which has `monotonic` alone."""
+"""The clock that counts from the start of the machine. None on Windows, where only `time.monotonic` exists."""
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
-"""Between two corrections."""
+"""The pause between two corrections."""
 FIRST_PAUSE_SECONDS: Final = 0.1
-"""The same until the database has answered once, because requests may arrive as soon as it does."""
+"""The pause before the database has responded for the first time, because requests may arrive as soon as it does."""
 TOO_SLOW: Final = 1.0
-"""Seconds. An answer that took this long is not used: it is too inexact."""
+"""The number of seconds after which a response is too late to be exact, so it is not used."""
 REPORTED_FROM: Final = timedelta(seconds=5)
-"""The difference of the clocks from which a warning is logged."""
+"""The difference between the clocks from which a warning is logged."""
 
 _REPORTED_EVERY: Final = timedelta(minutes=10)
 _STEP_BYTES: Final = 4
 log = get_logger()
 LAST_ID: Final = UUID(int=2**128 - 1)
-"""An id after every other one."""
+"""An id that is greater than every other id."""
 _last = 0
-"""The newest id of this process. It only orders ids within a millisecond."""
+"""The newest id of this process, which only orders ids within one millisecond."""
 
 
 def utc_now() -> datetime:
-    """The current time of this machine, in UTC."""
+    """Return the current time of this machine in UTC."""
     return datetime.now(UTC)
 
 
 def since_boot() -> float:
-    """Seconds since this machine has started. Nobody sets this clock, and it runs on while the machine sleeps."""
+    """Return the seconds since this machine started.
+
+    Nobody sets this clock, and it goes on while the machine sleeps.
+    """
     return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 class DatabaseClock:
-    """The database's time: as it was when it was last asked, and what has elapsed since.
+    """The database's time: the time when it was last asked, plus what has elapsed since.
 
-    So replicas on machines whose clocks differ agree on what has expired, also when NTP sets one of the clocks. This
-    machine's `own` time counts until the database has answered.
+    With it, replicas on machines whose clocks differ agree on what has expired, even if NTP sets one of the clocks.
+    Until the database has responded, this machine's `own` time counts.
     """
 
     def __init__(self, own: Clock = utc_now) -> None:
         self.own = own
         self.ahead = timedelta()
-        """How far this machine was ahead of the database when it was last asked."""
+        """How far this machine's clock was ahead of the database when it was last asked."""
         self._read: tuple[datetime, float] | None = None
-        """The database's time, and by `since_boot` when that was."""
+        """The database's time, and the reading of `since_boot` at that moment."""
 
     @property
     def is_set(self) -> bool:
-        """Whether the database has answered."""
+        """Whether the database has responded."""
         return self._read is not None
 
     def __call__(self) -> datetime:
-        """The time now."""
+        """Return the current time."""
         if self._read is None:
             return self.own()
         theirs, read_at = self._read
         return theirs + timedelta(seconds=since_boot() - read_at)
 
     def correct(self, theirs: datetime, *, asked_at: float, answered_at: float) -> None:
-        """Set the clock by the database's time, assumed to be read half way between question and answer.
+        """Set the clock to the database's time, which is assumed to be read half way between request and response.
 
-        Both are seconds of `since_boot`.
+        `asked_at` and `answered_at` are readings of `since_boot`.
         """
         self._read = theirs, (asked_at + answered_at) / 2
         self.ahead = self.own() - self()
@@ -102,7 +109,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
 
 
 async def correct_clock(clock: DatabaseClock, database: Database) -> None:
-    """Correct the clock once. If the database does not answer, the former correction stays."""
+    """Correct the clock once. If the database does not respond, the previous correction stays."""
     asked_at = since_boot()
     try:
         theirs = await database.time()
@@ -114,10 +121,10 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
 
 
 def new_id(now: datetime) -> UUID:
-    """Make an id of this time. Within a millisecond, the ids of a process increase (section 6.2, method 2).
+    """Create an id for this time. Within a millisecond, the ids of a process increase (section 6.2, method 2).
 
-    The time is an argument because a library's own `uuid7()` reads the machine's clock: if the clocks of replicas
-    differ, sessions and events would be out of order, and the newest might seem old.
+    The time is an argument because the library's own `uuid7()` reads the machine's clock. If the clocks of replicas
+    differed, sessions and events would be out of order, and the newest might seem old.
     """
     global _last
     made = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)
@@ -128,14 +135,15 @@ def new_id(now: datetime) -> UUID:
 
 
 def first_id_at(time: datetime) -> UUID:
-    """The lower bound of all ids of this time (section 5.7)."""
+    """Return the lower bound of all ids of this time (section 5.7)."""
     return UUID(int=_milliseconds(time) << 80)
 
 
 def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:
-    """The bounds of the ids in a page of a list: the lowest id, and the first id above. Ids begin with their times.
+    """Return the bounds of the ids in a page of a list: the lowest id, and the first id that no longer belongs to it.
 
-    `before` is where the page before has ended. None: no bound.
+    Ids begin with their times, so a range of times is a range of ids. `before` is the id at which the previous page
+    ended. None means no bound.
     """
     lowest = UUID(int=0) if since is None else first_id_at(since)
     end = LAST_ID if until is None else first_id_at(until)

@@ -1,7 +1,7 @@
-"""Access to PostgreSQL: one pool of connections, and the mapping of its errors to ours.
+"""Access to PostgreSQL: a pool of connections, and the mapping of PostgreSQL's errors to ours.
 
-Statements are run by asyncpg directly: a short one takes 25 µs of CPU so, and 8 to 9 times as much through SQLAlchemy's
-connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once). See
+Statements are run by asyncpg directly. A short statement takes 25 µs of CPU this way, and 8 to 9 times as much through
+SQLAlchemy's connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once). See
 docs/contribute/decisions/0001-statements-are-text.md.
 """
 
@@ -40,21 +40,25 @@ if TYPE_CHECKING:
 
 
 MAX_IDLE_SECONDS: Final = 240.0
-"""Firewalls and proxies forget a silent connection, often after five minutes."""
+"""The age at which an idle connection is closed. Firewalls and proxies forget it, often after five minutes."""
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
-"""How many connections transactions may hold at once. Without this limit, transactions that wait for a lock would take
-the connections that logins need."""
+"""The number of connections that transactions may hold at once.
+
+Without this limit, transactions that wait for a lock would take the connections that logins need.
+"""
 SNAPSHOTS: Final = 4
-"""How many snapshots may be open at once. Each has a connection of its own, outside of the pool."""
+"""The number of snapshots that may be open at once. Each has a connection of its own, outside of the pool."""
 _PGBOUNCER: Final = "pgbouncer"
-STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own default
-_ENOUGH: Final = 100
+STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for the option
+_ENOUGH: Final = 100  # asyncpg's own default
 ISOLATION: Final = "READ COMMITTED"
-"""Always set, because the database's default may differ: a statement that has waited for a lock must see what the
-lock's holder committed."""
-# Parameters of libpq that asyncpg would send to the server as settings of the session.
+"""The isolation level, which is always set because the database's default may differ.
+
+A statement that has waited for a lock must see what the lock's holder committed.
+"""
+# asyncpg would send these parameters of libpq to the server as settings of the session.
 _OF_LIBPQ: Final = frozenset(
     [
         "client_encoding",
@@ -94,7 +98,7 @@ class Connections:
         self._generation = 0
 
     async def acquire(self) -> asyncpg.Connection:
-        """Lend a connection, which the caller must `release`. The one used last is lent first."""
+        """Lend the connection that was used last, or open one. The caller must `release` it."""
         await self._free.acquire()
         try:
             connection = self._take_idle() or await self._connect()
@@ -105,9 +109,10 @@ class Connections:
         return connection
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Take a connection back. It is dropped if it is closed, or was opened before the last `expire`.
+        """Take a connection back, and drop it if it is closed, or was opened before the last `expire`.
 
-        So is one that has been idle for too long: those that a peak opened would never be lent again.
+        The connection that has been idle for longest is dropped, too, if that is too long. Otherwise the connections
+        that a peak opened would stay open, because they are never lent again.
         """
         is_current = self._lent.pop(connection) == self._generation
         if is_current and not connection.is_closed():
@@ -119,7 +124,7 @@ class Connections:
         self._free.release()
 
     def expire(self) -> None:
-        """Drop all present connections: idle ones now, lent ones when they are released."""
+        """Drop all present connections: idle ones now, and lent ones when they are released."""
         self._generation += 1
         while self._idle:
             self._idle.pop()[0].terminate()
@@ -142,25 +147,28 @@ class Connections:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """Time limits of database access, in seconds."""
+    """The time limits of database access, in seconds."""
 
     whole: float = 8.0
-    """For one statement or transaction, including the wait for a connection."""
+    """The limit for one statement or transaction, including the wait for a connection."""
     statement: float = 4.0
-    """After this the server cancels a statement, and releases its locks."""
+    """The limit after which the server cancels a statement and releases its locks."""
     silence: float = 4.5
-    """After this the connection to a server that does not answer is given up."""
+    """The limit after which a connection is dropped if its server does not respond."""
     lock: float = 2.0
-    """For waiting for a lock. Our own locks last milliseconds; a longer wait for another client's lock would hold
-    connections that other requests need."""
+    """The limit for waiting for a lock.
+
+    Our own locks last milliseconds. A longer wait for another program's lock would hold connections that other requests
+    need.
+    """
     connect: float = 3.0
     connect_to_any: float = 6.0
-    headway: float = 0.002
-    """After this a batched statement under way does not hold up the next one."""
+    batch_wait: float = 0.002
+    """The time after which a running batch no longer delays the next one."""
 
     @property
     def limits(self) -> dict[str, int]:
-        """The settings by which the server enforces limits, in milliseconds."""
+        """The settings with which the server enforces the limits, in milliseconds."""
         limits = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,
@@ -170,8 +178,9 @@ class Deadlines:
 
 
 DEADLINES: Final = Deadlines()
-_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
-_PLAN_ANEW: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
+# Each transaction sets the level, because a pooler keeps no settings.
+_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
+_REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
 _FILES_OF_LIBPQ: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
@@ -190,27 +199,27 @@ class _Reader(ABC):
     async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]: ...
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         records = await self._answer(statement.text, statement.arguments(values))
         return statement.read(records)[0] if records else None
 
     async def one(self, statement: Statement[Row], /, **values: object) -> Row:
-        """The only row of a statement that always returns one."""
+        """Return the only row of a statement that always returns one."""
         (row,) = await self.rows(statement, **values)
         return row
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
-        """All rows."""
+        """Return all rows."""
         return statement.read(await self._answer(statement.text, statement.arguments(values)))
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
-        """The first value of the first row, or None."""
+        """Return the first value of the first row, or None."""
         records = await self._answer(statement.text, statement.arguments(values))
         value: T_co | None = records[0][0] if records else None
         return value
 
     async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
-        """The first value of each row."""
+        """Return the first value of each row."""
         return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
 
 
@@ -223,7 +232,7 @@ class Transaction(_Reader):
         self._connection = connection
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
-        """Run a statement that returns no rows. Returns how many rows it has written."""
+        """Run a statement that returns no rows, and return how many rows it has written."""
         # Without arguments, asyncpg uses the simple query protocol, which prepares no statement.
         status: str = await self._connection.execute(statement.text, *statement.arguments(values))
         number = status.rpartition(" ")[2]
@@ -242,10 +251,10 @@ class Snapshot(Transaction):
     async def pages(
         self, statement: Statement[Row], page_size: int, /, **values: object
     ) -> AsyncGenerator[Sequence[Row]]:
-        """All rows, `page_size` at a time. The rest stays in the server."""
-        # By SQL: asyncpg's own cursors name their statements even where it is to prepare none. They would stay on the
-        # pooler's connection, where another process may use the same name.
-        # Each statement's cursor has a name of its own: where FETCH is prepared, its columns must not change.
+        """Yield all rows, `page_size` at a time. The rest stays in the server."""
+        # The cursor is declared in SQL, because asyncpg's own cursors prepare named statements even if asyncpg is told
+        # not to. Those would stay on the pooler's connection, where another process may use the same name. Each
+        # statement has its own cursor name, because FETCH may be prepared, and then its columns must not change.
         cursor = f"pages_{crc32(statement.text.encode()):08x}"
         declaration = f"DECLARE {cursor} NO SCROLL CURSOR FOR {statement.text}"
         await self._connection.fetch(declaration, *statement.arguments(values))
@@ -257,17 +266,17 @@ class Snapshot(Transaction):
 class Database(_Reader):
     """Runs statements on one PostgreSQL database. Connections are opened when first needed.
 
-    A statement commits by itself. If the connection is lost, a pooler has forgotten the prepared statement, or the
-    changes of others conflict, it is sent once more. So it must do no harm if it is executed twice. The caller must
-    handle asyncpg.IntegrityConstraintViolationError.
+    A statement commits by itself. If the connection is lost, a pooler has forgotten the prepared statement, or
+    concurrent changes conflict, the statement is sent once more. Therefore it must do no harm if it is executed twice.
+    The caller must handle asyncpg.IntegrityConstraintViolationError.
 
-    Whatever takes a `Database`, or a part that has one, may raise StorageUnavailable; as ChangesClashed, if a statement
-    conflicted twice. Only this class repeats it.
+    Every function that takes a `Database`, or an object that has one, may raise StorageUnavailable, or its subclass
+    ChangesClashed if a statement conflicted twice. Therefore other docstrings do not always repeat it.
 
     Args:
-        url: `postgresql://...`, with one host or several. `pgbouncer=true` in the query is for poolers in transaction
-            mode: no prepared statements, and no settings at the start of a connection. `pgbouncer=prepared` is the
-            same, with prepared statements.
+        url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
+            mode: wxauth then prepares no statements, and sends no settings at the start of a connection. With
+            `pgbouncer=prepared`, it prepares statements.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
@@ -282,12 +291,12 @@ class Database(_Reader):
         self._batches: dict[Batched[Any], Batches] = {}
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """The first row, or None. A batched statement is run together with those of others who wait."""
+        """Return the first row, or None. A batched statement runs together with those of other callers who wait."""
         if not isinstance(statement, Batched):
             return await super().row(statement, **values)
         batches = self._batches.get(statement)
         if batches is None:
-            of = {"whole": self.deadlines.whole, "headway": self.deadlines.headway}
+            of = {"whole": self.deadlines.whole, "batch_wait": self.deadlines.batch_wait}
             batches = Batches(statement, self._answer, self._wait, **of)
             self._batches[statement] = batches
         row: Row | None = await batches.row(statement.arguments(values))
@@ -298,29 +307,30 @@ class Database(_Reader):
         await self._answer(statement.text, statement.arguments(values))
 
     async def time(self) -> datetime:
-        """The database's own time. Raises: StorageUnavailable."""
+        """Return the database's own time. Raises: StorageUnavailable."""
         (now,) = await self.values(_TIME)
         return now
 
     def answering(self) -> AbstractAsyncContextManager[object]:
-        """A block in which all database access together has one time limit, `Deadlines.whole`.
+        """Return a block in which all database access together has one time limit, `Deadlines.whole`.
 
         Raises: StorageUnavailable.
         """
         return _Answering(_now() + self.deadlines.whole)
 
     @asynccontextmanager
-    async def begin(self, *, plans_anew: bool = False) -> AsyncIterator[Transaction]:
-        """A transaction. It is committed at the end of the block, and rolled back if the block raises.
+    async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
+        """Open a transaction, which is committed at the end of the block, and rolled back if the block raises.
 
-        With `plans_anew`, each statement is planned for the present sizes of its tables. A prepared statement keeps the
-        plan of an empty queue, which reads all of it, for minutes after the queue has filled.
+        With `replan`, each statement is planned for the present sizes of its tables. Otherwise a prepared statement
+        keeps the plan that suits an empty queue, and reads the whole table for minutes after the queue has filled.
 
-        Raises: StorageUnavailable; as ChangesClashed, for a deadlock; as NothingCommitted. The caller must handle
-            asyncpg.IntegrityConstraintViolationError.
+        Raises: StorageUnavailable, or its subclasses ChangesClashed for a deadlock and NothingCommitted for a
+        connection
+            that was lost before the commit. The caller must handle asyncpg.IntegrityConstraintViolationError.
         """
         async with self.answering(), self._transactions:
-            connection = await self._begun(self._begin + _PLAN_ANEW * plans_anew)
+            connection = await self._begun(self._begin + _REPLAN * replan)
             is_committing = False
             try:
                 yield Transaction(connection)
@@ -328,7 +338,8 @@ class Database(_Reader):
                 await connection.execute("COMMIT")
             except BaseException as exc:
                 may_be_retried = self._drop_if_lost(connection, exc) and not is_committing
-                if may_be_retried and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):  # not the block's own
+                # A failure of the block's own code is not a lost connection.
+                if may_be_retried and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
                     raise outages.NothingCommitted(_("the database does not answer")) from exc
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
@@ -342,9 +353,9 @@ class Database(_Reader):
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
-        """One state of the database, for long reads on a connection of its own, outside of the pool.
+        """Open a view of one state of the database, for long reads on a connection of its own, outside of the pool.
 
-        `patience` limits each statement, and the time between two statements, in seconds. None: no limit.
+        `patience` limits each statement, and the time between two statements, in seconds. None means no limit.
 
         Raises: StorageUnavailable.
         """
@@ -363,7 +374,9 @@ class Database(_Reader):
                 raise
             finally:
                 if not connection.is_closed():
-                    with suppress(Exception):  # nothing was written; a pooler may lend its connection to the next one
+                    # Nothing was written. The rollback is for a pooler, which may lend its connection to another
+                    # client.
+                    with suppress(Exception):
                         await connection.execute("ROLLBACK", timeout=self.deadlines.silence)
 
     async def connect(self, **options: object) -> asyncpg.Connection:
@@ -371,11 +384,12 @@ class Database(_Reader):
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
-        # Each address of each host has its own time limit. asyncpg has one for all, which a silent one would use up.
+        # Each address of each host has its own time limit. asyncpg has one limit for all addresses together, which an
+        # address that never responds would use up.
         failures: list[outages.NotConnected] = []
         begun = monotonic()
         places = [place for dsn in self._dsns for place in await _places_of(dsn, self.deadlines)]
-        # The one that answered last is tried first.
+        # The address that responded last is tried first.
         places.sort(key=lambda place: (place.dsn != self._last.dsn, place.address != self._last.address))
         timeout = min(self.deadlines.connect, self.deadlines.connect_to_any / len(places))
         for place in places:
@@ -399,7 +413,7 @@ class Database(_Reader):
         await self._connections.aclose()
 
     async def _begun(self, how: str) -> asyncpg.Connection:
-        """A connection with a new transaction. If an idle connection turns out to be lost, another one is tried."""
+        """Return a connection with a new transaction. If an idle connection turns out to be lost, try another one."""
         try:
             return await self._begin_on(await self._connections.acquire(), how)
         except outages.ConnectionLost:
@@ -419,7 +433,7 @@ class Database(_Reader):
     async def _answer(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
-        """All rows, by a time limit in the event loop's time. Tracing wraps this method."""
+        """Return all rows, within a time limit in the event loop's time. Tracing wraps this method."""
         async with _Answering(until or _now() + self.deadlines.whole):
             while True:
                 tries -= 1
@@ -438,18 +452,20 @@ class Database(_Reader):
                     self._connections.release(connection)
 
     async def _wait(self, row: asyncio.Future[object]) -> object:
-        """A row of a batch. Tracing wraps this method, too."""
+        """Wait for a row of a batch. Tracing wraps this method, too."""
         return await row
 
     def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
-        """Drop connections that this failure makes unusable. Returns whether another one may be tried.
+        """Drop connections that this failure makes unusable, and return whether another one may be tried.
 
-        Not after a timeout, because the second try would take as long; nor if the task was cancelled, however many of
-        its connections are lost: the task would never end, nor would its service.
+        After a timeout, no other connection is tried, because the second try would take as long. If the task was
+        cancelled, none is tried either, however many connections are lost. Otherwise the task would never end, and the
+        service could not stop.
         """
         is_lost = isinstance(exc, outages.LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-            # The other connections are affected, too: their server is silent, gone, or a standby now.
+            # The other connections are affected, too, because their server does not respond, is gone, or is a standby
+            # now.
             self._connections.expire()
         if isinstance(exc, outages.STATEMENT_LOST):
             log.warning(
@@ -458,7 +474,7 @@ class Database(_Reader):
                 what_to_change=outages.WHERE_NOTHING_IS_KEPT,
             )
         if is_lost or isinstance(exc, (asyncio.CancelledError, *outages.STATEMENT_LOST)):
-            # Aborted, because an orderly close would wait for a server that does not answer.
+            # The connection is aborted, because an orderly close would wait for a server that does not respond.
             connection.terminate()
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
 
@@ -484,10 +500,10 @@ class _Place(NamedTuple):
 
 
 class _LoopTo:
-    """The running loop, but for connections, which go to this address of their host.
+    """The running event loop, except that it connects to the given address of a host.
 
-    asyncpg connects to the first address of a name that it can, and checks a certificate against what it is given. A
-    connection that cancels a statement goes to the same address, too.
+    asyncpg itself connects to the first address of a name that works, and checks the certificate against the name that
+    it is given. With this loop, a connection that cancels a statement also goes to the same address.
     """
 
     def __init__(self, address: str) -> None:
@@ -511,7 +527,7 @@ async def _places_of(dsn: str, deadlines: Deadlines) -> list[_Place]:
 
 
 class _Answering:
-    """A time limit for database access. Failures by the database's state are raised as StorageUnavailable."""
+    """A time limit for database access. Failures that the database's state causes are raised as StorageUnavailable."""
 
     __slots__ = ("_timeout",)
 
@@ -534,13 +550,14 @@ class _Answering:
 
 
 def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:
-    """A DSN for each host, further options for asyncpg, and whether there is a pooler."""
+    """Return a DSN for each host, further options for asyncpg, and whether a pooler is used."""
     parts, hosts = split_hosts(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
         "application_name": "wxauth",
         "default_transaction_isolation": ISOLATION,
-        "jit": "off",  # compiles for 16 ms what takes 0.3, because many plans are estimated too expensive
+        # The JIT compiler takes 16 ms for a statement of 0.3 ms, because the cost of many plans is overestimated.
+        "jit": "off",
         **{name: str(value) for name, value in deadlines.limits.items()},
     }
     options: dict[str, object] = {"command_timeout": deadlines.silence}
@@ -560,20 +577,26 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
 
 
 def _leave_home_of_another_user() -> None:
-    """Have no home where this process may not look below it, as under `sudo -E`: libpq goes on, and asyncpg fails."""
+    """Unset the home directory if this process may not read it, for example under `sudo -E`.
+
+    libpq ignores such a directory, but asyncpg fails.
+    """
     try:
         files = [Path.home() / ".postgresql" / name for name in _FILES_OF_LIBPQ]
         may_look = all(os.access(file, os.R_OK) for file in files if file.exists())
     except PermissionError:
         may_look = False
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # there is no home directory
         return
     if not may_look:
         os.environ["HOME"] = os.devnull
 
 
 def _password_in_file(dsn: str) -> str | None:
-    r"""The password for a DSN without one, read as libpq does. asyncpg leaves the backslashes of `\:` and `\\`."""
+    r"""Return the password that the password file has for a DSN without one, read as libpq reads it.
+
+    asyncpg would leave the backslashes of `\:` and `\\` in the password.
+    """
     parts, known = urlsplit(dsn), ("host", "port", "user", "database", "password", "passfile", "service")
     given = {name: os.environ.get(f"PG{name.upper()}") for name in known} | dict(parse_qsl(parts.query))
     if parts.password or given["password"] or given["service"]:
@@ -586,7 +609,8 @@ def _password_in_file(dsn: str) -> str | None:
     file = Path(given["passfile"] or os.path.expanduser("~/.pgpass"))
     try:
         mode = file.stat().st_mode
-        is_heeded = stat.S_ISREG(mode) and not mode & 0o077  # otherwise asyncpg warns, as libpq does
+        # libpq ignores any other file with a warning, and so does asyncpg.
+        is_heeded = stat.S_ISREG(mode) and not mode & 0o077
         lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if is_heeded else []
     except OSError:
         return None
@@ -619,7 +643,7 @@ class Sweep:
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """The sweep of a table by an indexed column."""
+        """Build the deletion for a table with an indexed column `by`."""
         return cls(
             Statement[Nothing](f"""
 DELETE FROM {table} WHERE {key} = ANY (ARRAY(
@@ -628,8 +652,8 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         )
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
-        """Delete at most `size` rows, the oldest first. Returns how many."""
-        async with database.begin(plans_anew=True) as transaction:
+        """Delete at most `size` rows, the oldest first, and return how many were deleted."""
+        async with database.begin(replan=True) as transaction:
             return await transaction.run(self.statement, before=before, size=size)
 
 
@@ -643,19 +667,21 @@ class Reseal:
 
     @classmethod
     def of(cls, table: LiteralString, *columns: LiteralString, key: LiteralString) -> Self:
-        """Of the rows of a table with this key."""
-        anew = ", ".join(f"{name} = :{name}_anew" for name in columns)
+        """Build the replacement for columns of a table with this key."""
+        resealed = ", ".join(f"{name} = :{name}_resealed" for name in columns)
         same = " AND ".join(f"{name} IS NOT DISTINCT FROM :{name}" for name in columns)
         return cls(
             key,
             columns,
-            Statement[bool](f"UPDATE {table} SET {anew} WHERE {key} = :{key} AND {same} RETURNING true AS is_replaced"),
+            Statement[bool](
+                f"UPDATE {table} SET {resealed} WHERE {key} = :{key} AND {same} RETURNING true AS is_replaced"
+            ),
         )
 
-    async def __call__(self, database: Database, row: object, *anew: bytes | None) -> bool:
-        """Replace them by these. Returns whether they were replaced."""
+    async def __call__(self, database: Database, row: object, *resealed: bytes | None) -> bool:
+        """Replace the values of a row that was read, and return whether they were replaced."""
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
-        values = {f"{name}_anew": value for name, value in zip(self.columns, anew, strict=True)}
+        values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
         return await database.value(self.statement, **read, **values) is not None
 
 

@@ -1,4 +1,4 @@
-"""The file `.env`, read as python-dotenv reads it, with the place of each statement."""
+"""The file `.env`, read as python-dotenv reads it, with the line number of each statement."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -10,21 +10,22 @@ from dotenv.parser import parse_stream
 
 
 class EnvLine(NamedTuple):
-    """A statement. A secret may be anywhere in it, also where its name should be."""
+    """A statement of the file. Any part of it may be a secret, even the part where the name should be."""
 
     number: int
     text: str
     name: str | None
-    """None: it is not of the form NAME=value."""
+    """The name of the setting. None if the statement is not of the form NAME=value."""
     value: str | None
 
 
 def read_env_file(path: Path) -> tuple[Mapping[str, str | None], Sequence[EnvLine]]:
-    """What the file sets, and all of its statements; nothing, if there is no such file.
+    """Return the values that the file sets, and all of its statements. Both are empty if the file does not exist.
 
     Raises: OSError, UnicodeDecodeError.
     """
-    if not path.exists() or path.is_dir():  # Docker creates a folder if the file to be mounted does not exist
+    # Docker creates a folder if the file to mount does not exist.
+    if not path.exists() or path.is_dir():
         return {}, []
     lines, number = [], 1
     for name, value, (text, _), is_wrong in parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))):

@@ -1,4 +1,4 @@
-"""Logos: small pictures as `data:` URLs."""
+"""The logos of apps and sites: small pictures as `data:` URLs."""
 
 import base64
 from contextlib import suppress
@@ -13,22 +13,24 @@ from wxauth.i18n import lazy_gettext as _
 
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _MAX_LOGO_SIDE: Final = 1024
-"""Pixels: a phone decodes the whole picture."""
+"""The longest side in pixels, because a phone decodes the whole picture."""
 
 
 def picture_url(content: bytes) -> str:
-    """A small picture, which is decoded, as a `data:` URL. Raises: ValueError."""
+    """Return a small picture as a `data:` URL. Raises: ValueError, if it is too large or cannot be decoded."""
     from PIL import Image
 
     with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
         if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
             image.load()
-            kind = image.format.lower().replace("mpo", "jpeg")  # what Pillow calls a JPEG with a second picture in it
+            # This is Pillow's name for a JPEG that contains a second picture.
+            kind = image.format.lower().replace("mpo", "jpeg")
             return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     raise WrongValue(_("must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024"))
 
 
-@lru_cache(maxsize=256)  # apps are read every five seconds, and each of their logos takes 15 ms
+# Apps are read every five seconds, and checking a logo takes 15 ms.
+@lru_cache(maxsize=256)
 def check_logo(url: str) -> str:
     """Check the `data:` URL of a small picture. Raises: ValueError."""
     with suppress(ValueError):

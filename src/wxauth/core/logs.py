@@ -1,4 +1,4 @@
-"""Logging: events with fields, as JSON or for a terminal. Ids and timings, never a secret."""
+"""Logging of events with fields, as JSON or for a terminal. Log lines contain ids and durations, but never a secret."""
 
 import atexit
 import logging
@@ -19,30 +19,30 @@ from pydantic_core import to_json
 from structlog.typing import FilteringBoundLogger
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the current request, which is in each of its log lines."""
+"""The id of the current request, which each of its log lines contains."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""The trace to which the request belongs (W3C Trace Context), if any."""
+"""The trace that the current request belongs to (W3C Trace Context), if any."""
 
 _MAX_FRAMES: Final = 14
 _MAX_MESSAGE: Final = 500
-# Secrets that a library's error message may contain: parameters of WeChat's URLs, tokens, passwords in a DSN.
+# The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
 _SECRETS = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
-    r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # secrets of scanned codes, in paths
-    r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # the same in place of an id, which is longer
+    r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # the secrets of scanned QR codes in paths
+    r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # such a secret in place of an id, which is longer
 )
-# Where messages of PostgreSQL and asyncpg begin to quote a row or an argument. What is quoted may contain anything, so
-# everything after it is removed.
+# The phrases after which messages of PostgreSQL and asyncpg quote a row or an argument. The quotation may contain
+# anything, so everything after the phrase is removed.
 _VALUES = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _MOST_NAMES: Final = 1000
 _LONGEST: Final = 8192
-"""Characters of a text that are searched for secrets. The rest is cut off."""
+"""The number of characters of a text that are searched for secrets. The rest is cut off."""
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values, in the server's language."""
 
@@ -51,7 +51,7 @@ Render = Callable[[Any, str, LogEvent], bytes]
 
 
 def get_logger() -> FilteringBoundLogger:
-    """A logger for events: `log.info("logged_in", user_id=...)`."""
+    """Return a logger for events, used as `log.info("logged_in", user_id=...)`."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
@@ -87,19 +87,22 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     # These libraries log URLs at INFO, and WeChat's URLs contain the app secret.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    for quoting in ("python_multipart", "opentelemetry"):  # their warnings quote what a caller sent
+    # The warnings of these libraries quote what a caller sent.
+    for quoting in ("python_multipart", "opentelemetry"):
         logging.getLogger(quoting).setLevel(logging.ERROR)
 
 
 def redact(text: str) -> str:
-    """Replace everything that looks like a secret, or like a value quoted in an error of PostgreSQL's."""
-    text = _VALUES.sub(r"\1 ***", text[:_LONGEST])  # cut first: the patterns are quadratic in some texts
+    """Replace everything that looks like a secret, or like a value quoted in an error message of PostgreSQL."""
+    # The text is cut first, because the patterns take quadratic time for some texts.
+    text = _VALUES.sub(r"\1 ***", text[:_LONGEST])
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
 
 
 def message_of(exc: BaseException) -> str:
-    """An exception's message without secrets, and without values from rows or arguments of statements."""
-    exc = getattr(exc, "driver_exception", None) or exc  # SQLAlchemy's errors quote the driver's
+    """Return an exception's message without secrets, and without values from rows or arguments of statements."""
+    # SQLAlchemy's errors quote those of the driver.
+    exc = getattr(exc, "driver_exception", None) or exc
     sqlstate = str(getattr(exc, "sqlstate", None) or "")
     if sqlstate.startswith(_DATA_EXCEPTION):
         return f"SQLSTATE {sqlstate}; its message quotes a value"
@@ -107,7 +110,7 @@ def message_of(exc: BaseException) -> str:
 
 
 def lines_of(exc: BaseException) -> list[str]:
-    """An exception as the command line prints it, without values of variables, rows or arguments."""
+    """Return the lines that a command prints for an exception, without values of variables, rows or arguments."""
     description = _description(exc, exc.__traceback__)
     cause = [f"cause: {description['cause']}"] if "cause" in description else []
     return [
@@ -118,14 +121,17 @@ def lines_of(exc: BaseException) -> list[str]:
 
 
 class OncePerDay:
-    """Limits a log line to one per name, UTC day and process. The names are limited, too: strangers choose them."""
+    """Limits a log line to one per name, UTC day and process.
+
+    The number of names is limited, too, because clients choose them.
+    """
 
     def __init__(self) -> None:
         self._day: date | None = None
         self._names: set[Hashable] = set()
 
     def is_due(self, name: Hashable, today: date) -> bool:
-        """Whether the line may be written."""
+        """Return whether the line may be written now."""
         if self._day != today:
             self._day = today
             self._names.clear()
@@ -140,7 +146,7 @@ def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
 
 
 def console_line(*, colors: bool) -> Render:
-    """Renders a line for a terminal."""
+    """Return a function that renders a log line for a terminal."""
     render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def line(logger: Any, name: str, event: LogEvent) -> bytes:
@@ -152,14 +158,14 @@ def console_line(*, colors: bool) -> Render:
 
 
 def _printable(text: str) -> str:
-    """The text with control characters escaped: strangers choose paths and names."""
+    """Escape control characters, because clients choose paths and names."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:
-    """Add the fields of every line: request, trace, time, level; and a description of the exception, if any."""
+    """Add the fields that every line has (request, trace, time, level), and describe the exception, if any."""
     if (current := request_id.get()) is not None:
         event["request_id"] = current
     if (trace := trace_id.get()) is not None:
@@ -182,7 +188,7 @@ def _describe_exception(event: LogEvent) -> None:
 
 
 def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]:
-    """An exception as fields: its type, redacted message and frames, without values of variables."""
+    """Describe an exception in fields: its type, redacted message and frames, without values of variables."""
     description: dict[str, Any] = {
         "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
         "error_message": message_of(exc),
@@ -200,9 +206,9 @@ def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
 
 
 class _Unfailing:
-    """A stream whose failures are ignored: if it is closed or full, log lines are lost, but requests succeed.
+    """A stream whose failures are ignored. If it is closed or full, log lines are lost, but requests succeed.
 
-    `structlog` writes bytes onto it, and `logging` text.
+    `structlog` writes bytes to it, and `logging` writes text.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -218,8 +224,8 @@ class _Unfailing:
             self._stream.flush()
 
     def discard(self) -> None:
-        """Drop what could not be written. Otherwise Python would try again at exit, and fail."""
-        with suppress(ValueError):  # it is closed
+        """Discard the lines that could not be written. Otherwise Python would try again at exit, and fail."""
+        with suppress(ValueError):  # the stream is closed
             try:
                 self._stream.flush()
             except OSError:

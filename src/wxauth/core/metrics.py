@@ -1,6 +1,6 @@
-"""Metrics, each declared where it is counted. `wxauth.service.metrics` reports them.
+"""The classes of metrics. Each metric is declared where it is counted, and `wxauth.service.metrics` reports them all.
 
-Labels have few values: none identifies a user, and none is text that a caller chooses.
+Labels have few values. No label identifies a user, and no label contains text that a caller chooses.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,18 +21,18 @@ REGISTRY: Final = CollectorRegistry()
 DECLARED: "Final[list[_Metric[Any]]]" = []
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
 
-# Disabled, because each metric would get a second series, `_created`, which several workers cannot have.
+# These series are disabled because each metric would get a second one, `_created`, which several workers cannot share.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Series = TypeVar("Series", bound=MetricWrapperBase)
 
 
 class _Metric(dict[Any, Series]):
-    """The series of a metric by their labels. prometheus_client's own lookup costs more than counting does.
+    """The series of a metric by their labels, because the lookup of prometheus_client costs more than counting does.
 
-    Nothing is made before it is counted: it would be counted in a file of the process that has forked the workers. The
-    series with the `first` labels exist from the start, at 0: otherwise their first count would not be an increase, on
-    which alerts are based.
+    No series is created before something is counted. Otherwise the process that forks the workers would create it, in a
+    file of its own. The series with the `first` labels exist from the start with the value 0, because alerts are based
+    on increases, and the first count of a new series is not an increase.
     """
 
     kind: ClassVar[Any]
@@ -43,7 +43,7 @@ class _Metric(dict[Any, Series]):
         self._declaration = (name, help, labels), options
         self._first = [(one,) if isinstance(one, str) else one for one in first]
         self.made: Series | None = None
-        """What prometheus_client has, once something was counted."""
+        """The metric of prometheus_client, once something was counted."""
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
@@ -51,7 +51,10 @@ class _Metric(dict[Any, Series]):
         return series
 
     def make_first(self, *more: tuple[object, ...]) -> None:
-        """Make the series that exist from the start, and these. Not at startup: that would cost 20 ms."""
+        """Create the series that exist from the start, and those given.
+
+        This takes 20 ms, so don't call it at startup.
+        """
         for labels in (*self._first, *more):
             self[labels]
         self._make()
@@ -64,35 +67,38 @@ class _Metric(dict[Any, Series]):
 
 
 class Counter(_Metric[prometheus_client.Counter]):
-    """What is counted."""
+    """A number of events, which only increases."""
 
     kind = prometheus_client.Counter
 
     def count(self, *labels: object, number: int = 1) -> None:
-        """Count this number in the series with these labels."""
+        """Add `number` to the series with these labels."""
         self[labels].inc(number)
 
     def outcome_of(self, *labels: object) -> "CountedBlock":
-        """Count how a block ends, with its outcome as the last label."""
+        """Count how a block ends, with the outcome as the last label."""
         return CountedBlock(lambda outcome, _: self.count(*labels, outcome))
 
 
 class Histogram(_Metric[prometheus_client.Histogram]):
-    """What is timed, in seconds. It has the option `buckets`."""
+    """The distribution of durations in seconds. Pass the limits of its intervals as `buckets`."""
 
     kind = prometheus_client.Histogram
 
     def observe(self, seconds: float, *labels: object) -> None:
-        """Note a duration in the series with these labels."""
+        """Record a duration in the series with these labels."""
         self[labels].observe(seconds)
 
     def time(self) -> "Stopwatch":
-        """Time a block."""
+        """Return a context manager that times a block."""
         return Stopwatch(self.observe)
 
 
 class Gauge(_Metric[prometheus_client.Gauge]):
-    """A number that may rise and fall. It has the option `multiprocess_mode`."""
+    """A number that may rise and fall.
+
+    Pass `multiprocess_mode` to say how the numbers of several workers are combined.
+    """
 
     kind = prometheus_client.Gauge
 
@@ -103,10 +109,10 @@ class Gauge(_Metric[prometheus_client.Gauge]):
 
 @dataclass(slots=True, eq=False)
 class CountedBlock:
-    """Counts how a block ends: as `outcome`, or as the failure that it raises."""
+    """Counts how a block ends: with `outcome`, or with the failure that it raises."""
 
     count: Callable[[str, WxAuthError | None], None]
-    """Called with the outcome, or the failure's code, and with the failure if it is one of ours."""
+    """The function that counts. It gets the outcome or the failure's code, and the failure if it is a WxAuthError."""
     outcome: str = "ok"
 
     def __enter__(self) -> Self:
@@ -125,7 +131,7 @@ class CountedBlock:
 
 @dataclass(slots=True, eq=False)
 class Stopwatch:
-    """Times a block, even if it fails. `observe` gets the seconds."""
+    """Times a block, even if it fails, and passes the seconds to `observe`."""
 
     observe: Callable[[float], object]
     milliseconds: float = field(init=False)

@@ -1,9 +1,9 @@
-"""Migration of the schema to another revision, from a checkout and from the wheel.
+"""Migration of the schema to another revision, from a checkout or from the wheel.
 
-Replicas serve meanwhile. An ALTER TABLE waits for transactions that use the table, and everybody else waits behind it:
-so it gives up after a second, and tries again. Slow steps (an index, a batch of rows) must not hold such a lock: they
-run outside of a transaction, in a revision with `transactional = False`. They are written by hand: see
-docs/contribute/decisions/0008-migrations-by-hand.md.
+Replicas continue to serve during a migration. An ALTER TABLE waits for transactions that use the table, and every other
+client waits behind it. Therefore it gives up after a second, and tries again. Slow steps (an index, a batch of rows)
+must not hold such a lock, so they run outside of a transaction, in a revision with `transactional = False`. Revisions
+are written by hand: see docs/contribute/decisions/0008-migrations-by-hand.md.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ from wxauth.i18n import Text, lazy_gettext as _
 
 HEAD: Final = "head"
 BASE: Final = "base"
-"""The schema before the first revision: empty."""
+"""The name of the empty schema before the first revision."""
 LOCK_TIMEOUT_SECONDS: Final = 1.0
-"""How long a revision waits for a lock on a table. Everybody else who needs the table waits behind it."""
+"""How long a revision waits for a lock on a table. Every other client that needs the table waits behind it."""
 RETRY_PAUSE_SECONDS: Final = 2.0
-"""Between two tries, varied at random. Meanwhile others can use the table."""
+"""The average pause between two tries, in which other clients can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
-"""When a migration gives up on a table that is never free."""
+"""The time after which a migration gives up on a table that is never free."""
 
 # Replicas that migrate at the same time take turns, and later ones find nothing to do. They poll for the lock instead
-# of waiting in the database: CREATE INDEX CONCURRENTLY would wait for their transactions.
+# of waiting in the database, because CREATE INDEX CONCURRENTLY would wait for their transactions.
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
 _FOR_LONG: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 _DEADLINES: Final = text("""
@@ -52,7 +52,7 @@ _DEADLINES: Final = text("""
 """)
 _TURN_PAUSE_SECONDS: Final = 0.1
 _MOST_LINES: Final = 10
-"""Of the detail of an error, in which PostgreSQL lists what depends on a column."""
+"""The number of lines of an error's detail that are shown. PostgreSQL lists in it what depends on a column."""
 _OF_ANOTHER: Final = _("the schema is at {revision!r}, of another version of wxauth; migrate with that one")
 _TAKEN: Final = _(
     "a table of this schema is another program's ({reason}): name a database of its own in WXAUTH_DATABASE_URL"
@@ -66,7 +66,7 @@ _BLOCKED: Final = _(
     "revision {revision} could not get hold of a table in {seconds:g} s: somebody's transaction has it all the time; "
     "see pg_stat_activity for old ones, end them, and run this again"
 )
-# PostgreSQL raises the latter if there is no schema that the role may use.
+# PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
 log = get_logger()
@@ -81,7 +81,10 @@ class MigrationBlocked(TextError):
 
 
 class MigrationRefused(TextError):
-    """PostgreSQL refuses a revision because of what is in the database. The message explains what to do."""
+    """PostgreSQL refuses a revision because of the contents of the database.
+
+    The message explains what to do.
+    """
 
 
 class MigrationForbidden(Exception):
@@ -97,10 +100,10 @@ async def migrate(
     pause: float = RETRY_PAUSE_SECONDS,
     patience: float = GIVE_UP_SECONDS,
 ) -> str | None:
-    """Upgrade or downgrade to `revision`, one revision after the other. Returns the revision reached; None if empty.
+    """Upgrade or downgrade to `revision`, one revision after the other. Return the revision reached, or None if empty.
 
-    A schema of a newer version is left as it is: this version works with it. Afterwards PUBLIC has no rights on our
-    tables and sequences. `scripts` is the folder of Alembic's revisions. For the times, see the constants above.
+    A schema of a newer version is left as it is, because this version works with it. Afterwards PUBLIC has no rights on
+    our tables and sequences. `scripts` is the folder of Alembic's revisions. The constants above explain the times.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
     """
@@ -139,7 +142,9 @@ async def migrate(
 async def begin_migration(
     database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
 ) -> AsyncIterator[AsyncConnection]:
-    """A SQLAlchemy connection for Alembic, without time limits: in a transaction, or else committing each statement.
+    """Open a SQLAlchemy connection for Alembic, without time limits.
+
+    The connection is in a transaction, or commits each statement if not `is_transactional`.
 
     Raises: StorageUnavailable, MigrationForbidden.
     """
@@ -163,8 +168,10 @@ async def begin_migration(
         if isinstance(cause, _NOT_ALLOWED):
             raise MigrationForbidden(message_of(cause)) from exc
         if not isinstance(
-            cause, asyncpg.LockNotAvailableError
-        ):  # here it means that others use the table, not that the database is away
+            cause,
+            asyncpg.LockNotAvailableError,
+            # Here this error means that other clients use the table, not that the database is away.
+        ):
             raise_if_unavailable(cause, is_closed=is_lost)
         raise
     finally:
@@ -172,7 +179,9 @@ async def begin_migration(
 
 
 async def _shut_out_the_public(database: Database) -> None:
-    """Revoke the rights of PUBLIC on our tables and sequences, which default privileges may grant to every new table.
+    """Revoke the rights of PUBLIC on our tables and sequences.
+
+    The database may grant these rights to every new table by default.
 
     Raises: StorageUnavailable, MigrationForbidden.
     """
@@ -197,7 +206,7 @@ async def _take(database: Database, step: _Step, lock_patience: float) -> None:
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
         move(config, step.revision)
 
-    # Outside of a transaction nobody waits behind the revision, so it may wait for a lock without a limit.
+    # Outside of a transaction, no other client waits behind the revision, so it may wait for a lock without a limit.
     patience = lock_patience if step.is_transactional else 0.0
     async with begin_migration(database, is_transactional=step.is_transactional, lock_patience=patience) as connection:
         await connection.run_sync(run)
@@ -219,11 +228,12 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
             if loop.time() >= give_up_at:
                 raise MigrationBlocked(Text(_BLOCKED, revision=step.revision, seconds=patience)) from exc
             log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all try at once
+        # The pause is random so that replicas do not all try at once.
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def _reason_of(exc: asyncpg.PostgresError) -> str:
-    """PostgreSQL's message with its detail, which names the objects or the key, on one line."""
+    """Return PostgreSQL's message with its detail, which names the objects or the key, on one line."""
     detail = "; ".join((exc.detail or "").splitlines()[:_MOST_LINES])
     message = " ".join(str(exc).partition("\nDETAIL:")[0].split())
     return f"{message} ({detail})" if detail else message
@@ -231,7 +241,7 @@ def _reason_of(exc: asyncpg.PostgresError) -> str:
 
 @asynccontextmanager
 async def _turn(database: Database) -> AsyncIterator[None]:
-    """A block that only one process at a time can enter. Others wait without a limit.
+    """Open a block that only one process at a time can enter. Others wait without a limit.
 
     The advisory lock belongs to a transaction, because a pooler does not keep a session's locks.
 
@@ -248,7 +258,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
             await connection.execute("ROLLBACK")  # CREATE INDEX CONCURRENTLY would wait for an open transaction
             await asyncio.sleep(_TURN_PAUSE_SECONDS)
             await connection.execute(_FOR_LONG)
-        # Releases the last query's snapshot, for which CREATE INDEX CONCURRENTLY would wait.
+        # This statement releases the last query's snapshot, for which CREATE INDEX CONCURRENTLY would wait.
         await connection.execute("SELECT")
         yield
     except Exception as exc:
@@ -260,6 +270,6 @@ async def _turn(database: Database) -> AsyncIterator[None]:
 
 def _config(scripts: Path) -> Config:
     config = Config()
-    # Alembic takes a single % for an interpolation.
+    # Alembic reads a single % as the beginning of an interpolation.
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     return config

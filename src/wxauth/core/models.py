@@ -1,6 +1,7 @@
-"""What all tables share, and the table of events.
+"""The types that all tables share, and the table of events.
 
-Models have the columns. Their defaults, constraints, indexes and triggers are in the revisions alone (`alembic/`).
+The models define only the columns. Their defaults, constraints, indexes and triggers are defined in the revisions
+(`alembic/`).
 """
 
 from datetime import datetime
@@ -15,14 +16,18 @@ from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlmodel import Field, SQLModel
 
-# Rows are made without validation (`model_of`), so the validators of most of their models would never be used: 1.3 MB.
+# Rows are created without validation (`model_of`), so the validators of most models, which take 1.3 MB, would never be
+# used.
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
 
 
 def all_tables() -> MetaData:
-    """The tables of all packages, for checks and tests. A table with few statements is declared beside them."""
+    """Import and return the tables of all packages, for checks and tests.
+
+    A table with few statements is declared next to them, in a module of queries.
+    """
     for path in Path(__file__).parents[1].glob("*/*s.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
             import_module(f"wxauth.{path.parent.name}.{path.stem}")
@@ -30,18 +35,18 @@ def all_tables() -> MetaData:
 
 
 def shown_address(ip: object | None) -> str | None:
-    """An address as asyncpg reads it, as text."""
+    """Return an address that asyncpg has read as text."""
     return None if ip is None else str(ip)
 
 
 Address = Annotated[
     object | None, PlainSerializer(shown_address, return_type=str | None), pydantic.Field(examples=["203.0.113.7"])
 ]
-"""An address, as asyncpg reads it."""
+"""The type of an address column, as asyncpg reads it."""
 
 
 class SharedEvent(SQLModel):
-    """An event, without the address: what other services get."""
+    """An event without the address, as other services receive it."""
 
     id: UUID = Field(
         primary_key=True,
@@ -53,7 +58,7 @@ class SharedEvent(SQLModel):
     user_id: UUID | None = Field(
         description="To whom.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
     )
-    """Not a foreign key: the event outlives the user."""
+    """The user whom the event is about. The column is not a foreign key, because the event outlives the user."""
     app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
     actor: str = Field(
         sa_type=Text,
@@ -75,6 +80,6 @@ class EventFields(SharedEvent):
 
 
 class Event(EventFields, table=True):
-    """An event of the audit trail."""
+    """The table of events."""
 
     __tablename__ = "events"

@@ -1,4 +1,4 @@
-"""What the failures of the database mean: which are outages, and what an operator reads of them."""
+"""The meaning of database failures: which of them are outages, and how they are explained to an operator."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ WHERE_NOTHING_IS_KEPT: Final = _(
     "max_prepared_statements = 100, and then takes ?pgbouncer=prepared"
 )
 
-# The database is unreachable, starting, stopping, full, closed or now a standby; or a lock was not released in time.
+# The database is unreachable, starting, stopping, full, closed or now a standby, or a lock was not released in time.
 _AWAY = (
     OSError,
     TimeoutError,
@@ -34,12 +34,13 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# The database refuses us: the password, the role or the name of the database is wrong.
+# The database refuses us, because the password, the role or the name of the database is wrong.
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-# Our transaction conflicted with another one, and the server has rolled ours back. The last: a migration has changed a
-# table since the statement was prepared. asyncpg has dropped it, and prepares it again at the next try.
+# Our transaction conflicted with another one, and the server has rolled ours back. InvalidCachedStatementError means
+# that a migration has changed a table since the statement was prepared: asyncpg has dropped the statement, and prepares
+# it again at the next try.
 CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
-# The database does not fit this version: it is not migrated, or our role lacks privileges.
+# The database does not fit this version, because it is not migrated, or our role lacks privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
 # A pooler has moved us to another server connection, where our prepared statements are missing or clash.
 STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
@@ -52,12 +53,12 @@ _WRONG_URL = (
     ValueError,
     OverflowError,
 )
-# The connection is lost. InternalClientError: the server has just ended it, and asyncpg has not noticed yet.
+# The connection is lost. InternalClientError means that the server has just ended it, and asyncpg has not noticed yet.
 LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
-_POOLER_REFUSES: Final = "unsupported startup parameter"  # PgBouncer's: PostgreSQL has no such words
+_POOLER_REFUSES: Final = "unsupported startup parameter"  # the words of PgBouncer, which PostgreSQL never uses
 _CAUSES: Final = (
     (asyncpg.InvalidPasswordError, _("refuses the password: {reason}")),
     (asyncpg.InvalidAuthorizationSpecificationError, _("refuses the role: {reason}")),
@@ -72,7 +73,7 @@ _CAUSES: Final = (
     (FileNotFoundError, _("has no socket: {reason}")),
     (BaseException, _("cannot be connected to: {reason}")),
 )
-"""Why there is no connection, by the error. The first that fits counts."""
+"""The texts that explain why there is no connection, by the error. The first that fits counts."""
 _OF_A_FILE: Final = (
     FileNotFoundError,
     PermissionError,
@@ -81,33 +82,39 @@ _OF_A_FILE: Final = (
     ssl.SSLError,
     asyncpg.InvalidAuthorizationSpecificationError,
 )
-"""Errors that a file of libpq's parameters may cause. Without the file of a password, the server refuses the role."""
+"""The errors that a file named in libpq's parameters may cause.
+
+If the password file is missing, the server refuses the role.
+"""
 
 log = get_logger()
 
 
 class OutageLog:
-    """Logs that the database does not answer, in place of each use of it, and how long that lasted.
+    """Logs that the database does not respond, once in so many seconds instead of once per request.
 
-    A line is logged once in so many seconds.
+    At the end of an outage, it logs how long the outage lasted.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._due_at = 0.0
         self._since: float | None = None
-        """Since when there is an outage."""
+        """When the present outage began, in seconds of the monotonic clock; None without an outage."""
         self._is_logged = False
 
     def is_due(self, now: float) -> bool:
-        """Whether a line may be written. `now` is in seconds of the monotonic clock."""
+        """Return whether a line may be written. `now` is in seconds of the monotonic clock."""
         if now < self._due_at:
             return False
         self._due_at = now + self._seconds
         return True
 
     def note(self, exc: StorageUnavailable) -> None:
-        """Log why the database cannot be used, if a line is due: as an error, if somebody must change something."""
+        """Log why the database cannot be used, if a line is due.
+
+        The line is an error if the operator must change something.
+        """
         if self.is_due(monotonic()):
             self._is_logged = True
             refusal = exc.__cause__ and exc.__cause__.__cause__
@@ -117,12 +124,16 @@ class OutageLog:
             write(event, reason=outage_text(exc), consequence="not ready until it does")
 
     def begin(self) -> None:
-        """No connection can be made."""
+        """Note that no connection can be opened."""
         if self._since is None:
             self._since = monotonic()
 
     def end(self, begun: float) -> None:
-        """A connection is made that was begun at this monotonic second. One begun before an outage does not end it."""
+        """Note that a connection has been opened, and log the end of the outage if there was one.
+
+        `begun` is the monotonic second at which the connection was begun. If that was before the outage, the outage
+        goes on.
+        """
         since, is_logged = self._since, self._is_logged
         if since is not None and begun > since:
             self._since, self._is_logged = None, False
@@ -134,7 +145,7 @@ outage_log: Final = OutageLog(10.0)
 
 
 class NotConnected(TextError, OSError):
-    """No connection could be opened. The text contains host and port, and never the password."""
+    """No connection could be opened. The text contains the host and port, and never the password."""
 
 
 class DatabaseUrlRefused(StorageUnavailable):
@@ -142,15 +153,21 @@ class DatabaseUrlRefused(StorageUnavailable):
 
 
 class ChangesClashed(StorageUnavailable):
-    """Others changed the same rows at the same time, and the server has rolled ours back. It may be tried again."""
+    """Other transactions changed the same rows at the same time, and the server has rolled ours back.
+
+    Retrying is safe.
+    """
 
 
 class NothingCommitted(StorageUnavailable):
-    """A transaction's connection was lost before its commit. It may be tried again."""
+    """A transaction's connection was lost before its commit. Retrying is safe."""
 
 
 CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
-"""A concurrent transaction wrote first. If tried again, the statements see what it has written."""
+"""The errors that mean that a concurrent transaction wrote first.
+
+On a retry, the statements see what it has written.
+"""
 
 
 class ConnectionLost(Exception):
@@ -160,7 +177,8 @@ class ConnectionLost(Exception):
 def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
     """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
 
-    `is_closed`: whether the connection is. asyncpg then raises the same type as for a wrong use of it.
+    `is_closed` says whether the connection is closed. In that case, asyncpg raises the same type as if the caller had
+    misused the connection.
 
     Raises: StorageUnavailable.
     """
@@ -183,7 +201,7 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
 
 
 def is_refusal(exc: BaseException) -> bool:
-    """Whether the database refused a statement for a reason that does not pass by itself, as a lock or a failover."""
+    """Return whether the database refused a statement for a lasting reason, unlike a lock or a failover."""
     while isinstance(exc, StorageUnavailable) and exc.__cause__ is not None:
         exc = exc.__cause__
     passing = (*_AWAY, *CLASHED, *STATEMENT_LOST, ConnectionLost)
@@ -191,9 +209,9 @@ def is_refusal(exc: BaseException) -> bool:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Why there is no connection, or else the database's own message, or else the type of the error.
+    """Return why there is no connection, or the database's own message, or otherwise the type of the error.
 
-    It contains nothing of the URL but host, port and what an option must not be.
+    Of the URL, the text only contains the host, the port, and the rule that an option breaks.
     """
     cause: BaseException = exc
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
@@ -207,7 +225,7 @@ def reason_of(exc: BaseException) -> str:
 
 
 def outage_text(exc: StorageUnavailable) -> Text:
-    """One line for the operator."""
+    """Return one line about an outage for the operator."""
     if isinstance(cause := exc.__cause__, NotConnected):
         return cause.text
     reason = reason_of(exc)
@@ -217,13 +235,13 @@ def outage_text(exc: StorageUnavailable) -> Text:
 
 
 def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None) -> None:
-    """Raise why no connection could be opened, if this failure means that. Otherwise do nothing.
+    """Raise an error that explains why no connection could be opened, if this failure means that. Otherwise do nothing.
 
-    `address` is the one of the host that was tried, if it has several.
+    `address` is the address that was tried, if the host has several.
 
     Raises: NotConnected, DatabaseUrlRefused.
     """
-    # The error for an invalid certificate is an OSError and a ValueError.
+    # The error for an invalid certificate is both an OSError and a ValueError.
     if isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError):
         raise DatabaseUrlRefused("the database's URL cannot be used") from exc
     if isinstance(exc, _AWAY):
@@ -231,7 +249,7 @@ def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None)
 
 
 def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
-    """Why there is no connection: host and port, and the problem."""
+    """Return a text with the host and port, and why there is no connection."""
     parts = urlsplit(dsn)
     query = dict(parse_qsl(parts.query))
     host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")

@@ -1,4 +1,4 @@
-"""Resources: services for each of which there are access tokens of its own (RFC 8707)."""
+"""The resources that access tokens can be limited to (RFC 8707): services that accept only tokens of their own."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -19,9 +19,9 @@ OWN_SCOPES: Final = frozenset(
         *("attributes", "sign", "moderate", "js_sign"),
     }
 )
-"""Scopes of sites and services, which no resource may have. A test compares them with those that there are."""
+"""The scopes of sites and services, which no resource may define. A test compares them with the existing scopes."""
 BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
-"""The scopes of ours that a client which nobody registered may have beside those of a resource."""
+"""The scopes of wxauth that a client without registration may request together with those of a resource."""
 MAX_RESOURCE: Final = 512
 _URL: Final = re.compile(
     r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?", re.ASCII
@@ -62,26 +62,27 @@ _Title = Annotated[str, AfterValidator(_check_title)]
 
 
 class Resource(BaseModel):
-    """A service whose tokens are good there alone, and what they may do, in words that the phone shows."""
+    """A service that accepts only tokens of its own, and its scopes with the titles that the phone shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     resource: Annotated[str, AfterValidator(_check_url)]
-    """Its URL, which is the audience of its tokens."""
+    """The URL of the service, which is the audience of its tokens."""
     title: _Title
     scopes: Annotated[dict[Annotated[str, AfterValidator(_check_scope)], _Title], Field(min_length=1, max_length=50)]
     """The title of each scope."""
 
 
 def host_of(url: str) -> str:
-    """The host in a URL, with its port, for people to see."""
+    """Return the host in a URL with its port, to be shown to users."""
     return url.split("/")[2]
 
 
 def as_compared(url: str) -> str:
-    """The form in which URLs of resources are compared, as clients may spell them differently.
+    """Return the form in which URLs of resources are compared, because clients may spell them differently.
 
-    Scheme and host are in lower case, without a default port, and an empty path is `/`. The rest counts exactly.
+    The scheme and host are in lower case, without a default port, and an empty path is `/`. Everything else must match
+    exactly.
     """
     parts = _PARTS.fullmatch(url)
     if parts is None:
@@ -91,7 +92,7 @@ def as_compared(url: str) -> str:
 
 
 def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
-    """The resource with this URL, as it may be spelt; None if there is none."""
+    """Return the resource with this URL in any equivalent spelling; None if there is none."""
     wanted = as_compared(url)
     return next((each for each in resources if as_compared(each.resource) == wanted), None)
 

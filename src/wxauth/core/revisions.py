@@ -1,4 +1,7 @@
-"""The database's engine and the schema's revision, against those that will do: without Alembic, to start faster."""
+"""The check whether the database's engine and the schema's revision suit this version.
+
+This module does not import Alembic, so that the service starts faster.
+"""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _OF_ANOTHER: Final = ""
-"""The revision of a schema that is another program's."""
+"""The revision that stands for the schema of another program."""
 _IS_OF_ANOTHER: Final = _(
     "alembic_version in this schema is another program's, or of a version before 0.1.0: name a database of its own in "
     "WXAUTH_DATABASE_URL"
@@ -26,7 +29,8 @@ _OTHER_ENGINE: Final = re.compile(
     r"|(?<=-)YB(?=-)|^(?!PostgreSQL)\S+",
     re.IGNORECASE,
 )
-"""In version() of those that speak PostgreSQL's protocol, but lack what docs/run/database.md names."""
+"""The engines that speak PostgreSQL's protocol but lack what docs/run/database.md requires, as in version().
+"""
 _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
@@ -38,17 +42,23 @@ _CURRENT: Final = Statement[tuple[str | None, bool]](
 
 
 def revisions_in(scripts: Path) -> tuple[str, ...]:
-    """The revisions in an Alembic folder, the newest first: the numbers with which the file names begin."""
+    """Return the revisions in an Alembic folder, the newest first.
+
+    They are the numbers with which the file names begin.
+    """
     return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
 
 
-# Read at import, because an upgrade in place adds newer revisions, which the running version does not know.
+# The list is read on import, because an upgrade in place adds newer revisions, which the running version does not know.
 KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 
 
 async def current_revision(database: Database) -> str | None:
-    """The schema's revision; None if there is no schema; one of `refusal_of` if another program has made it."""
+    """Return the schema's revision, or None if there is no schema.
+
+    If another program has created the schema, the result is a revision that `refusal_of` refuses.
+    """
     stored = await database.row(_CURRENT) if await database.value(_IS_MIGRATED) else None
     if stored is None:
         return None
@@ -57,22 +67,22 @@ async def current_revision(database: Database) -> str | None:
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
-    """Whether this revision is the newest one that this version knows, or a newer one."""
+    """Return whether this revision is the newest one that this version knows, or a newer one."""
     return revision is not None and revision >= known[0]
 
 
 def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
-    """Whether this revision is newer than all that this version knows."""
+    """Return whether this revision is newer than all that this version knows."""
     return revision is not None and revision > known[0]
 
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
-    """Why a schema cannot be migrated: it is another program's, or of a version before the first release."""
+    """Return why a schema cannot be migrated, if another program or a version before the first release created it."""
     return None if revision is None or revision >= known[-1] else _IS_OF_ANOTHER
 
 
 async def refusal_of_engine(database: Database) -> Text | None:
-    """Why wxauth cannot use this database. Raises: StorageUnavailable."""
+    """Return why wxauth cannot use this database, or None if it can. Raises: StorageUnavailable."""
     try:
         found = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
@@ -81,9 +91,9 @@ async def refusal_of_engine(database: Database) -> Text | None:
 
 
 def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
-    """Why an engine, by its version(), or the encoding of the database will not do.
+    """Return why the database's engine, by its version(), or its encoding is unsuitable; None if both are suitable.
 
-    PostgreSQL will, and what is changed below SQL alone, such as Aurora.
+    PostgreSQL is suitable, and so are engines such as Aurora that only change what lies below SQL.
     """
     if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
         name = other[0].replace("YB", "YugabyteDB") if other else _("an engine without PL/pgSQL")

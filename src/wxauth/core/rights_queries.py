@@ -1,4 +1,4 @@
-"""The rights that others have on wxauth's tables and sequences, as PostgreSQL's catalogs list them."""
+"""The queries for the rights that other roles have on wxauth's tables and sequences."""
 
 from typing import Final, LiteralString
 
@@ -20,7 +20,7 @@ own (oid) AS (
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
 )"""
-"""Parts of a `WITH RECURSIVE`: our tables by name, these with their partitions, and these with their sequences."""
+"""The parts of a `WITH RECURSIVE` that list our tables by name, then these with their partitions and sequences."""
 RIGHTS_OF_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
@@ -30,9 +30,12 @@ SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQ
         OR EXISTS (SELECT FROM pg_attribute a, aclexplode(attacl) WHERE attrelid = relations.oid AND grantee = 0))
  ORDER BY name
 """)
-"""A REVOKE for each of our relations that PUBLIC, which is everybody, has a right on, if the role that asks owns it."""
+"""The REVOKE statements for our tables and sequences on which PUBLIC, that is everybody, has a right.
+
+Only those that the asking role owns are included.
+"""
 
 
 def our_tables() -> list[str]:
-    """The names of our tables, and of the one that stores the revision."""
+    """Return the names of our tables, and of the table that stores the revision."""
     return [*all_tables().tables, VERSION_TABLE]

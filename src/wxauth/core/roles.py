@@ -1,6 +1,7 @@
-"""The rules for roles, and for names of attributes. Settings use them, so that this module needs no SQLAlchemy.
+"""The rules for roles, and for names of attributes.
 
-Without it, the parent of several workers, which reads the settings, takes 30 MB less.
+This module does not import SQLAlchemy, because settings use it. Without SQLAlchemy, the parent process of several
+workers, which only reads the settings, takes 30 MB less.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Authenticated encryption of stored secrets, with keys derived from `WXAUTH_SECRET_KEY`."""
+"""The authenticated encryption of stored secrets, with keys derived from `WXAUTH_SECRET_KEY`."""
 
 import os
 from collections.abc import Sequence
@@ -25,9 +25,12 @@ WRONG_SECRET_KEY: Final = _(
     "WXAUTH_SECRET_KEY: must be the key that encrypted what is stored; after a change of keys, put the former one into "
     "WXAUTH_SECRET_KEY_PREVIOUS; if that is lost for good, 'wxauth secret forget' erases what cannot be decrypted"
 )
-"""What to change if stored values cannot be decrypted."""
+"""The instruction for operators if stored values cannot be decrypted."""
 FORM_POST_CONTEXT: Final = b"form_post"
-"""The context of a site's answer in the URL of the page that posts it. It is not stored, so it is never resealed."""
+"""The context of a site's authorization response in the URL of the page that posts it.
+
+The value is not stored, so it is never sealed again with a new key.
+"""
 
 
 class CannotOpen(Exception):
@@ -40,32 +43,38 @@ def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
 
 
 def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
-    """Where a value is stored. It opens in no other place."""
+    """Return the context of a value: the place where it is stored. The value cannot be opened in another place."""
     parts = (it.bytes if isinstance(it, UUID) else it.encode() if isinstance(it, str) else it for it in key)
     return b"\0".join((place, *parts))
 
 
 session_key_context: Final = partial(_context, b"session_key")
-"""Of an identity's session_key: app and openid."""
+"""The context of an identity's session_key, made of the app and the openid."""
 signing_key_context: Final = partial(_context, b"signing_keys")
-"""Of a signing key's private key: its kid."""
+"""The context of a signing key's private key, made of its kid."""
 phone_answer_context: Final = partial(_context, b"phone_answer")
-"""Of WeChat's answer to a phone code: the code's hash."""
+"""The context of WeChat's response to a phone code, made of the code's hash."""
 app_context: Final = partial(_context, b"apps")
-"""Of an app's secrets: its id."""
+"""The context of an app's secrets, made of its id."""
 js_ticket_context: Final = partial(_context, b"js_tickets")
-"""Of an app's ticket of the JS-SDK: the app's id. It lives for two hours, so it is never resealed."""
+"""The context of an app's ticket for the JS-SDK, made of the app's id.
+
+The ticket lives for two hours, so it is never sealed again with a new key.
+"""
 webhook_secret_context: Final = partial(_context, b"webhooks")
-"""Of a webhook's secret: the webhook's id."""
+"""The context of a webhook's secret, made of the webhook's id."""
 link_number_context: Final = partial(_context, b"links")
-"""Of the number that confirms a link to WeChat: the login's id. It lives for two minutes, so it is never resealed."""
+"""The context of the number that confirms a link to WeChat, made of the login's id.
+
+The number lives for two minutes, so it is never sealed again with a new key.
+"""
 
 
 class Sealer:
-    """Seals with the current secret key, and opens with it or a previous one.
+    """Seals values with the current secret key, and opens them with the current or a previous one.
 
-    It uses AES-256-GCM-SIV (RFC 8452): plain GCM with random nonces is safe only up to 2^32 values per key, and there
-    may be more. A sealed value is version, key id, nonce, ciphertext.
+    The algorithm is AES-256-GCM-SIV (RFC 8452), because plain GCM with random nonces is safe only up to 2^32 values per
+    key, and there may be more. A sealed value consists of version, key id, nonce and ciphertext.
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
@@ -76,12 +85,12 @@ class Sealer:
         self._current = self._ciphers[self.prefix]
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
-        """Encrypt. `open` must be given the same context."""
+        """Encrypt a value. `open` must be given the same context."""
         nonce = os.urandom(_NONCE_BYTES)
         return self.prefix + nonce + self._current.encrypt(nonce, plaintext, context)
 
     def open(self, sealed: bytes, *, context: bytes) -> bytes:
-        """The plaintext. Raises: CannotOpen."""
+        """Decrypt a value. Raises: CannotOpen."""
         cipher = self._ciphers.get(sealed[:_PREFIX_BYTES])
         if cipher is None:
             raise CannotOpen("encrypted with an unknown key")
@@ -92,7 +101,7 @@ class Sealer:
             raise CannotOpen("altered, or encrypted for another place") from exc
 
     def opens(self, sealed: bytes, *, context: bytes) -> bool:
-        """Whether `open` succeeds."""
+        """Return whether `open` succeeds."""
         try:
             self.open(sealed, context=context)
         except CannotOpen:

@@ -1,4 +1,4 @@
-"""Secrets in settings. Errors never contain the value."""
+"""The types of secrets in settings. Errors never contain the value."""
 
 import base64
 from contextlib import suppress
@@ -13,7 +13,7 @@ from wxauth.i18n import lazy_gettext as _
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
-    """The bytes of a secret key. Raises: ValueError, unless they are 32."""
+    """Return the bytes of a secret key. Raises: ValueError, unless there are 32."""
     text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})
     with suppress(ValueError):
         if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
@@ -22,7 +22,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
-    """The bytes of a secret for signatures. Raises: ValueError, unless they are 24 to 64."""
+    """Return the bytes of a secret for signatures. Raises: ValueError, unless there are 24 to 64."""
     prefix, text = value.get_secret_value()[:6], value.get_secret_value()[6:]
     with suppress(ValueError):
         if prefix == "whsec_" and 24 <= len(key := base64.b64decode(text, validate=True)) <= 64:
@@ -33,7 +33,7 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
 AppSecret = Annotated[
     SecretStr, form(r"\S+", _("must not be empty or contain white space")), Field(json_schema_extra={"minLength": 1})
 ]
-# WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
+# WeChat's page accepts only letters and digits. wxauth accepts other printable characters in case WeChat ever does.
 PushToken = Annotated[
     SecretStr, form("[!-~]{3,32}", _("must be the Token of WeChat's message push settings: 3 to 32 letters and digits"))
 ]

@@ -1,6 +1,7 @@
-"""Parts of the service: classes whose fields are what they need, put together by the types of these fields.
+"""The parts of the service, which are objects such as the key ring that exist once in each process.
 
-`wxauth.service.build` assembles them. So this file need not import the packages above core.
+A part is a class whose fields name what it needs by type. `wxauth.service.build` assembles the parts, so this module
+need not import the packages above core.
 """
 
 import asyncio
@@ -21,17 +22,23 @@ _KINDS: Final = set[type]()
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Make a class whose fields are the arguments of its constructor. Its objects are compared by identity."""
+    """Make a class into a part, whose fields are the keyword arguments of its constructor.
+
+    Its objects are compared by identity.
+    """
     made = dataclass(kw_only=True, eq=False, repr=False)(kind)
     _KINDS.add(made)
     return made
 
 
 class Parts(dict[Any, Any]):
-    """The parts by their types. One that is asked for and needs nothing but other parts is made then."""
+    """The parts by their types. A part that needs only other parts is created when it is first requested."""
 
     def make(self, kind: type[Part], **given: Any) -> Part:
-        """Make a part of what is given, and of other parts, by their types. Raises: TypeError, if one is missing."""
+        """Create a part from the given arguments and from other parts, by their types.
+
+        Raises: TypeError, if one is missing.
+        """
         arguments = _arguments_of(kind)  # type: ignore[arg-type] # mypy: a class is not hashable
         wanted = ((name, type_) for name, type_ in arguments.items() if name not in given)
         found = {name: self[type_] for name, type_ in wanted if type_ in self or type_ in _KINDS}
@@ -50,7 +57,7 @@ def _arguments_of(kind: type) -> dict[str, Any]:
 
 
 class Closable(Protocol):
-    """A part with something to finish or to close."""
+    """A part that has work to finish or something to close."""
 
     async def aclose(self) -> None:
         """Finish the work in progress, and close the connections."""
@@ -58,22 +65,25 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """All parts: `services.database`, `services[KeyRing]`. Routes and use cases take single ones."""
+    """All parts of the service, as `services.database` or `services[KeyRing]`.
+
+    Routes and use cases take single parts instead.
+    """
 
     settings: Settings
     clock: Clock
     database: Database
     parts: Parts
-    """These and the parts of the packages above core, by their types."""
+    """All parts by their types, including those of the packages above core."""
     closing: Sequence[Collection[Closable]]
-    """The parts to close: the groups one after the other, the parts of a group at the same time."""
+    """The parts to close. The groups are closed one after the other, and the parts of a group at the same time."""
 
     def __getitem__(self, part: type[Part]) -> Part:
-        """The part of this type. Raises: KeyError."""
+        """Return the part of this type. Raises: KeyError."""
         found: Part = self.parts[part]
         return found
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every part, and with them every connection."""
         for group in self.closing:
             await asyncio.gather(*(part.aclose() for part in group))

@@ -1,4 +1,4 @@
-"""How settings are parsed and validated, and the types that belong to no topic. Errors never contain the value."""
+"""The parsing and validation of settings, and the types that belong to no topic. Errors never contain the value."""
 
 import os
 import re
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The beginning of variables that Kubernetes sets for a Service. One named "wxauth" sets WXAUTH_PORT."""
+"""The beginning of the values that Kubernetes sets for a Service. For one named "wxauth", it sets WXAUTH_PORT."""
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL: Final = 180
-"""Days."""
+"""The shortest time in days that the audit trail may be kept."""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
 
@@ -39,7 +39,7 @@ def _read_documents(value: object) -> object:
 
 
 def json_like(example: str) -> BeforeValidator:
-    """A list or an object that is read from JSON like the example; an empty one from an empty text."""
+    """Parse a list or an object from JSON like the example. An empty text is an empty list or object."""
     kind = type(from_json(example))
 
     def read(value: object) -> object:
@@ -68,7 +68,8 @@ def _check_events_kept(value: int) -> None:
 
 
 def _check_region(value: str) -> str:
-    from phonenumbers import SUPPORTED_REGIONS  # takes a tenth of a second, which few commands need
+    # The import takes a tenth of a second, and few commands need it.
+    from phonenumbers import SUPPORTED_REGIONS
 
     if value.upper() not in SUPPORTED_REGIONS:
         raise WrongValue(_("must be the two letters of a country, such as CN"))
@@ -87,7 +88,7 @@ def _ignore_service_link(value: object) -> object:
 
 
 def checked(check: Callable[[T], object]) -> AfterValidator:
-    """A value that this function takes, which raises ValueError for any other."""
+    """Accept the values that `check` accepts. It raises ValueError for any other."""
 
     def validate(value: T) -> T:
         check(value)
@@ -97,7 +98,7 @@ def checked(check: Callable[[T], object]) -> AfterValidator:
 
 
 def form(pattern: str, refusal: Text) -> AfterValidator:
-    """A text, or a secret, of this form."""
+    """Accept a text or a secret that matches the pattern as a whole."""
 
     def check(value: str | SecretStr) -> None:
         if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):
@@ -106,12 +107,11 @@ def form(pattern: str, refusal: Text) -> AfterValidator:
     return checked(check)
 
 
-# Parsing from text.
 CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" else value)]
-"""A value, or none where the text is empty."""
+"""A value, or None if the text is empty."""
 
 AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
 Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]

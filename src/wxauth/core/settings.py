@@ -1,4 +1,7 @@
-"""Settings: read and validated once, then frozen. Each is an environment variable with the prefix `WXAUTH_`."""
+"""The settings, which are read and validated once, and then frozen.
+
+Each setting is an environment variable with the prefix `WXAUTH_`.
+"""
 
 import difflib
 import os
@@ -164,7 +167,8 @@ class Settings(DatabaseSettings):
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
-        if not {"app_id", "app_secret"} <= info.data.keys():  # one is invalid, and has been reported
+        # One of them is invalid, which has been reported already.
+        if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
@@ -216,15 +220,15 @@ class Settings(DatabaseSettings):
         return [secrets.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
     def added_in_log(self, ip: str | None) -> dict[str, Any]:
-        """Further fields of a login's or refresh's line: the address by `LOG_ADDRESSES`."""
+        """Return more fields for the log line of a login or refresh: the address, with `LOG_ADDRESSES`."""
         return {"ip": ip} if self.log_addresses else {}
 
     def may_sign_up(self, app: App) -> bool:
-        """Whether unknown people may sign up with this app."""
+        """Return whether new users may sign up with this app."""
         return (app.sign_up or self.sign_up) == "open"
 
     def roles_at_sign_up(self, app: App) -> tuple[str, ...]:
-        """The roles of somebody who signs up with this app."""
+        """Return the roles of a user who signs up with this app."""
         return self.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles
 
 
@@ -236,7 +240,10 @@ _SETTING: Final = re.compile(
     rf"|(?:{'|'.join(_OF_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""A text with the name of a setting, the longest that it may be, or that of an app's field before a wrong sign."""
+"""A text with the name of a setting, of which the longest possible counts.
+
+Before a wrong sign, an app's field also counts.
+"""
 _WORD: Final = re.compile(r"\w+", re.ASCII)
 _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
 
@@ -268,7 +275,7 @@ def load_settings(
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
-    """Construct settings; `values` take precedence over the environment. Raises: InvalidSettings."""
+    """Construct settings. `values` take precedence over the environment. Raises: InvalidSettings."""
     try:
         return kind(**values)
     except ValidationError as exc:
@@ -276,9 +283,9 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """What is wrong with each variable that has our prefix but is no setting, and with each line that sets nothing.
+    """Return a text about each variable with our prefix that is no setting, and each line that sets nothing.
 
-    Of what was typed, only names of settings are shown: a secret may be where a name should be.
+    Of the input, the texts only contain names of settings, because a secret may be where a name should be.
     """
     lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file)[1] if env_file else []
@@ -302,7 +309,10 @@ def _fault_of(line: EnvLine) -> Text | None:
 
 
 def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
-    """What is wrong where no setting is named; None if the name is not ours. `close` is what may be meant."""
+    """Return what is wrong with a name that is no setting; None if it is not ours.
+
+    `close` contains similar settings.
+    """
     if line.name is None:
         return _("{name}: {rule}", name=place, rule=_("must be NAME=value"))
     if not line.name.upper().startswith(PREFIX):
@@ -313,9 +323,13 @@ def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
 
 
 def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Text | None:
-    """What is wrong around the name of a setting; None if it is the beginning of another name, or `close` is meant."""
+    """Return what is wrong around the name of a setting.
+
+    The result is None if this name is only the beginning of another one, or if `close`, the similar setting, is meant.
+    """
     setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
-    # A letter more is a misspelt name, such as a plural; more of them may be a value typed without its `=`.
+    # A single additional letter means a misspelt name, such as a plural. More of them may be a value typed without its
+    # `=`.
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
         return None
     if found["before"]:
@@ -330,13 +344,14 @@ def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Te
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
-    """The texts of the files with these names. Raises: InvalidSettings, OSError."""
+    """Return the texts of the files with these names. Raises: InvalidSettings, OSError."""
     texts: dict[str, str | None] = {}
     for path in folder.iterdir():
         name = path.name.upper()
         if name not in names:
             continue
-        if path.is_dir():  # Docker creates a folder if the file to be mounted does not exist
+        # Docker creates a folder if the file to mount does not exist.
+        if path.is_dir():
             raise InvalidSettings([_("{name}: must be a file, and is a folder", name=name)])
         try:
             texts[name] = path.read_text(encoding="utf-8-sig").strip()

@@ -1,4 +1,4 @@
-"""SQL statements with named parameters, and the reading of their rows."""
+"""SQL statements with named parameters, and functions that read their rows."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 T_co = TypeVar("T_co", covariant=True)
 Model = TypeVar("Model", bound=BaseModel)
 
-# Literals, comments and casts, in which a colon is no parameter; then a parameter, as `:name` or `$1`.
+# In literals, comments and casts, a colon is not a parameter. Everywhere else, `:name` and `$1` are parameters.
 _PIECES: Final = re.compile(
     r"""
       \b[eE]'(?:[^'\\]|\\.|'')*'
@@ -41,20 +41,21 @@ def one_and_id(
     after: LiteralString = "'00000000-0000-0000-0000-000000000000'",
     before: LiteralString = "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
 ) -> LiteralString:
-    """SQL: whether a column has a value, and the row's id is at least `after`, and less than `before`.
+    """Return SQL that is true if a column has a value and the row's id is at least `after` and less than `before`.
 
-    For the index on both columns; `ORDER BY` must name both. With `column = value … ORDER BY id LIMIT`, a planner whose
-    statistics know few values reads all rows by their ids, because it expects to find some of any value soon. Only that
-    index fits a comparison of rows.
+    The condition suits an index on both columns, and `ORDER BY` must name both. With `column = value … ORDER BY id
+    LIMIT`, a planner whose statistics know few values reads all rows in the order of their ids, because it expects to
+    find enough rows with any value soon. A comparison of pairs can only use the index on both columns.
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
 
 
 def fragment(name: str) -> LiteralString:
-    """A name or a number of ours as a part of a statement: of a column, a type. Raises: ValueError if it is neither.
+    """Return one of our names or numbers as a part of a statement. Raises: ValueError, if it is neither.
 
-    A statement is made of literals and of such parts alone. pyrefly refuses any other string.
+    A statement consists only of literals and of such parts, for example the name of a column or a type. pyrefly refuses
+    any other string.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a name: {name!r}")
@@ -62,12 +63,12 @@ def fragment(name: str) -> LiteralString:
 
 
 def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
-    """The names of a model's fields, as parts of a statement."""
+    """Return the names of a model's fields as parts of a statement."""
     return tuple(fragment(name) for name in model.model_fields)
 
 
 def with_parameters(text: str, written: Callable[[str], str]) -> str:
-    """A statement with each `:name` replaced by what is written for it. Raises: ValueError for a `$1`."""
+    """Replace each `:name` in a statement by what `written` returns for it. Raises: ValueError, for a `$1`."""
 
     def replaced(piece: re.Match[str]) -> str:
         if piece["number"] is not None:
@@ -82,15 +83,16 @@ class Nothing(TypedDict):
 
 
 def row_of(model: type[Model], columns: Mapping[str, Any]) -> Model:
-    """A row as a model, without validation, because PostgreSQL has checked it."""
-    return model_of(model, dict(columns.items()))  # of a driver's row, these are read faster than by key
+    """Return a row as a model, without validation, because PostgreSQL has checked it."""
+    # The driver's row returns all columns at once faster than one by one.
+    return model_of(model, dict(columns.items()))
 
 
 def model_of(model: type[Model], values: dict[str, Any]) -> Model:
-    """A model with these values for all of its fields, without validation. The dictionary becomes the model's own.
+    """Create a model from values for all of its fields, without validation. The dictionary becomes the model's own.
 
-    SQLModel's `__new__` would set the same attributes first, and pydantic's `model_construct` fill in defaults and
-    aliases: a user takes 1, 2 and 13 µs.
+    SQLModel's `__new__` would first set the same attributes, and pydantic's `model_construct` would fill in defaults
+    and aliases. A user takes 1 µs here, 2 µs in the former, and 13 µs in the latter.
     """
     made = object.__new__(model)
     _set(made, "__dict__", values)
@@ -101,13 +103,15 @@ def model_of(model: type[Model], values: dict[str, Any]) -> Model:
 
 
 class Statement(Generic[T_co]):
-    """A statement of PostgreSQL with parameters like `:name`, and the type of its rows.
+    """An SQL statement for PostgreSQL with parameters like `:name`, and the type of its rows.
 
-    `Statement[App]("SELECT … WHERE app_id = :app_id")`. The fields of a model or of a dataclass are the columns, and
-    each row is read into one; so are the keys of a TypedDict. A `tuple[str, UUID]` has the columns in their order,
-    `Mapping[str, object]` is a row with any columns; any other type is that of the only column. A test compares them
-    with PostgreSQL's own description. A name has one value throughout the statement, including inserted fragments. (An
-    array slice with a parameter needs spaces: `[1 : size]`.)
+    An example is `Statement[App]("SELECT … WHERE app_id = :app_id")`. If the type is a model or a dataclass, its fields
+    are the columns, and each row is read into an object. If it is a TypedDict, its keys are the columns. A `tuple[str,
+    UUID]` has the columns in their order, and a `Mapping[str, object]` has any columns. Any other type is the type of
+    the only column. A test compares these types with PostgreSQL's own description of each statement.
+
+    A name has one value throughout the statement, including inserted fragments. An array slice with a parameter needs
+    spaces: `[1 : size]`.
     """
 
     def __init__(self, text: LiteralString) -> None:
@@ -120,28 +124,28 @@ class Statement(Generic[T_co]):
 
     @cached_property
     def kind(self) -> Any:
-        """The type of its rows, with which it was made."""
+        """The row type with which the statement was created."""
         return get_args(self.__orig_class__)[0]  # type: ignore[attr-defined]
 
     @cached_property
     def read(self) -> Callable[[Sequence[Mapping[str, Any]]], Sequence[T_co]]:
-        """Turns the driver's rows into those of this statement."""
+        """A function that turns the driver's rows into those of this statement."""
         made = _maker(self.kind)
         return _as_they_are if made is None else lambda records: [made(record) for record in records]
 
     def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
-        """The values in the order of `$n`. Raises: TypeError for a missing or an unknown name."""
+        """Return the values in the order of `$n`. Raises: TypeError, for a missing or an unknown name."""
         if len(values) == len(self.names):
             try:
                 return self._pick(values)
             except KeyError:
-                pass  # reported below
+                pass  # this is reported below
         given, names = set(values), set(self.names)
         raise TypeError(f"missing: {sorted(names - given)}, unknown: {sorted(given - names)}, of:{self.text}")
 
 
 def _maker(kind: Any) -> Callable[[Mapping[str, Any]], Any] | None:
-    """Makes a row of this type; None if the driver's row is used as it is."""
+    """Return a function that makes a row of this type; None if the driver's row is used as it is."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return partial(row_of, kind)
     if isinstance(kind, type) and is_dataclass(kind):
@@ -154,7 +158,10 @@ def _as_they_are(records: Sequence[Any]) -> Sequence[Any]:
 
 
 def _tuple_of(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
-    """A function that picks the values of these names as a tuple. An itemgetter of one name returns no tuple."""
+    """Return a function that picks the values of these names as a tuple.
+
+    An itemgetter with a single name returns the value itself, not a tuple.
+    """
     if len(names) > 1:
         return itemgetter(*names)
     return lambda values: tuple(values[name] for name in names)

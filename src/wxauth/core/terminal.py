@@ -1,4 +1,4 @@
-"""Texts for operators, in their language: at a terminal, and in reports."""
+"""Texts for operators in their language, on a terminal and in reports."""
 
 import errno
 import os
@@ -18,7 +18,10 @@ WORDS: Final = """
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905
-"""Columns of tables and values of states that have another name in other languages, besides `PROFILE_FIELDS`."""
+"""The columns of tables and the values of states that have another name in other languages.
+
+`PROFILE_FIELDS` adds more.
+"""
 _OF_THE_SYSTEM: Final = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
@@ -39,7 +42,7 @@ _RULES: Final = {
     "string_too_short": _("must have a length of at least {min_length}"),
     "string_too_long": _("must have a length of at most {max_length}"),
 }
-"""Those of pydantic, by the type of its error."""
+"""The rules that replace pydantic's own, by the type of its error."""
 
 
 class TextError(Exception):
@@ -51,33 +54,36 @@ class TextError(Exception):
 
 
 class WrongValue(TextError, ValueError):
-    """A value breaks a rule. The text is the rule, and never has the value."""
+    """A value breaks a rule. The text is the rule, and never contains the value."""
 
 
 def terminal_language() -> str:
-    """The language of the terminal's user, from the locale."""
+    """Return the language of the terminal's user, from the locale."""
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
 
 
 def localized(text: object) -> str:
-    """A text in the language of the terminal; the text of a value that is none."""
+    """Return a text in the language of the terminal. Any other value becomes its text."""
     return str(translate(text, terminal_language()))
 
 
 def listed(names: Iterable[str], others: int) -> Text:
-    """Names, and how many others there are, if any."""
+    """List names, and how many more there are, if any."""
     some = Text(", ").join(names)
     return _("{some} and {n} more", some=some, n=others) if others else some
 
 
 def os_reason(exc: OSError) -> Text:
-    """The operating system's reason."""
+    """Return the operating system's reason for an error."""
     return _OF_THE_SYSTEM.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
 
 
 def rule_of(error: Mapping[str, Any]) -> Text:
-    """What a value must be, by pydantic's error: a rule of ours, or one of pydantic's in our words."""
+    """Return what a value must be, from pydantic's error.
+
+    The text is a rule of ours, or one of pydantic's in our words.
+    """
     found = error.get("ctx", {})
     if isinstance(found.get("error"), WrongValue):
         text: Text = found["error"].text
@@ -89,10 +95,10 @@ def rule_of(error: Mapping[str, Any]) -> Text:
 
 
 def word(name: str) -> str:
-    """The name of a column or the value of a state: in English the same."""
+    """Translate the name of a column or the value of a state. In English it stays the same."""
     return pgettext("word", name, terminal_language())
 
 
 def width(text: str) -> int:
-    """The columns that a text takes."""
+    """Return the number of terminal columns that a text takes."""
     return len(text) + sum(east_asian_width(character) in "WF" for character in text)

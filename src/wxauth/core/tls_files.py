@@ -1,4 +1,4 @@
-"""The files that libpq's parameters name, if one of them is why there is no connection."""
+"""The search for a file named in libpq's parameters that prevents a connection."""
 
 import errno
 import os
@@ -14,9 +14,10 @@ _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 
 
 def unreadable_file(query: Mapping[str, str], *, has_password: bool) -> tuple[str, str] | None:
-    """The first file of libpq's parameters that cannot be read, and why, because the driver's error does not name it.
+    """Return the first file of libpq's parameters that cannot be read, and why; None if there is none.
 
-    A parameter is in the query of the URL, or in the environment as libpq has it. With a password, none is read.
+    The driver's error does not name the file. A parameter is taken from the query of the URL, or from the environment
+    as libpq does. If there is a password, the password file is not read.
     """
     given = {name: query.get(name) or os.environ.get(f"PG{name.upper()}") for name in ("sslmode", *_PARAMETERS)}
     mode = given["sslmode"] or "prefer"
@@ -40,7 +41,7 @@ def unreadable_file(query: Mapping[str, str], *, has_password: bool) -> tuple[st
 
 
 def _why_unreadable(file: str) -> str | None:
-    """Why the file cannot be read, without opening it, because a pipe would wait for its writer."""
+    """Return why the file cannot be read, without opening it, because a pipe would wait for its writer."""
     try:
         mode = Path(file).stat().st_mode
     except OSError as exc:

@@ -1,4 +1,7 @@
-"""The audit trail: who did what to whom, when and from where. Append-only, and without secrets."""
+"""The audit trail, which records who did what to whom, when and from where.
+
+Events are only appended, and contain no secrets.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,29 +21,29 @@ from wxauth.i18n import Text, lazy_gettext as _
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something, and from which address."""
+    """The user, service or program that does something, and its address."""
 
     name: str
     """The id of a user, the name of a service client, or one of the three names below."""
     ip: str | None = None
     spares_staff: bool = False
-    """Whether staff are beyond their reach."""
+    """Whether the actor may not act on staff."""
 
 
 SYSTEM: Final = Actor("system")
-"""wxauth itself."""
+"""The actor for what wxauth does by itself."""
 OPERATOR: Final = Actor("operator")
-"""An operator who runs a command."""
+"""The actor for an operator who runs a command."""
 WECHAT: Final = Actor("wechat")
-"""WeChat, through message push."""
+"""The actor for WeChat, through message push."""
 
 
 class EventType(StrEnum):
-    """The types of events: name, meaning, the data that other services get with it, and further data.
+    """The types of events: the name, the meaning, the data that other services receive with it, and further data.
 
-    Without the third, other services do not get the event. The data that they get is not personal, and remains when a
-    user is erased. `scripts/docs` writes the guides' rows; tests compare them, the database's trigger, and what they
-    record.
+    If the third part is missing, other services do not receive the event. The data that they receive is not personal,
+    and remains when a user is erased. `scripts/docs` writes the rows of the guides. Tests compare the types with the
+    guides, with the database's trigger, and with the events that they record.
     """
 
     _value_: str
@@ -50,7 +53,7 @@ class EventType(StrEnum):
     """All names that the event's data may have."""
 
     def __new__(cls, value: str, meaning: Text, sent: str | None = None, further: str = "") -> Self:
-        """Make a type of a row of the table."""
+        """Create a type from a row of the table below."""
         kind = str.__new__(cls, value)
         kind._value_, kind.meaning = value, meaning
         kind.sent = None if sent is None else tuple(sent.split())
@@ -121,22 +124,26 @@ _RECORD_ALL: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 SELECT id, type, at, actor, user_id, app_id, ip, data FROM jsonb_populate_recordset(NULL::events, :events)
 """)
-# The id is derived from type, actor, app and day, so that a second event on the same day conflicts and is not stored.
+# The id is derived from the type, actor, app and day, so that a second event on the same day conflicts and is not
+# stored.
 _RECORD_DAILY: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :actor, :app_id, :ip::text::inet)
 ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
-"""SQL for the data that remains of an event when its user is erased: that of the types in SENT_TO_SIBLINGS."""
+"""SQL for the data that remains of an event when its user is erased: the data of the types in SENT_TO_SIBLINGS."""
 REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
-"""SQL: whether an event reports an erasure itself. It keeps the address of whoever erased the user."""
+"""SQL that is true if an event reports an erasure itself.
+
+Such an event keeps the address of whoever erased the user.
+"""
 
 
 class About(TypedDict, total=False):
-    """What an event is about, and its data."""
+    """The user and app that an event is about, and its data."""
 
     user_id: UUID | None
     app_id: str | None
@@ -144,41 +151,41 @@ class About(TypedDict, total=False):
 
 
 def event(kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]) -> dict[str, Any]:
-    """An event as a row of the trail, not recorded yet."""
+    """Return an event as a row of the trail, which is not recorded yet."""
     row = {"id": new_id(at), "type": kind.value, "at": at, "actor": by.name, "ip": by.ip}
     return {**row, "user_id": about.get("user_id"), "app_id": about.get("app_id"), "data": about.get("data") or {}}
 
 
 def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an event's data that other services get."""
+    """Return the part of an event's data that other services get."""
     return {name: data[name] for name in SENT_TO_SIBLINGS.get(kind, ()) if name in data}
 
 
 async def record_event(
     transaction: Transaction, kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]
 ) -> None:
-    """Record an event in the transaction of the change itself, which has locked the user, if it is about one.
+    """Record an event in the transaction of the change itself, which has locked the user, if there is one.
 
-    If the user's newest event has a later time, for example because two replicas' clocks differ, this one gets a time
-    and an id just after it: for each user, the trail has the order of the commits.
+    If the user's newest event has a later time, for example because two replicas' clocks differ, this event gets a time
+    and an id just after it. Therefore the trail of each user has the order of the commits.
     """
     await transaction.run(_RECORD, **event(kind, by=by, at=at, **about))
 
 
 async def record_events(transaction: Transaction, events: Sequence[Mapping[str, Any]]) -> None:
-    """Record any number of events at once, in this order for each user. Otherwise as `record_event`."""
+    """Record any number of events at once, in this order for each user. Otherwise it works like `record_event`."""
     if events:
         await transaction.run(_RECORD_ALL, events=events)
 
 
 async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id: str, now: datetime) -> None:
-    """Record, at most once a UTC day over all processes, that somebody uses an app in this way."""
+    """Record that somebody uses an app in this way, at most once per UTC day over all processes."""
     event_id = _id_of_day(kind, by.name, app_id, now=now)
     await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
 
 
 def _id_of_day(*names: str, now: datetime) -> UUID:
-    """A UUIDv7 (RFC 9562, section 5.7) of the start of the day, with a hash of the names as its random bits."""
+    """Return a UUIDv7 (RFC 9562, section 5.7) of the start of the day, with a hash of the names as its random bits."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
     digest = sha256("\0".join(names).encode()).digest()[:10]

@@ -1,4 +1,4 @@
-"""URLs, hosts and paths in settings. Errors never contain the value."""
+"""The types of URLs, hosts and paths in settings. Errors never contain the value."""
 
 import re
 from contextlib import suppress
@@ -16,7 +16,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
-"""The first parts of the service's own paths. A test compares them with the routes."""
+"""The first segments of the service's own paths. A test compares them with the routes."""
 _HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
@@ -33,9 +33,11 @@ _LIKE: Final = _("must be a URL like {form}, with / : # ? @ [ ] percent-encoded 
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
-    """The parts of a URL, of whose hosts they have the first, and all its hosts, each with its port if it has one.
+    """Split a URL with several hosts into its parts, with the first host, and the list of all hosts with their ports.
 
-    A Python with the security fixes of 2025 refuses an IPv6 address in brackets behind another host.
+    A Python with the security fixes of 2025 refuses an IPv6 address in brackets after another host, so the hosts must
+    be separated first.
+
     Raises: ValueError.
     """
     start, slashes, rest = url.partition("://")
@@ -46,10 +48,14 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
 
 
 def _taken_apart(url: str, pattern: str, like: str) -> SplitResult:
-    """The parts of a URL of this form, with its first host, and ports that may be some. Raises: ValueError."""
+    """Return the parts of a URL that matches the pattern, with its first host.
+
+    Raises: ValueError, also for invalid ports.
+    """
     try:
         parts, hosts = split_hosts(url) if re.fullmatch(pattern, url) else (None, [])
-    except ValueError:  # Unicode takes a character of the password's for one that separates
+    # Unicode normalization turns a character of the password into a separator.
+    except ValueError:
         parts = None
     if parts is None:
         raise WrongValue(Text(_LIKE, form=like))
@@ -60,7 +66,8 @@ def _taken_apart(url: str, pattern: str, like: str) -> SplitResult:
 
 def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
-    # A password with `/` or `?` may begin like a port. So what follows the host has no `@`, but in a socket's path.
+    # A password with `/` or `?` may look like the beginning of a port. Therefore the part after the host must not
+    # contain `@`, except in the path of a socket.
     pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?(host=/[^#&]*|[^#&@]*)(&(host=/[^#&]*|[^#&@]*))*)?"
     parts = _taken_apart(url, pattern, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -102,11 +109,13 @@ def _check_redis_url(value: SecretStr) -> None:
     _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), like)
     if value.get_secret_value().startswith("redis+"):
         return
-    from redis.asyncio import ConnectionPool  # takes a tenth of a second, which few commands need
+    # The import takes a tenth of a second, and few commands need it.
+    from redis.asyncio import ConnectionPool
 
     try:
-        ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]  # opens none
-    except Exception:  # of many kinds
+        # Checks the options, and opens no connection.
+        ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]
+    except Exception:  # there are many kinds
         raise WrongValue(_("must have only options that redis-py knows, each with a value of its type")) from None
 
 
@@ -116,14 +125,14 @@ def _check_hook_url(value: str) -> None:
             _("must be a URL like https://host/path, without user and fragment; http in a private network")
         )
     parts = urlsplit(value)
-    # Those of a name are checked at each connection.
+    # The addresses of a host name are checked at each connection.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
         raise WrongValue(_("must have a public or private address; with http, a private one"))
 
 
 def is_below(url: str, issuer: str) -> bool:
-    """Whether a URL is the issuer's own: its host and port, and its path or one below it."""
+    """Return whether a URL belongs to the issuer: it has the same host and port, and the same path or one below it."""
     one, other = _place(url), _place(issuer)
     return one[:2] == other[:2] and f"{one[2]}/".startswith(f"{other[2]}/")
 
@@ -150,7 +159,7 @@ def _check_root_files(values: tuple[str, ...]) -> None:
 
 
 def _check_host(value: str) -> None:
-    """Check a host, perhaps with a port. One without letters must be an address."""
+    """Check a host, which may have a port. If it has no letters, it must be an address."""
     pattern = r"(?:\[([0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|([0-9.]+))(?::([1-9][0-9]{0,4}))?"
     with suppress(ValueError):
         if (found := re.fullmatch(pattern, value)) and int(found[3] or 0) < 65536:
@@ -174,7 +183,7 @@ PagePath = Annotated[
         _("must be a page like pages/scan/scan, without a leading slash and without a query"),
     ),
 ]
-# The name that WeChat's console gives the file, and its content.
+# WeChat's console gives the file its name and content.
 DomainFile = Annotated[
     str,
     form(

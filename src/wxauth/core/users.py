@@ -1,4 +1,4 @@
-"""The model of a user: the fields that every package reads."""
+"""The model of a user, with the fields that every package reads."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -13,22 +13,22 @@ from wxauth.core.models import TIME
 from wxauth.core.statements import columns_of
 
 ROLES_SCOPE: Final = "roles"
-"""The scope that allows a website to read a person's roles."""
+"""The scope that allows a website to read a user's roles."""
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
-"""The columns whose changes are events, `user.profile_changed`."""
+"""The columns whose changes are reported by the event `user.profile_changed`."""
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
-"""The columns of the remaining user that a merge fills from the former one, if they are empty."""
+"""The columns that a merge copies from the former user to the remaining one, where they are empty."""
 
 
 class UserStatus(StrEnum):
-    """Whether a user may log in."""
+    """Whether a user is banned."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 class UserFields(SQLModel):
-    """A user: all columns of the table except those that only logins, merges and staff need."""
+    """A user, with all columns of the table except those that only logins, merges and staff need."""
 
     id: UUID = Field(primary_key=True)
     unionid: str | None = Field(sa_type=Text)
@@ -39,19 +39,24 @@ class UserFields(SQLModel):
     status: Literal["active", "disabled"] = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime | None = Field(sa_type=TIME)
-    """Null until an imported user first logs in."""
-    external_id: str | None = Field(max_length=128)  # unlike a CHECK, costs nothing if the column is not written
+    """The time of the last login; null until an imported user first logs in."""
+    # Unlike a CHECK, this costs nothing if the column is not written.
+    external_id: str | None = Field(max_length=128)
     """The user's id in the operator's other services, from before wxauth."""
     phone_verified_at: datetime | None = Field(sa_type=TIME)
     """When the number was last verified with the phone button; null if it was only imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
-    """The present consents, document → version; null means the same as empty. They are stored here so that a login
-    reads no other table."""
+    """The present consents, document → version; null means the same as empty.
+
+    They are stored here so that a login reads no other table.
+    """
     attributes: dict[str, Any] | None = Field(sa_type=JSONB)
-    """The operator's own facts about the user; null means the same as empty: see `users/attributes.py`."""
+    """The operator's own facts about the user; null means the same as empty. See `users/attributes.py`."""
     erase_at: datetime | None = Field(sa_type=TIME)
-    """When housekeeping erases the user, at the user's request; null without a request. Until then the user has no
-    session, and nobody merges or splits them: see `users/erasure_queries.py`."""
+    """When housekeeping erases the user, at the user's request; null without a request.
+
+    Until then the user has no session, and nobody can merge or split the user. See `users/erasure_queries.py`.
+    """
 
     @property
     def phone_verified(self) -> bool | None:
@@ -60,17 +65,17 @@ class UserFields(SQLModel):
 
 
 class UserInSession(UserFields):
-    """A user, with the identity of one of their sessions."""
+    """A user, with the identity of one of the user's sessions."""
 
     app_id: str
     openid: str
 
 
 MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
-"""SQL: whether a user is neither banned nor leaving."""
+"""SQL that is true if a user is neither banned nor about to be erased."""
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
-"""SQL: whether a user is an administrator who can log in. A literal, so that the partial index is used."""
+"""SQL that is true if a user is an administrator who can log in. It is a literal, so that the partial index is used."""
 USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
 USER_IN_SESSION: Final = f"{USER}, :app_id::text AS app_id, :openid::text AS openid"
-"""Those of `UserInSession`, for a statement about an identity of the user."""
+"""The columns of `UserInSession`, for a statement about an identity of the user."""

@@ -222,7 +222,7 @@ class Deliveries:
         wanted = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
         number = RESUMED_AT_ONCE
         while number == RESUMED_AT_ONCE:
-            async with self.database.begin(plans_anew=True) as transaction:
+            async with self.database.begin(replan=True) as transaction:
                 number = await transaction.run(RESUME_DELIVERIES, **wanted)
             self.wake()
 
@@ -303,7 +303,7 @@ async def place_events(services: Services) -> int:
     while True:
         now = services.clock()
         try:
-            async with services.database.begin(plans_anew=True) as transaction:
+            async with services.database.begin(replan=True) as transaction:
                 if not await transaction.value(LOCK_PLACES):
                     return placed
                 events = await place(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)

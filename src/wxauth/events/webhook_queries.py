@@ -334,7 +334,7 @@ async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[S
 
 async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
     """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         due = await transaction.rows(_DUE, now=now)
     return [(receiver_id, Priority(priority)) for receiver_id, priority in due]
 
@@ -343,7 +343,7 @@ async def lease_delivery(
     database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
 ) -> LeasedDelivery | None:
     """Lease a receiver's next delivery of this priority; None if none is due."""
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         return await transaction.row(LEASE_DELIVERY, receiver_id=receiver_id, priority=priority, now=now, until=until)
 
 
@@ -352,7 +352,7 @@ async def settle_delivery(
 ) -> bool:
     """Store the outcome of an attempt. Whether it is the webhook's first success in a minute."""
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
             await transaction.run(_FORGET, **leased)
             return False

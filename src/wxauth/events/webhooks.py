@@ -162,7 +162,7 @@ class Webhooks:
         return replayed
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
-        async with self.database.begin(plans_anew=True) as transaction:
+        async with self.database.begin(replan=True) as transaction:
             return await webhook_queries.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
 
     async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:

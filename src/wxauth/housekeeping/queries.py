@@ -177,7 +177,7 @@ async def sweep_page(
 
     None if another worker is sweeping, or the next sweep is not due yet.
     """
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table.lock):
             return None
         after, due_at = await transaction.row(_PROGRESS, name=table.name) or (START, now)
@@ -212,7 +212,7 @@ async def replace_old_sessions(
     Only identities that have logged in since the last run are checked. None if another worker is doing this or has just
     done it.
     """
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
             return None
         since, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)

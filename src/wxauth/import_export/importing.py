@@ -220,7 +220,7 @@ async def _import_batch(
         if not options.dry_run:  # the remains of erased ids must not become a new user's
             await erase_rest(services.database, wanted.ids)
         try:
-            async with services.database.begin(plans_anew=True) as transaction:
+            async with services.database.begin(replan=True) as transaction:
                 batch = await _find(
                     transaction, wanted, kept, options, with_administrators=with_administrators, now=services.clock()
                 )

@@ -202,7 +202,7 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        self.retries.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
+        self.retries.note_done(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
         return has_named_a_user
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:

@@ -124,11 +124,11 @@ class _TracedDatabase(Database):
             return await super()._wait(row)
 
     @asynccontextmanager
-    async def begin(self, *, plans_anew: bool = False) -> AsyncIterator[Transaction]:
+    async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
         with _span_within(
             self._tracer, _calling_function, {"db.system.name": "postgresql", "db.operation.name": "transaction"}
         ):
-            async with super().begin(plans_anew=plans_anew) as transaction:
+            async with super().begin(replan=replan) as transaction:
                 yield transaction
 
 

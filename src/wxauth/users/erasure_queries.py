@@ -117,7 +117,7 @@ async def erase_next_page(
 
     Returns the id, and whether nothing is left for it; None if nothing waits, or another worker is erasing a page.
     """
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
         waiting = await transaction.row(_NEXT, user_ids=user_ids)

@@ -285,7 +285,7 @@ async def change_status_and_roles(
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has passed. Returns how many."""
-    async with database.begin(plans_anew=True) as transaction:
+    async with database.begin(replan=True) as transaction:
         ended = await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
         lifted = [(row.id, before := StatusAndRoles.of(row), StatusAndRoles(before.roles)) for row in ended]
         settled = await change_status_and_roles(transaction, lifted, by=SYSTEM, now=now)

@@ -1,4 +1,4 @@
-"""The documented answers of an operation: an example built from its fields, and every failure."""
+"""The documented responses of an operation: an example built from its fields, and every failure."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable, M
 from wxauth_guard.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
-"""A failure that an operation may answer: an error, or a class, of which a typical error is shown."""
+"""A failure that an operation may return: an error, or a class, of which a typical error is shown."""
 Security = Sequence[Mapping[str, Sequence[str]]]
-"""OpenAPI's `security` of an operation: alternatives, of which `{}` means no credentials."""
+"""The `security` of an operation in OpenAPI: alternatives, of which `{}` means no credentials."""
 
 BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)
 
@@ -57,7 +57,7 @@ CODE_FAILURES: Final[Sequence[Failure]] = (
     errors.RateLimited,
     *WECHAT_FAILURES,
 )
-"""The failures of every operation that takes a code of WeChat's."""
+"""The failures of every operation that takes a code from WeChat."""
 
 _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
@@ -73,7 +73,7 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
 
 
 class Problem(BaseModel):
-    """A failure (RFC 9457)."""
+    """The description of a failure (RFC 9457)."""
 
     type: Annotated[str, Field(description="`urn:wxauth:problem:<code>`.")]
     title: Annotated[str, Field(description="One short sentence for the user, in Chinese or English.")]
@@ -92,7 +92,7 @@ class Problem(BaseModel):
 
 
 def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses`: each status, with an example for each code."""
+    """Return FastAPI's `responses`: each status, with an example for each error code."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, errors.InternalError):
         error = kind if isinstance(kind, WxAuthError) else _error(kind)
@@ -109,7 +109,7 @@ def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
 
 
 def example_of(hint: Any) -> Any:
-    """An example of an answer, built from those of its fields: `Field(examples=[...])`.
+    """Build an example of a response from those of its fields: `Field(examples=[...])`.
 
     An optional field is left out unless it has an example. A nullable field is null unless it has one.
 
@@ -120,7 +120,7 @@ def example_of(hint: Any) -> Any:
 
 
 def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
-    """An example of what a JSON schema describes, by those that it has. `models` are the ones that it refers to."""
+    """Build an example for a JSON schema from the examples in it. `models` are the schemas that it refers to."""
     match schema:
         case {"examples": [example, *_]} | {"default": example} | {"const": example} | {"enum": [example, *_]}:
             return example

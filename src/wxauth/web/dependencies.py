@@ -1,6 +1,7 @@
-"""The parts of the service as FastAPI's dependencies.
+"""The parts of the service as FastAPI's dependencies, and the order in which an endpoint's dependencies are called.
 
-`provide` makes one. A test may replace any of them: `app.dependency_overrides[provide(KeyRing)] = ...`.
+`provide` returns the dependency for a part. A test may replace any of them: `app.dependency_overrides[provide(KeyRing)]
+= ...`.
 """
 
 import inspect
@@ -35,15 +36,15 @@ _IGNORED: Final = (
     "background_tasks_param_name",
     "security_scopes_param_name",
 )
-"""What FastAPI would give a dependency, and a plan does not: `Dependant`'s names."""
+"""The fields of `Dependant` for values that FastAPI would give a dependency, but a plan does not."""
 
 Part = TypeVar("Part")
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
-"""An app's `dependency_overrides`."""
+"""The `dependency_overrides` of an app."""
 
 
 async def services_of(connection: HTTPConnection) -> Services:
-    """The services of the app that received the request. Nothing else looks into the app's state."""
+    """Return the services of the app that received the request. Nothing else reads the app's state."""
     services: Services = connection.app.state.services
     return services
 
@@ -53,10 +54,11 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 @cache
 def provide(kind: type[Part]) -> Callable[[Services], Awaitable[Part]]:
-    """The dependency on the part of this type: always the same function for the same type."""
+    """Return the dependency on the part of this type. The same type always gives the same function."""
 
     async def part(services: ServicesDep) -> Part:
-        found: Part = services.parts[kind]  # `services[kind]` would cost a call for each dependency of a request
+        # `services[kind]` would cost a call for each dependency of a request.
+        found: Part = services.parts[kind]
         return found
 
     return part
@@ -69,11 +71,11 @@ VerifierDep = Annotated[Verifier, Depends(provide(Verifier))]
 
 
 class Argument(NamedTuple):
-    """A parameter of an endpoint that is no dependency: how it gets its value, and what it adds to the documentation.
+    """A parameter of an endpoint that is not a dependency.
 
     Attributes:
-        read: Takes the request.
-        entails: What it adds to the documentation.
+        read: Reads the value from the request.
+        entails: The documentation that it adds to the operation.
     """
 
     read: Callable[[Request], Awaitable[Any]]
@@ -81,13 +83,13 @@ class Argument(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """One call of a plan, which takes values of earlier ones.
+    """One call of a plan, which takes values of earlier calls.
 
-    Most take one value. Passing that as it is, and not by a tuple, halves what a plan adds to its calls.
+    Most calls take one value. Passing it directly, and not in a tuple, halves the overhead of a plan.
 
     Attributes:
-        place: Where the only value is.
-        pick: Picks the values, if there is not one; else None.
+        place: The position of the value, if there is only one.
+        pick: A function that picks the values, if there is not exactly one; otherwise None.
     """
 
     call: Callable[..., Awaitable[Any]]
@@ -96,11 +98,12 @@ class _Call(NamedTuple):
 
 
 class Plan:
-    """The calls of an endpoint in their order: its parameters from left to right, each after those that it takes.
+    """The calls of an endpoint in order: its parameters from left to right, each after those that it takes.
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
-    other dependencies. One that is no coroutine is called as it is, without a thread: it must not block. What follows a
-    `yield` runs before the answer is sent, as with `scope="function"` there: a slow reader holds nothing.
+    other dependencies. If it is not a coroutine function, it is called directly, without a thread, so it must not
+    block. The code after a `yield` runs before the response is sent, as with FastAPI's `scope="function"`, so a client
+    that reads slowly holds no resources.
 
     Args:
         dependant: FastAPI's graph of the endpoint.
@@ -115,7 +118,7 @@ class Plan:
     ) -> None:
         assert dependant.call is not None
         self.yields = False
-        """Whether anything follows the calls. Then `run` needs a stack, and its caller closes that."""
+        """Whether code follows the calls. In that case `run` needs a stack, which its caller closes."""
         self._path = dependant.path or ""
         self._overrides = overrides or {}
         self._calls: list[_Call] = []
@@ -131,7 +134,7 @@ class Plan:
         self._plan = tuple(self._calls)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
-        """Call everything, and return what the endpoint returns."""
+        """Call everything in order, and return what the endpoint returns."""
         values: list[Any] = [request, stack]
         for call, place, pick in self._plan:
             values.append(await (call(values[place]) if pick is None else call(*pick(values))))
@@ -185,7 +188,7 @@ class Plan:
 
 
 def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The call with its values in the order of its parameters, which costs half as much as by name."""
+    """Return the call with its values in the order of its parameters. Passing them by name takes twice as long."""
     parameters = inspect.signature(call).parameters
     if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
         return call, tuple(takes[name] for name in parameters)
@@ -194,7 +197,7 @@ def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Calla
 
 
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
-    """What the parameters of an endpoint add to its documentation, each before the dependencies that it takes."""
+    """Yield what the parameters of an endpoint add to its documentation, each before the dependencies that it takes."""
     assert dependant.call is not None
     hints = get_type_hints(_function_of(dependant.call), include_extras=True)
     dependencies = {each.name: each for each in dependant.dependencies}
@@ -207,12 +210,12 @@ def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iter
 
 
 def metadata_of(hint: Any) -> tuple[Any, ...]:
-    """The metadata in `Annotated`, after the type."""
+    """Return the metadata in `Annotated`, after the type."""
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 
 def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that is called: that of a class is `__init__`, that of an object with `__call__` is that."""
+    """Return the function that is called: `__init__` of a class, or `__call__` of an object that has it."""
     while isinstance(call, partial):
         call = call.func
     if inspect.isclass(call):

@@ -1,4 +1,4 @@
-"""`/docs` and `/openapi.json`, without a CDN, in each language."""
+"""The routes `/docs` and `/openapi.json`, without a CDN, in each language."""
 
 import re
 from base64 import b64encode
@@ -25,7 +25,7 @@ from wxauth_guard import BearerGuard
 from wxauth_guard.problems import preferred_language
 
 _ASSETS = "/docs/assets"
-# All but `script-src`. The policy is strict because the page shares its origin with the console.
+# This is the whole policy except `script-src`. It is strict because the page shares its origin with the console.
 _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -47,7 +47,7 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def in_language(app: FastAPI, language: str) -> dict[str, Any]:
-    """A copy of an app's OpenAPI document with description, tags and summaries in this language."""
+    """Copy an app's OpenAPI document with the description, tags and summaries in this language."""
     translated = deepcopy(app.openapi())
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}
@@ -59,9 +59,9 @@ def in_language(app: FastAPI, language: str) -> dict[str, Any]:
 
 
 def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document of an app, without what FastAPI adds wrongly; it is made once.
+    """Return the OpenAPI document of an app, without FastAPI's errors. It is built once.
 
-    `schemes` are the `securitySchemes` beside bearer tokens.
+    `schemes` are the `securitySchemes` in addition to bearer tokens.
     """
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
@@ -82,7 +82,7 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
-    """The documented operations of these routes, each with what the document has of it."""
+    """Yield the documented operations of these routes, each with its part of the document."""
     for route in routes:
         if isinstance(route, DirectRoute) and route.include_in_schema:
             yield from ((route, document["paths"][route.path_format][method.lower()]) for method in route.methods or ())
