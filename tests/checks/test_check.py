@@ -33,8 +33,8 @@ from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.receiver import Receiver
 from tests.sweeps import swept
-from tests.upstream import FakeRedis, Upstream, abort, answer, hang, know_no_name
-from tests.world import LogLines, MakeServices, Rows, Stage, with_part
+from tests.upstream import Upstream, abort, answer, hang, know_no_name
+from tests.world import MakeServices, Rows, Stage, with_part
 from wxauth.checks.database import judge_schema, judge_server
 from wxauth.checks.queries import PostgresServer
 from wxauth.checks.result import CheckLevel
@@ -42,7 +42,7 @@ from wxauth.checks.rights_queries import RoleRights
 from wxauth.core.clock import utc_now
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
-from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, create_simulator
+from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, create_simulator
 from wxauth_desk.wechat.push import push_signature
 from wxauth_guard.jwks import METADATA_PATH
 
@@ -50,8 +50,8 @@ APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]
 
 GENERAL = ["settings", "database", "clock database", "schema", "signing_keys", "sealed_data", "clock wechat", "issuer"]
-OF_AN_APP = ["", " access_token", " phone", " session_keys", " unionid", " push"]
-APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession"]
+OF_AN_APP = ["", " access_token", " push"]
+APIS = ["code2session", "stable_token"]
 
 Serve = Callable[..., Awaitable[str]]
 
@@ -123,28 +123,13 @@ def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(check: C
     assert all(line[column - 2 : column].isspace() and not line[column].isspace() for line in lines)
 
 
-@pytest.mark.oldest_postgres
-async def test_a_service_or_a_console_that_nobody_can_enter_is_reported(doctor: Doctor, rows: Rows) -> None:
-    closed = {"sign_up": "closed", "admin_page": True}
-    assert not {"sign-up", "console"} & (await doctor()).keys()
-    assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
-    results = await doctor(**closed)
-    assert_reported(results, "sign-up", NOTE, "wxauth users import")
-    assert_reported(results, "console", NOTE, "wxauth users grant")
-    assert "sign-up" not in await doctor(sign_up="closed", apps=[{**APPS[0], "sign_up": "open"}, APPS[1]])
-    await rows.execute("INSERT INTO users (id, created_at, roles) VALUES (gen_random_uuid(), now(), '{admin}')")
-    assert not {"sign-up", "console"} & (await doctor(**closed)).keys()
-
-
-async def test_the_check_changes_nothing_and_each_app_costs_four_calls(doctor: Doctor, stage: Stage) -> None:
+async def test_the_check_changes_nothing_and_each_app_costs_two_calls(doctor: Doctor, stage: Stage) -> None:
     await stage.login()
     before = await all_rows(stage.rows)
     assert before["sessions"]
     token = doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
     await doctor()
     assert doctor.wechat.asked == dict.fromkeys(APIS, len(APPS))
-    doctor.wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
-    await doctor.says(of_app("session_keys"), BAD, "access token", "40001")
     assert await all_rows(stage.rows) == before
     assert not any(call.json["force_refresh"] for call in doctor.wechat.calls_of("stable_token"))
     assert doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
@@ -635,8 +620,6 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     message = results[of_app("access_token")].text
     assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
     assert "rid" not in message
-    assert not results.keys() & {of_app("phone")}
-    assert_reported(results, of_app("phone", OTHER_APP_ID), OK)
 
 
 @pytest.mark.process
@@ -687,7 +670,6 @@ async def test_the_reason_for_no_access_token_is_reported(doctor: Doctor, fault:
     errcode = [f"(errcode {fault['errcode']})"] if "errcode" in fault else []
     assert_reported(results, of_app("access_token"), *said, *errcode)
     assert_reported(results, of_app(), OK)
-    assert of_app("phone") not in results
     assert_reported(results, of_app("access_token", OTHER_APP_ID), OK)
 
 
@@ -728,79 +710,17 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, secr
 
 
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: Doctor) -> None:
-    for api in ("code2session", "checksession"):
+    for api in ("code2session", "stable_token"):
         doctor.wechat.fail(api, hang=True, times=None)
     began = asyncio.get_running_loop().time()
     results = await doctor(wechat_timeout=1.5)
-    assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s for each app
+    assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s
     for app in APPS:
         assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no answer in 1.5 s")
-        assert_reported(results, of_app("session_keys", app["app_id"]), BAD, "checksession gave no answer in 1.5 s")
-        assert_reported(results, of_app("phone", app["app_id"]), OK)
-
-
-MAY_NOT = ("may not use this API", "(errcode 48001)")
-
-
-@pytest.mark.parametrize(
-    ("account", "settings", "name", "said"),
-    [
-        ({"denied": {"checksession"}}, {}, "session_keys", (BAD, *MAY_NOT)),
-        ({"denied": {"getuserphonenumber"}}, {}, "phone", (NOTE, *MAY_NOT, "nobody has given a phone number")),
-        ({"openid_check": "refused"}, {}, "phone", (NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")),
-        ({"openid_check": "refused"}, {"phone_check_openid": False}, "phone", (OK, "permitted")),
-        ({"daily_quota": {"checksession": 0}}, {}, "session_keys", (BAD, "quota", "45009")),
-    ],
-)
-async def test_what_an_account_may_not_do_is_a_note_unless_the_settings_need_it(
-    doctor: Doctor, log_lines: LogLines, account: dict[str, Any], settings: dict[str, Any], name: str, said: Said
-) -> None:
-    for field, value in account.items():
-        setattr(doctor.wechat.account(APP_ID), field, value)
-    results = await doctor(**settings)
-    assert_reported(results, of_app(name), *said)
-    assert ("not needed now" in results[of_app(name)].text) is (said[0] is NOTE)
-    assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
-    asked = doctor.wechat.calls_of("getuserphonenumber")
-    assert {"openid" in call.json for call in asked} == {settings.get("phone_check_openid", True)}
-    assert [line["event"] for line in log_lines() if line["event"].startswith("wechat_")] == []
-
-
-async def test_an_account_without_numbers_is_reported_once_a_user_has_one(doctor: Doctor, stage: Stage) -> None:
-    doctor.wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
-    assert (await stage.login(phone_code="phone-13800138000"))["user"]["phone"]
-    await doctor.says(of_app("phone"), BAD, "may not use this API")
-
-
-@pytest.mark.parametrize("errcode", [89501, 40230, 40240])
-async def test_a_general_refusal_of_wechat_does_not_count_as_permission(doctor: Doctor, errcode: int) -> None:
-    doctor.wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
-    await doctor.says(of_app("session_keys"), BAD, f"(errcode {errcode})")
-
-
-@swept("errcode", [40003, 43104, 61010, 87009, 40097])
-async def test_any_answer_about_a_made_up_person_proves_the_permission(doctor: Doctor, errcode: int) -> None:
-    apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession"}
-    doctor.wechat.faults.clear()  # that of the case before would strike for ever
-    for api in apis.values():
-        doctor.wechat.fail(api, errcode=errcode, times=None)
-    results = await doctor()
-    for name in apis:
-        assert_reported(results, of_app(name), OK, "permitted")
+        assert_reported(results, of_app("access_token", app["app_id"]), BAD, "for the same reason")
 
 
 # Settings at WeChat that cannot be queried, and must be set by hand.
-
-
-async def test_users_show_whether_an_app_is_bound(doctor: Doctor, stage: Stage) -> None:
-    await doctor.says(of_app("unionid"), OK, "before somebody has logged in")
-    stage.simulator.account(OTHER_APP_ID).has_unionids = False
-    for app in APPS:
-        await stage.login(app=app)
-    results = await doctor()
-    assert_reported(results, of_app("unionid"), OK, "1 of 1 users")
-    assert_reported(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
-    await doctor.says(of_app("unionid", OTHER_APP_ID), OK, "none of 1 users", apps=[APPS[1]])
 
 
 async def test_the_push_url_is_shown(doctor: Doctor) -> None:
@@ -873,14 +793,14 @@ async def test_without_the_database_no_signature_leaves_the_house(doctor: Doctor
     assert not receiver.got
 
 
-# Apps of other kinds, Redis, poolers and sites.
+# Apps of other kinds.
 
 
 async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doctor: Doctor) -> None:
     kinds = {
-        MOBILE_APP["app_id"]: ["", " unionid", " push"],
-        WEBSITE["app_id"]: ["", " unionid", " push", " callback domain"],
-        ACCOUNT["app_id"]: ["", " access_token", " unionid", " push", " callback domain"],
+        MOBILE_APP["app_id"]: ["", " push"],
+        WEBSITE["app_id"]: ["", " push", " callback domain"],
+        ACCOUNT["app_id"]: ["", " access_token", " push", " callback domain"],
     }
     results = await doctor(apps=[*APPS, *OTHER_KINDS])
     for app_id, suffixes in kinds.items():
@@ -909,41 +829,3 @@ async def test_for_a_service_account_the_check_reports_whether_the_issuer_can_be
 ) -> None:
     results = await doctor(apps=[ACCOUNT], issuer=issuer, timeouts={"issuer_patience": 0.2})
     assert_reported(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)
-
-
-async def test_redis_is_asked_if_there_is_one(doctor: Doctor) -> None:
-    assert "redis" not in await doctor()
-    async with FakeRedis(b":1\r\n") as server:  # one without a password that counts
-        await doctor.says("redis", OK, "answers", redis_url=server.url)
-    url = f"redis://:hunter2@127.0.0.1:{free_port()}"
-    await doctor.says("redis", BAD, "process counts for itself", "WXAUTH_REDIS_URL", redis_url=url, login_rate_limit="")
-    async with Upstream(hang, on_connect=hang) as upstream:
-        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), timeouts={"redis_patience": 0.2})
-    assert_reported(results, "redis", BAD, "TimeoutError")
-
-
-async def test_a_database_without_timeouts_is_reported(doctor: Doctor) -> None:
-    results = await doctor(database_url=f"{doctor.database_url}&pgbouncer=true")
-    remedy = "ALTER ROLE postgres SET statement_timeout = '4000ms'"
-    assert_reported(results, "database limits", BAD, "one locked row", remedy)
-
-
-async def test_with_sites_the_kind_of_code_is_shown(doctor: Doctor, rows: Rows) -> None:
-    assert of_app("codes") not in await doctor()
-    await rows.execute("""
-        INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)
-        VALUES ('shop', 'Shop', '{openid}', true, 'RS256', now(), sha256('a'))
-    """)
-    results = await doctor()
-    assert_reported(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
-    assert of_app("codes", APPS[1]["app_id"]) not in results
-    doctor.wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
-    await doctor.says(of_app("codes"), BAD, "ordinary codes are shown", "WXAUTH_SCAN_PAGE", "errcode 41030")
-    doctor.wechat.fail("getwxacodeunlimit", errcode=45009)
-    await doctor.says(of_app("codes"), NOTE, "5,000 a minute")
-
-    link = {"scan_code": "link", "issuer": "https://auth.invalid"}
-    await doctor.says(of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE", **link)
-    reported = await doctor(**link, link_check_file="a.txt:b")
-    assert_reported(reported, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
-    await doctor.says(of_app("codes"), NOTE, "WXAUTH_ISSUER", scan_code="link")

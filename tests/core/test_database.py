@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import text
 
 from tests.database_proxy import Proxy
+from tests.docs import block
 from tests.loops import let_pass
 from tests.sweeps import swept
 from tests.world import Rows, until
-from wxauth.checks.queries import missing_limits
 from wxauth.core.database import DEADLINES, MAX_IDLE_SECONDS, Database, Deadlines
 from wxauth.core.migrations import begin_migration, migrate
 from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
@@ -214,22 +214,14 @@ async def test_the_url_says_what_is_set_and_prepared(
     assert (by_itself, in_it) == (prepared, prepared)
 
 
-async def test_a_database_without_limits_for_a_statement_is_reported(database_url: str, rows: Rows) -> None:
-    async with opened(database_url) as database:
-        assert await missing_limits(database) == []
-    async with opened(f"{database_url}&pgbouncer=true") as database:
-        reported = await missing_limits(database)
-        assert reported == [
-            "ALTER ROLE postgres SET statement_timeout = '4000ms'",
-            "ALTER ROLE postgres SET lock_timeout = '2000ms'",
-            "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '8000ms'",
-        ]
+async def test_the_limits_of_the_page_are_those_of_a_connection_without_a_pooler(database_url: str, rows: Rows) -> None:
     role = "pooled_" + await rows.fetchval("SELECT current_database()")
-    await rows.execute(f"CREATE ROLE {role} LOGIN; " + "; ".join(reported).replace("postgres", role))
+    statements = block("docs/run/database.md", "statement_timeout").replace("ROLE wxauth", f"ROLE {role}")
+    await rows.execute(f"CREATE ROLE {role} LOGIN; {statements}")
     try:
-        url = database_url.replace("postgres@", f"{role}@")
-        async with opened(f"{url}&pgbouncer=true") as database:
-            assert await missing_limits(database) == []
+        url = f"{database_url.replace('postgres@', f'{role}@')}&pgbouncer=true"
+        async with opened(url) as pooled, opened(database_url) as database:
+            assert await pooled.value(SETTINGS) == await database.value(SETTINGS)
     finally:
         await rows.execute(f"DROP ROLE {role}")
 

@@ -22,8 +22,6 @@ from tests import world
 from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
-from wxauth.checks.result import CheckLevel
-from wxauth.checks.surroundings import check_redis
 from wxauth.core.settings import Settings
 from wxauth.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, RateLimiter
 
@@ -61,12 +59,6 @@ class Hosts:
 
     def connect(self, port: int, **options: Any) -> Any:
         return self.stack.enter_context(redis.Redis(port=port, **options))
-
-    async def check(self, url: str) -> CheckLevel:
-        """What `wxauth check` says of this URL."""
-        (result,) = [result async for result in check_redis(self.make_settings(redis_url=url))]
-        assert PASSWORD not in result.text
-        return result.level
 
 
 @pytest.fixture
@@ -124,7 +116,6 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
     sentinels = hosts.connect(sentinel, password=PASSWORD, decode_responses=True)
     url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{hosts.silent_port},[::1]:{free_port()},127.0.0.1:{sentinel}/wxauth"
     patient, limiter = limiters("2/hour", url, patience=LONG), limiters("2/hour", url)
-    assert await hosts.check(url) is CheckLevel.OK
     assert [await admits(patient) for _ in range(3)] == [True, True, False]
     await until_counting(limiters, limiter)
     before = len(limiters.events)
@@ -134,7 +125,6 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
     assert await admits(limiter, "192.0.2.2")  # nobody is refused for want of a Redis
     until(lambda: sentinels.sentinel_master("wxauth")["port"] == second)
     await until_counting(limiters, limiter)  # the new one knows what the former has counted
-    assert await hosts.check(url) is CheckLevel.OK
     await limiters.aclose()
     assert limiters.events[before:] == ["redis_failed", "redis_answers_again"]
     assert PASSWORD not in str(limiters.log_lines())
@@ -154,7 +144,6 @@ async def test_a_cluster_counts_as_one_redis_and_holds_nobody_up_while_down(host
         until(partial(is_whole, port))
     url = f"redis+cluster://127.0.0.1:{hosts.silent_port},[::1]:{free_port()},127.0.0.1:{first}"
     patient = [limiters("5/hour", url, patience=LONG) for _ in range(2)]
-    assert await hosts.check(url) is CheckLevel.OK
     for subscriber in range(20):  # on all nodes
         assert [await admits(patient[n % 2], f"192.0.2.{subscriber}") for n in range(7)] == [True] * 5 + [False] * 2
     limiter = limiters("5/hour", url)
@@ -163,7 +152,6 @@ async def test_a_cluster_counts_as_one_redis_and_holds_nobody_up_while_down(host
     os.kill(nodes[2].pid, signal.SIGSTOP)  # says nothing, and closes no connection
     async with asyncio.timeout(15 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times
         assert all(await asyncio.gather(*(admits(limiter, f"198.51.{n % 2}.{n // 2}") for n in range(500))))
-    assert await hosts.check(url) is CheckLevel.BAD
     os.kill(nodes[2].pid, signal.SIGCONT)
     await until_counting(limiters, limiter)
     await limiters.aclose()

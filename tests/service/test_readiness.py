@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.world import Stage, leave, until, until_locked
+from tests.world import Stage, leave, until_locked
 from wxauth.service.probes import is_migrated
 
 MANY = 400
@@ -39,58 +39,6 @@ async def test_the_readiness_is_at_most_a_second_old(stage: Stage, proxy: Proxy)
     assert await status() == 503
     stage.clock.advance(seconds=1)
     assert await status() == 200
-
-
-@pytest.mark.own_database
-@pytest.mark.parametrize("lost", ["INSERT ON sessions", "UPDATE ON users", "INSERT ON events_unplaced"])
-@pytest.mark.slow
-async def test_a_lost_privilege_means_not_ready(stage: Stage, database_url: str, lost: str) -> None:
-    await stage.rows.execute("""
-        CREATE ROLE readiness LOGIN;
-        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO readiness;
-        GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO readiness;
-    """)
-    try:
-        client = await stage.make(database_url=database_url.replace("postgres@", "readiness@"))
-
-        async def check() -> tuple[int, str]:
-            answer = await client.get("/readyz")
-            return answer.status_code, answer.json()["checks"]["login"]
-
-        async def is_refused() -> bool:
-            """In a probe a second later."""
-            stage.clock.advance(seconds=1)
-            return await check() == (503, "refused by the database: see 'wxauth check'")
-
-        assert await check() == (200, "ok")
-        await stage.rows.execute(f"REVOKE {lost} FROM readiness")
-        stage.clock.advance(seconds=29)
-        assert await check() == (200, "ok")
-        stage.clock.advance(seconds=1)
-        await until(is_refused)
-        await stage.rows.execute(f"GRANT {lost} TO readiness")
-        stage.clock.advance(seconds=1)
-        assert await check() == (200, "ok")
-    finally:
-        await stage.rows.execute("DROP OWNED BY readiness; DROP ROLE readiness")
-
-
-async def test_a_rehearsed_login_leaves_nothing_behind_and_a_lock_does_not_count(stage: Stage) -> None:
-    client = await stage.make()
-    async with stage.rows.transaction():
-        await stage.rows.execute("LOCK TABLE unionids")
-        asking = asyncio.create_task(client.get("/readyz"))
-        await until_locked(stage.rows)
-        stage.clock.advance(seconds=31)
-    assert (await asking).status_code == 200
-    assert (await client.get("/readyz")).status_code == 200
-    for table in ("users", "identities", "unionids", "sessions", "events", "events_unplaced"):
-        assert await stage.number(table) == 0, table
-    async with stage.rows.transaction():
-        await stage.rows.execute("LOCK TABLE unionids")
-        stage.clock.advance(seconds=31)
-        assert (await client.get("/readyz")).status_code == 200
-        await until_locked(stage.rows)  # a later rehearsal keeps no probe waiting
 
 
 @pytest.mark.own_database

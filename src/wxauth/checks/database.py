@@ -11,7 +11,6 @@ from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, compa
 from wxauth.checks.rights import judge_outsiders
 from wxauth.checks.rights_queries import MOST_MEMBERS, MOST_REVOCATIONS, REVOCATIONS, RoleRights, read_rights
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
-from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Deadlines
 from wxauth.core.outages import outage_text
@@ -47,15 +46,6 @@ async def check_database(
             yield judge_server(found_server)
             if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
                 return
-            if unlimited := await queries.missing_limits(database):
-                yield bad(
-                    "database limits",
-                    _(
-                        "the database cancels no statement by itself, so that one locked row can hold up every login: "
-                        "run as its administrator: {to_run}",
-                        to_run="; ".join(unlimited),
-                    ),
-                )
             name = "stored"
             async for result in _check_stored(database, settings, found, clock):
                 yield result
@@ -138,16 +128,6 @@ async def _check_stored(
         text = _("{some}: nobody can log in, because the secrets cannot be decrypted; {why}")
         yield bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
     found.apps = [known.app for known in apps.all() if known.is_enabled]
-    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await database.value(queries.HAS_USERS):
-        text = _("is closed, and there is no user yet: nobody can log in before 'wxauth users import'")
-        yield note("sign-up", text)
-    if settings.admin_page and not await database.value(queries.HAS_ADMINISTRATORS):
-        text = _("opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'")
-        yield note("console", text)
-    found.sites = [client for client in await database.rows(ALL_CLIENTS) if client.is_site]
-    found.users = {
-        app.app_id: await database.one(queries.SOME_USERS, app_id=app.app_id, size=queries.SAMPLE) for app in found.apps
-    }
 
 
 def judge_server(server: queries.PostgresServer) -> CheckResult:

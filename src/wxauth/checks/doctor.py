@@ -2,23 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from itertools import chain
 from typing import Final
 
 from wxauth.checks.database import check_database, read_signing_keys
 from wxauth.checks.issuer import check_issuer, check_resource
-from wxauth.checks.queries import SAMPLE, SOME_USERS
 from wxauth.checks.result import CheckResult, Findings, bad, compare, good
-from wxauth.checks.surroundings import REDIS_PATIENCE_SECONDS, check_push_forward, check_redis, check_sign_up_hook
+from wxauth.checks.surroundings import check_push_forward, check_sign_up_hook
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.core.apps import App
 from wxauth.core.clock import Clock, utc_now
-from wxauth.core.database import DEADLINES, Database, Deadlines
+from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.core.logs import message_of
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import HttpTransport
 from wxauth.wechat.client import transport_for
@@ -46,7 +44,6 @@ async def examine(
     *,
     clock: Clock = utc_now,
     deadlines: Deadlines = DEADLINES,
-    redis_patience: float = REDIS_PATIENCE_SECONDS,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
     """Check the database first, because the other checks need values stored there; then everything else at once.
@@ -57,7 +54,6 @@ async def examine(
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
     async with aclosing(_transport(settings)) as transport:
         others = await asyncio.gather(
-            _results_of("redis", check_redis(settings, patience=redis_patience)),
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of(
                 "issuer",
@@ -87,14 +83,9 @@ async def examine(
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
-    """Check one app of `apps` at WeChat. Of the database, only the app's users are read."""
+    """Check one app of `apps` at WeChat."""
     found = Findings(apps=apps)
-    async with (
-        aclosing(Database(settings.database_url.get_secret_value())) as database,
-        aclosing(_transport(settings)) as transport,
-    ):
-        with suppress(StorageUnavailable):  # without the users, the report lacks the results that depend on them
-            found.users = {app.app_id: await database.one(SOME_USERS, app_id=app.app_id, size=SAMPLE)}
+    async with aclosing(_transport(settings)) as transport:
         of_wechat = await _app(app, settings, found, transport, utc_now)
     return of_wechat + await _forward(app, settings, utc_now)
 

@@ -1,13 +1,11 @@
 """What health checks share: the form of a result, and what one of them finds for the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
-from wxauth.checks.queries import UserSample
-from wxauth.clients.models import Client
 from wxauth.core.apps import App
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
@@ -100,9 +98,5 @@ class Findings:
     apps: Sequence[App] = ()
     """The apps that people may log in to."""
     signing_keys: Sequence[StoredSigningKey] | None = None
-    users: Mapping[str, UserSample] = field(default_factory=dict)
-    """Statistics of a sample of users, by app_id."""
-    sites: Sequence[Client] = ()
-    """The clients that log people in."""
     wechat_readings: list[ClockReading] = field(default_factory=list)
     """Comparisons of our clock with WeChat's."""

@@ -1,10 +1,9 @@
-"""Checks what the operator runs beside the service: Redis, and handlers of their own."""
+"""Checks the handlers that the operator runs beside the service."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.checks.result import CheckResult, bad, good
@@ -14,16 +13,12 @@ from wxauth.core.database import Database
 from wxauth.core.settings import Settings
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.limits.redis import RedisCounts, redis_reason
 from wxauth.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.push.forwarding import PushRequest, send_on
 from wxauth.push.queries import claim_signature
 from wxauth.push.receiving import ANSWER_SECONDS
 from wxauth.wechat.received import make_handshake
-
-REDIS_PATIENCE_SECONDS: Final = 3.0
-"""Seconds to wait for an answer."""
 
 
 async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
@@ -85,25 +80,3 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
             text = _("fails ({reason}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL")
             consequence = _("newcomers are refused") if refuses else _("everybody may sign up")
             yield bad("sign_up_hook", Text(text, reason=exc.text, consequence=consequence))
-
-
-async def check_redis(
-    settings: Settings, *, patience: float = REDIS_PATIENCE_SECONDS
-) -> AsyncGenerator[CheckResult, None]:
-    """If Redis is configured, check whether it counts a login within `patience` seconds."""
-    if settings.redis_url is None:
-        return
-    url = settings.redis_url.get_secret_value()
-    try:
-        async with asyncio.timeout(patience), aclosing(RedisCounts(url, what="check", patience=patience)) as counts:
-            # Counts, as a login does, because even a replica, or a cluster that is down, would answer a PING.
-            await counts.add("check", seconds=1)
-        yield good("redis", _("answers"))
-    except Exception as exc:
-        yield bad(
-            "redis",
-            _(
-                "does not answer ({reason}): until it does, each process counts for itself; see WXAUTH_REDIS_URL",
-                reason=redis_reason(exc) or type(exc).__name__,
-            ),
-        )

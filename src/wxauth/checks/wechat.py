@@ -1,13 +1,12 @@
-"""Checks WeChat's side of each app: its secret, its IP whitelist, and which APIs it may call.
+"""Checks WeChat's side of each app: its secret, its IP whitelist, and what is set up at WeChat.
 
-Every request uses a made-up code or person, so that WeChat refuses it. It costs and changes nothing.
+A login uses a made-up code, so that WeChat refuses it. That costs and changes nothing.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -16,8 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic_core import from_json
 
-from wxauth.checks.queries import UserSample
-from wxauth.checks.result import CheckLevel, CheckResult, ClockReading, Findings, bad, good, note
+from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.core.addresses import numeric_addresses_of, plain_address
 from wxauth.core.apps import App
 from wxauth.core.clock import Clock
@@ -34,9 +32,8 @@ from wxauth.errors import (
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import ProxyFailed
-from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat, client_over, exchange_api
-from wxauth.wechat.errcodes import DAILY_QUOTA, SYSTEM_BUSY, Api, errcode_of
+from wxauth.wechat.errcodes import SYSTEM_BUSY, Api, errcode_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.texts import is_loopback
 
@@ -44,11 +41,8 @@ CHECK_TIMEOUT_SECONDS: Final = 10.0
 """The time limit of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
 
 _CODE: Final = "000000000000"
-_OPENID: Final = "o-wxauth-check"
-_SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
 _NOT_WHITELISTED: Final = (40164, 61004)
 _MINUTE_QUOTA: Final = 45011
-_WRONG_PARAMETER: Final = 47001
 _SECOND: Final = timedelta(seconds=1)
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
@@ -86,42 +80,23 @@ class _Witness(httpx.AsyncBaseTransport):
         return response
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """A use of an API: its name in the report, a request to make, and the reason why it is not needed now, if any."""
-
-    name: str
-    api: str
-    ask: Callable[[WeChatApi], Awaitable[object]]
-    why_unused: Text | None = None
-
-
 async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
+    """Check whether WeChat accepts the app and this server, and the settings at WeChat."""
     observed = _Witness(transport, clock, found.wechat_readings)
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
-    users = found.users.get(app.app_id)
-    uses = _uses(app, settings, users) if app.is_mini_program else []
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
-        api = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens)
-        login, (token, failures) = await asyncio.gather(
-            _failure(wechat.exchange(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
+        login, token = await asyncio.gather(
+            _failure(wechat.exchange(app, _CODE)),
+            _failure(wechat_tokens.get(app) if app.has_wechat_token else asyncio.sleep(0)),
         )
     yield _judge_login(app, login, settings, observed)
     if app.has_wechat_token:
         yield _judge_token(app, token, login, settings, observed)
-    for use, failure in zip(uses, failures, strict=False):  # without a WeChat token, `failures` is empty
-        yield _judge_api(app, use, failure, settings, observed)
-    if users is not None:
-        yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
     yield _judge_push(app, settings, found.apps)
     if app.kind in ("official_account", "website"):
         yield _judge_callback_domain(app, settings)
-    default = next((it.app_id for it in found.apps if it.is_mini_program), None)
-    if app.is_mini_program and app.app_id in {site.app_id or default for site in found.sites}:
-        yield await _check_codes(app, settings, wechat, clock, observed)
 
 
 async def _failure(question: Awaitable[object]) -> WeChatError | None:
@@ -130,69 +105,6 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
     except WeChatError as exc:
         return exc
     return None
-
-
-async def _ask_with_token(
-    app: App, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
-) -> tuple[WeChatError | None, list[WeChatError | None]]:
-    """The failure of getting a WeChat token, if any; and otherwise the failure of each use, or None."""
-    if not app.has_wechat_token:
-        return None, []
-    failure = await _failure(wechat_tokens.get(app))
-    if failure is not None:
-        return failure, []
-    return None, await asyncio.gather(*(_failure(use.ask(api)) for use in uses))
-
-
-def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
-    openid = _OPENID if settings.phone_check_openid else None
-    gives_phones = users is not None and users.give_phones
-    return [
-        _Use(
-            "phone",
-            Api.PHONE_NUMBER,
-            lambda api: api.phone_number(app, _CODE, openid=openid),
-            None if gives_phones else _("nobody has given a phone number lately"),
-        ),
-        _Use(
-            "session_keys",
-            Api.CHECK_SESSION_KEY,
-            lambda api: api.check_session_key(app, openid=_OPENID, session_key=_SESSION_KEY),
-        ),
-    ]
-
-
-async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: _Witness) -> CheckResult:
-    """Check which kind of code sites show for this app, and what is missing for it."""
-    name = f"wechat {app.app_id} codes"
-    prefix = f"{settings.issuer}/d/"
-    if settings.scan_code == "link":
-        if is_loopback(urlsplit(prefix).hostname):
-            text = _("ordinary links, and no phone can open {url}: set WXAUTH_ISSUER", url=prefix)
-            return note(name, text)
-        entered = _(
-            "ordinary links; in WeChat's console, 扫普通链接二维码打开小程序: {url}, page {page}, published",
-            url=prefix,
-            page=settings.scan_page,
-        )
-        if settings.link_check_file is None:
-            text = _("{entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for", entered=entered)
-            return note(name, text)
-        return good(name, entered)
-    what = _("mini-program codes of {page} ({env})", page=settings.scan_page, env=settings.scan_env)
-    async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
-        asked = WeChatApi(wechat=wechat, wechat_tokens=wechat_tokens).mini_program_code(
-            app, _CODE, page=settings.scan_page, env=settings.scan_env
-        )
-        failure = await _failure(asked)
-    if failure is None:
-        return good(name, what)
-    result = _judge_failure(name, Api.MINI_PROGRAM_CODE, failure, settings, observed)
-    if failure.errcode == DAILY_QUOTA:
-        text = _("{what}: asked too often just now, 5,000 a minute: run this again in a minute", what=what)
-        return note(name, text)
-    text = _("{what} cannot be obtained, so ordinary codes are shown: {why}", what=what, why=result.text)
-    return CheckResult(name, result.level, text)
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
@@ -221,37 +133,9 @@ def _judge_token(
         return good(name, _("obtainable from this address"))
     result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
-    why = _("cannot be obtained, for the same reason") if is_the_same else result.text
-    text = _("{why}; what else the app may ask is not known without one", why=why)
-    return CheckResult(name, CheckLevel.BAD if is_the_same else result.level, text)
-
-
-def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
-    name = f"wechat {app.app_id} {use.name}"
-    sends_openid = use.api == Api.PHONE_NUMBER and settings.phone_check_openid
-    if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
-        text = _(
-            "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode {errcode})",
-            errcode=_WRONG_PARAMETER,
-        )
-        result = bad(name, text)
-    elif _is_permitted(use.api, failure):
-        return good(name, _("permitted"))
-    else:
-        assert failure is not None
-        result = _judge_failure(name, use.api, failure, settings, observed)
-    if use.why_unused is None:
-        return result
-    text = _("{refused}; not needed now, for {why}", refused=result.text, why=use.why_unused)
-    return note(name, text)
-
-
-def _is_permitted(api: str, failure: WeChatError | None) -> bool:
-    """Whether WeChat allowed the app to call the API: if so, it has refused only the made-up request."""
-    if failure is None:
-        return True
-    is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
-    return not (is_about_the_app or failure.errcode is None or errcode_of(failure.errcode, api=api).is_for_the_operator)
+    if is_the_same:
+        return bad(name, _("cannot be obtained, for the same reason"))
+    return result
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Witness) -> CheckResult:
@@ -296,29 +180,6 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
         return bad(name, _("{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode))
     text = _("refused: look the errcode up in WeChat's table of return codes (errcode {errcode})", errcode=errcode)
     return bad(name, text)
-
-
-def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> CheckResult:
-    name = f"wechat {app.app_id} unionid"
-    if users.users == 0:
-        return good(name, _("not known before somebody has logged in"))
-    if users.with_unionid:
-        text = _(
-            "bound to an Open Platform account: {n} of {total} users have one", n=users.with_unionid, total=users.users
-        )
-        return good(name, text)
-    if is_only_one:
-        text = _(
-            "none of {n} users has one: bind the app to an Open Platform account, should another app share its users "
-            "some day",
-            n=users.users,
-        )
-        return good(name, text)
-    text = _(
-        "none of {n} users has one: bind the app to an Open Platform account, if the apps are to share users",
-        n=users.users,
-    )
-    return note(name, text)
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:

@@ -13,7 +13,6 @@ from uvicorn.config import STARTUP_FAILURE
 
 from wxauth import __version__
 from wxauth.apps.registry import Apps
-from wxauth.checks.queries import missing_limits
 from wxauth.checks.sealed import ensure_opens
 from wxauth.clients.clients import clashing_clients
 from wxauth.console.sessions import ConsoleSessions
@@ -146,7 +145,3 @@ async def _read_what_is_stored(services: Services) -> None:
     await services[KeyRing].try_refresh()
     await services[Apps].try_refresh()
     await services[ConsoleSessions].add_as_site()
-    with suppress(StorageUnavailable):
-        if limits := await missing_limits(services.database):
-            text = "one locked row can hold up every login"
-            log.error("database_without_limits", consequence=text, what_to_change="; ".join(limits))

@@ -22,7 +22,6 @@ from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import KeyRing
-from wxauth.login.login_queries import rehearse_login
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 
@@ -30,13 +29,10 @@ MAX_AGE: Final = timedelta(seconds=1)
 """How long the database's last answer is reused."""
 PROXY_NOTICE_SECONDS: Final = 2.0
 """How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
-REHEARSED_FOR: Final = timedelta(seconds=30)
-"""How long a rehearsed login counts. One that failed is repeated with the next look at the database."""
 OK: Final = "ok"
-_REFUSED: Final = "refused by the database: see 'wxauth check'"
 _EXAMPLE_READY: dict[str, Any] = {
     "status": "ready",
-    "checks": {"database": "ok", "schema": "ok", "login": "ok", "signing_key": "ok"},
+    "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},
 }
 _EXAMPLE_NOT_READY: dict[str, Any] = {
     "status": "unavailable",
@@ -77,7 +73,7 @@ def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
 
 @part
 class Readiness:
-    """The answers of `/readyz`: the database, its schema, whether it takes a login (rolled back), the signing key."""
+    """The answers of `/readyz`: the database, its schema, the signing key."""
 
     database: Database
     keys: KeyRing
@@ -92,11 +88,6 @@ class Readiness:
     """Whether another worker serves in its place, so that the service remains ready."""
     _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
     _checked_at: datetime | None = field(init=False, default=None)
-    _rehearsal: asyncio.Task[None] | None = field(init=False, default=None)
-    _rehearsed_at: datetime | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self._login = OK
 
     async def checks(self) -> dict[str, str]:
         """The state of each part by name: `OK`, or what is wrong with it."""
@@ -119,28 +110,7 @@ class Readiness:
         if not is_usable(revision):
             what = refusal_of(revision) or "behind: run 'wxauth migrate'"
             return {"database": OK, "schema": what}
-        return {"database": OK, "schema": OK, "login": await self._of_login()}
-
-    async def _of_login(self) -> str:
-        """Whether the database takes a login. Probes wait for the first rehearsal only: later ones may meet a lock."""
-        now = self.clock()
-        is_first = self._rehearsal is None
-        is_running = self._rehearsal is not None and not self._rehearsal.done()
-        if not is_running and not (self._login == OK and is_younger(self._rehearsed_at, REHEARSED_FOR, now)):
-            self._rehearsed_at = now
-            self._rehearsal = asyncio.create_task(self._rehearse(now), name="rehearsal")
-            if is_first or self._login != OK:
-                await self._rehearsal
-        return self._login
-
-    async def _rehearse(self, now: datetime) -> None:
-        try:
-            reason = await rehearse_login(self.database, now=now)
-        except StorageUnavailable:  # it does not predict the next login
-            return
-        if reason is not None and self._login == OK:
-            log.error("login_refused_by_database", reason=reason, consequence="not ready until it is possible")
-        self._login = OK if reason is None else _REFUSED
+        return {"database": OK, "schema": OK}
 
 
 ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
@@ -171,10 +141,9 @@ async def livez() -> JSONResponse:
     },
 )
 async def readyz(readiness: ReadinessDep) -> JSONResponse:
-    """Whether the database answers, its schema fits this version, it takes a login, and there is a signing key.
+    """Whether the database answers, its schema fits this version, and there is a signing key.
 
-    The database is queried at most once a second, and given a login that is rolled back every 30 s. For operators: do
-    not expose it.
+    The database is queried at most once a second. For operators: do not expose it.
     """
     checks = await readiness.checks()
     is_ready = all(state == OK for state in checks.values())
