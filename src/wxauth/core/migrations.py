@@ -8,7 +8,7 @@ are written by hand: see docs/contribute/decisions/0008-migrations-by-hand.md.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from sqlalchemy.pool import NullPool
 from alembic import command
 from wxauth.core import revisions
 from wxauth.core.database import ISOLATION, Database
+from wxauth.core.dependents import sql_of, what_is_in_the_way
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
 from wxauth.core.rights_queries import RIGHTS_OF_PUBLIC, our_tables
@@ -81,7 +82,7 @@ class MigrationBlocked(TextError):
 
 
 class MigrationRefused(TextError):
-    """PostgreSQL refuses a revision because of the contents of the database.
+    """PostgreSQL refuses a revision, or would refuse it, because of the contents of the database.
 
     The message explains what to do.
     """
@@ -113,6 +114,7 @@ async def migrate(
     target = order[-1] if revision == HEAD else revision
     if (unfit := await revisions.refusal_of_engine(database)) is not None:
         raise UnknownRevision(_("the database {unfit}", unfit=unfit))
+    is_clear = False
     async with _turn(database):
         while True:
             stored = await revisions.current_revision(database)
@@ -130,6 +132,9 @@ async def migrate(
                 await _shut_out_the_public(database)
                 return None if here == BASE else here
             is_upgrade = order.index(here) < order.index(target)
+            if not is_clear and here != BASE:
+                await _refuse_what_is_in_the_way(database, directory, order, here, target)
+            is_clear = True
             next_one = order[order.index(here) + (1 if is_upgrade else -1)]
             script = directory.get_revision(next_one if is_upgrade else here)
             step = _Step(
@@ -176,6 +181,18 @@ async def begin_migration(
         raise
     finally:
         await engine.dispose()
+
+
+async def _refuse_what_is_in_the_way(
+    database: Database, directory: ScriptDirectory, order: Sequence[str], here: str, target: str
+) -> None:
+    """Raise MigrationRefused if objects of others depend on what any of the revisions up to the target changes."""
+    first, last = order.index(here), order.index(target)
+    scripts = {number: directory.get_revision(number) for number in order[1:]}
+    pending = order[min(first, last) + 1 : max(first, last) + 1]
+    sql = ";".join(sql_of(scripts[number], is_upgrade=first < last) for number in pending)
+    if (refusal := await what_is_in_the_way(database, sql, scripts.values())) is not None:
+        raise MigrationRefused(refusal)
 
 
 async def _shut_out_the_public(database: Database) -> None:

@@ -1,0 +1,69 @@
+"""The objects of others that depend on columns of our tables."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from wxauth.core.statements import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Dependent:
+    """An object that uses a column of one of our tables, so that PostgreSQL refuses to change or to drop the column."""
+
+    object: str
+    """Its kind and name, such as `view public.report`."""
+    name: str | None
+    """Its own name, which our revisions contain if it is ours; None if wxauth uses no objects of its kind."""
+    uses: str
+    """The column, such as `users.nickname`; of a table that is dropped as a whole, the table."""
+
+
+# PostgreSQL rebuilds indexes and constraints when the type of a column changes, with their state, and drops them with
+# it. So only foreign keys to a column that is dropped are among these. Views have a rule `_RETURN`.
+DEPENDENTS: Final = Statement[Dependent]("""
+WITH changed AS (
+    SELECT attrelid, attnum, attname, wanted IS NULL AS is_whole, is_dropped
+      FROM unnest(:tables::text[], :columns::text[], :are_dropped::boolean[]) given (name, wanted, is_dropped)
+           JOIN pg_attribute ON attrelid = to_regclass(quote_ident(given.name)) AND NOT attisdropped AND attnum > 0
+                            AND COALESCE(attname = wanted, true)
+), used AS (
+    SELECT classid, objid, objsubid, min(format(CASE WHEN is_whole THEN '%s' ELSE '%s.%I' END,
+                                                attrelid::regclass, attname)) AS uses
+      FROM changed JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = attrelid
+                                 AND (refobjsubid = attnum OR is_whole AND refobjsubid = 0)
+                                 AND (deptype = 'n' OR NOT is_whole)
+     WHERE classid <> 'pg_constraint'::regclass OR is_dropped
+     GROUP BY classid, objid, objsubid
+), found AS (
+    SELECT CASE relkind WHEN 'v' THEN format('view %I.%I', nspname, relname)
+                        WHEN 'm' THEN format('materialized view %I.%I', nspname, relname)
+                        ELSE format('rule %I on %I.%I', rulename, nspname, relname) END AS object,
+           NULL::name AS name, uses
+      FROM used JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND r.oid = objid
+           JOIN pg_class c ON c.oid = ev_class JOIN pg_namespace n ON n.oid = relnamespace
+    UNION
+    SELECT format('policy %I on %s', polname, polrelid::regclass), NULL, uses
+      FROM used JOIN pg_policy p ON classid = 'pg_policy'::regclass AND p.oid = objid
+    UNION
+    SELECT format('trigger %I on %s', tgname, tgrelid::regclass), tgname, uses
+      FROM used JOIN pg_trigger t ON classid = 'pg_trigger'::regclass AND t.oid = objid WHERE NOT tgisinternal
+    UNION
+    SELECT format('foreign key %I of %s', conname, conrelid::regclass), conname, uses
+      FROM used JOIN pg_constraint c ON classid = 'pg_constraint'::regclass AND c.oid = objid WHERE contype = 'f'
+    UNION
+    SELECT format('generated column %s.%I', adrelid::regclass, attname), attname, uses
+      FROM used JOIN pg_attrdef d ON classid = 'pg_attrdef'::regclass AND d.oid = objid
+           JOIN pg_attribute a ON a.attrelid = adrelid AND a.attnum = adnum WHERE attgenerated <> ''
+    UNION
+    SELECT format('function %s', objid::regprocedure), proname, uses
+      FROM used JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
+    UNION
+    SELECT format('publication %I', pubname), NULL, uses
+      FROM used JOIN pg_publication_rel r ON classid = 'pg_publication_rel'::regclass AND r.oid = objid
+           JOIN pg_publication b ON b.oid = prpubid
+    UNION
+    SELECT format('table %s', objid::regclass), c.relname, uses
+      FROM used JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid WHERE relkind IN ('r', 'p', 'f')
+)
+SELECT object, name::text AS name, min(uses) AS uses FROM found GROUP BY object, name ORDER BY object
+""")

@@ -1,0 +1,231 @@
+"""What operators add to our tables stops a migration before it has changed anything, or stays as it was."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.core.test_migrations import schema_of
+from tests.databases import scripts_of_next_version
+from tests.processes import run
+from tests.world import Rows
+from wxauth.core.database import Database
+from wxauth.core.dependents import Change, changes_in
+from wxauth.core.migrations import MigrationRefused, migrate
+from wxauth.core.revisions import KNOWN_REVISIONS
+
+pytestmark = pytest.mark.own_database
+
+AFTER_NEXT = """
+from alembic import op
+
+revision, down_revision = "9003", "9002"
+
+
+def upgrade() -> None:
+    op.execute('''{up}''')
+
+
+def downgrade() -> None:
+    op.execute('''{down}''')
+"""
+OTHER_TYPE = 'ALTER TABLE webhooks ALTER COLUMN url TYPE varchar(2000) COLLATE "C", ALTER types SET DATA TYPE varchar[]'
+DROPPED = "ALTER TABLE webhooks DROP COLUMN url"
+OF_OTHERS = {
+    "view public.hooks": "CREATE VIEW hooks AS SELECT name, url FROM webhooks",
+    "view public.name": "CREATE VIEW name AS SELECT url FROM webhooks",
+    'view reports."Hooks"': 'CREATE SCHEMA reports; CREATE VIEW reports."Hooks" AS SELECT url FROM public.webhooks',
+    "materialized view public.hooks": "CREATE MATERIALIZED VIEW hooks AS SELECT url FROM webhooks",
+    "rule noted on public.webhooks": """
+        CREATE RULE noted AS ON UPDATE TO webhooks WHERE OLD.url <> NEW.url DO ALSO SELECT OLD.url
+    """,
+    "policy own on webhooks": "CREATE POLICY own ON webhooks USING (url LIKE 'https://own.example%')",
+    "trigger noted on webhooks": """
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$;
+        CREATE TRIGGER noted BEFORE UPDATE OF url ON webhooks FOR EACH ROW EXECUTE FUNCTION note()
+    """,
+    "generated column webhooks.host": """
+        ALTER TABLE webhooks ADD host text GENERATED ALWAYS AS (split_part(url, '/', 3)) STORED
+    """,
+    "function hosts()": """
+        CREATE FUNCTION hosts() RETURNS SETOF text BEGIN ATOMIC SELECT url FROM webhooks; END
+    """,
+    "publication hooks": "CREATE PUBLICATION hooks FOR TABLE webhooks WHERE (url <> '')",
+}
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """A database with the schema, and a next version that changes it."""
+
+    database: Database
+    rows: Rows
+    scripts: Path
+
+    def next_one(self, up: str, down: str = "SELECT") -> None:
+        path = self.scripts / "versions" / "9003_after_next.py"
+        path.write_text(AFTER_NEXT.format(up=up, down=down))
+
+    async def migrate(self, revision: str = "head") -> str | None:
+        return await migrate(self.database, scripts=self.scripts, revision=revision)
+
+
+@pytest.fixture
+async def migrated(database_url: str, rows: Rows, tmp_path: Path) -> AsyncIterator[Migrated]:
+    async with aclosing(Database(database_url)) as database:
+        yield Migrated(database, rows, scripts_of_next_version(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [OTHER_TYPE, DROPPED], ids=["another type", "dropped"])
+async def test_an_object_that_uses_a_changed_column_is_named_before_anything_is_migrated(
+    migrated: Migrated, change: str
+) -> None:
+    migrated.next_one(change)
+    clean = await schema_of(migrated.rows)
+    for name, made in OF_OTHERS.items():
+        transaction = migrated.rows.transaction()
+        await transaction.start()
+        await migrated.rows.execute(made)
+        await transaction.commit()
+        before = await schema_of(migrated.rows)
+        with pytest.raises(MigrationRefused) as refusal:
+            await migrated.migrate()
+        assert f"{name} (webhooks.url)" in refusal.value.text
+        assert "Drop them, run this again, and then create them again." in refusal.value.text
+        assert "\n" not in refusal.value.text
+        assert await schema_of(migrated.rows) == before
+        kind, _, rest = name.partition(" ")
+        kind, rest = ("materialized view", rest.removeprefix("view ")) if kind == "materialized" else (kind, rest)
+        if kind == "generated":
+            await migrated.rows.execute("ALTER TABLE webhooks DROP host")
+        else:
+            await migrated.rows.execute(f"DROP {kind} {rest} CASCADE; DROP FUNCTION IF EXISTS note()")
+        await migrated.rows.execute("DROP SCHEMA IF EXISTS reports")
+        assert await schema_of(migrated.rows) == clean
+    assert await migrated.migrate() == "9003"
+
+
+@pytest.mark.slow
+async def test_a_foreign_key_to_a_dropped_column_is_named(migrated: Migrated) -> None:
+    migrated.next_one("ALTER TABLE webhooks DROP COLUMN name")
+    await migrated.rows.execute("CREATE TABLE mine (hook text REFERENCES webhooks (name))")
+    with pytest.raises(MigrationRefused, match=r"foreign key mine_hook_fkey of mine \(webhooks.name\)"):
+        await migrated.migrate()
+
+
+@pytest.mark.slow
+async def test_many_objects_are_named_up_to_a_bound(migrated: Migrated) -> None:
+    migrated.next_one(DROPPED)
+    for n in range(30):
+        await migrated.rows.execute(f"CREATE VIEW hooks_{n:02} AS SELECT url FROM webhooks")
+    with pytest.raises(MigrationRefused, match=r"hooks_19 \(webhooks.url\) and 10 more\. Drop them"):
+        await migrated.migrate()
+
+
+@pytest.mark.slow
+async def test_what_uses_no_changed_column_stays_as_it_was(migrated: Migrated) -> None:
+    migrated.next_one(OTHER_TYPE + ', ALTER name TYPE varchar COLLATE "C"')
+    await migrated.rows.execute("""
+        CREATE VIEW states AS SELECT is_enabled FROM webhooks;
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$;
+        CREATE TRIGGER off BEFORE UPDATE ON webhooks FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER always BEFORE UPDATE ON webhooks FOR EACH ROW EXECUTE FUNCTION note();
+        ALTER TABLE webhooks DISABLE TRIGGER off, ENABLE ALWAYS TRIGGER always;
+        CREATE TABLE mine (hook text);
+        ALTER TABLE mine ADD CONSTRAINT known FOREIGN KEY (hook) REFERENCES webhooks (name) NOT VALID
+    """)
+    assert await migrated.migrate() == "9003"
+    states = await migrated.rows.fetch("SELECT tgname, tgenabled FROM pg_trigger WHERE tgname IN ('off', 'always')")
+    assert dict(states) == {"off": b"D", "always": b"A"}
+    assert not await migrated.rows.fetchval("SELECT convalidated FROM pg_constraint WHERE conname = 'known'")
+    assert await migrated.rows.fetchval("SELECT to_regclass('states') IS NOT NULL")
+
+
+@pytest.mark.slow
+async def test_a_way_back_is_refused_too(migrated: Migrated) -> None:
+    migrated.next_one("ALTER TABLE webhooks ADD colour text", down="ALTER TABLE webhooks DROP colour")
+    await migrated.migrate()
+    await migrated.rows.execute("CREATE VIEW colours AS SELECT colour FROM webhooks")
+    with pytest.raises(MigrationRefused, match=r"view public.colours \(webhooks.colour\)"):
+        await migrated.migrate(revision="9001")
+    assert await migrated.rows.fetchval("SELECT version_num FROM alembic_version") == "9003"
+
+
+UNFORESEEN = {
+    "a view": (
+        "CREATE VIEW hooks AS SELECT url FROM webhooks",
+        "DO $$BEGIN EXECUTE format('ALTER TABLE %I DROP url', 'webhooks'); END$$",
+        "view hooks",
+    ),
+    "a row": (
+        "CREATE TABLE mine (id int); INSERT INTO mine VALUES (1), (1)",
+        "CREATE UNIQUE INDEX mine_id_idx ON mine (id)",
+        "mine_id_idx",
+    ),
+    "a trigger of events": (
+        """
+        CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not today'; END$$;
+        CREATE EVENT TRIGGER calm ON ddl_command_start WHEN TAG IN ('ALTER INDEX') EXECUTE FUNCTION refuse()
+        """,
+        "ALTER INDEX webhooks_pkey RENAME TO webhooks_key",
+        "not today",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("made", "change", "words"), UNFORESEEN.values(), ids=UNFORESEEN)
+async def test_a_refusal_that_nobody_foresaw_is_one_line(
+    migrated: Migrated, made: str, change: str, words: str
+) -> None:
+    await migrated.rows.execute(made)
+    migrated.next_one(change)
+    with pytest.raises(MigrationRefused) as refusal:
+        await migrated.migrate()
+    assert words in refusal.value.text
+    assert "revision 9003 is refused by the database" in refusal.value.text
+    assert "\n" not in refusal.value.text
+    assert await migrated.rows.fetchval("SELECT version_num FROM alembic_version") == "9002"
+    await migrated.rows.execute("DROP EVENT TRIGGER IF EXISTS calm")
+
+
+@pytest.mark.process
+async def test_the_command_names_the_object_on_one_line(database_url: str, rows: Rows, tmp_path: Path) -> None:
+    await rows.execute("CREATE VIEW people AS SELECT id, nickname FROM users")
+    done = run("migrate", "--to", "base", "--yes", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    output = done.stdout + done.stderr
+    assert (done.returncode, len(output.splitlines())) == (1, 1)
+    assert "view public.people (users)" in output
+    assert await rows.fetchval("SELECT version_num FROM alembic_version") == KNOWN_REVISIONS[0]
+
+
+def test_changes_are_found_in_the_sql_of_a_revision() -> None:
+    sql = """
+        ALTER TABLE ONLY public.users ALTER COLUMN "phone" SET DATA TYPE text, DROP nickname, ALTER status SET NOT NULL,
+            DROP CONSTRAINT users_check, ALTER roles DROP DEFAULT, ADD COLUMN type text, ALTER unionid type varchar;
+        alter table if exists apps drop column if exists fields cascade;
+        CREATE INDEX types ON events (type); DROP INDEX events_type_idx; DROP TRIGGER users_check ON users;
+        DROP TABLE IF EXISTS feed, public.sweeps CASCADE
+    """
+    assert [*changes_in(sql)] == [
+        Change("users", "phone", is_dropped=False),
+        Change("users", "nickname", is_dropped=True),
+        Change("users", "unionid", is_dropped=False),
+        Change("apps", "fields", is_dropped=True),
+        Change("feed", None, is_dropped=True),
+        Change("sweeps", None, is_dropped=True),
+    ]
+
+
+@pytest.mark.oldest_postgres
+async def test_the_schema_has_no_object_of_a_kind_that_is_taken_for_somebody_elses(rows: Rows) -> None:
+    found = await rows.fetch("""
+        SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm')
+         UNION ALL SELECT polname FROM pg_policy UNION ALL SELECT pubname FROM pg_publication
+         UNION ALL SELECT rulename FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class
+                    WHERE relnamespace = 'public'::regnamespace
+    """)
+    assert found == []
