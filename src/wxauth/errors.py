@@ -8,9 +8,9 @@ from uuid import UUID
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth_guard.errors import FieldError, InsufficientScope, InvalidRequest, RequestRefused, WxAuthError
 
-NICKNAME_REFUSED: Final = _("This name cannot be used, please choose another.")
-PICTURE_OF_ANOTHER_KIND: Final = _("A picture must be a JPEG, PNG or WebP.")
-PICTURE_TOO_LARGE: Final = _("A picture may have at most 2 MB.")
+NICKNAME_REFUSED: Final = _("This name can't be used. Please choose another.")
+PICTURE_OF_ANOTHER_KIND: Final = _("Pictures must be JPEG, PNG or WebP files.")
+PICTURE_TOO_LARGE: Final = _("Pictures can be up to 2 MB.")
 """The titles of `invalid_request` and `payload_too_large` for faults that the user can correct."""
 
 
@@ -41,7 +41,7 @@ class NotFound(RequestRefused, code="not_found", status=404):
 class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
     """The path exists, but not with this method."""
 
-    title = _("This method is not allowed here.")
+    title = _("This request method isn't allowed here.")
 
     def __init__(self, detail: str, *, allow: Sequence[str]) -> None:
         super().__init__(detail)
@@ -55,13 +55,13 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
 class UnknownApp(RequestRefused, code="unknown_app", status=400):
     """The request names an app that is not configured."""
 
-    title = _("This app is not known here.")
+    title = _("Unknown app.")
 
 
 class WrongAppKind(RequestRefused, code="wrong_app_kind", status=422):
     """This kind of app does not have this feature."""
 
-    title = _("This kind of app cannot do that.")
+    title = _("This kind of app doesn't support that.")
 
 
 # Failures of requests to WeChat.
@@ -82,57 +82,57 @@ class WeChatError(WxAuthError):
 class InvalidCode(WeChatError, code="invalid_code", status=400):
     """The `wx.login` code is invalid, has expired, or belongs to another app."""
 
-    title = _("That did not work, please try again.")
+    title = _("That didn't work. Please try again.")
 
 
 class CodeUsed(WeChatError, code="code_used", status=400):
     """The `wx.login` code has been exchanged before."""
 
-    title = _("This was already used, please try again.")
+    title = _("This has already been used. Please try again.")
 
 
 class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
     """WeChat classifies this user as a high risk."""
 
-    title = _("WeChat does not allow this account to log in.")
+    title = _("WeChat doesn't allow this account to log in.")
 
 
 class SessionKeyExpired(WeChatError, code="session_key_expired", status=409):
     """The session_key is not the one that WeChat now uses for this user."""
 
-    title = _("Please log in again, then tap once more.")
+    title = _("Please log in again. Then tap once more.")
 
 
 class WeChatRateLimited(WeChatError, code="wechat_rate_limited", status=429):
     """WeChat's own limit is reached: the limit per user and minute, or the app's daily quota."""
 
-    title = _("Too many attempts, please try again later.")
+    title = _("Too many attempts. Please try again later.")
     retry_after = 60
 
 
 class WeChatUnavailable(WeChatError, code="wechat_unavailable", status=503):
     """WeChat is busy, failing or unreachable."""
 
-    title = _("WeChat is busy, please try again.")
+    title = _("WeChat is busy. Please try again.")
     retry_after = 3
 
 
 class WeChatTimeout(WeChatError, code="wechat_timeout", status=504):
     """WeChat did not respond in time."""
 
-    title = _("WeChat did not answer in time, please try again.")
+    title = _("WeChat didn't respond in time. Please try again.")
 
 
 class WeChatBadResponse(WeChatError, code="wechat_bad_response", status=502):
     """WeChat's response is not what its documentation describes."""
 
-    title = _("WeChat gave an unexpected answer, please try again.")
+    title = _("WeChat sent an unexpected response. Please try again.")
 
 
 class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
     """WeChat rejects the app itself: its id, secret, IP address or permission."""
 
-    title = _("This is not available right now.")
+    title = _("This isn't available right now.")
 
 
 # Failures of refresh tokens, after which the user must log in again.
@@ -141,13 +141,13 @@ class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
 class InvalidRefreshToken(WxAuthError, code="invalid_refresh_token", status=400):
     """The refresh token is not one of ours, or its user has been erased."""
 
-    title = _("Your login is no longer valid, please log in again.")
+    title = _("Your login is no longer valid. Please log in again.")
 
 
 class RefreshTokenExpired(WxAuthError, code="refresh_token_expired", status=400):
     """The session was idle for too long, or has reached its maximum age."""
 
-    title = _("Your login has expired, please log in again.")
+    title = _("Your login has expired. Please log in again.")
 
 
 class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
@@ -156,13 +156,13 @@ class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
     Therefore the session has been ended.
     """
 
-    title = _("You have been logged out to keep your account safe.")
+    title = _("You were logged out to protect your account.")
 
 
 class SessionRevoked(WxAuthError, code="session_revoked", status=400):
     """The session has been ended."""
 
-    title = _("You have been logged out, please log in again.")
+    title = _("You have been logged out. Please log in again.")
 
 
 class SessionReplaced(WxAuthError, code="session_replaced", status=400):
@@ -177,25 +177,25 @@ class SessionReplaced(WxAuthError, code="session_replaced", status=400):
 class ScanOver(WxAuthError, code="scan_over", status=404):
     """The QR code is unknown, expired or already decided, or another scan has taken it over."""
 
-    title = _("This code is no longer good, please get a new one.")
+    title = _("This QR code has expired. Refresh it on the page.")
 
 
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The QR code was not scanned with the camera, but read from a picture or a chat, or typed."""
 
-    title = _("Scan with the camera, never a code sent to you.")
+    title = _("Use the camera. Don't scan QR codes sent to you.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
     """The phone and the browser must be in the same network, and it is not certain that they are."""
 
-    title = _("Join the network of the computer, then scan again.")
+    title = _("Connect to the same network as the computer. Scan again.")
 
 
 class ScanTaken(WxAuthError, code="scan_taken", status=409):
     """Another user has scanned the QR code first."""
 
-    title = _("Somebody else has scanned this code.")
+    title = _("Someone else has already scanned this QR code.")
 
 
 # Failures of service clients.
@@ -204,7 +204,7 @@ class ScanTaken(WxAuthError, code="scan_taken", status=409):
 class InvalidClient(WxAuthError, code="invalid_client", status=401):
     """The client's name or secret is missing or wrong."""
 
-    title = _("The credentials of the service are not valid.")
+    title = _("The service's credentials are not valid.")
 
     def headers(self) -> dict[str, str]:
         """Return `WWW-Authenticate` (RFC 6749, section 5.2)."""
@@ -222,7 +222,7 @@ class ClientLacksScope(InsufficientScope):
 class NameTaken(WxAuthError, code="name_taken", status=409):
     """A client or webhook of this name exists already."""
 
-    title = _("This name is taken.")
+    title = _("This name is already taken.")
 
 
 # Failures of the event feed and of message push.
@@ -231,19 +231,19 @@ class NameTaken(WxAuthError, code="name_taken", status=409):
 class CursorExpired(WxAuthError, code="cursor_expired", status=410):
     """Events after the cursor have been deleted, or the database was restored from before the cursor."""
 
-    title = _("The service has missed events and must start again.")
+    title = _("The service missed events. It must start over.")
 
 
 class InvalidSignature(WxAuthError, code="invalid_signature", status=403):
     """The message push is not from WeChat, or not for this app."""
 
-    title = _("This message is not from WeChat.")
+    title = _("This message isn't from WeChat.")
 
 
 class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
     """The app's `push_forward` did not take the message, so WeChat must send it again."""
 
-    title = _("The message could not be handed on.")
+    title = _("The message couldn't be forwarded.")
 
 
 # Other failures.
@@ -252,7 +252,7 @@ class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
 class RateLimited(WxAuthError, code="rate_limited", status=429):
     """One address, client or user has sent too many requests of one kind."""
 
-    title = _("Too many attempts, please try again later.")
+    title = _("Too many attempts. Please try again later.")
     retry_after = 60
 
 
@@ -302,25 +302,25 @@ class LoginTooOld(WxAuthError, code="login_too_old", status=403):
 class WrongPerson(WxAuthError, code="wrong_person", status=403):
     """The new `wx.login` code belongs to another user than the session."""
 
-    title = _("This WeChat account is not the one that is logged in.")
+    title = _("You are logged in with a different WeChat account.")
 
 
 class SnapshotUser(WxAuthError, code="snapshot_user", status=403):
     """WeChat showed a preview of the page, whose user is invented."""
 
-    title = _("WeChat shows a preview of this page.")
+    title = _("This is only a preview. Use the full service to continue.")
 
 
 class SignUpClosed(WxAuthError, code="sign_up_closed", status=403):
     """The app is closed to new users."""
 
-    title = _("This app is not open to new users.")
+    title = _("This app doesn't accept new users.")
 
 
 class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
     """The operator's own service has refused a new user, with a text of its own or without one."""
 
-    title = _("This service does not accept your registration.")
+    title = _("This service didn't accept your registration.")
 
     def __init__(self, detail: str = "the operator's service has refused this person", *, title: str | None = None):
         super().__init__(detail, title=None if title is None else Text("{title}", title=title))
@@ -329,7 +329,7 @@ class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
 class SignUpUnavailable(WxAuthError, code="sign_up_unavailable", status=503):
     """The operator's own service returned no decision about a new user."""
 
-    title = _("Registration is not possible now, please try again.")
+    title = _("You can't register right now. Please try again.")
     retry_after = 3
 
 
@@ -342,13 +342,13 @@ class LastAdmin(WxAuthError, code="last_admin", status=409):
 class AppTaken(WxAuthError, code="app_taken", status=409):
     """An app with this id exists already."""
 
-    title = _("This app is there already.")
+    title = _("This app has already been added.")
 
 
 class AppInSettings(WxAuthError, code="app_in_settings", status=409):
     """The app is defined in the settings and must be changed there."""
 
-    title = _("This app is in the settings and is changed there.")
+    title = _("This app is in the settings. Change it there.")
 
 
 class PhoneTaken(WxAuthError, code="phone_taken", status=409):
@@ -360,7 +360,7 @@ class PhoneTaken(WxAuthError, code="phone_taken", status=409):
 class ExternalIdTaken(WxAuthError, code="external_id_taken", status=409):
     """Another user has this external id, or a user who was merged into another one had it."""
 
-    title = _("This id belongs to another account.")
+    title = _("This ID belongs to another account.")
 
 
 class MergeRefused(WxAuthError, code="merge_refused", status=409):
@@ -372,17 +372,17 @@ class MergeRefused(WxAuthError, code="merge_refused", status=409):
 class SplitRefused(WxAuthError, code="split_refused", status=409):
     """This identity cannot be taken out of the user."""
 
-    title = _("This identity cannot be taken out of its account.")
+    title = _("This identity can't be taken out of the account.")
 
 
 class StorageUnavailable(WxAuthError, code="storage_unavailable", status=503):
     """The database does not respond."""
 
-    title = _("The service is busy, please try again.")
+    title = _("The service is busy. Please try again.")
     retry_after = 3
 
 
 class InternalError(WxAuthError, code="internal_error", status=500):
     """An internal fault has occurred. The log has the details under the same `request_id`."""
 
-    title = _("Something went wrong, please try again.")
+    title = _("Something went wrong. Please try again.")

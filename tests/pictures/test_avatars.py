@@ -201,7 +201,7 @@ async def test_a_file_has_2_mib_at_most(
     if is_taken:
         assert answer.status_code == 200
     else:
-        assert problem_of(answer, "payload_too_large", 413)["title"] == "A picture may have at most 2 MB."
+        assert problem_of(answer, "payload_too_large", 413)["title"] == "Pictures can be up to 2 MB."
     assert read < MAX_FILE + 100_000
 
 

@@ -154,10 +154,10 @@ async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(door: D
     ("title", "shown"),
     [
         ("请先到门店办卡", "请先到门店办卡"),
-        (None, "暂时无法为你注册。"),
-        ("x\n", "暂时无法为你注册。"),
-        ("x" * 65, "暂时无法为你注册。"),
-        (7, "暂时无法为你注册。"),
+        (None, "该服务未接受你的注册。"),
+        ("x\n", "该服务未接受你的注册。"),
+        ("x" * 65, "该服务未接受你的注册。"),
+        (7, "该服务未接受你的注册。"),
     ],
 )
 async def test_who_is_refused_is_not_stored_but_for_support(door: Door, title: object, shown: str) -> None:

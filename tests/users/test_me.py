@@ -55,12 +55,12 @@ async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
 @swept(
     ("change", "field", "title"),
     [
-        ({}, "body", "请求内容有误。"),
+        ({}, "body", "请求无效。"),
         ({"nickName": "x" * 65}, "nickName", "此昵称不可用，请换一个。"),
         ({"nickname": ["x"], "avatar_url": "x"}, "nickname", "此昵称不可用，请换一个。"),
-        ({"avatarUrl": "http://wx.qlogo.cn/a/0"}, "avatarUrl", "请求内容有误。"),
-        ({"avatar_url": "https://a.example/\ud83d"}, "avatar_url", "请求内容有误。"),
-        ({"phone": "13800138000"}, "phone", "请求内容有误。"),
+        ({"avatarUrl": "http://wx.qlogo.cn/a/0"}, "avatarUrl", "请求无效。"),
+        ({"avatar_url": "https://a.example/\ud83d"}, "avatar_url", "请求无效。"),
+        ({"phone": "13800138000"}, "phone", "请求无效。"),
     ],
 )
 @pytest.mark.parametrize("method", ["PATCH", "POST"])

@@ -23,8 +23,9 @@ WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/
 @swept("kind", [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)])
 def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError]) -> None:
     assert "title" in vars(kind)
-    assert re.fullmatch(r"[A-Z][A-Za-z ,']+\.", kind.title)
-    assert re.fullmatch(r"[\u4e00-\u9fff\uff0c]+\u3002", kind.title.translated("zh-CN"))
+    assert re.fullmatch(r"[A-Z][\w ,'“”]+\.( [A-Z][\w ,'“”]+\.)?", kind.title)
+    assert ", please" not in kind.title
+    assert re.fullmatch(r"[\u4e00-\u9fff，“”]+。", kind.title.translated("zh-CN"))
     assert max(len(kind.title), 2 * len(kind.title.translated("zh-CN"))) <= 60
 
 

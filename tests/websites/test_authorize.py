@@ -374,7 +374,7 @@ async def test_a_loopback_redirect_may_have_any_port(house: House) -> None:
 async def test_another_browser_finds_nothing_and_its_own_no_way_on_before_the_decision(house: House) -> None:
     tab, other = await house.browser.show(), house.another_browser()
     early = await tab.go_on()  # a browser without scripts
-    assert (early.status_code, "Confirm on the phone" in early.text) == (404, True)
+    assert (early.status_code, "Confirm on your phone" in early.text) == (404, True)
     for browser, status in ((other, 404), (house.browser, 200)):
         answer = await tab.ask(browser)
         assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
@@ -426,7 +426,10 @@ async def test_a_phone_is_first_shown_the_code_to_type_because_its_screen_cannot
     assert phone.index('class="typed"') < phone.index("<details>") < phone.index('class="code"')
     computer = (await house.browser.open()).text
     assert computer.index('class="code"') < computer.index("<details>") < computer.index('class="typed"')
-    assert ("Waiting for the phone" in computer, "Confirm in the mini-program, and come back" in phone) == (True, True)
+    assert ("Waiting for your phone" in computer, "Confirm in the mini-program, then come back" in phone) == (
+        True,
+        True,
+    )
 
 
 @pytest.mark.oldest_postgres

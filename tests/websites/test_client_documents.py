@@ -210,7 +210,7 @@ async def test_a_document_that_breaks_a_rule_is_refused_in_words(house: House, c
 async def test_a_page_of_refusal_is_in_chinese_too(house: House, host: Host) -> None:
     host.documents[AGENT] = []
     page = await house.browser.open(**ASKING, ui_locales="zh-CN")
-    assert "<h1>无法登录</h1>" in page.text
+    assert "<h1>无法继续登录</h1>" in page.text
     assert 'wxauth_client_documents_total{outcome="refused"} 1.0' in await house.metrics()
 
 

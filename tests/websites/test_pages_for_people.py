@@ -34,7 +34,7 @@ def link(page: httpx.Response | Tab, text: str) -> str:
 
 
 async def test_the_page_names_the_mini_program_to_open(house: House) -> None:
-    assert "open the mini-program and type this code" in (await house.browser.show()).html
+    assert "open the mini-program and enter this login code" in (await house.browser.show()).html
     app = App.model_validate({**OTHER_APP, "app_id": "wx00000000000000aa", "title": "小店 <b>&", "logo": LOGO})
     await house.stage.services[ManagedApps].add(app, is_enabled=True, is_checked=False, by=OPERATOR)
     await house.stage.services[Apps].refresh()
@@ -45,7 +45,7 @@ async def test_the_page_names_the_mini_program_to_open(house: House) -> None:
     assert "将打开小程序“小店 &lt;b&gt;&amp;”" in (await house.browser.show(ui_locales="zh")).html
     await house.change(account_app_id=None)
     in_wechat = await house.browser.open(headers={"User-Agent": IN_WECHAT}, ui_locales="en")
-    assert "You are in WeChat already. Open the mini-program “小店" in in_wechat.text
+    assert "You are already in WeChat. Open the mini-program “小店" in in_wechat.text
 
 
 async def test_page_and_phone_name_the_sites_origin_with_the_port_of_a_laptop(house: House) -> None:

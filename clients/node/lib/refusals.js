@@ -1,17 +1,17 @@
 // The reasons for refusing a request, with their titles.
 
 const REFUSALS = {
-  invalid_request: { status: 422, en: 'The request is not valid.', zh: '请求内容有误。' },
+  invalid_request: { status: 422, en: "The request isn't valid.", zh: '请求无效。' },
   missing_token: { status: 401, en: 'Please log in.', zh: '请先登录。', challenge: 'Bearer' },
   invalid_token: {
     status: 401,
-    en: 'Your login is no longer valid, please log in again.',
+    en: 'Your login is no longer valid. Please log in again.',
     zh: '登录已失效，请重新登录。',
     challenge: 'Bearer error="invalid_token"',
   },
   token_expired: {
     status: 401,
-    en: 'Your login has expired, please log in again.',
+    en: 'Your login has expired. Please log in again.',
     zh: '登录已过期，请重新登录。',
     challenge: 'Bearer error="invalid_token"',
   },
@@ -23,13 +23,13 @@ const REFUSALS = {
   },
   insufficient_scope: {
     status: 403,
-    en: 'These credentials do not allow that.',
+    en: "These credentials don't allow this.",
     zh: '当前凭据无权进行此操作。',
     challenge: 'Bearer error="insufficient_scope"',
   },
   keys_unavailable: {
     status: 503,
-    en: 'The login service is not reachable, please try again.',
+    en: "The login service can't be reached. Please try again.",
     zh: '暂时无法验证登录，请稍后再试。',
     retryAfter: 5,
   },

@@ -22,7 +22,7 @@ end
 
 -- The one refusal that wxauth itself cannot write: for when it does not answer.
 local function unavailable(given)
-    local language, title = "en", "The login service is not reachable, please try again."
+    local language, title = "en", "The login service can't be reached. Please try again."
     if first(given["accept-language"]):lower():find("^zh") then
         language, title = "zh-CN", "暂时无法验证登录，请稍后再试。"
     end

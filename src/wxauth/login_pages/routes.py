@@ -118,7 +118,7 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
 )
 @router.post(
     AUTHORIZE_PATH,
-    summary=_("Log in to a site by a form (OpenID Connect)"),
+    summary=_("Log in to a site with a form (OpenID Connect)"),
     operation_id="authorize_by_form",
     responses=PAGES,
     failures=[PayloadTooLarge],
@@ -265,7 +265,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
 
 @router.get(
     "/v1/scans/{scene}/code",
-    summary=_("Image of a scan code"),
+    summary=_("Get the image of a QR code"),
     responses={
         200: {"description": "PNG or JPEG", "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}}}
     },
@@ -279,13 +279,13 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
-@router.get("/d", summary=_("Instructions for scanning or typing a code"), responses=HTML)
+@router.get("/d", summary=_("Show how to scan the QR code or enter the login code"), responses=HTML)
 async def show_device_page(pages: PagesDep) -> Response:
     """A page that explains how to scan or type a code. It changes nothing."""
     return pages.message("device")
 
 
-@router.get("/d/{scene}", summary=_("Page for a code scanned outside WeChat"), responses=HTML)
+@router.get("/d/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML)
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
     """A page that asks the person to scan the code with WeChat. It changes nothing.
 

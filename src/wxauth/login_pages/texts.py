@@ -11,71 +11,74 @@ from wxauth.site_logins.granting import PageState
 from wxauth.site_logins.queries import Mistake
 
 TEXTS: Final[Mapping[str, Text]] = {
-    "waiting_on_a_phone": _("Confirm in the mini-program, and come back"),
+    "waiting_on_a_phone": _("Confirm in the mini-program, then come back"),
     "claimed_on_a_phone": _("Confirm in the mini-program"),
     "left": _(", {seconds} s left"),
     "over_on_a_phone": _("This login has expired"),
     "visit_snapshot_title": _("One more tap"),
     "visit_snapshot": _(
-        "WeChat shows a preview of this page. Tap “使用完整服务” (use the full service) at the bottom, then try again."
+        "WeChat is showing only a preview of this page. Tap “使用完整服务” (use the full service) at the bottom, then "
+        "try again."
     ),
-    "visit_again_title": _("WeChat has not confirmed this login"),
-    "visit_again": _("It took too long, or was opened twice. Please try again."),
+    "visit_again_title": _("WeChat hasn't confirmed this login"),
+    "visit_again": _("It took too long or was opened twice. Please try again."),
     "visit_over_title": _("This login has expired"),
-    "visit_over": _("It has been used, or took too long. Please start again."),
+    "visit_over": _("It has already been used, or it took too long. Please start again."),
     "visit_done_title": _("You are already logged in"),
     "visit_done": _("Go back to the site."),
-    "visit_gone_title": _("This login was not started here"),
+    "visit_gone_title": _("This login wasn't started here"),
     "visit_gone": _(
-        "It was started in another browser, or has expired, so nothing has happened. To log in, go back to the "
-        "site and start again. If somebody sent you this page, close it."
+        "It was started in another browser or has expired, so nothing has changed. To log in, go back to the "
+        "site and start again. If someone sent you this page, close it."
     ),
-    "visit_away_title": _("One moment"),
-    "visit_away": _("The service is busy. Go back to the site and log in again in a few seconds."),
-    PageState.WAITING: _("Waiting for the phone"),
-    PageState.CLAIMED: _("Scanned. Confirm on the phone"),
-    PageState.APPROVED: _("Done, one moment"),
-    PageState.DENIED: _("Refused on the phone"),
-    PageState.OVER: _("This code has expired"),
+    "visit_away_title": _("Just a moment"),
+    "visit_away": _("The service is busy. Wait a few seconds, then go back to the site and log in again."),
+    PageState.WAITING: _("Waiting for your phone"),
+    PageState.CLAIMED: _("Scanned. Confirm on your phone."),
+    PageState.APPROVED: _("Confirmed. One moment…"),
+    PageState.DENIED: _("Declined on your phone"),
+    PageState.OVER: _("This QR code has expired"),
     "link_title": _("Scan this with WeChat"),
-    "link": _("This code is for logging in. Open WeChat, tap “Scan”, and point the camera at it."),
-    "device_title": _("Log in on another screen"),
+    "link": _("This QR code is for logging in. Open WeChat, tap “Scan”, and point the camera at the QR code."),
+    "device_title": _("Log in on another device"),
     "device": _(
-        "Open WeChat, tap “Scan”, and point the camera at the code on the other screen; or open the mini-program "
-        "and type the code there."
+        "Open WeChat, tap “Scan”, and point the camera at the QR code on the other screen. You can also open the "
+        "mini-program and enter the login code there."
     ),
-    Mistake.REQUEST: _("The request is too long, or has a character that is not allowed."),
+    Mistake.REQUEST: _("The request is too long or contains a character that isn't allowed."),
     Mistake.CLIENT: _("No site has this client_id."),
-    Mistake.REDIRECT_URI: _("The redirect_uri is not registered for this site."),
+    Mistake.REDIRECT_URI: _("The redirect_uri isn't registered for this site."),
     Mistake.DOCUMENT: _(
-        "The description of this program cannot be read, breaks a rule, or is of a host that is not allowed here."
+        "The description of this program can't be read or isn't valid, or its host isn't allowed here."
     ),
-    "mistake_title": _("This login does not work"),
-    "mistake": _("The fault is in the site, and nothing was sent to it. Please tell its operator:"),
+    "mistake_title": _("This login can't continue"),
+    "mistake": _("The site made a mistake, and nothing was sent to it. Please tell its operator:"),
     "limited_title": _("Too many attempts"),
-    "limited": _("Wait a minute, then load this page again."),
-    "used_up_title": _("Too many tries"),
-    "used_up": _("This login cannot be tried again. Go back to the site and start again."),
-    "away_title": _("One moment"),
-    "away": _("The service is busy. Load this page again in a few seconds."),
-    "gone_title": _("Not confirmed"),
+    "limited": _("Wait a minute, then reload this page."),
+    "used_up_title": _("You have tried too often"),
+    "used_up": _("You can't try this login again. Go back to the site and start again."),
+    "away_title": _("Just a moment"),
+    "away": _("The service is busy. Reload this page in a few seconds."),
+    "gone_title": _("Not confirmed yet"),
     "gone": _(
-        "Confirm on the phone, then load this page again. If the code has expired or been used, go back to the "
-        "site and log in again."
+        "Confirm on your phone, then reload this page. If the QR code has expired or has already been used, go "
+        "back to the site and log in again."
     ),
     "logged_out_title": _("You are logged out"),
-    "logged_out": _("The session of this site has ended."),
-    "logged_out_nowhere_title": _("The site's address is not registered"),
+    "logged_out": _("Your session on this site has ended."),
+    "logged_out_nowhere_title": _("The site's address isn't registered"),
     "logged_out_nowhere": _(
-        "The site asked to send you to an address that is not registered, so you stay here. You are logged out: the "
-        "session of this site has ended."
+        "The site asked to send you to an address that isn't registered, so you stay here. You are logged out, "
+        "and your session on this site has ended."
     ),
     "logged_out_of_all_title": _("You are logged out"),
-    "logged_out_of_all": _("The login of this browser has ended, with the sessions of all sites that share it."),
+    "logged_out_of_all": _("This browser's login has ended, and so have the sessions of all sites that shared it."),
     "stayed_title": _("You are still logged in"),
     "stayed": _("Nothing has changed."),
     "nobody_title": _("Nobody is logged in"),
-    "nobody": _("This browser has no login that sites share. To log out of one site, do so there, or on the phone."),
+    "nobody": _(
+        "This browser has no login that sites share. To log out of a site, do so on the site or on your phone."
+    ),
     "wrong_logout_title": _("You are still logged in"),
-    "wrong_logout": _("The site's request to log out is wrong. Log out on the site, or on the phone."),
+    "wrong_logout": _("The site's log-out request isn't valid. Log out on the site or on your phone."),
 }

@@ -49,9 +49,11 @@ from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 _DESCRIPTION = _("""
-WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
+Let users of WeChat mini-programs log in. Exchange a `wx.login` code for tokens, and send the access token as
+`Authorization: Bearer`.
 
-Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
+A request that fails returns `application/problem+json` (RFC 9457). Your program acts on `code`, and shows `title` to
+the user.
 """)
 
 _ROUTERS: Final = (

@@ -104,7 +104,7 @@ PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
 
 @router.post(
     "/v1/me/scans",
-    summary=_("Claim a scanned code"),
+    summary=_("Claim a scanned QR code or a login code"),
     failures=[ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited],
 )
 async def claim_scan(
@@ -121,7 +121,7 @@ async def claim_scan(
 
 @router.post(
     "/v1/me/scans/{scan_id}/approve",
-    summary=_("Approve a login"),
+    summary=_("Approve a sign-in request"),
     response_model=NumberAnswer,
     responses={204: {"description": "Approved: there is no number to show"}},
     failures=[*PROOF_FAILURES, ScanOver, ScanTooFar, LoginTooOld],
@@ -140,7 +140,7 @@ async def approve_scan(
     return await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
 
 
-@router.post("/v1/me/scans/{scan_id}/deny", summary=_("Deny a login"), failures=[ScanOver])
+@router.post("/v1/me/scans/{scan_id}/deny", summary=_("Deny a sign-in request"), failures=[ScanOver])
 async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: DeviceDep) -> None:
     """The person denies the login: the site gets nothing."""
     await scans.deny(caller, scan_id, ip=device.ip)
@@ -148,7 +148,7 @@ async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: De
 
 @router.post(
     "/v1/me/authorizations",
-    summary=_("Log in to a site shown in the mini-program"),
+    summary=_("Log in to a site opened in the mini-program"),
     failures=PROOF_FAILURES,
 )
 async def authorize_site(

@@ -323,7 +323,7 @@ test('a token that the service has refused is not used again, though the clock s
   assert.equal(phone.count(REFRESH), 1)
 })
 
-const REPLACED = fates.answers(400, { code: 'session_replaced', title: '您的账号已在其他设备登录。', request_id: 'r' })
+const REPLACED = fates.answers(400, { code: 'session_replaced', title: '你的账号已在其他设备登录。', request_id: 'r' })
 
 test('a session whose place another device has taken is forgotten, and nothing logs in by itself', async () => {
   const { auth, phone } = await loggedIn()

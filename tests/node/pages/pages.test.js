@@ -107,7 +107,7 @@ test('a page that leads nowhere has its other language, and what went wrong its 
   const unknown = `/v1/authorize/${'A'.repeat(22)}`
   for (const path of ['/d', '/d/x', '/v1/authorize/wechat', '/v1/authorize?client_id=nobody&state=1', '/v1/end_session?client_id=a&client_id=b', `${unknown}/next`, `${unknown}/wechat/over`]) {
     const [english, page] = await open(path)
-    assert.equal(page.includes(`Request id: ${english.headers.get('x-request-id')}`), english.status >= 400, path)
+    assert.equal(page.includes(`Request ID: ${english.headers.get('x-request-id')}`), english.status >= 400, path)
     const [, other] = /<a href="([^"]*)" lang="zh-CN">/.exec(page)
     const [chinese] = await open(new URL(other.replaceAll('&amp;', '&'), english.url))
     assert.deepEqual([chinese.status, chinese.headers.get('content-language')], [english.status, 'zh-CN'], path)

@@ -123,7 +123,10 @@ async def test_each_kind_of_browser_gets_its_own_page(street: Street) -> None:
 async def test_a_button_works_only_for_its_own_browser_and_site(street: Street) -> None:
     visitor, computer = street.visitor(), street.visitor("website")
     button = await visitor.open()
-    for other, title in ((street.visitor(), "登录不是从这里发起的"), (computer, "This login was not started here")):
+    for other, title in (
+        (street.visitor(), "本次登录不是从这里发起的"),
+        (computer, "This login wasn&#39;t started here"),
+    ):
         page = await other.get(button)
         assert (page.status_code, title in page.text) == (404, True)
     assert (await visitor.get(button.replace("authorize/", "authorize/x"))).status_code == 404

@@ -70,7 +70,7 @@ class RequestRefused(WxAuthError):
 class InvalidRequest(RequestRefused, code="invalid_request", status=422):
     """The body or a parameter is invalid. `errors` names the fields, never their values."""
 
-    title = _("The request is not valid.")
+    title = _("The request isn't valid.")
 
     def __init__(
         self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422, title: Text | None = None
@@ -116,7 +116,7 @@ class MissingToken(BearerError, code="missing_token", status=401):
 class InvalidToken(BearerError, code="invalid_token", status=401):
     """The token is not one of ours, or is no longer valid."""
 
-    title = _("Your login is no longer valid, please log in again.")
+    title = _("Your login is no longer valid. Please log in again.")
     challenge = 'Bearer error="invalid_token"'
 
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
@@ -128,7 +128,7 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
 class TokenExpired(InvalidToken, code="token_expired"):
     """The token was valid and has expired."""
 
-    title = _("Your login has expired, please log in again.")
+    title = _("Your login has expired. Please log in again.")
 
 
 class InsufficientRole(BearerError, code="insufficient_role", status=403):
@@ -141,7 +141,7 @@ class InsufficientRole(BearerError, code="insufficient_role", status=403):
 class InsufficientScope(BearerError, code="insufficient_scope", status=403):
     """The token is valid, but does not allow this."""
 
-    title = _("These credentials do not allow that.")
+    title = _("These credentials don't allow this.")
     challenge = 'Bearer error="insufficient_scope"'
 
     def __init__(self, detail: str = "", *, scope: str = "") -> None:
@@ -152,5 +152,5 @@ class InsufficientScope(BearerError, code="insufficient_scope", status=403):
 class KeysUnavailable(WxAuthError, code="keys_unavailable", status=503):
     """The guard has no verification keys and cannot fetch them."""
 
-    title = _("The login service is not reachable, please try again.")
+    title = _("The login service can't be reached. Please try again.")
     retry_after = 5
