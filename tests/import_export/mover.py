@@ -84,7 +84,7 @@ class Mover:
     async def events(self) -> list[tuple[str, str]]:
         return await recorded(self.stage.rows, "type, actor")
 
-    async def export(self, *, is_csv: bool = False) -> bytes:
+    async def export(self) -> bytes:
         written = io.BytesIO()
-        await export_users(self.stage.services.database, written.write, is_csv=is_csv)
+        await export_users(self.stage.services.database, written.write)
         return written.getvalue()

@@ -5,15 +5,15 @@ import sqlite3
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
 from time import monotonic
-from typing import IO, Any, Final, get_args
+from typing import IO, Any, Final
 from zoneinfo import ZoneInfo
 
 import click
@@ -38,7 +38,7 @@ from wxauth.core.terminal import WrongValue, localized
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.batch import Options
-from wxauth.import_export.files import CsvLines, Encoding, Form, JsonLines, WrongFile, export_users, is_field
+from wxauth.import_export.files import CsvLines, Form, JsonLines, WrongFile, export_users, is_field
 from wxauth.import_export.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
 from wxauth.import_export.lines import Line
 
@@ -53,8 +53,6 @@ _ODD_OPENIDS: Final = _(
 _RUN_AGAIN: Final = _(
     "correct the refused lines, and run the command again with the whole file: imported lines do not change"
 )
-_MEND: Final = _("the refused lines are in {file}: correct them there, and import that file")
-
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) has no room: {error}")
 
 _MOST_CELLS: Final = 30
@@ -80,21 +78,6 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
 
 
 _time_zone = checked(ZoneInfo, _("must be a name such as Asia/Shanghai"))
-
-
-@contextmanager
-def _created(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that only its owner can read. If nothing is written, it is removed."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as exc:
-        raise click.UsageError(localized(why_not(path, exc))) from None
-    with os.fdopen(descriptor, "wb") as file:
-        try:
-            yield file
-        finally:
-            if not file.tell():
-                path.unlink()
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -129,9 +112,6 @@ def _switches(command: Command) -> Command:
 @click.argument("file", callback=checked(_opened))
 @click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
 @click.option("--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. Not needed if its name ends in .tsv.")
-@click.option(
-    "--encoding", type=click.Choice(get_args(Encoding)), default="utf-8", show_default=True, help="How FILE is encoded."
-)
 @click.option("--app-id", callback=text_option, help="The app of the lines that name none.")
 @click.option(
     "--map",
@@ -142,22 +122,14 @@ def _switches(command: Command) -> Command:
     help="What FILE calls a field, such as openid=weixin_openid, or a value: status:banned=disabled; may be repeated.",
 )
 @click.option("--time-zone", callback=_time_zone, help="That of the times without one, such as Asia/Shanghai.")
-@click.option(
-    "--rejected",
-    "rejected_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A new file for the lines that are refused, as they are in FILE.",
-)
 @_switches
 @json_option
 def import_command(
     file: IO[bytes],
     is_csv: bool,
     is_tsv: bool,
-    encoding: Encoding,
     app_id: str | None,
     mapped: tuple[dict[str, str], dict[str, dict[str, str]]],
-    rejected_path: Path | None,
     **switches: Any,
 ) -> None:
     """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
@@ -172,12 +144,15 @@ def import_command(
     is_csv = is_csv or is_tsv or name.endswith(".csv")
     fields, values = mapped
     delimiter = "\t" if is_tsv else ","
-    form = Form(delimiter=delimiter, encoding=encoding, app_id=app_id or None, fields=fields, values=values)
+    form = Form(delimiter=delimiter, app_id=app_id or None, fields=fields, values=values)
     if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is for CSV"))
     file = _rereadable(file)
-    report = _Report(file, rejected_path, header=None if is_csv else b"")
-    lines = _lines_of(file, form, report, is_csv=is_csv)
+    report = _Report()
+    try:
+        lines = (CsvLines if is_csv else JsonLines)(file, form)
+    except WrongFile as exc:
+        raise _failure_of(exc) from None
     counts = with_services(lambda services: _import(services, lines, options, report, app_id))
     report.finish(counts, lines.unknown, is_dry_run=options.dry_run)
     if counts.refused:
@@ -185,30 +160,13 @@ def import_command(
 
 
 class _Report:
-    """What an import prints, and its file of refused lines."""
+    """What an import prints."""
 
-    def __init__(self, file: IO[bytes], rejected_path: Path | None, *, header: bytes | None) -> None:
-        self.header = header
-        """The header of the refused lines; None until it is known, and they are not written."""
-        self._path = rejected_path
-        self._rejected = click.get_current_context().with_resource(_created(rejected_path)) if rejected_path else None
+    def __init__(self) -> None:
         self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
         self._faults: Counter[str] = Counter()
         self.done = Counts()
-        self._file = file
         self._began = monotonic()
-        self._size = 0
-        with suppress(OSError):
-            status = os.fstat(file.fileno())
-            self._size = status.st_size * stat.S_ISREG(status.st_mode)
-
-    def reject(self, raw: bytes) -> None:
-        if self._rejected is not None and self.header is not None:
-            try:
-                self._rejected.write(raw if self._rejected.tell() else self.header + raw)
-                self._rejected.flush()
-            except OSError as exc:
-                raise Failed(why_not(self._path, exc)) from None
 
     def refuse(self, refusal: ImportRefusal) -> None:
         texts = [_("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
@@ -218,15 +176,15 @@ class _Report:
         if refusal.is_of_fields:
             texts = [_("skipped: {faults}", faults=text) for text in texts]
             faults = _("skipped: {faults}", faults=faults)
-        else:
-            self.reject(refusal.raw)
         self._faults.update(texts)
         self.print(_("line {number}: {faults}", number=refusal.number, faults=faults))
 
     def progress(self, counts: Counts) -> None:
         self.done = counts
         if self._clear:
-            click.echo(self._clear + localized(self._pace()), err=True, nl=False)
+            pace = counts.lines / max(monotonic() - self._began, 1)
+            shown = _("{n:,} lines, {pace:,.0f} a second", n=counts.lines, pace=pace)
+            click.echo(self._clear + localized(shown), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
         self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
@@ -247,31 +205,12 @@ class _Report:
         blank = _(", blank: {n}", n=counts.blank) if counts.blank else ""
         show(numbers, Text(_COUNTS, **numbers) + incomplete + blank)
         if counts.refused:
-            self.print(Text(_MEND, file=self._path) if self._path else _RUN_AGAIN)
+            self.print(_RUN_AGAIN)
         if is_dry_run:
             self.print(_("nothing was stored: run it without --dry-run"))
 
     def print(self, text: Text) -> None:
         click.echo(self._clear + localized(text), err=True)
-
-    def _pace(self) -> Text:
-        lines, seconds = self.done.lines, monotonic() - self._began
-        shown = _("{n:,} lines, {pace:,.0f} a second", n=lines, pace=lines / max(seconds, 1))
-        if not self._size or not lines:
-            return shown
-        share = min(self._file.tell() / self._size, 1)
-        minutes = seconds * (1 / max(share, 0.0001) - 1) / 60
-        return shown + _(", {share:.0%}, {minutes:,.0f} min left", share=share, minutes=minutes)
-
-
-def _lines_of(file: IO[bytes], form: Form, report: _Report, *, is_csv: bool) -> CsvLines | JsonLines:
-    try:
-        lines = (CsvLines if is_csv else JsonLines)(file, form, spill=report.reject)
-    except WrongFile as exc:
-        raise _failure_of(exc) from None
-    if isinstance(lines, CsvLines):
-        report.header = lines.header.raw
-    return lines
 
 
 def _failure_of(exc: WrongFile) -> Failed:
@@ -307,18 +246,14 @@ async def _import(
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("-"))
-@click.option(
-    "--format", "form", type=click.Choice(["json", "csv"]), help="By default csv if FILE's name ends in .csv."
-)
-def export_command(file: Path, form: str | None) -> None:
-    """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV.
+def export_command(file: Path) -> None:
+    """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON.
 
     A unionid that none of its user's identities has is a line without app_id and openid. The file is one consistent
     snapshot. Only its owner can read it: it holds names and numbers.
     """
-    is_csv = form == "csv" if form else file.suffix.lower() == ".csv"
     if str(file) == "-":
-        with_database(lambda database, _: export_users(database, sys.stdout.buffer.write, is_csv=is_csv))
+        with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))
         sys.stdout.buffer.flush()
         return
     try:
@@ -329,7 +264,7 @@ def export_command(file: Path, form: str | None) -> None:
         raise click.UsageError(localized(why_not(file, exc))) from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
-            number, unionids = with_database(lambda database, _: export_users(database, opened.write, is_csv=is_csv))
+            number, unionids = with_database(lambda database, _: export_users(database, opened.write))
     except OSError as exc:
         raise Failed(why_not(file, exc)) from None
     alone = _(", unionids without an identity: {n}", n=unionids) if unionids else ""

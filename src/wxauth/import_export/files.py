@@ -1,15 +1,14 @@
-"""Reads the files of imports, JSON Lines or CSV, and writes those of exports: each line is the JSON of an identity."""
+"""Reads the files of imports, JSON Lines or CSV, and writes exports: each line is the JSON of an identity."""
 
 import csv
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from io import StringIO
 from itertools import chain
-from typing import IO, Any, ClassVar, Final, Literal, NamedTuple
+from typing import IO, Any, ClassVar, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -25,7 +24,6 @@ MAX_LINE: Final = 8 * 1024
 _PIECE: Final = 64 * 1024
 _LONGEST_NAME: Final = 64
 TOO_LONG: Final = Fault("line", _("must be at most {n} bytes", n=MAX_LINE))
-NOT_GBK: Final = Fault("line", _("must be GBK, as --encoding says"))
 NOT_CSV: Final = Fault(
     "line", _("must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell")
 )
@@ -90,8 +88,6 @@ MOST_NAMES: Final = 100
 _ATTRIBUTE: Final = "attributes."
 """Followed by the name of an attribute, it is the name of a column."""
 
-Encoding = Literal["utf-8", "gbk"]
-
 
 class NumberedLine(NamedTuple):
     """A line of the file."""
@@ -99,8 +95,6 @@ class NumberedLine(NamedTuple):
     number: int
     text: bytes | Fault | None
     """Its JSON in UTF-8, a fault if it cannot be read, None if it is blank."""
-    raw: bytes = b""
-    """Its bytes with a line break; nothing if `spill` has received them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +103,6 @@ class Form:
 
     delimiter: str = ","
     """Of CSV."""
-    encoding: Encoding = "utf-8"
     app_id: str | None = None
     """The app of the lines that name none."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -143,22 +136,14 @@ _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A
 _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
-Spill = Callable[[bytes], object]
-"""Receives, in pieces, the lines that are too long for memory."""
-
-
-def _forget(_piece: bytes) -> None:
-    """The spill of who does not want the lines that are too long."""
-
-
 class _Lines:
-    """The lines of a file, which can be read several times. The first reading spills nothing."""
+    """The lines of a file, which can be read several times."""
 
     unfit: ClassVar[Mapping[bytes, Text]]
     """How files begin that are not of this kind, each with what to do."""
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = _forget) -> None:
-        self._file, self._form, self._spill = file, form, spill
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
+        self._file, self._form = file, form
         self._start = file.tell()
         self._is_read = False
         self.unknown: list[str] = []
@@ -166,7 +151,7 @@ class _Lines:
 
     def _numbered(self) -> Iterator[NumberedLine]:
         self._file.seek(self._start)
-        yield from _numbered(self._file, self._form, self._spill if self._is_read else _forget, self.unfit)
+        yield from _numbered(self._file, self.unfit)
         self._is_read = True
 
 
@@ -175,10 +160,9 @@ class JsonLines(_Lines):
 
     unfit = _NO_JSON_LINES
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = _forget) -> None:
-        super().__init__(file, form, spill=spill)
-        encoding = "gb18030" if form.encoding == "gbk" else "utf-8-sig"
-        beginning = file.read(_PIECE).decode(encoding, errors="ignore")
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
+        super().__init__(file, form)
+        beginning = file.read(_PIECE).decode("utf-8-sig", errors="ignore")
         if (query := _query_for(beginning, form.roots | {"openid", "unionid"})) is not None:
             raise WrongFile(Fault("file", Text(_WRAPPED, query=query)))
         _first_of(self._numbered())
@@ -238,8 +222,8 @@ class CsvLines(_Lines):
     unfit = _NO_CSV
     header: NumberedLine
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM, *, spill: Spill = _forget) -> None:
-        super().__init__(file, form, spill=spill)
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
+        super().__init__(file, form)
         self.header = _first_of(self._numbered())
         text = self.header.text if isinstance(self.header.text, bytes) else b""
         unquoted = re.sub(rb'"[^"]*"', b"", text)
@@ -417,7 +401,7 @@ def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
     return first
 
 
-def _numbered(file: IO[bytes], form: Form, spill: Spill, unfit: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
+def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
     """Each line with its number. One that is too long is never read into memory whole.
 
     UTF-8 is not checked here, but where the line is read. `unfit` are beginnings of what is no such file.
@@ -434,16 +418,11 @@ def _numbered(file: IO[bytes], form: Form, spill: Spill, unfit: Mapping[bytes, T
             _check_kind(text, unfit)
         if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
             while not piece.endswith(b"\n"):
-                spill(piece)
                 piece = file.readline(_PIECE) or b"\n"
-            spill(piece)
-            yield NumberedLine(number, TOO_LONG)
-            continue
-        raw = piece if piece.endswith(b"\n") else piece + b"\n"
         if len(text) > MAX_LINE:
-            yield NumberedLine(number, TOO_LONG, raw)
+            yield NumberedLine(number, TOO_LONG)
         elif text.strip():
-            yield NumberedLine(number, _HALVES.sub(_whole, text) if form.encoding == "utf-8" else _from_gbk(text), raw)
+            yield NumberedLine(number, _HALVES.sub(_whole, text))
         else:
             yield NumberedLine(number, None)
 
@@ -454,46 +433,14 @@ def _check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
             raise WrongFile(Fault("file", wanted))
 
 
-def _from_gbk(text: bytes) -> bytes | Fault:
-    # Of no character is a byte of a line's end a part. GB 18030 contains GBK.
-    try:
-        return text.decode("gb18030").encode()
-    except UnicodeDecodeError:
-        return NOT_GBK
-
-
-async def export_users(
-    database: Database, write: Callable[[bytes], object], *, is_csv: bool = False
-) -> tuple[int, int]:
-    """Write one consistent snapshot, as JSON or CSV. Returns how many identities, and how many unionids alone."""
+async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
+    """Write one consistent snapshot. Returns how many identities, and how many unionids alone."""
     identities = unionids = 0
-    if is_csv:
-        write(_csv([list(Line.model_fields)]))
     async for rows in all_identities(database):
-        write(_csv(map(_cells, rows)) if is_csv else b"".join(to_json(_line(row)) + b"\n" for row in rows))
+        write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
         identities += (named := sum(row["openid"] is not None for row in rows))
         unionids += len(rows) - named
     return identities, unionids
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def _cells(row: Mapping[str, object]) -> list[str]:
-    """The cells for a row, as an import reads them."""
-    line = from_json(to_json(dict(row)))
-    return ["" if (value := line[name]) in (None, []) else _cell(name, value) for name in Line.model_fields]
-
-
-def _cell(name: str, value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if name in _no_texts(Line)[1] and isinstance(value, list) and not any("|" in item for item in value):
-        return "|".join(value)
-    return to_json(value).decode()
 
 
 def _line(row: Mapping[str, object]) -> dict[str, object]:

@@ -44,8 +44,6 @@ class ImportRefusal(NamedTuple):
 
     number: int
     faults: Sequence[Fault]
-    raw: bytes
-    """The line as it is in the file."""
     others: Sequence[int] = ()
     """The other lines that it contradicts."""
     is_of_fields: bool = False
@@ -180,16 +178,16 @@ async def import_users(
                     await pause(seconds)
                     size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
             stored = iter(outcomes)
-            for (number, _, raw), line, faults in read:
+            for (number, _), line, faults in read:
                 outcome = next(stored) if line is not None else LineRefused(()) if faults else LineOutcome.BLANK
                 if isinstance(outcome, LineRefused):
                     counts.add(LineOutcome.REFUSED)
-                    refuse(ImportRefusal(number, [*faults, *outcome.faults], raw, outcome.others))
+                    refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))
                     continue
                 counts.add(outcome)
                 if faults:
                     counts.incomplete += 1
-                    refuse(ImportRefusal(number, faults, raw, is_of_fields=True))
+                    refuse(ImportRefusal(number, faults, is_of_fields=True))
             counts.odd_openids += sum(len(line.openid or "") not in (0, USUAL_OPENID) for _, line in readable)
             progress(counts)
     return counts
@@ -293,7 +291,7 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
 
 
 def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
-    for number, text, _ in lines:
+    for number, text in lines:
         if isinstance(text, bytes) and b'"unionid"' in text:
             with suppress(ValueError):  # no JSON: the line is refused
                 given = from_json(text)

@@ -52,7 +52,7 @@ class Fault(NamedTuple):
 
 
 NOT_JSON: Final = Fault("line", _("must be a JSON object"))
-NOT_UTF8: Final = Fault("line", _("must be UTF-8; --encoding gbk reads GBK"))
+NOT_UTF8: Final = Fault("line", _("must be UTF-8; if it is GBK: iconv -f GB18030 -t UTF-8"))
 ATTRIBUTES: Final = Fault(
     "attributes",
     _("must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all"),
