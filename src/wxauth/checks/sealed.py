@@ -36,7 +36,7 @@ class SealedKind(Generic[Row]):
         """Whether all values of the row open."""
         return all(sealed is None or sealer.opens(sealed, context=context) for sealed, context in self.values(row))
 
-    def sealed_anew(self, sealer: Sealer, row: Row) -> list[bytes | None] | None:
+    def resealed(self, sealer: Sealer, row: Row) -> list[bytes | None] | None:
         """The values of a row, sealed with the current secret key; None if one of them does not open."""
         try:
             return [

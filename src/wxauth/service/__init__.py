@@ -1,1 +1,1 @@
-"""Puts the parts together: the app, the server and its workers, and background tasks."""
+"""Assembly of the parts: the app, the server and its workers, and the background tasks."""

@@ -1,4 +1,4 @@
-"""The app: all routes, in their order, and the middleware around them."""
+"""The app: all routes in their order, and the middleware around them."""
 
 from copy import copy
 from functools import partial
@@ -89,9 +89,10 @@ _ROUTERS: Final = (
 
 
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
-    """The whole service as an ASGI app. It can serve at once; the lifespan runs the background tasks and closes all.
+    """Create the whole service as an ASGI app. It can serve at once.
 
-    With the `example_code`, if there is one, the documented example of a login succeeds.
+    The lifespan runs the background tasks, and closes everything at the end. If `example_code` is given, the documented
+    example of a login uses it, and succeeds.
     """
     return surround(create_api(services, example_code=example_code), services)
 
@@ -100,7 +101,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     """Put the middleware around the routes. A test may set `api.dependency_overrides` before or after."""
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
-    # Around everything, so that browsers can read the answer to a fault, too.
+    # CORS is the outermost of these layers, so that browsers can read the response to a fault, too.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,
@@ -118,7 +119,10 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
 
 
 def create_api(services: Services | None = None, *, example_code: str | None = None) -> FastAPI:
-    """The routes and their documentation. Without services, it can only be read. `example_code`: as in `create_app`."""
+    """Create the routes and their documentation.
+
+    Without services, it can only be read. `example_code` has the same meaning as in `create_app`.
+    """
     root_path = "" if services is None else urlsplit(services.settings.issuer).path
     api = FastAPI(
         title="wxauth",
@@ -136,7 +140,8 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     add_failures(api)
     if root_path:
         api.router.routes.extend(oauth_routes.metadata_at_root(root_path))
-    api.router.routes.extend(_ROUTES)  # not `include_router`: each request would be matched against one more router
+    # With `include_router`, each request would be matched against one more router.
+    api.router.routes.extend(_ROUTES)
     add_docs(api)
     add_console(api)
     if services is not None:
@@ -161,9 +166,10 @@ def _route_of_text(path: str, text: str) -> Route:
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Note a refused login for support staff."""
+    """Store a refused login, so that support staff can find it."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    # A refused refresh is noted only if the user is banned: after any other refusal the phone logs in again, unnoticed.
+    # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again
+    # unnoticed.
     if scope["method"] != "POST" or not (
         path == login_routes.LOGIN or (path == login_routes.REFRESH and isinstance(error, AccountDisabled))
     ):
@@ -173,13 +179,13 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
 
 
 def _head_of(route: DirectRoute) -> DirectRoute:
-    """The route for HEAD, which FastAPI answers only if it is declared. The HTTP protocol omits the body."""
+    """Return the route for HEAD, which FastAPI serves only if it is declared. The HTTP protocol omits the body."""
     head = copy(route)
     head.methods, head.include_in_schema = {"HEAD"}, False
     return head
 
 
 _DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
-# The same for every app. Those that an app adds follow them, so they hide none of these.
+# These routes are the same for every app. The routes that an app adds come after them, so they hide none of these.
 _ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])

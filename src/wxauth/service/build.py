@@ -1,4 +1,4 @@
-"""Builds the parts of the service, and sets how long each waits."""
+"""The assembly of the service's parts, and their time limits."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ from wxauth_guard.verifier import Verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds. The defaults are those of the parts. A test of such a wait shortens it."""
+    """The time limits of the parts, in seconds. Tests shorten those that they wait for."""
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
@@ -77,15 +77,19 @@ TIMEOUTS: Final = Timeouts()
 
 
 _CLOSED: Final = (
-    (Avatars,),  # first: no request is left that waits for its picture
-    # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
+    (Avatars,),  # first, because no request is left that waits for its picture
+    # Each part waits some seconds for its unfinished work. They wait at the same time, so that a stop does not take the
+    # sum.
     (Background, Phones, Deliveries, ClientDocuments),
-    (Retries,),  # after those, which may have put off more
-    (WeChatTokens, JsTickets),  # before the connections of its requests
-    (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all that use them
-    (Numbers, Refusals, StaffReads),  # together, because each waits some seconds, too
+    (Retries,),  # after those before, which may have added retries
+    (WeChatTokens, JsTickets),  # before the connections that its requests use
+    (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use them
+    (Numbers, Refusals, StaffReads),  # at the same time, because each of them waits some seconds, too
 )
-"""The order in which parts are closed: before the database, because they store something at the end, and the traces."""
+"""The order in which parts are closed.
+
+They are closed before the database and the traces, because some store data last.
+"""
 
 
 log = get_logger()
@@ -103,10 +107,10 @@ def build_services(
     unknown_app_hint: str = "",
     tracing: Tracing | None = None,
 ) -> Services:
-    """Put the parts together. Opens no connection.
+    """Assemble the parts without opening a connection.
 
-    What is not given is as the settings specify; the clock is then the database's. The hints are for developers, in
-    addition to those that everybody gets: by errcode, and for an app that is unknown.
+    Parts that are not given are as the settings specify. The clock is then the database's. The hints help developers in
+    addition to the usual ones: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an unknown app.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """
@@ -134,7 +138,7 @@ def build_services(
         return made
 
     parts[WeChat] = make_wechat()
-    # Separate connections, so that an API that hangs cannot exhaust those that logins need.
+    # The two clients have separate connections, so that an API that hangs cannot exhaust those that logins need.
     make(WeChatApi, wechat=make_wechat())
     make(NameResolver)
     make(Issuer)
@@ -171,14 +175,18 @@ def build_services(
 
 
 def make_tracing(settings: Settings) -> Tracing:
-    """The tracing of the settings; none if OpenTelemetry refuses a variable of its own. Raises: InvalidSettings."""
+    """Create the tracing of the settings, or none if OpenTelemetry refuses a variable of its own.
+
+    Raises: InvalidSettings.
+    """
     import_tracing(settings)
     if settings.otlp_url is not None:
         try:
             from wxauth.service.spans import spans_to
 
             return spans_to(settings.otlp_url)
-        except Exception as exc:  # of the many variables of OpenTelemetry, another program may have set one
+        # Another program may have set one of OpenTelemetry's many variables.
+        except Exception as exc:
             variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
             log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
     return Tracing()
@@ -201,4 +209,4 @@ def import_tracing(settings: Settings) -> None:
             ]
         ) from None
     except Exception:
-        return  # `make_tracing` logs why
+        return  # `make_tracing` logs the reason

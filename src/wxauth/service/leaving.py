@@ -1,4 +1,7 @@
-"""How a process ends: a proxy must notice it before the port is closed. Of the server, it uses only signal handlers."""
+"""The end of a process, which a proxy must notice before the port is closed.
+
+Of the server, this module only uses the signal handlers.
+"""
 
 import asyncio
 import multiprocessing
@@ -18,13 +21,14 @@ log = get_logger()
 
 
 def heed_signals(readiness: Readiness) -> None:
-    """From now on, handle SIGTERM, SIGINT and the end of a parent process before the server's own handlers do.
+    """Handle SIGTERM, SIGINT and the end of a parent process before the server's own handlers do.
 
-    Until it serves, a signal ends the process at once. The server sets its former handlers again when it has ended.
+    Until the process serves requests, a signal ends it at once. The server restores its previous handlers when it has
+    ended.
     """
     former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     is_main, notice = threading.current_thread() is threading.main_thread(), readiness.notice
-    if notice is None or not is_main or not callable(former[signal.SIGTERM]):  # no server has handlers here
+    if notice is None or not is_main or not callable(former[signal.SIGTERM]):  # there is no server with handlers
         return
     loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
 
@@ -36,11 +40,13 @@ def heed_signals(readiness: Readiness) -> None:
         if not readiness.is_leaving:
             readiness.is_leaving = True
             readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
-            seconds = 0.0 if number == signal.SIGINT else notice  # a person does not wait for proxies
+            # A person at a terminal does not wait for proxies.
+            seconds = 0.0 if number == signal.SIGINT else notice
             loop.call_soon_threadsafe(log.info, "leaving")
             loop.call_soon_threadsafe(loop.call_later, seconds, former[number], number, frame)
 
-    def leave_without_parent(sentinel: int) -> None:  # the worker would keep the port that the next start needs
+    # Otherwise the worker would keep the port that the next start needs.
+    def leave_without_parent(sentinel: int) -> None:
         loop.remove_reader(sentinel)
         shutil.rmtree(folder or "", ignore_errors=True)
         signal.raise_signal(signal.SIGTERM)
@@ -48,5 +54,5 @@ def heed_signals(readiness: Readiness) -> None:
     for number in former:
         signal.signal(number, leave)
     if parent is not None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the parent
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the signal is for the parent
         loop.add_reader(parent.sentinel, leave_without_parent, parent.sentinel)

@@ -1,4 +1,4 @@
-"""What the service does from its start to its stop: background tasks, once the database is there."""
+"""The service from its start to its stop: checks of what is stored, and background tasks once the database responds."""
 
 import asyncio
 import multiprocessing
@@ -35,14 +35,14 @@ from wxauth.service.leaving import heed_signals
 from wxauth.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
-"""Seconds between two checks whether the database is there."""
+"""The pause between two checks whether the database responds, in seconds."""
 
 log = get_logger()
 
 
 @asynccontextmanager
 async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
-    """Start and stop the service: background tasks run in the block, and everything is closed after it."""
+    """Start and stop the service. Background tasks run inside the block, and everything is closed after it."""
     heed_signals(services[probes.Readiness])
     is_there = await _prepare(services)
     keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
@@ -59,14 +59,15 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _prepare(services: Services) -> bool:
-    """Check and read what is stored. Returns False if the database is not there yet. Raises: InvalidSettings."""
+    """Check and read what is stored. Return False if the database does not respond yet. Raises: InvalidSettings."""
     try:
         if is_there := await check_stored_state(services):
             await _read_what_is_stored(services)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         if multiprocessing.parent_process() is not None:
-            # At once: uvicorn's supervisor takes a worker that first forgets its imports for hung, and starts another.
+            # The worker ends at once. Unloading its imports takes so long that uvicorn's supervisor would take it for
+            # hung, and start another one.
             sys.stderr.flush()
             os._exit(STARTUP_FAILURE)
         raise
@@ -77,7 +78,10 @@ async def _prepare(services: Services) -> bool:
 
 
 async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
-    """Run the background tasks forever. They would fail without the database and its schema, so they wait for both."""
+    """Run the background tasks forever.
+
+    They would fail without the database and its schema, so they wait for both.
+    """
     if not is_read:
         while not await _is_migrated(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
@@ -98,16 +102,16 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
 
 
 async def _is_migrated(services: Services) -> bool:
-    with suppress(DatabaseUrlRefused):  # refused at the start
+    with suppress(DatabaseUrlRefused):  # this was reported at the start
         return await probes.is_migrated(services.database)
     return False
 
 
 async def check_stored_state(services: Services) -> bool:
-    """Check that stored secrets can be decrypted, and that no site is named like the audience or an app.
+    """Check that stored secrets can be decrypted, and that no site has the name of the audience or an app.
 
-    This also makes the first keys, and rotates those that are due. False if it could not be checked, because the
-    database does not answer or has no schema.
+    This also creates the first keys, and rotates those that are due. Return False if nothing could be checked, because
+    the database does not respond or has no schema.
 
     Raises: InvalidSettings.
     """
@@ -115,7 +119,8 @@ async def check_stored_state(services: Services) -> bool:
     try:
         if not await probes.is_migrated(database):
             return False
-        if isinstance(services.clock, DatabaseClock):  # first, because `refresh` may create and date the first key
+        # The clock is corrected first, because `refresh` may create and date the first key.
+        if isinstance(services.clock, DatabaseClock):
             await correct_clock(services.clock, database)
         await ensure_opens(database, services[Sealer], now=services.clock())
         await keys.refresh()

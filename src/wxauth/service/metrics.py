@@ -1,4 +1,4 @@
-"""`/metrics`, for operators: what all workers count, and some numbers of the database."""
+"""The route `/metrics` for operators, which reports the counts of all workers and some numbers of the database."""
 
 import asyncio
 import multiprocessing
@@ -37,13 +37,14 @@ from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS
 
-if sys.platform != "win32":  # where commands run, but no service
+# Commands run on Windows, but the service does not.
+if sys.platform != "win32":
     import fcntl
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""How long values read from the database are served again, so that scrapes add few queries."""
+"""How long values read from the database are reported again, so that scrapes add few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
-"""Seconds that the database gets for these values. After that, a scrape omits them."""
+"""The time limit for reading these values. After that, a scrape omits them."""
 _LABELS: Final = ("worker",)
 _EXAMPLE_METRICS: Final = """\
 # HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
@@ -59,8 +60,8 @@ log = get_logger()
 def share_counts() -> None:
     """Count together with the other workers from now on, if there are any.
 
-    The files of a worker have a number instead of the process id. A worker that takes the place of a dead one continues
-    its files, which would otherwise pile up, and the series of a process keep their names.
+    The files of a worker contain a number instead of the process id in their names. A worker that replaces a dead one
+    continues its files. Otherwise files would pile up, and the names of the series would change.
     """
     if COUNTS not in os.environ:
         return
@@ -71,7 +72,7 @@ def share_counts() -> None:
         del os.environ[COUNTS]
         values.ValueClass = values.MutexValue
         return
-    # What the dead worker had in its memory is lost, so there is nothing left to retry.
+    # Retries that waited in the dead worker's memory are lost, so their number is 0.
     Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
@@ -79,7 +80,7 @@ def share_counts() -> None:
 def _is_free(path: Path) -> bool:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as this process lives
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock is held as long as this process lives
     except BlockingIOError:
         os.close(lock)
         return False
@@ -89,13 +90,13 @@ def _is_free(path: Path) -> bool:
 
 
 def own_folder() -> Path | None:
-    """The folder in which workers of `wxauth serve` count."""
+    """Return the folder in which the workers of `wxauth serve` count, if there is one."""
     folder = Path(os.environ.get(COUNTS, ""))
     return folder if folder.name.startswith(COUNTS_PREFIX) else None
 
 
 def _counts() -> CollectorRegistry:
-    """What this process has counted, or all workers."""
+    """Return the counts of this process, or of all workers if they count together."""
     if not Path(os.environ.get(COUNTS, "nowhere")).is_dir():
         return REGISTRY
     registry = CollectorRegistry()
@@ -104,7 +105,7 @@ def _counts() -> CollectorRegistry:
 
 
 def _processes() -> dict[str, int]:
-    """The ids of this service's processes, by name."""
+    """Return the ids of this service's processes by name."""
     locks = Path(os.environ[COUNTS]).glob("*.lock") if COUNTS in os.environ else ()
     pids = {path.stem: int(path.read_text("utf-8") or 0) for path in sorted(locks)} or {"0": os.getpid()}
     parent = multiprocessing.parent_process()
@@ -112,10 +113,13 @@ def _processes() -> dict[str, int]:
 
 
 class Processes(Collector):
-    """prometheus_client's `process_` metrics, with a series for each process. A restarted process counts from zero."""
+    """The `process_` metrics of prometheus_client, with a series for each process.
+
+    The counters of a restarted process begin at zero.
+    """
 
     def collect(self) -> Iterator[Metric]:
-        """What each process has used so far, or uses now. A process that has just ended is left out."""
+        """Yield what each process has used so far, or uses now. A process that has just ended is left out."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, pid in _processes().items():
             for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
@@ -127,10 +131,10 @@ class Processes(Collector):
 
 @part
 class PrometheusMetrics(Collector):
-    """What is reported: what the packages count, the processes, and some numbers of the database.
+    """The reported metrics: those of the packages and the processes, and some numbers of the database.
 
-    Each app has its series from the start, and so has each route, for the successful answer and for faults of ours.
-    `sweeps` are the names of the daily sweeps.
+    Each app has its series from the start. Each route has series for its successful response and for internal faults
+    from the start, too. `sweeps` are the names of the daily deletions.
     """
 
     database: Database
@@ -142,12 +146,12 @@ class PrometheusMetrics(Collector):
     _statistics_at: datetime | None = field(default=None, init=False)
 
     async def scrape(self) -> bytes:
-        """All metrics, in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         await self._read_statistics()
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
-        """The counts, and the current values of gauges."""
+        """Yield the counts, and the current values of gauges."""
         for metric in DECLARED:
             metric.make_first()
         LOGINS.make_first(*product((it.app.app_id for it in self.apps.all()), OUTCOMES, [""]))
@@ -175,7 +179,8 @@ class PrometheusMetrics(Collector):
         now = self.clock()
         if self._statistics_at is not None and abs(now - self._statistics_at) < STATISTICS_MAX_AGE:
             return
-        self._statistics_at = now  # set before the query, so that only one of several scrapes runs it
+        # The time is set before the query, so that only one of several scrapes runs it.
+        self._statistics_at = now
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):
                 self._statistics = await self.database.one(STATISTICS, sweeps=self.sweeps, now=now)
@@ -193,9 +198,10 @@ PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMe
     responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
 )
 async def metrics(recorded: PrometheusMetricsDep) -> PlainTextResponse:
-    """Logins, refreshes and refusals, response times of WeChat and the database, open sessions, the signing key's age.
+    """Return logins, refreshes, refusals, response times of WeChat and the database, and more, summed over all workers.
 
-    Sums over all workers. For operators: do not expose it.
+    The metrics also contain the number of open sessions and the age of the signing key. They are for operators: do not
+    expose them to the internet.
     """
     text = await recorded.scrape()
     return PlainTextResponse(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)

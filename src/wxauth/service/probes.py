@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz`, for operators: whether this process can serve.
+"""The routes `/livez` and `/readyz`, which tell operators whether this process can serve.
 
 The database is queried at most once a second, regardless of the number of probes.
 """
@@ -26,7 +26,7 @@ from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 
 MAX_AGE: Final = timedelta(seconds=1)
-"""How long the database's last answer is reused."""
+"""How long the database's last response is reused."""
 PROXY_NOTICE_SECONDS: Final = 2.0
 """How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
 OK: Final = "ok"
@@ -43,7 +43,7 @@ log = get_logger()
 
 
 async def is_migrated(database: Database) -> bool:
-    """Whether the database answers and has a schema. If not, that and the remedy are logged at intervals.
+    """Return whether the database responds and has a schema. If not, log the reason and what to do, at intervals.
 
     Raises: DatabaseUrlRefused.
     """
@@ -67,19 +67,22 @@ async def is_migrated(database: Database) -> bool:
 
 
 def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
-    """Whether this was less than so long ago, by a clock that may have been set back."""
+    """Return whether a time is less than `age` ago, by a clock that may have been set back."""
     return at is not None and abs(now - at) < age
 
 
 @part
 class Readiness:
-    """The answers of `/readyz`: the database, its schema, the signing key."""
+    """The checks of `/readyz`: the database, its schema and the signing key."""
 
     database: Database
     keys: KeyRing
     clock: Clock
     notice: float | None = PROXY_NOTICE_SECONDS
-    """None: no proxy has to notice an end, and the server handles signals itself."""
+    """How long a proxy may take to notice the end.
+
+    None means that no proxy must, and that the server handles signals itself.
+    """
     is_serving: bool = field(init=False, default=False)
     """Whether the start is over."""
     is_leaving: bool = field(init=False, default=False)
@@ -90,7 +93,7 @@ class Readiness:
     _checked_at: datetime | None = field(init=False, default=None)
 
     async def checks(self) -> dict[str, str]:
-        """The state of each part by name: `OK`, or what is wrong with it."""
+        """Return the state of each part by name: `OK`, or what is wrong with it."""
         if self.is_leaving and not self.is_replaced:
             return {"process": "is ending"}
         return {**await self._of_database(), "signing_key": OK if self.keys.is_ready else "not read yet"}
@@ -124,7 +127,7 @@ ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
     responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
 async def livez() -> JSONResponse:
-    """The process answers. The database is not checked."""
+    """Return 200 while the process responds. The database is not checked."""
     return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
 
@@ -141,9 +144,10 @@ async def livez() -> JSONResponse:
     },
 )
 async def readyz(readiness: ReadinessDep) -> JSONResponse:
-    """Whether the database answers, its schema fits this version, and there is a signing key.
+    """Return 200 if this process can serve requests, or 503 with the reason.
 
-    The database is queried at most once a second. For operators: do not expose it.
+    It can serve if the database responds, its schema fits this version, and there is a signing key. The database is
+    queried at most once a second. The route is for operators: do not expose it to the internet.
     """
     checks = await readiness.checks()
     is_ready = all(state == OK for state in checks.values())

@@ -1,7 +1,7 @@
-"""After a change of the secret key: `wxauth secret reseal` and `wxauth secret forget`.
+"""The commands `wxauth secret reseal` and `wxauth secret forget`, for use after a change of the secret key.
 
-The one seals everything stored with the current key, while the service runs. The other erases what only a lost key
-could open, so that the service can start again.
+The first encrypts everything stored with the current key, while the service runs. The second erases the values that
+only a lost key could decrypt, so that the service can start again.
 """
 
 import asyncio
@@ -31,51 +31,51 @@ from wxauth.sessions.queries import END, START
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2
-"""Seconds to wait for a session that another transaction is changing."""
+"""The pause before a page is read again because another transaction has changed it, in seconds."""
 
 Row = TypeVar("Row")
 
 
 @dataclass(slots=True)
 class Resealed(SealedCounts):
-    """How many values were resealed, and how many no secret key opens."""
+    """The numbers of values that were encrypted again, and of those that no secret key opens."""
 
     not_opened: int = 0
 
 
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
-    """Reseal everything that is not sealed with the current secret key.
+    """Encrypt everything again that is not sealed with the current secret key.
 
-    A value is replaced only if it has not changed since it was read, and each page is a transaction of its own, so the
-    command may be stopped and run again at any time. The signing keys come last: until they are resealed, no service
-    starts without the former secret key, so nobody discards that key while another value still needs it.
+    A value is replaced only if it has not changed since it was read, and each page is a transaction of its own.
+    Therefore the command may be stopped and run again at any time. The signing keys come last: until they are replaced,
+    no service starts without the previous secret key, so nobody discards that key while another value still needs it.
     """
     done = Resealed()
 
-    async def anew(kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
-        """Replace the sealed values of a row. Whether it was replaced."""
+    async def reseal_row(kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
+        """Replace the sealed values of a row, and return whether they were replaced."""
         if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in kind.values(row)):
             return False
-        values = kind.sealed_anew(sealer, row)
+        values = kind.resealed(sealer, row)
         done.not_opened += values is None
         return values is not None and await replace(database, row, *values)
 
-    async def keys_anew(stale: Sequence[SealedSessionKey]) -> tuple[int, int]:
-        opened = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.sealed_anew(sealer, key)) is not None}
+    async def reseal_keys(stale: Sequence[SealedSessionKey]) -> tuple[int, int]:
+        opened = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.resealed(sealer, key)) is not None}
         secrets = [sealed for (sealed,) in opened.values()]
         replaced = await replace_session_keys(database, list(opened), secrets) if opened else 0
         done.not_opened += len(stale) - len(opened) if replaced == len(opened) else 0
         return len(opened), replaced
 
     async for answer in _phone_answers(database, sealer, page_size):
-        done.phone_answers += await anew(SEALED_PHONE_ANSWERS, answer, reseal_answer)
+        done.phone_answers += await reseal_row(SEALED_PHONE_ANSWERS, answer, reseal_answer)
     for webhook in await database.rows(ALL_WEBHOOKS):
-        done.webhook_secrets += await anew(SEALED_WEBHOOKS, webhook, reseal_webhook)
-    done.session_keys = await _write_session_keys(database, sealer, keys_anew, page_size)
+        done.webhook_secrets += await reseal_row(SEALED_WEBHOOKS, webhook, reseal_webhook)
+    done.session_keys = await _write_session_keys(database, sealer, reseal_keys, page_size)
     for app in await database.rows(STORED_APPS):
-        done.apps += await anew(SEALED_APPS, app, reseal_app)
+        done.apps += await reseal_row(SEALED_APPS, app, reseal_app)
     for key in await database.rows(PUBLISHED, now=now):
-        done.signing_keys += await anew(SEALED_SIGNING_KEYS, key, reseal_key)
+        done.signing_keys += await reseal_row(SEALED_SIGNING_KEYS, key, reseal_key)
     return done
 
 
@@ -83,8 +83,8 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     """Erase every value that no configured secret key opens.
 
     Each page is a transaction of its own, so the command may be stopped and run again at any time. The signing keys
-    come last: no service starts until they are erased. If the lost key is found in between, only what was erased by
-    then is lost.
+    come last, because no service starts until they are erased. If the lost key is found in between, only what was
+    erased by then is lost.
     """
     done = SealedCounts()
 
@@ -118,7 +118,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 
 async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[StoredAnswer]:
-    """All that are not sealed with the current key."""
+    """Yield all phone responses that are not sealed with the current key."""
     after = b""
     while page := await database.rows(ANSWERS_SEALED_OTHERWISE, prefix=sealer.prefix, after=after, size=page_size):
         for answer in page:
@@ -132,9 +132,9 @@ async def _write_session_keys(
     write: Callable[[Sequence[SealedSessionKey]], Awaitable[tuple[int, int]]],
     page_size: int,
 ) -> int:
-    """Write all session keys that are not sealed with the current key. Returns how many were written.
+    """Write all session keys that are not sealed with the current key, and return how many were written.
 
-    `write` takes a page, and returns how many it was to write and how many it has written.
+    `write` takes a page, and returns how many keys it should have written and how many it has written.
     """
     total, after = 0, START
     while True:
@@ -142,7 +142,8 @@ async def _write_session_keys(
         wanted, written = await write(page)
         total += written
         if written < wanted:
-            await asyncio.sleep(RETRY_PAUSE_SECONDS)  # some rows were locked or have changed: read the page again
+            # Some rows were locked or have changed, so the page is read again.
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)
         elif until == END:
             return total
         else:

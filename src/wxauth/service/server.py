@@ -1,4 +1,4 @@
-"""`wxauth serve`: uvicorn's own server, or its supervisor of several workers, with the options that suit the app."""
+"""The command `wxauth serve`: uvicorn's server or its supervisor of workers, with options that suit the app."""
 
 import asyncio
 import errno
@@ -25,35 +25,41 @@ from wxauth.core.terminal import os_reason
 from wxauth.i18n import Text, lazy_gettext as _
 
 APP: Final = "wxauth.asgi:create_app"
-"""By its name, because the parent of several workers does not import it."""
+"""The app as a name, because the parent of several workers does not import it."""
 DRAIN_SECONDS: Final = 10
-"""How long requests under way may take after the port is closed."""
+"""How long running requests may take after the port is closed."""
 SILENT_SECONDS: Final = 15
 """How long a worker may give no sign of life before it is replaced."""
 START_SECONDS: Final = 60
-"""How long a worker may take to start at a reload, on a machine that has much else to do."""
+"""How long a worker may take to start during a reload, on a machine that is busy."""
 
 _UNREAD_SECONDS: Final = 0.1
-"""For reading what has arrived on a connection when the port is closed."""
+"""The time for reading what has arrived on a connection when the port is closed."""
 _BACKLOG: Final = 2048
 _SET_AT_START: Final = ("host", "port", "workers")
-"""Settings that a reload cannot change."""
+"""The settings that a reload cannot change."""
 COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client's own name for the folder in which several workers count."""
+"""The environment variable of prometheus_client that names the folder in which several workers count."""
 COUNTS_PREFIX: Final = "wxauth-metrics-"
-"""How the name of such a folder begins, if it is made here."""
+"""The beginning of the folder's name, if this command creates it."""
 ENDING: Final = "ending"
-"""A file in that folder, from the moment when all workers are told to end: one that is replaced stays ready."""
+"""The name of a file in that folder, which exists as soon as all workers must end.
+
+A worker that ends while it is missing is being replaced, so the service stays ready.
+"""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 log = get_logger()
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server. A proxy loses no request that it sends in the moment in which the port is closed."""
+    """A server that loses no request that a proxy sends in the moment when the port is closed."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn. It would reset connections that nobody has accepted, and those with an unread request."""
+        """Accept and serve waiting connections before uvicorn's own shutdown.
+
+        uvicorn would reset connections that nobody has accepted, and those with an unread request.
+        """
         loop, listeners = asyncio.get_running_loop(), sockets or []
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
         for server in self.servers:
@@ -71,7 +77,7 @@ class Server(uvicorn.Server):
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's supervisor. It reads the settings before a reload, and hears of an end also while it waits for one."""
+    """A supervisor that reads the settings before a reload, and ends even while it waits for a worker."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
@@ -81,15 +87,16 @@ class Supervisor(Multiprocess):
             signal.signal(number, self._leave)
 
     def handle_hup(self) -> None:
-        """Called by uvicorn for SIGHUP."""
+        """Replace the workers after SIGHUP, unless the new settings are wrong."""
         try:
             new = load_settings(Settings)
-            if misspelt := unknown_names({}):  # in `.env`; the default would replace the former value
+            # A misspelt name in `.env` would set its setting back to the default.
+            if misspelt := unknown_names({}):
                 raise InvalidSettings(misspelt)
         except InvalidSettings as exc:
             log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
             return
-        given = self._settings.model_fields_set | new.model_fields_set  # other values follow from those
+        given = self._settings.model_fields_set | new.model_fields_set  # other values are derived from these
         changed = [
             name
             for name in Settings.model_fields
@@ -109,7 +116,7 @@ class Supervisor(Multiprocess):
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
 
     def keep_subprocess_alive(self) -> None:
-        """Called by uvicorn twice a second."""
+        """Replace workers that have ended, and log them. Uvicorn calls this function twice a second."""
         before = list(self.processes)
         super().keep_subprocess_alive()
         for process in before:
@@ -117,21 +124,22 @@ class Supervisor(Multiprocess):
                 log.warning("worker_ended", pid=process.pid, status=process.exitcode)
 
     def terminate_all(self) -> None:
-        """Called by uvicorn when it ends."""
+        """Tell the workers to end."""
         self._tell_workers()
 
     def _leave(self, _number: int, _frame: FrameType | None) -> None:
-        if self.should_exit.is_set():  # nobody waits any more
+        if self.should_exit.is_set():  # a second signal means that nobody waits any more
             self._tell_workers(signal.SIGINT)
         self.should_exit.set()
         self._tell_workers()
 
     def _tell_workers(self, again: int | None = None) -> None:
         Path(os.environ[COUNTS], ENDING).touch()
-        for listener in self.sockets:  # else clients could connect, and would never be answered
+        # Otherwise clients could connect, and would never get a response.
+        for listener in self.sockets:
             listener.close()
         for process in self.processes:
-            is_told = process in self._told or process.parent_conn.closed  # by a reload
+            is_told = process in self._told or process.parent_conn.closed  # a reload tells workers, too
             if process.pid is not None and process.exitcode is None and (again or not is_told):
                 self._told.add(process)
                 os.kill(process.pid, again or signal.SIGTERM)
@@ -147,7 +155,7 @@ def serve(settings: Settings) -> None:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([_why_not(exc, settings)]) from None
-    os.environ.pop(COUNTS, None)  # somebody else's
+    os.environ.pop(COUNTS, None)  # the variable belongs to another program
     if settings.workers > 1:
         _serve_by_workers(settings, listener)
         return
@@ -155,15 +163,18 @@ def serve(settings: Settings) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         app = pkgutil.resolve_name(APP)()
-        config = uvicorn.Config(app, workers=1, **uvicorn_options())  # without a number, it reads WEB_CONCURRENCY
+        # Without a number of workers, uvicorn reads WEB_CONCURRENCY.
+        config = uvicorn.Config(app, workers=1, **uvicorn_options())
         Server(config).run([listener])
-    except SystemExit as exc:  # of uvicorn, if the app did not start, which has said why
+    # Uvicorn ends like this if the app did not start, which has reported the reason.
+    except SystemExit as exc:
         sys.exit(int(bool(exc.code)))
 
 
 def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
     said = {"reason": "one process cannot replace itself", "what_to_do": "restart the service"}
-    Thread(target=log.warning, args=["reload_ignored"], kwargs=said).start()  # the signal may interrupt another line
+    # The line is logged in a thread, because the signal may interrupt another log call.
+    Thread(target=log.warning, args=["reload_ignored"], kwargs=said).start()
 
 
 def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
@@ -192,7 +203,7 @@ def _why_not(exc: OSError, settings: Settings) -> Text:
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    with suppress(BlockingIOError):  # nobody waits any more
+    with suppress(BlockingIOError):  # no more clients wait
         while True:
             connection, _ = listener.accept()
             connection.setblocking(False)
@@ -200,7 +211,9 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on; at `::`, for IPv4 too. Clients may connect before the service has started, and wait.
+    """Return a socket to serve on. `::` also accepts IPv4.
+
+    Clients may connect before the service has started, and wait.
 
     Raises: OSError.
     """
@@ -220,11 +233,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def uvicorn_options() -> dict[str, Any]:
-    """The options of uvicorn, in production and development."""
+    """Return the options of uvicorn for production and development."""
     return {
         "http": "wxauth.web.http_protocol:HttpProtocol",
         "timeout_keep_alive": 75,  # common proxies close their idle connections earlier
-        "reset_contextvars": True,  # a pipelined request is begun by the answer before, whose ids its log would have
+        # The response before starts a pipelined request, whose log lines would otherwise contain the ids of the
+        # previous one.
+        "reset_contextvars": True,
         "ws": "none",
         "loop": "uvloop",
         "log_config": None,

@@ -1,13 +1,13 @@
-"""OpenTelemetry traces: a span for each request, each call to WeChat, and each use of the database.
+"""OpenTelemetry traces with a span for each request, each call to WeChat, and each use of the database.
 
 If `WXAUTH_OTLP_URL` is set, tracing parts replace the plain ones. Otherwise this module is not imported. A span
 contains names, ids and its outcome. It contains no path, query, statement or failure message, because these may contain
 a code, a token or a user's text.
 
 A traced login took 1.55 times the CPU of an untraced one, and 2.27 times with `opentelemetry-instrumentation-asgi`,
-`-asyncpg` and `-httpx` (`GET /v1/me`: 2.4 and 3.6 times; medians of six rounds in turn). Their spans contain
-statements, the peer's address, the user agent, and the URL with the codes in its query. They would replace this module
-if they could leave all that out.
+`-asyncpg` and `-httpx` (`GET /v1/me`: 2.4 and 3.6 times; medians of six rounds in turn). The spans of these packages
+contain statements, the peer's address, the user agent, and the URL with the codes in its query. They can replace this
+module when they can leave all that out.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
-"""How long a collector may take to accept spans. It may delay the service's end for as long."""
+"""How long a collector may take to accept spans. It may delay the end of the service for as long."""
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that machines request every few seconds. Their spans would hide the others."""
+"""The paths that machines request every few seconds. Their spans would hide the others."""
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -50,7 +50,7 @@ _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 class Spans(Tracing):
-    """Makes the parts of the service so that they trace. `processor` receives finished spans."""
+    """A factory of parts that trace. `processor` receives finished spans."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         usual = Resource.create({SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__})
@@ -61,15 +61,15 @@ class Spans(Tracing):
         self._tracer = self._provider.get_tracer("wxauth", __version__)
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """The app, with a span for each request."""
+        """Wrap the app, so that each request has a span."""
         return _TracedApp(app, self._tracer)
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
-        """A database with a span for each use within a request."""
+        """Create a database with a span for each use within a request."""
         return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
 
     def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
-        """A WeChat client with a span for each call within a request. `options` are those of `WeChat`."""
+        """Create a WeChat client with a span for each call within a request. `options` are those of `WeChat`."""
         return _TracedWeChat(client, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:
@@ -78,8 +78,8 @@ class Spans(Tracing):
 
 
 def spans_to(url: str) -> Spans:
-    """Tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
-    # The SDK knows only its own variables for certificates; these take precedence.
+    """Return tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
+    # The SDK knows only its own variables for certificates, which take precedence over SSL_CERT_FILE.
     authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
     exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=authority)
     return Spans(BatchSpanProcessor(exporter))
@@ -160,7 +160,7 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> Iterator[None]:
-    """A span within the request's span. Outside a request, as in background tasks, there is none."""
+    """Open a span within the request's span. Outside a request, as in background tasks, there is none."""
     if not get_current_span().is_recording():
         yield
         return
@@ -176,7 +176,7 @@ def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> It
 
 
 def _calling_function() -> str:
-    """The name of the public function that uses the database: those in modules of queries say its purpose."""
+    """Return the name of the public function that uses the database, because it says the purpose of the use."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_globals["__name__"] in _PASSED_OVER or frame.f_code.co_name.startswith("_")

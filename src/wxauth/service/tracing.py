@@ -1,4 +1,4 @@
-"""The parts of the service that traces wrap."""
+"""The factory of the service's parts that traces wrap."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from wxauth.wechat.client import WeChat
 
 
 class Tracing:
-    """Makes the parts of the service without traces."""
+    """A factory of parts without traces."""
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """The app as it is to be served."""
+        """Return the app as it is to be served."""
         return app
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
-        """The database at this URL."""
+        """Create the database at this URL."""
         return Database(url, deadlines=deadlines)
 
     def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
-        """A WeChat client. `options` are those of `WeChat`."""
+        """Create a WeChat client. `options` are those of `WeChat`."""
         return WeChat(client, **options)
 
     async def aclose(self) -> None:

@@ -1,8 +1,8 @@
-"""Routes that are declared, documented and overridden as FastAPI's own, and whose dependencies are flattened once.
+"""Routes that are declared, documented and overridden like FastAPI's own, but whose dependencies are flattened once.
 
-With FastAPI's own routes in their place, a login took 1.30 times as much CPU and `GET /v1/me` 2.1 times (medians of
-five rounds in turn, 32 clients). They would replace these if FastAPI solved the dependencies of a route once, and not
-for each request. See docs/contribute/decisions/0006-flattened-dependencies.md.
+With FastAPI's own routes, a login took 1.30 times as much CPU, and `GET /v1/me` 2.1 times (medians of five rounds in
+turn, 32 clients). This module can be removed when FastAPI solves the dependencies of a route once, and not for each
+request. See docs/contribute/decisions/0006-flattened-dependencies.md.
 """
 
 import re
@@ -33,7 +33,8 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")
-# For caches that ignore Cache-Control, as panels configure nginx: each caller's answers are then kept apart.
+# This header is for caches that ignore Cache-Control, as control panels configure nginx. It keeps the responses to
+# different callers apart.
 _VARY = (b"vary", b"Authorization")
 
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
@@ -42,17 +43,17 @@ _FAILURE_KEY: Final = "wxauth.failure"
 
 
 class DirectRoute(APIRoute):
-    """Serves an endpoint whose parameters are a body model, a query model, path parameters, the request, dependencies.
+    """A route whose endpoint takes a body model, a query model, path parameters, the request and dependencies.
 
     The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`. They and
-    the other parameters get their values in the order of their declaration; a `Plan` is made of them once.
+    the other parameters get their values in the order of their declaration. A `Plan` is built from them once.
 
-    The body is validated from its bytes, with the settings in its context, whatever its Content-Type is. An empty body
-    is None, if the parameter may be None. A Response that the endpoint returns is sent as it is. Any other value is
-    sent as JSON; a test compares it with its model.
+    The body is validated from its bytes, whatever its Content-Type is, with the settings in the validation context. If
+    the parameter may be None, an empty body is None. A Response that the endpoint returns is sent unchanged. Any other
+    value is sent as JSON, and a test compares it with its model.
 
-    The documentation is combined from the declarations: the failures of the operation, of its parameters, and of the
-    dependencies that these take; the examples of the answer's fields; the credentials that a dependency requires.
+    The documentation is combined from three sources: the failures of the operation, its parameters and their
+    dependencies; the examples of the response's fields; and the credentials that a dependency requires.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class DirectRoute(APIRoute):
     ) -> None:
         hints = get_type_hints(endpoint, include_extras=True)
         answer = hints.pop("return", None)
-        if answer is NoneType or answer == Response | None:  # usually nothing, and sometimes a response of its own
+        # The endpoint usually returns nothing, and sometimes a response of its own.
+        if answer is NoneType or answer == Response | None:
             declared.setdefault("status_code", 204)
             declared.setdefault("response_model", None)
         elif isinstance(answer, type) and issubclass(answer, Response):
@@ -82,7 +84,7 @@ class DirectRoute(APIRoute):
         }
         self.plan = Plan(self.dependant, self._arguments)
         self.query_names = _query_names(hints.values())
-        """The query parameters that the operation has."""
+        """The names of the query parameters of the operation."""
         if self.include_in_schema:
             self._document(list(entailed_by(self.dependant, self._arguments)), failures)
         self.app = self._serve
@@ -90,17 +92,21 @@ class DirectRoute(APIRoute):
     async def answer_to(
         self, request: Request, plan: Plan, stack: AsyncExitStack | None = None
     ) -> Response | bytes | None:
-        """A response, JSON, or nothing. `stack` is for what a plan does after its calls, if it yields."""
+        """Run the plan, and return a response, JSON or nothing.
+
+        `stack` is for the code after a `yield`, which runs after the calls of the plan.
+        """
         answer = await plan.run(request, stack)
         return answer if answer is None or isinstance(answer, Response) else to_json(answer)
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
-        """Add the documentation of parameters and answer to that of the operation itself."""
+        """Add the documentation of the parameters and the response to that of the operation itself."""
         of_path = [InvalidRequest(CONTROL_CHARACTERS, status=400)] if self.param_convertors else []
         answers = failures_of(*of_path, *(failure for each in entailed for failure in each.failures), *failures)
         if self.response_model is not None and 200 not in self.responses:
             answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
-        for status, declared in self.responses.items():  # besides a page of this status, there may be problems
+        # The same status may stand for a page and for problems.
+        for status, declared in self.responses.items():
             content = {**answers.get(status, {}).get("content", {}), **declared.get("content", {})}
             answers[status] = {**declared, "content": content} if content else declared
         self.responses = answers
@@ -120,12 +126,12 @@ class DirectRoute(APIRoute):
 
 
 class DirectRequest(Request):
-    """A request whose body comes past Starlette's generator, which takes longer than to validate it."""
+    """A request that reads its body directly, because Starlette's generator takes longer than the validation."""
 
     _whole: bytes | None = None
 
     async def body(self) -> bytes:
-        """The body. Raises: ClientDisconnect."""
+        """Return the whole body. Raises: ClientDisconnect."""
         if self._whole is None:
             parts, is_whole = [], False
             while not is_whole:
@@ -142,13 +148,13 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Declared(TypedDict, total=False):
-    """What an operation declares itself. The rest of its documentation is read from its parameters and its answer."""
+    """The declaration of an operation. The rest of its documentation comes from its parameters and its response."""
 
     summary: Required[Text]
     failures: Sequence[Failure]
     tag: str
     operation_id: str
-    """By default, the endpoint's name."""
+    """The operationId in the OpenAPI document. The default is the endpoint's name."""
     response_model: Any
     response_class: type[Response]
     responses: dict[int | str, dict[str, Any]]
@@ -156,10 +162,10 @@ class Declared(TypedDict, total=False):
 
 
 class Router:
-    """The operations of a file.
+    """A collection of the operations in a file.
 
     Args:
-        tag: Their heading in the documentation, unless an operation has its own.
+        tag: The heading of the operations in the documentation, unless an operation has its own.
     """
 
     def __init__(self, tag: str) -> None:
@@ -187,7 +193,7 @@ class Router:
         return self._add("DELETE", path, declared)
 
     def hidden(self, path: str, *, method: str = "GET") -> Callable[[Endpoint], Endpoint]:
-        """Add a route that only our own pages use, and that is not documented."""
+        """Add a route that only our own pages use and that is not documented."""
         return self._add(method, path, {"include_in_schema": False})
 
     def _add(self, method: str, path: str, declared: Mapping[str, Any]) -> Callable[[Endpoint], Endpoint]:
@@ -205,16 +211,18 @@ class Router:
 
 
 class Shortcut:
-    """Calls direct routes past FastAPI, whose nine layers cost as much as making a token.
+    """Calls direct routes without going through FastAPI, whose nine layers cost as much as creating a token.
 
-    Without it, `GET /v1/me` takes 1.14 times as much CPU in the process (medians of forty rounds in turn, twice). Below
-    1.1 times, it can be removed.
+    Without it, `GET /v1/me` takes 1.14 times as much CPU in the process (medians of forty rounds in turn, twice). If
+    this falls below 1.1 times, remove the class.
 
-    A failure is raised again inside FastAPI, whose handlers answer it. FastAPI also serves all other requests, all
-    requests under an issuer's path, and in a test everything while there are `dependency_overrides`.
+    If a route fails, the failure is raised again inside FastAPI, whose handlers return the response. FastAPI also
+    serves all other requests, all requests under an issuer's path, and everything while a test sets
+    `dependency_overrides`.
 
     Args:
-        routes: Those that are called so.
+        app: The FastAPI app.
+        routes: The routes that are called directly.
     """
 
     def __init__(self, app: FastAPI, routes: "DirectRoutes") -> None:
@@ -239,9 +247,10 @@ class Shortcut:
 
 
 class DirectRoutes:
-    """The routes of a shortcut: all direct ones but those whose dependencies yield, and those that others hide.
+    """The routes that a shortcut can call: direct routes without `yield` that no earlier route hides.
 
-    Of those with path parameters only the ones whose path `also` has, which are found by their patterns.
+    Of the routes with path parameters, it contains only those whose path is in `also`, because they are searched one by
+    one.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, also: Collection[str] = ()) -> None:
@@ -258,7 +267,7 @@ class DirectRoutes:
                 self._by_path |= {(method, route.path): route for method in (route.methods or set()) - taken}
 
     def find(self, scope: Scope) -> DirectRoute | None:
-        """The route of a request, whose path parameters are put into the scope."""
+        """Return the route of a request, or None, and put its path parameters into the scope."""
         method, path = scope["method"], scope["path"]
         if (found := self._by_path.get((method, path))) is not None:
             return found
@@ -270,12 +279,12 @@ class DirectRoutes:
 
 
 def operation_id(route: APIRoute) -> str:
-    """The default operationId in the OpenAPI document: the endpoint's name."""
+    """Return the default operationId in the OpenAPI document, which is the endpoint's name."""
     return route.name
 
 
 def check_query_names(connection: HTTPConnection) -> None:
-    """Check that a request has no query parameter that its direct route lacks. Raises: InvalidRequest."""
+    """Check that a request has only the query parameters of its direct route. Raises: InvalidRequest."""
     if not connection.scope["query_string"]:
         return
     known: Sequence[str] = connection.scope["route"].query_names
@@ -285,7 +294,7 @@ def check_query_names(connection: HTTPConnection) -> None:
 
 
 async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send an endpoint's answer: a response, JSON, or nothing."""
+    """Send what an endpoint returned: a response, JSON or nothing."""
     if isinstance(answer, Response):
         await answer(scope, receive, send)
         return
@@ -332,13 +341,13 @@ def _query(model: type[BaseModel]) -> Argument:
 
 
 def _query_names(hints: Iterable[Any]) -> Sequence[str]:
-    """The query parameters of an endpoint with these parameters."""
+    """Return the names of the query parameters of an endpoint with these parameter types."""
     queries = [get_args(hint)[0] for hint in hints if any(isinstance(meta, Query) for meta in metadata_of(hint))]
     return sorted(name for model in queries for name in model.model_fields)
 
 
 def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = None) -> Any:
-    """What is validated: the parameter with this name, or all that a model has. Raises: InvalidRequest."""
+    """Validate one parameter, or the values of a whole model if `name` is None. Raises: InvalidRequest."""
     try:
         return validate(given)
     except ValidationError as exc:
@@ -347,7 +356,7 @@ def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = Non
 
 
 def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """The error for the first of these values that is refused; empty if all are taken."""
+    """Return the error for the first of these values that is refused; empty if all are accepted."""
     for value in wrong:
         try:
             _valid(validate, value, name=name)

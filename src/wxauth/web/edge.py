@@ -1,7 +1,8 @@
-"""The outermost ASGI layer: request id, trace, checks of all requests, cookies, a failure's log.
+"""The outermost ASGI layer: request ids, traces, checks of all requests, cookies, and the log lines of failures.
 
-Cookies are read here, because `http.cookies` takes seconds for some kilobytes of backslashes (CVE-2024-7592, in Python
-before 3.11.10 and 3.12.6), and FastAPI has it parse those of each request, whether or not a route reads them.
+Cookies are read here and hidden from FastAPI, which would parse those of each request with `http.cookies`, whether or
+not a route reads them. Before Python 3.11.10 and 3.12.6, that takes seconds for some kilobytes of backslashes
+(CVE-2024-7592). The cookies can go back to FastAPI when only later versions are supported.
 """
 
 import asyncio
@@ -25,29 +26,30 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_HEAD: Final = 64 * 1024
-"""Bytes of the target and the header fields of a request."""
+"""The size limit for the target and the header fields of a request, in bytes."""
 MAX_FIELDS: Final = 128
-"""Header fields of a request."""
+"""The number of header fields that a request may have."""
 MAX_TARGET: Final = 8 * 1024
-"""Bytes of the target of a request."""
+"""The size limit for the target of a request, in bytes."""
 SENDING_SECONDS: Final = 30.0
-"""For sending a head, or a body."""
+"""The time limit for sending a head or a body."""
 MAX_BODY: Final = 64 * 1024
-"""Bytes of a body, except for the paths in `larger_bodies`."""
+"""The size limit for a body in bytes, except for the paths in `larger_bodies`."""
 MAX_CONTENT_TYPE: Final = 256
-"""Characters of a `Content-Type`. Libraries parse its parameters in quadratic time."""
+"""The length limit for `Content-Type` in characters. Libraries parse its parameters in quadratic time."""
 MAX_CONTENT_LENGTH: Final = 256
-"""Digits of a `Content-Length`, most of them zeros. Python refuses to read more than 4,300."""
+"""The number of digits that `Content-Length` may have, most of them zeros. Python refuses to parse more than 4,300."""
 MAX_PARAMETERS: Final = 128
-"""Parameters of a query string. Libraries parse all of them, even those that a route does not read."""
+"""The number of parameters that a query string may have. Libraries parse all of them, even if no route reads them."""
 PROBLEM_KEY: Final = "wxauth.problem"
-"""The key in the ASGI scope of the error that was answered, for the log line."""
+"""The key in the ASGI scope for the error that was returned, which the log line describes."""
 CONTROL_CHARACTERS: Final = "a path must be without control characters"
-"""Why a path is refused."""
+"""The reason why a path with control characters is refused."""
 STATUS_KEY: Final = "wxauth.status"
-"""The key in the ASGI scope of the status that was sent, for traces; 0 if nothing was."""
+"""The key in the ASGI scope for the status that was sent, for traces; 0 if nothing was sent."""
 EXPECTED_KEY: Final = "wxauth.expected"
-"""The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
+"""The key in the ASGI scope that keeps an expected refusal out of the log, for example of a poll that came too early.
+"""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NOTED: Final = frozenset(
     (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect")
@@ -57,23 +59,29 @@ _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
 _NOT_OURS: Final = frozenset(("0.9", "2.0"))
-"""Versions that a parser of HTTP/1.1 lets pass: the first has no header fields, and the second is not HTTP/2."""
+"""The HTTP versions that a parser of HTTP/1.1 accepts although they cannot be served.
+
+HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
+"""
 CLEAR_COOKIES: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>Cookie 过多 · Too many cookies</title>
 <h1>Cookie 过多</h1><p>浏览器为此网站及其域名保存的 Cookie 过多。请清除后重新加载。</p>
 <div lang="en"><h1>Too many cookies</h1><p>Your browser keeps too many cookies for this site and its domain.
 Clear them, then load this page again.</p></div></html>
 """.encode()
-"""The answer with status 431 to a browser, whose cookies are all that makes its head so large."""
+"""The response with status 431 to a browser. Only its cookies can make the head of its requests so large."""
 _FIRST_FAILURE = 400
 _LATE: Final = 408
 _TOO_LARGE: Final = 431
 FIRST_FAULT: Final = 500
 COOKIES_KEY: Final = "wxauth.cookies"
-"""The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
+"""The key in the ASGI scope to which the `Cookie` header is moved, so that FastAPI does not see it."""
 _SPACE: Final = " \t"
-"""What browsers may send around a name. Any other space is part of it: a no-break space before `__Host-` makes a name
-that a neighbour domain may set."""
+"""The space that browsers may send around a cookie's name.
+
+Any other space belongs to the name: with a no-break space before `__Host-`, it is a name that a neighbouring domain may
+set.
+"""
 REQUESTS: Final = Counter(
     "wxauth_requests",
     "Requests, by method, route template (none if no route matches) and status of the answer.",
@@ -111,10 +119,10 @@ class Edge:
 
     Args:
         larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
-        longer_bodies: The time limits, in seconds, of those for whose bodies `body_seconds` are too few.
-        refused: Called with each request that was answered with a problem document, and its error.
-        is_leaving: Whether each connection is to be closed after its next answer.
-        body_seconds: For sending a body.
+        longer_bodies: The time limits, in seconds, of routes for whose bodies `body_seconds` is too short.
+        refused: A function that is called with each request that got a problem document, and its error.
+        is_leaving: Whether to close each connection after its next response.
+        body_seconds: The time limit for sending a body.
     """
 
     def __init__(
@@ -152,7 +160,8 @@ class Edge:
 
         async def receive_within_limit() -> Message:
             nonlocal received, waits_for_continue, is_whole
-            if is_whole:  # what is left to receive is the client's end
+            # All that is left to receive is the client's disconnection.
+            if is_whole:
                 return await receive()
             if declared_size is not None and declared_size > MAX_BODY:
                 self._check_size(declared_size, scope)
@@ -173,7 +182,8 @@ class Edge:
                     (b"x-request-id", current_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
-                # Without `100 Continue`, the client may next send the body or another request.
+                # Without `100 Continue`, the client may send the body or another request next, so the connection cannot
+                # be reused.
                 if self._is_leaving() or waits_for_continue or status == _LATE:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -185,12 +195,13 @@ class Edge:
             else:
                 await self._app(scope, receive if is_whole else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
-            # Most likely the server is stopping, and cancels the requests that are left.
+            # Most likely the server is stopping, and cancels the remaining requests.
             if status == 0:
                 scope[PROBLEM_KEY] = stopped = InternalError("the service was stopped before it could answer")
                 await problem_response(stopped, scope)(scope, receive, send_with_id)
             raise
-        except Exception as fault:  # Starlette has answered, unless it was not called yet
+        # Starlette has sent a response, unless the failure occurred before it was called.
+        except Exception as fault:
             failure = fault if isinstance(fault, WxAuthError) else InternalError("the log has more")
             if failure is not fault:
                 log.error("request_failed", exc_info=fault)
@@ -200,12 +211,14 @@ class Edge:
         finally:
             seconds = perf_counter() - started
             scope[STATUS_KEY] = status
-            if status:  # 0: the client disconnected, and nothing was sent
+            # The status is 0 if the client disconnected before anything was sent.
+            if status:
                 _count(scope, status, seconds)
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
-                    if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):  # counted where WeChat refuses
+                    # This failure is counted where WeChat refuses the app.
+                    if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):
                         REFUSED.count(scope[PROBLEM_KEY].code)
                     self._refused(scope, scope[PROBLEM_KEY])
             request_id.reset(id_token)
@@ -213,7 +226,10 @@ class Edge:
                 trace_id.reset(trace_token)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start and stop. Why a start failed has been said already, so the server gets no stack to write."""
+        """Start and stop the app.
+
+        The reason of a failed start is already logged, so the server gets no stack trace to write.
+        """
 
         async def send_type(message: Message) -> None:
             await send({"type": message["type"]})
@@ -222,7 +238,7 @@ class Edge:
             await self._app(scope, receive, send_type)
 
     async def _receive_in_time(self, receive: Receive, scope: Scope, started: float) -> Message:
-        """The next part of a body. Raises: InvalidRequest, if it is late."""
+        """Return the next part of a body. Raises: InvalidRequest, if it is late."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         limit = next((seconds for pattern, seconds in self._longer_bodies if pattern.match(path)), self._body_seconds)
         try:
@@ -240,28 +256,32 @@ class Edge:
 
 
 def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, InvalidRequest | None, bool]:
-    """The request's id, the size of its body, its trace, and why its head is refused before it is parsed further.
+    """Read the head of a request, and move the cookies aside for the routes that read them.
 
-    At last, whether the client waits for `100 Continue`. Cookies are put aside, for the routes that read them.
+    Returns: The request's id, the size of its body, its trace, the reason to refuse it before it is parsed further, and
+        whether the client waits for `100 Continue`.
     """
     given_id = declared_size = trace_given = refusal = None
     waits = has_host = False
     query = scope["query_string"]
-    size = target = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)  # with its question mark
+    # The question mark counts, too.
+    size = target = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
         size += len(name) + len(value)
         if name not in _NOTED:  # one lookup is cheaper than six comparisons
             continue
         if name == b"host":
-            if has_host:  # RFC 9112, section 3.2: a proxy may have routed by the other one
+            # A proxy may have routed by the other field (RFC 9112, section 3.2).
+            if has_host:
                 refusal = InvalidRequest("a request must have one Host field", status=400)
             has_host = True
         elif name == b"x-request-id":
             given_id = value.decode("latin-1")
         elif name == b"content-length":
             if len(value) <= MAX_CONTENT_LENGTH:
-                declared_size = int(value)  # the server has checked that this is a number
+                # The server has checked that this is a number.
+                declared_size = int(value)
             else:
                 text = f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits"
                 refusal = InvalidRequest(text, status=400)
@@ -297,7 +317,7 @@ def _count(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _refusal_of(scope: Scope) -> InvalidRequest | None:
-    """Why this request is refused before it reaches a route, or None."""
+    """Return why this request is refused before it reaches a route, or None."""
     path = scope["path"]
     # A route's pattern ends with `$`, which also matches before a final newline.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
@@ -335,12 +355,14 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """The value of a cookie as it was sent: ours need no unquoting.
+    """Return the value of a cookie as it was sent, because our cookies need no unquoting.
 
-    Raises: InvalidRequest, if there are several of this name. One of them may have been set by a neighbour under the
-        same domain, and nothing shows which.
+    Raises: InvalidRequest, if there are several cookies of this name. A neighbouring site under the same domain may
+    have
+        set one of them, and nothing shows which.
     """
-    header: bytes = request.scope.get(COOKIES_KEY, b"")  # up to a whole head, of all neighbours under the domain
+    # The header may contain the cookies of all sites under the same domain, up to the size of a whole head.
+    header: bytes = request.scope.get(COOKIES_KEY, b"")
     found = (pair for pair in header.split(b";") if name.encode() in pair)
     pairs = (pair.decode("latin-1").partition("=") for pair in found)
     values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
@@ -352,7 +374,7 @@ def cookie_in(request: Request, name: str) -> str | None:
 def cacheable_response(
     request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
 ) -> Response:
-    """The content with its `ETag`; 304 if the request's `If-None-Match` names that ETag (RFC 9110, section 13.1.2)."""
+    """Return the content with its `ETag`, or 304 if `If-None-Match` names that ETag (RFC 9110, section 13.1.2)."""
     headers = {**headers, "ETag": etag}
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if etag in known or "*" in known:

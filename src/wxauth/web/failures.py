@@ -1,4 +1,4 @@
-"""The answers to failures: ours, those of routing, and what no route has caught."""
+"""The responses to failures: our own errors, those of routing, and exceptions that no route has caught."""
 
 from collections.abc import Iterator, Sequence
 from typing import cast, get_args
@@ -18,7 +18,7 @@ from wxauth_guard.problems import problem_response
 
 
 def add_failures(app: FastAPI) -> None:
-    """Answer all failures of an app."""
+    """Install the handlers for all failures of an app."""
     for kind in (WxAuthError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _answer_failure)
 
@@ -53,7 +53,7 @@ def _routes_at(request: Request, path: str) -> Iterator[Route]:
 
 
 def _body_meant(routes: Sequence[Route]) -> str:
-    """The body of a path that takes nothing but one, of which a caller has sent the values elsewhere."""
+    """Return what to send to a path that only takes a body, because the caller has sent the values elsewhere."""
     match routes:
         case [APIRoute(body_field=field)] if field is not None:
             kind = field.field_info.annotation
@@ -62,7 +62,7 @@ def _body_meant(routes: Sequence[Route]) -> str:
 
 
 def _path_meant(request: Request) -> str:
-    """The path of ours that a path with slashes at its end, or several in a row, was to be."""
+    """Return the path that was probably meant, if the path ends with slashes or contains several in a row."""
     path, root = request.scope["path"], request.scope.get("root_path", "")
     plain = "/" + "/".join(part for part in path.split("/") if part)
     route = next(_routes_at(request, plain), None) if plain != path else None

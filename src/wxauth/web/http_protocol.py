@@ -1,4 +1,7 @@
-"""uvicorn's HTTP/1.1 on one connection, with the limits that uvicorn lacks: on heads, trailers and pipelining."""
+"""Uvicorn's HTTP/1.1 protocol with the limits that uvicorn lacks: on heads, trailers and pipelining.
+
+It can be removed when uvicorn has such limits.
+"""
 
 import asyncio
 import re
@@ -8,7 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wxauth.web.edge import CLEAR_COOKIES, MAX_FIELDS, MAX_HEAD, SENDING_SECONDS
 
-MAX_WAITING: Final = 32  # requests of one connection: uvicorn parses all that arrive at once
+# The number of requests of one connection that may wait, because uvicorn parses all that arrive at once.
+MAX_WAITING: Final = 32
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _TOO_LONG: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
@@ -17,26 +21,31 @@ _TOO_LONG: Final = (
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. It adds to callbacks of asyncio, of the parser and of the answer, and uses nothing else."""
+    """The protocol of one connection.
+
+    It extends the callbacks of asyncio, of the parser and of the response, and relies on nothing else in uvicorn.
+    """
 
     head_seconds = SENDING_SECONDS
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._is_in_head = self._is_in_body = False
-        self._unanswered = self._fields = self._beside_body = 0  # bytes since the last of a head or body
+        # The number of bytes since the last byte of a head or body.
+        self._unanswered = self._fields = self._beside_body = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
+        """Start the time limit when a client has connected."""
         self._connection, self._loop = cast(asyncio.Transport, transport), asyncio.get_running_loop()
         self._timer = self._loop.call_later(self.head_seconds, self._connection.close)
         super().connection_made(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """The client has sent something."""
+        """Parse the data that the client has sent, and enforce the size limit."""
         self._beside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
-            head, blank_line, rest = data.partition(b"\r\n\r\n")  # for an upgrade, the parser would drop the body
+            # For an upgrade, the parser would drop the body.
+            head, blank_line, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
         if self._beside_body > MAX_HEAD and not self._connection.is_closing():
@@ -45,53 +54,58 @@ class HttpProtocol(HttpToolsProtocol):
         self._limit_time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client or the server has closed the connection."""
+        """Stop the timer when the client or the server has closed the connection."""
         self._timer.cancel()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Note that a head begins."""
         self._is_in_head, self._fields = True, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A part of the target. uvicorn would cut off a fragment, although a proxy may have matched it."""
+        """Refuse a target with a fragment. uvicorn would cut it off, although a proxy may have matched it."""
         if b"#" in url:
-            raise ValueError("a request target must have no fragment")  # answered with 400
+            raise ValueError("a request target must have no fragment")  # the response is 400
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field, or a trailer, which is none (RFC 9110, section 6.5.1). The edge refuses one more than MAX_FIELDS."""
+        """Pass on a header field.
+
+        Trailers are dropped, because they are not header fields (RFC 9110, section 6.5.1). The edge refuses one field
+        more than MAX_FIELDS.
+        """
         self._fields += 1
         if self._is_in_head and self._fields <= MAX_FIELDS + 1:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is complete."""
+        """Stop the timer when the head is complete, and refuse too many pipelined requests."""
         self._timer.cancel()
         self._is_in_head, self._is_in_body, self._beside_body = False, True, 0
         self._unanswered += 1
         if self._unanswered > 1 + MAX_WAITING:
-            raise ValueError("too many requests at once")  # answered with 400
+            raise ValueError("too many requests at once")  # the response is 400
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """Note that a part of the body has arrived."""
         self._beside_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
+        """Note that the request is complete."""
         self._is_in_body, self._beside_body = False, 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer has been written."""
+        """Start the time limit again after the response, if another request has begun."""
         self._unanswered -= 1
         super().on_response_complete()
         if self._is_in_head or self._is_in_body:
             self._limit_time()
 
-    def _limit_time(self) -> None:  # of a part of a head, and of the rest of a body that nobody reads
+    # The limit covers an incomplete head, and the rest of a body that nobody reads.
+    def _limit_time(self) -> None:
         if not self._unanswered and self._timer.cancelled():
             self._timer = self._loop.call_later(self.head_seconds, self._connection.close)

@@ -1,4 +1,7 @@
-"""The texts of a page's scripts: `texts.json` beside them has the English ones by name, the catalogues the others."""
+"""The texts for the scripts of a page.
+
+`texts.json` next to the scripts contains the English texts by name. The catalogues contain the translations.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ from wxauth.i18n import SOURCE, find_language, languages, own_name, pgettext
 
 
 def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
-    """The texts of this page, and what is declared elsewhere, in the language that `?language=` asks for."""
+    """Return a page's texts, and those declared elsewhere, in the language that `?language=` asks for."""
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     texts = {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()}

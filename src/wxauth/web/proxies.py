@@ -1,7 +1,8 @@
-"""What reverse proxies change of a request: its client, scheme and path.
+"""The client address, scheme and path of a request behind reverse proxies.
 
-Of eleven forms of `X-Forwarded-For`, uvicorn 0.54's `ProxyHeadersMiddleware` reads one like ours. With `*` it takes
-the first entry, which the client itself writes; `::ffff:10.1.2.3` is not in `10.0.0.0/8`; and any text is an address.
+Of eleven forms of `X-Forwarded-For`, uvicorn 0.54's `ProxyHeadersMiddleware` reads only one as this module does. With
+`*`, it takes the first entry, which the client itself writes. It does not find `::ffff:10.1.2.3` in `10.0.0.0/8`, and
+it accepts any text as an address. This module can be removed when uvicorn reads them correctly.
 """
 
 import re
@@ -19,30 +20,34 @@ log = get_logger()
 
 
 ANYBODY: Final = "*"
-"""In place of a list of proxies: whoever connects is the only proxy, and is trusted."""
+"""The value in place of a list of proxies that trusts whoever connects as the only proxy."""
 
 _MOST_HOPS: Final = 32
-"""How many entries are examined, from the last one backwards."""
+"""The number of entries that are examined, from the last one backwards."""
 _LONGEST: Final = 64
-"""Bytes of an entry. An IPv6 address with zone, brackets and port has fewer. Longer entries are invalid."""
+"""The length limit of an entry in bytes.
+
+An IPv6 address with a zone, brackets and a port is shorter, so longer entries are invalid.
+"""
 _REMEMBERED: Final = 4096
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
-"""An address in brackets, of IPv4, or of IPv6; the first two may have a port."""
-_ZONE: Final = re.compile(r"%[^/]*")  # a zone is meaningful only on the machine that wrote it
+"""An IPv6 address in brackets, an IPv4 address, or an IPv6 address. The first two may have a port."""
+# A zone is meaningful only on the machine that wrote it.
+_ZONE: Final = re.compile(r"%[^/]*")
 _MAPPED: Final = "::ffff:"
-"""Before an address of IPv4, if it has connected to a socket of both IPv6 and IPv4."""
+"""The prefix of an IPv4 address that has connected to a socket for both IPv6 and IPv4."""
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
 
 class BehindProxies:
-    """Puts the client's address and scheme into the scope, if the peer is a trusted proxy; and the issuer's path.
+    """Middleware that puts the client's address and scheme into the scope if the peer is a trusted proxy.
 
-    Each proxy appends the address of its own peer to `X-Forwarded-For`. So the client is the last entry that is not a
-    trusted proxy. The client itself may have written the entries before it.
+    It also sets the issuer's path. Each proxy appends the address of its own peer to `X-Forwarded-For`, so the client
+    is the last entry that is not a trusted proxy. The client itself may have written the entries before it.
 
     Args:
-        trusted: Addresses and networks of the proxies, or `ANYBODY` alone.
-        root_path: The issuer's path, whether or not a proxy has removed it; empty for that of the server.
+        trusted: The addresses and networks of the proxies, or only `ANYBODY`.
+        root_path: The issuer's path, whether or not a proxy has removed it. If empty, the server's own path counts.
     """
 
     def __init__(self, app: ASGIApp, trusted: Iterable[str], *, root_path: str = "") -> None:
@@ -64,7 +69,8 @@ class BehindProxies:
         await self._app(scope, receive, send)
 
     def _apply_forwarded_headers(self, scope: Scope) -> None:
-        forwarded_for: list[bytes] = []  # several such header fields count as one list
+        # Several such header fields count as one list.
+        forwarded_for: list[bytes] = []
         scheme = None
         for name, value in scope["headers"]:
             if name == b"x-forwarded-for":
@@ -84,7 +90,7 @@ class BehindProxies:
             scope["client"] = (address, 0)
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
-        """The client's address, or None if a proxy did not know it. Then the peer's address stays."""
+        """Return the client's address, or None if a proxy did not know it. In that case, the peer's address stays."""
         entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
         if self._trusts_anybody:
             return self._address_and_trust(entries[-1])[0]
@@ -93,10 +99,11 @@ class BehindProxies:
             address, is_trusted = self._address_and_trust(entry)
             if not is_trusted:
                 break
-        return address  # if all entries are trusted proxies, it is the first one
+        # If all entries are trusted proxies, this is the first one.
+        return address
 
     def _address_and_trust(self, entry: bytes) -> tuple[str | None, bool]:
-        """The address in an entry, if there is one, and whether it belongs to a trusted proxy."""
+        """Return the address in an entry, if there is one, and whether it belongs to a trusted proxy."""
         entry = entry.strip()
         return (None, False) if len(entry) > _LONGEST else self._remembered(entry)
 
@@ -104,7 +111,7 @@ class BehindProxies:
         match = _ENTRY.fullmatch(entry.decode("latin-1"))
         try:
             address = plain_address(match[match.lastindex or 0] if match else "")
-        except ValueError:  # "unknown", a name, a unix socket
+        except ValueError:  # for example "unknown", a name or a Unix socket
             return None, False
         return str(address), any(address in network for network in self._trusted)
 

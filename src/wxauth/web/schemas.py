@@ -1,4 +1,4 @@
-"""What the bodies and parameters of all packages share: types, examples, and the pages of lists with their cursors."""
+"""The types, examples and paged lists that the bodies and parameters of all packages share."""
 
 import json
 import re
@@ -38,11 +38,14 @@ from wxauth.texts import read_loosely
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _MAX_ERRORS: Final = 20
-"""How many errors of one request are reported. Some bodies may have any fields, and the log repeats them."""
+"""The number of errors of one request that are reported.
+
+Some bodies may have any fields, and the log repeats the errors.
+"""
 _LONGEST_FIELD: Final = 64
-"""Characters of a field's name that are reported."""
+"""The number of characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
-"""A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
+"""A pattern for text that is stored. It allows no control characters, because PostgreSQL refuses NUL."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
 _NO_HALF: Final = "Must be without halves of characters, such as \\ud83d"
@@ -75,7 +78,7 @@ def _in_utc(time: datetime) -> datetime:
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
-"""A time with an offset, converted to UTC. A time whose UTC is beyond the years 1 to 9999 is refused."""
+"""A time with an offset, converted to UTC. If the result is not in the years 1 to 9999, the time is refused."""
 
 
 def _network(value: object) -> object:
@@ -94,7 +97,7 @@ Network = Annotated[
 
 
 def only_null(remedy: str = "") -> BeforeValidator:
-    """For a field that can only be cleared, with what sets it."""
+    """Return the validator of a field that can only be cleared. `remedy` says how to set it."""
 
     def check(value: object) -> None:
         if value is not None:
@@ -112,7 +115,7 @@ ShownSessionId = Annotated[UUID, Field(examples=[EXAMPLE_SESSION_ID])]
 ShownIp = Annotated[str, Field(examples=["203.0.113.7"])]
 ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
-"""The fields of answers, with examples that always show the same people, apps and sessions."""
+"""The fields of responses, with examples that always show the same user, app and session."""
 
 NextCursor = Annotated[
     str | None,
@@ -125,7 +128,7 @@ class HasId(Protocol):
 
     @property
     def id(self) -> UUID:
-        """Its id, a UUIDv7."""
+        """The id of the row, which is a UUIDv7."""
 
 
 RowWithId = TypeVar("RowWithId", bound=HasId)
@@ -138,39 +141,42 @@ class Page(Generic[Row]):
     items: Sequence[Row]
     next_cursor: str | None
     is_incomplete: bool = False
-    """Whether the search stopped before the page was full: `next_cursor` continues it."""
+    """Whether the search stopped before the page was full. In that case, `next_cursor` continues it."""
 
     @classmethod
     def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":
-        """Make a page of rows that were queried with `limit + 1`: one row too many means that there is a next page."""
+        """Build a page from rows that were queried with `limit + 1`.
+
+        One row too many means that there is a next page.
+        """
         return cls.with_cursor(rows, limit, lambda last: cursor_at(last.id))
 
     @classmethod
     def with_cursor(cls, rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> Self:
-        """As `of`, in a list that is not sorted by ids: the cursor for the rows after a row."""
+        """Build a page of a list that is not sorted by ids. `cursor` returns the cursor for the rows after a row."""
         return cls(rows[:limit], cursor(rows[limit - 1]) if len(rows) > limit else None)
 
 
 def cursor_at(row_id: UUID) -> str:
-    """The cursor for the rows after this one."""
+    """Return the cursor for the rows after this one."""
     return urlsafe_b64encode(row_id.bytes).rstrip(b"=").decode()
 
 
 def id_in_cursor(cursor: str) -> UUID:
-    """The id in a cursor, which is that of the last row before the page. Raises: ValueError."""
+    """Return the id in a cursor, which belongs to the last row before the page. Raises: ValueError."""
     if not _CURSOR.fullmatch(cursor):
         raise ValueError("Not a next_cursor of this list")
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
 
 
 def timed_cursor(at: datetime, row_id: UUID) -> str:
-    """The cursor for the rows after this one, in a list that is sorted by time and id."""
+    """Return the cursor for the rows after this one in a list that is sorted by time and id."""
     microseconds = (at - _FIRST_TIME) // timedelta(microseconds=1)
     return urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
 
 
 def _place_in(cursor: str) -> tuple[datetime, UUID]:
-    """The time and id in such a cursor. Raises: ValueError."""
+    """Return the time and id in a cursor made by `timed_cursor`. Raises: ValueError."""
     with suppress(OverflowError):
         if _TIMED_CURSOR.fullmatch(cursor):
             raw = urlsafe_b64decode(cursor)
@@ -182,7 +188,7 @@ TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJ
 
 
 class _OrEmpty:
-    """Documents that a parameter may be the empty string, which means the same as absent."""
+    """The mark in the documentation that a parameter may be the empty string, which means the same as absent."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         given = handler(schema)
@@ -202,17 +208,17 @@ class Items(BaseModel, Generic[Row]):
 
 
 def items_of(page: Page[Row]) -> Items[Row]:
-    """The answer with the rows of a page."""
+    """Return the response with the rows of a page."""
     return Items.model_construct(items=list(page.items), next_cursor=page.next_cursor)
 
 
 def all_of(rows: Iterable[Row]) -> Items[Row]:
-    """The answer with all rows of a short list."""
+    """Return the response with all rows of a short list."""
     return Items.model_construct(items=list(rows), next_cursor=None)
 
 
 class Parameters(BaseModel):
-    """The parameters of a request. An empty one means the same as an absent one."""
+    """The parameters of a request. An empty parameter means the same as an absent one."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -223,7 +229,7 @@ class Parameters(BaseModel):
 
 
 class PageQuery(Parameters):
-    """The page of a list to answer."""
+    """The parameters that select a page of a list."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="At most so many."), OrEmpty] = PAGE_SIZE
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
@@ -232,7 +238,7 @@ class PageQuery(Parameters):
 
 
 class TimedPageQuery(PageQuery):
-    """The page of a list that is sorted by time and id."""
+    """The parameters that select a page of a list that is sorted by time and id."""
 
     cursor: TimedCursor | None = Field(  # type: ignore[assignment]  # another type
         default=None, description="The `next_cursor` of the previous page."
@@ -240,17 +246,17 @@ class TimedPageQuery(PageQuery):
 
     @property
     def after(self) -> dict[str, object]:
-        """Time and id of the last row before the page, as parameters of a statement."""
+        """The time and id of the last row before the page, as parameters of a statement."""
         return FIRST_PAGE if self.cursor is None else dict(zip(FIRST_PAGE, self.cursor, strict=True))
 
 
 def body_like(example: Mapping[str, Any], **more: Unpack[ConfigDict]) -> ConfigDict:
-    """The `model_config` of a body with this example. No error repeats what was sent."""
+    """Return the `model_config` of a body with this example. Its errors never repeat what was sent."""
     return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **more)
 
 
 class Changes(BaseModel):
-    """Changes of something: at least one."""
+    """A body with changes, of which there must be at least one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -261,11 +267,11 @@ class Changes(BaseModel):
 
 
 class Lenient(BaseModel):
-    """A body that is never refused for its `optional` fields: one that cannot be taken is left out."""
+    """A body that is never refused because of its `optional` fields. If one of them is invalid, it is left out."""
 
     optional: ClassVar[frozenset[str]] = frozenset()
     left_out: ClassVar[Mapping[str, str]] = {}
-    """Those of this body, each with the code of its problem."""
+    """The fields that were left out of this body, each with the code of its problem."""
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -280,9 +286,10 @@ def read_body(model: type[Model], body: bytes) -> Model:
 
 
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
-    """Read a body that is not valid: without what is optional, and whatever has cut its texts. Raises: InvalidRequest.
+    """Read an invalid body as far as possible, without invalid optional fields. Raises: InvalidRequest.
 
-    A half refuses only the field that has it, unless the model has it in `cleaned`.
+    Half a character, as from cut text, only affects the field that contains it. If the model lists that field in
+    `cleaned`, it is accepted.
     """
     validate: Any = model.__pydantic_validator__.validate_python
     is_json = errors[0]["type"] != "json_invalid"
@@ -315,7 +322,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
 
 
 def json_form(model: type[BaseModel]) -> str:
-    """A body of this model as JSON, with what it must have, or else its first field."""
+    """Return the form of a body of this model as JSON, with its required fields, or otherwise its first field."""
     fields = list(model.model_fields.items())
     shown = [each for each in fields if each[1].is_required()] or fields[:1]
     if issubclass(model, RootModel):
@@ -325,7 +332,10 @@ def json_form(model: type[BaseModel]) -> str:
 
 
 def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
-    """Check that none of the fields that a body lacks is among these names. Raises: InvalidRequest."""
+    """Check that none of the fields that are missing from the body was sent elsewhere. Raises: InvalidRequest.
+
+    `elsewhere` are the names of the query parameters and headers.
+    """
     fields = _fields_of(model)
     sent = {fields[name] for name in elsewhere if name in fields}
     for error in errors:
@@ -335,7 +345,7 @@ def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[s
 
 @cache
 def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
-    """The model's fields, by all names that a body may have for them."""
+    """Map every name that a body may use to the field of the model."""
     fields: dict[str, str] = {}
     for name, field in model.model_fields.items():
         aliases = field.validation_alias
@@ -345,7 +355,7 @@ def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
 
 
 def _halves_in(given: object, model: type[BaseModel], fields: Mapping[str, str]) -> list[Any]:
-    """Errors for the fields with lone surrogates, which neither PostgreSQL nor JSON takes."""
+    """Return errors for the fields with lone surrogates, which neither PostgreSQL nor JSON accepts."""
     errors = []
     for name, value in given.items() if isinstance(given, dict) else ():
         if issubclass(model, RootModel) or (name in fields and fields[name] not in getattr(model, "cleaned", ())):
@@ -357,14 +367,14 @@ def _halves_in(given: object, model: type[BaseModel], fields: Mapping[str, str])
 
 
 def errors_of(exc: ValidationError) -> list[Any]:
-    """Pydantic's errors, without the values."""
+    """Return pydantic's errors without the values."""
     return exc.errors(include_url=False, include_input=False)
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
-    """Our own error for the first of pydantic's errors. It names the fields, never their values.
+    """Build our own error from pydantic's errors. It names the fields, never their values.
 
-    Its title is that of the first of the fields for which the model has one.
+    Its title belongs to the first wrong field for which the model defines a title.
     """
     shown = islice(errors, _MAX_ERRORS)
     found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error, model)) for error in shown]
@@ -380,7 +390,7 @@ def _field(location: tuple[str | int, ...]) -> str:
 def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
     if model is not None and not error["loc"] and error["type"] in ("json_invalid", "model_type"):
         return f"{error['msg']}: send {json_form(model)} as JSON"
-    # pydantic's texts contain a pattern, and a character of the value.
+    # Pydantic's own messages contain a pattern or a character of the value.
     if error["type"] == "string_pattern_mismatch":
         return "String must have the form that the documentation gives"
     if error["type"] == "uuid_parsing":
