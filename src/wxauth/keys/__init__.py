@@ -1,1 +1,1 @@
-"""The keys that sign tokens: stored, rotated, and published."""
+"""The keys that sign tokens: their storage, rotation and publication."""

@@ -1,4 +1,4 @@
-"""Access tokens as the service itself makes and verifies them."""
+"""The access tokens that the service itself issues and verifies."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,17 +20,17 @@ class TokenSession:
 
     id: UUID
     left: int
-    """Seconds until it ends."""
+    """The time until the session ends, in seconds."""
     client_id: str | None = None
-    """The website; None for a session in an app."""
+    """The website that the token belongs to; None for a session in an app."""
     scope: str = ""
     """The scopes of a website's token, separated by spaces."""
     claims: Template | None = None
-    """What is added to the token."""
+    """The template of the operator's own claims, which are added to the token."""
     resource: str | None = None
-    """The audience, if it is not the usual one."""
+    """The audience, if the token is for one resource; otherwise None."""
     authenticated_at: datetime | None = None
-    """When the person has approved a login for a resource."""
+    """When the user approved a login for a resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class AccessToken:
 
     value: str = field(repr=False)
     expires_in: int
-    """Seconds."""
+    """The lifetime of the token, in seconds."""
 
 
 class Issuer:
-    """Issues access tokens: signed by the key in use, valid no longer than their session."""
+    """Issues access tokens. They are signed by the key in use, and valid no longer than their session."""
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         self._settings = settings
@@ -51,11 +51,11 @@ class Issuer:
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def ensure_ready(self, now: datetime) -> None:
-        """Check that there is a key, before a code or a refresh token is used up."""
+        """Check that there is a key, before a login code or a refresh token is used up. Raises: StorageUnavailable."""
         self._keys.signing_key(now)
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
-        """Sign an access token. A website's contains the roles only with the scope `roles`.
+        """Sign an access token. A website's token contains the roles only if it has the scope `roles`.
 
         Raises: StorageUnavailable, if no key has been read yet.
         """
@@ -81,7 +81,7 @@ class Issuer:
 
 
 class ResourceVerifier(Verifier):
-    """Verifies the tokens of all resources of the settings, which are good at none of our own routes."""
+    """Verifies the tokens of all resources in the settings. None of our own routes accepts these tokens."""
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         super().__init__(issuer=settings.issuer, audience=settings.audience, keys=keys)

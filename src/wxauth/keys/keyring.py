@@ -1,4 +1,4 @@
-"""The service's own keys, which every replica reads from PostgreSQL, where they are sealed."""
+"""The service's own keys. They are stored in PostgreSQL, encrypted, and every replica reads them from there."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -47,17 +47,17 @@ RSA_ALGORITHM: Final = "RS256"
 _BITS: Final = 2048
 _EXPONENT: Final = 65537
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""Seconds between two reads of the stored keys."""
+"""The pause between two reads of the stored keys."""
 LOOK_PAUSE: Final = timedelta(seconds=1)
 """The shortest time between two reads because of unknown keys."""
 RETRY_PAUSE_SECONDS: Final = 1.0
-"""Seconds between two reads while there is no key."""
+"""The pause between two reads while there is no key."""
 log = get_logger()
 Key = TypeVar("Key", bound=PrivateKey)
 
 
 class RsaKey(PrivateKey):
-    """A key of RS256, with its public half."""
+    """An RS256 key, with its public half."""
 
     __slots__ = ("verifier",)
     alg = RSA_ALGORITHM
@@ -69,7 +69,7 @@ class RsaKey(PrivateKey):
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new key."""
+        """Generate a new key."""
         return cls(rsa.generate_private_key(_EXPONENT, _BITS))
 
 
@@ -80,19 +80,19 @@ class _Kind(Generic[Key]):
         self.alg = key_type.alg
         self.key_type = key_type
         self.stored: Keys = []
-        """Those that can be unsealed."""
+        """The stored keys that can be decrypted."""
         self.keys: dict[str, Key] = {}
         self.unopened: list[str] = []
-        """The kids of the others."""
+        """The kids of the stored keys that cannot be decrypted."""
 
     def signing_key(self, now: datetime) -> Key:
-        """The newest active one. Raises: StorageUnavailable, if none has been read yet."""
+        """Return the newest active key. Raises: StorageUnavailable, if none has been read yet."""
         if not self.stored:
             raise StorageUnavailable("the signing keys have not been read yet")
         return self.keys[signing_key_of(self.stored, now).kid]
 
     def take(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
-        """Replace what was read before. Raises: CannotOpen, if none can be unsealed."""
+        """Replace the keys that were read before. Raises: CannotOpen, if none can be decrypted."""
         keys: dict[str, Key] = {}
         for row in stored:
             try:
@@ -113,9 +113,9 @@ class _Kind(Generic[Key]):
 
 @part
 class KeyRing:
-    """The keys that sign access tokens and, where there are websites, id_tokens. Each rotates by itself.
+    """The keys that sign access tokens and, if there are websites, id_tokens. Each rotates automatically.
 
-    It is the `KeySource` of our own routes' verifier.
+    The key ring is the `KeySource` of the verifier for our own routes.
     """
 
     settings: Settings
@@ -135,7 +135,7 @@ class KeyRing:
 
     @property
     def unopened(self) -> list[str]:
-        """The kids of stored keys that cannot be unsealed with our secret keys. The others are in use."""
+        """The kids of stored keys that cannot be decrypted with our secret keys. The others are in use."""
         return [kid for kind in self._kinds for kid in kind.unopened]
 
     @property
@@ -149,13 +149,13 @@ class KeyRing:
         return bool(self._of_access_tokens.keys)
 
     def signing_key(self, now: datetime) -> SigningKey:
-        """The key that signs access tokens now. Raises: StorageUnavailable, if none has been read yet."""
+        """Return the key that signs access tokens now. Raises: StorageUnavailable, if none has been read yet."""
         return self._of_access_tokens.signing_key(now)
 
     async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
-        """The key that signs id_tokens and logout tokens for a client with this algorithm.
+        """Return the key that signs id_tokens and logout tokens for a client with this algorithm.
 
-        Raises: CannotOpen.
+        Raises: CannotOpen, StorageUnavailable.
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
@@ -164,10 +164,12 @@ class KeyRing:
         return self._of_id_tokens.signing_key(now)
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The published key of access tokens with this id, or None. Raises: KeysUnavailable, if none was read yet.
+        """Return the published key of access tokens with this id, or None.
 
-        An unknown key may have replaced one that was withdrawn a moment ago. The stored keys are then read at once, but
-        not more often than every `LOOK_PAUSE`, because anybody can make ids up.
+        Raises: KeysUnavailable, if none was read yet.
+
+        An unknown key may have replaced one that was withdrawn a moment ago. Therefore an unknown id causes a read of
+        the stored keys, but not more often than every `LOOK_PAUSE`, because anybody can invent ids.
         """
         if not self.is_ready:
             raise KeysUnavailable("the signing keys have not been read yet")
@@ -177,12 +179,13 @@ class KeyRing:
                 self._looked_at = now
                 self._look = asyncio.create_task(self.try_refresh(), name="unknown_key")
             if self._look is not None and not self._look.done():
-                await asyncio.shield(self._look)  # others wait for it too
+                # The read continues if this request is cancelled, because others may wait for it.
+                await asyncio.shield(self._look)
         key = self._of_access_tokens.keys.get(kid)
         return None if key is None else key.verification_key
 
     async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
-        """The verifier of an id_token's signature: python-jose's key object; None if there is no such key.
+        """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
 
         A key of RS256 may have retired. Raises: CannotOpen.
         """
@@ -199,7 +202,7 @@ class KeyRing:
         return None if stored is None else jwk.construct(stored, RSA_ALGORITHM)
 
     async def refresh(self) -> None:
-        """Read the stored keys. If there is none, or the signing key has reached its age, add a key.
+        """Read the stored keys. If there is none, or the signing key has reached its maximum age, add a key.
 
         Raises: CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
         """
@@ -207,10 +210,10 @@ class KeyRing:
         await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
 
     async def refresh_for_first_site(self) -> None:
-        """Refresh if there is no key of id_tokens, but a site: the first one may have been added a moment ago.
+        """Refresh if a site exists, but no key for id_tokens. The first site may have been added a moment ago.
 
-        Whoever asks for the JWK set after that gets the key, because the answer is cached. Requests that wait share the
-        next look, so that one at a time queries the database, however many there are.
+        A request for the JWK set must get the key then, because the response is cached. Concurrent requests share one
+        query, so that at most one of them queries the database at a time.
         """
         arrived = self._looks_for_sites
         async with self._looking_for_sites:
@@ -220,7 +223,8 @@ class KeyRing:
             try:
                 if await self.database.value(HAS_SITES):
                     await self.try_refresh()
-            except StorageUnavailable as exc:  # the keys that there are can be published
+            # The existing keys can still be published.
+            except StorageUnavailable as exc:
                 self._failed_at = self.clock()
                 outage_log.note(exc)
 
@@ -228,7 +232,7 @@ class KeyRing:
         return self._failed_at is not None and self.clock() - self._failed_at < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add keys that sign as soon as every cache has had time to fetch them, unless there are next ones already.
+        """Add keys that sign as soon as every cache has had time to fetch them, unless the next keys already exist.
 
         Returns the newest key of access tokens. With `by`, its rotation is recorded in the audit trail.
 
@@ -240,8 +244,8 @@ class KeyRing:
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
         """Withdraw a key at once, for example because it was stolen. Its tokens are no longer valid.
 
-        Every process drops it within seconds. Sessions continue: a refresh gives a token of another key. Returns the
-        key that now signs in its place.
+        Every process drops it within seconds. Sessions continue, because a refresh returns a token signed by another
+        key. Returns the key that signs in its place from now on.
 
         Raises: NotFound, CannotOpen.
         """
@@ -251,7 +255,8 @@ class KeyRing:
         if alg is None:
             raise NotFound(NO_SUCH_KEY.detail)
         kind = next(each for each in self._kinds if each.alg == alg)
-        kind.take(keys_for(alg, published), self.sealer, now)  # a wrong secret key raises before it seals a new key
+        # A wrong secret key raises here, before it seals a new key.
+        kind.take(keys_for(alg, published), self.sealer, now)
         async with self._changing(kind, now) as (transaction, before, make):
             await store_keys(transaction, before, without_key(before, kid, make, now=now))
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
@@ -264,7 +269,7 @@ class KeyRing:
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh. If that fails, log why, and keep the keys that were read last."""
+        """Refresh the keys. If that fails, log why, and keep the keys that were read last."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:
@@ -275,13 +280,14 @@ class KeyRing:
             log.exception("signing_keys_not_read")
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
-        """Read the stored keys, and add another one to those of an algorithm for which `wants_another` returns True."""
+        """Read the stored keys, and add a key for each algorithm for which `wants_another` returns True."""
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
         for kind in self._kinds:
             stored = keys_for(kind.alg, published)
             if stored:
-                kind.take(stored, self.sealer, now)  # first: a wrong secret key raises here, before it seals a new key
+                # A wrong secret key raises here, before it seals a new key.
+                kind.take(stored, self.sealer, now)
             elif kind is self._of_id_tokens and not (
                 bool(self.settings.client_documents) or await self.database.value(HAS_SITES)
             ):
@@ -293,11 +299,13 @@ class KeyRing:
         self, kind: _Kind[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
         async with self._changing(kind, now) as (transaction, before, make):
-            is_ours = wants_another(before, now)  # otherwise another worker has added it
+            # If this is false, another worker has added the key.
+            is_ours = wants_another(before, now)
             if is_ours:
                 after = rotated(before, make, now=now)
                 await store_keys(transaction, before, after)
-                if by is not None:  # automatic rotation is logged, not recorded in the trail
+                # An automatic rotation is logged, but not recorded in the audit trail.
+                if by is not None:
                     data = {"kid": after[-1].kid}
                     await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
         if is_ours:
@@ -307,11 +315,11 @@ class KeyRing:
 
     @asynccontextmanager
     async def _changing(self, kind: _Kind[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
-        """A block that changes the stored keys of an algorithm, which are read afterwards.
+        """Open a block that changes the stored keys of an algorithm. They are read again afterwards.
 
-        Yields its transaction, the keys, which are locked, and what makes a new one, at most once.
+        Yields the transaction, the locked keys, and a function that makes a new key, which may be called once.
         """
-        key = await asyncio.to_thread(kind.key_type.generate)  # takes a tenth of a second for RS256
+        key = await asyncio.to_thread(kind.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
             before = keys_for(kind.alg, await lock_keys(transaction, now=now))
             yield transaction, before, lambda activates_at: self._sealed(key, activates_at)
@@ -343,7 +351,7 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """The keys of access tokens, and those of id_tokens: former ones, the signing key, the next one."""
+    """Return the keys of access tokens and those of id_tokens, each from the former keys to the next one."""
     published = await database.rows(PUBLISHED, now=now)
     of_access_tokens, of_id_tokens = (keys_for(alg, published) for alg in (ALGORITHM, RSA_ALGORITHM))
     return _key_answers(of_access_tokens, now), _key_answers(of_id_tokens, now)
@@ -363,5 +371,5 @@ def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
 
 
 def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
-    """Unseal a stored key. Raises: CannotOpen."""
+    """Decrypt a stored key. Raises: CannotOpen."""
     return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))

@@ -1,4 +1,4 @@
-"""The life of a stored signing key: which one signs, which is next, when a former one retires."""
+"""The life of a stored signing key: which key signs, which one is next, and when a former one retires."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -15,14 +15,14 @@ from wxauth.errors import NotFound
 
 
 class StoredSigningKey(SQLModel):
-    """A key that signs access tokens (ES256), or id_tokens for websites (RS256). Its private key is sealed."""
+    """A key that signs access tokens (ES256), or id_tokens for websites (RS256). Its private key is encrypted."""
 
     id: UUID = Field(primary_key=True)
     alg: str = Field(sa_type=Text)
     kid: str = Field(sa_type=Text)
     public_jwk: dict[str, Any] = Field(sa_type=JSONB)
     private_key: bytes = Field(sa_type=BYTEA, repr=False)
-    """PKCS#8, sealed."""
+    """The private key as PKCS#8, encrypted."""
     created_at: datetime = Field(sa_type=TIME)
     activates_at: datetime = Field(sa_type=TIME)
     """When the key begins to sign. It is published earlier."""
@@ -31,15 +31,15 @@ class StoredSigningKey(SQLModel):
 
 
 class SigningKeyRow(StoredSigningKey, table=True):
-    """A signing key. The first one of id_tokens is made for the first site."""
+    """The table of signing keys. The first key for id_tokens is created together with the first site."""
 
     __tablename__ = "signing_keys"
 
 
 JWKS_MAX_AGE: Final = 300
-"""Seconds for which other services and caches may keep the published keys."""
+"""How long other services and caches may keep the published keys, in seconds."""
 LONGEST_TOKEN_TTL: Final = 86400
-"""The longest `ACCESS_TOKEN_TTL` allowed, in seconds: another replica, or this one before a restart, may have it."""
+"""The longest `ACCESS_TOKEN_TTL` allowed, in seconds. Another replica, or this one before a restart, may use it."""
 
 # Every worker sees a change within 15 s, and every cache within JWKS_MAX_AGE after that. Clocks of replicas and other
 # services may differ by 30 s. The rest is a reserve.
@@ -49,12 +49,15 @@ SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
 """How long a key is published after its successor has begun to sign."""
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
-"""A key that signs later than this was made by a clock ahead of ours. It does not count as the next key."""
+"""The time in which the next key begins to sign.
+
+A key that signs later was created by a clock ahead of ours, and does not count as the next key.
+"""
 
 Keys = Sequence[StoredSigningKey]
-"""All published keys of an algorithm, the oldest first."""
+"""The published keys of an algorithm, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
-"""Makes a key that signs from this time on."""
+"""A function that creates a key that signs from this time on."""
 NO_SUCH_KEY: Final = NotFound("there is no published key with that id")
 
 
@@ -67,40 +70,44 @@ class KeyState(StrEnum):
 
 
 def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
-    """The keys of an algorithm."""
+    """Return the keys of an algorithm."""
     return [key for key in published if key.alg == alg]
 
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
-    """The key that signs now: the newest active one."""
+    """Return the key that signs now, which is the newest active one."""
     for key in reversed(keys):
         if key.activates_at <= now:
             break
-    return key  # the oldest if none is active, which happens if a clock ahead of ours made it
+    # If no key is active, which happens if a clock ahead of ours created them, this is the oldest one.
+    return key
 
 
 def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
-    """The present state of one of these keys."""
+    """Return the present state of one of these keys."""
     if key is signing_key_of(keys, now):
         return KeyState.SIGNING
     return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
 
 
 def has_next(keys: Keys, now: datetime) -> bool:
-    """Whether a key is published that will begin to sign within minutes."""
+    """Return whether a key is published that will begin to sign within minutes."""
     return bool(keys) and now < keys[-1].activates_at <= now + _WAITS_AT_MOST
 
 
 def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
-    """Whether another key must be made, because the signing key has reached `max_age`, or there is no key."""
+    """Return whether another key must be created, because the signing key has reached `max_age`, or there is no key."""
     if not keys:
         return True
-    # `abs`, because a key dated `max_age` ahead of our clock has no age that we can trust, and is rotated, too.
+    # `abs` is used because a key dated `max_age` ahead of our clock has no age that we can trust, and is rotated, too.
     return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """The keys with a next one added. If a clock ahead of ours made the last key, that one gets new dates instead."""
+    """Return the keys with a next one.
+
+    If a clock ahead of ours created the last key, that key gets new dates instead.
+    """
     if not keys:
         return [make(now)]
     current = signing_key_of(keys, now)
@@ -112,7 +119,7 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
-    """The keys without this one.
+    """Return the keys without this one.
 
     If it was the signing key, the next key, or a new one, signs at once. If it was the next key, a new one replaces it.
 
@@ -134,7 +141,7 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
-    """The keys and a successor. The keys retire when all tokens that they have signed have expired."""
+    """Return the keys and a successor. The keys retire when all tokens that they have signed have expired."""
     retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:

@@ -1,4 +1,4 @@
-"""The stored signing keys, of access tokens and of id_tokens."""
+"""The queries for the stored signing keys of access tokens and id_tokens."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,9 +10,9 @@ from wxauth.keys.models import StoredSigningKey
 
 _COLUMNS: Final = columns_of(StoredSigningKey)
 
-# Decides the race of replicas that start or rotate at once: the second waits, and then sees the first one's key.
+# If replicas start or rotate at the same time, the second one waits here, and then sees the first one's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
-# The oldest first.
+# The oldest key comes first.
 PUBLISHED: Final = Statement[StoredSigningKey](f"""
 SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
 """)
@@ -24,14 +24,14 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
-# A key of id_tokens is kept for the longest session beyond that, because an id_token can end its website's session all
-# that time.
+# A key of id_tokens is kept for the longest session after it retires, because during that time an id_token can end the
+# session of its website.
 DELETE_RETIRED: Final = Statement[str]("""
 DELETE FROM signing_keys
  WHERE retires_at <= CASE alg WHEN 'RS256' THEN :last_sessions_began_at::timestamptz ELSE :now::timestamptz END
 RETURNING kid
 """)
-# Includes retired keys: an expired id_token still identifies the session that it may end.
+# This includes retired keys, because an expired id_token still identifies the session that it may end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
 SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 """)
@@ -39,7 +39,7 @@ HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE tit
 
 
 async def lock_keys(transaction: Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
-    """Lock the keys until the transaction ends. Returns the published keys, the oldest first."""
+    """Lock the keys until the transaction ends, and return the published keys, the oldest first."""
     await transaction.value(_LOCK)
     return await transaction.rows(PUBLISHED, now=now)
 
@@ -47,7 +47,7 @@ async def lock_keys(transaction: Transaction, *, now: datetime) -> Sequence[Stor
 async def store_keys(
     transaction: Transaction, before: Sequence[StoredSigningKey], after: Sequence[StoredSigningKey]
 ) -> None:
-    """Store the difference between two states of the keys, which must be locked: new keys, new dates, deleted keys."""
+    """Store the difference between two states of the locked keys: new keys, new dates and deleted keys."""
     known = {key.id: key for key in before}
     for key in after:
         former = known.pop(key.id, None)

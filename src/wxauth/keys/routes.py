@@ -78,7 +78,10 @@ class WithdrawnKeyAnswer(TypedDict):
     failures=[KeysUnavailable],
 )
 async def jwks(request: Request, keys: KeyRingDep) -> Response:
-    """The keys that verify access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
+    """Return the keys that verify access tokens and, if there are websites, id_tokens (RS256).
+
+    Caches may keep the response for five minutes.
+    """
     if not keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
     await keys.refresh_for_first_site()
@@ -90,7 +93,7 @@ async def jwks(request: Request, keys: KeyRingDep) -> Response:
 
 @admin_router.get("/v1/admin/keys", summary=_("List the signing keys"))
 async def list_keys(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> KeysAnswer:
-    """Every published key: former keys, the signing key, the next key."""
+    """Return every published key: former keys, the signing key, and the next key."""
     of_access_tokens, of_id_tokens = await list_published(database, now=clock())
     return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
 
@@ -99,7 +102,7 @@ async def list_keys(_: AdministratorDep, database: DatabaseDep, clock: ClockDep)
 async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> RotatedKeysAnswer:
     """Publish a new key, which signs six minutes later.
 
-    Siblings pick it up automatically. If there is a next key already, it is kept.
+    Other services fetch it automatically. If there is a next key already, no other is created.
     """
     key = await keys.rotate(by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
@@ -111,10 +114,10 @@ async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> 
     failures=[NO_SUCH_KEY],
 )
 async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:
-    """For a stolen key: its tokens are refused from now on.
+    """Withdraw a key, for example because it was stolen. Its tokens are refused from now on.
 
-    If it was signing, its successor (made if necessary) signs at once. If it was next in line, a replacement is made.
-    Sessions continue: their next refresh gives a token of another key.
+    If it was signing, its successor, which is created if necessary, signs at once. If it was the next key, a new one
+    replaces it. Sessions continue: their next refresh returns a token signed by another key.
     """
     signs = await keys.withdraw(kid, by=administrator)
     log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)

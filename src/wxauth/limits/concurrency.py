@@ -1,11 +1,12 @@
-"""Bounds what each person has under way in this process: their requests wait for one another, and delay nobody else's.
+"""The limit on the requests of one user that run at the same time in this process.
 
-Transactions are few (`TRANSACTIONS` in `core/database.py`), and those of one person wait for the same lock. Forty
-connections of one phone held all of them, and everybody's logins and changes waited.
+Requests of one user wait for one another, and delay nobody else's. Transactions are few (`TRANSACTIONS` in
+`core/database.py`), and those of one user wait for the same lock. Without the limit, forty connections of one phone
+held all of them, and the logins and changes of all users waited.
 
-A stolen token must not keep its owner waiting. So each session has a line of its own, before its person's, which it
-cannot fill alone; what ends sessions has lines of its own, in which nobody waits for WeChat; and no place is held while
-a client sends or reads.
+A stolen token must not keep its owner waiting. Therefore each session has a queue of its own before the queue of its
+user, which one session cannot fill. Requests that end sessions have queues of their own, in which nobody waits for
+WeChat. No place in a queue is held while a client sends or reads.
 """
 
 import asyncio
@@ -20,17 +21,17 @@ from wxauth.core.services import part
 from wxauth.errors import RateLimited
 
 RETRY_AFTER: Final = 3
-"""Seconds."""
+"""The `Retry-After` of a refusal, in seconds."""
 
 Who = TypeVar("Who", bound=Hashable)
 
 
 @dataclass(eq=False, kw_only=True)
 class Places(Generic[Who]):
-    """Counts work in progress."""
+    """A counter of work in progress, with limits."""
 
     of_one: int
-    """The limit for one person."""
+    """The limit for one user."""
     in_all: int | None = None
     """The limit in total; None for no limit."""
     detail: str
@@ -50,7 +51,7 @@ class Places(Generic[Who]):
             self.give_back(who)
 
     def take(self, who: Who) -> None:
-        """Take a place regardless of the limits: work that was admitted may need a second one."""
+        """Take a place regardless of the limits, because work that was admitted may need a second one."""
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
@@ -59,14 +60,17 @@ class Places(Generic[Who]):
 
 
 AT_ONCE: Final = 2
-"""How many requests of one line are worked on at once."""
+"""The number of requests in one queue that run at the same time."""
 AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
 _ENDING: Final = 1
-"""With `AT_ONCE_OF_PERSON`, one person fills at most four of the five transactions."""
+"""The number of requests that end sessions and run at the same time.
+
+With `AT_ONCE_OF_PERSON`, one user takes at most four of the five transactions.
+"""
 MAX_PRESENT: Final = 64
-"""How many requests of one line may be worked on or wait."""
+"""The number of requests in one queue that may run or wait."""
 PATIENCE_SECONDS: Final = 5.0
-"""How long a request waits for its place."""
+"""How long a request waits for its place, in seconds."""
 
 _DETAIL: Final = "this person has too many requests under way"
 
@@ -79,9 +83,12 @@ class _Line:
 
 @part
 class Concurrency:
-    """Gives each line a few places at once. Further requests wait in order, for `patience` seconds.
+    """The queues of sessions and users.
 
-    They wait instead of being refused: a client that repeats a refused request at once costs more than one that waits.
+    Each lets a few requests run, and the others wait in order for `patience` seconds.
+
+    They wait instead of being refused, because a client that repeats a refused request at once costs more than one that
+    waits.
     """
 
     patience: float = PATIENCE_SECONDS
@@ -89,9 +96,9 @@ class Concurrency:
 
     @asynccontextmanager
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
-        """Hold a place of a session, or of what else has a line, and one of its person. Raises: RateLimited.
+        """Hold a place of a session and one of its user during the block. Raises: RateLimited.
 
-        `session` is its id, or that of a browser's login; for phone numbers, the identity.
+        `session` is the id of a session or of a browser's login. For phone numbers, it is the identity.
         """
         if ends_sessions:
             lines = self.line(("ends", session), _ENDING), self.line(("ends", person), _ENDING)
@@ -102,7 +109,7 @@ class Concurrency:
 
     @asynccontextmanager
     async def line(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
-        """Hold a place in the line with this name during the block. Raises: RateLimited."""
+        """Hold a place in the queue with this name during the block. Raises: RateLimited."""
         line = self._lines.setdefault(name, _Line(asyncio.Semaphore(at_once)))
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)

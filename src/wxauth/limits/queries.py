@@ -1,4 +1,4 @@
-"""How often one user may do something that makes work for others, or costs something at WeChat, over all replicas."""
+"""The limits, over all replicas, for actions of one user that cost something at WeChat or make work for others."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,17 +18,25 @@ from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 
 MAX_ATTEMPTS: Final = 20
-"""How many calls of WeChat one person may cause in an hour, in one app. Honest use stays below; without the limit, one
-person could use up the app's quota and money."""
+"""The number of calls to WeChat that one user may cause per hour and app.
+
+Honest users stay below it. Without the limit, one user could use up the app's quota and money.
+"""
 
 
 class AttemptCount(SQLModel, table=True):
-    """A person's attempts of one kind within a window of at most an hour, such as calls that use up WeChat's quota."""
+    """The number of a user's attempts of one kind within a window of at most an hour.
+
+    Examples are calls that use up WeChat's quota.
+    """
 
     __tablename__ = "attempts"
 
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of the kind and the person's identity or unionid. An erasure does not delete it, to keep the count."""
+    """The SHA-256 of the kind and of the user's identity or unionid.
+
+    An erasure does not delete the row, so that it resets no limit.
+    """
     since: datetime = Field(sa_type=TIME)
     """When the window began."""
     number: int
@@ -39,7 +47,7 @@ class _Attempt(SQLModel):
     since_before: datetime | None
 
 
-# A window that begins later than a window from now was begun while the database's clock was ahead, and is over.
+# A window that begins later than one window from now was begun while the database's clock was ahead, so it is over.
 _IS_OPEN: Final = """(attempts.since > :began_by
                         AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
 # The upsert decides the race of concurrent attempts: the second waits for the first, and increments its count. If the
@@ -66,7 +74,7 @@ MINUTE: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something may be done within a window."""
+    """The number of times that something may be done within a window."""
 
     what: str
     """The kind of action. Each kind has its own count."""
@@ -76,7 +84,9 @@ class Rate:
     window: timedelta = WINDOW
 
     async def count(self, asked: Database | Transaction, *who: str, now: datetime) -> None:
-        """Count one more for this person: an app and openid, a unionid or an id. A rollback undoes a transaction's.
+        """Count one more action. `who` names the user by app and openid, by unionid or by id.
+
+        In a transaction, a rollback undoes the count.
 
         Raises: RateLimited.
         """
@@ -86,15 +96,15 @@ class Rate:
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 
     async def uncount(self, database: Database, *who: str) -> None:
-        """Undo a `count`. During a database outage it stays counted."""
+        """Undo a `count`. During a database outage, the action stays counted."""
         with suppress(StorageUnavailable):
             await database.run(_GIVE_BACK, key=self._key(who))
 
     async def count_user(self, asked: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
-        """Count one more for this user, as `count` does.
+        """Count one more action of this user, as `count` does.
 
-        The count is for the unionid, or for the identity of a user without one. It is not for the user's id, because an
-        erasure followed by a login gives a new id, and must not reset the count.
+        The action counts for the unionid, or for the identity of a user without one. It does not count for the user's
+        id, because an erasure followed by a login gives a new id, and must not reset the count.
         """
         await self.count(asked, *_names(user), now=now)
 
@@ -111,14 +121,14 @@ def _names(user: UserInSession) -> Sequence[str]:
 
 
 PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this person has sent too many phone codes")
-"""Successful ones count, too, because each number costs money."""
+"""The limit for phone codes. Successful ones count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "your own data can be exported once a minute", window=MINUTE)
-"""No other request reads as much."""
+"""The limit for exports of one's own data, because no other request reads as much."""
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consents too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
 USER_CODES: Final = Rate("user_code", 5, "too many wrong codes of this user", window=MINUTE)
-"""Codes that one user may type wrongly, for a login to a site."""
+"""The limit for codes that one user types wrongly during a login to a site."""
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has been used before")
-"""How often a client may use a `jti`: no assertion is good for longer than the window."""
+"""The limit for using a client's assertion: once for each `jti`. No assertion is valid for longer than the window."""

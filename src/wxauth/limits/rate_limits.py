@@ -15,43 +15,43 @@ from wxauth.errors import RateLimited
 from wxauth.limits.redis import RedisCounts, redis_reason
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2
-"""How long a request waits for Redis, by default."""
+"""How long a request waits for Redis by default, in seconds."""
 REDIS_RETRY_SECONDS: Final = 5.0
-"""How long Redis is not used after a failure."""
+"""How long Redis is not used after a failure, in seconds."""
 MAX_COUNTERS: Final = 100_000
-"""How many counters this process keeps. Beyond that, the oldest is dropped."""
+"""The number of counters that this process keeps. Beyond that, the oldest is dropped."""
 
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
 _WIDE_NETWORK_BITS: Final = 48
 
 Now = Callable[[], float]
-"""The time in epoch seconds."""
+"""A function that returns the time in epoch seconds."""
 
 log = get_logger()
 
 
 class Limit(NamedTuple):
-    """So many actions in a window of so many seconds."""
+    """A number of actions in a window of some seconds."""
 
     at_most: int
     seconds: int
 
     @classmethod
     def of(cls, rate: str, factor: int = 1) -> "Limit":
-        """Of a text such as `600/minute`, times a factor."""
+        """Parse a text such as `600/minute`, and multiply the number by a factor."""
         number, _, window = rate.partition("/")
         return cls(int(number) * factor, {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[window])
 
 
 Hit = tuple[Limit, str]
-"""What an action counts towards, and who is counted: an address, a network, a client or an app."""
+"""A limit that an action counts towards, and the address, network, client or app that it counts for."""
 
 
 class RateLimiter:
     """Counts actions in fixed windows, each of which begins with its first action.
 
-    `what` is one word for the kind of action, which is part of the keys in Redis. Without a Redis, and while it is
+    `what` is one word for the kind of action, which is part of the keys in Redis. Without Redis, and while Redis is
     unavailable, slow or misconfigured, each process counts for itself. Addresses in `exempt` networks are not counted.
     An IPv6 /48 has `wide` times the limit of one address.
     """
@@ -70,7 +70,7 @@ class RateLimiter:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
         self._limits: Sequence[Limit] = ()
-        """That of an address, a client or an app, and that of a wide network; empty for no limit."""
+        """The limit of an address, a client or an app, and the limit of a /48; empty for no limit."""
         self._redis: _Redis | None = None
         if not rate:
             return
@@ -109,9 +109,9 @@ class RateLimiter:
 
 @lru_cache(maxsize=4096)
 def counted_as(ip: str) -> Sequence[str]:
-    """What an address counts as: an IPv4 address as itself, an IPv6 address as its /64, and as its /48.
+    """Return the names that an address counts for: an IPv4 address, or the /64 and the /48 of an IPv6 address.
 
-    A /64 is one subscriber's network. A /48, the wide network, has 65,536 of them.
+    A /64 is one subscriber's network. A /48 contains 65,536 of them.
     """
     address = plain_address(ip)
     if isinstance(address, IPv4Address):
@@ -120,11 +120,11 @@ def counted_as(ip: str) -> Sequence[str]:
 
 
 class Windows:
-    """Counts in this process, by windows in the order in which they end."""
+    """The counts of this process, by windows in the order in which they end."""
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
         self._windows = OrderedDict[str, tuple[int, float]]()
-        """The number and the end of each."""
+        """The number and the end of each window."""
         self._now = now
         self._at_most = at_most
 
@@ -132,10 +132,11 @@ class Windows:
         return len(self._windows)
 
     def seconds_to_wait(self, limit: Limit, name: str) -> int:
-        """Count a hit. Returns the seconds until its window ends, if it exceeds the limit, or else 0."""
+        """Count an action. If it exceeds the limit, return the seconds until its window ends; otherwise 0."""
         now, lasts, windows = self._now(), limit.seconds, self._windows
         if windows and next(reversed(windows.values()))[1] > now + 2 * lasts:
-            windows.clear()  # the clock was set back by a whole window, not just corrected
+            # In this case, the clock was set back by a whole window, and not just corrected.
+            windows.clear()
         while windows:
             first, (_, end) = next(iter(windows.items()))
             if end > now and len(windows) < self._at_most:
@@ -147,7 +148,7 @@ class Windows:
 
 
 class _Redis:
-    """Counts in Redis, for all processes."""
+    """The counts of all processes in Redis."""
 
     def __init__(self, url: str, now: Now, patience: float, what: str) -> None:
         self._url = url
@@ -155,28 +156,33 @@ class _Redis:
         self._now = now
         self._patience = patience
         self._connect()
-        # Serves waiters in order, which redis-py's own pool does not.
+        # The semaphore serves waiting requests in order, which redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_away = False
         self._retry_at = 0.0
 
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int | None:
-        """Count these hits, up to the first that exceeds its limit. Returns the seconds until its window ends, or 0.
+        """Count an action towards each limit, up to the first that it exceeds.
 
-        None if Redis fails, or has failed a moment ago.
+        Return the seconds until that window ends, or 0.
+
+        The result is None if Redis fails, or has failed a moment ago.
         """
         is_probe = self._is_away
         if is_probe:
             now = self._now()
             if now < self._retry_at:
                 return None
-            self._retry_at = now + REDIS_RETRY_SECONDS  # so that other requests do not wait for this attempt
+            self._retry_at = now + REDIS_RETRY_SECONDS  # other requests do not wait for this attempt
         try:
-            # The time limit includes the wait for a connection: if Redis is slow, the last of many would wait for all.
+            # The time limit includes the wait for a connection. If Redis is slow, the last of many would otherwise wait
+            # for all.
             async with asyncio.timeout(self._patience), self._connections:
-                if self._is_away and not is_probe:  # another request has failed meanwhile
+                if self._is_away and not is_probe:  # another request has failed in the meantime
                     return None
-                if is_probe:  # anew: the client of a cluster keeps each failed connection, and refuses after a thousand
+                # A new client is created, because the client of a cluster keeps each failed connection, and refuses to
+                # work after a thousand.
+                if is_probe:
                     await self.aclose()
                     self._connect()
                 seconds = await self._count(hits)

@@ -1,4 +1,4 @@
-"""Counts in Redis: one server, a cluster, or one that Sentinels name."""
+"""Counts in Redis: in one server, a cluster, or a server that Sentinels name."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,10 +19,11 @@ return number
 
 
 class RedisCounts:
-    """Connects when first used. `what` is one word for the kind of action, which is part of the keys.
+    """The counts of one kind of action. Connections are opened when first needed.
 
-    `patience` is the time limit of one use in seconds. Each of several hosts, and each of several addresses of a host,
-    gets a share of it, so that a silent one leaves time for the others.
+    `what` is one word for the kind, which is part of the keys. `patience` is the time limit of one use in seconds. If
+    there are several hosts or several addresses of a host, each gets a share of it, so that a silent one leaves time
+    for the others.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
@@ -33,12 +34,12 @@ class RedisCounts:
         self._client: Any = None
 
     async def add(self, name: str, *, seconds: int) -> int:
-        """Count an action in the window of this name, which begins with its first. Returns how many it has."""
+        """Count an action in the window of this name, which begins with its first action. Return the new count."""
         client = await self._connected()
         return int(await client.eval(_COUNT, 1, self._prefix + name, seconds))
 
     async def seconds_left(self, name: str) -> int:
-        """Until the window of this name ends; at least one."""
+        """Return the seconds until the window of this name ends, at least one."""
         client = await self._connected()
         return max(1, int(await client.ttl(self._prefix + name)))
 
@@ -55,7 +56,7 @@ class RedisCounts:
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    # Here, because the import takes 0.1 s, which few need.
+    # The import is here because it takes 0.1 s, and few processes need it.
     from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
     from redis.asyncio.cluster import ClusterNode
     from redis.asyncio.retry import Retry
@@ -86,10 +87,11 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
             closing.push_async_callback(each.aclose)
         return primary
     nodes = [ClusterNode(host, port) for host, port in places]
-    # 1: asks again which node has the key.
+    # After one failure, the client asks again which node has the key.
     cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 1), **options)
 
-    async def disconnect() -> None:  # after a failure, the client's own aclose leaves connections open
+    # After a failure, the client's own aclose leaves connections open.
+    async def disconnect() -> None:
         for node in (*cluster.get_nodes(), *nodes):
             await node.disconnect()
 
@@ -99,9 +101,9 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
 
 
 def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> type[Any]:
-    """A connection of this kind that tries each address of its host for so many seconds, the one that answered first.
+    """Return a connection class that tries each address of its host for some seconds, the last good one first.
 
-    TLS is checked against the name.
+    TLS certificates are checked against the host's name.
     """
     order = list(addresses)
 
@@ -131,5 +133,5 @@ def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> ty
 
 
 def redis_reason(exc: Exception) -> str:
-    """The error message for the operator, without secrets, and without redis-py's list of its arguments."""
+    """Return the error message for the operator, without secrets, and without redis-py's list of its arguments."""
     return redact(str(exc).partition(" : ")[0])[:_LONGEST_REASON]

@@ -1,4 +1,4 @@
-"""What a code of WeChat's gives, in any kind of app: a stored login, or the proof that the person is present."""
+"""The exchange of WeChat's codes in any kind of app, for a stored login or for proof that the user is present."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from wxauth.core.services import part
 from wxauth.core.settings import Settings
 from wxauth.errors import AccountDisabled, AccountLeaving, SignUpClosed, SnapshotUser, WeChatMisconfigured, WrongPerson
 from wxauth.limits.rate_limits import RateLimiter
-from wxauth.login.login_queries import LoggedIn, Login, Welcome, record_login
+from wxauth.login.login_queries import InitialFields, LoggedIn, Login, record_login
 from wxauth.login.sign_up_hook import SignUpHook
 from wxauth.session_keys.queries import KEEP_KEY
 from wxauth.sessions.devices import Device
@@ -34,7 +34,7 @@ WECHAT_SECONDS: Final = Histogram(
     buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
 )
 PROOF_FAILURES: Final[Sequence[Failure]] = (*CODE_FAILURES, WrongPerson)
-"""The failures of a request with the proof that the person is present."""
+"""The failures of a request with proof that the user is present."""
 
 log = get_logger()
 
@@ -54,7 +54,7 @@ class CodeLogins:
     hook: SignUpHook
 
     async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:
-        """Exchange a code. Returns the person's identity, and WeChat's milliseconds.
+        """Exchange a code. Return the person's identity, and how long WeChat took in milliseconds.
 
         Raises: WeChatError, SnapshotUser.
         """
@@ -109,10 +109,11 @@ class CodeLogins:
                 raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
             if not (self.hook.is_on and may_sign_up):
                 raise
-            # Only now is it known that this would be a new user, and no connection is held meanwhile.
-            welcome = await self.hook.welcome(app, identity, ip=device.ip)
-            login = await record_login(self.database, _welcomed(login_to_store, welcome), now=now)
-            if login.is_new and login.user.external_id != welcome.external_id:
+            # Only now is it known that this would be a new user. No database connection is held while the hook is
+            # asked.
+            initial = await self.hook.initial_fields(app, identity, ip=device.ip)
+            login = await record_login(self.database, _with_initial_fields(login_to_store, initial), now=now)
+            if login.is_new and login.user.external_id != initial.external_id:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
         except SnapshotUser:
             raise _snapshot(app) from None
@@ -132,12 +133,12 @@ class CodeLogins:
 
 
 class LoginLimiter(RateLimiter):
-    """Limits the logins of an address: `LOGIN_RATE_LIMIT`."""
+    """The limit for the logins of an address: `LOGIN_RATE_LIMIT`."""
 
 
 @part
 class Proofs:
-    """Proves that a person is present."""
+    """Proves that the user is present, by a new code from WeChat."""
 
     apps: Apps
     limiter: LoginLimiter
@@ -147,12 +148,11 @@ class Proofs:
     clock: Clock
 
     async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
-        """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited as a login.
+        """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited like a login.
 
-        The wx.login may have replaced the identity's session_key. So the new one is stored in the session. A new
-        unionid is left to the next login.
-
-        This does not check that the session is still open: the statement that relies on the proof must do that.
+        The call of wx.login may have replaced the identity's session_key, so the new one is stored in the session. A
+        new unionid is left to the next login. This function does not check that the session is still open: the
+        statement that relies on the proof must do that.
 
         Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -168,12 +168,12 @@ class Proofs:
             await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)
 
 
-def _welcomed(login: Login, welcome: Welcome) -> Login:
-    roles = tuple(dict.fromkeys((*login.roles, *welcome.roles)))
+def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
+    roles = tuple(dict.fromkeys((*login.roles, *initial.roles)))
     if len(roles) > MAX_ROLES:
         log.warning("sign_up_hook_member_left_out", app_id=login.app_id, member="roles")
         roles = tuple(login.roles)
-    return replace(login, may_sign_up=True, roles=roles, welcome=welcome)
+    return replace(login, may_sign_up=True, roles=roles, initial=initial)
 
 
 def _snapshot(app: App) -> SnapshotUser:

@@ -36,7 +36,7 @@ from wxauth.web.schemas import Lenient, ShownSessionId, body_like
 from wxauth_guard.errors import WxAuthError
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
-"""The kinds of apps in which our client on the person's device gets the code. For others, a browser does."""
+"""The kinds of apps in which our client on the user's device gets the code. In the others, a browser does."""
 
 log = get_logger()
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
@@ -44,7 +44,7 @@ LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LoginRequest(Lenient):
-    """A `wx.login` code, and profile fields that the user gave. Only `code`, `app_id` and `stay` can refuse it."""
+    """A `wx.login` code, and profile fields that the user gave. Only `code`, `app_id` and `stay` can make it fail."""
 
     optional = frozenset({"nickname", "avatar_url", "phone_code", "consents"})
     cleaned: ClassVar = ("nickname",)
@@ -121,7 +121,7 @@ class TokenAnswer(TypedDict):
 
 @part
 class Logins:
-    """Logs people in by the codes of our clients, refreshes their tokens, and logs them out."""
+    """Logs users in with the codes of our clients, refreshes their tokens, and logs them out."""
 
     apps: Apps
     issuer: Issuer
@@ -136,21 +136,24 @@ class Logins:
     async def log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
-        Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
-        who lacks the unionid that the app requires: without it, one person could become two users. A nickname or
-        picture is left out if the user changes them too often. Somebody who has asked to be erased is refused, unless
-        the person stays.
+        Nothing is stored about the invented person of a snapshot, nor about an unknown person who may not sign up, or
+        who lacks the unionid that the app requires. Without the unionid, one person could become two users. A nickname
+        or picture is left out if the user changes them too often. A user who has asked to be erased is refused, unless
+        `stay` is set.
 
-        A field that is optional fails no login, because its code is used up: the answer says what was left out.
+        An invalid optional field does not fail the login, because the code is used up. The response says what was left
+        out.
 
-        Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
-            SignUpUnavailable, AccountDisabled, AccountLeaving.
+        Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
+        AccountDisabled,
+            AccountLeaving.
         """
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise errors.WrongAppKind(
                 f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which"
             )
-        self.issuer.ensure_ready(self.clock())  # before the code is used up, because this may fail
+        # This comes before the code is used up, because it may fail.
+        self.issuer.ensure_ready(self.clock())
 
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)
@@ -193,7 +196,8 @@ class Logins:
             session_id=login.session_id,
             generation=0,
             refresh_expires_in=refresh_expires_in,
-            is_new_user=login.is_new and user.id == login.user.id,  # not if the number linked an existing user
+            # if the number has linked an existing user, the user is not new
+            is_new_user=login.is_new and user.id == login.user.id,
             phone_error=phone_error,
             ignored=ignored,
             now=now,
@@ -209,7 +213,8 @@ class Logins:
         token = self.refresh_tokens.parse(refresh_token)
         if token is None:
             raise errors.InvalidRefreshToken("the refresh token is not one of ours")
-        self.issuer.ensure_ready(now)  # before the token is used up, because this may fail
+        # This comes before the token is used up, because it may fail.
+        self.issuer.ensure_ready(now)
         outcome = await rotate_refresh_token(
             self.database,
             token,
@@ -222,7 +227,8 @@ class Logins:
             has_limit = outcome.app_id is not None and self.apps.max_sessions_of(outcome.app_id) is not None
             raise _refused(outcome, token.session_id, has_limit=has_limit)
 
-        now = self.clock()  # again, because waiting for the database may have taken seconds
+        # The time is read again, because waiting for the database may have taken seconds.
+        now = self.clock()
         added = self.settings.added_in_log(device.ip)
         log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
         return self._tokens(
@@ -235,7 +241,7 @@ class Logins:
         )
 
     async def log_out(self, *, session_id: UUID) -> None:
-        """End a session. Idempotent: it may have ended, or may never have existed."""
+        """End a session. It may have ended already, or may never have existed."""
         user_id = await end_session(
             self.database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self.clock()
         )
@@ -245,7 +251,7 @@ class Logins:
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
     ) -> tuple[UserInSession, str | None]:
-        """Record those of the consents that are in force. Returns the user, and an error code if recording fails."""
+        """Record the consents that are in force. Return the user, and an error code if recording fails."""
         in_force = self.settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, requested):
@@ -258,7 +264,7 @@ class Logins:
         return user.model_copy(update={"consents": dict(given)}), None
 
     async def _with_phone(self, user: UserInSession, code: str) -> tuple[UserInSession, str | None]:
-        """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
+        """Bind the phone number. Return the user and None, or the unchanged user and an error code."""
         try:
             return await self.phones.bind(user, code), None
         except WxAuthError as exc:

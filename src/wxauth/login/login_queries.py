@@ -1,8 +1,8 @@
-"""A login in the database: finds or creates the user and the identity, and opens a session.
+"""A login in the database, which finds or creates the user and the identity, and opens a session.
 
-A returning user is one statement, and so is a new one. All others (another name or picture, a unionid that was unknown
-or has changed, another identity of a known user, an app with `max_sessions`) lock the user, decide in Python, and write
-by small statements.
+The login of a returning user takes one statement, and so does that of a new one. All others (another name or picture, a
+unionid that was unknown or has changed, another identity of a known user, an app with `max_sessions`) lock the user,
+decide in Python, and write with small statements.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class EnteredUser(UserInSession):
 _OF_LOGINS: Final = "users.banned_until"
 _ENTERED: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
-"""As `MAY_LOG_IN`, of what a statement returns."""
+"""The condition `MAY_LOG_IN` for the columns that a statement returns."""
 _OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
@@ -68,7 +68,7 @@ _TYPES: Final[Mapping[str, LiteralString]] = {
     "expires_in": "int",
     "now": "timestamptz",
 }
-# Whether an imported identity of the app has the person's unionid in place of an openid.
+# This is true if an imported identity of the app has the person's unionid in place of an openid.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
@@ -92,17 +92,19 @@ def _returning_fragment(source: LiteralString, number: LiteralString = "", asked
 )"""
 
 
-# For a known identity whose unionid, nickname and picture are those already stored (most mini-programs send name and
-# picture with each login): records the login in the user's row, and opens a session. The first login of an imported
-# identity is not such a one. A user who is banned or leaving is
-# returned unchanged, and gets no session. The caller makes the session's id, so that a statement that is sent twice
-# opens one session. Only the user's row is locked, because a lock on the identity's would write another page. After
-# waiting for that row, this statement still sees the identity's row as it was before the wait. `identity_lost_at` is on
-# the locked row and cannot be stale: if it is set, the user is locked first, as for whatever this does not find. No
-# statement is as old as an hour, so a login after that clears it.
+# This statement is for a known identity whose unionid, nickname and picture are those already stored. Most
+# mini-programs send name and picture with each login. It records the login in the user's row, and opens a session. It
+# does not find an imported identity that has never logged in. It returns a user who is banned or about to be erased
+# unchanged, and opens no session.
 #
-# Several at once wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left out, and
-# so are users whom another transaction has locked. Whose identity is unknown gets a row of nulls: nobody returns.
+# The caller creates the session's id, so that a statement that is sent twice opens one session. Only the user's row is
+# locked, because a lock on the identity's row would write another page. After waiting for that lock, the statement
+# still sees the identity's row as it was before the wait. `identity_lost_at` is in the locked row and cannot be stale.
+# If it is set, the statement finds nothing, so the user is locked first. No statement runs for an hour, so a login
+# after that clears the column.
+#
+# Several logins in a batch wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left
+# out, and so are users whom another transaction has locked. A login with an unknown identity gets a row of nulls.
 _RETURN: Final = Batched[EnteredUser](
     "returning_login",
     f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
@@ -150,13 +152,13 @@ def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") 
 
 
 _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
-# For an unknown identity with an unknown unionid, or none: makes a new user. The row of the unionid, which is written
-# first, decides the race of two such logins: the second one waits for the first one's row, and makes no user. Without a
-# unionid, the second one violates the identity's primary key. An external id that another user has, or had, is left
-# out; if two newcomers get the same one at once, one succeeds by the unique index.
+# This statement is for an unknown identity with an unknown unionid, or none. It creates a user. The row of the unionid
+# is written first, and decides the race of two such logins: the second one waits for the first one's row, and creates
+# no user. Without a unionid, the second one violates the identity's primary key. An external id that another user has,
+# or had, is left out. If two new users get the same one at once, the unique index lets one succeed.
 #
-# Several at once wait for such a row for 20 ms, and then are all asked alone. Of several logins of one identity, the
-# first one counts. Whose unionid another user has gets a row of nulls.
+# Several logins in a batch wait for such a row for 20 ms, and are then all run alone. Of several logins of one
+# identity, the first one counts. A login with a unionid that another user has gets a row of nulls.
 _SIGN_UP: Final = Batched[EnteredUser](
     "sign_up",
     f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",
@@ -182,7 +184,7 @@ _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
 """)
-# Nothing is written if nothing is new.
+# If nothing is new, nothing is written.
 _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
@@ -197,17 +199,17 @@ RETURNING {_ENTERED}
 _OPEN: Final = Statement[Nothing](f"{_OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 
 
-# Whether an identity belongs to another WeChat account of a person than :unionid, which the same user has. WeChat has
-# one openid for each account and app, so this identity must have another unionid, or none that is known; but then
-# neither of the two openids may be a snapshot's. And :unionid must not be an earlier one of the same account: the user
-# was merged from several, or has it in another app.
+# This is true if an identity belongs to another WeChat account of a person than :unionid, which the same user has.
+# WeChat has one openid for each account and app, so this identity must have another unionid, or none that is known. In
+# the latter case, neither of the two openids may be a snapshot's. Also, :unionid must not be an earlier unionid of the
+# same account: the user was merged from several, or has it in another app.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        (other.unionid <> :unionid OR other.unionid IS NULL AND NOT :may_be_snapshot)
    AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
         OR other.unionid IS NOT NULL
            AND EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))"""
-# Whether another openid of the app has the unionid, which a unique index forbids; or whether the unionid belongs to
-# another user who has another openid of the app, which is not of another account.
+# This finds a row if another openid of the app has the unionid, which a unique index forbids, or if the unionid belongs
+# to another user who has another openid of the app, unless that openid belongs to another account.
 _IS_ANOTHERS: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
@@ -226,20 +228,20 @@ SELECT {_ENTERED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Welcome:
-    """The initial fields of a new user, besides those from WeChat and the settings."""
+class InitialFields:
+    """The initial fields of a new user, in addition to those from WeChat and the settings."""
 
     external_id: str | None = None
-    """Left out if another user has it, or had it."""
+    """The external id, which is left out if another user has it, or had it."""
     roles: Sequence[str] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     nickname: str | None = None
-    """Only if the request has none."""
+    """The nickname, which counts only if the request has none."""
     is_unasked: bool = False
-    """Whether the user signs up without an answer of the operator's service."""
+    """Whether the user signs up although the operator's service did not respond."""
 
 
-@dataclass(kw_only=True)  # without slots, for `vars`; frozen, it would take 1.3 µs more
+@dataclass(kw_only=True)  # it has no slots because `vars` is used, and frozen it would take 1.3 µs more
 class Login:
     """A login to store. Its fields are parameters of the statements."""
 
@@ -253,18 +255,21 @@ class Login:
     ip: str | None = None
     user_agent: str | None = None
     expires_in: int | None
-    """Seconds until the session expires if it is not used. None: no session is opened."""
+    """The seconds until the session expires if it is not used. None means that no session is opened."""
     may_sign_up: bool
     roles: Sequence[str] = ()
-    """The roles of a person who signs up."""
-    welcome: Welcome = Welcome()
-    """What else such a person has from the start."""
+    """The roles of a new user."""
+    initial: InitialFields = InitialFields()
+    """Other initial fields of a new user."""
     max_sessions: int | None = None
-    """How many sessions of the identity stay open at most, with the one that is opened; None for no such limit."""
+    """The number of the identity's sessions that stay open, including the new one; None for no limit."""
     stays: bool = False
     """Whether the login cancels the user's request for erasure."""
     may_be_snapshot: bool = False
-    """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
+    """Whether WeChat may return the user of a snapshot here.
+
+    In that case, a unionid that belongs to another openid is a sign of one.
+    """
 
     @property
     def profile(self) -> dict[str, str]:
@@ -274,37 +279,39 @@ class Login:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The identity, and its unionid."""
+        """The identity and its unionid."""
         return {"app_id": self.app_id, "openid": self.openid, "unionid": self.unionid}
 
 
 @dataclass(slots=True, kw_only=True)
 class LoggedIn:
-    """A stored login, or, of a user who is banned or leaving, one for which no session was opened."""
+    """A stored login. If its user is banned or about to be erased, no session was opened."""
 
     session_id: UUID
-    """Unused, if no session was requested."""
+    """The id of the session, unless none was requested."""
     is_new: bool
     user: EnteredUser
     ignored_fields: Sequence[str]
-    """Which of `nickname` and `avatar_url` were not stored, because the user has changed the profile too often."""
+    """The profile fields that were not stored, because the user has changed the profile too often.
+    """
     milliseconds: float
-    """How long it took to store it."""
+    """How long storing the login took."""
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    """Find or create the user, and open a session. A returning user costs one statement.
+    """Find or create the user, and open a session. A returning user takes one statement.
 
     Of concurrent first logins, one succeeds by the unique constraints. The others are rolled back or find no row, try
     again, and find the user of the first. If the unionid belongs to another user, the two users are merged first.
     Nothing is stored about an unknown person who may not sign up.
 
-    WeChat has one openid for each account and app. So the unionid is ignored if it would join somebody to a user who
-    has another openid of this app: they are different people. If one of the two may be made up, nothing is stored. Two
-    accounts of one person, whose users were merged, may have an openid each. The unionid is also ignored if its user
-    was split from this one. But if its user is banned, the login is that user's, and refused.
+    WeChat has one openid for each account and app. Therefore the unionid is ignored if it would join the identity to a
+    user who has another openid of this app, because they are different people. If one of the two may be invented by
+    WeChat, nothing is stored. Two accounts of one person, whose users were merged, may have an openid each. The unionid
+    is also ignored if its user was split from this one. But if its user is banned, the login counts as that user's, and
+    is refused.
 
-    An imported openid that is the unionid itself is no other openid: it is corrected first.
+    If an imported identity has the unionid in place of an openid, it is corrected first.
 
     Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
     """
@@ -319,12 +326,12 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
                 if found is None and login.may_sign_up:
                     found = await database.row(_SIGN_UP, **_values(_SIGN_UP, login, ids))
                 if found is None:
-                    found = await _settled(database, login, ids)
+                    found = await _log_in_under_lock(database, login, ids)
             except (*CONFLICTS, NothingCommitted) as exc:
                 conflict = exc
                 continue
             except _UnionidConflict as exc:
-                # A unionid that is ignored must not evade the ban of its user.
+                # A unionid that is ignored must not help to evade the ban of its user.
                 found = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
                 if found is None and login.may_be_snapshot and isinstance(exc, _OfAnotherOpenid):
                     raise SnapshotUser("another openid of this app has the unionid") from None
@@ -349,15 +356,15 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
 
 class _Undone(Exception):
-    """Ends a rehearsal, so that its transaction is rolled back."""
+    """The signal that rolls back a trial login."""
 
 
 async def rehearse_login(database: Database, *, now: datetime) -> str | None:
-    """Sign somebody up and log them in again, and roll both back: what a login needs of the database is tried.
+    """Sign a test user up and log it in again, and roll both back, to see whether the database accepts logins.
 
-    Returns why the database refuses it, in its own words; None if it does not.
+    Returns the database's reason if it refuses them, and None if it does not.
 
-    Raises: StorageUnavailable, for what passes by itself, such as a lock or a failover.
+    Raises: StorageUnavailable, for a failure that passes, such as a lock or a failover.
     """
     nobody = f"rehearsal-{new_id(now).hex}"
     login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
@@ -375,27 +382,27 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 
 class _Ids:
-    """The time and the ids of a login's rows, which stay the same if it is tried again. Those of events need not."""
+    """The time and the ids of a login's rows, which stay the same if it is tried again. Ids of events may differ."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
         self.session = new_id(now)
         self.new_user: UUID | None = None
-        """None until somebody is to sign up."""
+        """The id of the new user; None until a user is to be created."""
 
 
 class _UnionidConflict(Exception):
-    """A unionid cannot be this identity's. The text is the reason."""
+    """The unionid cannot belong to this identity. The text is the reason."""
 
 
 class _OfAnotherOpenid(_UnionidConflict):
-    """Another openid of the app has it, or one of the two is a snapshot's."""
+    """Another openid of the app has the unionid, or one of the two openids is a snapshot's."""
 
 
-async def _settled(database: Database, login: Login, ids: _Ids) -> EnteredUser | None:
-    """The user of all other logins. None if the login must be tried again.
+async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser | None:
+    """Log in by small statements under the user's lock. Return None if the login must be tried again.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving; _UnionidConflict.
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving, _UnionidConflict.
     """
     people = await database.one(PEOPLE, **login.identity)
     if people.misnamed_id is not None:
@@ -404,7 +411,8 @@ async def _settled(database: Database, login: Login, ids: _Ids) -> EnteredUser |
     if people == People(None, None):
         if not login.may_sign_up:
             raise SignUpClosed("sign-up is closed for this app")
-        return None  # signed up or erased by another request meanwhile
+        # Another request has created or erased the user in the meantime.
+        return None
     if people.two is not None:
         await _check_unionid(database, login, people)
         await link_unionid(database, **login.identity, stays=login.stays, now=ids.now)
@@ -416,8 +424,10 @@ async def _settled(database: Database, login: Login, ids: _Ids) -> EnteredUser |
 async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: People) -> EnteredUser | None:
     """Log in to the user of a known identity, or of a known unionid, under the user's lock.
 
-    An unknown identity is added to the unionid's user, unless that user is leaving. None if the identity or the unionid
-    has another user meanwhile. Raises: as `_check_unionid`, before anything is written.
+    An unknown identity is added to the unionid's user, unless that user is about to be erased. Returns None if the
+    identity or the unionid has another user in the meantime.
+
+    Raises: _UnionidConflict, before anything is written.
     """
     now = ids.now
     user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))
@@ -435,7 +445,8 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
         await transaction.run(_USE_IDENTITY, **login.identity)
     may_enter = user.status == "active" and user.erase_at is None
     if may_enter:
-        with suppress(RateLimited):  # who changes the profile too often logs in without
+        # A user who changes the profile too often logs in without the change.
+        with suppress(RateLimited):
             await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
     entered = await transaction.row(_RECORD, **_values(_RECORD, login, ids, user.id))
     if may_enter and login.expires_in is not None:
@@ -448,7 +459,7 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
 
 
 async def _check_unionid(asked: Database | Transaction, login: Login, people: People) -> None:
-    """Raises: _UnionidConflict."""
+    """Check that the unionid may belong to the identity. Raises: _UnionidConflict."""
     if await asked.value(_IS_ANOTHERS, **login.identity, may_be_snapshot=login.may_be_snapshot) is not None:
         raise _OfAnotherOpenid("another openid of this app has it")
     if people.two is not None:
@@ -458,20 +469,20 @@ async def _check_unionid(asked: Database | Transaction, login: Login, people: Pe
 
 
 def _values(statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None) -> dict[str, Any]:
-    """What a statement names of a login."""
+    """Return the values that a statement needs for a login."""
     session_id = None if login.expires_in is None else ids.session
     values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now}
     if statement is _SIGN_UP:
-        welcome = login.welcome
+        initial = login.initial
         ids.new_user = ids.new_user or new_id(ids.now)
         data = {"roles": login.roles} if login.roles else {}
         values |= {
-            "nickname": login.nickname or welcome.nickname,
+            "nickname": login.nickname or initial.nickname,
             "new_user_id": ids.new_user,
-            "external_id": welcome.external_id,
+            "external_id": initial.external_id,
             "roles": " ".join(login.roles),
-            "attributes": to_json(welcome.attributes).decode() if welcome.attributes else None,
+            "attributes": to_json(initial.attributes).decode() if initial.attributes else None,
             "event_id": new_id(ids.now),
-            "created_data": to_json(data | ({"hook": "not_asked"} if welcome.is_unasked else {})).decode(),
+            "created_data": to_json(data | ({"hook": "not_asked"} if initial.is_unasked else {})).decode(),
         }
     return {name: values[name] for name in statement.names}

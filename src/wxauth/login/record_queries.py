@@ -1,4 +1,4 @@
-"""The records of logins in the database: hourly counts, and refusals."""
+"""The records of logins in the database: hourly counts, and refused logins."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
@@ -20,15 +20,21 @@ from wxauth.web.schemas import Network, OrEmpty, Page, StoredText
 
 Day = date  # whose name is a field's
 MAX_REQUEST_ID: Final = 64
-"""Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
+"""The number of characters of a request id that are stored and compared.
+
+The client may choose up to 128, and ours have 32.
+"""
 SUMS: Final = UUID(int=0)
 """The process id in the merged row of an old hour."""
 _SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
-"""Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
+"""The shortest networks, by version of IP, that are searched with their index.
+
+Shorter ones have too many rows to sort.
+"""
 
 
 class Refusal(SQLModel):
-    """A refused login, or several of one minute, of which the first is described."""
+    """A refused login, or several within one minute. The fields describe the first."""
 
     id: UUID = Field(primary_key=True, exclude=True)
     at: datetime = Field(sa_type=TIME, schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
@@ -38,7 +44,10 @@ class Refusal(SQLModel):
     user_id: UUID | None = Field(
         description="Null if unknown.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
     )
-    """Not a foreign key: a user may have too many rows to delete within an erasure."""
+    """The user, if known.
+
+    The column is not a foreign key, because a user may have too many rows to delete within an erasure.
+    """
     network: str | None = Field(
         sa_type=CIDR, description="The /24 or /48 of the address.", schema_extra={"examples": ["203.0.113.0/24"]}
     )
@@ -55,7 +64,7 @@ class Refusal(SQLModel):
 
 
 class RefusedLogin(Refusal, table=True):
-    """A refused login."""
+    """The table of refused logins."""
 
     __tablename__ = "refusals"
 
@@ -100,20 +109,20 @@ class TotalsRow(SQLModel):
 
 
 class Overview(TotalsRow):
-    """Totals, and counts for each day."""
+    """The totals, and the counts of each day."""
 
     days: list[DayRow] = Field(description="Every day, today being the last one.")
 
 
-# Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
+# The statement stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
 STORE_NUMBERS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
 SELECT hour, :process, new_users, logins
   FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
 ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """)
-"""Store a process's totals for these hours."""
-# Returns a row for every day, even without logins.
+"""The statement that stores a process's totals for these hours."""
+# The result has a row for every day, even for one without logins.
 _DAYS: Final = Statement[DayRow]("""
 WITH bounds AS (
     SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS first,
@@ -139,10 +148,10 @@ SELECT hour, :sums, sum(new_users), sum(logins) FROM gone GROUP BY hour
 ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
-"""Merge the rows of all processes for each hour before a time into one row, that of `SUMS`."""
-# Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
-# statement waits for it. Users are locked in the order of their ids, against deadlocks. A row is stored again when its
-# count has grown: the count is the whole one, so that a batch that is sent twice is counted once.
+"""The statement that merges the rows of all processes for each old hour into one row with the process id `SUMS`."""
+# Nothing is stored about a user who has just been erased: a running erasure holds a lock on the user, and this
+# statement waits for it. Users are locked in the order of their ids, to avoid deadlocks. A row is stored again when its
+# count has grown. The count is the total, so that a batch that is sent twice is counted once.
 STORE_REFUSALS: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
@@ -154,12 +163,12 @@ SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
  WHERE noted.user_id IS NULL OR there.id IS NOT NULL
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
-"""Store refused logins, except those of users who no longer exist."""
+"""The statement that stores refused logins, except those of users who no longer exist."""
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 
 def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
-    """A scalar query that counts, or estimates, the rows of a table that meet a condition.
+    """Return a scalar query that counts, or estimates, the rows of a table that meet a condition.
 
     It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
     a few percent.
@@ -179,11 +188,12 @@ def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
 OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
 """A scalar query for the number of open sessions."""
 
-_USERS_SHARE: Final = _share_of("users", mebibytes="4")  # less, because it also reads the sessions of each
+# The share is smaller, because the query also reads the sessions of each user.
+_USERS_SHARE: Final = _share_of("users", mebibytes="4")
 _ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
 _LOGINS_READ: Final = 20_000
-# A share of the users read, because the number of pages in a sample varies by more than the shares do. A sample may
-# miss the few who have logged in today, who are counted one by one.
+# The estimate uses the share of active users among those that were read, because the number of pages in a sample varies
+# more than the shares do. A sample may miss the few users who have logged in today, so these are counted one by one.
 _ACTIVE_FRAGMENT: Final = ", ".join(
     f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{fragment(age)}')"
     f" / GREATEST(count(*), 1), today) AS {fragment(name)}"
@@ -208,14 +218,14 @@ SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
 
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
-    """The totals, and the counts of all processes for each of these days at that offset."""
+    """Return the totals, and the counts of all processes for each of these days at that offset."""
     totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_LOGINS_READ)
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))
 
 
 class RefusalSearch(HistoryQuery):
-    """Which refused logins to list."""
+    """The filters for refused logins."""
 
     request_id: StoredText | None = pydantic.Field(default=None, description="The request id that the phone shows.")
     code: StoredText | None = pydantic.Field(
@@ -235,11 +245,14 @@ _IS: Final[Mapping[LiteralString, LiteralString]] = {
     "code": "refusals.code = :code::text",
     "app_id": "refusals.app_id = :app_id::text",
 }
-"""SQL for each filter."""
+"""The SQL condition of each filter."""
 
 
 def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
-    """The search by the index on this column, which also sorts if it has the id. The other columns are filtered."""
+    """Build the search by the index on this column, which also sorts if it contains the id.
+
+    Other columns are filtered.
+    """
     bounds, order = "id >= :lowest AND id < :before", "id DESC"
     if by is not None and sorts:
         bounds = one_and_id(f"refusals.{by}", f":{by}", after=":lowest", before=":before")
@@ -257,7 +270,7 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 
 _NETWORKS: Final = "networks"
-"""A network that contains several stored ones."""
+"""The name of the search for a network that contains several stored ones."""
 _BY: Final[Mapping[str | None, Statement[Refusal]]] = {
     "request_id": _finding("request_id"),
     **{name: _finding(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},
@@ -267,7 +280,7 @@ _BY: Final[Mapping[str | None, Statement[Refusal]]] = {
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
-    """A page of the refusals that match a search, newest first."""
+    """Return a page of the refusals that match a search, newest first."""
     network = None if search.network is None else TRUNCATED.widened(search.network)
     given = {
         "request_id": search.request_id and search.request_id[:MAX_REQUEST_ID],
@@ -276,7 +289,7 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
         "code": search.code,
         "app_id": search.app_id,
     }
-    # By the given column with the fewest rows.
+    # The search uses the given column with the fewest rows.
     by: str | None = next((name for name, value in given.items() if value is not None and name != "network"), None)
     if network is not None and by not in ("request_id", "user_id"):
         if network.prefixlen == TRUNCATED.length_of(network):

@@ -1,4 +1,4 @@
-"""Routes for administrators who read of logins: numbers of each day, and refusals."""
+"""The routes where administrators read about logins: daily numbers, and refused logins."""
 
 from datetime import timedelta
 from typing import Annotated, Final
@@ -26,7 +26,7 @@ MOST_DAYS: Final = 366
 
 
 class NumbersQuery(BaseModel):
-    """Which days to read."""
+    """The days to read."""
 
     days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
     utc_offset: Annotated[int, Field(ge=-12 * 60, le=14 * 60)] = Field(
@@ -37,7 +37,7 @@ class NumbersQuery(BaseModel):
 
 @router.get("/v1/admin/numbers", summary=_("Read daily statistics"))
 async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> Overview:
-    """The totals, and the counts of each day.
+    """Return the totals, and the counts of each day.
 
     Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
     """
@@ -52,11 +52,12 @@ async def list_refusals(
     database: DatabaseDep,
     query: Annotated[RefusalSearch, Query()],
 ) -> Items[Refusal]:
-    """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
+    """List the refused logins of the last 14 days, newest first.
 
-    Refused logins, and refreshes refused because the user is banned. In each minute, the first ten of a network have an
-    entry each, and so do the first ten of a user; one entry for each `code` has the `count` of the others. If too many
-    networks send them at once, one entry without a network counts them.
+    All given filters must match, and an empty parameter counts as absent. The list also contains refreshes that were
+    refused because the user is banned. In each minute, the first ten of a network have an entry each, and so do the
+    first ten of a user. One entry for each `code` has the `count` of the others. If too many networks send them at
+    once, one entry without a network counts them.
     """
     await recorded.store()
     page = await record_queries.list_refusals(database, query)

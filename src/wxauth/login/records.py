@@ -1,12 +1,13 @@
-"""Logins counted, and refused ones noted, in memory, and stored every few seconds.
+"""The counts of logins and the refused logins of one process, which are kept in memory and stored every few seconds.
 
 No login writes, or waits for, a row that another login writes. A process that is killed loses its last seconds.
 
 Counts are per hour because readers in different time zones begin their days at different hours. Each process stores its
 running totals in rows of its own, so storing the same totals twice changes nothing.
 
-The rows stored for a flood of refusals are bounded: in a minute, the first ten of a network have a row each. After
-that, one row for each code counts the others. So do those of a user, whom no network can crowd out.
+A flood of refusals only adds a limited number of rows. In a minute, the first ten of a network have a row each. After
+that, one row for each code counts the others. The refusals of a user are limited in the same way, and separately, so
+that no network can crowd them out.
 """
 
 import re
@@ -27,25 +28,31 @@ from wxauth.login import record_queries
 from wxauth_guard.errors import WxAuthError
 
 NUMBERS_STORE_SECONDS: Final = 5.0
-"""Seconds between two stores of counts."""
+"""The pause between two stores of counts, in seconds."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
-"""Age at which an hour's rows are merged into one. No process still counts it, even after days without a database."""
+"""The age at which an hour's rows are merged into one.
+
+No process still counts it then, even after days without a database.
+"""
 REFUSALS_STORE_SECONDS: Final = 1.0
-"""Seconds between two stores of refusals."""
+"""The pause between two stores of refusals, in seconds."""
 MAX_OWN_ROWS: Final = 10
-"""How many refusals of one network, or of one user, have a row of their own in a minute. The others are counted."""
+"""The number of refusals of one network, or of one user, that have a row of their own in a minute.
+
+The others are counted.
+"""
 MAX_NEW_ROWS: Final = 30
-"""How many rows are begun per second for refusals that name nobody. Beyond that, one row for each code counts them."""
+"""The number of rows begun per second for refusals without a user. Beyond that, one row for each code counts them."""
 MAX_NEW_ROWS_OF_USERS: Final = 100
-"""How many rows are begun per second for refusals of users."""
+"""The number of rows begun per second for refusals of users."""
 MAX_IN_MEMORY: Final = 1000
-"""How many rows may wait in memory while the database is slow. Refusals beyond that are dropped."""
+"""The number of rows that may wait in memory while the database is slow. Refusals beyond that are dropped."""
 
 _APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column. WeChat's error codes are far smaller."""
 Group = tuple[UUID | str | None, str]
-"""What one row counts in a minute: a user, a network, or neither, and a code."""
+"""The key of a row that counts refusals in a minute: a user, a network or neither, and an error code."""
 
 
 @part
@@ -60,14 +67,14 @@ class Numbers(WriteBuffer):
     """The hours whose counts have grown since they were stored."""
 
     def count_login(self, *, is_new: bool, at: datetime) -> None:
-        """Count a login, and a new user if it is one."""
+        """Count a login, and a new user if `is_new`."""
         hour = _hour_of(at)
         self._logins[hour] += 1
         self._new_users[hour] += is_new
         self._unstored.add(hour)
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> record_queries.Overview:
-        """The totals, and the counts of the last `days` days up to today at that offset."""
+        """Return the totals, and the counts of the last `days` days up to today at that offset."""
         now = self.clock()
         await self.store()
         last = (now.astimezone(UTC) + utc_offset).date()
@@ -82,7 +89,8 @@ class Numbers(WriteBuffer):
 
     @cached_property
     def _process(self) -> UUID:
-        # Made with the first store, which is a worker's: whatever is made before the fork is the same in all workers.
+        # The id is created with the first store, which a worker does. An id created before the fork would be the same
+        # in all workers.
         return uuid4()
 
     async def _store(self) -> None:
@@ -111,10 +119,10 @@ def _hour_of(time: datetime) -> datetime:
 
 
 class Dropped(StrEnum):
-    """Why a refused login has no row of its own."""
+    """The reason why a refused login has no row of its own."""
 
     TOO_MANY = "too_many"
-    """It is in the count of another row."""
+    """The refusal is included in the count of another row."""
     STORAGE = "storage"
     """The database is down or too slow."""
 
@@ -134,17 +142,17 @@ class Refusals(WriteBuffer):
     failed = "refusals_not_stored"
     store_pause = REFUSALS_STORE_SECONDS
     _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
-    """The rows to store: new ones, and those whose count has grown since."""
+    """The rows to store: new ones, and those whose count has grown since they were stored."""
     _second: int = field(init=False, default=0)
     _minute: int = field(init=False, default=0)
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
     _counting: dict[Group, record_queries.Refusal] = field(init=False, default_factory=dict)
-    """The rows of this minute that count."""
+    """The rows of this minute that count several refusals."""
     _begun: Counter[bool] = field(init=False, default_factory=Counter)
-    """How many rows were begun in this second, by whether they name a user."""
+    """The number of rows begun in this second, by whether they name a user."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
-        """Note a login refused with this error. Its app_id may be any text."""
+        """Record a login refused with this error. Its app_id may be any text."""
         now = self.clock()
         self._turn(int(now.timestamp()))
         network, user_id = _truncated(ip), error.user_id
@@ -178,7 +186,7 @@ class Refusals(WriteBuffer):
             DROPPED.count(Dropped.STORAGE)
 
     def _turn(self, second: int) -> None:
-        """Begin a new second, and a new minute."""
+        """Reset the limits when a new second or minute begins."""
         if second != self._second:
             self._second = second
             self._begun.clear()
@@ -188,14 +196,14 @@ class Refusals(WriteBuffer):
             self._counting.clear()
 
     def _has_place(self, *, is_of_user: bool) -> bool:
-        """Whether another row may begin in this second; if so, its place is taken."""
+        """Return whether another row may begin in this second, and count it if so."""
         if self._begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
         self._begun[is_of_user] += 1
         return True
 
     async def _store(self) -> None:
-        """On failure, they are dropped."""
+        """Store the waiting rows. If that fails, they are dropped."""
         waiting, self._waiting = self._waiting, {}
         if not waiting:
             return
@@ -210,4 +218,4 @@ def _truncated(ip: str | None) -> str | None:
     try:
         return None if ip is None else TRUNCATED.network_of(ip)
     except ValueError:
-        return None  # a unix socket
+        return None  # the client has connected through a Unix socket

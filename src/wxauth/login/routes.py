@@ -1,4 +1,4 @@
-"""Routes for login, refresh, logout, and leaving for good."""
+"""The routes for login, refresh, logout and erasure of one's own account."""
 
 from datetime import datetime, timedelta
 from functools import partial
@@ -31,11 +31,11 @@ from wxauth_guard.errors import WxAuthError
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
 _UNREAD: Final = ""
-"""In place of the app id of a login whose body was not read."""
+"""The app id that stands for a login whose body was not read."""
 
 
 class ProofRequest(BaseModel):
-    """The proof that the person is present: a new login at WeChat."""
+    """The proof that the user is present: the code of a new login with WeChat."""
 
     model_config = body_like({"login_code": "0a1B2c3D4e5F6g7H8i9J"})
 
@@ -59,7 +59,7 @@ class RefreshRequest(BaseModel):
 
 
 class LogoutRequest(BaseModel):
-    """The refresh token of the session to end. Default: the session of the access token."""
+    """The refresh token of the session to end. The default is the session of the access token."""
 
     model_config = body_like({"refresh_token": "wxr_..."})
 
@@ -69,7 +69,7 @@ class LogoutRequest(BaseModel):
 
 
 class LeavingAnswer(BaseModel):
-    """When a person is erased who requested it."""
+    """The time at which a user who requested it is erased."""
 
     erase_at: datetime = Field(examples=["2026-11-27T08:00:00Z"])
 
@@ -111,7 +111,10 @@ def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
 
 
 async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep) -> None:
-    """Count a login of the client's address, before its body is read: wrong bodies count too. Raises: RateLimited."""
+    """Count a login of the client's address before its body is read, so that wrong bodies count, too.
+
+    Raises: RateLimited.
+    """
     try:
         await limiter.admit_address(device.ip)
     except errors.RateLimited:
@@ -169,8 +172,8 @@ async def log_in(
 async def refresh(body: RefreshRequest, logins: LoginsDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a refresh token for a new access token and the next refresh token.
 
-    A refresh token works once. If it is sent again soon (because the answer was lost, or two tabs sent it), it gets the
-    same successor. If it is sent again later, it may have been stolen: the session is ended.
+    A refresh token works once. If it is sent again soon, because the response was lost or two tabs sent it, it returns
+    the same next token. If it is sent again later, it may have been stolen, so the session is ended.
     """
     with REFRESHES.outcome_of():
         return await logins.refresh(refresh_token=body.refresh_token, device=device)
@@ -192,11 +195,11 @@ async def log_out(
 ) -> None:
     """End the session of the refresh token in the body or, without one, of the access token.
 
-    Idempotent: 204 whether or not the session was still open. The refresh token is void at once; siblings accept the
-    access token until it expires.
+    The response is 204 whether or not the session was still open. The refresh token is void at once. Other services
+    accept the access token until it expires.
     """
     if body is None or body.refresh_token is None:
-        # This checks only the token: the session may have ended already.
+        # This only checks the token, because the session may have ended already.
         principal = await verified(request, verifier, clock)
         await logins.log_out(session_id=principal.session_id)
     elif (token := refresh_tokens.parse(body.refresh_token)) is not None:
@@ -232,18 +235,19 @@ async def erase_me(
 ) -> Response | None:
     """Erase the user, the identities, the sessions, and their data in the audit trail.
 
-    `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
+    `login_code` proves that the user holds the phone, because an access token may have been stolen. It must belong to
     the session's identity. The next login creates a new user. Some clients send no body with DELETE, so POST to
     `/v1/me/erasure` does the same.
 
-    With `ERASURE_GRACE_DAYS`, all sessions end, and the rest follows at `erase_at`, unless the person logs in with
-    `stay` before.
+    With `ERASURE_GRACE_DAYS`, all sessions end at once, and the rest is erased at `erase_at`, unless the user logs in
+    with `stay` before.
     """
     user_id = caller.user.id
     place = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)
     locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
     async with place(), locked(now=clock()):
-        pass  # WeChat is called only for a person who may leave
+        # WeChat is called only for a user who may be erased.
+        pass
     await proofs.prove(caller, body.login_code, ip=device.ip)
     now = clock()
     erase_at = now + timedelta(days=settings.erasure_grace_days)

@@ -1,4 +1,4 @@
-"""The operator's service, which decides before a user is created who may sign up, and with which initial fields."""
+"""The call to the operator's service that decides who may sign up, and with which initial fields."""
 
 import asyncio
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from wxauth.core.settings import Settings
 from wxauth.core.terminal import TextError
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login.login_queries import Welcome
+from wxauth.login.login_queries import InitialFields
 from wxauth.outbound.receivers import USER_AGENT, signed_headers
 from wxauth.outbound.transport import ANSWER
 from wxauth.texts import read_loosely
@@ -33,12 +33,17 @@ from wxauth.users.schemas import TITLE, Nickname
 from wxauth.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
-"""Bytes of an answer that are read."""
+"""The number of bytes of a response that are read."""
 BODY_SECONDS: Final = 0.1
-"""How long the body of a refusal, which is of no use, is waited for, so that its connection can be kept."""
+"""How long to wait for the body of a refusal in seconds.
+
+It is not used, but read so that the connection can be kept.
+"""
 FAILURES_IN_A_ROW: Final = 5
-"""After as many, a process does not call it for `PAUSE`. If a failure admits people, only time-outs count: others cost
-no time, and a pause would admit everybody."""
+"""The number of failures after which a process does not call the service for `PAUSE`.
+
+If failures admit new users, only time-outs count: other failures cost no time, and a pause would admit everybody.
+"""
 PAUSE: Final = timedelta(seconds=10)
 
 _OK: Final = 200
@@ -48,7 +53,7 @@ _MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
     "nickname": TypeAdapter(Nickname),
 }
-"""The fields of the new user that an answer may set."""
+"""The fields of the new user that a response may set."""
 
 HOOK_SECONDS: Final = Histogram(
     "wxauth_sign_up_hook_seconds",
@@ -62,16 +67,16 @@ log = get_logger()
 
 
 class HookFailed(TextError):
-    """The hook gave no usable answer. The text is the reason, without any text from the hook."""
+    """The service gave no usable response. The text is the reason, without any text from the service."""
 
 
 class HookTimedOut(HookFailed):
-    """The hook gave no answer in time."""
+    """The service gave no response in time."""
 
 
 @part
 class SignUpHook:
-    """Asks the operator's service about somebody who would become a new user."""
+    """Asks the operator's service about a person who would become a new user."""
 
     settings: Settings
     transport: httpx.AsyncBaseTransport
@@ -84,8 +89,8 @@ class SignUpHook:
         """Whether the operator has such a service."""
         return self.settings.sign_up_hook_url is not None
 
-    async def welcome(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> Welcome:
-        """Ask once. Raises: SignUpRefused, SignUpUnavailable."""
+    async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:
+        """Ask once about a new user, and return the initial fields. Raises: SignUpRefused, SignUpUnavailable."""
         about = {
             "app_id": app.app_id,
             "kind": app.kind,
@@ -107,7 +112,7 @@ class SignUpHook:
             consequence = self.settings.sign_up_hook_failure
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
             if consequence == "allow":
-                return Welcome(is_unasked=True)
+                return InitialFields(is_unasked=True)
             raise SignUpUnavailable("the operator's service gave no answer: sign_up_hook_failed in the log") from None
         else:
             self._failures = 0
@@ -118,10 +123,10 @@ class SignUpHook:
             title = answer.get("title")
             log.info("sign_up_refused", app_id=app.app_id)
             raise SignUpRefused(title=title if isinstance(title, str) and TITLE.fullmatch(title) else None)
-        return _welcome_in(answer, app_id=app.app_id)
+        return _initial_fields_in(answer, app_id=app.app_id)
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
-        """Send a message. Returns the answer, which has a boolean `allow`. Raises: HookFailed."""
+        """Send a message, and return the response, which has a boolean `allow`. Raises: HookFailed."""
         url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
         assert url is not None, "only if `is_on`"
         assert secret is not None, "the settings require it with the URL"
@@ -165,8 +170,8 @@ class SignUpHook:
             self._pause_until = self.clock() + PAUSE
 
 
-def _welcome_in(answer: Mapping[str, Any], *, app_id: str) -> Welcome:
-    """The new user's fields in an answer, without the members that are not valid."""
+def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
+    """Return the new user's fields in a response, without invalid ones."""
     given: dict[str, Any] = {}
     for name, kind in _MEMBERS.items():
         if answer.get(name) is None:
@@ -177,4 +182,4 @@ def _welcome_in(answer: Mapping[str, Any], *, app_id: str) -> Welcome:
             log.warning("sign_up_hook_member_left_out", app_id=app_id, member=name)
     if "roles" in given:
         given["roles"] = [role for role in dict.fromkeys(given["roles"]) if role not in STAFF_ROLES]
-    return Welcome(**{name: value for name, value in given.items() if value not in ("", [], {})})
+    return InitialFields(**{name: value for name, value in given.items() if value not in ("", [], {})})
