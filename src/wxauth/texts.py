@@ -93,8 +93,8 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
     whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if cut:
         whole = _cut(whole)
-    # Python 3.13 parses 9,000 levels, where other versions give up.
     elif has_too_many_containers(whole, _MOST_CONTAINERS):
+        # Python 3.13 parses 9,000 levels, where other versions give up.
         raise ValueError("nested too deeply")
     try:
         return json.loads(whole, strict=strict, parse_constant=refuse_constant)

@@ -183,8 +183,8 @@ class Batches:
                 # There is no connection, or no response in time. If each caller tried alone, it would wait for the same
                 # again.
                 rows = [exc] * len(batch)
-            # A caller that is refused again when it runs the statement alone learns the reason then.
             else:
+                # A caller that is refused again when it runs the statement alone learns the reason then.
                 log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
         finally:
             if self._newest is asyncio.current_task():

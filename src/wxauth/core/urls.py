@@ -54,8 +54,8 @@ def _taken_apart(url: str, pattern: str, like: str) -> SplitResult:
     """
     try:
         parts, hosts = split_hosts(url) if re.fullmatch(pattern, url) else (None, [])
-    # Unicode normalization turns a character of the password into a separator.
     except ValueError:
+        # Unicode normalization turns a character of the password into a separator.
         parts = None
     if parts is None:
         raise WrongValue(Text(_LIKE, form=like))

@@ -223,8 +223,8 @@ class KeyRing:
             try:
                 if await self.database.value(HAS_SITES):
                     await self.try_refresh()
-            # The existing keys can still be published.
             except StorageUnavailable as exc:
+                # The existing keys can still be published.
                 self._failed_at = self.clock()
                 outage_log.note(exc)
 

@@ -1,1 +1,1 @@
-"""What a browser sees of a login to a site."""
+"""The pages that a browser shows during a login to a site."""

@@ -1,4 +1,4 @@
-"""Routes for logging out: OpenID Connect RP-Initiated Logout 1.0."""
+"""The routes for logging out (OpenID Connect RP-Initiated Logout 1.0)."""
 
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -34,7 +34,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingOut:
-    """Ends what a request to log out names. It is a dependency, made of others."""
+    """Ends the sessions that a request to log out names. It is a dependency that consists of others."""
 
     request: Request
     pages: PagesDep
@@ -46,7 +46,7 @@ class LoggingOut:
     concurrency: ConcurrencyDep
 
     async def answer(self, text: str) -> Response:
-        """The answer to a request with these parameters, still encoded. Raises: RateLimited."""
+        """Handle a request with these parameters, which are still encoded. Raises: RateLimited."""
         pages = self.pages
         try:
             parameters = parse_parameters(text)
@@ -61,12 +61,16 @@ class LoggingOut:
         async with self.concurrency.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
             of = await self.database.value(CURRENT_USER, user_id=hint.user_id) if pages.browser.login else None
-            if of is not None:  # the login of this browser ends, if it is this person's, whatever their id is now
+            # The login of this browser ends if it belongs to the same user, whatever the user's id is now.
+            if of is not None:
                 await self.granting.end_login(pages.browser, of=of, now=self.clock())
         return self._logged_out(client, parameters)
 
     async def _without_hint(self, parameters: Parameters) -> Response:
-        """Ask the person of a browser with a login whether to log out. The answer has a field that only we can make."""
+        """Ask the user of a browser with a login whether to log out.
+
+        The page's form contains a field that only wxauth can create, so that no other site can confirm.
+        """
         pages, browser, name = self.pages, self.pages.browser, parameters.get("client_id", "")
         client = await find_site(self.database, name)
         person = await self.continuing.person_in(browser)
@@ -91,7 +95,7 @@ class LoggingOut:
 
 
 def _way_back(client: Client, parameters: Parameters) -> str | None:
-    """The address to which the site has asked to send the person, if it is registered for it."""
+    """Return the URL to which the site has asked to redirect, if it is registered for the site."""
     url = parameters.get("post_logout_redirect_uri")
     if url is None or not is_registered(url, client.logout_uris):
         return None
@@ -119,11 +123,11 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
 async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
     """End the session of the `id_token_hint`, even if it has expired, and redirect to `post_logout_redirect_uri`.
 
-    If this browser has a login of the same person, which sites share, it ends, too, with its sites' sessions. Without a
-    hint, nothing ends by the request itself, because anybody could have made the link: in a browser with a login, a
-    page asks whether to log out.
+    If this browser has a login of the same user that sites share, this login ends, too, together with the sessions of
+    its sites. A request without a hint ends nothing by itself, because anybody could have made the link. If the browser
+    has a login, a page asks the user whether to log out.
 
-    The parameters are in the query, or by POST in a form, too.
+    The parameters are in the query or, by POST, in a form.
     """
     text = request.url.query
     if request.method == "POST":

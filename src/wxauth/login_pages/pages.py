@@ -33,23 +33,31 @@ from wxauth.web.edge import PROBLEM_KEY
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 DOOR: Final = "door"
-"""A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
+"""A parameter of ours at `/v1/authorize`.
+
+The value `scan` forces the page with the QR code, in case WeChat's JavaScript bridge did not respond.
+"""
 CONFIRMED: Final = "confirmed"
 """The field of the page that asks whether to log out."""
 HINT: Final = "id_token_hint"
-"""The site's parameter that the page of a person has in its forms: it has their name and number, so none is stored."""
+"""The site's parameter with an id_token, which contains the user's name and number.
+
+Therefore it is put into the forms of the user's page, and never stored.
+"""
 _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
-"""The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
+"""The pages shown after the browser has been on WeChat's page, each with whether it has a button to try again."""
 
 
 class Pages(Rendering):
-    """What the browser of a request gets: a page, or the way on."""
+    """The responses to the browser of a request: pages and redirects."""
 
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
-        """The answer to a browser: a redirect, or a page. `gone` names the page for what no longer exists.
+        """Turn the outcome of `work` into a redirect or a page.
 
-        The log names a failure after which the page advises to try again.
+        `gone` names the page for a login that no longer exists.
+
+        If a page advises to try again, the log contains the failure.
         """
         try:
             answer = await work
@@ -71,9 +79,9 @@ class Pages(Rendering):
         return self.sent(answer) if isinstance(answer, Onward) else answer
 
     def sent(self, onward: Onward) -> Response:
-        """Send the browser on: by a redirect, or by a page whose form it posts to the site.
+        """Redirect the browser, or show a page whose form posts to the site.
 
-        If it has a new login, it keeps the value until it is closed.
+        If there is a new login, the browser keeps it in a cookie until it is closed.
         """
         url, form = onward.url, onward.form
         if form is None:
@@ -84,7 +92,8 @@ class Pages(Rendering):
                 self._say(_("Back to the site")),
                 script="post.js",
                 form_action=redirect_source(url),
-                frame_ancestors=site_source(url),  # a site may ask in a frame of its own, by prompt=none
+                # With prompt=none, a site may send the request from a frame of its own.
+                frame_ancestors=site_source(url),
                 origin=origin_of(url),
                 url=url,
                 form=form,
@@ -102,10 +111,10 @@ class Pages(Rendering):
         app: App | None,
         link_target: str | None,
     ) -> Response:
-        """The page that shows the code and its state.
+        """Return the page that shows the QR code and the state of the login.
 
-        With `link_target`, a phone's page has first a button that opens WeChat, and the field for the number. `app` is
-        the mini-program that opens; None if it is unknown.
+        With `link_target`, the page on a phone begins with a button that opens WeChat, and the field for the number.
+        `app` is the mini-program that opens; None if it is unknown.
         """
         own_url = self._own_url(started.secret)
         on_a_phone = "_on_a_phone" if self.is_on_a_phone else ""
@@ -134,7 +143,7 @@ class Pages(Rendering):
         )
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
-        """The page after a number that is wrong, or that cannot be right yet: to type it, or to open WeChat again."""
+        """Return the page after a number that is wrong or too early, to type it again, or to open WeChat again."""
         return self._of_site(
             "number",
             again.page,
@@ -145,11 +154,11 @@ class Pages(Rendering):
         )
 
     def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
-        """The page with one button, which opens WeChat's page."""
+        """Return the page with one button, which opens WeChat's page."""
         return self._of_site("account", asked, page_id, parameters)
 
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
-        """The page of a browser with a login: a button to continue to the site as the person it shows."""
+        """Return the page for a browser with a login, with a button to continue to the site as the user it shows."""
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
             "person",
@@ -163,7 +172,7 @@ class Pages(Rendering):
         )
 
     def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, field: str) -> Response:
-        """The page that asks whether to end the browser's login. `field` proves that the answer is the page's."""
+        """Return the page that asks whether to end the browser's login. `field` proves that this page was confirmed."""
         kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters}
         url = kept.get("post_logout_redirect_uri")
         leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
@@ -177,12 +186,12 @@ class Pages(Rendering):
         )
 
     def visit(self, name: str, *, page_id: str) -> Response:
-        """The page shown after a visit to WeChat's page, one of `VISIT_PAGES`."""
+        """Return the page shown after the browser has been on WeChat's page. `name` is one of `VISIT_PAGES`."""
         return self.message(f"visit_{name}", again_url=VISIT_PAGES[name] and f"{self._own_url(page_id)}/wechat")
 
     def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
-        """The page that makes the surrounding mini-program open its own page, with the site's request."""
-        # Encoded as encodeURIComponent does, because that is all a mini-program can decode.
+        """Return the page that makes the surrounding mini-program open its own page with the site's request."""
+        # The encoding is that of encodeURIComponent, because a mini-program can decode no other.
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         query = urlencode(sent, quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
@@ -190,7 +199,7 @@ class Pages(Rendering):
         return self._of_site("web-view", asked, script="web-view.js", data=data, code_url=code_url)
 
     def elsewhere(self, asked: SiteRequest, parameters: Parameters) -> Response:
-        """The page of a browser whose phone cannot scan it: it shows the address, to be opened elsewhere."""
+        """Return the page for a browser whose phone cannot scan the page. It shows the address to open elsewhere."""
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         address = f"{self.settings.issuer}{_url(sent)}"
         return self._of_site("elsewhere", asked, parameters=sent, script="copy.js", address=address)
@@ -198,9 +207,9 @@ class Pages(Rendering):
     def message(
         self, name: str, *, status: int = 200, about: Sequence[str] = (), wrong: str | None = None, **more: Any
     ) -> Response:
-        """A page with a message, what its subject is, and which parameter is wrong.
+        """Return a page with a message, details about its subject, and the parameter that is wrong.
 
-        What a GET can repeat has its other languages.
+        If a GET can repeat the request, the page links to its other languages.
         """
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
         return self._page(
@@ -216,12 +225,18 @@ class Pages(Rendering):
         )
 
     def of_log_out(self, name: str, site: Client | None, url: str | None) -> Response:
-        """A page after which the login is as before: a link, because anybody can have made the request, leads back."""
+        """Return a page that says that nobody was logged out.
+
+        It only links back, because anybody can have made the request.
+        """
         back = site and self._say(_("Back to {title}"), title=site.title or site.name)
         return self.message(name, way_back=url and back and Link(url, back))
 
     def _mistake(self, refusal: Unanswerable) -> Response:
-        """The page for a request whose redirect URI cannot be trusted: it names the site, and the URI received."""
+        """Return the page for a request whose redirect URI cannot be trusted.
+
+        It names the site and the URI received.
+        """
         about, way_back = [self._say(TEXTS[refusal.mistake])], None
         if refusal.site is not None:
             title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site.redirect_uris)
@@ -240,9 +255,9 @@ class Pages(Rendering):
         parameters: Mapping[str, str] | None = None,
         **more: Any,
     ) -> Response:
-        """A page on which a person logs in to a site. It names the site, and its origin.
+        """Return a page on which a user logs in to a site. It names the site and its origin.
 
-        With `page_id`, there is a way back to the site; with `parameters`, the same page in the other languages.
+        With `page_id`, the page has a link back to the site. With `parameters`, it links to its other languages.
         """
         site, client_id = (
             (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)
@@ -272,7 +287,7 @@ class Pages(Rendering):
 
 
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:
-    """The pages of a request. Raises: PayloadTooLarge."""
+    """Return the pages for a request. Raises: PayloadTooLarge."""
     form = (await request.body()).decode(errors="replace") if request.method == "POST" else ""
     return Pages(request, settings, device, form)
 

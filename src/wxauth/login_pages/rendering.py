@@ -1,4 +1,4 @@
-"""How a page becomes an answer to the browser that asks: its language, its cookies, its templates and its policy."""
+"""The rendering of a page for the browser of a request: language, cookies, templates and Content-Security-Policy."""
 
 import re
 from collections.abc import Mapping
@@ -57,28 +57,28 @@ def _templates() -> Environment:
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> str:
-    """The language of a page: the one that the site requests, otherwise the one that the browser prefers."""
+    """Return the language of a page: the one that the site requests, otherwise the one that the browser prefers."""
     requested = filter(None, map(find_language, (ui_locales or "").split()))
     return next(requested, None) or preferred_language(request.headers)
 
 
 def host_cookie(settings: Settings, name: str) -> str:
-    """The full name of a cookie.
+    """Return the full name of a cookie.
 
-    With this prefix, browsers accept it only from this host and over https, and no neighbour under the same domain can
-    set it (RFC 6265bis, 4.1.3.2).
+    With this prefix, browsers accept it only from this host and over https, and no neighbouring site under the same
+    domain can set it (RFC 6265bis, 4.1.3.2).
     """
     return f"__Host-{name}" if is_https(settings) else name
 
 
 def is_https(settings: Settings) -> bool:
-    """Whether browsers reach this service by https."""
+    """Return whether browsers reach this service by https."""
     return settings.issuer.startswith("https:")
 
 
 @dataclass(slots=True)
 class Rendering:
-    """Makes pages for the browser of a request, in its language."""
+    """The context in which pages are rendered for the browser of a request, in its language."""
 
     request: Request
     settings: Settings
@@ -86,11 +86,15 @@ class Rendering:
     form: str
     """The form that the browser has posted, still encoded; empty without one."""
     language: str = field(init=False)
-    """That of the request's `ui_locales`, which are in its query or form, or the one that the browser prefers."""
+    """The language of the request's `ui_locales`, which are in its query or form, or the one that the browser prefers.
+    """
     root: str = field(init=False)
     """The path under which the service is reached."""
     is_in_wechat: bool = field(init=False)
-    """Whether WeChat's own browser shows the page, on a phone or a computer, and no mini-program or WeCom."""
+    """Whether WeChat's own browser shows the page, on a phone or a computer.
+
+    Web-views of mini-programs and WeCom do not count.
+    """
     is_on_a_phone: bool = field(init=False)
     is_in_phones_browser: bool = field(init=False)
     """Whether a phone's browser outside WeChat and WeCom shows the page."""
@@ -99,7 +103,7 @@ class Rendering:
         user_agent = self.request.headers.get("user-agent", "")
         is_of_wechat, is_of_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
         self.is_in_wechat = is_of_wechat and not is_of_wecom and not is_web_view(user_agent)
-        # Not as one pattern with a lookahead: for a User-Agent of 64 KiB that repeats WeChat's name, it took 0.4 s.
+        # One pattern with a lookahead would take 0.4 s for a User-Agent of 64 KiB that repeats WeChat's name.
         is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
         self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
@@ -122,10 +126,10 @@ class Rendering:
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
 
     def by_get(self, path: str, text: str) -> Response | None:
-        """A redirect by which the browser sends a form once more as a query; None if it need not.
+        """Return a redirect by which the browser sends a form again as a query; None if this is not necessary.
 
         The browser sends a cross-site POST without our cookies, and a new cookie would break its other tabs. After a
-        redirect, it sends a GET with them.
+        redirect, it sends a GET with the cookies.
         """
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
             return None
@@ -142,7 +146,7 @@ class Rendering:
         data: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> Response:
-        """A page made of one of the templates. `data` is what its script reads."""
+        """Render one of the templates. `data` is what its script reads."""
         tag, read = self.language, None if data is None else to_json(data).decode()
         context = {"title": title, "tag": tag, "root": self.root, "_": self._say, "data": read, **more}
         html = _templates().get_template(f"{template}.html").render(context)
@@ -157,7 +161,7 @@ class Rendering:
         return Response(html, status_code=status, headers=headers, media_type="text/html")
 
     def _say(self, text: str, /, **values: object) -> str:
-        """A text with these values in it. Where Chinese has no space, there is none around a name."""
+        """Translate a text with these values in it. Chinese gets no spaces around a name or title."""
         said = Text(text, **values).translated(self.language)
         return _GAP_IN_CHINESE.sub("", said) if values.keys() & {"name", "title"} else said
 
@@ -165,7 +169,10 @@ class Rendering:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
     def _in_other_languages(self, path: str, query: str) -> list[Link]:
-        """The links to this page in other languages; none whose URL would be too long. No path: the page's own."""
+        """Return links to this page in other languages, except URLs that would be too long.
+
+        An empty path means the page's own.
+        """
         kept = _UI_LOCALES.sub("", query).lstrip("&")
         url = f"{path}?{kept}{'&' if kept else ''}ui_locales="
         tags = [tag for tag in languages() if tag != self.language and len(url) <= LONGEST_REDIRECT]
@@ -178,10 +185,10 @@ def redirect_to(url: str) -> Response:
 
 
 def redirect_source(redirect_uri: str) -> str:
-    """What `form-action` must allow for a redirect to the site after a form was sent.
+    """Return what `form-action` must allow for a redirect to the site after a form was sent.
 
-    A browser checks all redirects that follow, and the site may redirect on to another of its own hosts; on the
-    person's machine, to another port, or to its other name, as Next.js does.
+    A browser checks all redirects that follow. The site may redirect to another of its own hosts. On the user's own
+    machine, it may redirect to another port or to its other name, as Next.js does.
     """
     source = site_source(redirect_uri)
     if scheme_of_app(redirect_uri):
@@ -190,7 +197,7 @@ def redirect_source(redirect_uri: str) -> str:
 
 
 def site_source(redirect_uri: str) -> str:
-    """The site, as a policy names it."""
+    """Return the site in the form in which a Content-Security-Policy names it."""
     if scheme := scheme_of_app(redirect_uri):
         return f"{scheme}:"
     url = urlsplit(redirect_uri)

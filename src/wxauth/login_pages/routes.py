@@ -1,4 +1,4 @@
-"""Routes for the browsers in which people log in to a site."""
+"""The routes for browsers in which users log in to a site."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
@@ -44,7 +44,7 @@ PAGES: Final[dict[int | str, dict[str, Any]]] = {
         for status in (400, RateLimited.status, StorageUnavailable.status)
     },
 }
-"""The answers of an operation for browsers."""
+"""The responses of an operation for browsers."""
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
 GrantingDep = Annotated[Granting, Depends(provide(Granting))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
@@ -60,7 +60,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoginPages:
-    """Answers a site's request by the page that fits its browser. It is a dependency, made of others."""
+    """Responds to a site's request with the page that fits its browser. It is a dependency that consists of others."""
 
     settings: SettingsDep
     database: DatabaseDep
@@ -71,7 +71,10 @@ class LoginPages:
     pages: PagesDep
 
     async def show(self, text: str) -> Onward | Response:
-        """The answer to a request with these parameters, still encoded. Raises: what `Pages.answer` answers."""
+        """Show the page for a request with these parameters, still encoded.
+
+        Raises: the failures that `Pages.answer` handles.
+        """
         pages, browser = self.pages, self.pages.browser
         parameters = parse_parameters(text)
         asked = await self.site_requests.check(parameters, ip=browser.ip)
@@ -85,7 +88,7 @@ class LoginPages:
         person = await self.continuing.person_for(asked, browser)
         known = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:
-            # Without what nobody reads, because anybody may add 64 KiB of it to a link.
+            # Parameters that nobody reads are dropped, because anybody may add 64 KiB of them to a link.
             kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
             query = urlencode({name: parameters[name] for name in kept})
             page_id = await self.site_requests.start_page_with_button(
@@ -125,18 +128,19 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
     openapi_extra=form_parameters(client_id="shop"),
 )
 async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDep) -> Response:
-    """Show a page with a code to scan. It then redirects to `redirect_uri` with `code`, `state` and `iss`.
+    """Show a page with a QR code to scan, which then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
-    The parameters are in the query, or by POST in a form.
+    The parameters are in the query or, by POST, in a form.
 
-    In a web-view of the mini-program, the page has no code: it makes the mini-program open `SITE_PAGE`, which answers
-    the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service account has a
-    button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's page.
+    In a web-view of the mini-program, the page shows no QR code: it makes the mini-program open `SITE_PAGE`, which
+    responds to the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service
+    account has a button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's
+    page.
 
-    In a browser with a login, the page of a site added with `--sso` has a button to continue as the person it shows.
+    In a browser with a login, the page of a site added with `--sso` has a button to continue as the user it shows.
 
-    With `resource`, a phone is always asked: every page shows the code, but in a web-view or WeChat's browser on a
-    phone, the address to open elsewhere.
+    With `resource`, a phone must always confirm. Every page shows the QR code, except in a web-view or in WeChat's
+    browser on a phone, where it shows the address to open on another device.
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
@@ -147,14 +151,14 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
 async def read_state(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
-    """Report the page's state to its own browser: `waiting`, `claimed`, `approved`, `denied` or `over`."""
+    """Return the page's state to its own browser: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     state = await granting.state(request_id, pages.browser)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
 async def redirect_after_decision(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
-    """Send the page's own browser back to the site, once the person has decided."""
+    """Redirect the page's own browser to the site, once the user has decided."""
     return await pages.answer(granting.go_on(request_id, pages.browser), gone="gone")
 
 
@@ -166,22 +170,22 @@ async def go_back_to_site(pages: PagesDep, granting: GrantingDep, request_id: st
 
 @router.hidden(FORM_POST_PATH)
 async def post_answer(request: Request, pages: PagesDep, authorizations: AuthorizationsDep) -> Response:
-    """A page that posts the answer in its URL to the site, for a mini-program, which only opens URLs."""
+    """Return a page that posts the response in its URL to the site, for a mini-program, which only opens URLs."""
     return await pages.answer(authorizations.posted(request.query_params.get("answer", "")), gone="gone")
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/continue", method="POST")
 async def continue_with_login(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
-    """Redirect the browser to the site with a code for the person whom its page shows.
+    """Redirect the browser to the site with an authorization code for the user whom its page shows.
 
-    If the browser's login is another person's now, or has ended, the request's page is shown again.
+    If the browser's login now belongs to another user, or has ended, the page of the request is shown again.
     """
     return await pages.answer(continuing.go_on(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/another", method="POST")
 async def use_another_account(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
-    """Redirect the browser to the request's ordinary page, where somebody else can log in."""
+    """Redirect the browser to the request's ordinary page, where another user can log in."""
     return await pages.answer(continuing.use_another(request_id, pages.browser, pages.form))
 
 
@@ -189,7 +193,8 @@ async def use_another_account(pages: PagesDep, continuing: ContinuingDep, reques
 async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> Response:
     """Redirect the browser that shows this page to WeChat's page, at most ten times, each time with a new `state`.
 
-    In WeChat's browser that is the page of the site's service account; on a computer, that of its website app.
+    In WeChat's browser, this is the page of the site's service account. On a computer, it is the page of the site's
+    website app.
     """
     return await pages.answer(visits.after_press(request_id, pages.browser))
 
@@ -198,7 +203,7 @@ async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> R
 async def come_back_from_wechat(
     request: Request, pages: PagesDep, settings: SettingsDep, visits: VisitsDep
 ) -> Response:
-    """The callback of all apps. The browser is redirected to the site, or to a page with the reason for a failure.
+    """Handle the callback of all apps, and redirect the browser to the site, or to a page that explains a failure.
 
     The next URL never contains WeChat's `code` or `state`. WeChat is called only if this browser was given the `state`,
     and only once.
@@ -221,13 +226,16 @@ async def come_back_from_wechat(
 
 @router.hidden(CALLBACK + "/away")
 async def show_outage(pages: PagesDep) -> Response:
-    """A page that asks the person to start again in a moment."""
+    """Show a page that asks the user to start again in a moment."""
     return pages.message("visit_away", status=StorageUnavailable.status)
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat/{name}")
 async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
-    """A page with the outcome of a visit to WeChat's page, and a link to try again. It does not query the database."""
+    """Show the outcome after the browser has been on WeChat's page, and a link to try again.
+
+    This route does not query the database.
+    """
     if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):
         raise NotFound("there is nothing at this path")
     return pages.visit(name, page_id=request_id)
@@ -237,16 +245,17 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser that shows this page to a link that opens WeChat, at most ten times.
 
-    Each link has a scene of its own for 180 seconds, and ends the one before.
+    Each link has a scene of its own for 180 seconds, and ends the link before.
     """
     return await pages.answer(links.after_press(request_id, pages.browser))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/number", method="POST")
 async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
-    """Redirect the browser to the site with a code, if the number is right. The third wrong one ends the request.
+    """Redirect the browser to the site with an authorization code, if the number is right.
 
-    Before an approval, or without six digits, the page is shown again, and nothing is counted.
+    The third wrong number ends the request. Before an approval, or without six digits, the page is shown again, and
+    nothing is counted.
     """
     try:
         form = parse_parameters(pages.form)
@@ -272,24 +281,24 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
     failures=[NotFound, StorageUnavailable],
 )
 async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
-    """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
+    """Return WeChat's mini-program code, or an ordinary QR code of a link, as long as the login can be scanned."""
     picture = await scan_pictures.of(scene)
-    # `cross-origin`, because sites embed the picture in their own pages.
+    # The header is `cross-origin`, because sites embed the picture in their own pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
 @router.get("/d", summary=_("Show how to scan the QR code or enter the login code"), responses=HTML)
 async def show_device_page(pages: PagesDep) -> Response:
-    """A page that explains how to scan or type a code. It changes nothing."""
+    """Show a page that explains how to scan or type a login code. It changes nothing."""
     return pages.message("device")
 
 
 @router.get("/d/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML)
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
-    """A page that asks the person to scan the code with WeChat. It changes nothing.
+    """Show a page that asks the user to scan the QR code with WeChat. It changes nothing.
 
-    For the name in `WXAUTH_LINK_CHECK_FILE`, the answer is the file with which WeChat checks this prefix.
+    For the name in `WXAUTH_LINK_CHECK_FILE`, the response is the file with which WeChat checks this prefix.
     """
     name, _, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
@@ -299,7 +308,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
 
 @router.hidden("/v1/pages/{name}")
 async def read_asset(request: Request, name: str) -> Response:
-    """The style sheet, the scripts and the icon of the pages."""
+    """Return the style sheet, a script or the icon of the pages."""
     if not name.endswith((".css", ".js", ".svg")):
         raise NotFound("there is nothing at this path")
     response = await _FILES.get_response(name, request.scope)

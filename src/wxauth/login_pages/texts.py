@@ -1,6 +1,7 @@
 """The texts of the pages, in English and Chinese.
 
-The message "away" has the texts `away_title` and `away`; the visit "over" has `visit_over_title` and `visit_over`.
+The message "away" consists of the texts `away_title` and `away`. The message "over" after WeChat's page consists of
+`visit_over_title` and `visit_over`.
 """
 
 from collections.abc import Mapping

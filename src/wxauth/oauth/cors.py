@@ -1,4 +1,4 @@
-"""CORS for the pages of `CORS_ORIGINS`, and those of public clients."""
+"""CORS for the pages of `CORS_ORIGINS`, and for the pages of public clients."""
 
 from contextlib import suppress
 from typing import Final
@@ -27,15 +27,16 @@ CORS_PATHS: Final = frozenset(
 )
 """The endpoints that a public client calls from its own page."""
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
-"""Those that a client calls which nobody has registered, so that its origin is unknown."""
+"""The endpoints for clients without registration, whose origin is therefore unknown."""
 _HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 
 
 class Cors:
-    """Allows pages of `CORS_ORIGINS` everything, and pages of public clients the endpoints that these call.
+    """Middleware that allows pages of `CORS_ORIGINS` everything, and pages of public clients the endpoints they need.
 
-    A change of the clients takes effect at once: every origin outside `CORS_ORIGINS` is looked up in the database.
+    A change of the clients takes effect at once, because every origin outside `CORS_ORIGINS` is looked up in the
+    database.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
@@ -72,7 +73,10 @@ class Cors:
         await app(scope, receive, send_with_vary)
 
     async def _is_clients(self, path: str, origin: str) -> bool:
-        """Whether a public client's page asks, none of `CORS_ORIGINS`. During an outage no page is allowed."""
+        """Return whether a public client's page sends the request, and not one of `CORS_ORIGINS`.
+
+        During an outage of the database, no such page is allowed.
+        """
         if path in self._for_any_origin:
             return True
         if self._origins.isdisjoint(("*", origin)):

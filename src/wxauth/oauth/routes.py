@@ -1,4 +1,4 @@
-"""Routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user."""
+"""The routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NotRequired
@@ -49,7 +49,7 @@ router = Router("websites")
 
 
 class DeviceAuthorizationAnswer(TypedDict):
-    """The codes to show to the person, and the device code to poll with (RFC 8628, section 3.2)."""
+    """The codes to show to the user, and the device code to poll with (RFC 8628, section 3.2)."""
 
     device_code: Annotated[str, Field(examples=["8Yk3..."])]
     user_code: Annotated[str, Field(examples=["WDJB-MJHT"])]
@@ -67,7 +67,7 @@ class DeviceAuthorizationAnswer(TypedDict):
 
 
 class WebTokensAnswer(TypedDict):
-    """A site's tokens (RFC 6749, section 5.1)."""
+    """The tokens of a site (RFC 6749, section 5.1)."""
 
     access_token: Annotated[str, Field(examples=[EXAMPLE_JWT])]
     token_type: Literal["Bearer"]
@@ -78,7 +78,7 @@ class WebTokensAnswer(TypedDict):
 
 
 class UserinfoAnswer(TypedDict):
-    """Claims about a user, as the site's scopes allow (OpenID Connect Core, section 5.1)."""
+    """The claims about a user that the site's scopes allow (OpenID Connect Core, section 5.1)."""
 
     sub: Annotated[str, Field(examples=[EXAMPLE_USER_ID])]
     name: NotRequired[Annotated[str, Field(examples=["小明"])]]
@@ -152,13 +152,16 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=_RESPONSES,
 )
 async def metadata(settings: SettingsDep) -> JSONResponse:
-    """The URLs of the keys and endpoints, and the supported features. The document is the same at both paths."""
+    """Return the URLs of the keys and endpoints, and the supported features.
+
+    The document is the same at both paths.
+    """
     document = _document(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
     return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
 
 
 def metadata_at_root(path: str) -> list[DirectRoute]:
-    """The routes of the metadata of an issuer with a path, which begins at the host's root (RFC 8414, section 3.1)."""
+    """Return the metadata routes of an issuer with a path, which begin at the host's root (RFC 8414, section 3.1)."""
     at_root = Router("keys")
     for method in ("GET", "HEAD"):
         at_root.hidden(METADATA_PATH + path, method=method)(metadata)
@@ -166,7 +169,7 @@ def metadata_at_root(path: str) -> list[DirectRoute]:
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
-    """`responses` for FastAPI: the RFC 6749 errors of an operation."""
+    """Return FastAPI's `responses` with the RFC 6749 errors of an operation."""
     by_status = {
         400: errors,
         401: ("invalid_client",),
@@ -183,7 +186,7 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
-    """`openapi_extra` of an operation that takes a client's form."""
+    """Return the `openapi_extra` of an operation that takes a client's form."""
     body = form_parameters("client_id", "client_secret", *others, **example)["requestBody"]
     return {"security": [{"service_client": []}, {}], "requestBody": {"required": True, **body}}
 
@@ -205,10 +208,10 @@ async def authorize_device(
     credentials: SiteCredentialsDep,
     device: DeviceDep,
 ) -> dict[str, Any]:
-    """Get a code to show, and a `device_code` for polling whether it has been approved.
+    """Start a login, and get a login code to show and a `device_code` for polling whether it has been approved.
 
-    If the person uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
-    can distinguish their own login from somebody else's.
+    If the user uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that users can
+    distinguish their own login from somebody else's.
     """
     client, form = await credentials.client_of(request, ip=device.ip)
     if not client.device:
@@ -285,24 +288,24 @@ async def exchange(
 async def revoke(
     request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
-    """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
+    """End the session of one of the client's own access or refresh tokens. The status is 200 for any token."""
     client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH, REVOKE_PATH])
     await site_tokens.revoke(client, form.required("token"))
     return {}
 
 
 class _MalformedBearer(InvalidRequest):
-    """The access token is sent in no way, or in two ways, that RFC 6750 knows."""
+    """The access token is not sent as RFC 6750 requires, or it is sent twice."""
 
     def headers(self) -> dict[str, str]:
-        """`WWW-Authenticate` (RFC 6750, section 3.1)."""
+        """Return `WWW-Authenticate` (RFC 6750, section 3.1)."""
         return {"WWW-Authenticate": 'Bearer error="invalid_request"'}
 
 
 async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: ClockDep) -> Principal:
-    """The user of the access token in the header, or in the form's `access_token` (RFC 6750, section 2.2).
+    """Return the user of the access token in the header, or in the form's `access_token` (RFC 6750, section 2.2).
 
-    Raises: as `verified`; InvalidRequest, for both.
+    Raises: the errors of `verified`; InvalidRequest, if both are sent.
     """
     try:
         token = (await form_of(request)).get("access_token") if is_form(request) else None
@@ -332,9 +335,9 @@ _BearerDep = Annotated[Principal, Depends(bearer_of_userinfo), Entails(failures=
     failures=[InsufficientScope],
 )
 async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
-    """The current claims about the user, as the scopes of a website's access token allow.
+    """Return the current claims about the user that the scopes of a website's access token allow.
 
-    By POST, the token may be the form's `access_token` instead.
+    By POST, the token may be in the form's `access_token` instead.
     """
     if OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")

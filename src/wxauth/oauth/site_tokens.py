@@ -1,4 +1,4 @@
-"""The tokens of a site: `/v1/token` exchanges codes and refresh tokens for them, `/v1/revoke` ends them."""
+"""The tokens of a site, which `/v1/token` issues for codes and refresh tokens, and `/v1/revoke` ends."""
 
 import re
 from contextlib import suppress
@@ -50,9 +50,9 @@ _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 TWICE_AT_ONCE: Final = timedelta(seconds=2)
 """How long after its use a public client may repeat a code with its verifier, as React's StrictMode does."""
 TOO_FAST: Final = 5
-"""Seconds added to the interval by a poll that is too early."""
+"""The number of seconds by which a poll that is too early lengthens the interval."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
-"""Open sessions of one site kept per browser's login."""
+"""The number of open sessions of one site that are kept for each browser's login."""
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
@@ -73,21 +73,21 @@ _NO_DEVICE: Final = ("invalid_grant", "there is no such device code of this clie
 
 
 def challenge_of(verifier: str) -> str | None:
-    """The challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
+    """Return the challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
     if not _VERIFIER.fullmatch(verifier):
         return None
     return base64url(sha256(verifier.encode()).digest()).decode()
 
 
 class Granted(NamedTuple):
-    """What a site gets a session for."""
+    """The login that a site gets a session for, and its user."""
 
     login: LockedLogin
     user: UserInSession
 
 
 class NotGranted(StrEnum):
-    """Why a site gets no session."""
+    """The reason why a site gets no session."""
 
     UNKNOWN = "unknown"
     SPENT = "spent"
@@ -111,7 +111,7 @@ _OF_DEVICE: Final = {
 async def login_of_code(
     database: Database, code: str, *, client_id: str, redirect_uri: str, code_challenge: str | None
 ) -> SiteLogin | None:
-    """The login of an authorization code, if these are the client, redirect URI and challenge of its request."""
+    """Return the login of an authorization code, if the client, redirect URI and challenge are those of its request."""
     found = await queries.find(database, code_hash=hash_of(code))
     asked = (client_id, redirect_uri, code_challenge)
     return None if found is None or asked != (found.client_id, found.redirect_uri, found.code_challenge) else found
@@ -129,12 +129,14 @@ async def redeem(
 ) -> Granted | NotGranted:
     """Open the session of a login that was found by its authorization code, or by the device code that polls.
 
-    If an authorization code has been used before, its session ends, because somebody else has it and the verifier.
+    If an authorization code has been used before, its session ends, because somebody else has the code and the
+    verifier.
     """
     if found.code_hash is None and found.stage != Stage.APPROVED:
         return await _not_approved(transaction, found, now=now)
     login, person = await lock_with_person(transaction, found, now=now)
-    if login is None or login.code_hash != found.code_hash:  # a newer code has just replaced it
+    # A newer authorization code has just replaced this one.
+    if login is None or login.code_hash != found.code_hash:
         return NotGranted.UNKNOWN
     if login.stage == Stage.REDEEMED:
         return await _spent(transaction, login, is_public=is_public, now=now)
@@ -161,7 +163,7 @@ async def redeem(
 
 
 async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotGranted:
-    """Why a device that polls gets no session. Notes the time of its poll."""
+    """Return why a device that polls gets no session, and store the time of its poll."""
     if device.stage == Stage.REDEEMED:
         return NotGranted.SPENT
     if device.stage == Stage.REFUSED:
@@ -176,14 +178,15 @@ async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: boo
     """End the session of a reused authorization code, unless WeChat or a public client has sent it twice."""
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotGranted.SPENT
-    repeated = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)  # its browsers repeat some callbacks
+    # WeChat's browsers repeat some callbacks.
+    repeated = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)
     if is_public and login.code_challenge is not None:
         repeated = max(repeated, TWICE_AT_ONCE)
     if repeated:
         opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
         if opened_at is not None and now < opened_at + repeated:
             return NotGranted.UNKNOWN
-    # It is of the login's identity, so its user is locked.
+    # The session belongs to the login's identity, so its user is locked.
     await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
     return NotGranted.SPENT
 
@@ -206,7 +209,8 @@ class SiteTokens:
 
     async def issue(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
-        if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
+        # The console's sessions are shorter, and are kept in a cookie that scripts cannot read.
+        if ADMIN_SCOPE in client.scopes:
             raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
         grant_type = form.required("grant_type")
         if grant_type == DEVICE_CODE:
@@ -230,14 +234,15 @@ class SiteTokens:
     async def _for_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         """Exchange an authorization code.
 
-        If a spent code is sent with the right redirect_uri and verifier, its session ends.
+        If a used code is sent with the right redirect_uri and verifier, its session ends.
         """
         by_document = is_document(client.name)
         if not (client.redirect_uris or by_document):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         code, verifier = form.required("code"), form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
-        redirect_uri = form.get("redirect_uri", "")  # which may be registered no longer, unless a document had it
+        # It may no longer be registered, unless it comes from a metadata document.
+        redirect_uri = form.get("redirect_uri", "")
         if challenge is None and (verifier is not None or client.pkce != "optional"):
             wrong = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
             raise _refused(client, f"code_verifier {wrong}", redirect_uri)
@@ -260,7 +265,7 @@ class SiteTokens:
         return outcome
 
     async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotGranted:
-        """The tokens for the login of a code, or why there are none."""
+        """Return the tokens for the login of a code, or why there are none."""
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
@@ -301,7 +306,7 @@ class SiteTokens:
         )
 
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
-        """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
+        """Rotate a refresh token, as /v1/refresh does. Reuse after the grace period ends the session."""
         token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token is not one of ours")
@@ -320,9 +325,9 @@ class SiteTokens:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise OAuthError("invalid_grant", _WHY[outcome.why])
         now, asked = self.clock(), access.requested(form.get("scope")) or outcome.scope.split()
-        # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
+        # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in asked)
-        added = self.settings.added_in_log(ip)  # the address of the site's server
+        added = self.settings.added_in_log(ip)  # this is the address of the site's server
         log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         return await self._tokens(
             access,
@@ -367,7 +372,7 @@ class SiteTokens:
         expires_at: datetime,
         now: datetime,
     ) -> dict[str, Any]:
-        """The answer of RFC 6749, section 5.1, without the scopes that the client has lost since.
+        """Return the response of RFC 6749, section 5.1, without the scopes that the client has lost since.
 
         Raises: OAuthError.
         """
@@ -416,7 +421,7 @@ class SiteTokens:
             await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
 
     async def _session_in(self, token: str) -> UUID | None:
-        """The session of an access token for us or a resource; None if it is neither."""
+        """Return the session of an access token for our own routes or for a resource; None for any other token."""
         for verifier in (self.verifier, self.resource_verifier):
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
@@ -424,7 +429,7 @@ class SiteTokens:
 
 
 def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
-    """The refusal of a code. Logged, because a site seldom shows it."""
+    """Return the refusal of a code, and log it, because a site seldom shows it."""
     log.warning(
         "grant_refused",
         client_id=client.name,
@@ -436,7 +441,7 @@ def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
-    """Check that there are signing keys, before a code or token is spent."""
+    """Check that there are signing keys, before a code or token is used up. Raises: StorageUnavailable."""
     issuer.ensure_ready(now)
     await keys.id_token_key(ID_TOKEN_ALG, now)
 

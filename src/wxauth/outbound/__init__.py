@@ -1,1 +1,1 @@
-"""Requests to other servers: connections, timeouts, proxies, and receivers that must be public."""
+"""The requests to other servers: connections, timeouts, proxies, and receivers that must be public."""

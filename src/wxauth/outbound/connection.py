@@ -1,6 +1,6 @@
-"""Connections of an HTTP/1.1 client, by name resolution, TCP, TLS and a forward proxy.
+"""The connections of an HTTP/1.1 client, through name resolution, TCP, TLS and a forward proxy.
 
-Connecting sends no part of a request. If an answer cannot be read completely, the connection is ended.
+Connecting sends no part of a request. If a response cannot be read completely, the connection is ended.
 """
 
 import asyncio
@@ -25,42 +25,48 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from wxauth.i18n import Text, lazy_gettext as _
 
 MAX_OVERHEAD: Final = 64 * 1024
-"""Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
+"""The size limit for a response apart from its body, in bytes: head, earlier 1xx responses, chunk sizes, trailers."""
 
 _SURELY_OPEN_SECONDS: Final = 1.0
-"""Seconds of idle time after which the kernel is polled for a close by the peer, which takes some µs."""
+"""The idle time in seconds after which the kernel is asked whether the peer has closed the connection.
+
+Asking takes some µs.
+"""
 
 HEAD_START_SECONDS: Final = 0.25
-"""Seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
+"""The seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
 NAME_SECONDS: Final = 10.0
 """How long a resolved name is kept, so that connections opened at the same time resolve it only once."""
 
 _MAX_REFUSAL: Final = 64 * 1024
 _TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control", b"location")
-"""The header fields of an answer that are kept."""
+"""The header fields of a response that are kept."""
 _OF_NO_KNOWN_AUTHORITY: Final = range(18, 22)
-"""OpenSSL's codes of a certificate that is its own authority's, or of an authority that is not trusted here."""
+"""OpenSSL's error codes for a self-signed certificate, or one from an authority that is not trusted here."""
 _NOT_OF_THE_FORM: Final = range(80, 94)
-"""OpenSSL's codes with which only `VERIFY_X509_STRICT` refuses a certificate, which Python 3.13 and newer set."""
+"""OpenSSL's error codes that only occur with `VERIFY_X509_STRICT`, which Python 3.13 and newer set."""
 
 
 OnStatus = Callable[[int], float | None]
-"""Gets an answer's status. Returns for how many seconds to wait for its body, if the status is enough."""
+"""A function that gets a response's status.
+
+If the status is enough, it returns how many seconds to wait for the body.
+"""
 
 SocketAddress = tuple[Any, ...]
 """An address from getaddrinfo: family, type, protocol, name, socket address."""
 
 
 class HttpAnswer(NamedTuple):
-    """An answer. Its body is not decoded, even if it has a Content-Encoding."""
+    """A response. Its body is not decoded, even if it has a Content-Encoding."""
 
     status: int
     body: bytes
     date: str | None
     content_type: str | None
     is_encoded: bool
-    """Whether it has a Content-Encoding."""
+    """Whether the response has a Content-Encoding."""
     retry_after: str | None = None
     cache_control: str | None = None
     location: str | None = None
@@ -79,7 +85,7 @@ class Connection(asyncio.Protocol):
         self.stale_at = math.inf
         """When the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
-        """Whether another request may follow, because the last answer was complete and keeps the connection open."""
+        """Whether another request may follow, because the last response was complete and keeps the connection open."""
 
     def ask(
         self,
@@ -90,15 +96,15 @@ class Connection(asyncio.Protocol):
         on_status: OnStatus | None = None,
         until: float = math.inf,
     ) -> asyncio.Future[HttpAnswer]:
-        """Send a request. A caller that stops waiting for the answer must end the connection.
+        """Send a request, and return the future of its response. A caller that stops waiting must end the connection.
 
-        `until` is the time limit of the answer, in the event loop's time. `has_body` is False if the answer has no body
-        even if its head declares one, as for HEAD. If `on_status` returns seconds, the status is enough: a body that is
-        too large, cut off, or not complete after them, is no failure.
+        `until` is the time limit of the response, in the event loop's time. `has_body` is False if the response has no
+        body even if its head declares one, as for HEAD. If `on_status` returns seconds, the status is enough: the
+        request then succeeds even if the body is too large, cut off, or incomplete after that time.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
-            httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does,
-            httpx.ReadTimeout, if it is late, and httpx.DecodingError, if the answer is not HTTP or too large. The
+            httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the response does,
+            httpx.ReadTimeout, if the response is late, and httpx.DecodingError, if it is not HTTP or too large. The
             connection is then ended.
         """
         if self.transport.is_closing():
@@ -118,18 +124,22 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     def keep(self, seconds: float) -> None:
-        """Mark the connection as idle. It may be reused for `seconds`, or less by the answer's `Keep-Alive`."""
+        """Mark the connection as idle.
+
+        It may be reused for `seconds`, or less if the response's `Keep-Alive` says so.
+        """
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._patience)
 
     def is_usable(self) -> bool:
-        """Whether an idle connection is still open, as far as our side can know."""
+        """Return whether an idle connection is still open, as far as our side can know."""
         now = self._loop.time()
         if self.transport.is_closing() or now >= self.stale_at:
             return False
         if now < self._kept_at + _SURELY_OPEN_SECONDS:
             return True
-        with selectors.DefaultSelector() as selector:  # readable means an end of file that the loop has not seen yet
+        # If the socket is readable, the peer has closed it, and the loop has not noticed yet.
+        with selectors.DefaultSelector() as selector:
             selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
             return not selector.select(0)
 
@@ -137,16 +147,16 @@ class Connection(asyncio.Protocol):
         """Abort the connection."""
         self.transport.abort()
 
-    # What the loop calls.
+    # The event loop calls the following methods.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is open."""
+        """Store the transport when the connection is open."""
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """A part of the answer has arrived."""
+        """Parse a part of the response."""
         if self._answer is None:
-            self.end()  # no request is waiting for an answer
+            self.end()  # no request is waiting for a response
             return
         is_http = True
         self._overhead += len(data)
@@ -157,29 +167,30 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_OVERHEAD or self._body_size > self._max_body:
             self._fail(httpx.DecodingError("the answer is too large"))
         elif self._is_complete:
-            # Not kept if more bytes follow the answer, or if the peer has not read the whole request.
+            # The connection is not kept if more bytes follow the response, or if the peer has not read the whole
+            # request.
             self.can_be_kept &= is_http and self.transport.get_write_buffer_size() == 0
             self._succeed()
         elif not is_http:
             self._fail(httpx.DecodingError("the answer is not HTTP"))
 
     def eof_received(self) -> None:
-        """The peer has closed the connection."""
+        """Handle the end of the stream: the peer has closed the connection."""
         self._lose(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
+        """Handle the end of the connection."""
         self._lose(exc)
 
-    # What the parser calls.
+    # The parser calls the following methods.
 
     def on_message_begin(self) -> None:
-        """An answer begins, or more bytes follow a complete answer."""
+        """Refuse bytes that follow a complete response."""
         if self._is_complete:
             raise ValueError("more than was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field, or a trailer, which is ignored."""
+        """Read a header field, and ignore a trailer."""
         if self._status:
             return
         match name.lower():
@@ -193,7 +204,10 @@ class Connection(asyncio.Protocol):
                 self._patience = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
-        """The head is complete. 101 is refused, because we never ask for it. After another 1xx the answer follows."""
+        """Check the status when the head is complete.
+
+        101 is refused, because we never ask for it. After any other 1xx, the response follows.
+        """
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
@@ -204,13 +218,13 @@ class Connection(asyncio.Protocol):
             self._limit(self._loop.time() + seconds)
 
     def on_body(self, chunk: bytes) -> None:
-        """A part of the body."""
+        """Add a part of the body."""
         self._overhead -= len(chunk)
         self._body_size += len(chunk)
         self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        """The answer is complete, or a 1xx before it."""
+        """Note that the response, or a 1xx before it, is complete."""
         if self._status < httpx.codes.OK:
             self._begin_head()
             self._body.clear()
@@ -259,7 +273,7 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Where the answer is waited for; None if it is not."""
+        """Return the future of the response; None if nobody waits for it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -268,9 +282,10 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """For how many seconds to reuse an idle connection, by the peer's `Keep-Alive: timeout=5`."""
+    """Return for how many seconds to reuse an idle connection, by the peer's `Keep-Alive: timeout=5`."""
     found = _TIMEOUT.search(keep_alive)
-    return float(found[1]) - 1 if found else math.inf  # less, because a request takes a while to arrive
+    # The time is a second shorter, because a request takes a while to arrive.
+    return float(found[1]) - 1 if found else math.inf
 
 
 class ProxyFailed(httpx.ConnectError):
@@ -278,7 +293,7 @@ class ProxyFailed(httpx.ConnectError):
 
 
 class Refused(OSError):
-    """The proxy refuses a tunnel, or the host has no address that may be connected to. The text is ours."""
+    """The proxy refuses a tunnel, or the host has no allowed address. The text is ours."""
 
 
 class Origin(NamedTuple):
@@ -305,7 +320,7 @@ class Proxy:
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """The proxy at `http://[user:password@]host:port`."""
+        """Return the proxy at `http://[user:password@]host:port`."""
         parts = urlsplit(url)
         authorization = b""
         if parts.username is not None:
@@ -315,7 +330,7 @@ class Proxy:
 
 
 Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[SocketAddress]]]
-"""Returns the addresses of a server. Raises: OSError, ValueError."""
+"""A function that returns the addresses of a server. Raises: OSError, ValueError."""
 
 
 class Connector:
@@ -332,7 +347,10 @@ class Connector:
         self._given_tls = tls
         self._resolve = resolve or _resolve
         self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[SocketAddress]]]] = {}
-        """By scheme, too: without TLS, fewer addresses may be allowed."""
+        """The lookups in progress or recently done.
+
+        The scheme is part of the key, because fewer addresses may be allowed without TLS.
+        """
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
         """Open a connection. `until` is the time limit, in the event loop's time.
@@ -353,15 +371,18 @@ class Connector:
                         connection = await self._secured(connection, origin.host)
                     undo.pop_all()
                     return connection
-            except (OSError, ValueError, httpx.RequestError) as exc:  # ValueError: the host name is invalid
+            except (OSError, ValueError, httpx.RequestError) as exc:
+                # A ValueError means that the host name is invalid.
                 failure = _failure(exc, is_at_proxy=is_at_proxy)
-        raise failure  # outside the `except`, because the peer's text must not even be this error's context
+        # It is raised outside of the `except`, because the peer's text must not even be the context of this error.
+        raise failure
 
     async def _open(self, end: Origin | Proxy) -> Connection:
         try:
             return await _first_connected(await self._addresses(end))
         except OSError:
-            self._lookups.pop(end, None)  # the host may have moved: resolve its name again
+            # The host may have moved, so its name is resolved again.
+            self._lookups.pop(end, None)
             raise
 
     async def _addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
@@ -374,7 +395,8 @@ class Connector:
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
         secured, loop, under = Connection(), asyncio.get_running_loop(), connection.transport
-        if not under.is_closing():  # on a closing transport, the handshake would never end
+        # On a closing transport, the handshake would never end.
+        if not under.is_closing():
             over = await loop.start_tls(under, secured, self._tls, server_hostname=host)
             if over is not None:
                 secured.connection_made(over)
@@ -385,7 +407,7 @@ class Connector:
     def _tls(self) -> ssl.SSLContext:
         if self._given_tls is not None:
             return self._given_tls
-        context = ssl.create_default_context()  # takes 17 ms, and plain HTTP does not need it
+        context = ssl.create_default_context()  # this takes 17 ms, and plain HTTP does not need it
         context.set_alpn_protocols(["http/1.1"])
         return context
 
@@ -395,7 +417,7 @@ async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
-    """OpenSSL's reason; and what to do about a private authority, or a certificate not of RFC 5280's form."""
+    """Return OpenSSL's reason, and what to do about a private authority, or a form that RFC 5280 forbids."""
     reason = exc.verify_message
     if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
         return _("{reason}: trust it by naming the file of its authority in SSL_CERT_FILE", reason=reason)
@@ -430,12 +452,13 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
         raise Refused(_("it answers with status {status}", status=answer.status))
-    if answer.body:  # in TLS the client speaks first, so these bytes are the proxy's own
+    # In TLS the client speaks first, so these bytes are the proxy's own.
+    if answer.body:
         raise Refused(_("it says more than it was asked"))
 
 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
-    """Connect to the address that answers first. IPv6 and IPv4 addresses are tried alternately (RFC 8305)."""
+    """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305)."""
     families: dict[int, list[SocketAddress]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
@@ -461,7 +484,7 @@ async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
 
 
 async def _connected(address: SocketAddress) -> Connection:
-    # No socket of our own is passed in: if it were reset before uvloop took it over, its file descriptor would be
+    # No socket of our own is passed in. If it were reset before uvloop took it over, its file descriptor would be
     # closed twice, and by then might belong to another connection.
     family, _, protocol, _, (host, port, *_) = address
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The transport to other people's servers, which connects only to checked addresses."""
+"""The transport to the servers of others, which connects only to checked addresses."""
 
 import hmac
 import ssl
@@ -20,23 +20,26 @@ from wxauth.outbound.urls import NameResolver
 
 CONNECT_TIMEOUT_SECONDS: Final = 8.0
 KEEPALIVE_SECONDS: Final = 4.0
-"""Many servers close an idle connection after five, and a request on a closed one would count as failed."""
+"""How long an idle connection is kept, in seconds.
+
+Many servers close it after five, and a request on a closed connection would count as failed.
+"""
 USER_AGENT: Final = f"wxauth/{__version__}"
 
 _NO_NAME, _NO_HOST = _("no answer for the host's name"), _("host not found")
 NOT_ALLOWED: Final = _("address refused")
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""Returns the addresses of a name. Raises: OSError, UnicodeError."""
+"""A function that returns the addresses of a name. Raises: OSError, UnicodeError."""
 
 
 class ReceiverTransport(httpx.AsyncBaseTransport):
-    """Sends to the host of the request's URL, unless its address is refused.
+    """A transport that sends to the host of the request's URL, unless its address is refused.
 
-    Names are resolved here, and connections use the checked address. So neither a name that resolves
-    differently the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and
-    proxies from the environment are not used. Requests and responses have the extensions of `HttpTransport`, which is
-    WeChat's own, because a message forwarded over httpx's pool cost three times as much as a login.
+    Names are resolved here, and connections use the checked address. Therefore neither a name that resolves differently
+    the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and proxies from
+    the environment are not used. Requests and responses have the extensions of `HttpTransport`, which also serves
+    WeChat, because a message forwarded over httpx's pool cost three times as much as a login.
 
     Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
 
@@ -51,19 +54,20 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             tls=tls,
             resolve=self._checked,
-            max_connections=sys.maxsize,  # whoever sends limits how many requests there are at once
+            max_connections=sys.maxsize,  # the sender limits how many requests there are at the same time
             idle_seconds=KEEPALIVE_SECONDS,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and read the answer."""
+        """Send a request, and read the response."""
         try:
             return await self._http.handle_async_request(request)
         except httpx.DecodingError as exc:
             failure: httpx.RequestError = httpx.RemoteProtocolError(str(exc).removeprefix("the "))
         except httpx.TransportError as exc:
             failure = _named(exc)
-        raise failure  # outside the `except`, so that it has no context
+        # It is raised outside of the `except`, so that it has no context.
+        raise failure
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -106,7 +110,7 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """The headers of a message, signed as in Standard Webhooks 1.0.0, with one signature per key."""
+    """Return the headers of a message, signed as in Standard Webhooks 1.0.0, with one signature per key."""
     timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)

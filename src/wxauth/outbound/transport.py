@@ -1,7 +1,7 @@
 """An httpx transport with a connection pool of our own, whose errors show whether the request may have arrived.
 
-No request to WeChat is idempotent: even a GET uses up the code in it. So nothing is sent twice here, and a failure to
-connect means that nothing was sent. See docs/contribute/decisions/0005-httpx-over-our-transport.md.
+No request to WeChat is idempotent: even a GET uses up the code in it. Therefore nothing is sent twice here, and a
+failure to connect means that nothing was sent. See docs/contribute/decisions/0005-httpx-over-our-transport.md.
 """
 
 import asyncio
@@ -17,15 +17,18 @@ from pydantic import SecretStr
 from wxauth.outbound.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
 
 MAX_ANSWER: Final = 64 * 1024
-"""Bytes of an answer's body, unless the request has the extension `max_body`."""
+"""The size limit of a response's body in bytes, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
-"""How many idle connections to one host are kept."""
+"""The number of idle connections to one host that are kept."""
 IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
 """The extension of a response with the `HttpAnswer`."""
 SHORTEST_SECONDS: Final = 0.05
-"""If less time is left, a request is not sent, because WeChat's answer would be too late."""
+"""The shortest remaining time in seconds for which a request is sent.
+
+With less, WeChat's response would be too late.
+"""
 
 _WEIGHT_OF_LATEST: Final = 1 / 8
 _TARGET: Final = re.compile(rb"[!-~]+")
@@ -36,29 +39,29 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     Optional extensions of a request:
 
-    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. So secrets in it are
-      in no URL that is printed or logged.
-    - `deadline`: by when the answer must be here, in the event loop's time. If getting a connection leaves too little
-      time for an answer, the request is not sent.
-    - `max_body`: how many bytes the answer's body may have.
-    - `on_status`: called with the status. If that is enough, it returns for how many seconds to wait for the body,
-      so that the connection can be kept; otherwise None.
+    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. With it, no URL that
+      is printed or logged contains the secrets of the target.
+    - `deadline`: the time by which the response must arrive, in the event loop's time. If getting a connection leaves
+      too little time for a response, the request is not sent.
+    - `max_body`: the size limit of the response's body in bytes.
+    - `on_status`: a function that is called with the status. If the status is enough, it returns for how many seconds
+      to wait for the body, so that the connection can be kept. Otherwise it returns None.
 
     Cancelling a request ends its connection.
 
-    An answer has its status, and as extensions its body without decoding, WeChat's time as `date`, and all of it.
+    A response has its status. Its extensions contain the body without decoding, WeChat's time as `date`, and all of it
+    as `ANSWER`.
 
     Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
-    that, httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError or, if the answer is not HTTP or too large,
-    httpx.DecodingError.
-    None of them contains another error, or any part of the request.
+        that, httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError or, if the response is not HTTP or too
+        large, httpx.DecodingError. None of them contains another error, or any part of the request.
 
     Args:
-        connect_timeout: Seconds for one connect: name, TCP, proxy and TLS.
+        connect_timeout: The time limit in seconds for one connection, including name, TCP, proxy and TLS.
         proxy: `http://[user:password@]host:port`, the proxy for all requests.
         tls: The certificates to trust. By default, those of this machine.
         resolve: Returns the addresses of a server. By default, all that the system knows.
-        max_connections: How many requests may be in progress at once. Others wait in order.
+        max_connections: The number of requests that may be in progress at the same time. Others wait in order.
         idle_seconds: How long an idle connection is kept.
     """
 
@@ -78,17 +81,21 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._places = asyncio.Semaphore(max_connections)
         self._idle_seconds = idle_seconds
         self._idle: dict[Origin, list[Connection]] = {}
-        """The connection used last is at the end, and is reused first. So those that are not needed expire."""
+        """The idle connections of each origin.
+
+        The connection used last is at the end, and is reused first, so connections that are not needed expire.
+        """
         self._next_check: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._usual_seconds = 0.0
-        """Moving average of how long recent answers took."""
+        """The moving average of how long recent responses took."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and read the whole answer."""
+        """Send a request, and read the whole response."""
         url = request.url
         origin = Origin(url.scheme, url.raw_host.decode(), url.port)
-        by_proxy = self._proxy if origin.scheme == "http" else None  # for https, the proxy only opens a tunnel
+        # For https, the proxy only opens a tunnel.
+        by_proxy = self._proxy if origin.scheme == "http" else None
         stream = request.stream
         body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         message = _message(request, body, by_proxy)
@@ -106,7 +113,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._places.release()
         if by_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyFailed("no way through the proxy: it answers with status 407")
-        # Header fields are left out: httpx would decompress an unrequested Content-Encoding, to any size.
+        # Header fields are left out, because httpx would decompress an unrequested Content-Encoding, to any size.
         stream = httpx.ByteStream(answer.body)
         return httpx.Response(answer.status, stream=stream, extensions={ANSWER: answer, "date": answer.date})
 
@@ -118,7 +125,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         for connection in chain.from_iterable(self._idle.values()):
             connection.end()
         self._idle.clear()
-        await asyncio.sleep(0)  # so that the event loop closes the transports
+        await asyncio.sleep(0)  # this lets the event loop close the transports
 
     async def _wait_for_place(self, deadline: float) -> None:
         try:
@@ -127,7 +134,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         except TimeoutError:
             pass
         else:
-            # Requests wait because answers are slow. Sending one that cannot be answered in time would make it worse.
+            # Requests wait because responses are slow. Sending one that cannot succeed in time would make it worse.
             if _now() + self._usual_seconds < deadline:
                 return
             self._places.release()
@@ -181,7 +188,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
 
 def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
-    """The request's bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2)."""
+    """Return the request's bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2)."""
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
         raise httpx.LocalProtocolError("must have a target without white space, and a body of known length")

@@ -1,4 +1,4 @@
-"""URLs of receivers, such as of webhooks: what they may be, and which addresses their names have."""
+"""The rules for URLs of receivers, such as those of webhooks, and the resolution of their host names."""
 
 import asyncio
 import socket
@@ -16,19 +16,19 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth_guard.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""Seconds that a caller waits for a name."""
+"""How long a caller waits for a name."""
 MAX_CONCURRENT_NAMES: Final = 32
-"""How many names are resolved at once. Others wait until the system has resolved or given up one of these."""
+"""The number of names resolved at the same time. Others wait until the system has resolved or given up one of these."""
 MAX_URL: Final = 2048
 _LAST_PORT: Final = 65535
 
 
 LookUp = Callable[[str], Sequence[str]]
-"""Returns the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
+"""A function that returns the addresses of a name, and may block its thread. Raises: OSError, UnicodeError."""
 
 
 def addresses_of(host: str) -> Sequence[str]:
-    """The addresses of a name, or of an address in any spelling. Raises: OSError, UnicodeError."""
+    """Return the addresses of a name, or of an address in any spelling. Raises: OSError, UnicodeError."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
@@ -36,26 +36,27 @@ def addresses_of(host: str) -> Sequence[str]:
 class NameResolver:
     """Resolves names, each in a thread of its own.
 
-    uvloop's own resolver looks up only two names at once in the whole process, so two webhooks with dead name servers
-    would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives up, no
-    matter how many callers ask for it. The threads do not delay the end of the process.
+    uvloop's own resolver looks up only two names at the same time in the whole process, so two webhooks with dead name
+    servers would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives
+    up, no matter how many callers ask for it. The threads do not delay the end of the process.
     """
 
     look_up: LookUp = addresses_of
     patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
-    """Seconds that a caller waits for a name."""
+    """How long a caller waits for a name, in seconds."""
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
 
     async def resolve(self, host: str) -> Sequence[str]:
-        """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
+        """Return the addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
         async with asyncio.timeout(self.patience):
             return await once(self._under_way, host, lambda: self._resolve_in_thread(host))
 
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
         async with self._slots:
             found = Future[Sequence[str]]()
-            found.set_running_or_notify_cancel()  # the service may end meanwhile, which cancels only who waits
+            # If the service ends before the thread, only the waiting callers are cancelled.
+            found.set_running_or_notify_cancel()
             Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
             return await asyncio.wrap_future(found)
 
@@ -69,18 +70,20 @@ class NameResolver:
 async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False) -> None:
     """Check a receiver's URL: https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now; with `by_form`, its name is not
-    resolved. The address is checked again on each connection.
+    An https URL is accepted even if its name does not resolve now. With `by_form`, its name is not resolved at all. The
+    address is checked again on each connection.
 
     Raises: WrongValue.
     """
-    import httpx  # a tenth of a second, and most commands check no URL
+    # The import takes a tenth of a second, and most commands check no URL.
+    import httpx
 
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
         raise WrongValue(_("must be a URL of at most {n} characters", n=MAX_URL))
     try:
         url = httpx.URL(text)
-        host = url.host  # decodes an xn-- label, which may be malformed
+        # This decodes an xn-- label, which may be malformed.
+        host = url.host
     except (httpx.InvalidURL, ValueError):
         raise WrongValue(_("must be a URL")) from None
     if url.scheme not in ("http", "https") or not host:
@@ -94,11 +97,11 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     if "@" in urlsplit(text).netloc:
         raise WrongValue(_("must be without a user and a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
-    # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
+    # Browsers and some resolvers ignore a final dot after an address. With ours, the lookup may find nothing.
     name = url.raw_host.decode().removesuffix(".")
     try:
         addresses = numeric_addresses_of(name) if by_form and scheme == "https" else await resolver.resolve(name)
-    except (OSError, UnicodeError):  # a TimeoutError is an OSError
+    except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
         addresses = ()
     if not addresses and scheme == "http":
         raise WrongValue(_("must begin with https://, for its host has no address here"))

@@ -185,8 +185,8 @@ def make_tracing(settings: Settings) -> Tracing:
             from wxauth.service.spans import spans_to
 
             return spans_to(settings.otlp_url)
-        # Another program may have set one of OpenTelemetry's many variables.
         except Exception as exc:
+            # Another program may have set one of OpenTelemetry's many variables.
             variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
             log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
     return Tracing()

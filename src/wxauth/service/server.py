@@ -166,8 +166,8 @@ def serve(settings: Settings) -> None:
         # Without a number of workers, uvicorn reads WEB_CONCURRENCY.
         config = uvicorn.Config(app, workers=1, **uvicorn_options())
         Server(config).run([listener])
-    # Uvicorn ends like this if the app did not start, which has reported the reason.
     except SystemExit as exc:
+        # Uvicorn ends like this if the app did not start, which has reported the reason.
         sys.exit(int(bool(exc.code)))
 
 

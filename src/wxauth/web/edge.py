@@ -200,8 +200,8 @@ class Edge:
                 scope[PROBLEM_KEY] = stopped = InternalError("the service was stopped before it could answer")
                 await problem_response(stopped, scope)(scope, receive, send_with_id)
             raise
-        # Starlette has sent a response, unless the failure occurred before it was called.
         except Exception as fault:
+            # Starlette has sent a response, unless the failure occurred before it was called.
             failure = fault if isinstance(fault, WxAuthError) else InternalError("the log has more")
             if failure is not fault:
                 log.error("request_failed", exc_info=fault)
