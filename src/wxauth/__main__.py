@@ -48,9 +48,9 @@ def main() -> None:
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
             # Python writes the rest of its buffer at exit, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(localized(_("the output cannot be written: {error}", error=os_reason(exc))))
+            sys.exit(localized(_("cannot write the output: {error}", error=os_reason(exc))))
         if isinstance(exc, UnicodeEncodeError) and exc.encoding in _OF_TERMINALS:
-            text = _("the output cannot be written in {encoding}: set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
+            text = _("cannot write the output in {encoding}: set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
             sys.exit(localized(text))
         # Python's own traceback would contain values from PostgreSQL's message.
         sys.exit("\n".join(lines_of(exc)))

@@ -415,9 +415,9 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
 @swept(
     ("header", "said"),
     [
-        ((b"x-request-id", "1"), "twice the same X-Request-ID"),
+        ((b"x-request-id", "1"), "has the same X-Request-ID twice"),
         ((b"age", "7"), "with an Age"),
-        ((b"cache-control", "max-age=600"), "without Cache-Control: no-store"),
+        ((b"cache-control", "max-age=600"), "has no Cache-Control: no-store"),
     ],
 )
 async def test_a_caching_proxy_is_reported(doctor: Doctor, serve: Serve, header: tuple[bytes, str], said: str) -> None:
@@ -465,7 +465,7 @@ async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lac
     url = await serve()
     await stage.services[KeyRing].rotate()
     clock = stage.services.clock
-    await doctor.says("issuer", NOTE, f"{url} answers with the stored keys", issuer=url, clock=clock)
+    await doctor.says("issuer", NOTE, f"{url} returns the stored keys", issuer=url, clock=clock)
     await stage.rows.execute("UPDATE signing_keys SET activates_at = created_at")
     await doctor.says("issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened", issuer=url, clock=clock)
 
@@ -473,7 +473,7 @@ async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lac
 async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await doctor.says("issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
+    await doctor.says("issuer", NOTE, "nothing listens on http://127.0.0.1:", "wxauth serve")
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     unknown = "https://wxauth.invalid"
     await doctor.says("issuer", NOTE, unknown, "not known here", issuer=unknown)
@@ -515,7 +515,7 @@ async def test_variables_of_a_proxy_that_cannot_be_used_are_left_out(
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     await doctor.says("issuer", NOTE, "is a name that is not known here", issuer="https://auth.example.com")
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
-    said = "nothing listens at https://auth.example.com (by the proxy of https_proxy)"
+    said = "nothing listens on https://auth.example.com (through the proxy in https_proxy)"
     await doctor.says("issuer", NOTE, said, issuer="https://auth.example.com")
 
 
@@ -577,8 +577,8 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
 @pytest.mark.parametrize(
     ("seconds", "of_database", "text", "of_wechat"),
     [
-        (95, BAD, "95 s ahead of the database's, whose time counts: have NTP", BAD),
-        (-95, BAD, "95 s behind the database's, whose time counts: have NTP", BAD),
+        (95, BAD, "95 s ahead of the database's, and the database's time counts: have NTP", BAD),
+        (-95, BAD, "95 s behind the database's, and the database's time counts: have NTP", BAD),
         (20, BAD, "20 s ahead of the database's", OK),  # which siblings tolerate
         (-4, OK, "within 4 s", OK),
     ],
@@ -627,7 +627,7 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     ("locale", "words"),
     [
         ({"LC_ALL": "", "LANG": "zh_TW.UTF-8"}, "响应正常，AppSecret 正确"),
-        ({"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "answers, and accepts the app's secret"),
+        ({"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "responds, and accepts the app's secret"),
     ],
 )
 def test_the_command_speaks_the_language_of_the_terminal(check: Command, locale: dict[str, str], words: str) -> None:

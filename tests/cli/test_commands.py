@@ -711,7 +711,7 @@ def test_an_encoding_that_lacks_characters_is_one_line() -> None:
     env = environment(PYTHONIOENCODING="latin-1", LC_ALL="C")
     done = subprocess.run([sys.executable, "-m", "wxauth", "openapi"], env=env, capture_output=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == b"the output cannot be written in latin-1: set PYTHONIOENCODING=utf-8\n"
+    assert done.stderr == b"cannot write the output in latin-1: set PYTHONIOENCODING=utf-8\n"
 
 
 @pytest.mark.requirement("asvs-6.5.3")

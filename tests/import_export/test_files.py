@@ -286,4 +286,4 @@ async def test_a_command_on_a_full_disk_ends_with_one_sentence(mover: Mover, dat
     env = environment(**service_env(database_url))
     for command in (["users", "list"], ["users", "export", "-"], ["--help"]):
         ended = await asyncio.to_thread(on_a_full_disk, *command, folder=tmp_path, env=env)
-        assert ended == (1, b"the output cannot be written: No space left on device\n"), command
+        assert ended == (1, b"cannot write the output: No space left on device\n"), command

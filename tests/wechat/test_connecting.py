@@ -259,8 +259,8 @@ def refusal(status: str) -> Behaviour:
         pytest.param(abort, "the connection was closed without an answer", id="closed"),
         pytest.param(raw(b"HTTP/1.1 200 Conn"), "the answer was cut off", id="closed-within-the-head"),
         pytest.param(reset, "ConnectionResetError", id="reset"),
-        pytest.param(hang, "no answer in time", id="hangs"),
-        pytest.param(in_pieces(b"HTTP/1.1 200 Conn", then=hang), "no answer in time", id="hangs-within-the-head"),
+        pytest.param(hang, "no response in time", id="hangs"),
+        pytest.param(in_pieces(b"HTTP/1.1 200 Conn", then=hang), "no response in time", id="hangs-within-the-head"),
         pytest.param(in_pieces(b"220 mail ESMTP\r\n\r\n"), "the answer is not HTTP", id="garbage"),
         pytest.param(
             in_pieces(b"HTTP/1.1 200 OK\r\n\r\nmore"), "it says more than it was asked", id="more-than-a-head"

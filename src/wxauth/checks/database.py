@@ -50,7 +50,7 @@ async def check_database(
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
-        text = _("{trouble}; see that it runs, and WXAUTH_DATABASE_URL", trouble=outage_text(exc))
+        text = _("{trouble}; make sure that the database runs, and check WXAUTH_DATABASE_URL", trouble=outage_text(exc))
         yield bad(name, text)
     finally:
         await database.aclose()
@@ -72,7 +72,7 @@ async def _check_stored(
     asked_at = clock()
     theirs = await database.time()
     reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
-    whose, bound = _("the database's"), _("whose time counts")
+    whose, bound = _("the database's"), _("and the database's time counts")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
     its_rights = await read_rights(database)
@@ -83,14 +83,15 @@ async def _check_stored(
         yield result
     if its_rights.missing_to_serve is not None:
         text = _(
-            "is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};", grant=its_rights.missing_to_serve
+            "cannot be used by the role of WXAUTH_DATABASE_URL: run as the schema's owner: {grant};",
+            grant=its_rights.missing_to_serve,
         )
         yield bad("schema", text)
         return
     if its_rights.elsewhere is not None:
         text = _(
-            "is in {schema}, which is not in the search_path of the role of WXAUTH_DATABASE_URL: as a superuser, ALTER "
-            "ROLE {role} SET search_path = {schema};",
+            "is in {schema}, which is not in the search_path of the role of WXAUTH_DATABASE_URL: run as a "
+            "superuser: ALTER ROLE {role} SET search_path = {schema};",
             schema=its_rights.elsewhere,
             role=its_rights.role,
         )
@@ -98,8 +99,8 @@ async def _check_stored(
         return
     if its_rights.hidden_in:
         text = _(
-            "row level security can hide rows of {tables} from the role of WXAUTH_DATABASE_URL: as a superuser, or the "
-            "owner of the tables, {to_run};",
+            "can hide rows of {tables} from the role of WXAUTH_DATABASE_URL by row level security: run as a "
+            "superuser or the owner of the tables: {to_run};",
             tables=", ".join(its_rights.hidden_in),
             to_run=its_rights.to_see_all_rows,
         )
@@ -112,7 +113,9 @@ async def _check_stored(
 
     now = clock()
     if (reason := await rehearse_login(database, now=now)) is not None:
-        text = _("is refused by the database: {reason}; see the privileges and triggers of its tables", reason=reason)
+        text = _(
+            "is refused by the database: {reason}. Check the privileges and triggers of its tables.", reason=reason
+        )
         yield bad("login", text)
     sealer = Sealer(settings.secret_keys)
     keys = found.signing_keys = await _published_keys(database, now)
@@ -125,7 +128,7 @@ async def _check_stored(
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     if apps.unopened:
-        text = _("{some}: nobody can log in, because the secrets cannot be decrypted; {why}")
+        text = _("{some}: nobody can log in, because the app's secrets cannot be decrypted; {why}")
         yield bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
     found.apps = [known.app for known in apps.all() if known.is_enabled]
 
@@ -140,19 +143,23 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
     if unfit is not None:
         return bad(name, unfit)
     if server.is_standby:
-        return bad(name, _("is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL"))
+        return bad(name, _("is a standby, which accepts no writes: name the primary server in WXAUTH_DATABASE_URL"))
     if server.is_read_only:
-        return bad(name, _("takes no writes: see default_transaction_read_only of the database and its role"))
+        return bad(name, _("accepts no writes: check default_transaction_read_only of the database and its role"))
     if server.version_number // 10000 < OLDEST_SERVER:
-        text = _("is PostgreSQL {version}: must be {oldest} or newer", version=server.version, oldest=OLDEST_SERVER)
+        text = _(
+            "is PostgreSQL {version}, but wxauth needs version {oldest} or newer",
+            version=server.version,
+            oldest=OLDEST_SERVER,
+        )
         return bad(name, text)
     if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
         text = _(
-            "isolates by {isolation}: default_transaction_isolation of the role must be 'read committed'",
+            "uses the isolation level {isolation}: set default_transaction_isolation of the role to 'read committed'",
             isolation=server.isolation,
         )
         return bad(name, text)
-    return good(name, _("answers, PostgreSQL {version}", version=server.version))
+    return good(name, _("responds (PostgreSQL {version})", version=server.version))
 
 
 def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
@@ -160,7 +167,7 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
     to_do = _("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
         to_do = _(
-            "as the owner of the database, {grant}; then run 'wxauth migrate'", grant=its_rights.missing_to_migrate
+            "run {grant} as the owner of the database, and then 'wxauth migrate'", grant=its_rights.missing_to_migrate
         )
     if revision is None:
         return bad("schema", _("is not there yet: {to_do}", to_do=to_do))
@@ -168,12 +175,14 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
     if (refusal := refusal_of(revision, known)) is not None:
         return bad("schema", refusal)
     if not is_usable(revision, known):
-        text = _("is at {revision}, behind {newest}: {to_do}", revision=revision, newest=newest, to_do=to_do)
+        text = _(
+            "is at {revision}, but this version needs {newest}: {to_do}", revision=revision, newest=newest, to_do=to_do
+        )
         return bad("schema", text)
     if revision != newest:
-        text = _("is at {revision}, of a newer version than this one, which serves on with it", revision=revision)
+        text = _("is at {revision}, which belongs to a newer version: this version can still serve", revision=revision)
         return note("schema", text)
-    return good("schema", _("at {revision}, as this version needs it", revision=revision))
+    return good("schema", _("is at {revision}, as this version requires", revision=revision))
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
@@ -188,21 +197,24 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_set[0].role}" if not_set else ""
     if wrong and not_set:
         text = _(
-            "not at the last number of the table (sequence, table): {told}; the service places events rightly all the "
-            "same, but may not set the sequence: as its owner, {grant};",
+            "do not match the last numbers of their tables (sequence, table): {told}. The service still places "
+            "events correctly, but it may not set the sequence: run as the sequence's owner: {grant};",
             told=told,
             grant=grant,
         )
         return bad("sequences", text)
     if wrong:
         text = _(
-            "not at the last number of the table (sequence, table): {told}; 'wxauth serve' corrects it when it begins "
-            "to place events, but see what else was not moved with the database",
+            "do not match the last numbers of their tables (sequence, table): {told}. 'wxauth serve' corrects "
+            "this when it begins to place events, but find out what else was not copied with the database.",
             told=told,
         )
         return bad("sequences", text)
     if not_set:
-        text = _("the service may not set them if they fall behind their tables: as their owner, {grant};", grant=grant)
+        text = _(
+            "may not be set by the service if they fall behind their tables: run as the sequences' owner: {grant};",
+            grant=grant,
+        )
         return note("sequences", text)
     return None
 
@@ -213,16 +225,17 @@ def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult:
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
     if stuck:
         text = _(
-            "{some}: nothing delivered for an hour, while something waits: see 'wxauth webhooks test {first}'",
+            "{some}: events are waiting, but none has been delivered for an hour: run 'wxauth webhooks test {first}'",
             some=", ".join(stuck),
             first=stuck[0],
         )
         return bad(name, text)
     if disabled:
         text = _(
-            "{some}: disabled, by you or by its 410: 'wxauth webhooks set {first} --enable'",
+            "{some}: disabled, either by you or by a response with status 410. To enable it, run 'wxauth "
+            "webhooks set {first} --enable'.",
             some=", ".join(disabled),
             first=disabled[0],
         )
         return note(name, text)
-    return good(name, _("{n}, none of which has failed for an hour", n=len(webhooks)))
+    return good(name, _("{n} webhooks, none of which has failed for an hour", n=len(webhooks)))

@@ -62,17 +62,17 @@ async def _judge_issuer(
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
     except _NotThere as exc:
-        text = _("{fault}: right before 'wxauth serve' has started, wrong afterwards", fault=exc.text)
+        text = _("{fault}; that is normal before 'wxauth serve' has started, but not afterwards", fault=exc.text)
         return note(_NAME, text)
     except _Wrong as exc:
         return bad(_NAME, exc.text)
     except TimeoutError:
-        text = _(
-            "{issuer} takes too long to answer: see the service's log, and the proxy in front of it", issuer=issuer
-        )
+        text = _("{issuer} responds too slowly: check the service's log and the proxy in front of it", issuer=issuer)
         return bad(_NAME, text)
     if keys is None:
-        text = _("{issuer} answers; whether with the stored keys cannot be told without the database", issuer=issuer)
+        text = _(
+            "{issuer} responds, but without the database nobody can tell if it returns the stored keys", issuer=issuer
+        )
         return note(_NAME, text)
     # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
@@ -84,8 +84,8 @@ async def _judge_issuer(
         return bad(
             _NAME,
             _(
-                "{issuer} answers with none of the stored keys: the service there has another database, see its "
-                "WXAUTH_DATABASE_URL and this one",
+                "{issuer} returns none of the stored keys: the service there uses another database, so compare "
+                "its WXAUTH_DATABASE_URL with this one",
                 issuer=issuer,
             ),
         )
@@ -93,8 +93,9 @@ async def _judge_issuer(
         return bad(
             _NAME,
             _(
-                "{issuer} lacks {n} of {total} stored keys, and siblings refuse their tokens: does the service there "
-                "log signing_keys_not_opened, or a cache keep its jwks_uri for more than five minutes?",
+                "{issuer} lacks {n} of {total} stored keys, so your services refuse tokens signed with them. "
+                "Does the service there log signing_keys_not_opened, or does a cache keep its jwks_uri for more "
+                "than five minutes?",
                 issuer=issuer,
                 n=len(missing),
                 total=len(signing),
@@ -102,11 +103,12 @@ async def _judge_issuer(
         )
     if is_loopback(urlsplit(issuer).hostname):
         text = _(
-            "{issuer} answers with the stored keys, to this machine alone: set WXAUTH_ISSUER for phones and WeChat",
+            "{issuer} returns the stored keys, but only this machine can reach it: set WXAUTH_ISSUER for phones "
+            "and WeChat",
             issuer=issuer,
         )
         return note(_NAME, text)
-    return good(_NAME, _("{issuer} answers with the stored keys", issuer=issuer))
+    return good(_NAME, _("{issuer} returns the stored keys", issuer=issuer))
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
@@ -119,19 +121,19 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
             other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
             raise _Wrong(
                 _(
-                    "{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same",
+                    "{issuer} says that its issuer is {other!r}: WXAUTH_ISSUER must be the same there and here",
                     issuer=issuer,
                     other=other,
                 )
             )
         jwks_uri = metadata.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
-            text = _("{issuer} has no jwks_uri with https: another service answers there")
+            text = _("{issuer} has no jwks_uri with https: a different service responds there")
             raise _Wrong(Text(text, issuer=issuer))
         async with _client(jwks_uri, limits) as jwks_client:
             documents = (await _get(jwks_client, jwks_uri)).get("keys")
         if not isinstance(documents, list):
-            raise _Wrong(_("{url} has no list of keys: another service answers there", url=jwks_uri))
+            raise _Wrong(_("{url} has no list of keys: a different service responds there", url=jwks_uri))
         await _find_cache(client, issuer)
     return set(verification_keys(documents))
 
@@ -142,7 +144,7 @@ def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
     try:
         tls = httpx.create_ssl_context()
     except OSError as exc:
-        raise _Wrong(_("SSL_CERT_FILE names no file of certificates: {reason}", reason=exc.strerror)) from exc
+        raise _Wrong(_("SSL_CERT_FILE does not name a file of certificates: {reason}", reason=exc.strerror)) from exc
     return httpx.AsyncClient(verify=tls, timeout=limits, trust_env=False, proxy=proxy)
 
 
@@ -163,18 +165,18 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
             return
         request_id = headers.get("X-Request-ID", "")
         if request_id in ids:
-            sign = _("twice the same X-Request-ID")
+            sign = _("has the same X-Request-ID twice")
         elif "Age" in headers:
-            sign = _("with an Age")
+            sign = _("has the header Age")
         elif "no-store" not in headers.get("Cache-Control", "").lower():
-            sign = _("without Cache-Control: no-store")
+            sign = _("has no Cache-Control: no-store")
         else:
             ids |= {request_id} - {""}
             continue
         raise _Wrong(
             _(
-                "{url} answers {sign}: a proxy in front of wxauth caches, and would give one person's data to another; "
-                "switch its cache off (proxy_cache of nginx, 缓存 of a panel or CDN)",
+                "the response of {url} {sign}: a proxy in front of wxauth caches responses, and could return one "
+                "user's data to another user. Switch off its cache (proxy_cache in nginx, 缓存 in a panel or CDN).",
                 url=url,
                 sign=sign,
             )
@@ -193,19 +195,21 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
         ):
             metadata = await _get(client, metadata_url)
     except (_Found, TimeoutError) as exc:
-        reason = exc.text if isinstance(exc, _Found) else _("no answer in time")
-        text = _("{url} is missing, so clients do not find wxauth: {reason}", url=metadata_url, reason=reason)
+        reason = exc.text if isinstance(exc, _Found) else _("no response in time")
+        text = _("{url} cannot be read, so clients cannot find wxauth: {reason}", url=metadata_url, reason=reason)
         yield bad(name, text)
         return
     servers = metadata.get("authorization_servers")
     if metadata.get("resource") != url:
-        text = _("{url} names another resource: it must be spelt there as in WXAUTH_RESOURCES", url=metadata_url)
+        text = _(
+            "{url} names a different resource: it must match the spelling in WXAUTH_RESOURCES exactly", url=metadata_url
+        )
         yield bad(name, text)
     elif not isinstance(servers, list) or issuer not in servers:
-        text = _("{url} does not name {issuer} among its authorization_servers", url=metadata_url, issuer=issuer)
+        text = _("{url} does not list {issuer} in authorization_servers", url=metadata_url, issuer=issuer)
         yield bad(name, text)
     else:
-        yield good(name, _("names itself and this issuer"))
+        yield good(name, _("names its own URL and this issuer"))
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
@@ -216,7 +220,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_DOCUMENT:
-                    raise _Wrong(_("{url} is too large: another service answers there", url=url))
+                    raise _Wrong(_("{url} is too large: a different service responds there", url=url))
     except httpx.TransportError as exc:
         raise _named(exc, url) from exc
     try:
@@ -224,7 +228,10 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        text = _("{url} is no JSON object: another service answers there, or a proxy does not pass it on", url=url)
+        text = _(
+            "{url} is not a JSON object: a different service responds there, or a proxy does not forward the request",
+            url=url,
+        )
         raise _Wrong(text)
     return document
 
@@ -234,25 +241,23 @@ def _judge_status(response: httpx.Response) -> None:
     if status == HTTPStatus.OK:
         return
     if status in _NOBODY_BEHIND:
-        text = _(
-            "{url} answers with status {status}, so the proxy there finds no service behind it", url=url, status=status
-        )
+        text = _("{url} returns status {status}, so the proxy there finds no service behind it", url=url, status=status)
         raise _NotThere(text)
     if response.is_redirect:
         to = urlsplit(response.headers["Location"])
         where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
         raise _Wrong(
             _(
-                "{url} redirects to {where}, where siblings do not follow: serve it there, or set WXAUTH_ISSUER to "
-                "where it is",
+                "{url} redirects to {where}, but services do not follow redirects: serve it at the first "
+                "address, or set WXAUTH_ISSUER to the second",
                 url=url,
                 where=where[:_LONGEST_NAME],
             )
         )
     raise _Wrong(
         _(
-            "{url} answers with status {status}: another service answers there, or the proxy in front does not pass "
-            "/.well-known/ on",
+            "{url} returns status {status}: a different service responds there, or the proxy in front of it does "
+            "not forward /.well-known/",
             url=url,
             status=status,
         )
@@ -264,7 +269,7 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
     if (variable := _proxy_for(url)[1]) is not None:
-        where = _("{url} (by the proxy of {variable})", url=where, variable=variable)
+        where = _("{url} (through the proxy in {variable})", url=where, variable=variable)
     cause: BaseException | None = exc
     while cause is not None:
         match cause:
@@ -272,34 +277,35 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
                 why = refusal_of(cause)
                 if "RFC 5280" not in why:
                     why = _(
-                        "{why}; have the proxy there send a certificate for this name, with its whole chain", why=why
+                        "{why}; let the proxy there send a certificate for this name with its complete chain", why=why
                     )
-                text = _("{where} has a certificate that does not hold: {why}", where=where, why=why)
+                text = _("{where} has an invalid certificate: {why}", where=where, why=why)
                 return _Wrong(text)
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
                 text = _(
-                    "{where} does not speak TLS ({why}): is it plain http? Siblings require https",
+                    "{where} does not use TLS ({why}). Is it plain http? Your services require https.",
                     where=where,
                     why=cause.reason,
                 )
                 return _Wrong(text)
             case socket.gaierror():
-                return _NotThere(_("{where} is a name that is not known here", where=where))
+                return _NotThere(_("the host name of {where} cannot be resolved here", where=where))
             case ConnectionRefusedError():
-                return _NotThere(_("nothing listens at {where}", where=where))
+                return _NotThere(_("nothing listens on {where}", where=where))
         cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        return _NotThere(_("{where} cannot be connected to from here ({kind})", where=where, kind=kind))
+        return _NotThere(_("this machine cannot connect to {where} ({kind})", where=where, kind=kind))
     if isinstance(exc, httpx.TimeoutException):
         text = _(
-            "{where} takes the connection and does not answer: see the service's log, and the proxy's", where=where
+            "{where} accepts the connection but does not respond: check the logs of the service and the proxy",
+            where=where,
         )
         return _Wrong(text)
-    text = _("{where} closes the connection without an answer ({kind})")
+    text = _("{where} closes the connection without a response ({kind})")
     if parts.scheme == "http":
         text = _(
-            "{where} closes the connection without an answer ({kind}): does it speak TLS? Then WXAUTH_ISSUER must "
-            "begin with https"
+            "{where} closes the connection without a response ({kind}). If it uses TLS, WXAUTH_ISSUER must begin "
+            "with https."
         )
     return _Wrong(Text(text, where=where, kind=kind))

@@ -17,18 +17,18 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
     """Yield a result for those who may change wxauth's tables, and one for those who may only read them."""
     if writing := [step for step in revocations if step.may_write]:
         text = _(
-            "roles other than the owner can change wxauth's tables, and so become administrators: {roles}. As the "
-            "tables' owner or a superuser, run: {to_run} If one of these roles is the service's own, run this check as "
-            "that role.",
+            "roles other than the owner can change wxauth's tables, and so become administrators: {roles}. Run "
+            "as the tables' owner or a superuser: {to_run} If one of these roles is the service's own, run this "
+            "check as that role.",
             roles=_named(writing),
             to_run=" ".join(_statements(writing)),
         )
         yield bad("rights", text)
     if reading := [step for step in revocations if not step.may_write]:
         text = _(
-            "roles other than the owner can read wxauth's tables, or lock them: {roles}. Unless you need this, run, as "
-            "the tables' owner or a superuser: {to_run} If one of these roles is the service's own, run this check as "
-            "that role.",
+            "roles other than the owner can read or lock wxauth's tables: {roles}. If you don't need this, run "
+            "as the tables' owner or a superuser: {to_run} If one of these roles is the service's own, run this "
+            "check as that role.",
             roles=_named(reading),
             to_run=" ".join(_statements(reading)),
         )
@@ -43,7 +43,7 @@ def _named(steps: Sequence[Revocation]) -> Text:
         if step.members:
             others = step.member_count - len(step.members)
             members = listed(map(plain, step.members), others)
-            name = _("{name} (and through it {members})", name=name, members=members)
+            name = _("{name} (and its members {members})", name=name, members=members)
         names.setdefault(step.role, name)
     return listed(names.values(), steps[0].others)
 

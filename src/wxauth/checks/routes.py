@@ -30,7 +30,7 @@ class CheckResultAnswer(TypedDict):
         str,
         Field(
             description="If something is wrong, it also says what to do.",
-            examples=["answers, and accepts the app's secret"],
+            examples=["responds, and accepts the app's secret"],
         ),
     ]
 
@@ -48,7 +48,7 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
 
 @router.post(
     "/v1/admin/apps/{app_id}/check",
-    summary=_("Check one app's configuration"),
+    summary=_("Check the configuration of an app"),
     failures=[NO_SUCH_APP],
 )
 async def check_one_app(

@@ -39,29 +39,29 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
         try:
             await claim_signature(database, signature, now=now)
         except (StorageUnavailable, InvalidSignature):
-            yield bad(name, _("not asked, because the database does not answer"))
+            yield bad(name, _("not checked, because the database does not respond"))
             return
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await send_on(transport, app, request, method="GET")
         except (PushNotForwarded, TimeoutError) as exc:
-            reason = exc.detail if isinstance(exc, PushNotForwarded) else _("no answer in time")
+            reason = exc.detail if isinstance(exc, PushNotForwarded) else _("no response in time")
             yield bad(
                 name,
                 _(
-                    "{reason}, so that messages are not handed on: correct the URL, or make it answer WeChat's check",
+                    "{reason}, so messages are not forwarded: correct the URL, or make it pass WeChat's check",
                     reason=reason,
                 ),
             )
             return
     if answer.content == echostr.encode():
-        yield good(name, _("answers WeChat's check of its URL"))
+        yield good(name, _("passes WeChat's check of its URL"))
     else:
         yield bad(
             name,
             _(
-                "gave no echostr back: its Token must be this app's push_token, and a GET be answered with echostr "
-                "alone"
+                "did not return the echostr: its Token must be this app's push_token, and it must respond to a "
+                "GET with the echostr only"
             ),
         )
 
@@ -74,9 +74,9 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
             return
         try:
             await hook.ask({"type": "test"}, now=clock())
-            yield good("sign_up_hook", _("answers"))
+            yield good("sign_up_hook", _("responds"))
         except HookFailed as exc:
             refuses = settings.sign_up_hook_failure == "refuse"
-            text = _("fails ({reason}), so {consequence}: see WXAUTH_SIGN_UP_HOOK_URL")
-            consequence = _("newcomers are refused") if refuses else _("everybody may sign up")
+            text = _("fails ({reason}), so {consequence}: check WXAUTH_SIGN_UP_HOOK_URL")
+            consequence = _("new users are refused") if refuses else _("everyone may sign up")
             yield bad("sign_up_hook", Text(text, reason=exc.text, consequence=consequence))

@@ -110,19 +110,19 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
     name = f"wechat {app.app_id}"
     if failure is None:
-        return bad(name, _("took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"))
+        return bad(name, _("accepted a made-up wx.login code: is WXAUTH_WECHAT_BASE_URL really WeChat?"))
     if not isinstance(failure, InvalidCode | CodeUsed):
         return _judge_failure(name, exchange_api(app), failure, settings, observed)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in observed.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
         text = _(
-            "answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first",
+            "only {fallback} responds: wxauth cannot connect to {base}, and each login waits for it first",
             fallback=fallback,
             base=base,
         )
         return note(name, text)
-    return good(name, _("answers, and accepts the app's secret"))
+    return good(name, _("responds, and accepts the app's secret"))
 
 
 def _judge_token(
@@ -130,11 +130,11 @@ def _judge_token(
 ) -> CheckResult:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
-        return good(name, _("obtainable from this address"))
+        return good(name, _("can be obtained from this address"))
     result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
     if is_the_same:
-        return bad(name, _("cannot be obtained, for the same reason"))
+        return bad(name, _("cannot be obtained for the same reason"))
     return result
 
 
@@ -147,8 +147,8 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(
                 name,
                 _(
-                    "WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 "
-                    "(errcode {errcode})",
+                    "WeChat saw this server as {addresses}: add it to the app's IP whitelist 白名单 (errcode "
+                    "{errcode})",
                     addresses=_(" and ").join(seen),
                     errcode=errcode,
                 ),
@@ -158,27 +158,29 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return note(name, text)
         case WeChatUnavailable() if errcode == SYSTEM_BUSY:
             text = _(
-                "WeChat is busy, also when asked again: run this again in a minute (errcode {errcode})", errcode=errcode
+                "WeChat is busy, even after retries: run this again in a minute (errcode {errcode})", errcode=errcode
             )
             return bad(name, text)
         case WeChatUnavailable() if observed.at_proxy:
             text = _(
-                "{why}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}", why=observed.at_proxy, base=base
+                "{why}: check WXAUTH_WECHAT_PROXY, and that the proxy may connect to {base}",
+                why=observed.at_proxy,
+                base=base,
             )
             return bad(name, text)
         case WeChatUnavailable() | WeChatTimeout():
             why = failure.detail
             if observed.reason:
                 why = _("{failure} ({reason})", failure=why, reason=observed.reason)
-            text = _("{why}: see that this machine reaches {base} (name, firewall, TLS)", why=why, base=base)
+            text = _("{why}: check that this machine can reach {base} (name, firewall, TLS)", why=why, base=base)
             return bad(name, text)
         case WeChatBadResponse() if errcode is None:
-            text = _("{why}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?", why=failure.detail)
+            text = _("{why}: is WXAUTH_WECHAT_BASE_URL really WeChat, or a proxy in between?", why=failure.detail)
             return bad(name, text)
     assert errcode is not None
     if (remedy := errcode_of(errcode, api=api).remedy) is not None:
         return bad(name, _("{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode))
-    text = _("refused: look the errcode up in WeChat's table of return codes (errcode {errcode})", errcode=errcode)
+    text = _("refused: look up the errcode in WeChat's table of return codes (errcode {errcode})", errcode=errcode)
     return bad(name, text)
 
 
@@ -188,15 +190,15 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
     if is_loopback(host):  # of which the issuer's own check makes one remark, for all apps
-        text = _("WeChat takes no callback to {issuer}: set WXAUTH_ISSUER", issuer=settings.issuer)
+        text = _("WeChat accepts no callback to {issuer}: set WXAUTH_ISSUER", issuer=settings.issuer)
         return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
         text = _(
-            "WXAUTH_ISSUER {issuer} cannot be one: it must be https, with a name and without a port",
+            "WXAUTH_ISSUER {issuer} cannot be a callback domain: it must use https, a domain name and no port",
             issuer=settings.issuer,
         )
         return bad(name, text)
-    text = _("in WeChat's console, enter {host}; set WXAUTH_CHECK_FILES for the file it asks for", host=host)
+    text = _("enter {host} in WeChat's console, and set WXAUTH_CHECK_FILES for the file that it asks for", host=host)
     return good(name, text)
 
 
@@ -204,30 +206,34 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
-        text = _("no push_token, so withdrawals are not reported: set one (WXAUTH_APPS, 'wxauth apps set') for {url}")
+        text = _(
+            "has no push_token, so wxauth does not learn of withdrawals: set one (WXAUTH_APPS, 'wxauth apps set') "
+            "for {url}"
+        )
         return note(name, Text(text, url=url))
     others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
     if others and app.push_aes_key is None:
         text = _(
-            "has the push_token of {others}, so whoever sees a query of that app's can sign messages of this one: "
-            "give each its own",
+            "has the same push_token as {others}, so whoever sees a query of that app can sign messages of this "
+            "one: give each app its own token",
             others=others,
         )
         return bad(name, text)
     mode = _("security mode (安全模式)") if app.push_aes_key else _("plain mode (明文模式)")
     if is_loopback(urlsplit(url).hostname):
-        text = _("configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER", mode=mode, url=url)
+        text = _("configured ({mode}), but WeChat cannot reach {url}: set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
-    said = _("in WeChat's console, 消息推送: {url}, {mode}", url=url, mode=mode)
+    said = _("enter in WeChat's console (消息推送): {url}, {mode}", url=url, mode=mode)
     if app.push_forward is None:
         said = _(
-            "{said}; payments, customer service and all else that is not wxauth's own are ignored without push_forward",
+            "{said}; without push_forward, wxauth ignores payments, customer service and other messages that are "
+            "not its own",
             said=said,
         )
     if app.push_aes_key is None:
         text = _(
-            "{said}; WeChat does not sign the message itself, so somebody between WeChat and this server can change "
-            "it: better set push_aes_key where push_token is, and 安全模式 in the console",
+            "{said}; WeChat does not sign the content of messages, so anyone between WeChat and this server can "
+            "change it: set push_aes_key where push_token is set, and select 安全模式 in WeChat's console",
             said=said,
         )
         return note(name, text)

@@ -68,7 +68,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
     except (httpx.InvalidURL, UnicodeError):  # of a host in the settings that only looks like one
         raise NotFetched(DocumentOutcome.REFUSED, "its host is no name and no address") from None
     except TimeoutError:
-        raise NotFetched(DocumentOutcome.FAILED, "no answer in time") from None
+        raise NotFetched(DocumentOutcome.FAILED, "no response in time") from None
     except httpx.TransportError as exc:
         is_refused = isinstance(exc, httpx.RemoteProtocolError) or str(exc) == NOT_ALLOWED
         outcome = DocumentOutcome.REFUSED if is_refused else DocumentOutcome.FAILED

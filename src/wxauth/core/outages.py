@@ -230,7 +230,7 @@ def outage_text(exc: StorageUnavailable) -> Text:
         return cause.text
     reason = reason_of(exc)
     if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
-        return _("takes no writes: see default_transaction_read_only of the database and its role")
+        return _("accepts no writes: check default_transaction_read_only of the database and its role")
     return _("{name}: {rule}", name=exc.detail, rule=reason)
 
 

@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_at(until, self._be_late)
 
     def _be_late(self) -> None:
-        self._fail(httpx.ReadTimeout("no answer in time"))
+        self._fail(httpx.ReadTimeout("no response in time"))
 
     def _succeed(self) -> None:
         if (answer := self._end_wait()) is not None:
@@ -432,7 +432,7 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
     match exc:
         case TimeoutError():
-            reason: str = _("no answer in time")
+            reason: str = _("no response in time")
         case ssl.SSLCertVerificationError():
             reason = _("{name}: {rule}", name=type(exc).__name__, rule=refusal_of(exc))
         case Refused() | httpx.RequestError():

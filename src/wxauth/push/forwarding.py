@@ -74,7 +74,7 @@ class PushForwarding:
                 async with places, asyncio.timeout_at(deadline):
                     return await send_on(self.transport, app, request)
         except TimeoutError:
-            raise _not_forwarded(_("no answer in time")) from None
+            raise _not_forwarded(_("no response in time")) from None
 
 
 async def send_on(
