@@ -25,7 +25,7 @@ from wxauth.core.services import part
 from wxauth.core.settings import Settings
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, Kept
+from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
 """How often a process looks for the ticket that another one fetches."""
@@ -53,76 +53,76 @@ class JsTickets:
     clock: Clock
     sealer: Sealer
     wechat_api: WeChatApi
-    _kept: dict[str, Kept] = field(init=False, default_factory=partial(defaultdict, Kept))
+    _cached: dict[str, CachedSecret] = field(init=False, default_factory=partial(defaultdict, CachedSecret))
     _under_way: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
 
     async def sign(self, app: App, url: str) -> JsSignature:
         """The signature of a page. It waits for WeChat only if there is no ticket in force. Raises: WeChatError."""
         now, nonce = self.clock(), secrets.token_urlsafe(_NONCE_BYTES)
-        kept = self._kept[app.app_id]
-        if now < kept.looked_at:  # the clock was set back
-            kept.looked_at = kept.ends_at = kept.paused_until = NEVER
-        if not kept.is_good(now):
-            self._take(kept, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
-        renew = partial(self._renew, app, kept)
-        if not kept.is_good(now):
+        cached = self._cached[app.app_id]
+        if now < cached.looked_at:  # the clock was set back
+            cached.looked_at = cached.ends_at = cached.paused_until = NEVER
+        if not cached.is_good(now):
+            self._take(cached, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
+        renew = partial(self._renew, app, cached)
+        if not cached.is_good(now):
             await once(self._under_way, app.app_id, renew)
-        elif now >= max(kept.renews_at, kept.paused_until):
+        elif now >= max(cached.renews_at, cached.paused_until):
             _ = begun(self._under_way, app.app_id, renew)  # for later: this caller does not wait
         timestamp = int(now.timestamp())
-        signed = f"jsapi_ticket={kept.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
+        signed = f"jsapi_ticket={cached.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
         return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
         await cancel(self._under_way.values())
 
-    async def _renew(self, app: App, kept: Kept) -> None:
+    async def _renew(self, app: App, cached: CachedSecret) -> None:
         """Keep the ticket as stored, or fetched anew. Raises: WeChatError."""
         patience = timedelta(seconds=2 * self.settings.wechat_timeout)  # for a token, and for the ticket
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         while True:
             now, found = self.clock(), await self.database.row(FIND_TICKET, app_id=app.app_id)
-            is_stored = self._take(kept, app.app_id, found, now)
-            if is_stored and now < kept.renews_at:
+            is_stored = self._take(cached, app.app_id, found, now)
+            if is_stored and now < cached.renews_at:
                 return
-            kept.ensure_not_paused(now)
+            cached.ensure_not_paused(now)
             unusable = found.ticket if found is not None and not is_stored else None
             lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **lease) is not None
             if is_leased:
-                await self._fetch(app, kept, now)
+                await self._fetch(app, cached, now)
             if is_leased or is_stored:
                 return
             if loop.time() > deadline:
                 late = WeChatTimeout("no other process has fetched the ticket in time")
-                kept.fail(late, now=now, pause=FAILURE_PAUSE)
-                kept.ensure_not_paused(now)
+                cached.fail(late, now=now, pause=FAILURE_PAUSE)
+                cached.ensure_not_paused(now)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
-    def _take(self, kept: Kept, app_id: str, found: SealedTicket | None, now: datetime) -> bool:
+    def _take(self, cached: CachedSecret, app_id: str, found: SealedTicket | None, now: datetime) -> bool:
         """Keep the stored ticket, if it is in force. One that ends later than it can is of a wrong clock."""
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
         if found is None or found.ticket is None or not now < found.ends_at <= latest:
             return False
         with suppress(CannotOpen):  # the secret key has changed
-            kept.value = self.sealer.open(found.ticket, context=js_ticket_context(app_id)).decode()
-            kept.looked_at, kept.ends_at, kept.renews_at = now, found.ends_at, found.renews_at
+            cached.value = self.sealer.open(found.ticket, context=js_ticket_context(app_id)).decode()
+            cached.looked_at, cached.ends_at, cached.renews_at = now, found.ends_at, found.renews_at
             return True
         return False
 
-    async def _fetch(self, app: App, kept: Kept, now: datetime) -> None:
+    async def _fetch(self, app: App, cached: CachedSecret, now: datetime) -> None:
         app_id = app.app_id
         try:
             value, expires_in = await self.wechat_api.js_ticket(app)
         except WeChatError as exc:
-            kept.fail(exc, now=self.clock(), pause=FAILURE_PAUSE)  # not before: WeChat may have taken as long to fail
-            await self.database.run(RELEASE_TICKET, app_id=app_id, until=kept.paused_until)
+            cached.fail(exc, now=self.clock(), pause=FAILURE_PAUSE)  # not before: WeChat may have taken as long to fail
+            await self.database.run(RELEASE_TICKET, app_id=app_id, until=cached.paused_until)
             log.warning("js_ticket_not_renewed", app_id=app_id, reason=exc.code)
             raise
-        kept.take(value, expires_in, now=now)
+        cached.take(value, expires_in, now=now)
         sealed = self.sealer.seal(value.encode(), context=js_ticket_context(app_id))
-        times = {"ends_at": kept.ends_at, "renews_at": kept.renews_at, "now": now}
+        times = {"ends_at": cached.ends_at, "renews_at": cached.renews_at, "now": now}
         await self.database.run(STORE_TICKET, app_id=app_id, ticket=sealed, **times)
         log.info("js_ticket_renewed", app_id=app_id, expires_in=expires_in)

@@ -1,4 +1,4 @@
-"""The objects of others that depend on columns of our tables."""
+"""The query for database objects that other programs created and that depend on columns of our tables."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,18 +8,19 @@ from wxauth.core.statements import Statement
 
 @dataclass(frozen=True, slots=True)
 class Dependent:
-    """An object that uses a column of one of our tables, so that PostgreSQL refuses to change or to drop the column."""
+    """An object that uses a column of our tables, so that PostgreSQL refuses to change or drop the column."""
 
     object: str
-    """Its kind and name, such as `view public.report`."""
+    """The kind and the name of the object, such as `view public.report`."""
     name: str | None
-    """Its own name, which our revisions contain if it is ours; None if wxauth uses no objects of its kind."""
+    """The name of the object, by which our revisions are searched. None if wxauth creates no objects of this kind."""
     uses: str
-    """The column, such as `users.nickname`; of a table that is dropped as a whole, the table."""
+    """The column, such as `users.nickname`, or the table if the whole table is dropped."""
 
 
-# PostgreSQL rebuilds indexes and constraints when the type of a column changes, with their state, and drops them with
-# it. So only foreign keys to a column that is dropped are among these. Views have a rule `_RETURN`.
+# PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops them together with the
+# column. Therefore the only constraints listed here are foreign keys to a column that is dropped. A view is found by
+# its rule `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""
 WITH changed AS (
     SELECT attrelid, attnum, attname, wanted IS NULL AS is_whole, is_dropped

@@ -1,4 +1,7 @@
-"""What operators add to our tables, if it would stop a migration: found before anything is changed."""
+"""The search for objects that operators added to our tables and that would stop a migration.
+
+The search runs before a migration changes anything.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -38,7 +41,7 @@ _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A column whose type changes, or which is dropped; without a column, a table that is dropped."""
+    """A column that is dropped or whose type changes. Without a column, it is a table that is dropped."""
 
     table: str
     column: str | None
@@ -46,18 +49,22 @@ class Change:
 
 
 def sql_of(script: Script, *, is_upgrade: bool) -> str:
-    """The SQL of a revision, or of its downgrade, without comments, as far as it does not depend on the database."""
+    """Return the SQL of a revision or of its downgrade, without comments.
+
+    Statements that depend on the contents of the database are missing.
+    """
     options = {"as_sql": True, "output_buffer": (sql := StringIO())}
     with (
         Operations.context(MigrationContext.configure(dialect_name="postgresql", opts=options)),
-        suppress(AttributeError),  # there is no connection that it could ask
+        # A revision that wants to ask the database finds no connection here.
+        suppress(AttributeError),
     ):
         (script.module.upgrade if is_upgrade else script.module.downgrade)()
     return _COMMENT.sub(" ", sql.getvalue())
 
 
 def changes_in(sql: str) -> Iterator[Change]:
-    """The changes in some SQL by which an object that depends on a column stops a migration."""
+    """Return the changes in some SQL that PostgreSQL refuses if an object depends on the column or table."""
     for altered in _ALTER_TABLE.finditer(sql):
         for change in _CHANGE.finditer(altered["changes"]):
             yield Change(altered["table"], change["altered"] or change["dropped"], change["dropped"] is not None)
@@ -67,10 +74,10 @@ def changes_in(sql: str) -> Iterator[Change]:
 
 
 async def what_is_in_the_way(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
-    """Which objects of others depend on columns that this SQL changes, and what to do; None if there are none.
+    """Return a text that names the objects in the way of this SQL, and what to do; None if there are none.
 
-    Triggers, foreign keys and the like are ours if their names are in the SQL of `scripts`, which are all revisions: a
-    revision knows of them.
+    An object is ours if the SQL of `scripts`, which are all revisions, contains its name. This applies to triggers,
+    foreign keys and the like.
     """
     if not (changes := [*changes_in(sql)]):
         return None

@@ -1,1 +1,1 @@
-"""WeChat's session_keys: stored sealed, used to open encrypted data, checked, reset."""
+"""WeChat's session_keys, which are stored encrypted, and used to decrypt data and to sign."""

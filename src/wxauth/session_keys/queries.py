@@ -1,6 +1,6 @@
 """The stored session_keys, each sealed, in the session of its login.
 
-For each identity, WeChat accepts only the one that it gave last: that of the newest session.
+For each identity, WeChat only accepts the key that it gave last, which belongs to the newest session.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class KeyOfLogin:
     banned_until: datetime | None
     erase_at: datetime | None
     sealed: bytes | None = field(repr=False)
-    """None if that login's session has ended."""
+    """The key; None if that login's session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
-# A website's session has no key. The order begins with the user, so that the planner takes the index on both.
+# A website's session has no key. The order begins with the user, so that the planner uses the index on both columns.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
@@ -61,11 +61,10 @@ KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 """SQL for the `KeyOfLogin` of an identity."""
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
-"""SQL for those of a user's identities in an app, at most two. A former id means the user that remains."""
-# Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
-# lost.
-# WeChat now accepts only this key, so the identity's newest login gets it, too. One that began after WeChat was asked
-# may have a newer key.
+"""SQL for the `KeyOfLogin` of a user's identities in an app, at most two. A former id means the user that remains."""
+# Only an open session gets a key, even if it has none, because its previous one is cleared if the secret key that
+# sealed it is lost. WeChat now accepts only this key, so the identity's newest login gets it, too. A login that began
+# after WeChat was called may have a newer key.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
@@ -74,7 +73,7 @@ UPDATE sessions SET session_key = :sealed
             WHERE own.id = :session_id AND newest.client_id IS NULL AND newest.created_at <= :asked_at
             ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)])
 """)
-"""Give a key, for which WeChat was asked then, to a session and the identity's newest login, if they are open."""
+"""The statement that gives the key from a call to WeChat to a session and to the identity's newest login, if open."""
 # The prefix is the beginning of values that are sealed with the current secret key.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
@@ -84,15 +83,16 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
 # Locked rows are skipped, so that logins do not wait.
 _REPLACE: Final = Statement[Nothing]("""
 WITH free AS (
-    SELECT sessions.id, anew
-      FROM unnest(:session_ids::uuid[], :former::bytea[], :anew::bytea[]) AS sealed (id, former, anew)
+    SELECT sessions.id, resealed
+      FROM unnest(:session_ids::uuid[], :former::bytea[], :resealed::bytea[]) AS sealed (id, former, resealed)
       JOIN sessions ON sessions.id = sealed.id AND session_key = former
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
-UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
+UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
 
 
-# Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
+# The conditions are those of `READ_USER_IN_SESSION`: the user may have been banned, erased or merged, and the session
+# may have ended.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest
@@ -104,13 +104,13 @@ SELECT s.app_id, s.openid, (
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)
-"""The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
+"""The keys for a session's data; no row if the session has ended, or its user is banned, erased or merged."""
 
 
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[Sequence[SealedSessionKey], UUID]:
-    """The keys in a page of sessions that do not begin with the prefix, and the last session id of the page.
+    """Return the keys without the prefix in a page of sessions, and the last session id of the page.
 
     After the last page, that id is `END`.
     """
@@ -121,13 +121,13 @@ async def session_keys_sealed_otherwise(
 
 
 async def replace_session_keys(
-    database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes | None]
+    database: Database, former: Sequence[SealedSessionKey], resealed: Sequence[bytes | None]
 ) -> int:
-    """Replace these sealed keys, or clear them, except those that have changed or are locked. Returns how many were."""
+    """Replace these sealed keys, or clear them, except those that have changed or are locked. Return how many were."""
     async with database.begin() as transaction:
         return await transaction.run(
             _REPLACE,
             session_ids=[key.session_id for key in former],
             former=[key.sealed for key in former],
-            anew=anew,
+            resealed=resealed,
         )

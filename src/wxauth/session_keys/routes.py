@@ -1,4 +1,4 @@
-"""`/v1/me/decrypt`: use of session_keys."""
+"""The route `/v1/me/decrypt`, which uses session_keys."""
 
 from typing import Annotated, Any, Final
 
@@ -20,7 +20,7 @@ router = Router("me")
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""Characters of base64. The steps of thirty days have 2,000."""
+"""The length limit of the base64 text. The steps of thirty days have 2,000 characters."""
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
@@ -85,8 +85,8 @@ class DecryptedAnswer(BaseModel):
 async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: SessionKeysDep) -> DecryptedAnswer:
     """Verify and decrypt the `encryptedData` and `iv` that WeChat gave the mini-program.
 
-    WeChat changes the key with a login: upon `session_key_expired`, log in again, then let the user tap again, because
-    earlier data can no longer be decrypted. The watermark must be of the session's app and at most a day old.
+    WeChat changes the key with a login. After `session_key_expired`, log in again, then let the user tap again, because
+    earlier data can no longer be decrypted. The watermark must name the session's app and be at most a day old.
     """
     data = await session_keys.decrypt(principal, encrypted_data=body.encrypted_data, iv=body.iv)
     return DecryptedAnswer(data=data)

@@ -1,4 +1,4 @@
-"""Use of session_keys: decrypting data from WeChat, and signing."""
+"""The use of session_keys: decrypting data from WeChat, and signing."""
 
 from collections.abc import Sequence
 from dataclasses import field
@@ -54,7 +54,7 @@ class SessionKeys:
     wechat_api: WeChatApi
     sealer: Sealer
     _signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
-    """The last day on which a client had something signed for an app, as the trail has it."""
+    """The last day on which a client had something signed for an app, as the audit trail records it."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
         """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
@@ -83,8 +83,8 @@ class SessionKeys:
     ) -> SignatureAnswer:
         """Sign with the newest session_key of an identity, of which there must be one.
 
-        WeChat accepts only the key that it gave last. With `is_checked`, WeChat checks it. The audit trail records
-        once a day that a client signs for an app.
+        WeChat only accepts the key that it gave last. With `is_checked`, WeChat checks it. The audit trail records once
+        a day that a client signs for an app.
 
         Raises: UnknownApp, WrongAppKind, NotFound, InvalidRequest (the user has several identities in the app),
             AccountDisabled, AccountLeaving, SessionKeyExpired, other WeChatError.
@@ -126,7 +126,7 @@ class SessionKeys:
         return None
 
     def _unsealed(self, app_id: str, openid: str, sealed: bytes | None) -> bytes | None:
-        """A stored key; None if none is stored, or if no secret key opens it."""
+        """Return a stored key; None if none is stored, or if no secret key opens it."""
         if sealed is None:
             return None
         try:

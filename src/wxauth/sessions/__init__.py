@@ -1,1 +1,1 @@
-"""Sessions: one login on one device each."""
+"""The sessions of users. A session is one login on one device."""

@@ -6,17 +6,17 @@ from typing import Annotated, Final
 
 from pydantic import Field, PlainSerializer
 
-# A sender chooses the text, and a list of sessions describes two hundred of them. So `(?>…)` takes the first of the
-# words that a pattern begins with, and no other: to look from each of them in turn is quadratic.
+# A client chooses the text, and a list of sessions describes two hundred of them. Therefore `(?>…)` only takes the
+# first of the words that a pattern begins with. Searching from each of them in turn would take quadratic time.
 #
-# The first match counts: an iPhone's User-Agent contains "like Mac OS X", too.
+# The first match counts, because an iPhone's User-Agent contains "like Mac OS X", too.
 _SYSTEMS: Final = (
     (re.compile(r"wechatdevtools"), "WeChat DevTools"),
     (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),
     (re.compile(r"\A(?>.*?iPad).*? OS ([\d_]+)"), "iPadOS"),
     (re.compile(r"iPhone OS ([\d_]+)"), "iOS"),
     (re.compile(r"Android ([\d.]+)"), "Android"),
-    (re.compile(r"X11; Linux"), "Linux"),  # WeChat there also claims to be WindowsWechat
+    (re.compile(r"X11; Linux"), "Linux"),  # WeChat for Linux also claims to be WindowsWechat
     (re.compile(r"Windows"), "Windows"),
     (re.compile(r"Macintosh|Mac OS X"), "macOS"),
     (re.compile(r"CrOS"), "ChromeOS"),
@@ -29,10 +29,10 @@ _BROWSERS: Final = (
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
-"""The first match counts: nearly all browsers also claim to be Chrome and Safari."""
+"""The browsers. The first match counts, because nearly all browsers also claim to be Chrome and Safari."""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 _ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
-"""WeChat on a computer, which always names the same old version."""
+"""The mark of WeChat on a computer, which always names the same old version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Device:
 
 
 def describe_device(user_agent: str | None) -> str | None:
-    """A short description, such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if nothing is recognized."""
+    """Return a description such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if nothing is recognized."""
     text = user_agent or ""
     words = []
     for pattern, system in _SYSTEMS:
@@ -63,4 +63,4 @@ def describe_device(user_agent: str | None) -> str | None:
 DescribedDevice = Annotated[
     str | None, PlainSerializer(describe_device, return_type=str | None), Field(examples=["iOS 17.1, WeChat 8.0.44"])
 ]
-"""A User-Agent, which answers describe."""
+"""A User-Agent, which responses replace by a description."""

@@ -26,40 +26,40 @@ END: Final = UUID(int=2**128 - 1)
 """A session id after the last one."""
 SESSIONS_IN_AN_EVENT: Final = 1000
 CONSOLE: Final = "wxauth-admin"
-"""The client_id of the console, a website of our own. No other client can have this name."""
+"""The client_id of the console, which is a website of our own. No other client can have this name."""
 _ATTEMPTS: Final = 5
 _ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""In place of `keys_of` some identities: those of all."""
+"""The parameters for all identities, in place of those that `keys_of` returns."""
 
 
 class EndReason(StrEnum):
-    """Why a session has ended."""
+    """The reason why a session has ended."""
 
     SIGNED_OUT = "signed_out"
-    """By the person, in this session."""
+    """The user has ended it, in this session."""
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
-    """By the person, in another session."""
+    """The user has ended it, in another session."""
     BANNED = "banned"
     REUSED = "reused"
     ERASED = "erased"
     LEAVING = "leaving"
-    """The person has asked to be erased, after the days of grace."""
+    """The user has asked to be erased, and the grace period has begun."""
     ADMINISTRATOR = "administrator"
-    """By an administrator or operator, or as a result of a change of theirs."""
+    """An administrator or operator has ended it, directly or by another change."""
     REPLACED = "replaced"
     MERGED = "merged"
-    """A website's session, ended because its user was merged into another."""
+    """It belonged to a website, and its user was merged into another one."""
 
 
 class OpenedFrom(TypedDict):
-    """From where a session was opened."""
+    """The address and device from which a session was opened."""
 
     ip: Annotated[str | None, Field(examples=["203.0.113.7"])]
     device: DescribedDevice
 
 
 class ClientOfSession(TypedDict):
-    """A client that a person has allowed to use a resource."""
+    """A client that a user has allowed to use a resource."""
 
     title: Annotated[str, Field(examples=["Claude"])]
     host: Annotated[str | None, Field(description="Of a client that nobody has registered; else null.")]
@@ -104,7 +104,7 @@ class EndedSession(BaseModel):
     id: UUID
     user_id: UUID
     was_open: bool
-    """Whether it was open until now. Otherwise it had ended before, or had expired."""
+    """Whether the session was open until now. Otherwise it had ended before, or had expired."""
 
 
 class LastRow(BaseModel):
@@ -112,11 +112,12 @@ class LastRow(BaseModel):
 
     id: UUID
     since: datetime
-    """A time before which no row after the page was made."""
+    """A time before which no row after the page was created."""
 
 
-# Read for each request, because since the token was signed the user may have been banned, erased or merged, the session
-# may have ended, or its website been removed: the sessions of a website end later, page by page.
+# The user is read for each request. Since the token was signed, the user may have been banned, erased or merged, the
+# session may have ended, or its website may have been removed. The sessions of a removed website end later, page by
+# page.
 READ_USER_IN_SESSION: Final = Batched[UserInSession](
     "user_of_session",
     f"""
@@ -130,21 +131,24 @@ SELECT s.app_id, s.openid, {USER}
     user_id="uuid",
     now="timestamptz",
 )
-"""The user, with the identity of this session; None if the session has ended, or the user is banned or erased."""
+"""The user with the identity of this session; no row if the session has ended, or the user is banned or erased."""
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
-"""SQL: the value of `opened_ip` for no address. An empty `opened_user_agent` means none, too."""
+"""The SQL value of `opened_ip` for no address. An empty `opened_user_agent` means none, too."""
 OPENED: Final = f"""
 NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
 NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
-"""SQL for the place from which a session was opened. It is stored by the first refresh from another place, so that it
-costs a login nothing, and a session that never moves no space."""
+"""SQL for the place from which a session was opened.
+
+The first refresh from another place stores it. Therefore it costs a login nothing, and a session that never moves takes
+no space.
+"""
 FOR_RESOURCE: Final = """
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
     'title', client_name, 'host', CASE WHEN client_id LIKE 'https://%' THEN split_part(client_id, '/', 3) END
 ) END AS client,
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object('resource', resource, 'title', resource_title) END AS resource,
 CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
-"""SQL for what a session for a resource has in lists; null for any other."""
+"""SQL for the fields that a session for a resource has in lists; null for any other session."""
 _LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
        jsonb_build_object('ip', abbrev(NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})),
                           'device', NULLIF(COALESCE(opened_user_agent, user_agent), '')) AS opened, {FOR_RESOURCE}"""
@@ -165,22 +169,22 @@ ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
 """)
-"""Whether these sessions, open or ended, are the same user's, whoever that is now."""
+"""Whether these sessions, open or ended, belong to the same user, whoever that is now."""
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
-"""The user of a session, open or not; None if it was deleted."""
+"""The user of a session, open or not; no row if it was deleted."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
-"""When a session was opened; None if there is none."""
+"""When a session was opened; no row if there is none."""
 
 
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
-"""Whether there are sessions of a website, or of a client by its document, open or ended."""
+"""Whether a website, or a client identified by its document, has sessions, open or ended."""
 
 
-# Ends one session by itself. Idempotent: if it is sent twice, the second one finds an ended session. If the session had
-# only expired, there is no event. The user is locked first, as for each event about a user. If the session was moved to
-# another user during that wait, it is not ended. If the site asks for the end itself, it gets no logout token: see
-# `site_knows`. If the person ends it elsewhere, the browser that logged in has to prove itself again.
+# This statement ends one session. It may be sent twice, because the second one finds an ended session. If the session
+# had only expired, there is no event. The user is locked first, as for each event about a user. If the session was
+# moved to another user during that wait, it is not ended. If the site itself has requested the end, it gets no logout
+# token: see `site_knows`. If the user ends it elsewhere, the browser that logged in must log in again.
 _END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
@@ -210,10 +214,10 @@ DELETE FROM browser_logins USING website_sessions w
 """)
 _USERS_OF_SESSIONS_FRAGMENT: Final = """
 SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))"""
-# In the order of ids, as for each event about a user.
+# Users are locked in the order of their ids, as for each event about a user.
 _LOCK_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} ORDER BY id FOR NO KEY UPDATE")
-# The users that no other transaction has locked: a page of a removed website's sessions waits for none, so that others
-# wait at most for one page. Merges and splits end such sessions, and do not move them.
+# A page of a removed website's sessions skips users that another transaction has locked, so that other clients wait for
+# one page at most. Merges and splits end such sessions, and do not move them.
 _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO KEY UPDATE SKIP LOCKED")
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
@@ -233,9 +237,9 @@ def _is_of_these(row: LiteralString) -> LiteralString:
             OR ({row}.app_id, {row}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
 
-# Takes the identity from the logins to sites of users, or of these identities of theirs, that no session has been
-# opened for: nobody redeems them any more. The users are locked, as whenever a login is approved or redeemed. The rows
-# are locked in the order of their ids, so that a page precedes the presses on it.
+# This statement removes the identity from the logins to sites of users, or of some of their identities, for which no
+# session has been opened, so that nobody can redeem them. The users are locked, as whenever a login is approved or
+# redeemed. The rows are locked in the order of their ids, so that they are locked before single rows of them.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -244,7 +248,7 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
        AND {_is_of_these("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
-# A login that a phone has only claimed, or denied, belongs to nobody yet. An erasure clears its browser, too.
+# A login that a phone has only claimed or denied belongs to no user yet. An erasure clears its browser, too.
 _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -260,11 +264,11 @@ DELETE FROM browser_logins USING identities i
 LAST_OF_PAGE: Final = Statement[LastRow](
     "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-"""The last of a page of all sessions; none of the last page, which is not full."""
+"""The last row of a page of all sessions; none for the last page, which is not full."""
 
 
 def _ending(which: LiteralString) -> Statement[EndedSession]:
-    """Ends those of the sessions with these ids that have not ended. Their users are locked."""
+    """Return a statement that ends the sessions with these ids that have not ended. Their users must be locked."""
     return Statement[EndedSession](f"""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
  WHERE id = ANY (ARRAY({which})) AND revoked_at IS NULL
@@ -279,7 +283,7 @@ _END_OF_USERS: Final = _ending(f"""
 END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
-"""End users' sessions of the console."""
+"""The end of users' sessions of the console."""
 _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
@@ -287,25 +291,26 @@ _END_OF_WEBSITES: Final = _ending(f"""
 END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
-"""End the websites' sessions that the login of a user's browser has opened."""
+"""The end of the websites' sessions that the login of a user's browser has opened."""
 END_BEYOND: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
        AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
      ORDER BY s.id DESC OFFSET :at_most""")
-"""End those of one website, that of `session_id`, beyond the newest ones."""
+"""The end of the sessions of one website, that of `session_id`, apart from the newest ones."""
 END_OLDEST: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
      ORDER BY user_id DESC, id DESC OFFSET :at_most - 1""")
-"""End the oldest open sessions of an identity: `at_most` remain, with the one just opened."""
+"""The end of the oldest open sessions of an identity. `at_most` remain, including the one just opened."""
 _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
-# For each identity that has logged in lately and whose user has many sessions, the sessions beyond its newest ones, up
-# to a page in all. Almost no user has so many, and checking that reads only a few index entries.
+# This query is for each identity that has logged in lately and whose user has many sessions. It returns the sessions
+# apart from the newest ones, up to a page in all. Almost no user has so many, and checking that reads only a few index
+# entries.
 def _beyond_fragment(which: LiteralString, newest: LiteralString) -> LiteralString:
     return f"""
     SELECT beyond.id
@@ -321,7 +326,7 @@ def _beyond_fragment(which: LiteralString, newest: LiteralString) -> LiteralStri
 
 
 _BEYOND: Final = Statement[UUID](_beyond_fragment("IS NULL", "AND s.revoked_at IS NULL"))
-# Locked rows are skipped, as in the sweep of expired sessions.
+# Locked rows are skipped, as in the deletion of expired sessions.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
@@ -329,13 +334,16 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)
-"""Delete the ended sessions of each identity beyond its `at_most` newest sessions: see `end_replaced_sessions`."""
+"""The deletion of each identity's ended sessions apart from its `at_most` newest sessions.
+
+See `end_replaced_sessions`.
+"""
 
 
 async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:
     """Lock the user that a statement returns as the owner of something; None if there is no owner.
 
-    The lock holds until the transaction ends. The owner does not change meanwhile.
+    The lock holds until the transaction ends, and the owner does not change during this time.
     """
     user_id = await transaction.value(owner, **what)
     while user_id is not None:
@@ -343,7 +351,8 @@ async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what:
         owner_id = await transaction.value(owner, **what)
         if owner_id == user_id:
             break
-        user_id = owner_id  # meanwhile it was moved to another user, or deleted
+        # During the wait, the thing was moved to another user, or deleted.
+        user_id = owner_id
     return user_id
 
 
@@ -357,10 +366,11 @@ async def end_session(
     site_knows: bool = False,
     now: datetime,
 ) -> UUID | None:
-    """End a session. Returns its user's id, or None if the session had ended or never existed.
+    """End a session, and return its user's id; None if the session had ended or never existed.
 
-    Without `by`, it is ended by its user. If the user does so from another session, the browser's login that opened
-    this one ends, too. With `client_id`, it must be that website's. With `site_knows`, its site gets no logout token.
+    Without `by`, its user ends it. If the user does so from another session, the browser's login that opened this one
+    ends, too. With `client_id`, the session must belong to that website. With `site_knows`, its site gets no logout
+    token.
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
     for _ in range(_ATTEMPTS):
@@ -377,7 +387,8 @@ async def end_session(
         )
         if row is None:
             return None
-        if row[0] is not None:  # else it was moved or ended meanwhile
+        # Otherwise it was moved or ended in the meantime.
+        if row[0] is not None:
             return row[0]
     raise StorageUnavailable("too many changes to this session at once")
 
@@ -393,9 +404,9 @@ async def end_sessions(
 ) -> None:
     """End all sessions of locked users except `kept`, or those of some identities, and record those that were open.
 
-    What the users have granted to sites ends, too, unless a session has been opened for it, whichever session approved.
-    So do the logins of their browsers. Sessions of somebody who is erased end before they are deleted, so that their
-    sites learn of it as of every other end.
+    The logins that the users have approved for sites end, too, unless a session has been opened for them, whichever
+    session approved them. So do the logins of their browsers. The sessions of an erased user end before they are
+    deleted, so that their sites are informed as of every other end.
     """
     which = {"user_ids": user_ids, **(_ANY if identities is None else keys_of(identities))}
     await transaction.run(_END_LOGINS_TO_SITES, **which)
@@ -408,9 +419,9 @@ async def end_sessions(
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a locked user, and record it if it was open. False if the user never had this session.
+    """End one session of a locked user, and record it if it was open. Return False if the user never had this session.
 
-    If an administrator does so, the browser's login that opened it ends, too.
+    If an administrator ends it, the browser's login that opened it ends, too.
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
@@ -423,7 +434,7 @@ async def end_session_of(
 async def end_replaced_sessions(
     transaction: Transaction, *, since: UUID, at_most: int, size: int, now: datetime
 ) -> int:
-    """End the open sessions of each identity beyond its `at_most` newest ones. Returns how many were ended.
+    """End the open sessions of each identity apart from its `at_most` newest ones. Return how many were ended.
 
     Only identities that have a session with an id after `since` are checked. At most `size` sessions are ended.
     """
@@ -434,7 +445,7 @@ async def end_replaced_sessions(
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
-    """End up to `size` sessions of a website that was removed. Returns how many no longer count as its sessions.
+    """End up to `size` sessions of a removed website. Return how many no longer count as its sessions.
 
     Sessions of users that another transaction has locked are left to a later page.
     """
@@ -448,11 +459,11 @@ async def end_page_of_client(transaction: Transaction, name: str, *, size: int, 
 async def end_logins_in_browsers(
     transaction: Transaction, *user_ids: UUID, becomes_staff: bool, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    """End locked users' browsers' logins and website sessions.
+    """End the browsers' logins and the website sessions of locked users.
 
-    Of somebody who is about to be `MERGED`, because a website must see the same user id as long as a session lasts. Of
-    somebody who becomes staff, approvals too: browsers in which others log in must be near the phone of staff. So were
-    those of the console.
+    A user who is about to be `MERGED` must log in again, because a website must see the same user id as long as a
+    session lasts. If a user becomes staff, approved logins end, too, because browsers in which staff log in must be
+    near the phone. The sessions of the console stay, because this already applied to them.
     """
     is_merged = reason is EndReason.MERGED
     if becomes_staff:
@@ -463,7 +474,7 @@ async def end_logins_in_browsers(
 
 
 def keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
-    """Identities as parameters of a statement: parallel arrays."""
+    """Return identities as parameters of a statement: two parallel arrays."""
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
 
@@ -477,7 +488,7 @@ async def end_by(
     app_id: str | None = None,
     now: datetime,
 ) -> Sequence[EndedSession]:
-    """End sessions of locked users, and record the ends of those that were open, for each user separately. Returns all.
+    """End sessions of locked users, and record the ends of those that were open, for each user separately. Return all.
 
     An event has the ids of up to a thousand sessions, the oldest first.
     """

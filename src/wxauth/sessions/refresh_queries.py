@@ -1,4 +1,4 @@
-"""Refresh tokens, and the statement of a refresh: it rotates the token, or ends the session if the token is reused."""
+"""The refresh tokens, and the statement that rotates one, or ends the session if the token is reused."""
 
 import hmac
 import re
@@ -23,7 +23,8 @@ from wxauth.sessions.queries import NO_ADDRESS, EndReason, end_session
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
 _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
-# 52 bytes make 70 characters. The last one carries two bits, and has only four spellings: so each token has just one.
+# 52 bytes make 70 characters. The last one carries two bits, and has only four spellings, so that each token has only
+# one.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
 _ATTEMPTS: Final = 3
 
@@ -36,7 +37,7 @@ class RefreshToken(NamedTuple):
 
 
 class RefreshTokens:
-    """Makes and verifies refresh tokens.
+    """Creates and verifies refresh tokens.
 
     Args:
         secret_keys: The current secret key, which signs, then the previous ones, which are still accepted.
@@ -44,14 +45,14 @@ class RefreshTokens:
 
     PREFIX: ClassVar = "wxr_"
     PURPOSE: ClassVar = "refresh-token"
-    """The purpose for which their keys are derived."""
+    """The purpose for which the keys are derived."""
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._keys = [derive_key(key, self.PURPOSE) for key in secret_keys]
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
-        """Make the token of this session and generation. It is the same each time."""
+        """Create the token of this session and generation. It is the same each time."""
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
         return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
@@ -69,16 +70,16 @@ class RefreshTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """How long a session lasts, in seconds."""
+    """The lifetimes of a session, in seconds."""
 
     unused: int
     at_most: int
     reuse_grace: int
-    """For how long a rotated token still gets its successor."""
+    """The time during which a rotated token still gets its successor."""
 
     @property
     def unrefreshed(self) -> int:
-        """How long a new session lasts if it is never refreshed."""
+        """The lifetime of a new session that is never refreshed."""
         return min(self.unused, self.at_most)
 
 
@@ -86,10 +87,10 @@ Rotated = TypeVar("Rotated", bound="RotatedSession")
 
 
 class RefreshRefusal(StrEnum):
-    """Why a genuine refresh token is refused."""
+    """The reason why a genuine refresh token is refused."""
 
     UNKNOWN = "unknown"
-    """Its session was deleted, or belongs to another client: only the website itself can use its sessions."""
+    """The session was deleted, or belongs to another client. Only the website itself can use its sessions."""
     DISABLED = "disabled"
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -109,7 +110,7 @@ class RefreshRefused:
     """The result of a refused refresh."""
 
     why: str
-    """A `RefreshRefusal`."""
+    """The reason, as a `RefreshRefusal`."""
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
@@ -117,13 +118,15 @@ class RefreshRefused:
     resource: str | None = None
 
 
-# The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
-# token just before the newest one gets the same successor during the grace period. Any other token was used twice, by
-# the person and a thief: it changes nothing here, and then the session is ended, which locks the user first. A
-# concurrent use waits here for the row, then sees what the first has done. A token that is good is still so when the
-# row has been changed, which is when RETURNING asks.
-# The database's clock may have been ahead when a row was written. Then a token that was rotated after the grace period
-# that begins now has none, and the age of a session begins now, because a session may not end before it has begun.
+# The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy.
+# During the grace period, the token just before the newest one gets the same successor. Any other token was used twice,
+# by the user and a thief. The statement then changes nothing, and afterwards the session is ended, which locks the user
+# first. A concurrent use waits here for the row, and then sees what the first one has done. A token that is good is
+# still good after the row has been changed, which is when RETURNING checks.
+#
+# The database's clock may have been ahead when a row was written. Then a token that was rotated after the present grace
+# period began has no grace period, and the age of a session begins now, because a session must not end before it has
+# begun.
 _IS_NEWEST = ":generation >= s.generation"
 _IS_GOOD = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
     AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
@@ -141,7 +144,7 @@ class RotatedSession(UserInSession):
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """The same for a website, with what it was granted."""
+    """A website's session after the use of its refresh token, with what it was granted."""
 
     scope: str
     authenticated_at: datetime
@@ -155,8 +158,8 @@ _NEW_PLACE_FRAGMENT: Final = f""",
                                 THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
-# The website's server sends the refresh, and its address is not the person's. So the browser's address stays. If
-# the session was granted too little for the request, no row is found, and the token is not used up.
+# The website's server sends the refresh, and its address is not the user's, so the browser's address stays. If the
+# session was granted too little for the request, no row is found, and the token is not used up.
 _GRANTED = "string_to_array(s.scope, ' ')"
 _IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
@@ -186,7 +189,7 @@ RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app
 """
 
 
-# Of several at once, a session that another transaction has locked is left out, and so is the second use of one token.
+# In a batch, a session that another transaction has locked is left out, and so is the second use of one token.
 _ROTATE: Final = Batched[RotatedSession](
     "refresh",
     _rotating_fragment(f"users WHERE {_IS_OF_APP}", place=_NEW_PLACE_FRAGMENT),
@@ -215,8 +218,8 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     )
 )
 
-# Sessions for a resource live longer, so that the resource is asked for before the age. There is no row if a use would
-# succeed now, because a merge has just ended or a ban was lifted.
+# Sessions for a resource live longer, so the resource is compared before the age. There is no row if a use would now
+# succeed, because a merge has just ended or a ban was lifted.
 _WHY_NOT: Final = Statement[RefreshRefused](f"""
 SELECT * FROM (
     SELECT CASE WHEN s.id IS NULL THEN 'unknown'
@@ -236,7 +239,7 @@ SELECT * FROM (
 
 
 def session_lifetimes(settings: Settings, *, is_of_website: bool = False) -> Lifetimes:
-    """The lifetimes of a session in an app, or for a resource; or of a website's."""
+    """Return the lifetimes of a session in an app or for a resource, or those of a website's session."""
     unused, at_most = settings.refresh_token_ttl, settings.session_max_age
     if is_of_website:
         unused, at_most = settings.web_session_ttl, settings.web_session_max_age
@@ -252,7 +255,7 @@ async def rotate_refresh_token(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSession | RefreshRefused:
-    """Rotate a mini-program's refresh token. If it is reused, the session ends. One statement, unless it is refused."""
+    """Rotate a mini-program's refresh token. If it is reused, the session ends. Success takes one statement."""
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
 

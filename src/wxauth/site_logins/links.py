@@ -43,7 +43,7 @@ from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.texts import hash_of, new_secret
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.errcodes import Api
-from wxauth.wechat.wechat_tokens import Kept
+from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
@@ -60,7 +60,7 @@ class UrlLinks:
     settings: Settings
     clock: Clock
     wechat_api: WeChatApi
-    _kept: dict[str, Kept] = field(default_factory=partial(defaultdict, Kept), init=False)
+    _kept: dict[str, CachedSecret] = field(default_factory=partial(defaultdict, CachedSecret), init=False)
     _being_made: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
     async def of(self, app: App) -> str | None:
@@ -70,7 +70,7 @@ class UrlLinks:
             await once(self._being_made, app.app_id, partial(self._make, app, kept))
         return kept.value if kept.is_good(now) else None
 
-    async def _make(self, app: App, kept: Kept) -> None:
+    async def _make(self, app: App, kept: CachedSecret) -> None:
         now = self.clock()
         try:
             url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)

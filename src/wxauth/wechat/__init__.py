@@ -1,1 +1,1 @@
-"""All calls to WeChat, and WeChat's answers and pushed messages."""
+"""The calls to WeChat, its responses, and the messages that it pushes."""

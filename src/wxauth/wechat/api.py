@@ -1,4 +1,4 @@
-"""Calls to those APIs of WeChat that require a WeChat token."""
+"""The calls to those APIs of WeChat that require an access token of the app."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ log = get_logger()
 
 @part
 class WeChatApi:
-    """Calls WeChat with the app's token. If WeChat refuses the token, it is renewed, and the call is sent once more.
+    """Calls WeChat with the app's token. If WeChat refuses the token, it is renewed, and the call is sent again.
 
     This is safe, because WeChat does not execute a call whose token it refuses.
     """
@@ -45,17 +45,17 @@ class WeChatApi:
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
         """Exchange the code of a phone button for WeChat's `phone_info`.
 
-        A code works once, for five minutes, and each success costs money. So the content of the answer is not checked
-        here: the caller can store it before anything can fail. If `openid` is given, WeChat checks that the code is
-        this person's. `extra_time` is added to the time limit, in seconds.
+        A code works once, for five minutes, and each success costs money. Therefore the content of the response is not
+        checked here: the caller can store it before anything can fail. If `openid` is given, WeChat checks that the
+        code belongs to this user. `extra_time` is added to the time limit, in seconds.
 
-        Raises: InvalidCode (40029; 40003, 43104: another person's code), CodeUsed (40163), other WeChatError.
+        Raises: InvalidCode (40029; 40003 and 43104: another user's code), CodeUsed (40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
         return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
-        """Whether this is still the person's session_key, as base64 text. Raises: WeChatError."""
+        """Return whether this is still the user's session_key, which is base64 text. Raises: WeChatError."""
         signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
         try:
@@ -75,7 +75,7 @@ class WeChatApi:
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
     ) -> CodePicture:
-        """A mini-program code that opens this page with this scene, in the mini-program's version `env`.
+        """Return a mini-program code that opens this page with this scene, in the mini-program's version `env`.
 
         For the published version (`release`), WeChat checks that the page exists.
 
@@ -86,7 +86,7 @@ class WeChatApi:
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
     async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
-        """A URL Link that opens this page, in the mini-program's version `env`, for thirty days.
+        """Return a URL Link that opens this page, in the mini-program's version `env`, for thirty days.
 
         Raises: WeChatMisconfigured (40002: no personal account may have one, 85079: not released, among others), other
             WeChatError.
@@ -95,7 +95,7 @@ class WeChatApi:
         return await self._call(Api.URL_LINK, app, body, read=_url_link)
 
     async def js_ticket(self, app: App) -> tuple[str, int]:
-        """The ticket of the JS-SDK, and the seconds until it ends. Raises: WeChatError."""
+        """Return the ticket of the JS-SDK, and the seconds until it ends. Raises: WeChatError."""
         return await self._call(
             Api.JS_TICKET, app, None, "&type=jsapi", read=lambda answer: secret_in(answer, "ticket")
         )
@@ -114,8 +114,10 @@ class WeChatApi:
     ) -> T:
         content = (
             None if body is None else to_json(body)
-        )  # does not escape as \uXXXX, which msgSecCheck does not decode
-        deadline = self.wechat.deadline(extra_time=extra_time)  # for all requests, including those for a token
+            # This JSON has no \uXXXX escapes, which msgSecCheck does not decode.
+        )
+        # The time limit covers all requests, including those for a token.
+        deadline = self.wechat.deadline(extra_time=extra_time)
 
         async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
             value = token.value.get_secret_value()
@@ -150,7 +152,7 @@ async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> 
 
 
 def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, Any]], Any]:
-    """Reads a field of an answer. Raises: WeChatBadResponse, if it is not good."""
+    """Return a function that reads a field of a response. It raises WeChatBadResponse if the value is not good."""
 
     def read(answer: dict[str, Any]) -> Any:
         if not is_good(value := answer.get(name)):
@@ -165,7 +167,7 @@ _url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL
 
 
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
-    """The signature with which WeChat checks a person's session_key.
+    """Return the signature with which WeChat checks a user's session_key.
 
     The HMAC key is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
     """
@@ -173,7 +175,10 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
 
 
 def _picture(answer: dict[str, Any]) -> CodePicture:
-    """Detect the type by the first bytes: WeChat has sent pictures with the Content-Type of JSON."""
+    """Return a picture with its type, detected by the first bytes. Raises: WeChatBadResponse.
+
+    The Content-Type is not used, because WeChat has sent pictures with that of JSON.
+    """
     content = answer.get(PICTURE, b"")
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return CodePicture(content, "image/png")

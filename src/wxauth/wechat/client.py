@@ -1,4 +1,4 @@
-"""The client for WeChat's server API: login codes, and calls in general.
+"""The client for WeChat's server API, for login codes and calls in general.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html
 """
@@ -25,15 +25,15 @@ from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_l
 from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
-"""Seconds before the second and the third try after errcode -1."""
+"""The pauses before the second and the third try after errcode -1, in seconds."""
 
 _CONNECT_SHARE: Final = 0.4
-"""The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
+"""The share of an exchange's time that one connection attempt may take, so that time is left for the fallback host."""
 _MADE_UP_CODE: Final = "000000000000"
 MAX_PICTURE: Final = 1024 * 1024
-"""Bytes. A mini-program code has about 100,000."""
+"""The size limit of a picture in bytes. A mini-program code has about 100,000."""
 PICTURE: Final = "picture"
-"""The key under which `read` gets an answer that is a picture instead of JSON."""
+"""The key under which `read` gets a response that is a picture instead of JSON."""
 
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
@@ -56,35 +56,36 @@ T = TypeVar("T")
 
 class _Client(httpx.AsyncClient):
     async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
-        """Send, and no more: keep no cookie for the next person's request, follow no redirect, log no URL."""
-        return await self._transport_for_url(request.url).handle_async_request(request)  # which respx replaces
+        """Only send the request: store no cookie for the next user's request, follow no redirect, and log no URL."""
+        # respx replaces this method in tests
+        return await self._transport_for_url(request.url).handle_async_request(request)
 
 
 def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """The client for WeChat, with a transport. This limits the time of a request by its extension `deadline`."""
+    """Return the client for WeChat over a transport, which limits the time of a request by its extension `deadline`."""
     return _Client(transport=transport, timeout=None, trust_env=False)
 
 
 def transport_for(settings: Settings, *, at_most: float = inf) -> HttpTransport:
-    """The transport for exchanges with WeChat of at most so many seconds."""
+    """Return the transport for exchanges with WeChat that take at most `at_most` seconds."""
     timeout = min(settings.wechat_timeout, at_most)
     return HttpTransport(connect_timeout=timeout * _CONNECT_SHARE, proxy=settings.wechat_proxy)
 
 
 @dataclass(frozen=True, slots=True)
 class WeChatIdentity:
-    """The identity for which WeChat exchanged a code."""
+    """The identity that WeChat returned for a code."""
 
     openid: str
     unionid: str | None
     session_key: bytes | None = field(default=None, repr=False)
-    """As base64 text. Only a mini-program has one."""
+    """The session_key as base64 text. Only a mini-program has one."""
     is_snapshot: bool = False
-    """Whether the page was shown in WeChat's snapshot mode, in which this identity is made up."""
+    """Whether the page was shown in WeChat's snapshot mode, in which this identity is invented."""
 
 
 class _Call(NamedTuple):
-    """A request, without the host to which it is sent."""
+    """A request, without the host that it is sent to."""
 
     api: Api
     query: str
@@ -93,21 +94,21 @@ class _Call(NamedTuple):
 
 
 class _Host:
-    """A server of WeChat's, or a relay to it."""
+    """A server of WeChat, or a relay to it."""
 
     def __init__(self, url: str) -> None:
         self.url = httpx.URL(url)
         self._prepared: dict[Api, httpx.Request] = {}
 
     def request(self, asked: _Call) -> httpx.Request:
-        """The request to this host. Its query, which has secrets, is not in the URL.
+        """Build the request to this host. Its query, which contains secrets, is not in the URL.
 
-        Only what differs is made anew: parsing a URL takes 50 µs. With `stream`, httpx does not prepare the fields of a
-        GET again, which takes as long as all else that it does.
+        Only the varying parts are built each time, because parsing a URL takes 50 µs. With `stream`, httpx does not
+        prepare the fields of a GET again, which would take as long as everything else that it does.
         """
         prepared = self._prepared.get(asked.api)
         if prepared is None:
-            path = self.url.path.rstrip("/") + asked.api.path  # empty at WeChat's own hosts
+            path = self.url.path.rstrip("/") + asked.api.path  # the path is empty for WeChat's own hosts
             prepared = self._prepared[asked.api] = httpx.Request("GET", self.url.copy_with(path=path), headers=_HEADERS)
         url, headers = prepared.url, prepared.headers
         target = url.raw_path + f"?{asked.query}".encode() if asked.query else url.raw_path
@@ -121,20 +122,20 @@ class _Host:
         return httpx.Request("POST", url, headers=headers, content=asked.body, extensions=how)
 
     def __str__(self) -> str:
-        """Host and port, which differ from WeChat's own behind a relay."""
+        """Return the host and port, which differ from WeChat's own behind a relay."""
         host, port = self.url.host, self.url.port or (443 if self.url.scheme == "https" else 80)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass
 class WeChat:
-    """The client for WeChat's server API, one per process.
+    """The client for WeChat's server API, of which there is one per process.
 
     Args:
-        client: Sends requests; a test may replace it, or what it sends to by respx. See `client_over`.
-        settings: WeChat's URLs, and the seconds for a whole exchange, retries included.
-        at_most: Fewer seconds for that.
-        busy_pauses: Seconds before each retry while WeChat is busy.
+        client: Sends requests. A test may replace it, or mock its requests with respx. See `client_over`.
+        settings: WeChat's URLs, and the time limit of a whole exchange, including retries.
+        at_most: A shorter time limit, in seconds.
+        busy_pauses: The pauses before each retry while WeChat is busy, in seconds.
         hints: By errcode, a text for the developer that is appended to `detail`.
         reports_refusals: Whether errcodes are logged. If not, the caller provokes them, and reports what they mean.
     """
@@ -152,20 +153,20 @@ class WeChat:
         self.timeout = min(self.settings.wechat_timeout, self.at_most)
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
-        """Exchange a code for the person's identity: from `wx.login` in a mini-program, from OAuth in any other app.
+        """Exchange a code for the user's identity: from `wx.login` in a mini-program, from OAuth in any other app.
 
         A code works once, for some minutes. The status is 200 even for failures, which have an `errcode`. The access
-        and refresh tokens in an OAuth answer are dropped here.
+        and refresh tokens in an OAuth response are dropped here.
 
         Raises: InvalidCode (40029, 42003), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
-            45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
-            connection, 5xx), WeChatTimeout, WeChatBadResponse.
+            45011), WeChatMisconfigured (if only the operator can end it), WeChatUnavailable (-1 after two retries, no
+            connection or a lost one, 5xx), WeChatTimeout, WeChatBadResponse.
         """
         query = _login_query(app, code)
         return await self.call(exchange_api(app), app, query, read=partial(_identity, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
-        """Check with a made-up code whether WeChat accepts the app's id and secret.
+        """Check with an invented code whether WeChat accepts the app's id and secret.
 
         Raises: WeChatMisconfigured, if WeChat rejects them; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
             WeChatBadResponse.
@@ -174,7 +175,8 @@ class WeChat:
             query = _login_query(app, _MADE_UP_CODE)
             await self.call(exchange_api(app), app, query, read=lambda _: None, reports_refusals=False)
         except (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked):
-            return  # WeChat rejects the code, so it has accepted id and secret
+            # WeChat rejects the code, so it has accepted the id and the secret.
+            return
 
     async def call(
         self,
@@ -189,15 +191,15 @@ class WeChat:
         deadline: float | None = None,
         reports_refusals: bool = True,
     ) -> T:
-        """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be made.
+        """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be opened.
 
         Args:
             api: The API.
             app: The app on whose behalf WeChat is called.
             query: The query of the request, which contains secrets.
             body: The JSON to send with POST; None for a GET.
-            read: Extracts the result from the answer; a picture is under `PICTURE`. Raises: WeChatBadResponse.
-            secrets: Parts of the request that must not be logged, besides the app's secret.
+            read: Extracts the result from the response. A picture is under `PICTURE`. Raises: WeChatBadResponse.
+            secrets: Parts of the request that must not be logged, in addition to the app's secret.
             expected: errcodes that the caller handles, and that are not logged.
             deadline: When to give up, in the event loop's time; by default, after the client's timeout.
             reports_refusals: Whether errcodes are logged here. If not, the caller logs them.
@@ -222,7 +224,7 @@ class WeChat:
         return result
 
     def deadline(self, *, extra_time: float = 0.0) -> float:
-        """When an exchange that begins now must end, in the event loop's time."""
+        """Return when an exchange that begins now must end, in the event loop's time."""
         return asyncio.get_running_loop().time() + self.timeout + extra_time
 
     async def aclose(self) -> None:
@@ -242,7 +244,8 @@ class WeChat:
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
-            answer_read = response.extensions.get(ANSWER)  # by our transport; reading it again takes 10 µs
+            # Our transport has read the body already, and reading it again takes 10 µs.
+            answer_read = response.extensions.get(ANSWER)
             body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
             raise errors.WeChatTimeout(_("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
@@ -259,7 +262,7 @@ class WeChat:
         if asked.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
-            answer = read_json(body)  # whatever its Content-Type is
+            answer = read_json(body)  # the Content-Type does not count
         except ValueError as exc:
             raise errors.WeChatBadResponse(_("WeChat's answer is not JSON")) from exc
         if not isinstance(answer, dict):
@@ -270,25 +273,26 @@ class WeChat:
         try:
             return await self.client.send(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
+            # Nothing was sent, so the code is not used up. The request is sent again, to the fallback host if there is
+            # one.
             fields = {"reason": str(exc), "host": str(self._base), "next_host": str(self._fallback)}
             log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
         return await self.client.send(self._fallback.request(asked))
 
 
 def report_misconfigured(event: str = "wechat_misconfigured", **fields: object) -> None:
-    """Log what the operator must change, and count it for the alert, whatever is answered to the person."""
+    """Log what the operator must change, and count it for the alert, whatever response the user gets."""
     REFUSED.count(errors.WeChatMisconfigured.code)
     log.error(event, **fields)
 
 
 def exchange_api(app: App) -> Api:
-    """The API that exchanges the codes of this kind of app."""
+    """Return the API that exchanges the codes of this kind of app."""
     return Api.CODE2SESSION if app.is_mini_program else Api.OAUTH_CODE
 
 
 def _login_query(app: App, code: str) -> str:
-    """The query of the request that exchanges a code."""
+    """Return the query of the request that exchanges a code."""
     name = "js_code" if app.is_mini_program else "code"
     secret = quote(app.app_secret.get_secret_value(), safe="")
     query = f"appid={app.app_id}&secret={secret}&{name}={quote(code, safe='')}"

@@ -1,7 +1,8 @@
-"""WeChat's errcodes: the meaning, what an operator should do, and the error of ours that each becomes.
+"""The meaning of WeChat's errcodes, what an operator should do, and the error that each becomes.
 
-The table is `errcodes.csv`. A row without `at` is for all APIs that have none of their own, and one without an error is
-a WeChatBadResponse. If only the operator can end it, the error is WeChatMisconfigured: nothing else says so.
+The table is `errcodes.csv`. A row without `at` applies to all APIs that have no row of their own. A row without an
+error becomes a WeChatBadResponse. If only the operator can end the failure, the error is WeChatMisconfigured, which is
+the only sign of that.
 
 Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
@@ -19,19 +20,19 @@ from wxauth.i18n import Text, lazy_gettext as _
 
 
 class Api(StrEnum):
-    """WeChat's APIs: the name of each, for logs and metrics, and its path."""
+    """The APIs of WeChat, with the name of each for logs and metrics, and its path."""
 
     path: str
 
     def __new__(cls, name: str, path: str) -> Self:
-        """The members are their names."""
+        """Create a member, whose value is the name."""
         api = str.__new__(cls, name)
         api._value_, api.path = name, path
         return api
 
     CODE2SESSION = "code2session", "/sns/jscode2session"
     OAUTH_CODE = "access_token", "/sns/oauth2/access_token"
-    """Exchanges the codes of apps that are not mini-programs."""
+    """The API that exchanges the codes of apps other than mini-programs."""
     STABLE_TOKEN = "stable_token", "/cgi-bin/stable_token"
     PHONE_NUMBER = "getuserphonenumber", "/wxa/business/getuserphonenumber"
     CHECK_SESSION_KEY = "checksession", "/wxa/checksession"
@@ -44,12 +45,12 @@ SYSTEM_BUSY: Final = -1
 """The only errcode after which WeChat asks to retry."""
 NOT_LATEST: Final = 40001
 WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
-"""The WeChat token is no longer valid. WeChat has not executed the request."""
+"""The errcodes for an access token that is no longer valid. WeChat has not executed the request."""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
-"""The session_key is missing, has expired, or has been replaced."""
+"""The errcodes for a session_key that is missing, has expired, or has been replaced."""
 DAILY_QUOTA: Final = 45009
 OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
-"""A phone code belongs to another person, or the openid is not of this app."""
+"""The errcodes for a phone code of another user, or an openid of another app."""
 
 SECRET_NOT_TAKEN: Final = _(
     "the app secret is wrong: copy it anew from WeChat (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
@@ -62,31 +63,34 @@ _REMEDIES: Final = {
     "key": _("nothing: the next login stores a new session_key"),
     "secret": SECRET_NOT_TAKEN,
 }
-"""What to do about several errcodes, by its name in the table."""
+"""The instructions that several errcodes share, by their names in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Errcode:
-    """An errcode."""
+    """The description of an errcode."""
 
     number: int
     meaning: Text | None = None
     remedy: Text | None = None
-    """What an operator should do."""
+    """The instruction for the operator."""
     error: type[WeChatError] = WeChatBadResponse
-    """WeChatMisconfigured: WeChat refuses all such calls of the app until the operator does something."""
+    """The error that the errcode becomes.
+
+    WeChatMisconfigured means that WeChat refuses all such calls of the app until the operator does something.
+    """
     retry_after: int | None = None
-    """Seconds."""
+    """The seconds after which a retry may succeed."""
     at: Collection[str] = ()
-    """The APIs that the row is about; empty: all others."""
+    """The APIs that the row applies to. If empty, it applies to all others."""
 
     @property
     def is_for_the_operator(self) -> bool:
-        """Whether only the operator can end it."""
+        """Whether only the operator can end the failure."""
         return self.error is WeChatMisconfigured
 
     def failure(self, hint: str = "") -> WeChatError:
-        """The error that it becomes. Its detail is the meaning, followed by the hint."""
+        """Return the error that the errcode becomes. Its detail is the meaning, followed by the hint."""
         detail = ": ".join(filter(None, [f"WeChat answered errcode {self.number}", self.meaning, hint]))
         return self.error(detail, errcode=self.number, retry_after=self.retry_after)
 
@@ -112,11 +116,11 @@ KNOWN_ERRCODES: Final = frozenset(number for _, number in _ROWS)
 
 
 def errcode_label(error: Exception | None) -> str:
-    """What metrics call WeChat's errcode: those that are not known here are `other`, and an error without is empty."""
+    """Return the label of WeChat's errcode in metrics: `other` if it is unknown, and empty if there is none."""
     errcode = error.errcode if isinstance(error, WeChatError) else None
     return "" if errcode is None else str(errcode) if errcode in KNOWN_ERRCODES else "other"
 
 
 def errcode_of(number: int, *, api: str) -> Errcode:
-    """What is known of an errcode of this API."""
+    """Return the description of an errcode of this API."""
     return _ROWS.get((api, number)) or _ROWS.get((None, number)) or Errcode(number)

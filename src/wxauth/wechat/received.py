@@ -1,13 +1,13 @@
-"""What WeChat hands over, checked before it is believed: ids, phone numbers, `encryptedData`, pushed messages.
+"""The checks of data that WeChat hands over: ids, phone numbers, `encryptedData` and pushed messages.
 
-WeChat's plain signature of a message covers token, timestamp and nonce, but not the message; the handshake has the same
-kind. So a signature is only valid for some minutes, and the caller must check that it is used for one message only. The
-signature of an encrypted message covers it.
+WeChat's plain signature of a message covers the token, timestamp and nonce, but not the message, and a handshake has
+the same kind of signature. Therefore a signature is only valid for some minutes, and the caller must check that it is
+used for one message only. The signature of an encrypted message covers the message.
 
 Sources: https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html,
 https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html, and WeChat's
-mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`). Codes of other kinds:
-WeChat's pages "授权变更" of service accounts, website apps and mobile apps.
+mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`). WeChat's pages
+"授权变更" of service accounts, website apps and mobile apps list the codes of these kinds of apps.
 """
 
 import hmac
@@ -23,7 +23,9 @@ from enum import StrEnum
 from hashlib import sha1, sha256
 from io import StringIO
 from typing import Any, Final, Literal, TypeGuard
-from xml.etree.ElementTree import Element, ParseError  # only the types: the parser is defusedxml's
+
+# Only the types are imported. The parser is defusedxml's.
+from xml.etree.ElementTree import Element, ParseError
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES128, AES256
@@ -39,13 +41,13 @@ from wxauth.texts import read_loosely
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 BLOCK_BYTES: Final = 16
-"""AES's block size, and the length of the key and of the iv."""
+"""The block size of AES, which is also the length of the key and of the iv."""
 MAX_AGE: Final = timedelta(days=1)
 MAX_AHEAD: Final = timedelta(minutes=5)
-"""How much WeChat's clock may be ahead of ours."""
+"""The time by which WeChat's clock may be ahead of ours."""
 
-# Repairs base64 that has passed through forms, URLs or text fields.
-_MENDED: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
+# The table that repairs base64 text that has passed through forms, URLs or text fields.
+_REPAIRED: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 _HOME: Final = "CN"
@@ -58,10 +60,13 @@ _PLACEHOLDER: Final = re.compile(
     r"|无|空|空值|暂无|没有|无数据|未知|不详|未填|未填写|未绑定|未授权|待定|测试"
 )
 _AROUND: Final = " \t\r\n()<>[]{}\"'"
-"""What may surround a placeholder: (null), [object Object]."""
+"""The characters that may surround a placeholder, as in (null) or [object Object]."""
 _NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
-"""A negative number, such as -1; one that was rounded, such as 1.38E+10, but not 5e13, as hexadecimal ids begin; or a
-variable that was not replaced, such as ${id}."""
+"""Numbers and variables that are no ids.
+
+These are a negative number, such as -1, a rounded number, such as 1.38E+10, and a variable that was not replaced, such
+as ${id}. 5e13 is not among them, because hexadecimal ids can begin like that.
+"""
 _STAND_IN: Final = re.compile(
     r"微信用户|https?://(thirdwx\.qlogo\.cn/mmopen/vi_32/POgEwh4mIHO4|mmbiz\.qpic\.cn/mmbiz/icTdbqWNOwNRna42)"
     r"[A-Za-z0-9_-]*(/[0-9]*)?([?#].*)?",
@@ -70,24 +75,24 @@ _STAND_IN: Final = re.compile(
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 REVOKED: Final = "user_authorization_revoke"
-"""The event when a person withdraws some data."""
+"""The event when a user withdraws some data."""
 RISKY: Final = "user_info_modified"
-"""The event when WeChat has found a person's name or picture risky; it does not say which."""
+"""The event when WeChat has classified a user's name or picture as risky. It does not say which."""
 LEFT: Final = "user_authorization_cancellation"
-"""The event when a person's WeChat account is closed."""
-"""The event when WeChat has checked a picture."""
+"""The event when a user's WeChat account is closed."""
 _IDENTITY: Final = "identity"
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
 WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "mini_program": {
-        # addresses, invoices, places, sports, microphone, camera, albums, Bluetooth, calendar, contacts, files...
+        # addresses, invoices, places, sports, microphone, camera, albums, Bluetooth, calendar, contacts, files, and so
+        # on
         **dict.fromkeys(("1", "2", "3", "4", "5", "7", "12", "13", "14", "15", "16", "18"), ()),
         "6": ["nickname", "avatar_url"],
         "8": ["phone"],
-        "19": ["nickname"],  # chosen with <input type="nickname">
-        "20": ["avatar_url"],  # chosen with <button open-type="chooseAvatar">
+        "19": ["nickname"],  # the nickname chosen with <input type="nickname">
+        "20": ["avatar_url"],  # the picture chosen with <button open-type="chooseAvatar">
     },
-    # address, invoices, cards, microphone; place, pictures
+    # address, invoices, cards, microphone, place, pictures
     "official_account": {
         **dict.fromkeys(("201", "202", "203", "204", "206", "207"), ()),
         "205": ["nickname", "avatar_url"],
@@ -95,51 +100,59 @@ WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "website": _IN_OPEN_PLATFORM,
     "mobile_app": _IN_OPEN_PLATFORM,
 }
-"""By kind of app, what each code of `RevokeInfo` withdraws here: fields of the user, or their identity."""
+"""The effect of each code of `RevokeInfo`, by kind of app: the user's fields that it withdraws, or the identity."""
 SIGNED_WITHIN: Final = timedelta(minutes=5)
-"""How far WeChat's timestamp may be from our time. WeChat signs when it sends, and retries within seconds."""
+"""The time by which WeChat's timestamp may differ from our time.
+
+WeChat signs when it sends, and retries within seconds.
+"""
 
 LONGEST_NAME: Final = 64
-"""Characters of a message's name."""
+"""The length limit of a message's name, in characters."""
 
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
 _MAX_XML_PARTS: Final = 1000
-"""How many `<`, and how many `=`, a message may have. Anybody can send one, and the envelope of an encrypted message is
-parsed before its signature is checked. A real message has ten elements, and perhaps some `<` and `=` in its texts."""
+"""The number of `<`, and of `=`, that a message may have.
+
+Anybody can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
+message has ten elements, and perhaps some `<` and `=` in its texts.
+"""
 _CUSTOMER_ENTERS: Final = "user_enter_tempsession"
 _PAYMENT: Final = "xpay_"
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
-_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat's spelling: ten digits from 2001 to 2286
+_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
 _TOKEN: Final = re.compile(r"[!-~]{1,128}")
 """An openid or a nonce."""
 
 
 def base64_bytes(text: str) -> bytes:
     """Decode base64 in either alphabet, with or without padding, line breaks, and ' ' for '+'. Raises: ValueError."""
-    unpadded = text.translate(_MENDED).rstrip("=")
+    unpadded = text.translate(_REPAIRED).rstrip("=")
     return b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
 
 
 def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
     """Decrypt to a JSON object; None if that fails. The session_key is base64 text, as WeChat sends it.
 
-    Valid padding alone proves nothing: one in 256 wrong keys yields it. But a wrong key never yields a JSON object.
+    Valid padding alone proves nothing, because one in 256 wrong keys yields it. But a wrong key never yields a JSON
+    object.
     """
     try:
         key = base64_bytes(session_key.decode())
         decryptor, unpadder = Cipher(AES128(key), CBC(iv)).decryptor(), PKCS7(AES128.block_size).unpadder()
         padded = decryptor.update(encrypted_data) + decryptor.finalize()
         opened = read_json(unpadder.update(padded) + unpadder.finalize())
-    except ValueError:  # the same result for every failure, so that it does not reveal whether the padding was valid
+    except ValueError:
+        # Every failure has the same result, so that it does not reveal whether the padding was valid.
         return None
     return opened if isinstance(opened, dict) else None
 
 
 def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) -> None:
-    """Check that WeChat made the data for this app, and within a day. Raises: InvalidRequest."""
+    """Check that WeChat made the data for this app, and within the last day. Raises: InvalidRequest."""
     match opened.get("watermark"):
         case {"appid": str(watermarked), "timestamp": int(timestamp)}:
             pass
@@ -155,11 +168,12 @@ def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) ->
 
 
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
-    """The number in WeChat's `phone_info`, whose watermark must be this app's.
+    """Return the number in WeChat's `phone_info`, whose watermark must name this app.
 
     Raises: WeChatBadResponse, whose message never contains the number.
     """
-    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+    # The library takes 2 MB, which a process without phone numbers does not need.
+    import phonenumbers
 
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
@@ -169,7 +183,9 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
         if country and pure:
             number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
             is_good = phonenumbers.is_possible_number(number)
-        else:  # a foreign number without its country code may be possible in China, so it must even be valid there
+        else:
+            # A foreign number without its country code may be possible in China, so the number must even be valid
+            # there.
             number = phonenumbers.parse(whole, _HOME)
             is_good = phonenumbers.is_valid_number(number)
     except phonenumbers.NumberParseException:
@@ -181,12 +197,15 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
 
 
 def is_stand_in(value: object) -> bool:
-    """Whether this is the name, or one of the pictures, that WeChat gives for everybody who has given none."""
+    """Return whether this is the name, or one of the pictures, that WeChat gives for users who have given none."""
     return isinstance(value, str) and _STAND_IN.fullmatch(value) is not None
 
 
 def read_json(body: bytes) -> Any:
-    """WeChat's JSON, whose names may have raw controls, and halves of emoji: U+FFFD then. Raises: ValueError."""
+    """Parse WeChat's JSON, in which names may contain raw control characters. Raises: ValueError.
+
+    Half an emoji becomes U+FFFD.
+    """
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -195,15 +214,17 @@ def read_json(body: bytes) -> Any:
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Whether a value can be an openid, a unionid or a session_key."""
+    """Return whether a value can be an openid, a unionid or a session_key."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_LENGTH and value.isascii() and value.isprintable()
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether this text means a missing id, as programs write it. As an id, it would merge many people into one.
+    """Return whether a program may have written this text for a missing id.
 
-    Zeros alone, as in a UUID of zeros, are a placeholder, and so are a text without letters and digits, a negative
-    number, and a number that a spreadsheet has rounded. Full-width letters count as others do.
+    As an id, it would merge many users into one.
+
+    Placeholders include zeros, as in a UUID of zeros, a text without letters and digits, a negative number, and a
+    number that a spreadsheet has rounded. Full-width letters count like others.
     """
     whole = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     plain = whole.strip(_AROUND)
@@ -216,7 +237,10 @@ def is_placeholder(text: str) -> bool:
 
 
 def can_name_a_person(unionid: str) -> bool:
-    """Whether a unionid may join identities. The length is not checked: it is 28 or 29, but WeChat may change it."""
+    """Return whether a unionid may join identities.
+
+    The length is not checked. It is 28 or 29, but WeChat may change it.
+    """
     return _UNIONID.fullmatch(unionid) is not None and not is_placeholder(unionid)
 
 
@@ -230,7 +254,7 @@ class CodePicture:
 
 @dataclass(frozen=True, slots=True)
 class PushSignature:
-    """A signature of WeChat's, and its message."""
+    """A signature by WeChat, and the message that it belongs to."""
 
     digest: bytes
     """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same."""
@@ -255,38 +279,41 @@ class WeChatMessage:
     app_kind: AppKind
     fields: Mapping[str, Any]
     is_readable: bool
-    """Whether it is JSON or XML."""
+    """Whether the message is JSON or XML."""
     signature: PushSignature
     is_sealed: bool
-    """Whether it was encrypted, so that its signature covers it."""
+    """Whether the message was encrypted, so that its signature covers it."""
 
     @property
     def event(self) -> str:
-        """Its event, in lower case; empty if it is none."""
+        """The name of the event in lower case; empty if the message is not an event."""
         return _text(self.fields.get("Event")).lower()
 
     @property
     def name(self) -> str:
-        """Its Event, or else its MsgType, fit for a log: up to 64 characters, none of them a control character."""
+        """The Event, or otherwise the MsgType, fit for a log: up to 64 characters without control characters."""
         return _for_log(_text(self.fields.get("Event")) or _text(self.fields.get("MsgType")))
 
     @property
     def revoked_codes(self) -> frozenset[str]:
-        """The codes in RevokeInfo. WeChat documents a string with one; numbers, lists and several codes work, too."""
+        """The codes in RevokeInfo.
+
+        WeChat documents a string with one code. Numbers, lists and several codes work, too.
+        """
         revoked = self.fields.get("RevokeInfo")
         values = revoked if isinstance(revoked, list) else [revoked]
         return frozenset(code for value in values for code in re.findall("[0-9]+", _text(value)))
 
     @property
     def unknown_code(self) -> str | None:
-        """RevokeInfo, fit for a log, if a person withdraws something that is not known of this kind of app."""
+        """The RevokeInfo, fit for a log, if a user withdraws something that is unknown for this kind of app."""
         if self.event != REVOKED or not self.revoked_codes.isdisjoint(WITHDRAWN_BY_CODE[self.app_kind]):
             return None
         return _for_log(str(self.fields.get("RevokeInfo", "")))
 
     @property
     def kind_for_others(self) -> MessageKind:
-        """Its kind, if it does not concern wxauth."""
+        """The kind of the message, if it does not concern wxauth."""
         kind = _text(self.fields.get("MsgType")).lower()
         if kind not in ("", "event") or self.event == _CUSTOMER_ENTERS:
             return MessageKind.CUSTOMER_SERVICE
@@ -294,28 +321,31 @@ class WeChatMessage:
 
 
 class Withdrawn(StrEnum):
-    """What WeChat has told about a person."""
+    """The kinds of withdrawals that WeChat reports."""
 
     DATA = "data"
-    """The person no longer shares some fields."""
+    """The user no longer shares some fields."""
     RISKY_PROFILE = "risky profile"
-    """WeChat has found the name or the picture risky."""
+    """WeChat has classified the name or the picture as risky."""
     IDENTITY = "identity"
-    """The person no longer uses the app."""
+    """The user no longer uses the app."""
     ACCOUNT = "all"
     """The WeChat account is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """What must be erased of a person."""
+    """The data of a user that must be erased."""
 
     openid: str
     what: Withdrawn
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     mark: bytes
-    """Identifies the message: the same for each delivery of it, and different for every other message."""
+    """The mark that identifies the message.
+
+    It is the same for each delivery of the message, and different for others.
+    """
 
 
 def check_signature(
@@ -323,7 +353,9 @@ def check_signature(
 ) -> None:
     """Check the signature of `timestamp`, `nonce` and the encrypted text, and that it is recent.
 
-    WeChat sends that of the query alone in every mode. The app must have a push_token. Raises: InvalidSignature.
+    Without `encrypted`, this is the signature that WeChat sends in every mode. The app must have a push_token.
+
+    Raises: InvalidSignature.
     """
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
@@ -336,7 +368,7 @@ def check_signature(
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
-    """Check the signature of a handshake, by which WeChat verifies that this URL is the app's.
+    """Check the signature of a handshake, with which WeChat verifies that this URL belongs to the app.
 
     Raises: InvalidSignature.
     """
@@ -345,7 +377,7 @@ def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Push
 
 
 def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tuple[Mapping[str, str], PushSignature]:
-    """The query of a handshake, as WeChat makes it, and its signature."""
+    """Build the query of a handshake as WeChat does, and return it with its signature."""
     timestamp = str(int(now.timestamp()))
     signature = sha1(_signed_text(app, timestamp, nonce).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     query = {"signature": signature, "timestamp": timestamp, "nonce": nonce, "echostr": echostr}
@@ -364,14 +396,14 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         encrypted = _encrypted_in(body)
         check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
-    # The digest is of the text, not of the body, because WeChat may encrypt a message anew for each delivery.
+    # The digest covers the text, not the body, because WeChat may encrypt a message again for each delivery.
     signature, fields = _signature(app, query, text), _fields_or_none(text)
     is_sealed = app.push_aes_key is not None
     return WeChatMessage(app.app_id, app.kind, fields or {}, fields is not None, signature, is_sealed=is_sealed)
 
 
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
-    """The withdrawal in a message; None if it withdraws nothing that is stored here.
+    """Return the withdrawal in a message; None if it withdraws nothing that is stored here.
 
     Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
     """
@@ -392,7 +424,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
     if not _TOKEN.fullmatch(openid):
         raise InvalidRequest("the message names nobody", errors=[FieldError("OpenID", "Field required")])
-    # WeChat itself identifies an event by person and time. If the time is missing, the signature replaces it.
+    # WeChat itself identifies an event by user and time. If the time is missing, the signature replaces it.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
@@ -403,8 +435,8 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
-    # The digest of the joined text, as WeChat signs it. The same text, split differently into timestamp and nonce, has
-    # the same signature, and must not count as a new one.
+    # The digest covers the joined text, as WeChat signs it. If the same text is split differently into timestamp and
+    # nonce, it has the same signature, and must not count as a new one.
     digest = _mark(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
     return PushSignature(digest, None if text is None else sha256(text).digest())
 
@@ -443,12 +475,15 @@ def _fields_or_none(body: bytes) -> dict[str, Any] | None:
         fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
-    # WeChat's pages show names with a blank before them.
+    # WeChat's documentation shows names with a blank before them.
     return {name.strip(): value for name, value in fields.items()} | fields if isinstance(fields, dict) else None
 
 
 def _xml_fields(text: str) -> dict[str, str]:
-    """The text of each element under the root. Texts of several elements with one name are joined with spaces."""
+    """Return the text of each element under the root.
+
+    Texts of several elements with one name are joined with spaces.
+    """
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
     depth, root = 0, None

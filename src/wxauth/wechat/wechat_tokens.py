@@ -1,8 +1,8 @@
-"""The apps' WeChat tokens: fetched, kept in memory, and renewed before they expire.
+"""The apps' access tokens for WeChat, which are fetched, kept in memory, and renewed before they expire.
 
 WeChat gives the same token to all callers until about five minutes before it expires, so each process can keep a copy.
-If WeChat refuses a token and still gives it out, an operator has to replace it by force at WeChat. That ends it for
-everybody, and WeChat allows it only some times a day.
+If WeChat refuses a token and still gives it out, an operator has to replace it with WeChat's force_refresh. That ends
+the token for everybody, and WeChat allows it only a few times a day.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""How long before a token expires WeChat gives out the next one: five minutes, less some seconds to be safe."""
+"""The time before a token expires when WeChat gives out the next one: five minutes, less some seconds to be safe."""
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
-"""The time over which processes spread their renewals, so that they do not all call WeChat at once."""
+"""The time over which processes spread their renewals, so that they do not all call WeChat at the same time."""
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
-"""Pause between two requests for an app's token while WeChat still answers with the old one."""
+"""The pause between two requests for an app's token while WeChat still returns the old one."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""How long all callers get a failure without calling WeChat again, unless the failure has a `retry_after`."""
+"""The time during which all callers get a failure without a call to WeChat, unless the failure has a `retry_after`."""
 LOOK_TIMEOUT_SECONDS: Final = 0.5
-"""How long a caller waits for WeChat's current token while the one in memory is still valid."""
+"""How long a caller waits for WeChat's current token while the one in memory is still valid, in seconds."""
 
 LONGEST_LIFE_SECONDS: Final = 7200
-"""Of a token, and of a ticket."""
+"""The longest lifetime of a token or a ticket, in seconds."""
 _LONGEST_TOKEN: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone in which WeChat's days, and so its quotas, begin."""
@@ -60,13 +60,13 @@ class WeChatToken:
 
 
 @dataclass(slots=True)
-class Kept:
-    """What WeChat has given an app for some time, a token or a ticket, as this process has it."""
+class CachedSecret:
+    """The token or ticket of an app that this process keeps in memory."""
 
     value: str = field(default="", repr=False)
     ends_at: datetime = NEVER
     looked_at: datetime = NEVER
-    """When it was last asked for, at WeChat or in the database, with or without success."""
+    """When it was last requested from WeChat or read from the database, with or without success."""
     renews_at: datetime = NEVER
     """When to fetch the next one, while this one is still valid."""
     failure: WeChatError | None = None
@@ -74,20 +74,20 @@ class Kept:
     """Until then WeChat is not called again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
-        """Whether it is in force."""
+        """Return whether it is valid now."""
         return now < self.ends_at
 
     def ensure_not_paused(self, now: datetime) -> None:
-        """Raises: WeChatError, the failure of a moment ago, if WeChat is not to be called yet."""
+        """Raise the failure of a moment ago, if WeChat must not be called yet. Raises: WeChatError."""
         if self.failure is not None and now < self.paused_until:
             raise again(self.failure, self.paused_until - now)
 
     def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
-        """Remember that WeChat has just failed to give another."""
+        """Remember that WeChat has just failed to return another one."""
         self.failure, self.looked_at, self.paused_until = failure, now, now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """Keep what WeChat has given for so many seconds. The renewals are spread at random."""
+        """Keep what WeChat has given for `expires_in` seconds. The renewals of processes are spread at random."""
         jitter = random.random()  # noqa: S311 - so that not all processes renew at once
         self.value, self.failure, self.paused_until = value, None, NEVER
         self.looked_at, self.ends_at = now, now + timedelta(seconds=expires_in)
@@ -95,7 +95,7 @@ class Kept:
 
 
 @dataclass(slots=True)
-class _KeptToken(Kept):
+class _CachedToken(CachedSecret):
     is_refused: bool = False
     accepts_refusals_at: datetime = NEVER
     """Refusals of the token before this time are ignored, because it was fetched again just now."""
@@ -111,53 +111,54 @@ class _KeptToken(Kept):
 
 @part
 class WeChatTokens:
-    """The tokens of all apps, in one process."""
+    """The tokens of all apps in one process."""
 
     wechat: WeChat
     clock: Clock
-    _kept: dict[_Key, _KeptToken] = field(init=False, default_factory=partial(defaultdict, _KeptToken))
+    _cached: dict[_Key, _CachedToken] = field(init=False, default_factory=partial(defaultdict, _CachedToken))
     _under_way: dict[_Key, asyncio.Task[WeChatError | None]] = field(init=False, default_factory=dict)
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
-        """The app's token. The caller waits for WeChat only if there is no valid one.
+        """Return the app's token. The caller waits for WeChat only if there is no valid one.
 
         `looked_within` is for callers that cannot report a refused token. If WeChat was not called within this time, it
-        is called now, and waited for briefly. If it does not answer, the caller gets the token in memory.
+        is called now, and waited for briefly. If it does not respond, the caller gets the token in memory.
 
         Raises: WeChatError. For a while all callers get the same failure, and WeChat is not called again.
         """
         key, now = _key_of(app), self.clock()
-        kept = self._kept[key]
-        kept.drop_future_times(now)
-        fetch = partial(self._fetch, app, kept)
-        may_ask = now >= kept.paused_until
-        if not kept.is_good(now):
+        cached = self._cached[key]
+        cached.drop_future_times(now)
+        fetch = partial(self._fetch, app, cached)
+        may_ask = now >= cached.paused_until
+        if not cached.is_good(now):
             if key not in self._under_way:
-                kept.ensure_not_paused(now)
+                cached.ensure_not_paused(now)
             failure = await once(self._under_way, key, fetch)
-            if failure is not None and not kept.is_good(self.clock()):
-                raise again(failure, kept.paused_until - self.clock())
-        elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
+            if failure is not None and not cached.is_good(self.clock()):
+                raise again(failure, cached.paused_until - self.clock())
+        elif may_ask and looked_within is not None and now - cached.looked_at >= looked_within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                     await once(self._under_way, key, fetch)
-        elif may_ask and now >= kept.renews_at:
-            _ = begun(self._under_way, key, fetch)  # for later callers: this one does not wait
-        left = int((kept.ends_at - self.clock()).total_seconds())
-        return WeChatToken(SecretStr(kept.value), min(max(0, left), LONGEST_LIFE_SECONDS))
+        elif may_ask and now >= cached.renews_at:
+            # The next token is for later callers, so this caller does not wait.
+            _ = begun(self._under_way, key, fetch)
+        left = int((cached.ends_at - self.clock()).total_seconds())
+        return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """The app's token, after WeChat has refused this one. It is the same token if WeChat gives out no other.
+        """Return the app's token, after WeChat has refused this one. It is the same token if WeChat returns no other.
 
         Raises: WeChatError.
         """
-        kept, now = self._kept[_key_of(app)], self.clock()
-        kept.drop_future_times(now)
-        is_ours = kept.value == refused.value.get_secret_value()
-        if is_ours and not kept.is_refused and now >= kept.accepts_refusals_at:
+        cached, now = self._cached[_key_of(app)], self.clock()
+        cached.drop_future_times(now)
+        is_ours = cached.value == refused.value.get_secret_value()
+        if is_ours and not cached.is_refused and now >= cached.accepts_refusals_at:
             log.warning("access_token_refused", app_id=app.app_id)
-            kept.is_refused = True
-            kept.paused_until, kept.accepts_refusals_at = NEVER, now + RENEWAL_PAUSE
+            cached.is_refused = True
+            cached.paused_until, cached.accepts_refusals_at = NEVER, now + RENEWAL_PAUSE
         return await self.get(app)
 
     async def aclose(self) -> None:
@@ -165,29 +166,29 @@ class WeChatTokens:
         await cancel(self._under_way.values())
 
     def state_of(self, app: App) -> tuple[datetime | None, str | None]:
-        """When the app's token in this process expires, if there is a valid one.
+        """Return when the app's token in this process expires, and the error code of the last renewal, if it failed.
 
-        Then the error code of the last attempt to get another, if it failed.
+        The first is None if there is no valid token.
         """
-        kept = self._kept[_key_of(app)]
-        failure = None if kept.failure is None else kept.failure.code
-        return kept.ends_at if kept.is_good(self.clock()) else None, failure
+        cached = self._cached[_key_of(app)]
+        failure = None if cached.failure is None else cached.failure.code
+        return cached.ends_at if cached.is_good(self.clock()) else None, failure
 
-    async def _fetch(self, app: App, kept: _KeptToken) -> WeChatError | None:
+    async def _fetch(self, app: App, cached: _CachedToken) -> WeChatError | None:
         try:
-            await self._ask(app, kept)
-            if kept.is_refused:
-                # WeChat has given out the refused token again. It stays in use, because other APIs may still accept it.
-                kept.is_refused = False
+            await self._ask(app, cached)
+            if cached.is_refused:
+                # WeChat has returned the refused token again. It stays in use, because other APIs may still accept it.
+                cached.is_refused = False
                 log.error("access_token_refused_for_good", app_id=app.app_id, what_to_change=_WHAT_TO_CHANGE)
         except WeChatError as exc:
             now = self.clock()
-            kept.fail(exc, now=now, pause=_pause_after(exc, now))
+            cached.fail(exc, now=now, pause=_pause_after(exc, now))
             log.warning("access_token_not_renewed", app_id=app.app_id, reason=exc.code)
             return exc
         return None
 
-    async def _ask(self, app: App, kept: _KeptToken) -> None:
+    async def _ask(self, app: App, cached: _CachedToken) -> None:
         now = self.clock()
         body = {
             "grant_type": "client_credential",
@@ -198,19 +199,19 @@ class WeChatTokens:
         value, expires_in = await self.wechat.call(
             Api.STABLE_TOKEN, app, body=to_json(body), read=lambda answer: secret_in(answer, "access_token")
         )
-        if value != kept.value:
+        if value != cached.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in)
-            kept.is_refused, kept.accepts_refusals_at = False, NEVER
-        kept.take(value, expires_in, now=now)
+            cached.is_refused, cached.accepts_refusals_at = False, NEVER
+        cached.take(value, expires_in, now=now)
 
 
 def _key_of(app: App) -> _Key:
-    """With another secret, an app's token is fetched anew."""
+    """Return the key of an app's token. After a change of the secret, the token is fetched again."""
     return app.app_id, app.app_secret
 
 
 def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
-    """A token or a ticket in WeChat's answer, and the seconds until it ends. Raises: WeChatBadResponse."""
+    """Return a token or a ticket in WeChat's response, and the seconds until it ends. Raises: WeChatBadResponse."""
     value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN or not value.isascii():
         raise WeChatBadResponse(f"WeChat's answer has no usable {name}")
@@ -228,7 +229,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """A copy of a failure for another caller. One object raised repeatedly would collect all the tracebacks."""
+    """Copy a failure for another caller. One object that is raised repeatedly would collect all the tracebacks."""
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)
