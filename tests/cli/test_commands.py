@@ -778,7 +778,7 @@ WEB = ["fastapi", "limits", "opentelemetry", "uvicorn"]
     ("modules", "left_out"),
     [
         ("cli.running", LARGE),
-        ("cli.admin cli.clients cli.keys cli.refusals cli.upkeep cli.users service.resealing", [*WEB, "httpx"]),
+        ("cli.admin cli.clients cli.keys cli.upkeep cli.users service.resealing", [*WEB, "httpx"]),
         ("cli.apps cli.webhooks", WEB),
     ],
     ids=["the service and its health", "the database", "receivers and WeChat"],

@@ -13,7 +13,6 @@ from wxauth.cli import main
 from wxauth.cli.users import users
 from wxauth.clients.routes import ClientChangeRequest, ClientRequest
 from wxauth.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange
-from wxauth.login.record_queries import RefusalSearch
 from wxauth.users.search_queries import UsersQuery
 
 pytestmark = pytest.mark.no_database
@@ -53,7 +52,6 @@ def test_help_explains_each_command() -> None:
         ("webhooks replay", ReplayRequest),
         ("webhooks deliveries", DeliveriesQuery),
         ("users list", UsersQuery),
-        ("refusals", RefusalSearch),
     ],
 )
 def test_a_command_takes_each_field_of_its_operation(words: str, body: type[BaseModel]) -> None:

@@ -1,10 +1,7 @@
 """Refused logins: support staff can see why a phone could not log in at 10:02."""
 
 import asyncio
-import json
-from asyncio import to_thread
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +10,6 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP
 from tests.metrics import scrape
 from tests.problems import problem_of
-from tests.processes import run
 from tests.world import Admin, Client, Stage, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.housekeeping.housekeeping import sweep
@@ -273,25 +269,6 @@ async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_store
     assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
     assert await listed(root) == []
     assert await stage.number("refusals") == 0
-
-
-@pytest.mark.process
-async def test_wxauth_refusals_prints_refusals(client: Client, root: Admin, database_url: str, tmp_path: Path) -> None:
-    request_id = await refused(client, "nonsense")
-    expected = await listed(root)
-
-    async def refusals(*arguments: str) -> Any:
-        return await to_thread(run, "refusals", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
-
-    shown = (await refusals("--request-id", request_id)).stdout
-    assert "invalid_code (40029)" in shown
-    assert "203.0.113.0/24" in shown
-    assert json.loads((await refusals("--json", "--code", "invalid_code")).stdout)["items"] == expected
-    assert json.loads((await refusals("--json", "--code", "code_used")).stdout)["items"] == []
-    assert json.loads((await refusals("--json", "--network", "203.0.0.0/16")).stdout)["items"] == expected
-    assert json.loads((await refusals("--json", "--app-id", "wxother")).stdout)["items"] == []
-    assert (await refusals("--since", "friday")).returncode == 2
-    assert (await refusals("--network", "office")).returncode == 2
 
 
 # Daily numbers.

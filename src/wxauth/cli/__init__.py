@@ -46,7 +46,6 @@ MODULES: Final = {
     "admin": {"admin": _("Log in to the administrators' console.")},
     "apps": {"apps": _("Manage mini-programs and other apps.")},
     "clients": {"clients": _("Manage services and sites that use wxauth.")},
-    "refusals": {"refusals": _("Print refused logins, the newest first.")},
     "users": {"users": _("Manage users, their roles and bans.")},
     "webhooks": {"webhooks": _("Manage webhooks, which send events to other services.")},
 }
