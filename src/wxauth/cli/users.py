@@ -48,7 +48,7 @@ _MODULES: Final = {
         "split": _("Take an identity out of USER_ID: it becomes a user of its own."),
     },
     "import_export": {
-        "export": _("Export all users to FILE (- or no FILE: standard output), one identity a line of JSON or CSV."),
+        "export": _("Export all users to FILE (- or no FILE: standard output), one identity a line of JSON."),
         "import": _("Import users from FILE (-: standard input), one identity a line, as JSON or CSV."),
     },
 }
