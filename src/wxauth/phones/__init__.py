@@ -1,1 +1,1 @@
-"""Phone numbers."""
+"""The phone numbers of users."""

@@ -1,4 +1,4 @@
-"""The table of WeChat's answers to phone codes."""
+"""The table of WeChat's responses to phone codes."""
 
 from datetime import datetime
 
@@ -10,17 +10,17 @@ from wxauth.core.models import TIME
 
 
 class PhoneAnswer(SQLModel, table=True):
-    """WeChat's answer to a phone code. It costs money, and WeChat gives it once."""
+    """The table of WeChat's responses to phone codes. A response costs money, and WeChat gives it once."""
 
     __tablename__ = "phone_answers"
 
     code_hash: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of app_id, openid and code."""
+    """The SHA-256 of app_id, openid and code."""
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     sealed: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's `phone_info`; null once the number is bound."""
+    """WeChat's `phone_info`, encrypted; null once the number is bound."""
     asked_at: datetime = Field(sa_type=TIME)
     refused_at: datetime | None = Field(sa_type=TIME)
-    """When the number could not be bound. After that, only a request with the same code tries again."""
+    """When binding the number failed. After that, only a request with the same code tries again."""
     settled_at: datetime | None = Field(sa_type=TIME)

@@ -1,7 +1,7 @@
-"""Phone numbers: exchanges the phone button's codes at WeChat, and binds the numbers to users.
+"""The exchange of the phone button's codes with WeChat, and the binding of the numbers to users.
 
-WeChat returns a number once per tap on the phone button, and each number costs money. So WeChat's answer is stored
-before anything else can fail.
+WeChat returns a number once per tap on the phone button, and each number costs money. Therefore WeChat's response is
+stored before anything else can fail.
 """
 
 import asyncio
@@ -39,24 +39,28 @@ from wxauth.wechat.received import e164_of
 from wxauth_guard.errors import InvalidToken
 
 LATE_ANSWER_SECONDS: Final = 30.0
-"""Seconds to wait for WeChat's answer after the request has given up: the number has been paid for."""
+"""How long to wait for WeChat after the request has given up, in seconds. The number has been paid for.
+"""
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
-"""Seconds that an answer waits in memory for the database to recover."""
+"""The time that a response waits in memory for the database to recover, in seconds."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""Age after which housekeeping binds an answer, because the request that fetched it will no longer do so."""
+"""The age at which housekeeping binds a response, because the request that fetched it will no longer do so."""
 
 UNDER_WAY: Final = 200
-"""How many numbers this process fetches from WeChat at once."""
+"""The number of phone numbers that this process fetches from WeChat at the same time."""
 UNDER_WAY_OF_ONE: Final = 20
-"""How many requests and calls to WeChat one person may have at once: more than taps and retries add up to."""
+"""The number of requests and calls to WeChat that one user may have at the same time.
+
+Taps and retries stay below it.
+"""
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
-"""Seconds to wait for WeChat's answers at shutdown. The requests have been drained before."""
+"""The time to wait for WeChat's responses at shutdown, in seconds. The requests have been drained before."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-"""Seconds between checks for the answer of another process that has just spent the same code."""
+"""The pauses between checks for the response that another process got for the same code, in seconds."""
 _ANSWER: Final = "phone_answer"
 _NOT_OF_THE_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
-"""Failures caused by the app or WeChat, not by the code: they do not count as attempts."""
+"""The failures caused by the app or by WeChat, not by the code. They do not count as attempts."""
 
 log = get_logger()
 
@@ -65,7 +69,7 @@ log = get_logger()
 class _Asking:
     answered: asyncio.Task[Mapping[str, Any]]
     stored: asyncio.Task[None]
-    """Stores the answer. It ends after `answered`, and fails if `answered` fails."""
+    """The task that stores the response. It ends after `answered`, and fails if `answered` fails."""
 
 
 @part
@@ -93,10 +97,10 @@ class Phones:
     async def bind(self, user: UserInSession, code: str) -> UserInSession:
         """Bind the number behind a code of the phone button to a user, and return the changed user.
 
-        If the same identity sends the same code again, WeChat's stored answer is used.
+        If the same identity sends the same code again, WeChat's stored response is used.
 
         Raises: UnknownApp, WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been
-            banned or erased, or is leaving.
+            banned or erased, or is about to be erased.
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
@@ -118,7 +122,8 @@ class Phones:
                         raise
             try:
                 if isinstance(found, queries.StoredAnswer):
-                    # In the person's line: each binding waits for their row with a transaction.
+                    # The binding waits in the user's queue, because it holds a transaction while it waits for the
+                    # user's row.
                     async with self.concurrency.of_session((found.app_id, found.openid), user.id):
                         outcome: UserInSession | queries.PhoneRefusal | None = await self._bind(found)
                 else:
@@ -136,20 +141,21 @@ class Phones:
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first."""
+        """Bind up to `size` numbers that their requests did not bind, such as after a crash, the oldest first."""
         untouched_since = self.clock() - UNTOUCHED_FOR
         for answer in await self.database.rows(queries.PENDING_ANSWERS, asked_before=untouched_since, size=size):
             try:
                 await self._bind(answer, is_late=True)
             except errors.WeChatBadResponse:
                 pass  # `_bind` has stored and logged the refusal
-            except CannotOpen as exc:  # stays pending for a process that has the secret key
+            except CannotOpen as exc:
+                # The response stays pending for a process that has the secret key.
                 if not self._has_logged_unopened:
                     self._has_logged_unopened = True
                     _log_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:
-        """Wait up to `farewell` for WeChat's answers to arrive and be stored, then give up the rest."""
+        """Wait up to `farewell` seconds for WeChat's responses to arrive and be stored, then give up the rest."""
         if self._asking:
             await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self.farewell)
         left = list(self._asking.values())
@@ -165,13 +171,16 @@ class Phones:
         return None
 
     async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
-        """Exchange a code at WeChat, and store the answer. Simultaneous requests with the same code share one call."""
+        """Exchange a code with WeChat, and store the response.
+
+        Simultaneous requests with the same code share one call.
+        """
         asking = self._asking.get(code_hash)
         if asking is None:
             if len(self._asking) >= UNDER_WAY:
                 raise errors.RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
-            # Separate tasks, which must finish even if the request is cancelled.
+            # The tasks are separate, because they must finish even if the request is cancelled.
             answered = asyncio.create_task(self._ask_wechat(app, openid, code))
             stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
@@ -184,7 +193,7 @@ class Phones:
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
-        # Counted before: simultaneous calls cannot pass it.
+        # The attempt is counted before the call, so that simultaneous calls cannot exceed the limit.
         await PHONE_CODES.count(self.database, app.app_id, openid, now=self.clock())
         checked_openid = openid if self.settings.phone_check_openid else None
         try:
@@ -198,7 +207,8 @@ class Phones:
         self._under_way.give_back(person)
         stored = self._asking.pop(code_hash).stored
         if not stored.cancelled():
-            stored.exception()  # else asyncio logs an exception that nobody has retrieved
+            # Otherwise asyncio logs that the exception was never retrieved.
+            stored.exception()
 
     async def _keep(
         self,
@@ -252,7 +262,8 @@ class Phones:
                 harmless_roles=self.apps.roles_of_anybody(),
                 now=now,
             )
-            if linked is None:  # not allowed, or another request has just done it: then this binds
+            # Linking is not allowed, or another request has just done it. In the latter case, the number can be bound.
+            if linked is None:
                 outcome = await queries.bind_phone(
                     self.database, answer, phone, policy=policy, yields_to_newer=False, now=now
                 )
@@ -271,7 +282,7 @@ def _log_unopened(app_id: str, exc: CannotOpen) -> None:
 
 
 async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> None:
-    """Remove the caller's number. Idempotent. Raises: InvalidToken."""
+    """Remove the caller's number, if there is one. Raises: InvalidToken."""
     user_id, now = caller.user.id, clock()
     async with locked_caller(database, caller, now=now) as transaction:
         is_removed = await remove_phone(
@@ -282,7 +293,7 @@ async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> N
 
 
 async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Remove a user's number. Idempotent. A former id means the user that remains.
+    """Remove a user's number, if there is one. A former id means the user that remains.
 
     Raises: NotFound, InsufficientRole.
     """

@@ -1,4 +1,4 @@
-"""The statements for WeChat's answers to phone codes. An answer is stored until its number is bound."""
+"""The statements for WeChat's responses to phone codes. A response is stored until its number is bound."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,39 +20,39 @@ from wxauth.users.status_queries import lock_status_and_roles_of
 from wxauth.users.user_queries import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
-"""The reason in the event of a user whose number another one has verified."""
+"""The reason in the event of a user whose number another user has verified."""
 _ATTEMPTS: Final = 5
 
 
 class PhoneRefusal(StrEnum):
-    """Why a number from WeChat was not bound."""
+    """The reason why a number from WeChat was not bound."""
 
     CANNOT_LOG_IN = "cannot_log_in"
-    """The user is banned, leaving or erased."""
+    """The user is banned, erased, or about to be erased."""
     ERASED = "erased"
     """The user who gave the number has been erased since, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"
-    """The number has been withdrawn, or removed by the person or staff, since it was given."""
+    """The number was withdrawn, or removed by the user or staff, after it was given."""
     TAKEN = "taken"
-    """Another user has the number; with the policy `move`, by a newer verification."""
+    """Another user has the number. With the policy `move`, that user verified it later."""
     OUTDATED = "outdated"
     """The user has bound another number since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAnswer:
-    """An answer whose number is not bound yet."""
+    """A response from WeChat whose number is not bound yet."""
 
     code_hash: bytes = field(repr=False)
     app_id: str
     openid: str
     sealed: bytes = field(repr=False)
     asked_at: datetime
-    """When WeChat was asked. Anything the person does after this time takes precedence over the answer."""
+    """When WeChat was called. Anything the user does after this time takes precedence over the response."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """Whose answer it is, as parameters of a statement."""
+        """The identity that the response belongs to, as parameters of a statement."""
         return {"app_id": self.app_id, "openid": self.openid}
 
 
@@ -76,12 +76,13 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
 """)
-"""The oldest answers whose number is neither bound nor refused."""
+"""The oldest responses whose number is neither bound nor refused."""
 
-# Settles the race of two users who get one number at once: the second waits here, and then sees the first.
+# If two users get one number at the same time, the second one waits here, and then sees the first one.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
-# Why a locked user must not get an answer's number; null if there is no reason. No row: the identity is not theirs now.
-# An identity that was created after now says nothing: the database's clock was ahead when the person came.
+# This is the reason why a locked user must not get the number of a response; null if there is no reason. There is no
+# row if the identity no longer belongs to the user. An identity that was created after the present time says nothing,
+# because the database's clock was ahead when it was created.
 _REFUSAL: Final = Statement[tuple[str | None]](f"""
 SELECT CASE
        WHEN i.created_at > :asked_at AND i.created_at <= :now THEN 'erased'
@@ -104,23 +105,25 @@ _DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_ha
 REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
-"""Record that an answer cannot be used."""
-# Of two requests for one answer, the second one settles nothing.
-_SETTLE: Final = Statement[bytes]("""
+"""The statement that records that a response cannot be used."""
+# If two requests have the same response, the second one changes nothing.
+_MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 RETURNING code_hash
 """)
-# It counts as verified at the time when WeChat was asked.
+# The number counts as verified at the time when WeChat was called.
 _BIND: Final = Statement[Nothing](
     "UPDATE users SET phone = :phone, phone_verified_at = :verified_at WHERE id = :user_id"
 )
 _USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
-# Which identity has proved its user's number: if it is taken out of the user, the number does not stay.
+# This records which identity has proved its user's number. If that identity is taken out of the user, the number does
+# not stay.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
 """)
-# The users who lose a number when another verifies it. Without `verified_until`, only those who never verified it.
+# These are the users who lose a number when another user verifies it. Without `verified_until`, only users who never
+# verified it lose it.
 _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
@@ -141,17 +144,17 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
 """)
-"""The next answers whose sealed value does not begin with the prefix."""
+"""The next responses whose sealed value does not begin with the prefix."""
 reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
 DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
-"""Delete an answer, if its sealed value has not changed since it was read. None if it has."""
+"""The deletion of a response, if its sealed value has not changed since it was read; no row if it has."""
 sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
-    """The stored answer to a code; the user, if its number has been bound; None if there is no answer."""
+    """Return the stored response to a code, or the user if its number has been bound; None if there is no response."""
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None or row.sealed is None:
         return row
@@ -165,7 +168,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
 
 
 async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Store an answer. False if its identity has been erased."""
+    """Store a response. Return False if its identity has been erased."""
     try:
         await database.run(_ADD, **asdict(answer))
     except asyncpg.ForeignKeyViolationError:
@@ -176,15 +179,15 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:
-    """Bind an answer's number to its user, settle the answer, and return the changed user.
+    """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
-    An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
-    deleted. Users who have the number from an import, and have never verified it, lose it. If it `yields_to_newer`, a
+    If another request has already done so, nothing changes. A response from before an erasure or a withdrawal is
+    deleted. Users who have the number from an import, and have never verified it, lose it. With `yields_to_newer`, a
     number that the user has bound since takes precedence.
 
-    If another user has verified the number, the policy `share` gives it to both; `move` takes it from who verified it
-    earlier, because WeChat binds a number to one account at a time; `refuse` refuses it, and so does `link` here: see
-    `link_phone`.
+    If another user has verified the number, the policy decides. `share` gives it to both. `move` takes it from the user
+    who verified it earlier, because WeChat binds a number to one account at a time. `refuse` refuses it, and so does
+    `link` here: see `link_phone`.
     """
     verified_until = answer.asked_at if policy == "move" else None
     for _ in range(_ATTEMPTS):
@@ -203,8 +206,9 @@ async def bind_phone(
                 return refusal
             now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
             if not {user_id, *losers}.issuperset(now_losers):
-                continue  # a merge or a split has just given the number to a user who is not locked here
-            if await _settle(transaction, answer, now=now):
+                # A merge or a split has just given the number to a user who is not locked here.
+                continue
+            if await _mark_done(transaction, answer, now=now):
                 by = Actor(str(user_id))
                 await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at)
                 await record_event(
@@ -225,10 +229,10 @@ async def link_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> tuple[UserInSession, Merged] | None:
-    """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed.
+    """Merge the response's user into the user who has the number, if that is allowed. Otherwise return None.
 
-    The holder's own proof is not renewed: the carrier may have given the number to somebody else, and then the next
-    owner would be merged, too.
+    The response is marked as done. The holder's own proof is not renewed, because the carrier may have given the number
+    to another person. Otherwise the next owner of the number would be merged, too.
     """
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
@@ -248,21 +252,23 @@ async def link_phone(
         )
         if merged is None:
             return None
-        # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
+        # While we waited for the locks, the identity may have moved to another user. In that case, everything is rolled
+        # back.
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False, now=now)
         if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
-        await _settle(transaction, answer, now=now)
+        await _mark_done(transaction, answer, now=now)
         return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
 
 
 async def _lock_user_and_losers(
     transaction: Transaction, answer: StoredAnswer, phone: str, *, verified_until: datetime | None
 ) -> tuple[UUID | None, Sequence[UUID]]:
-    """Lock the number, the answer's user (None if there is none), and the users who lose the number."""
+    """Lock the number, the response's user (None if there is none), and the users who lose the number."""
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
-    if losers:  # all at once, because users are always locked in the order of ids
+    # All of them are locked at once, because users are always locked in the order of their ids.
+    if losers:
         owner_id = await transaction.value(USER_OF, **answer.identity)
         await lock_status_and_roles_of(transaction, [*losers, *([] if owner_id is None else [owner_id])])
     return await lock_user_of(transaction, **answer.identity), losers
@@ -271,7 +277,7 @@ async def _lock_user_and_losers(
 async def _take_over(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of these users, who are locked. The event of who had verified it has the reason."""
+    """Clear the number of these locked users. If a user had verified it, the event has the reason."""
     taken = await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by)
     for user_id, had_verified in taken:
         data = {"reason": MOVED} if had_verified else None
@@ -288,7 +294,7 @@ async def _refusal(
     yields_to_newer: bool,
     now: datetime,
 ) -> PhoneRefusal | None:
-    """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
+    """Return why this locked user must not get the response's number; None if there is no reason."""
     found = await transaction.row(
         _REFUSAL,
         user_id=user_id,
@@ -304,9 +310,12 @@ async def _refusal(
     return None if found[0] is None else PhoneRefusal(found[0])
 
 
-async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
-    """Settle an answer whose user is locked, and record the proof of the number. False if that was done before."""
-    is_first = await transaction.value(_SETTLE, code_hash=answer.code_hash, now=now) is not None
+async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
+    """Mark a response as done, and record the proof of the number. Return False if that was done before.
+
+    The response's user must be locked.
+    """
+    is_first = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
     if is_first:
         await transaction.run(_PROVE, **answer.identity, proved_at=answer.asked_at)
     return is_first

@@ -1,4 +1,4 @@
-"""`/v1/me/phone` and `/v1/admin/users/{user_id}/phone`: a person's phone number."""
+"""The routes `/v1/me/phone` and `/v1/admin/users/{user_id}/phone` for a user's phone number."""
 
 from typing import Annotated
 from uuid import UUID
@@ -46,16 +46,16 @@ class PhoneRequest(BaseModel):
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: SettingsDep, phones: PhonesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.
 
-    WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
-    again. After `invalid_code` and `code_used`, let the person tap again. After 20 codes in an hour, valid or not, the
-    next is `rate_limited`.
+    WeChat's response is stored. After a failure, or if our response was lost, send the same code again: WeChat is not
+    called again. After `invalid_code` and `code_used`, let the user tap again. After 20 codes in an hour, valid or not,
+    the next one fails with `rate_limited`.
     """
     return user_answer(await phones.bind(caller.user, body.code), settings.consents)
 
 
 @router.delete("/v1/me/phone", summary=_("Remove my phone number"))
 async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
-    """Remove the caller's number. Idempotent. The phone button's next code binds one again."""
+    """Remove the caller's number, if there is one. The phone button's next code binds one again."""
     await phones.remove_my_phone(database, clock, caller)
 
 
@@ -68,7 +68,7 @@ async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock:
 async def read_phone_of_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, user_id: UUID
 ) -> PhoneAnswer:
-    """The whole number, which the role `support` sees masked elsewhere. The audit trail records who read it."""
+    """Return the whole number, which the role `support` sees masked elsewhere. The audit trail records who read it."""
     user = await read_listed_user(database, user_id)
     reads.note_read(staff, Read.PHONE, user.id)
     answer: PhoneAnswer = shown_in(PhoneAnswer, user)
@@ -82,5 +82,5 @@ async def read_phone_of_user(
     failures=[NO_SUCH_USER],
 )
 async def remove_phone_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
-    """Remove a user's phone number. Idempotent. The user may verify it again with the phone button."""
+    """Remove a user's phone number, if there is one. The user may verify it again with the phone button."""
     await remove_phone_of(database, user_id, by=staff, now=clock())

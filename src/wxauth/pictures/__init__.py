@@ -1,1 +1,1 @@
-"""Pictures that users upload."""
+"""The pictures that users upload."""

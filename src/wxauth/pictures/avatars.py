@@ -1,4 +1,4 @@
-"""Users' pictures: few uploads at a time, decoded one after the other, each stored under its own URL."""
+"""Users' pictures. Few uploads run at the same time, are decoded one after the other, and get a URL of their own."""
 
 import asyncio
 import re
@@ -28,12 +28,15 @@ from wxauth.users.schemas import AVATARS_PATH
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 MAX_FILE: Final = 2 * 1024 * 1024
-"""Maximum bytes of an uploaded picture."""
+"""The size limit of an uploaded picture in bytes."""
 UPLOADS: Final = 64
-"""How many uploads this process accepts at once: up to 132 MiB wait to be decoded."""
+"""The number of uploads that this process accepts at the same time. Up to 132 MiB wait to be decoded."""
 UPLOADS_OF_ONE_USER: Final = 8
 UPLOADS_OF_ONE_SESSION: Final = 4
-"""A stolen token leaves places to its owner."""
+"""The number of uploads of one session.
+
+It is lower than that of a user, so that a stolen token leaves places to its owner.
+"""
 
 _ID_BYTES: Final = 16
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
@@ -96,7 +99,8 @@ class Avatars:
         url = self._base_url + _file_name(avatar)
         now, app_id = self.clock(), user.app_id
         whose = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
-        # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
+        # A transaction is never retried after a lost connection, because a retry could overwrite a withdrawal made in
+        # between.
         async with self.database.begin() as transaction:
             changed = await transaction.row(queries.REPLACE_AVATAR, **whose, url=url, **asdict(avatar), now=now)
             if changed is not None:
@@ -108,7 +112,7 @@ class Avatars:
         return changed
 
     async def read(self, file_name: str) -> queries.Avatar:
-        """The picture at `AVATARS_PATH` with this file name. Raises: NotFound."""
+        """Return the picture at `AVATARS_PATH` with this file name. Raises: NotFound."""
         match = _FILE_NAME.fullmatch(file_name)
         avatar = match and await self.database.row(queries.READ_AVATAR, avatar_id=match[1])
         if avatar is None or _file_name(avatar) != file_name:

@@ -11,12 +11,12 @@ from wxauth.core.models import TIME
 
 
 class StoredAvatar(SQLModel, table=True):
-    """The picture that a user's avatar_url points to."""
+    """The table of the pictures that users' avatar_url points to."""
 
     __tablename__ = "avatars"
 
     id: str = Field(sa_type=Text, primary_key=True)
-    """The secret part of the picture's URL: anybody who has the URL may see the picture."""
+    """The secret part of the picture's URL. Anybody who has the URL may see the picture."""
     user_id: UUID
     content_type: str = Field(sa_type=Text)
     content: bytes = Field(sa_type=BYTEA)

@@ -12,7 +12,7 @@ class Avatar:
     """A user's picture."""
 
     id: str
-    """22 unguessable characters."""
+    """The id, which consists of 22 unguessable characters."""
     content_type: str
     content: bytes
 
@@ -30,6 +30,6 @@ WITH person AS (
 )
 SELECT * FROM person
 """)
-"""Replace a user's picture. Returns the changed user; no row if the user is banned or erased."""
+"""The replacement of a user's picture. It returns the changed user, and no row if the user is banned or erased."""
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
-"""The picture of this id; None if there is none."""
+"""The picture with this id; no row if there is none."""

@@ -1,4 +1,4 @@
-"""`POST /v1/me/avatar` and `GET /v1/avatars/...`: upload and download of pictures."""
+"""The upload and the download of pictures: `POST /v1/me/avatar` and `GET /v1/avatars/...`."""
 
 import asyncio
 from math import inf
@@ -22,24 +22,27 @@ from wxauth.web.edge import MAX_BODY, cacheable_response
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0
-"""How long a file may take to arrive. `wx.uploadFile` has the same timeout."""
+"""How long a file may take to arrive, in seconds. `wx.uploadFile` has the same timeout."""
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
 _BOUNDARY: Final = range(8, 71)
-"""Length of a boundary: RFC 2046 allows 70 characters. A very short one slows the parser down, which stops wherever the
-data begins like it."""
+"""The lengths that a boundary may have.
+
+RFC 2046 allows 70 characters. A very short one slows down the parser, which stops wherever the data begins like it.
+"""
 _PIECE: Final = 8 * 1024
-"""Bytes that are parsed without a break, in 2 ms at worst. Other requests run in between."""
-# Parts are kept in memory, because there may be no writable directory. The edge limits the whole body.
+"""The number of bytes that are parsed without a break, which takes 2 ms at most. Other requests run in between."""
+# Parts are kept in memory, because there may be no writable directory. The edge limits the size of the whole body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 UPLOAD_PATH: Final = "/v1/me/avatar"
 MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
-"""Maximum bytes of an upload's body: the picture and the multipart form around it."""
+"""The size limit of an upload's body in bytes: the picture and the multipart form around it."""
 _FIELD: Final = "file"
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
-    # A picture never changes, but is deleted with its user. So a cache may keep it for a day, and must then revalidate.
+    # A picture never changes, but is deleted with its user. Therefore a cache may keep it for a day, and must then
+    # revalidate.
     "Cache-Control": "public, max-age=86400, must-revalidate",
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -50,7 +53,7 @@ _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
-    """The uploaded file, whatever its name and Content-Type are. Other fields of the form are ignored.
+    """Return the uploaded file, whatever its name and Content-Type are. Other fields of the form are ignored.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """
@@ -126,11 +129,11 @@ def _only_file(parts: list[Field | File]) -> bytes:
 async def change_my_avatar(
     caller: CallerDep, request: Request, settings: SettingsDep, avatars: AvatarsDep
 ) -> UserAnswer:
-    """Store the picture from `chooseAvatar`. `avatar_url` is set to it, and the former picture is deleted.
+    """Store the picture from `chooseAvatar`, set `avatar_url` to it, and delete the previous picture.
 
-    The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels (WebP: 4), as `wx.uploadFile` sends it with
-    `name: 'file'`. It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at
-    most 512 pixels. After 20 pictures in an hour, the next is `rate_limited`.
+    The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels (WebP: 4), as `wx.uploadFile` sends it with `name:
+    'file'`. It is stored without metadata as a JPEG, or as a PNG if it is transparent. Its longer side has at most 512
+    pixels. After 20 pictures in an hour, the next one fails with `rate_limited`.
     """
     with avatars.upload(caller.user.id, caller.session_id):
         file = await uploaded_file(request)
@@ -155,7 +158,7 @@ async def change_my_avatar(
     failures=[NotFound, StorageUnavailable],
 )
 async def read_avatar(file_name: str, request: Request, avatars: AvatarsDep) -> Response:
-    """The picture of an `avatar_url` of this service. A URL's picture never changes."""
+    """Return the picture of an `avatar_url` of this service. The picture of a URL never changes."""
     avatar = await avatars.read(file_name)
     return cacheable_response(
         request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type

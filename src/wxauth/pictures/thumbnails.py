@@ -1,6 +1,6 @@
-"""Untrusted pictures: refuses decompression bombs, and makes the others upright and small, without metadata.
+"""The processing of untrusted pictures: decompression bombs are refused, and other pictures are made upright and small.
 
-Pillow is imported with the first picture: it is 6 MB, which few processes need.
+All metadata is removed. Pillow is imported with the first picture, because it takes 6 MB, which few processes need.
 """
 
 import warnings
@@ -12,28 +12,42 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_BEFORE: Final = 256 * 1024
-"""Maximum bytes before the image data. EXIF with a thumbnail has up to 64 KiB."""
+"""The number of bytes that may precede the image data. EXIF with a thumbnail has up to 64 KiB."""
 MAX_PARTS: Final = 1000
-"""Maximum markers, chunks, fill bytes before the image, and after. Pillow reads each in Python: 2 MiB take seconds."""
+"""The number of markers, chunks and fill bytes before the image, and the number after it.
+
+Pillow reads each in Python, so 2 MiB of them would take seconds.
+"""
 MAX_SCANS: Final = 100
-"""Maximum scans of a progressive JPEG; usual are ten. A 33-byte scan takes 6 ms: 2 MiB of them would take six
-minutes."""
+"""The number of scans of a progressive JPEG.
+
+Ten are usual. A 33-byte scan takes 6 ms, so 2 MiB of them would take six minutes.
+"""
 MAX_PACKED: Final = 100
-"""Maximum compressed chunks of a PNG; usual are a few. Pillow decompresses up to 1 MiB of each, which takes 4 ms: 2 MiB
-of them would take eight seconds. Pillow's own total limit covers neither profiles nor truncated texts."""
+"""The number of compressed chunks of a PNG.
+
+A few are usual. Pillow decompresses up to 1 MiB of each, which takes 4 ms, so 2 MiB of them would take eight seconds.
+Pillow's own total limit covers neither profiles nor truncated texts.
+"""
 NO_PICTURE: Final = "Must be a JPEG, PNG or WebP picture that is whole"
 MAX_PIXELS: Final = 4096 * 4096
-"""Enough for a phone's 12 megapixels. Decoding so many pixels takes up to 260 MiB and a second."""
+"""The number of pixels of a picture, which suffices for a phone's 12 megapixels.
+
+Decoding so many takes up to 260 MiB and a second.
+"""
 MAX_WEBP_PIXELS: Final = 2048 * 2048
-"""The WebP decoder holds the GIL: `MAX_PIXELS` would block the event loop for 100 ms."""
+"""The number of pixels of a WebP. Its decoder holds the GIL, so `MAX_PIXELS` would block the event loop for 100 ms."""
 MAX_SIDE: Final = 16384
-"""Pixels of the longer side: Pillow keeps a pointer for each row."""
+"""The number of pixels of the longer side, because Pillow keeps a pointer for each row."""
 LONGEST_SIDE: Final = 512
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
 _MAX_EXIF: Final = 64 * 1024
-"""Maximum bytes of EXIF read for the orientation. Pillow reads its entries in Python: 64,000 take a second."""
+"""The number of bytes of EXIF that are read for the orientation.
+
+Pillow reads its entries in Python, and 64,000 of them take a second.
+"""
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = dict(
     enumerate(
@@ -43,17 +57,18 @@ _TURNS: Final = dict(
 )
 """The transposition that makes a picture upright, by its EXIF orientation."""
 _DRAFT: Final = 2.0
-"""A picture is first reduced quickly to this multiple of its final size, then with a good filter."""
+"""The multiple of its final size to which a picture is first reduced quickly, before a good filter is used."""
 _SCAN: Final = b"\xff\xda"
-# Segments that a JPEG may have before its first scan. Arithmetic coding (0xC9 and others) is left out: nobody uses it,
-# and a hundred scans in 2 KB take five seconds.
+# A JPEG may have these segments before its first scan. Arithmetic coding (0xC9 and others) is left out, because nobody
+# uses it, and a hundred scans in 2 KB take five seconds.
 _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
 _PACKED: Final = (b"iCCP", b"iTXt", b"zTXt")
 
 Parts = Iterator[tuple[int, bool]]
 """The offset of each marker, chunk or fill byte, and whether the image data begins there."""
 
-warnings.filterwarnings("ignore", module="PIL")  # everything Pillow warns about is refused below or harmless
+# Everything that Pillow warns about is harmless, or refused below.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 class UnusablePicture(Exception):
@@ -61,7 +76,7 @@ class UnusablePicture(Exception):
 
 
 def check_file(file: bytes) -> None:
-    """Check that Pillow will not take long over the parts around the image data. Takes 10 ms at most.
+    """Check that Pillow will not take long for the parts around the image data. The check takes 10 ms at most.
 
     Raises: UnusablePicture.
     """
@@ -88,7 +103,7 @@ def _parts(file: bytes) -> Parts:
 
 
 def _jpeg_parts(file: bytes) -> Parts:
-    """The parts up to the first scan. Pillow reads what follows in C."""
+    """Yield the parts up to the first scan. Pillow reads the rest in C."""
     at = 2
     while at + 2 <= len(file) and not file.startswith(_SCAN, at):
         yield at, False
@@ -105,7 +120,7 @@ def _jpeg_parts(file: bytes) -> Parts:
 
 
 def _png_parts(file: bytes) -> Parts:
-    """All parts: Pillow reads even those between and after the image data in Python."""
+    """Yield all parts, because Pillow reads even those between and after the image data in Python."""
     at, kind, packed = 8, b"", 0
     while at + 8 <= len(file) and kind != b"IEND":
         kind = file[at + 4 : at + 8]
@@ -117,7 +132,7 @@ def _png_parts(file: bytes) -> Parts:
 
 
 def _webp_parts(file: bytes) -> Parts:
-    """The parts up to the image data. Pillow reads what follows in C."""
+    """Yield the parts up to the image data. Pillow reads the rest in C."""
     at, is_image = 12, False
     while at + 8 <= len(file) and not is_image:
         is_image = file[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
@@ -129,17 +144,21 @@ def _webp_parts(file: bytes) -> Parts:
 def thumbnail_of(file: bytes) -> tuple[str, bytes]:
     """Make a JPEG, PNG or WebP upright, and no larger than `LONGEST_SIDE` on either side.
 
-    The file must have passed `check_file`. Of an animation, only the first frame is kept. All metadata is dropped: EXIF
-    with its locations, XMP, comments, ICC profiles. Returns the content type, and the content: a PNG if the picture has
-    transparency, else a JPEG. Mini-programs can show both. Raises: UnusablePicture.
+    The file must have passed `check_file`. Only the first frame of an animation is kept. All metadata is dropped: EXIF
+    with its locations, XMP, comments and ICC profiles. Returns the content type and the content, which is a PNG if the
+    picture has transparency, and otherwise a JPEG. Mini-programs can show both.
+
+    Raises: UnusablePicture.
     """
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # the WebP decoder allocates its memory before `_check_size` sees the size
+    # The WebP decoder allocates its memory before `_check_size` sees the size.
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image)
-            image.draft(None, (int(LONGEST_SIDE * _DRAFT),) * 2)  # a JPEG is decoded at no more than the needed size
+            # A JPEG is decoded at no more than the needed size.
+            image.draft(None, (int(LONGEST_SIDE * _DRAFT),) * 2)
             image.load()
             return _encoded(_upright(_shrunk(image)))
     except UnusablePicture:
@@ -160,9 +179,10 @@ def _check_size(image: "Image") -> None:
 def _shrunk(image: "Image") -> "Image":
     from PIL.Image import Resampling
 
-    if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip its values to 8 bits instead of scaling them
+    # This is 16-bit gray, whose values Pillow would clip to 8 bits instead of scaling them.
+    if image.mode.startswith("I"):
         image = image.point(lambda value: value / 256).convert("L")
-        image.info.pop("transparency", None)  # a 16-bit value, meaningless after the scaling
+        image.info.pop("transparency", None)  # this 16-bit value is meaningless after the scaling
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)

@@ -1,1 +1,1 @@
-"""WeChat's message push."""
+"""The messages that WeChat pushes."""

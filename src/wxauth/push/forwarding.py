@@ -1,4 +1,4 @@
-"""Hands messages on to the operator's own handler, as WeChat sent them, and its answer back."""
+"""The forwarding of messages to the operator's own handler, as WeChat sent them, and of its response to WeChat."""
 
 import asyncio
 import re
@@ -18,9 +18,9 @@ from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 
 AT_ONCE: Final = 64
-"""How many messages of one app a process forwards at once."""
+"""The number of messages of one app that a process forwards at the same time."""
 FORWARDED: Final = "Wxauth-Forwarded"
-"""The header of forwarded messages, so that two services that forward to each other do not loop."""
+"""The header of forwarded messages, which prevents a loop between two services that forward to each other."""
 FORWARD_SECONDS: Final = Histogram(
     "wxauth_push_forward_seconds",
     "Duration of handing a message on to an app's push_forward.",
@@ -33,7 +33,7 @@ _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
 
 @dataclass(frozen=True, slots=True)
 class PushAnswer:
-    """What WeChat is answered."""
+    """The response to WeChat."""
 
     content: bytes = b"success"
     content_type: str | None = "text/plain; charset=utf-8"
@@ -46,13 +46,13 @@ class PushRequest:
     query: bytes
     content_type: bytes | None
     is_forwarded: bool
-    """Whether another wxauth has handed it on."""
+    """Whether another wxauth has forwarded it."""
     body: bytes
 
 
 @part
 class PushForwarding:
-    """Hands messages on, by a `transport` that connects to allowed addresses only.
+    """Forwards messages through a `transport` that only connects to allowed addresses.
 
     The handler of one app delays no other one.
     """
@@ -63,7 +63,10 @@ class PushForwarding:
     )
 
     async def hand_on(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
-        """The handler's answer to a message, before `deadline`, a time of the event loop. Raises: PushNotForwarded."""
+        """Return the handler's response to a message.
+
+        `deadline` is a time of the event loop. Raises: PushNotForwarded.
+        """
         if request.is_forwarded:
             raise PushNotForwarded(f"it was handed on before: it has the header {FORWARDED}")
         places = self._places[app.app_id]
@@ -80,7 +83,10 @@ class PushForwarding:
 async def send_on(
     transport: httpx.AsyncBaseTransport, app: App, request: PushRequest, *, method: str = "POST"
 ) -> PushAnswer:
-    """Send this to an app's `push_forward`. Raises: PushNotForwarded, unless a short answer has the status 200."""
+    """Send a request to an app's `push_forward`.
+
+    Raises: PushNotForwarded, unless a short response has the status 200.
+    """
     assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):
         raise PushNotForwarded("its Content-Type has control characters")
@@ -92,7 +98,7 @@ async def send_on(
         *([] if request.content_type is None else [(b"Content-Type", request.content_type)]),
     ]
     url = httpx.URL(app.push_forward)
-    # Not as part of the URL, which httpx would write in its own way.
+    # The target is not part of the URL, because httpx would change its spelling.
     target = url.raw_path + (b"&" if url.query else b"" if b"?" in url.raw_path else b"?") + request.query
     forwarded = httpx.Request(method, url, headers=headers, content=request.body, extensions={"target": target})
     try:

@@ -1,4 +1,4 @@
-"""The table of WeChat's pushed messages: replayed signatures and repeated messages are recognised."""
+"""The table of messages that WeChat pushed, which detects replayed signatures and repeated messages."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,34 +14,38 @@ from wxauth.wechat.received import PushSignature
 
 
 class PushMessage(SQLModel, table=True):
-    """A signature of WeChat's that has been used, or a message that has been carried out, by its digest.
+    """The table of WeChat's used signatures, and of messages that have been carried out, by their digests.
 
-    It stores nothing about the person.
+    It stores nothing about the user.
     """
 
     __tablename__ = "push_messages"
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of app_id, timestamp and nonce; or of app_id and what identifies the message."""
+    """The SHA-256 of app_id, timestamp and nonce, or of app_id and the fields that identify the message."""
     content: bytes | None = Field(sa_type=BYTEA)
-    """Of a signature, SHA-256 of the message that had it first; null for the check of the URL, which has none."""
+    """The SHA-256 of the first message with this signature; null for the check of the URL, which has none.
+    """
     kept_until: datetime = Field(sa_type=TIME)
 
 
 MESSAGES_KEPT: Final = timedelta(days=30)
-"""How long a repeated message from WeChat is recognised. WeChat repeats a message within seconds."""
+"""How long a repeated message from WeChat is recognized. WeChat repeats a message within seconds."""
 SIGNATURES_KEPT: Final = timedelta(hours=2)
-"""Longer than a signature is valid, and longer than a message waits in memory during a database outage."""
+"""How long a used signature is recognized.
 
-# Settles the race of two messages with one signature: the second waits until the first has committed, and its
-# content is compared with the first one's. The row does not change: DO UPDATE is there because DO NOTHING returns none.
+It is longer than a signature is valid, and longer than a message waits in memory during a database outage.
+"""
+
+# If two messages have one signature, the second one waits until the first has committed, and its content is compared
+# with the first one's. The row does not change. DO UPDATE is used because DO NOTHING returns no row.
 _CLAIM: Final = Statement[bool]("""
 INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :content, :until)
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until
 RETURNING content IS NOT DISTINCT FROM :content AS is_same_message
 """)
-# In the transaction that carries the message out. Settles the race of one message delivered twice at once: the second
-# waits until the first has committed, and gets no row.
+# This runs in the transaction that carries out the message. If one message is delivered twice at the same time, the
+# second one waits until the first has committed, and gets no row.
 REMEMBER_MESSAGE: Final = Statement[bytes]("""
 INSERT INTO push_messages (digest, kept_until) VALUES (:digest, :until)
 ON CONFLICT (digest) DO NOTHING

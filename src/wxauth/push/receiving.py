@@ -1,4 +1,4 @@
-"""What WeChat pushes: each message is verified, carried out if it concerns wxauth, and forwarded."""
+"""The handling of messages that WeChat pushes. Each is verified, carried out if it concerns wxauth, and forwarded."""
 
 import asyncio
 import re
@@ -39,17 +39,20 @@ from wxauth.wechat.received import (
 from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0
-"""Seconds that a withdrawal waits in memory for the database to recover."""
+"""How long a withdrawal waits in memory for the database to recover, in seconds."""
 
 _WITHDRAWAL: Final = "withdrawal"
 
 log = get_logger()
 
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
-"""Seconds that a response waits for the database. WeChat waits five seconds, and sends a message up to three times."""
+"""How long a response waits for the database, in seconds.
+
+WeChat waits five seconds, and sends a message up to three times.
+"""
 
 ANSWER_SECONDS: Final = 4.0
-"""Seconds for everything, so that WeChat, which waits five, gets an answer."""
+"""The time limit for everything in seconds, so that WeChat, which waits five seconds, gets a response."""
 MESSAGES: Final = Counter(
     "wxauth_push_messages",
     "Messages that WeChat pushed, by app, kind (withdrawal, payment, customer_service, other) and outcome: "
@@ -58,7 +61,7 @@ MESSAGES: Final = Counter(
 )
 
 LONG_ONES_AT_ONCE: Final = 64
-"""How many long messages a process receives at once."""
+"""The number of long messages that a process receives at the same time."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 
 Result = TypeVar("Result")
@@ -84,7 +87,7 @@ class PushedMessages:
     _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
-        """The response that WeChat expects before it saves a push URL.
+        """Return the response that WeChat expects before it saves a push URL.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
         """
@@ -99,10 +102,10 @@ class PushedMessages:
     async def receive(
         self, app_id: str, query: Mapping[str, str], read: Callable[[], Awaitable[PushRequest]], *, is_long: bool
     ) -> PushAnswer:
-        """Carry out a message that concerns wxauth, and hand every message on, if the app has a `push_forward`.
+        """Carry out a message that concerns wxauth, and forward every message, if the app has a `push_forward`.
 
-        `read` reads the rest of the request, once the query has been checked. It `is_long` if that may be longer than
-        other bodies.
+        `read` reads the rest of the request, once the query has been checked. `is_long` says whether the rest may be
+        longer than other bodies.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
         """
@@ -120,7 +123,7 @@ class PushedMessages:
                 handling.outcome = "forwarded"
                 return answer
             handling.outcome = "done" if is_own else "ignored"
-            # These have log lines of their own.
+            # These messages have log lines of their own.
             is_told = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
             if not is_told and self._warned.is_due((app_id, message.name), self.clock().date()):
                 what = "no service receives this message: set push_forward for the app, to the URL of one that does"
@@ -130,7 +133,10 @@ class PushedMessages:
             MESSAGES.count(self.apps.label_of(app_id), handling.kind, handling.outcome)
 
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
-        """Read a request. Whoever has seen a query may send long bodies with it, until its five minutes are over."""
+        """Read a request.
+
+        The number of long ones is limited, because a client that has seen a query may repeat it for five minutes.
+        """
         if not is_long:
             return await read()
         if self._long_ones.locked():
@@ -141,7 +147,8 @@ class PushedMessages:
     async def _carry_out(self, app: App, message: WeChatMessage, handling: "_Handling") -> bool:
         """Carry out a message if it concerns wxauth, and return whether it does.
 
-        A message that does not, and whose signature covers it, costs no query: it is forwarded during an outage.
+        A message that does not concern wxauth, and whose signature covers it, costs no query, so it is forwarded during
+        an outage.
         """
         handling.kind = message.kind_for_others
         withdrawal = failure = None
@@ -150,7 +157,8 @@ class PushedMessages:
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
             withdrawal = withdrawal_in(message)
         except InvalidRequest as exc:
-            failure = exc  # raised once nobody can use the signature again
+            # It is raised once nobody can use the signature again.
+            failure = exc
         name, is_own = f"message in {app.app_id}", False
         if withdrawal is not None:
             handling.kind = MessageKind.WITHDRAWAL
@@ -166,7 +174,7 @@ class PushedMessages:
         return is_own
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Carry out a withdrawal once, now or later, when its signature is bound to the message.
+        """Carry out a withdrawal once, now or later, after binding its signature to the message.
 
         WeChat stops resending after some seconds, so a withdrawal that fails is kept and retried. Returns whether it
         names a user.
@@ -183,7 +191,8 @@ class PushedMessages:
         async def carry_out_late() -> None:
             try:
                 await carry_out()
-            except InvalidSignature as exc:  # WeChat has had its response already, so this can only be logged
+            except InvalidSignature as exc:
+                # WeChat has had its response already, so this can only be logged.
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
@@ -202,20 +211,22 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        self.retries.note_done(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
+        # It may wait since an earlier delivery of this message, and is done now.
+        self.retries.note_done(_WITHDRAWAL, key)
         return has_named_a_user
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
         now = self.clock()
         async with self.database.begin() as transaction:
-            # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
-            # sent.
+            # Only a repeated message is skipped. A late one is carried out, and clears even data that was set after it
+            # was sent.
             if await transaction.value(REMEMBER_MESSAGE, digest=withdrawal.mark, until=now + MESSAGES_KEPT) is None:
                 log.info("push_repeated", app_id=app_id)
                 return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             event, facts = "withdrawal_of_nobody", dict[str, object](app_id=app_id)
-            # Nobody is remembered, too: a repeat must not erase the data of somebody who signs up in between.
+            # A message that names nobody is remembered, too. Otherwise a repetition could erase the data of a user who
+            # signs up in between.
             if user_id is not None:
                 event, more = await self._erase_from(transaction, user_id, app_id, withdrawal, now=now)
                 facts = {"user_id": user_id, **facts, **more}
@@ -225,14 +236,14 @@ class PushedMessages:
     async def _erase_from(
         self, transaction: Transaction, user_id: UUID, app_id: str, withdrawal: Withdrawal, *, now: datetime
     ) -> tuple[str, Mapping[str, object]]:
-        """Erase from a locked user what WeChat says. Returns what to log."""
+        """Erase what WeChat names from a locked user. Return what to log."""
         of_wechat = {"actor": WECHAT.name}
         identity = {"app_id": app_id, "openid": withdrawal.openid}
         record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
         match withdrawal.what:
             case Withdrawn.ACCOUNT:
                 # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
-                # account, and what may have been its person's.
+                # account, and data that may have come from it.
                 is_joined = await transaction.value(IS_JOINED, user_id=user_id)
                 if is_joined and await erase_identities(transaction, user_id, **identity, by=WECHAT, now=now):
                     return "identities_erased", of_wechat
@@ -256,8 +267,8 @@ class PushedMessages:
                 if "phone" in cleared:
                     await record(EventType.PHONE_REMOVED)
                 return "authorization_revoked", {"fields": withdrawal.fields}
-        # Even the last administrator is erased: the data of a closed account must not be kept, and its owner could not
-        # log in anyway.
+        # Even the last administrator is erased, because the data of a closed account must not be kept, and its owner
+        # could not log in anyway.
         await erase_user(transaction, user_id, by=WECHAT, now=now)
         return "user_erased", of_wechat
 
@@ -268,7 +279,10 @@ class PushedMessages:
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
-        """Start the work, and wait for it up to `patience`. It continues, and may be done when WeChat sends again."""
+        """Start the work, and wait for it up to `patience`.
+
+        It continues, and may be done when WeChat sends the message again.
+        """
         try:
             async with asyncio.timeout(self.patience):
                 return await asyncio.shield(self.background.start(work, name=name))
@@ -278,7 +292,7 @@ class PushedMessages:
 
 @dataclass(slots=True)
 class _Handling:
-    """How a message is handled so far."""
+    """The state of handling a message."""
 
     kind: MessageKind = MessageKind.OTHER
     outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"

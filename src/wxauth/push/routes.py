@@ -1,4 +1,4 @@
-"""`/v1/wechat/push/{app_id}`: messages that WeChat pushes to us."""
+"""The route `/v1/wechat/push/{app_id}` for messages that WeChat pushes."""
 
 from typing import Annotated, Any, Final
 
@@ -19,7 +19,7 @@ router = Router("wechat")
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
 MAX_MESSAGE: Final = 1024 * 1024
-"""Bytes of a message."""
+"""The size limit of a message in bytes."""
 
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
@@ -46,7 +46,8 @@ _MESSAGE: Final = {
 
 
 def _parameters(*names: str) -> list[dict[str, Any]]:
-    # Documented here but read from the request: FastAPI would answer 422 for a missing one, not `invalid_signature`.
+    # The parameters are documented here, but read from the request. For a missing one, FastAPI would return 422 instead
+    # of `invalid_signature`.
     return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
 
@@ -60,7 +61,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
 async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesDep) -> PlainTextResponse:
-    """Answer `echostr` if `signature` was made with the app's `push_token`, at most five minutes ago."""
+    """Return `echostr` if `signature` was made with the app's `push_token`, at most five minutes ago."""
     text = await pushed.echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
@@ -84,16 +85,19 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
     },
 )
 async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep) -> Response:
-    """Process a message, and answer `success`. After any other answer, WeChat sends the message again.
+    """Process a message, and return `success`. After any other response, WeChat sends the message again.
 
-    `user_authorization_revoke` erases what `RevokeInfo` names (mini-program: 6 nickname and picture, 8 phone number, 19
-    nickname, 20 picture; service account: 205 nickname and picture; website and mobile app: 301 the identity in this
-    app). `user_info_modified` clears nickname and picture. `user_authorization_cancellation` erases the user.
-    A repeated message changes nothing. If the app has a `push_forward`, each message is
-    then forwarded to that URL unchanged, and the answer is that of the URL; otherwise all other messages are accepted
-    and ignored. A `timestamp` more than five minutes off is refused. So are a `timestamp` and `nonce` already
-    used for another message or for the check of the URL, because without a `push_aes_key` the signature does not cover
-    the message. An app with a `push_aes_key` accepts only encrypted messages.
+    `user_authorization_revoke` erases what `RevokeInfo` names. For a mini-program, 6 stands for nickname and picture, 8
+    for the phone number, 19 for the nickname, and 20 for the picture. For a service account, 205 stands for nickname
+    and picture. For a website or mobile app, 301 stands for the identity in this app. `user_info_modified` clears
+    nickname and picture. `user_authorization_cancellation` erases the user. A repeated message changes nothing.
+
+    If the app has a `push_forward`, each message is then forwarded to that URL unchanged, and the response of that URL
+    is returned. Otherwise all other messages are accepted and ignored.
+
+    A `timestamp` that is more than five minutes off is refused. So are a `timestamp` and `nonce` already used for
+    another message or for the check of the URL, because without a `push_aes_key` the signature does not cover the
+    message. An app with a `push_aes_key` accepts only encrypted messages.
     """
 
     async def read() -> PushRequest:

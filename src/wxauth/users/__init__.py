@@ -1,1 +1,1 @@
-"""Users and their identities: account, search, bans and roles, erasure, export; callers."""
+"""Users and their identities: accounts, search, bans and roles, erasure and export, and the callers of requests."""

@@ -1,4 +1,4 @@
-"""`/v1/me`: users read and change their account, end their sessions, and list, give and withdraw consents."""
+"""The routes `/v1/me`, where users read and change their account, end their sessions, and manage their consents."""
 
 from typing import Annotated, Final
 from uuid import UUID
@@ -43,7 +43,7 @@ _NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in 
 
 @router.get("/v1/me", summary=_("Read my profile"))
 async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
-    """The user behind the access token, with the identity of the session it belongs to."""
+    """Return the user of the access token, with the identity of its session."""
     return user_answer(caller.user, settings.consents)
 
 
@@ -51,7 +51,7 @@ async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
 async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
-    """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
+    """List the open sessions, the last used first. In one app, a user keeps the newest hundred."""
     asked = {"user_id": caller.user.id, "now": clock(), "limit": query.limit + 1, **query.after}
     found = await database.rows(OPEN_SESSIONS, **asked)
     page = Page.with_cursor(found, query.limit, lambda it: timed_cursor(it.last_used_at, it.id))
@@ -67,14 +67,14 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
     """End every session except the caller's."""
     user_id, now, reason = caller.user.id, clock(), EndReason.SIGNED_OUT_ELSEWHERE
     by = Actor(str(user_id))
-    # Locked, as by everybody who ends several sessions, to avoid deadlocks.
+    # The user is locked, as by every operation that ends several sessions, to avoid deadlocks.
     async with locked_caller(database, caller, now=now) as transaction:
         await end_sessions(transaction, user_id, reason=reason, by=by, now=now, kept=caller.session_id)
 
 
 @router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[NotFound])
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
-    """End one of the caller's sessions, possibly this one. Idempotent."""
+    """End one of the caller's sessions, possibly this one. Repeating the request changes nothing."""
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
         raise NotFound("there is no such session of yours")
     is_this_one = session_id == caller.session_id
@@ -87,7 +87,7 @@ async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: D
 async def list_my_consents(
     caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
 ) -> Items[ConsentRow]:
-    """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
+    """List every consent ever given, the newest first. `withdrawn_at` is set if the consent was withdrawn."""
     found = await database.rows(NEWEST_CONSENTS, user_id=caller.user.id, limit=query.limit + 1, **query.after)
     page = Page.with_cursor(found, query.limit, lambda it: timed_cursor(it.given_at, it.id))
     return items_of(page)
@@ -104,8 +104,8 @@ async def give_my_consents(
 ) -> Items[ConsentRow]:
     """Record the caller's consent to these documents, in the versions in force.
 
-    Idempotent. The answer lists the caller's consents to documents in force. After 20 consents in an hour, the next one
-    is `rate_limited`.
+    Repeating the request changes nothing. The response lists the caller's consents to documents in force. After 20
+    consents in an hour, the next one fails with `rate_limited`.
     """
     in_force = settings.consents
     check_in_force(body.root, in_force)
@@ -140,12 +140,14 @@ async def change_me(
     database: DatabaseDep,
     clock: ClockDep,
 ) -> UserAnswer:
-    """Set the given fields, clear those that are null or empty; others are unchanged.
+    """Set the given fields, and clear those that are null or empty. Others are unchanged.
 
-    `wx.request` has no PATCH, so POST does the same. After 60 changes in an hour, any further one is `rate_limited`.
+    `wx.request` has no PATCH, so POST does the same. After 60 changes in an hour, the next one fails with
+    `rate_limited`.
     """
     changes = body.changes()
-    if is_own_picture(changes.get("avatar_url"), settings.issuer):  # a form also sends our own URL back
+    # A form also sends our own URL back.
+    if is_own_picture(changes.get("avatar_url"), settings.issuer):
         del changes["avatar_url"]
     user = await store_profile(database, caller.user, changes, now=clock())
     if user is None:

@@ -1,4 +1,4 @@
-"""What administrators, and operators with commands, do with users."""
+"""The operations that administrators, and operators with commands, carry out on users."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -28,18 +28,20 @@ from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
 LISTED: Final = 100
-"""How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that
-are not listed can be ended, too."""
+"""The number of a user's sessions that are listed, the last used first, and of consents, the newest first.
+
+Sessions that are not listed can be ended, too.
+"""
 
 _ATTEMPTS: Final = 50
-"""Tries: of fifty concurrent merges and splits of one user, only one succeeds in each round."""
+"""The number of tries. Of fifty concurrent merges and splits of one user, only one succeeds in each round."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """Changes of a user's status and roles. A field that is None changes nothing."""
+    """The changes of a user's status and roles. A field that is None changes nothing."""
 
     status: UserStatus | None = None
     reason: str | None = None
@@ -53,12 +55,15 @@ class UserChange:
     attributes: Attributes | None = None
     """A merge patch of the user's attributes."""
     cleared: Collection[str] = ()
-    """Of `PROFILE_FIELDS`, those that must not stay."""
+    """The fields among `PROFILE_FIELDS` to clear."""
     cancels_leaving: bool = False
-    """Whether a user who has asked to be erased is kept."""
+    """Whether to cancel the erasure of a user who has asked for it."""
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
-        """Status and roles after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TextError."""
+        """Return status and roles after the changes.
+
+        A ban replaces an earlier one. Raises: InvalidRequest, TextError.
+        """
         requested = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
@@ -75,13 +80,15 @@ class UserChange:
 
     @property
     def may_end_an_administrator(self) -> bool:
-        """Whether an active administrator could lose that role or be banned by these changes."""
+        """Whether an active administrator could lose the role or be banned by these changes."""
         takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
-    """A user, with all identities and the sessions used last. For a former id, the user that remains after the merge.
+    """Return a user, with all identities and the sessions used last.
+
+    A former id means the user that remains after a merge.
 
     Raises: NotFound.
     """
@@ -101,7 +108,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 
 
 async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
-    """A user with all identities. For a former id, the user that remains after the merge.
+    """Return a user with all identities. A former id means the user that remains after a merge.
 
     Raises: NotFound.
     """
@@ -120,11 +127,10 @@ async def change_user(
     may_add_roles: bool = True,
     now: datetime,
 ) -> bool:
-    """Ban or unban a user, set their roles, change attributes, or clear name or picture. A ban ends all sessions.
+    """Ban or unban a user, set roles, change attributes, or clear the name or picture. A ban ends all sessions.
 
-    A former id means the user that remains. Returns False if nothing was to change.
-
-    Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed.
+    A former id means the user that remains. Returns False if there was nothing to change. Without `may_add_roles`, the
+    user can get no role, and a ban of staff cannot be changed.
 
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
     """
@@ -137,8 +143,8 @@ async def change_user(
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        (settled,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
-        changes = bool(settled.events)
+        (made,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
+        changes = bool(made.events)
         if change.attributes is not None:
             try:
                 changes |= await patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
@@ -150,7 +156,7 @@ async def change_user(
             kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
             changes = True
-    settled.report()
+    made.report()
     return changes
 
 
@@ -184,7 +190,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
 async def end_sessions_of(
     database: Database, user_id: UUID, session_id: UUID | None = None, *, by: Actor, now: datetime
 ) -> None:
-    """End all sessions of a user, or one of them. Idempotent.
+    """End all sessions of a user, or one of them, which may have ended already.
 
     A former id means the user that remains.
 
@@ -204,10 +210,10 @@ async def end_sessions_of(
 async def locked_remaining(
     database: Database, user_id: UUID, *, by: Actor, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
-    """A transaction in which the user of a present or former id is locked, with id and account: see `locked_user`.
+    """Open a transaction in which the user of a present or former id is locked, with id, status and roles.
 
-    If a merge has just given the id to another user, that one is locked instead. Users who are staff are
-    refused if the actor must spare them.
+    It works like `locked_user`. If a merge has just given the id to another user, that one is locked instead. Users who
+    are staff are refused if the actor must not act on staff.
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """

@@ -1,4 +1,4 @@
-"""`/v1/admin/users`, `/logins`, `/names` and `/events`: administrators manage users, and read what has happened."""
+"""The routes where administrators manage users and read the history, such as `/v1/admin/users`."""
 
 from typing import Annotated, Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.users import admin, history_queries
 from wxauth.users.admin import UserChange
 from wxauth.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
-from wxauth.users.history_queries import EventsQuery, Glimpse, ListedLogin, LoginsQuery
+from wxauth.users.history_queries import EventsQuery, ListedLogin, LoginsQuery, UserSummary
 from wxauth.users.phone_numbers import masked
 from wxauth.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
 from wxauth.users.search_queries import UsersQuery, find_users, id_in, term_of
@@ -33,7 +33,7 @@ NO_SUCH_SESSION: Final = NotFound("this user has no such session")
 
 router = Router("admin")
 MAX_NAMES: Final = 100
-"""How many ids one request may name: more would not fit into a URL."""
+"""The number of ids that one request may name. More would not fit into a URL."""
 
 
 @router.get("/v1/admin/users", summary=_("Search users"))
@@ -44,7 +44,7 @@ async def list_users(
     database: DatabaseDep,
     query: Annotated[UsersQuery, Query()],
 ) -> UsersAnswer:
-    """The newest first. All given filters must match; an empty parameter counts as absent.
+    """List users, the newest first. All given filters must match, and an empty parameter counts as absent.
 
     The role `support` sees phone numbers masked, and may search for whole ones.
     """
@@ -61,7 +61,7 @@ async def list_users(
 async def read_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> UserDetailAnswer:
-    """A user with all identities and sessions. The role `support` sees the phone number masked."""
+    """Return a user with all identities and sessions. The role `support` sees the phone number masked."""
     user = await admin.read_user(database, user_id, now=clock())
     reads.note_read(staff, Read.USER, user["id"])
     _hide_from(staff, user)
@@ -82,15 +82,15 @@ async def change_user(
     user_id: UUID,
     body: UserChangeRequest,
 ) -> UserDetailAnswer:
-    """Set the given fields; others are unchanged, but a ban replaces the reason and the end of an earlier ban.
+    """Set the given fields. Others are unchanged, but a ban replaces the reason and the end of an earlier ban.
 
-    A name or picture that must not stay is cleared by null; nobody can set another person's. `erase_at` null keeps a
-    user who has asked to be erased; nobody can set a time.
+    A name or picture is cleared by null, and no other value is accepted. An `erase_at` of null keeps a user who has
+    asked to be erased, and no other value is accepted.
 
-    A ban ends every session and is lifted automatically within a minute after `until`. Roles take effect at once in
-    wxauth, and with the next access token in siblings. To add a role, or to change a banned user who keeps the role
-    `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot
-    set roles or attributes, keep users who are leaving, nor change users with one of these roles.
+    A ban ends every session, and is lifted automatically within a minute after `until`. Roles take effect at once in
+    wxauth, and with the next access token in other services. To add a role, or to change a banned user who keeps the
+    role `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support`
+    cannot set roles or attributes, cancel an erasure, or change users with one of these roles.
     """
     now = clock()
     change = UserChange(
@@ -104,7 +104,8 @@ async def change_user(
             raise InsufficientRole(f"{name}: this needs the role admin")
     changes = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
-    if not changes:  # otherwise, the change itself is in the trail
+    # Otherwise, the change itself is in the audit trail.
+    if not changes:
         reads.note_read(staff, Read.USER, user["id"])
     _hide_from(staff, user)
     return user
@@ -116,7 +117,7 @@ async def erase_user(
 ) -> None:
     """Erase a user, the identities, the sessions, and their data in the audit trail.
 
-    The next login creates a new user: this is not a ban.
+    This is not a ban: the next login creates a new user.
     """
     await admin.erase_user(database, user_id, by=administrator, now=clock())
 
@@ -139,7 +140,7 @@ async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: Cl
 async def end_session_of_user(
     staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, session_id: UUID
 ) -> None:
-    """End one session of a user. Idempotent."""
+    """End one session of a user. Repeating the request changes nothing."""
     await admin.end_sessions_of(database, user_id, session_id, by=staff, now=clock())
 
 
@@ -147,7 +148,7 @@ async def end_session_of_user(
 async def list_events(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
 ) -> Items[EventFields]:
-    """The newest first. All given filters must match; an empty parameter counts as absent."""
+    """List events, the newest first. All given filters must match, and an empty parameter counts as absent."""
     await reads.store()
     page = await history_queries.find_events(database, query)
     for user_id in {query.user_id, id_in(query.actor or "")}:
@@ -157,13 +158,13 @@ async def list_events(
 
 
 def _hide_from(staff: Actor, user: ListedUserAnswer) -> None:
-    """Mask what customer support may not see of a user."""
+    """Mask the data of a user that customer support may not see."""
     if user["phone"] is not None and staff.spares_staff:
         user["phone"] = masked(user["phone"])
 
 
 class NamesQuery(BaseModel):
-    """Whose names to read."""
+    """The users whose names to read."""
 
     user_id: Annotated[list[UUID], Field(min_length=1, max_length=MAX_NAMES)] = Field(
         description=f"Repeated for several, at most {MAX_NAMES}."
@@ -179,18 +180,18 @@ class LoginsAnswer(Items[ListedLogin]):
 
 
 class NamesAnswer(BaseModel):
-    """Users, in no order. Ids of nobody are left out."""
+    """Users, in no order. Unknown ids are left out."""
 
-    items: list[Glimpse]
+    items: list[UserSummary]
 
 
 @router.get("/v1/admin/logins", summary=_("List logins"))
 async def list_logins(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[LoginsQuery, Query()]
 ) -> LoginsAnswer:
-    """The newest first, as far as their sessions are stored. All filters must match; an empty one counts as absent.
+    """List the logins whose sessions are stored, the newest first.
 
-    Refused logins are listed by `GET /v1/admin/refusals`.
+    All filters must match, and an empty one counts as absent. `GET /v1/admin/refusals` lists refused logins.
     """
     page = await history_queries.find_logins(database, query)
     if query.user_id is not None and page.items:
@@ -204,8 +205,11 @@ async def list_logins(
 async def read_names(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
 ) -> NamesAnswer:
-    """Who the ids in events, logins and refusals are, in a line each. The audit trail has one event for all of them."""
-    found = await database.rows(history_queries.GLIMPSES, ids=list(query.user_id))
+    """Return who the users in events, logins and refusals are, with one line each.
+
+    The audit trail has one event for all of them.
+    """
+    found = await database.rows(history_queries.USER_SUMMARIES, ids=list(query.user_id))
     if found:
         reads.note_read(staff, Read.NAMES, *(each.id for each in found))
     return NamesAnswer.model_construct(items=list(found))

@@ -1,4 +1,4 @@
-"""The attributes of users: the operator's own facts about them, a JSON object, which a merge patch changes."""
+"""The attributes of users: a JSON object with the operator's own facts, which a merge patch changes."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,16 +20,16 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.users.user_queries import WRITE_ATTRIBUTES, read_attributes
 
 MAX_BYTES: Final = 2048
-"""Bytes of a user's attributes as compact JSON."""
+"""The size limit of a user's attributes, in bytes of compact JSON."""
 MAX_NAMES: Final = 32
 MAX_DEPTH: Final = 4
-"""How deep lists and objects may be nested in a value."""
+"""The limit to which lists and objects may be nested in a value."""
 
 Attributes = Mapping[str, Any]
 
 
 class WrongAttributes(WrongValue):
-    """A patch that breaks a rule, or whose result would. Its text is the rule."""
+    """A patch breaks a rule, or its result would. The text is the rule."""
 
 
 def check_patch(patch: Attributes) -> None:
@@ -41,7 +41,7 @@ def check_patch(patch: Attributes) -> None:
 
 
 def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
-    """The attributes after a checked merge patch (RFC 7396). Raises: WrongAttributes, if they are too many."""
+    """Return the attributes after a checked merge patch (RFC 7396). Raises: WrongAttributes, if they are too many."""
     after: dict[str, Any] = _merged(attributes, patch)
     if len(after) > MAX_NAMES:
         raise WrongAttributes(_("must be at most {n} in all", n=MAX_NAMES))
@@ -51,7 +51,7 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
 
 
 def typed_attribute(text: str) -> Any:
-    """The value of an attribute that somebody has typed: JSON if it is JSON, else the text itself."""
+    """Return the value of an attribute that was typed: JSON if it is JSON, otherwise the text itself."""
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
@@ -59,14 +59,16 @@ def typed_attribute(text: str) -> Any:
 
 
 def changed_names(before: Attributes, after: Attributes) -> list[str]:
-    """The names whose values differ, sorted."""
+    """Return the names whose values differ, sorted."""
     return sorted(name for name in before.keys() | after.keys() if _canonical(before, name) != _canonical(after, name))
 
 
 async def patch_attributes(
     transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
 ) -> bool:
-    """Apply a checked merge patch to a user that the transaction has locked, and record it. False if nothing changed.
+    """Apply a checked merge patch to a user that the transaction has locked, and record it.
+
+    Return False without a change.
 
     Raises: WrongAttributes.
     """
@@ -77,7 +79,7 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, others: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Add those that a locked user lacks of another user's, or none if they would be too many, and record it."""
+    """Add another user's attributes that a locked user lacks, and record it. If they would be too many, add none."""
     before = await read_attributes(transaction, user_id)
     try:
         after = patched({**others, **before}, {})
@@ -97,7 +99,7 @@ async def _store(
 
 
 def _merged(target: Any, patch: Any) -> Any:
-    """RFC 7396, section 2."""
+    """Apply a merge patch (RFC 7396, section 2)."""
     if not isinstance(patch, Mapping):
         return patch
     merged = dict(target) if isinstance(target, Mapping) else {}
@@ -135,7 +137,7 @@ def _check_value(value: Any, *, depth: int) -> None:
 
 
 def _stored_size(attributes: Attributes) -> int:
-    """Bytes as compact JSON. PostgreSQL writes out each digit: 1e300 is read as 301 of them."""
+    """Return the size as compact JSON in bytes. PostgreSQL writes out each digit: 1e300 is read as 301 of them."""
     floats = ((to_json(number), format(Decimal(repr(number)), "f")) for number in _floats_in(attributes))
     return len(to_json(attributes)) + sum(max(0, len(stored) - len(given)) for given, stored in floats)
 
@@ -150,13 +152,13 @@ def _floats_in(value: Any) -> Iterator[float]:
 
 
 def _canonical(attributes: Attributes, name: str) -> str | None:
-    """Comparable, unlike Python's values: there, 1 equals True."""
+    """Return a text that can be compared. Python's own values cannot, because 1 equals True."""
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
 
 def _checked(patch: dict[str, Any]) -> dict[str, Any]:
     check_patch(patch)
-    patched({}, patch)  # too many alone
+    patched({}, patch)  # raises if the patch is too large by itself
     return patch
 
 
@@ -168,6 +170,6 @@ ShownAttributes = Annotated[
 
 
 class AttributesRequest(RootModel[AttributesPatch]):
-    """A merge patch (RFC 7396) of a user's attributes: null removes a name."""
+    """A merge patch (RFC 7396) of a user's attributes. null removes a name."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tier": "gold", "trial": None}]})

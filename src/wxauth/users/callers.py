@@ -1,4 +1,4 @@
-"""Who sends a request, and from which device: dependencies of routes in every package."""
+"""The dependencies of routes in every package that identify the sender of a request, and the device."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -58,11 +58,11 @@ async def read_caller(database: Database, principal: Principal, *, now: datetime
 async def locked_caller(
     database: Database, caller: Caller, *, may_end_an_administrator: bool = False, now: datetime
 ) -> AsyncIterator[Transaction]:
-    """A transaction in which the caller is locked, whose session is still open.
+    """Open a transaction in which the caller is locked, and check that the caller's session is still open.
 
-    Since the request began, the user may have been merged or banned, or this identity split off.
+    Since the request began, the user may have been merged or banned, or this identity may have been split off.
 
-    Raises: InvalidToken; LastAdmin, as `locked_user`.
+    Raises: InvalidToken; LastAdmin, as `locked_user` does.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
@@ -78,17 +78,20 @@ async def locked_caller(
 
 
 def is_of_website(principal: Principal) -> bool:
-    """Whether this is a website's token, which is limited to its scope. A mini-program's token has no such limit."""
+    """Return whether this is a website's token, which is limited to its scope.
+
+    A mini-program's token has no such limit.
+    """
     return "scope" in principal.claims  # only a website's token has this claim
 
 
 def sees_roles(principal: Principal) -> bool:
-    """Whether answers to this token may contain the person's roles."""
+    """Return whether responses to this token may contain the user's roles."""
     return not is_of_website(principal) or ROLES_SCOPE in principal.scope
 
 
 async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: ClockDep) -> Principal:
-    """The user of the request's access token, in an app or on a website.
+    """Return the user of the request's access token, in an app or on a website.
 
     Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable; InvalidRequest, for two `Authorization` headers.
     """
@@ -101,7 +104,7 @@ VerifiedDep = Annotated[Principal, Depends(verified), Entails(failures=GUARDED, 
 
 
 async def principal_of(principal: VerifiedDep) -> Principal:
-    """The user of the request's access token. Raises: InsufficientScope, for a website's token."""
+    """Return the user of the request's access token. Raises: InsufficientScope, for a website's token."""
     if is_of_website(principal):
         raise InsufficientScope("this is for a login in the mini-program: a website's token does not open it")
     return principal
@@ -112,12 +115,15 @@ PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(Ins
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """The user of the request's access token, as stored now. Raises: as `read_caller`."""
+    """Return the user of the request's access token, as stored now. Raises: the errors of `read_caller`."""
     return await read_caller(database, principal, now=clock())
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
-"""The user of the access token of an app. An ended session, and a banned or erased user, are refused at once."""
+"""The user of the access token of an app.
+
+A user who is banned or erased is refused at once, and so is an ended session.
+"""
 
 
 ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
@@ -126,22 +132,29 @@ ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """As `caller_of`, in the lines of both ids, once the body is here. Raises: RateLimited; as `read_caller`."""
+    """Yield the caller in the queues of the session and the user, after the whole body has arrived.
+
+    Raises: RateLimited; the errors of `read_caller`.
+    """
     await request.body()
     async with concurrency.of_session(principal.session_id, principal.id):
         yield await read_caller(database, principal, now=clock())
 
 
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
-"""As `CallerDep`, for operations that take a transaction, unless they bound the user's requests themselves."""
+"""The caller like `CallerDep`, for operations that take a transaction and do not limit requests themselves.
+"""
 
 
 async def caller_who_ends_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """As `caller_in_turn_of`, in the lines of what ends sessions. Raises: RateLimited; as `read_caller`.
+    """Yield the caller in the queues of requests that end sessions, after the whole body has arrived.
 
-    What ends the caller's own session has a line of its own: who fills that one with a stolen token ends the session.
+    A request that ends the caller's own session has a queue of its own. An attacker who fills that queue with a stolen
+    token ends the session.
+
+    Raises: RateLimited; the errors of `read_caller`.
     """
     await request.body()
     is_own = request.path_params.get("session_id") == str(principal.session_id)
@@ -150,11 +163,11 @@ async def caller_who_ends_of(
 
 
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
-"""As `CallerInTurnDep`, for operations that end sessions: no other operation delays them."""
+"""The caller like `CallerInTurnDep`, for operations that end sessions, because no other operation must delay them."""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """The user of the request's access token, as stored now, also for a website.
+    """Return the user of the request's access token, as stored now, in an app or on a website.
 
     A website without the scope `roles` sees no roles.
     """
@@ -165,7 +178,7 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
 
 async def device_of(connection: HTTPConnection) -> Device:
-    """The device that sent the request. Its address is the one that `BehindProxies` has found."""
+    """Return the device that sent the request. Its address is the one that `BehindProxies` has found."""
     client, headers = connection.scope.get("client"), connection.scope["headers"]
     user_agents = (value[:_MAX_USER_AGENT].decode("latin-1") for name, value in headers if name == b"user-agent")
     return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=next(user_agents, None))
@@ -177,11 +190,13 @@ DeviceDep = Annotated[Device, Depends(device_of)]
 async def staff_of(
     connection: HTTPConnection, principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> Actor:
-    """The member of staff who sends the request, by the roles stored now. Customer support `spares_staff`.
+    """Return the member of staff who sends the request, by the roles stored now.
 
-    Operations for staff refuse query parameters that they lack: a misspelt filter would match everything.
+    Customer support must not act on staff.
 
-    Raises: InsufficientRole, InsufficientScope, InvalidRequest; as `read_caller`.
+    Operations for staff refuse unknown query parameters, because a misspelt filter would match everything.
+
+    Raises: InsufficientRole, InsufficientScope, InvalidRequest; the errors of `read_caller`.
     """
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("a website's token does not administer")
@@ -193,22 +208,22 @@ async def staff_of(
 
 
 StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
-"""The member of staff who sends the request. Whoever has just lost the role is refused at once."""
+"""The member of staff who sends the request. A user who has just lost the role is refused at once."""
 
 
 async def administrator_of(staff: StaffDep) -> Actor:
-    """The administrator who sends the request. Raises: InsufficientRole."""
+    """Return the administrator who sends the request. Raises: InsufficientRole."""
     if staff.spares_staff:
         raise InsufficientRole("this needs the role admin")
     return staff
 
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of)]
-"""The administrator who sends the request. Whoever has just been demoted or banned is refused at once."""
+"""The administrator who sends the request. A user who has just been demoted or banned is refused at once."""
 
 
 async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> bool:
-    """Whether the request's session was opened within `ADMIN_FRESH_LOGIN` seconds."""
+    """Return whether the request's session was opened within `ADMIN_FRESH_LOGIN` seconds."""
     return await is_fresh(database, principal.session_id, longest=settings.admin_fresh_login, now=clock())
 
 
@@ -217,9 +232,9 @@ FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(Login
 
 
 async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: int, now: datetime) -> bool:
-    """Whether a session was opened within `longest` seconds, so that a stolen token gives no lasting access.
+    """Return whether a session was opened within `longest` seconds, so that a stolen token gives no lasting access.
 
-    Of `ADMIN_FRESH_LOGIN`, 0 means that any session will do.
+    If `longest` is 0, every session counts as recent.
     """
     if not longest:
         return True
@@ -228,14 +243,15 @@ async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: 
 
 
 async def fresh_administrator_of(administrator: AdministratorDep, is_fresh: FreshLoginDep) -> Actor:
-    """The administrator who sends the request, if the session was opened recently. Raises: LoginTooOld."""
+    """Return the administrator who sends the request, if the session was opened recently. Raises: LoginTooOld."""
     if not is_fresh:
         raise LoginTooOld
     return administrator
 
 
 FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entails(failures=(LoginTooOld,))]
-"""As `AdministratorDep`, for changes with lasting effect: requires a login within `ADMIN_FRESH_LOGIN`."""
+"""The administrator like `AdministratorDep`, for changes with lasting effect, which require a fresh login.
+"""
 
 
 @lru_cache(maxsize=4096)
@@ -243,4 +259,4 @@ def _plain_ip(host: str) -> str | None:
     try:
         return str(plain_address(host))
     except ValueError:
-        return None  # a unix socket
+        return None  # the client has connected through a Unix socket

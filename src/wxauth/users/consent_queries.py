@@ -1,4 +1,4 @@
-"""Giving and withdrawing consents to the documents in force (`CONSENTS`).
+"""The consents to the documents in force (`CONSENTS`): giving and withdrawing them.
 
 The history of consents, and the present ones in the user's row, are written together.
 """
@@ -24,7 +24,7 @@ from wxauth.limits.queries import CONSENTS_GIVEN
 from wxauth.sessions.queries import END
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
-# Decides the race of two changes: the second waits here, and sees what the first has written.
+# If two changes run at the same time, the second one waits here, and sees what the first one has written.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
 _NOTE_GIVEN: Final = Statement[Nothing](
     "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
@@ -36,7 +36,7 @@ log = get_logger()
 
 
 def ids_of(user_id: LiteralString) -> LiteralString:
-    """SQL for all ids of a user, present and former."""
+    """Return SQL for all ids of a user, present and former."""
     return (
         f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
     )
@@ -68,16 +68,19 @@ class ConsentRow(SQLModel):
 
 
 class Consent(ConsentRow, table=True):
-    """A consent. A withdrawn one stays, with the time of the withdrawal."""
+    """The table of consents. A withdrawn one stays, with the time of the withdrawal."""
 
     __tablename__ = "consents"
 
     user_id: UUID
-    """The id of the user, or of a former user who was merged. Not a foreign key: there may be too many rows for one
-    transaction to delete or move at an erasure or a merge."""
+    """The id of the user, or of a former user who was merged.
+
+    It is not a foreign key, because there may be too many rows for one transaction to delete or move during an erasure
+    or a merge.
+    """
 
 
-# Adds nothing if the same consent still holds, for example after the version in force was set back.
+# Nothing is added if the same consent is still valid, for example after the version in force was set back.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
@@ -90,7 +93,7 @@ _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
  WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
 """)
-# Reads the newest of each id separately, because the index is in order of time only for one id.
+# The newest consents of each id are read separately, because the index is in order of time only for one id.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
   FROM unnest({_ITS_IDS_FRAGMENT}) AS known (id) CROSS JOIN LATERAL (
@@ -112,13 +115,13 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """The user's consents to these documents (document → version) that are not withdrawn, the newest first."""
+    """Return the user's consents to these documents (document → version) that are not withdrawn, the newest first."""
     rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
 
 def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -> dict[str, str]:
-    """The documents in force, with their versions, to which a person has not agreed."""
+    """Return the documents in force, with their versions, that the user has not agreed to."""
     agreed = given or {}
     return {document: version for document, version in in_force.items() if agreed.get(document) != version}
 
@@ -135,7 +138,7 @@ def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) ->
 async def give_consents(
     database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
-    """Record that a user agrees to these documents. Returns all present consents, document → version.
+    """Record that a user agrees to these documents. Return all present consents, document → version.
 
     Consents that the user has given before are not recorded again.
 
@@ -164,7 +167,7 @@ async def give_consents(
 async def withdraw(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
-    """Record that a user withdraws their consent. Raises: NotFound, InvalidToken."""
+    """Record that a user withdraws a consent. Raises: NotFound, InvalidToken."""
     by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
     async with database.begin() as transaction:
         version = (await _locked(transaction, user_id)).get(document)

@@ -1,9 +1,10 @@
-"""Erasing a user, at once or after some days.
+"""The erasure of a user, at once or after some days.
 
-After a request for erasure, a person is shut out for some days, and may cancel it (`ERASURE_GRACE_DAYS`). A leaving
-user has no open session: the request ends all of them, and no door opens another one before it is cancelled. So what
-requires a session does not check this. Merges, splits and imports leave such users alone. A ban of such a user
-outlasts the days of grace: the erasure waits for its end. If there is a lot to erase, the rest follows in pages.
+After a request for erasure, the user is shut out for some days, and may cancel it (`ERASURE_GRACE_DAYS`). Such a user
+has no open session: the request ends all of them, and no login opens another one before it is cancelled. Therefore code
+that requires a session need not check this. Merges, splits and imports leave such users alone. If such a user is banned
+beyond the grace period, the erasure waits for the end of the ban. If there is a lot to erase, the rest follows in
+pages.
 """
 
 import asyncio
@@ -22,14 +23,14 @@ from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
-"""How many rows are erased in the transaction that deletes the user."""
+"""The number of rows that are erased in the transaction that deletes the user."""
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
-"""Seconds to wait while another worker erases a page."""
+"""The pause while another worker erases a page, in seconds."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
-"""For how many of a person's ids rows are erased in the transaction that deletes the user."""
+"""The number of a user's ids whose rows are erased in the transaction that deletes the user."""
 
 
-# One worker at a time, so that the load on the database does not depend on how many erasures wait.
+# Only one worker erases at a time, so that the load on the database does not depend on how many erasures wait.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
 _PUT_OFF: Final = Statement[Nothing]("""
 INSERT INTO erasures (user_id, about_after, acted_after)
@@ -43,8 +44,9 @@ SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] I
 ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
 )
-"""Whether there are rows left to erase, only of these ids if any are given."""
-# Removes addresses and data from events about the person. Data that other services receive stays: it is not personal.
+"""Whether there are rows left to erase. If ids are given, only these count."""
+# This statement removes addresses and data from events about the user. Data that other services receive stays, because
+# it is not personal.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE {one_and_id("events.user_id", ":user_id", after=":after")} AND id > :after
@@ -56,7 +58,7 @@ WITH page AS MATERIALIZED (
 )
 SELECT id FROM page ORDER BY id
 """)
-# Removes the person's address from events about others.
+# This statement removes the user's address from events about others.
 _ERASE_ACTED: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events
@@ -76,7 +78,7 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)
-# A login to a site that only this person could have approved: there are a few, and only of the last hour.
+# Logins to a site that only this user could have approved are deleted. There are only a few, from the last hour.
 _DELETE_HINTED: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
@@ -91,8 +93,8 @@ _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_
 _DELETE: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
 _SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
-# A row that is locked is skipped until the next time, because the person may just be staying. A row that has just been
-# changed is checked again. A ban would end with the erasure: who is banned stays until the ban is over.
+# A row that is locked is skipped until the next time, because the user may just be cancelling the erasure. A row that
+# has just been changed is checked again. An erasure would also end a ban, so a banned user stays until the ban is over.
 _LOCK_NEXT_DUE: Final = Statement[UUID]("""
 SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
@@ -100,7 +102,7 @@ log = get_logger()
 
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows about a person with these ids now, and record the rest for later."""
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows about a user with these ids now, and record the rest for later."""
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
     left = MAX_ROWS_ERASED_WITH_USER
@@ -113,7 +115,7 @@ async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) 
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
 ) -> tuple[UUID, bool] | None:
-    """Erase the next page that waits, only of these ids if any are given.
+    """Erase the next page that waits. If ids are given, only their pages count.
 
     Returns the id, and whether nothing is left for it; None if nothing waits, or another worker is erasing a page.
     """
@@ -128,7 +130,7 @@ async def erase_next_page(
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Erase all that waits, only of these ids if any are given."""
+    """Erase everything that waits. If ids are given, only their rows count."""
     while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
@@ -137,7 +139,7 @@ async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None)
 async def _erase_page(
     transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
 ) -> int:
-    """Erase up to `size` rows. Returns how many. If there were fewer, the erasure is finished."""
+    """Erase up to `size` rows, and return how many. If there were fewer, the erasure is finished."""
     about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
     number = len(about) + len(acted)
@@ -155,7 +157,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     """Erase a locked user.
 
     Only events with the ids of the user and of the sessions remain. They contain the address of an administrator who
-    erases a user, but not the person's own.
+    erases a user, but not the user's own.
     """
     if by.name == str(user_id):
         by = Actor(by.name)
@@ -178,7 +180,7 @@ async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: date
 async def cancel_leaving(
     transaction: Transaction, user_id: UUID, account: StatusAndRoles, *, by: Actor, now: datetime
 ) -> bool:
-    """Keep a locked user. Returns False, and changes nothing, if the user is not leaving."""
+    """Cancel the erasure of a locked user. Return False, and change nothing, if none was requested."""
     if not account.is_leaving:
         return False
     await transaction.run(_SET, user_id=user_id, erase_at=None)
@@ -187,7 +189,7 @@ async def cancel_leaving(
 
 
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
-    """Cancel a user's erasure, unless they are banned."""
+    """Cancel the erasure that a user has requested, unless the user is banned."""
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)
         if account is None or account.is_banned:
@@ -198,7 +200,7 @@ async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
 
 
 def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
-    """Check that a user is neither banned nor leaving. Raises: AccountDisabled, AccountLeaving."""
+    """Check that a user is neither banned nor about to be erased. Raises: AccountDisabled, AccountLeaving."""
     if account.ban is not None:
         raise AccountDisabled(until=account.ban.until, user_id=user_id)
     if account.erase_at is not None:
@@ -206,7 +208,7 @@ def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:
-    """Erase a user whose `erase_at` has passed. Returns whether there was one."""
+    """Erase a user whose `erase_at` has passed, and return whether there was one."""
     async with database.begin() as transaction:
         user_id = await transaction.value(_LOCK_NEXT_DUE, now=now)
         if user_id is None:

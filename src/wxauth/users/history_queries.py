@@ -1,4 +1,4 @@
-"""What has happened, as staff list it: events, logins, and the newest login of each user."""
+"""The history that staff can list: events, logins, and the newest login of each user."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
 
 
 class HistoryQuery(PageQuery):
-    """Which events, logins or refused logins to list."""
+    """The filters for events, logins or refused logins."""
 
     user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned, if known.")
     since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
@@ -36,13 +36,13 @@ class HistoryQuery(PageQuery):
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The bounds of the ids as parameters of a statement, and how many rows to read: one more than the page has."""
+        """The bounds of the ids as parameters of a statement, and the number of rows to read."""
         lowest, before = self.id_range
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
 
 
 class EventsQuery(HistoryQuery):
-    """Which events to list."""
+    """The filters for events."""
 
     actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
@@ -55,7 +55,7 @@ class EventsQuery(HistoryQuery):
 
 
 class LoginsQuery(HistoryQuery):
-    """Which logins to list."""
+    """The filters for logins."""
 
     app_id: StoredText | None = Field(default=None, description="The app.")
     network: Annotated[Network | None, OrEmpty] = Field(
@@ -82,8 +82,8 @@ class ListedLogin(BaseModel):
         return self.session_id
 
 
-class Glimpse(BaseModel):
-    """Who somebody is, in a line."""
+class UserSummary(BaseModel):
+    """The short description of a user."""
 
     id: UUID = _USER_ID
     nickname: str | None = _NICKNAME
@@ -95,12 +95,12 @@ class Glimpse(BaseModel):
 
 
 WINDOWS: Final = (1_000, 50_000)
-"""How many sessions the first statement of a search examines, and each further one."""
+"""The number of sessions that the first statement of a search examines, and that each further one examines."""
 SEARCH_SECONDS: Final = 1.0
-"""The time after which a search starts no further statement."""
+"""The time after which a search starts no further statement, in seconds."""
 
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
-GLIMPSES: Final = Statement[Glimpse](f"""
+USER_SUMMARIES: Final = Statement[UserSummary](f"""
 SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
   FROM users LEFT JOIN LATERAL (
     SELECT app_id, user_agent, ip FROM sessions
@@ -108,7 +108,7 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
 """)
-"""Who these users are, in no order. Ids of nobody are left out."""
+"""The short descriptions of these users, in no order. Unknown ids are left out."""
 
 
 def _finding(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
@@ -141,7 +141,7 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
   FROM events"""
-# Compares ids instead of times: an id begins with the event's time, and is in the index.
+# Ids are compared instead of times, because an id begins with the event's time, and is in the index.
 _NEWEST: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
 _EVENTS_OF_TYPES: Final = Statement[EventFields](f"""
@@ -149,7 +149,7 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)
-"""Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
+"""The newest events of each type, read through the index. Otherwise all events of these types would be sorted."""
 _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
 
@@ -161,7 +161,8 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_of_user(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
-# What the actor did to others, of each type; and what they did to themselves. Rows are compared as in `one_and_id`.
+# The result consists of the actor's actions on others, read by type, and the actor's actions on themselves. Rows are
+# compared as in `one_and_id`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
@@ -175,12 +176,11 @@ _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 
 
 async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogin]:
-    """A page of the newest logins that match a query.
+    """Return a page of the newest logins that match a query.
 
-    An address is in the network, or was truncated to one that contains it.
-
-    Only the ids are indexed, which begin with their times, and those of one user. Otherwise sessions are searched in
-    windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
+    An address matches if it is in the network, or was truncated to a network that contains it. Only the ids, which
+    begin with their times, and the ids of one user are indexed. With other filters, sessions are searched in windows,
+    the newest first, until the page is full or `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.id_range
     statement = _OF_ALL if query.user_id is None else _OF_USER
@@ -204,7 +204,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
-    """A page of the newest events that match a query. Data and addresses of erased users are left out."""
+    """Return a page of the newest events that match a query, without data and addresses of erased users."""
     actor, types = query.actor.lower() if query.actor else None, list(dict.fromkeys(query.type))
     if query.user_id is not None:
         found = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)

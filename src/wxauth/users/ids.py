@@ -1,4 +1,4 @@
-"""The ids that other systems give people: their form, and what programs write in place of one."""
+"""The ids that other systems give to users: their form, and the texts that programs write in place of one."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ from wxauth.wechat.received import is_placeholder
 
 _LONGEST: Final = 128
 LOOKS_LIKE: Final = "looks_like"
-"""The type of the error of an id that looks like something else. Its text names that, and never has the value."""
+"""The error type of an id that looks like something else. Its text names that, and never contains the value."""
 _MISTAKEN: Final = {
     r"=.*": _("a formula of a table program"),
     r"['`\u2018\u2019].*": _("text after the apostrophe of a table program"),
@@ -25,7 +25,7 @@ _MISTAKEN: Final = {
         _("a value as a program writes it, such as ObjectId(...)")
     ),
 }
-"""What is mistaken for an id, by its pattern in lower case."""
+"""The texts that are mistaken for ids, by patterns in lower case."""
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),
@@ -34,21 +34,21 @@ _NO_OPENID: Final = {
 
 
 def no_placeholder(value: str) -> str:
-    """Refuse what WeChat's tools put in place of an id."""
+    """Refuse a text that WeChat's tools put in place of an id. Raises: ValueError."""
     if is_placeholder(value):
         raise ValueError("Must not be a placeholder")
     return value
 
 
 def printable(value: str) -> str:
-    """Refuse text with characters that are not shown."""
+    """Refuse a text with invisible characters. Raises: ValueError."""
     if not value.isprintable():
         raise ValueError("Must be without characters that are not shown")
     return value
 
 
 def _alone(mistaken: dict[str, Text], value: object) -> object:
-    # To normalize n marks out of order takes n² steps. What is longer is refused anyway.
+    # Normalizing n marks that are out of order takes n² steps, and longer texts are refused anyway.
     text = unicodedata.normalize("NFKC", value[: _LONGEST + 1]).strip().lower() if isinstance(value, str) else ""
     for form, it in mistaken.items():
         if re.fullmatch(form, text, re.DOTALL):

@@ -11,7 +11,7 @@ from wxauth.core.users import UserFields
 
 
 class User(UserFields, table=True):
-    """A person, known by identities, or until their first login by nothing but an imported unionid."""
+    """The table of users, each known by identities. Until the first login, an import may only have stored a unionid."""
 
     __tablename__ = "users"
 
@@ -20,12 +20,14 @@ class User(UserFields, table=True):
     banned_until: datetime | None = Field(sa_type=TIME)
     """When housekeeping lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """When an identity last left this user, or an import may have given another user one of this person's; null again
-    at a login an hour later. Only logins read it: see `_RETURN` in `login/login_queries.py`."""
+    """When an identity last left this user, or an import may have given one of this user's identities to another user.
+
+    It is null again after a login an hour later. Only logins read it: see `_RETURN` in `login/login_queries.py`.
+    """
 
 
 class Identity(SQLModel, table=True):
-    """One openid in one app."""
+    """The table of identities, each of which is one openid in one app."""
 
     __tablename__ = "identities"
 
@@ -38,11 +40,17 @@ class Identity(SQLModel, table=True):
     phone_proved_at: datetime | None = Field(sa_type=TIME)
     """When this identity last proved the user's present number with the phone button."""
     awaits_login: bool
-    """Whether an import has made it, and nobody has logged in with it since: its openid may then be something else."""
+    """Whether an import has created the identity, and nobody has logged in with it since.
+
+    Until then, its openid may be wrong.
+    """
 
 
 class StoredUnionid(SQLModel, table=True):
-    """A present or former unionid of a person. Each Open Platform account has its own, and apps move between them."""
+    """The table of users' present and former unionids.
+
+    Each Open Platform account has unionids of its own, and apps move between the accounts.
+    """
 
     __tablename__ = "unionids"
 
@@ -51,7 +59,10 @@ class StoredUnionid(SQLModel, table=True):
 
 
 class FormerUser(SQLModel, table=True):
-    """The id of a user who was merged into another one. Other services may still know the person by it."""
+    """The table of the ids of users who were merged into another one.
+
+    Other services may still know the user by such an id.
+    """
 
     __tablename__ = "former_users"
 
@@ -62,7 +73,10 @@ class FormerUser(SQLModel, table=True):
 
 
 class FormerExternalId(SQLModel, table=True):
-    """The external id of a user who was merged into one with another external id. Other services may still know it."""
+    """The table of former external ids.
+
+    A user who was merged into one with another external id had such an id. Other services may still know it.
+    """
 
     __tablename__ = "former_external_ids"
 
@@ -72,12 +86,12 @@ class FormerExternalId(SQLModel, table=True):
 
 
 class Erasure(SQLModel, table=True):
-    """An id of an erased person whose events, consents or refused logins are not all erased yet."""
+    """The table of erased users whose events, consents or refused logins are not all erased yet, by id."""
 
     __tablename__ = "erasures"
 
     user_id: UUID = Field(primary_key=True)
     about_after: UUID
-    """The last event about the person whose data has been removed."""
+    """The last event about the user whose data has been removed."""
     acted_after: UUID
-    """The last event by the person from which their address has been removed."""
+    """The last event by the user from which the user's address has been removed."""

@@ -1,6 +1,6 @@
-"""The export of all data stored about a person, as one JSON document.
+"""The export of all data stored about a user, as one JSON document.
 
-It contains no secrets, sealed or not, and no other person's data.
+It contains no secrets, encrypted or not, and no other user's data.
 """
 
 import asyncio
@@ -67,13 +67,17 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
 }
 
 IN_MEMORY: Final = 2**20
-"""Bytes up to which a document is read completely before it is sent."""
+"""The size in bytes up to which a document is read completely before it is sent."""
 PIECE_TIMEOUT_SECONDS: Final = 30.0
-"""Seconds that the reader of a large document may take for one piece, and the database for one statement."""
+"""The time in seconds that the reader of a large document may take for one piece, and the database for one statement.
+"""
 LARGE_WITHIN_SECONDS: Final = 300.0
-"""Seconds within which a large document must be downloaded."""
+"""The time in seconds within which a large document must be downloaded."""
 MAX_LARGE_DOCUMENTS: Final = 2
-"""How many large documents a process sends at once. Each holds a connection, and the pool must keep some free."""
+"""The number of large documents that a process sends at the same time.
+
+Each holds a connection, and the pool must keep some free.
+"""
 
 _large: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
 
@@ -85,14 +89,14 @@ class Export:
     """A document that is being produced."""
 
     first: bytes
-    """Its beginning; the whole document, unless it is large."""
+    """The beginning of the document, which is the whole document unless it is large."""
     rest: AsyncGenerator[bytes] | None
-    """The remaining pieces of a large document; None for others. It must be closed, because it holds a connection."""
+    """The remaining pieces of a large document; None for others. Close it, because it holds a connection."""
 
 
 router = Router("me")
 _CHUNK_BYTES: Final = 64 * 1024
-"""Bytes per chunk. A slow reader must take each chunk within half a minute."""
+"""The size of a chunk in bytes. A slow reader must take each chunk within half a minute."""
 _HEADERS: Final = {
     "Content-Disposition": 'attachment; filename="wxauth-export.json"',
     "Cache-Control": "no-store",
@@ -110,9 +114,9 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
 async def export_person(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN_SECONDS
 ) -> Export:
-    """Export everything stored about a person, and record it in the audit trail. A merged id finds the remaining user.
+    """Export everything stored about a user, and record it in the audit trail. A merged id means the remaining user.
 
-    `whole_within` are the seconds within which a large document must be downloaded; None for no limit.
+    `whole_within` is the time in seconds within which a large document must be downloaded; None for no limit.
 
     Raises: NotFound, RateLimited.
     """
@@ -120,7 +124,7 @@ async def export_person(
         pieces = _pieces(database, user_id, by=by, now=now, whole_within=whole_within)
         try:
             first = await anext(pieces)
-        except NotFound:  # or just merged again
+        except NotFound:  # the user may just have been merged again
             user_id = await current_user(database, user_id)
             continue
         if len(first) > IN_MEMORY:
@@ -132,9 +136,10 @@ async def export_person(
 async def _pieces(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None
 ) -> AsyncGenerator[bytes]:
-    """The document in pieces. The first piece is the whole document, unless it is large.
+    """Yield the document in pieces. The first piece is the whole document, unless it is large.
 
-    Only a large document holds a connection while its reader, who may be slow, takes it; and few are sent at once.
+    Only a large document holds a connection while its reader, which may be slow, takes it. Therefore few are sent at
+    the same time.
     """
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(database.snapshot(patience=whole_within and PIECE_TIMEOUT_SECONDS))
@@ -153,13 +158,14 @@ async def _pieces(
         else:
             await stack.enter_async_context(_large)
         async with database.begin() as transaction:
-            if await lock_status_and_roles(transaction, user_id) is None:  # as for each event about a user
+            # The user is locked, as for each event about a user.
+            if await lock_status_and_roles(transaction, user_id) is None:
                 raise NotFound("there is no such user")
             await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
         log.info("user_exported", user_id=user_id, actor=by.name)
         late_at = None if whole_within is None else monotonic() + whole_within
         yield bytes(first)
-        async for part in parts:  # nothing, unless it is large
+        async for part in parts:  # there are more parts only if the document is large
             if late_at is not None and monotonic() > late_at:
                 raise StorageUnavailable("the reader of a large export is too slow")
             yield part
@@ -196,9 +202,10 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     failures=[RateLimited],
 )
 async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
-    """All data stored about the caller, as one document: user, identities, sessions, consents, events, picture.
+    """Export all data stored about the caller as one document: user, identities, sessions, consents, events, picture.
 
-    It contains no secrets and no other person's data: administrators appear as `administrator`. Once a minute.
+    It contains no secrets and no other user's data: administrators appear as `administrator`. A user can export it once
+    a minute.
     """
     user_id, now = caller.user.id, clock()
     await EXPORTS.count(database, str(user_id), now=now)
@@ -218,14 +225,14 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
 async def export_user(
     administrator: AdministratorDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> Response:
-    """All data stored about a user, as in the user's own export. The audit trail records who exported it."""
+    """Export all data stored about a user, as in the user's own export. The audit trail records who exported it."""
     export = await export_person(database, user_id, by=administrator, now=clock())
     reads.note_read(administrator, Read.EXPORT, user_id)
     return _answer(export)
 
 
 class _Download(StreamingResponse):
-    """Sends a large document. Closes its pieces even if the client disconnects."""
+    """The response with a large document. It closes the pieces even if the client disconnects."""
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
         self._rest = rest
@@ -242,7 +249,7 @@ class _Download(StreamingResponse):
             try:
                 await super().__call__(scope, receive, send)
             except StorageUnavailable as exc:
-                # The status has been sent. The server closes the connection, so the client notices.
+                # The status has been sent. The server closes the connection, so that the client notices.
                 log.warning("export_broken_off", reason=reason_of(exc))
 
 

@@ -1,4 +1,4 @@
-"""The statements that read everything stored about one person, except secrets."""
+"""The statements that read everything stored about one user, except secrets."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -11,40 +11,43 @@ from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import FOR_RESOURCE, OPENED
 
 PAGE: Final = 250
-"""Rows read and serialized at once. That takes some milliseconds, during which the event loop answers nobody else."""
+"""The number of rows that are read and serialized together.
 
-Told = Mapping[str, object]
-"""A row as the person sees it, whatever its columns are."""
+That takes some milliseconds, during which the event loop serves nobody else.
+"""
+
+ExportedRow = Mapping[str, object]
+"""A row as the user sees it, with any columns."""
 
 
 USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
-"""The user; None if there is none."""
+"""The user; no row if there is none."""
 UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
-"""Every unionid that the person has ever had."""
-_IDENTITIES: Final = Statement[Told]("""
+"""All unionids that the user has ever had."""
+_IDENTITIES: Final = Statement[ExportedRow]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
-_SESSIONS: Final = Statement[Told](f"""
+_SESSIONS: Final = Statement[ExportedRow](f"""
 SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, {OPENED}, created_at, last_used_at, expires_at,
        revoked_at AS ended_at, revoked_reason AS ended_reason,
        client_id, scope, authenticated_at, authenticated_by, {FOR_RESOURCE}
   FROM sessions WHERE user_id = :user_id ORDER BY id
 """)
-_BROWSERS: Final = Statement[Told]("""
+_BROWSERS: Final = Statement[ExportedRow]("""
 SELECT app_id, openid, authenticated_at, authenticated_by,
        ARRAY(SELECT client_id FROM browser_login_sites WHERE browser_login_id = browser_logins.id ORDER BY client_id)
            AS sites
   FROM identities JOIN browser_logins USING (app_id, openid)
  WHERE user_id = :user_id ORDER BY authenticated_at, browser_logins.id
 """)
-_CONSENTS: Final = Statement[Told]("""
+_CONSENTS: Final = Statement[ExportedRow]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
 """)
-# Another person's id reads `administrator`, and that person's address is left out: both are that person's data. Names
-# of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. The reason that staff note
-# for a ban is for staff alone. A user who was split from this person is another person.
-_EVENTS: Final = Statement[Told]("""
+# The id of another user becomes `administrator`, and the address of that user is left out, because both are the other
+# user's data. Names of service clients, and `system`, `operator` and `wechat`, belong to no user and stay. The reason
+# that staff write down for a ban is only for staff. A user who was split from this one is another person.
+_EVENTS: Final = Statement[ExportedRow]("""
 SELECT id, type, at, app_id,
        CASE WHEN type = 'user.banned' THEN data - 'reason'
             WHEN type = 'user.split' THEN data - '{new_user_id,app_ids}'::text[]
@@ -58,35 +61,37 @@ SELECT id, type, at, app_id,
           FROM events WHERE user_id = ANY (:user_ids::uuid[])) AS theirs
  ORDER BY id
 """)
-_REFUSALS: Final = Statement[Told]("""
+_REFUSALS: Final = Statement[ExportedRow]("""
 SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id, count
   FROM refusals WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY id
 """)
 # PostgreSQL breaks base64 into lines.
-PICTURE: Final = Statement[Told](r"""
+PICTURE: Final = Statement[ExportedRow](r"""
 SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content, created_at
   FROM avatars WHERE user_id = :user_id
 """)
-"""The picture of the person, in base64; None if there is none."""
+"""The picture of the user, in base64; no row if there is none."""
 
 
 def lists_of(
     state: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
-) -> Iterator[tuple[str, AsyncGenerator[Sequence[Told]]]]:
-    """Each list in pages, by its name. What is stored under any of the person's ids names nobody else."""
+) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
+    """Yield each list with its name, in pages. The rows stored under the user's ids name nobody else."""
     for name, statement in (("identities", _IDENTITIES), ("sessions", _SESSIONS), ("browsers", _BROWSERS)):
         yield name, _pages(state, statement, user_id=user_id)
     for name, statement in (("consents", _CONSENTS), ("events", _EVENTS), ("refusals", _REFUSALS)):
         yield name, _pages(state, statement, user_ids=[user_id, *former_ids])
 
 
-async def _pages(state: Snapshot, statement: Statement[Told], **arguments: Any) -> AsyncGenerator[Sequence[Told]]:
+async def _pages(
+    state: Snapshot, statement: Statement[ExportedRow], **arguments: Any
+) -> AsyncGenerator[Sequence[ExportedRow]]:
     async for page in state.pages(statement, PAGE, **arguments):
         yield [_session(dict(row)) if statement is _SESSIONS else dict(row) for row in page]
 
 
 def _session(row: dict[str, Any]) -> dict[str, object]:
-    """A session with its devices described, and with the place from which it was opened."""
+    """Return a session with descriptions of its devices, and with the place from which it was opened."""
     ip, user_agent = row.pop("opened_ip"), row.pop("opened_user_agent")
     opened = {"ip": None if ip is None else str(ip), "device": describe_device(user_agent), "user_agent": user_agent}
     return {**row, "device": describe_device(row["user_agent"]), "opened": opened}

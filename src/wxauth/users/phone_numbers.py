@@ -1,4 +1,4 @@
-"""Phone numbers, as people type them and as staff see them."""
+"""Phone numbers, as users type them and as staff see them."""
 
 import re
 from collections.abc import Sequence
@@ -9,35 +9,39 @@ if TYPE_CHECKING:
 
 _TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
 _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
-"""What most tables hold; the library takes 84 µs for one, so 84 s for a million lines of an import."""
+"""The form of the numbers in most tables.
+
+The library takes 84 µs for a number, so 84 s for an import of a million lines.
+"""
 SHOWN_AT_THE_END: Final = 4
 HIDDEN: Final = 4
 _SHORTEST: Final = 9
-"""Digits of the shortest number that is masked with these constants."""
+"""The number of digits of the shortest number that is masked with these constants."""
 
 
 def is_number(text: str, *, region: str) -> bool:
-    """Whether this text can only be a phone number. A number without a country code belongs to the region."""
+    """Return whether this text can only be a phone number. A number without a country code belongs to the region."""
     if not _TYPED_NUMBER.fullmatch(text):
         return False
     import phonenumbers
 
-    found = [_parsed(typed, region) for typed in (text, f"+{text}")]  # also with a country code, but without a plus
+    # The text may also contain a country code without a plus.
+    found = [_parsed(typed, region) for typed in (text, f"+{text}")]
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
     return any(number and phonenumbers.is_possible_number_with_reason(number) == possible for number in found)
 
 
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:
-    """The numbers in E.164 that this text may mean. A number without a country code belongs to the region.
+    """Return the numbers in E.164 that this text may mean. A number without a country code belongs to the region.
 
-    A number without a plus may have a country code nevertheless: `8613800138001`.
+    A number without a plus may still have a country code: `8613800138001`.
     """
     number = _parsed(text, region)
     return [text, f"+{text}", *([] if number is None else [_in_e164(number)])]
 
 
 def number_in(text: str, *, region: str) -> str | None:
-    """The number in E.164 that this text certainly means, as it is dialled in the region; None if it means none."""
+    """Return the number in E.164 that this text certainly means, as dialled in the region; None if it means none."""
     if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
         return f"+86{text}"
     import phonenumbers
@@ -49,7 +53,10 @@ def number_in(text: str, *, region: str) -> str | None:
 
 
 def masked(phone: str) -> str:
-    """An E.164 number without the four digits before the last four; of a short one, only the last two are shown."""
+    """Mask the four digits before the last four of an E.164 number.
+
+    In a short number, only the last two digits are shown.
+    """
     digits = phone.removeprefix("+")
     if len(digits) < _SHORTEST:
         return f"+{'*' * (len(digits) - 2)}{digits[-2:]}"
@@ -58,7 +65,8 @@ def masked(phone: str) -> str:
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
-    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+    # The library takes 2 MB, which a process without phone numbers does not need.
+    import phonenumbers
 
     try:
         return phonenumbers.parse(text, region)

@@ -1,4 +1,4 @@
-"""Requests and answers about users, identities, sessions and events."""
+"""The requests and responses about users, identities, sessions and events."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -50,13 +50,13 @@ from wxauth.web.schemas import (
 )
 from wxauth.wechat.received import is_stand_in
 
-# The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
+# The phone shows the title, so it must not contain control characters, lone surrogates, or characters that reorder the
 # surrounding text (Unicode, UAX 9).
 TITLE: Final = re.compile(
     r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
 )
-# An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
-# WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
+# An avatar URL is an absolute https URL without user information, or the empty string. The hosts tmp, usr and store are
+# refused, because WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
 _HTTPS_URL: Final = re.compile(
     r"(https://(?!(tmp|usr|store)(/|$))"
     r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
@@ -65,9 +65,12 @@ _HTTPS_URL: Final = re.compile(
 )
 AVATARS_PATH: Final = "/v1/avatars/"
 MAX_NICKNAME: Final = 64
-"""Characters of a nickname. `tests/repository/test_limits.py` says which guides and examples repeat it."""
+"""The length limit of a nickname in characters.
+
+`tests/repository/test_limits.py` lists the guides and examples that repeat it.
+"""
 MAX_AVATAR_URL: Final = 2048
-"""Characters of a picture's URL."""
+"""The length limit of a picture's URL in characters."""
 MAX_CONSENTS: Final = 100
 """The largest page of consents, and the default."""
 
@@ -80,7 +83,7 @@ def _folded(roles: list[str]) -> list[str]:
 
 
 Roles = Annotated[list[Role], AfterValidator(_folded)]
-"""Each once, and at most MAX_ROLES."""
+"""The roles of a user, each once, and at most MAX_ROLES."""
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
@@ -90,7 +93,7 @@ Reason = Annotated[
 
 
 class UserChangeRequest(Changes):
-    """Changes of a user. An absent field is unchanged, and so is a null one, except for the last three."""
+    """The changes of a user. An absent or null field is unchanged, but null clears the last three fields."""
 
     model_config = body_like(
         {"status": "disabled", "reason": "spam", "until": "2026-11-27T18:00:00+08:00"}, extra="forbid"
@@ -113,7 +116,7 @@ class UserChangeRequest(Changes):
 
 
 class SessionsQuery(TimedPageQuery):
-    """Which of one's open sessions to list."""
+    """The parameters for a list of one's own open sessions."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
 
@@ -125,7 +128,7 @@ class SessionAnswer(OpenSession):
 
 
 class SharedFields(TypedDict):
-    """The fields of every answer about a user, also of those for other services."""
+    """The fields of every response about a user, including responses to other services."""
 
     nickname: ShownNickname
     avatar_url: ShownPictureUrl
@@ -154,13 +157,13 @@ class PhoneAnswer(TypedDict):
 
 
 class ProfileStatusAndRoles(SharedFields, PhoneAnswer):
-    """The fields of every answer about a user to that person, and to staff."""
+    """The fields of every response about a user to that user and to staff."""
 
     unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
 
 
 class DocumentVersion(TypedDict):
-    """A version of a document that people agree to."""
+    """A version of a document that users agree to."""
 
     document: Annotated[str, Field(examples=["privacy"])]
     version: Annotated[str, Field(examples=["2026-05"])]
@@ -195,7 +198,7 @@ class OwnIdentitiesAnswer(BaseModel):
 
 
 class OperatorsFields(TypedDict):
-    """The fields of every answer about a user to staff and other services."""
+    """The fields of every response about a user to staff and other services."""
 
     identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
     attributes: ShownAttributes
@@ -205,7 +208,7 @@ class OperatorsFields(TypedDict):
 
 
 class FormerExternalIds(TypedDict):
-    """A field of answers about a user to staff and other services, but of staff's list of users."""
+    """A field of responses about a user to staff and other services, except in staff's list of users."""
 
     former_external_ids: NotRequired[
         Annotated[
@@ -256,12 +259,12 @@ class UsersAnswer(TypedDict):
 
 @cache
 def _required(form: Any) -> Sequence[str]:
-    """The names of the required fields, `id` first."""
+    """Return the names of the required fields, `id` first."""
     return sorted((name for name in form.__annotations__ if name in form.__required_keys__), key="id".__ne__)
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
-    """The fields that every answer of this form has, of this user. Without attributes: an empty object."""
+    """Return the user's fields that every response of this form has. Missing attributes become an empty object."""
     answer = {name: getattr(user, name) for name in _required(form)}
     if answer.get("attributes", ...) is None:
         answer["attributes"] = {}
@@ -269,7 +272,10 @@ def shown_in(form: Any, user: UserFields) -> Any:
 
 
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
-    """The answer about a user in a session. `in_force` are the documents of `CONSENTS`, document → version."""
+    """Return the response about a user in a session.
+
+    `in_force` contains the documents of `CONSENTS`, document → version.
+    """
     answer: UserAnswer = shown_in(UserAnswer, user)
     if in_force:
         due = missing_from(user.consents, in_force)
@@ -278,7 +284,7 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
 
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
-    """The answer about a user, with identities."""
+    """Return the response about a user with identities."""
     answer: ListedUserAnswer = shown_in(ListedUserAnswer, user)
     if user.ban_reason is not None:
         answer["reason"] = user.ban_reason
@@ -288,7 +294,7 @@ def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
 
 
 def users_answer(page: Page[ListedUser]) -> UsersAnswer:
-    """The answer with a page of users."""
+    """Return the response with a page of users."""
     answer: UsersAnswer = {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
     if page.is_incomplete:
         answer["incomplete_results"] = True
@@ -296,7 +302,7 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 
 
 def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
-    """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
+    """Return whether a URL points to one of our pictures, even a deleted one. Only an upload can set such a URL."""
     return url is not None and url.startswith(issuer + AVATARS_PATH)
 
 
@@ -322,13 +328,13 @@ _Picture = Annotated[
 ]
 Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
 AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
-"""WeChat's stand-ins for a name and a picture count as empty."""
+"""The URL of a user's picture. The placeholders that WeChat gives for a name and a picture count as empty."""
 NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
 AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
 
 
 class ProfileChange(Changes):
-    """Changes of the caller's profile. An absent field is unchanged; null or empty clears it."""
+    """The changes of the caller's profile. An absent field is unchanged, and null or empty clears a field."""
 
     cleaned: ClassVar = ("nickname",)
     titles: ClassVar = dict.fromkeys(NICKNAMES.choices, NICKNAME_REFUSED)
@@ -350,13 +356,13 @@ class ProfileChange(Changes):
     )
 
     def changes(self) -> dict[str, str | None]:
-        """The fields that the request contains, with None for those to clear."""
+        """Return the fields that the request contains, with None for those to clear."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in given.items() if not is_stand_in(value)}
 
 
 def _texts(value: object) -> object:
-    # Refused here, because pydantic's own message would repeat a name that was sent.
+    # The value is refused here, because pydantic's own message would repeat a name that was sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value
@@ -369,6 +375,6 @@ class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts
 
 
 class ConsentsQuery(TimedPageQuery):
-    """Which of one's consents to list."""
+    """The parameters for a list of one's own consents."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS), OrEmpty] = MAX_CONSENTS

@@ -24,7 +24,7 @@ from wxauth.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, Stored
 
 
 class UsersQuery(PageQuery):
-    """Which users to list."""
+    """The filters for users."""
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
@@ -57,23 +57,29 @@ class ListedUser(UserWithIdentities):
 
 
 class Term(StrEnum):
-    """A kind of search term. Nobody has a nickname like one of the first three, so these are only looked up whole."""
+    """The kind of a search term.
+
+    Nicknames do not look like the first three kinds, so these are only looked up whole.
+    """
 
     USER_ID = "user_id"
     PHONE = "phone"
     WECHAT_ID = "wechat_id"
-    """An openid or unionid: they look alike."""
+    """An openid or a unionid, which look alike."""
     TEXT = "text"
-    """Anything else: an external id, or a part of a nickname."""
+    """Any other text: an external id, or a part of a nickname."""
     NONE = "none"
 
 
 WINDOWS: Final = (1_000, 100_000)
-"""How many users the first statement of a search examines, and each further one. 100,000 take 30 to 100 ms."""
+"""The number of users that the first statement of a search examines, and each further one.
+
+100,000 take 30 to 100 ms.
+"""
 INDEXED_FROM: Final = 2
-"""Characters of the shortest part of a nickname that the index finds."""
+"""The length of the shortest part of a nickname that the index finds, in characters."""
 SEARCH_SECONDS: Final = 1.0
-"""The time after which a search starts no further statement."""
+"""The time after which a search starts no further statement, in seconds."""
 _WITH_IDENTITIES: Final = f"""
 SELECT {USER}, ban_reason, banned_until, (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
@@ -84,8 +90,8 @@ USER_BY_ID: Final = Statement[ListedUser](f"""
 {_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
 """)
 """The user of a present or former id, with all identities."""
-# The conditions of a search. Only those whose parameter is given are used. The users with a rare part are read by their
-# ids, not joined: PostgreSQL expects one in a thousand to have it, and would walk through ten million to find fifty.
+# A search only uses the conditions whose parameter is given. The users with a rare part are read by their ids, not
+# joined, because PostgreSQL expects one in a thousand to have it, and would go through ten million to find fifty.
 # lower() in the columns' own collation, "C", would leave É as it is.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "named": "users.id = ANY (:named)",
@@ -101,8 +107,8 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 FIRST_ID: Final = UUID(int=0)
-# Uses indexes only. Openids have no index of their own, which would slow each first login. So an openid is looked up in
-# each app. The apps are read one by one from the primary key, whose first column is the app.
+# This statement only uses indexes. Openids have no index of their own, which would slow down each first login, so an
+# openid is looked up in each app. The apps are read one by one from the primary key, whose first column is the app.
 _WHOM_IT_NAMES: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -131,13 +137,12 @@ _WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
 async def find_users(
     database: Database, query: UsersQuery, *, region: str, seconds: float = SEARCH_SECONDS
 ) -> Page[ListedUser]:
-    """A page of the users that match, the newest first, with their identities.
+    """Return a page of the users that match, the newest first, with their identities.
 
-    Phone numbers without a country code belong to the region.
-
-    Whether the text is an id or part of a nickname is decided without the other criteria and the cursor, so that all
-    pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
-    full or `seconds` have passed: then the page has what was found until then.
+    Phone numbers without a country code belong to the region. Whether the text is an id or part of a nickname is
+    decided without the other criteria and the cursor, so that all pages have the same kind of search. Nicknames are
+    searched in windows of users, the newest first, until the page is full or `seconds` have passed. In the latter case,
+    the page contains the users found until then.
     """
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
     part = query.q or None
@@ -158,9 +163,9 @@ async def find_users(
         return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
 
     before = query.cursor or LAST_ID
-    if "named" in filters or query.role == ADMIN:  # found through an index
+    if "named" in filters or query.role == ADMIN:  # an index finds them
         return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
-    # Text that has not filled a page of 100,000 users is rare in nicknames: then the index finds the rest.
+    # Text that has not filled a page among 100,000 users is rare in nicknames, so the index finds the rest.
     is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
     return await search_in_windows(
         database,
@@ -186,10 +191,10 @@ async def search_in_windows(
     windows: Sequence[int],
     seconds: float,
 ) -> Page[RowWithId]:
-    """A page of the newest rows, searched in windows of a fixed size, until it is full or `seconds` have passed.
+    """Return a page of the newest rows, searched in windows of a fixed size, until it is full or `seconds` have passed.
 
-    `search` takes the id before which to find rows, the lowest id, and their number. `rest`, if it is given, finds
-    all that are left after the first two windows, or when the time is over.
+    `search` takes the id before which to find rows, the lowest id, and their number. `rest`, if it is given, finds all
+    rows that are left after the first two windows, or when the time is over.
     """
     found: list[RowWithId] = []
     began = monotonic()
@@ -210,16 +215,17 @@ async def search_in_windows(
 
 @cache
 def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
-    """The statement of a search with these conditions, among users between two ids."""
+    """Return the statement of a search with these conditions, among users between two ids."""
     fits: list[LiteralString] = [_CONDITIONS[name] for name in sorted(conditions)]
     if is_admin:
-        fits.append("'admin' = ANY (users.roles)")  # a literal, so that the partial index is used
+        # It is a literal, so that the partial index is used.
+        fits.append("'admin' = ANY (users.roles)")
     between = " AND ".join(("users.id < :before AND users.id >= :floor", *fits))
     return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {between} ORDER BY users.id DESC LIMIT :limit")
 
 
 def term_of(text: str | None, *, region: str) -> Term:
-    """The kind of a search term. A phone number without a country code belongs to the region."""
+    """Return the kind of a search term. A phone number without a country code belongs to the region."""
     if not text:
         return Term.NONE
     if id_in(text) is not None:
@@ -230,7 +236,7 @@ def term_of(text: str | None, *, region: str) -> Term:
 
 
 def id_in(text: str) -> UUID | None:
-    """The id in this text, if it is written as in answers, in any case."""
+    """Return the id in this text, if it is written as in responses, in upper or lower case."""
     try:
         user_id = UUID(text)
     except ValueError:

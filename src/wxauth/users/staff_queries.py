@@ -1,8 +1,8 @@
-"""The trail of what staff have read.
+"""The audit trail of the data that staff have read.
 
-What was read is collected in memory, and stored once a second, so that no answer waits for the database because of it.
-Each member of staff has a hundred places for searches, and a hundred for reads, until the next store. Further searches
-are only counted; further reads are refused, because each is recorded. A process that is killed loses its last second.
+The reads are collected in memory and stored once a second, so that no response waits for the database because of them.
+Each member of staff can make a hundred searches and a hundred reads until the next store. Further searches are only
+counted. Further reads are refused, because each must be recorded. A process that is killed loses its last second.
 """
 
 from collections import Counter
@@ -21,9 +21,9 @@ from wxauth.core.trail import Actor, EventType
 from wxauth.errors import RateLimited
 from wxauth.users.search_queries import Term
 
-# The address of a member of staff who has just been erased is not stored: an erasure under way holds a lock on the
-# user, and this statement waits for it. Users are locked in the order of their ids, against deadlocks. An event may be
-# there already: a store whose answer was lost is repeated.
+# The address of a member of staff who has just been erased is not stored: a running erasure holds a lock on the user,
+# and this statement waits for it. Users are locked in the order of their ids, to avoid deadlocks. An event may already
+# be stored, because a store is repeated if its response was lost.
 _STORE: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
@@ -37,15 +37,15 @@ SELECT noted.id, type, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN i
 ON CONFLICT (id) DO NOTHING
 """)
 STORE_PAUSE_SECONDS: Final = 1.0
-"""Seconds between two stores."""
+"""The pause between two stores, in seconds."""
 PLACES: Final = 100
-"""How many searches of one member of staff may wait for the next store, and how many reads."""
+"""The number of searches of one member of staff that may wait for the next store, and the same number of reads."""
 SAME_LIST: Final = timedelta(minutes=1)
-"""How long a list counts as read: who pages through it, or follows it, reads it once."""
+"""The time during which a list counts as read. Paging through a list, or following it, counts as one read."""
 
 
 class Read(StrEnum):
-    """What was read of a person."""
+    """The kind of data that was read of a user."""
 
     USER = "user"
     PHONE = "phone"
@@ -61,7 +61,7 @@ _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 @part
 class StaffReads(WriteBuffer):
-    """What staff have read, in one process. `is_on`: whether reading is recorded at all."""
+    """The reads of staff in one process. If `is_on` is False, nothing is recorded."""
 
     failed = "staff_reads_not_stored"
     is_on: bool
@@ -72,7 +72,7 @@ class StaffReads(WriteBuffer):
     _lists: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
 
     def note_search(self, by: Actor, *, term: Term, found: int) -> None:
-        """Note a search: what kind of term it had, never the term itself."""
+        """Record a search with the kind of its term, but never the term itself."""
         if self._has_place(EventType.STAFF_SEARCHED, by):
             self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
         elif by.name in self._counted:
@@ -82,7 +82,7 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_SEARCHED, by, None, self._counted[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
-        """Note that something was read of these users. Raises: RateLimited, if it cannot be recorded soon."""
+        """Record that something was read of these users. Raises: RateLimited, if it cannot be recorded soon."""
         now, read = self.clock(), (by.name, user_ids[0], what)
         if read in self._lists and now < self._lists[read] + SAME_LIST:
             return
@@ -96,7 +96,7 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
 
     async def _store(self) -> None:
-        """On failure, it waits for the next store."""
+        """Store the reads. If that fails, they wait for the next store."""
         stored, self._counted = list(self._waiting), {}
         if stored:
             await self.database.run(_STORE, events=stored)

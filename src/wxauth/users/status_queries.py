@@ -1,7 +1,7 @@
 """The status (active or banned) and the roles of users. The last administrator cannot be removed.
 
-All changes (by administrators, commands, merges, files) use `change_status_and_roles`: the change, its
-events, and the end of a banned user's sessions are one transaction.
+All changes (by administrators, commands, merges and imports) use `change_status_and_roles`: the change, its events, and
+the end of a banned user's sessions are one transaction.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
@@ -26,7 +26,7 @@ from wxauth.sessions.queries import END_CONSOLES, EndReason, end_by, end_logins_
 
 
 class LockedUser(SQLModel):
-    """Status and roles of a locked user."""
+    """The status and roles of a locked user."""
 
     id: UUID
     status: Literal["active", "disabled"]
@@ -37,16 +37,16 @@ class LockedUser(SQLModel):
 
 
 _COLUMNS: Final = ", ".join(columns_of(LockedUser))
-# In the order of ids, to avoid deadlocks.
+# Users are locked in the order of their ids, to avoid deadlocks.
 _LOCK: Final = Statement[LockedUser](f"SELECT {_COLUMNS} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE")
-# Also locks all administrators, in the same order. Decides the race of two administrators who demote each other: the
-# second one waits, and then sees that no other is left.
+# This statement also locks all administrators, in the same order. If two administrators demote each other, the second
+# one waits, and then sees that no other is left.
 _LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
   FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
 """)
-# Locks nobody.
+# This statement locks nobody.
 _SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)
@@ -65,7 +65,7 @@ UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' EN
 """)
 ADMIN: Final = "admin"
 SUPPORT: Final = "support"
-"""The role of customer support: may read users, and ban and sign out those who are not staff."""
+"""The role of customer support, which may read users, and ban and sign out those who are not staff."""
 _ATTEMPTS: Final = 5
 log = get_logger()
 
@@ -76,36 +76,36 @@ class UserIsGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """Why a user may not log in, and for how long."""
+    """The reason why a user may not log in, and the end of the ban."""
 
     reason: str | None = None
-    """For staff only: never sent to the user, nor to other services."""
+    """The reason, for staff only. It is never sent to the user, nor to other services."""
     until: datetime | None = None
-    """When it ends by itself; None for a ban without an end."""
+    """When the ban ends by itself; None for a ban without an end."""
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data of its event."""
+        """The data of the ban's event."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class StatusAndRoles:
-    """A user's roles, and ban."""
+    """The roles of a user, and the ban if there is one."""
 
     roles: tuple[str, ...]
     ban: Ban | None = None
     erase_at: datetime | None = None
-    """When the user is erased, at the user's request. Only `users/erasure_queries.py` changes that."""
+    """When the user is erased, at the user's request. Only `users/erasure_queries.py` changes it."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
-        """Status and roles of a locked user."""
+        """Return the status and roles of a locked user."""
         ban = Ban(row.ban_reason, row.banned_until) if row.status == "disabled" else None
         return cls(tuple(row.roles), ban, row.erase_at)
 
     def under(self, bans: Iterable[Ban], *, now: datetime) -> "StatusAndRoles":
-        """The same with the longest of those bans that have not ended; active without one."""
+        """Return these roles with the longest of the bans that have not ended, or without a ban."""
         lasting = [ban for ban in bans if ban.until is None or ban.until > now]
         return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
 
@@ -130,7 +130,7 @@ class StatusAndRoles:
         return not STAFF_ROLES.isdisjoint(self.roles)
 
     def adds_roles_to(self, before: Self) -> bool:
-        """Whether the user gets a role: one that is new, or one of staff that is kept when a ban is changed or lifted.
+        """Return whether the user gets a new role, or keeps a role of staff while a ban is changed or lifted.
 
         A role counts even if the user is banned, because the ban may be lifted later.
         """
@@ -139,22 +139,22 @@ class StatusAndRoles:
 
 
 class Ending(Enum):
-    """Which sessions of a user end by a change."""
+    """The sessions of a user that end because of a change."""
 
     ALL = auto()
     CONSOLES = auto()
     BROWSERS = auto()
-    """What was logged in to in browsers, perhaps far from the phone."""
+    """The logins and sessions in browsers, which may be far from the phone."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """How `change_status_and_roles` changes a user."""
+    """The effect of `change_status_and_roles` on a user."""
 
     user_id: UUID
     by: Actor
     events: Mapping[EventType, Mapping[str, Any] | None]
-    """The data of each."""
+    """The events to record, with the data of each."""
     endings: AbstractSet[Ending]
 
     @classmethod
@@ -167,9 +167,9 @@ class StatusChange:
         by: Actor,
         why: Mapping[str, Any] | None = None,
     ) -> Self:
-        """What to record, and which sessions end.
+        """Return the events to record, and the sessions that end.
 
-        A ban ends all of them. A new reason or end of a ban is recorded as a ban, too.
+        A ban ends all sessions. A new reason or end of a ban is recorded as a ban, too.
         """
         events: dict[EventType, Mapping[str, Any] | None] = {}
         if after.ban is None and before.is_banned:
@@ -196,7 +196,10 @@ async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> Stat
 
 
 async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:
-    """Lock and read those of several users, in the order of ids, as everywhere. Unknown ids are left out."""
+    """Lock and read status and roles of several users, in the order of their ids, as everywhere.
+
+    Unknown ids are left out.
+    """
     rows = await transaction.rows(_LOCK, user_ids=list(user_ids))
     return {row.id: StatusAndRoles.of(row) for row in rows}
 
@@ -204,13 +207,14 @@ async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[
 async def lock_with_administrators(
     transaction: Transaction, *user_ids: UUID
 ) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]] | None:
-    """As `lock_status_and_roles_of`, with all administrators if one of the users is one, so that no role changes then.
+    """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is one.
 
-    Only then, so that other decisions do not wait for each other. Returns who is an administrator, too; None if one of
-    the users has just become one: then start again.
+    Then no role can change during the transaction. In other cases, the administrators are not locked, so that other
+    decisions do not wait for each other. Returns the users with status and roles, and the ids of administrators; None
+    if one of the users has just become an administrator, in which case the caller must start again.
     """
     are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
-    # One statement locks all of them in the order of ids, as everybody does.
+    # One statement locks all of them in the order of their ids, as everywhere.
     rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if are_some else _LOCK, user_ids=user_ids)
     accounts = {row.id: StatusAndRoles.of(row) for row in rows}
     administrators = frozenset(user_id for user_id, account in accounts.items() if account.is_administrator)
@@ -221,7 +225,7 @@ async def lock_with_administrators(
 async def locked_user(
     database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
-    """A transaction in which a user is locked, with status and roles.
+    """Open a transaction in which a user is locked, with status and roles.
 
     If the block may end an administrator, the user must not be the only one.
 
@@ -254,25 +258,25 @@ async def change_status_and_roles(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> list[StatusChange]:
-    """Change status and roles of locked users, each from one to another, and record it. All in a few statements.
+    """Change status and roles of locked users, each from one to another, and record it, in a few statements.
 
     `why` is additional data of the event for a ban, or for the end of one.
     """
-    settled = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
+    made = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [
         {"id": user_id, "roles": after.roles, "ban": after.ban}
-        for change, (user_id, _, after) in zip(settled, changes, strict=True)
+        for change, (user_id, _, after) in zip(made, changes, strict=True)
         if change.events
     ]
     if accounts:
         await transaction.run(_SET, accounts=accounts)
     events = [
         event(kind, by=by, at=now, user_id=change.user_id, app_id=app_id, data=data)
-        for change in settled
+        for change in made
         for kind, data in change.events.items()
     ]
     await record_events(transaction, events)
-    banned, demoted, promoted = ([one.user_id for one in settled if ending in one.endings] for ending in Ending)
+    banned, demoted, promoted = ([one.user_id for one in made if ending in one.endings] for ending in Ending)
     if banned:
         await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
     reason = EndReason.ADMINISTRATOR
@@ -280,15 +284,15 @@ async def change_status_and_roles(
         await end_by(transaction, END_CONSOLES, {"user_ids": demoted}, reason=reason, by=by, now=now)
     if promoted:
         await end_logins_in_browsers(transaction, *promoted, becomes_staff=True, reason=reason, by=by, now=now)
-    return settled
+    return made
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
-    """Lift up to `size` bans whose end has passed. Returns how many."""
+    """Lift up to `size` bans whose end has passed, and return how many."""
     async with database.begin(replan=True) as transaction:
         ended = await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
         lifted = [(row.id, before := StatusAndRoles.of(row), StatusAndRoles(before.roles)) for row in ended]
-        settled = await change_status_and_roles(transaction, lifted, by=SYSTEM, now=now)
-    for one in settled:
+        made = await change_status_and_roles(transaction, lifted, by=SYSTEM, now=now)
+    for one in made:
         one.report()
-    return len(settled)
+    return len(made)

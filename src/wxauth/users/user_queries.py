@@ -1,4 +1,4 @@
-"""The row of a user: which identity or id finds it, and how its name, picture, number and attributes are changed."""
+"""The row of a user: finding it by an identity or id, and changing its name, picture, number and attributes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -34,7 +34,7 @@ SELECT id FROM users WHERE id = :user_id
 SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
-"""The user of a present or former id; None if there is none."""
+"""The user of a present or former id; no row if there is none."""
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
@@ -42,19 +42,22 @@ FORMER_EXTERNAL_IDS: Final = Statement[str](
 FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
 """The ids that were merged into this user, the first merge first."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
-"""The user who has this identity now, without a lock; None if nobody has it."""
+"""The user who has this identity now, without a lock; no row if nobody has it."""
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
-"""Delete WeChat's answers to a user's phone codes, whose numbers are never bound, even if a code is repeated."""
+"""The deletion of WeChat's responses to a user's phone codes.
+
+Their numbers are never bound, even if a code is repeated.
+"""
 _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
-# Null means the same as empty: most users have none, and a null costs a login nothing.
+# Null means the same as empty. Most users have no attributes, and a null costs a login nothing.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
     "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
 )
-"""Replace the attributes of a user."""
-# A former id of the user's own becomes the present one, and stays known as the id of who had it.
+"""The replacement of a user's attributes."""
+# If the id is a former one of the same user, it becomes the present one.
 SET_EXTERNAL_ID: Final = Statement[UUID]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id
@@ -63,13 +66,14 @@ UPDATE users SET external_id = :external_id
  WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
 RETURNING id
 """)
-"""Replace the external id of a locked user; None if it is the same. An id that another user has is a conflict."""
-# Read after the change: a merge that made the id a former one has committed by then, or the change conflicts with it.
+"""The replacement of a locked user's external id; no row if it is the same. Another user's id is a conflict."""
+# This is read after the change. By then, a merge that made the id a former one has committed, or the change conflicts
+# with it.
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
 """Whether a user who was merged into another one had this external id."""
-# Read and locked first, so that the event names only the fields that really change.
+# The row is read and locked first, so that the event names only the fields that really change.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
 )
@@ -91,7 +95,7 @@ RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE)}
 ], NULL)
 """)
-"""Clear those of a locked user's fields in `MERGEABLE` that are named. Returns which were there."""
+"""The removal of those of a locked user's fields in `MERGEABLE` that are named. It returns the fields that were set."""
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
@@ -105,7 +109,7 @@ UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = 
 
 
 async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID:
-    """The user of a present or former id. Raises: NotFound."""
+    """Return the user of a present or former id. Raises: NotFound."""
     current_id = await asked.value(CURRENT_USER, user_id=user_id)
     if current_id is None:
         raise NotFound("there is no such user")
@@ -118,14 +122,14 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear those of a locked user's fields in `MERGEABLE` that are named. Returns which were there."""
+    """Clear those of a locked user's fields in `MERGEABLE` that are named. Return the fields that were set."""
     return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
 async def remove_phone(
     transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
 ) -> bool:
-    """Remove the number of a locked user, also one that is not bound yet. Returns whether there was one."""
+    """Remove the number of a locked user, including one that is not bound yet. Return whether there was a bound one."""
     await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
     if not await clear_fields(transaction, user_id, ["phone"]):
         return False
@@ -134,20 +138,21 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """The attributes of a user; none if there is no such user."""
+    """Return the attributes of a user; none if there is no such user."""
     return await transaction.value(_READ, user_id=user_id) or {}
 
 
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserInSession | None:
-    """Set those of `PROFILE_FIELDS` that are given, and remove the phone number if that is. It must be None.
+    """Set the given fields among `PROFILE_FIELDS`, and remove the phone number if `phone` is given, which must be None.
 
     Returns the changed user; None if the user was erased.
 
     Raises: RateLimited.
     """
-    # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
+    # A transaction is never retried after a lost connection, because a retry could overwrite a withdrawal made in
+    # between.
     async with database.begin() as transaction:
         locked = await transaction.row(_LOCK_PROFILE, user_id=user.id, app_id=user.app_id, openid=user.openid)
         if locked is None:
@@ -165,7 +170,7 @@ async def change_profile_of(
     ip: str | None = None,
     now: datetime,
 ) -> UserInSession | None:
-    """Set those of `PROFILE_FIELDS` that are given, of a locked user. A real change counts.
+    """Set the given fields among `PROFILE_FIELDS` of a locked user. A real change counts towards the rate limit.
 
     Raises: RateLimited, before anything is written.
     """
