@@ -311,11 +311,11 @@ export declare class AuthError extends Error {
    * console), `no_platform` (no such function here), `http_error` (an answer that is not a problem document).
    * `session_revoked` also means that a logout, or another person's login, happened meanwhile, so that the response, if
    * there was one, was for the session before; `session_replaced` that a login on another device replaced this session:
-   * only `login()` gets a new one.
+   * only `login()` gets a new one. docs/reference/errors.md has an entry for each code, with what to do next.
    * 服务返回的 code，或上述客户端自己的 code。`login_required`：游客；`domain_not_allowed`：域名未加入合法域名；`no_platform`：
    * 当前环境没有该函数；`http_error`：响应不是 wxauth 的。`session_revoked` 也表示其间退出了登录或换了人登录，
    * 响应（若有）属于之前的会话；
-   * `session_replaced` 表示会话被另一台设备的登录取代，只有 `login()` 会建立新会话。
+   * `session_replaced` 表示会话被另一台设备的登录取代，只有 `login()` 会建立新会话。每个 code 的处理见 docs/zh/reference/errors.md。
    */
   code: string
   /**

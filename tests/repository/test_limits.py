@@ -24,6 +24,7 @@ class Limit(NamedTuple):
 
 KIBIBYTE = 1024
 HTTP = ("docs/reference/http.md", "docs/zh/reference/http.md")
+ERRORS = ("docs/reference/errors.md", "docs/zh/reference/errors.md")
 LIMITS = {
     "MAX_NICKNAME": Limit(
         "src/wxauth/users/schemas.py",
@@ -60,7 +61,7 @@ LIMITS = {
     "MAX_FILE": Limit(
         "src/wxauth/pictures/avatars.py",
         MAX_FILE // KIBIBYTE**2,
-        dict.fromkeys(HTTP, r"(\d+) MiB"),
+        dict.fromkeys((*HTTP, *ERRORS), r"(\d+) MiB"),
     ),
 }
 

@@ -17,7 +17,7 @@ from scripts.write_lists import copies, guides
 from scripts.write_settings import EXAMPLE, GUIDES, differences, example
 from tests.cli.test_help import every_command
 from tests.conftest import NOWHERE, SETTINGS
-from tests.docs import ROOT, both_languages, code_blocks, failures, guide, openapi, table
+from tests.docs import ROOT, both_languages, code_blocks, guide, openapi, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.core.settings import PREFIX, Settings, settings_from
@@ -123,12 +123,6 @@ def test_the_example_holds_no_secret() -> None:
         "APP_SECRET": "",
         "SECRET_KEY": "",
     }
-
-
-@both_languages
-def test_the_tables_of_errors_have_every_failure_once(language: str) -> None:
-    shown = re.findall(r"`(\w+)` \((\d{3})\)", (guide("http", language)).read_text())
-    assert sorted(shown) == sorted((kind.code, str(kind.status)) for kind in failures())
 
 
 @both_languages

@@ -53,7 +53,7 @@ Let users of WeChat mini-programs log in. Exchange a `wx.login` code for tokens,
 `Authorization: Bearer`.
 
 A request that fails returns `application/problem+json` (RFC 9457). Your program acts on `code`, and shows `title` to
-the user.
+the user. In wxauth's repository, `docs/reference/errors.md` explains each `code` and what to do next.
 """)
 
 _ROUTERS: Final = (

@@ -73,7 +73,7 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
 
 
 class Problem(BaseModel):
-    """The description of a failure (RFC 9457)."""
+    """The description of a failure (RFC 9457). `docs/reference/errors.md` says what to do about each code."""
 
     type: Annotated[str, Field(description="`urn:wxauth:problem:<code>`.")]
     title: Annotated[str, Field(description="One short sentence for the user, in Chinese or English.")]
