@@ -492,7 +492,7 @@ async def test_a_command_that_fails_prints_one_line(apps: Command, rows: Rows) -
     assert await rows.fetchval("SELECT count(*) FROM apps") == 0
     assert (await apps("add", LATER, "--no-check", given=f"{SECRET_OF_NOBODY}\n")).returncode == 0
     taken = await apps("add", LATER, "--no-check", given=f"{SECRET_OF_NOBODY}\n")
-    assert (taken.returncode, f"app {LATER} exists already" in taken.stderr) == (1, True)
+    assert (taken.returncode, f"app {LATER} already exists" in taken.stderr) == (1, True)
     nobody = await apps("remove", "wxnobody")
     assert (nobody.returncode, "wxnobody" in nobody.stderr) == (1, True)
     settings = {"WXAUTH_APPS": json.dumps([APP])}

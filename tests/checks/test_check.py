@@ -154,7 +154,7 @@ def test_nothing_is_contacted_while_a_setting_is_wrong_or_misspelt(check: Comman
     assert not strict_wechat.calls
     status, results = check(PROT="8000")
     assert (status, len(results) > 1) == (1, True)
-    assert results["settings"]["message"] == "WXAUTH_PROT: no such setting, did you mean WXAUTH_PORT?"
+    assert results["settings"]["message"] == "WXAUTH_PROT: no such setting. Did you mean WXAUTH_PORT?"
 
 
 # The database.
@@ -182,7 +182,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor) -> N
     async with Proxy(doctor.database_url) as proxy:
         loop = asyncio.get_running_loop()
 
-        def clock() -> datetime:  # asked for the first time when the database has answered once
+        def clock() -> datetime:  # asked for the first time when the database returned once
             proxy.fall_silent()
             return utc_now()
 
@@ -701,12 +701,12 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, secr
     secrets.add(PASSWORD)
     secrets.add(CREDENTIALS)
     nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
-    refused = "no way through the proxy: ConnectionRefusedError: "
+    refused = "cannot connect through the proxy: ConnectionRefusedError: "
     await doctor.says(of_app(), BAD, refused, "WXAUTH_WECHAT_PROXY", doctor.wechat_url, wechat_proxy=nobody)
     async with ForwardProxy() as proxy:
         await doctor.says(of_app(), OK, wechat_proxy=proxy.url)
         strange = proxy.url.replace(CREDENTIALS, "somebody:else")
-        await doctor.says(of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY", wechat_proxy=strange)
+        await doctor.says(of_app(), BAD, "it returns status 407: see WXAUTH_WECHAT_PROXY", wechat_proxy=strange)
 
 
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: Doctor) -> None:
@@ -716,7 +716,7 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: D
     results = await doctor(wechat_timeout=1.5)
     assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s
     for app in APPS:
-        assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no answer in 1.5 s")
+        assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no response in 1.5 s")
         assert_reported(results, of_app("access_token", app["app_id"]), BAD, "for the same reason")
 
 

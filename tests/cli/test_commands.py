@@ -312,7 +312,7 @@ def test_dev_listens_on_WXAUTH_PORT_and_reports_unknown_settings(  # noqa: N802
     with Running(WXAUTH_DESK, "dev", "--wechat-port", str(wechat_port), cwd=tmp_path, env=env) as command:
         output = command.wait_for("Ctrl-C ends it all")
         assert f"http://127.0.0.1:{port}/docs" in output
-        assert "WXAUTH_AUDIENCES: no such setting, did you mean WXAUTH_AUDIENCE?" in output
+        assert "WXAUTH_AUDIENCES: no such setting. Did you mean WXAUTH_AUDIENCE?" in output
         metadata = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-authorization-server", verify=False).json()
         assert metadata["issuer"] == f"http://127.0.0.1:{port}"
 
@@ -469,7 +469,7 @@ def test_sighup_with_a_wrong_value_or_name_changes_nothing(serve: Serve) -> None
     workers = service.workers()
     for wrong, reason in (
         ({"ACCESS_TOKEN_TTL": "0"}, "WXAUTH_ACCESS_TOKEN_TTL: must be "),
-        ({"ACESS_TOKEN_TTL": "60"}, "no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
+        ({"ACESS_TOKEN_TTL": "60"}, "no such setting. Did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
     ):
         serve.write(**wrong)
         service.command.process.send_signal(signal.SIGHUP)
@@ -610,7 +610,7 @@ def test_serve_warns_of_names_that_are_no_settings(serve: Serve) -> None:
     service = serve(ACCES_TOKEN_TTL="60")
     (line,) = [line for line in service.lines if line["event"] == "unknown_setting"]
     assert line["level"] == "warning"
-    assert line["reason"] == "WXAUTH_ACCES_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"
+    assert line["reason"] == "WXAUTH_ACCES_TOKEN_TTL: no such setting. Did you mean WXAUTH_ACCESS_TOKEN_TTL?"
 
 
 async def test_only_a_trusted_proxy_says_whose_request_it_is(serve: Serve, rows: Rows) -> None:
@@ -626,7 +626,7 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
     for workers in ("1", "2"):
         env = serve.settings | {"WXAUTH_PORT": str(service.port), "WXAUTH_WORKERS": workers}
         failed = refusal("serve", cwd=serve.folder, env=env)
-        assert failed == f"127.0.0.1:{service.port} is in use already: set another WXAUTH_PORT\n"
+        assert failed == f"127.0.0.1:{service.port} is already in use: set another WXAUTH_PORT\n"
 
 
 @on_linux
@@ -685,7 +685,7 @@ async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: 
     env = {"WXAUTH_DATABASE_URL": database_url}
     done = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
     assert (done.returncode, done.stderr) == (0, ""), "the init container of a version that was rolled back"
-    assert done.stdout == "schema at 0999, of a newer version than this one, which serves on with it\n"
+    assert done.stdout == "schema at 0999, which belongs to a newer version: this version can still serve\n"
     assert "0999" in await asyncio.to_thread(refusal, "migrate", "--to", "0001", cwd=tmp_path, env=env)
 
 

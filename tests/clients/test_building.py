@@ -11,7 +11,11 @@ from wxauth.clients.clients import WrongClient, build_client
 
 pytestmark = pytest.mark.no_database
 
-SCHEME, HOST, CHARACTERS = "must have the scheme https", "must have a host of letters", "must have only characters of"
+SCHEME, HOST, CHARACTERS = (
+    "must use https",
+    "must have a host of letters",
+    "must contain only characters allowed",
+)
 MANY = [f"https://shop.example.com/{n}" for n in range(101)]
 URIS = {"redirect_uris": SITE["redirect_uris"]}
 
@@ -28,9 +32,9 @@ def refusal(options: Mapping[str, Any]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("uri", "rule"),
     [
-        ("http://shop.example.com/callback", "http is for a loopback address"),
-        ("http://192.168.1.10:3000/cb", "http is for a loopback address"),
-        ("http://127.0.0.1.example.com/", "http is for a loopback address"),
+        ("http://shop.example.com/callback", "http is only for a loopback address"),
+        ("http://192.168.1.10:3000/cb", "http is only for a loopback address"),
+        ("http://127.0.0.1.example.com/", "http is only for a loopback address"),
         ("shop.example.com/callback", SCHEME),
         ("javascript:alert(1)", SCHEME),
         ("shopapp://callback", SCHEME),
@@ -51,7 +55,7 @@ def refusal(options: Mapping[str, Any]) -> tuple[str, str]:
         ("https://https://shop.example.com/", HOST),
         ("https://[::1]x/", HOST),
         ("https://shop[.example.com/", HOST),
-        ("https://shop.example.com/*", "* is no pattern"),
+        ("https://shop.example.com/*", "* is not a wildcard"),
         ("https://shop.example.com/call back", CHARACTERS),
         ("https://shop.example.com/回调", CHARACTERS),
         ("https://shop.example.com/callback#part", "fragment"),

@@ -80,7 +80,7 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     assert credentials == {**credentials, "client_id": "billing", "scopes": ["introspect"]}
     secrets.add(credentials["client_secret"])
     assert await status_with(client, credentials) == 200
-    assert "service client billing exists already" in await clients.fail("add", "billing")
+    assert "service client billing already exists" in await clients.fail("add", "billing")
     removed = await clients.do("remove", "billing")
     assert (removed.stdout, removed.stderr) == ("removed billing\n", "")
     assert await status_with(client, credentials) == 401
@@ -175,7 +175,7 @@ async def test_a_public_client_has_no_secret_and_is_given_none(clients: Clients)
     assert shown.stdout.split() == ["client_id", "page", "scopes", "openid,profile"]
     assert "no secret" in shown.stderr
     before = await clients.listed()
-    assert "page is public, and has no secret" in await clients.fail("secret", "page")
+    assert "page is a public client, which has no secret" in await clients.fail("secret", "page")
     assert await clients.listed() == before
 
 

@@ -70,7 +70,7 @@ async def test_an_address_that_does_not_answer_leaves_time_for_the_next(proxy: P
             await database.value(ONE)
         text = outage_text(refusal.value)
         assert f"{NAME}:{port} (127.0.0.1): refuses connections" in text
-        assert f"{NAME}:{port} (127.0.0.2): does not answer in time" in text
+        assert f"{NAME}:{port} (127.0.0.2): does not respond in time" in text
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca", "require", "verify-full&sslnegotiation=direct"])

@@ -53,7 +53,7 @@ TROUBLES = {
     "certificate": "its certificate is not trusted",
     "authority": "SSL_CERT_FILE",
     "option": "`sslmode` parameter must be one of: disable, allow, prefer, require, verify-ca, verify-full",
-    "file": "/nowhere cannot be read: No such file or directory",
+    "file": "cannot read /nowhere: No such file or directory",
 }
 """The line for each problem."""
 
@@ -129,7 +129,7 @@ async def test_a_file_of_libpqs_that_cannot_be_read_is_named(
                         await database.time()
             finally:
                 os.seteuid(user)
-            assert f"{strict.address}: {file} cannot be read: {reason}" in outage_text(refusal.value), by
+            assert f"{strict.address}: cannot read {file}: {reason}" in outage_text(refusal.value), by
             monkeypatch.delenv(f"PG{parameter.upper()}", raising=False)
 
 

@@ -222,7 +222,7 @@ def test_a_wrong_value_of_each_setting_is_tried() -> None:
 
 
 AN_APP_ID = "must be an AppID, such as wx0123456789abcdef"
-BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS"
+BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: set both, or use WXAUTH_APPS"
 
 
 @swept(
@@ -234,14 +234,14 @@ BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS"
             {"DATABASE_URL": None, "DATABSE_URL": DATABASE_URL},
             [
                 "WXAUTH_DATABASE_URL: is required",
-                "WXAUTH_DATABSE_URL: no such setting, did you mean WXAUTH_DATABASE_URL?",
+                "WXAUTH_DATABSE_URL: no such setting. Did you mean WXAUTH_DATABASE_URL?",
             ],
         ),
         ({"APP_ID": "wx…", "APP_SECRET": "x", "APPS": None}, [f"WXAUTH_APP_ID: {AN_APP_ID}"]),
         ({"APPS": '[{"app_id": "wx…", "app_secret": "x"}]'}, [f"WXAUTH_APPS[0].app_id: {AN_APP_ID}"]),
         ({"APPS": None, "APP_ID": "wx1"}, [BOTH]),
         ({"APPS": None, "APP_SECRET": "hunter2"}, [BOTH]),
-        ({"APP_SECRET": "hunter 2"}, ["WXAUTH_APP_SECRET: must not be empty or contain white space"]),
+        ({"APP_SECRET": "hunter 2"}, ["WXAUTH_APP_SECRET: must not be empty or contain whitespace"]),
         (
             {"APP_ID": "wx1", "APP_SECRET": "hunter2"},
             ["WXAUTH_APPS: must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET"],
@@ -428,7 +428,7 @@ def test_a_file_that_is_not_utf_8_is_reported(load: Load, place: Path, name: str
 
 def test_a_folder_in_the_place_of_a_file_is_reported(load: Load, place: Path) -> None:
     (place / "secrets" / "wxauth_audience").mkdir()
-    with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: must be a file, and is a folder"):
+    with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: must be a file, but is a folder"):
         load(**REQUIRED)
 
 
@@ -438,7 +438,7 @@ SET_NOTHING = [
     ("WXAUTH_APP_SECRET＝hunter2=", f"{WITHOUT_EQUALS}, not by '＝'"),
     ("WXAUTH_DATABASE_URL ＝ hunter2?a=b", "WXAUTH_DATABASE_URL: must be followed by '=', not by '＝'"),
     ("WXAUTH_PUSH_AES_KEY＝hunter2=", "WXAUTH_PUSH_AES_KEY: must be followed by '=', not by '＝'"),
-    ("WXAUTH_PUSH_AES_KEY=hunter2", "no such setting, did you mean WXAUTH_APPS?"),
+    ("WXAUTH_PUSH_AES_KEY=hunter2", "no such setting. Did you mean WXAUTH_APPS?"),
     ("WXAUTH_APP_SECRET：hunter2", f"{WITHOUT_EQUALS}, not by '：'"),
     ("WXAUTH_APP_SECRET:hunter2=", f"{WITHOUT_EQUALS}, not by ':'"),
     ("  WXAUTH_APP_SECRET: hunter2", f"{WITHOUT_EQUALS}, not by ':'"),
@@ -447,19 +447,19 @@ SET_NOTHING = [
     ("WXAUTH_APP_SECRET hunter2", WITHOUT_EQUALS),
     ("WXAUTH_APP_SECRET+=hunter2", WITHOUT_EQUALS),
     ("WXAUTH_APP_SECRET", WITHOUT_EQUALS),
-    ("set WXAUTH_APP_SECRET=hunter2", "WXAUTH_APP_SECRET: must be the first word of its line"),
-    ("- WXAUTH_APP_SECRET=hunter2", "WXAUTH_APP_SECRET: must be the first word of its line"),
-    ('"WXAUTH_APP_SECRET": "hunter2",', "WXAUTH_APP_SECRET: must be the first word of its line"),
-    ('$env:WXAUTH_APP_SECRET = "hunter2"', "WXAUTH_APP_SECRET: must be the first word of its line"),
-    ("hunter2 WXAUTH_APP_SECRET", "WXAUTH_APP_SECRET: must be the first word of its line"),
-    ("WXAUTH_APP_SECRET=“hunter2”", "WXAUTH_APP_SECRET: must have straight quotes, or none"),
-    ("WXAUTH_APP_SECRET='hunter2", "WXAUTH_APP_SECRET: must have its quotes closed, and nothing after them"),
-    ('WXAUTH_APP_SECRET="hunter2" hunter3', "WXAUTH_APP_SECRET: must have its quotes closed, and nothing after them"),
+    ("set WXAUTH_APP_SECRET=hunter2", "WXAUTH_APP_SECRET: must be at the beginning of its line"),
+    ("- WXAUTH_APP_SECRET=hunter2", "WXAUTH_APP_SECRET: must be at the beginning of its line"),
+    ('"WXAUTH_APP_SECRET": "hunter2",', "WXAUTH_APP_SECRET: must be at the beginning of its line"),
+    ('$env:WXAUTH_APP_SECRET = "hunter2"', "WXAUTH_APP_SECRET: must be at the beginning of its line"),
+    ("hunter2 WXAUTH_APP_SECRET", "WXAUTH_APP_SECRET: must be at the beginning of its line"),
+    ("WXAUTH_APP_SECRET=“hunter2”", "WXAUTH_APP_SECRET: must use straight quotes or none"),
+    ("WXAUTH_APP_SECRET='hunter2", "WXAUTH_APP_SECRET: must have closed quotes, and nothing after them"),
+    ('WXAUTH_APP_SECRET="hunter2" hunter3', "WXAUTH_APP_SECRET: must have closed quotes, and nothing after them"),
     ('WXAUTH_APPS:[{"app_secret":"hunter2"}]=', "WXAUTH_APPS: must be followed by '=', not by ':'"),
-    ("WXAUTH_ACCES_TOKEN_TTL=900", "no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
-    ("wxauth_workes=2", "no such setting, did you mean WXAUTH_WORKERS?"),
-    ("WXAUTH_AUDIENCES=hunter2", "no such setting, did you mean WXAUTH_AUDIENCE?"),
-    ("WXAUTH_APPSECRET:hunter2=", "no such setting, did you mean WXAUTH_APP_SECRET?"),
+    ("WXAUTH_ACCES_TOKEN_TTL=900", "no such setting. Did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
+    ("wxauth_workes=2", "no such setting. Did you mean WXAUTH_WORKERS?"),
+    ("WXAUTH_AUDIENCES=hunter2", "no such setting. Did you mean WXAUTH_AUDIENCE?"),
+    ("WXAUTH_APPSECRET:hunter2=", "no such setting. Did you mean WXAUTH_APP_SECRET?"),
     ("WXAUTH_XYZZY=hunter2", "no such setting"),
     ('"app_secret": "hunter2"}]', "must be NAME=value"),
     ("export WXAUTH_APP_SECRET = 'hunter2' # 注释", ""),
@@ -483,9 +483,9 @@ def test_a_line_that_sets_nothing_is_named_without_a_value(place: Path, line: st
         ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by '＝' (the environment)"),
         ("WXAUTH_SECRET_KEY:hunter2", "WXAUTH_SECRET_KEY: must be followed by '=', not by ':' (the environment)"),
         ("WXAUTH_APP_SECREThunter2", f"{WITHOUT_EQUALS} (the environment)"),
-        ("WXAUTH_APPSECREThunter2", "the environment: no such setting, did you mean WXAUTH_APP_SECRET?"),
-        ("WXAUTH_WORKERSX", "WXAUTH_WORKERSX: no such setting, did you mean WXAUTH_WORKERS?"),
-        ("WXAUTH_ACCES_TTL", "WXAUTH_ACCES_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
+        ("WXAUTH_APPSECREThunter2", "the environment: no such setting. Did you mean WXAUTH_APP_SECRET?"),
+        ("WXAUTH_WORKERSX", "WXAUTH_WORKERSX: no such setting. Did you mean WXAUTH_WORKERS?"),
+        ("WXAUTH_ACCES_TTL", "WXAUTH_ACCES_TTL: no such setting. Did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
         ("WXAUTH_XYZZY", "WXAUTH_XYZZY: no such setting"),
     ],
 )

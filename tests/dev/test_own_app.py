@@ -152,4 +152,4 @@ def test_a_terminal_asks_for_the_secret_unseen_once(starts: Starts, tmp_path: Pa
 def test_an_app_id_and_its_secret_are_required_together(given: str, tmp_path: Path) -> None:
     failed = run("dev", cwd=tmp_path, env={given: OWN[given]})
     assert failed.returncode == 1
-    assert failed.stderr == "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS\n"
+    assert failed.stderr == "WXAUTH_APP_ID and WXAUTH_APP_SECRET: set both, or use WXAUTH_APPS\n"

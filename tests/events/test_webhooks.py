@@ -348,7 +348,11 @@ async def test_retry_after_puts_a_try_off_and_never_forward(root: WebhookAdmin) 
 @given_up_soon
 @pytest.mark.parametrize(
     ("behaviour", "error"),
-    [(hang, "no answer in 1.5 s"), (abort, "connection lost"), (raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "answer is not HTTP")],
+    [
+        (hang, "no response in 1.5 s"),
+        (abort, "connection lost"),
+        (raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "answer is not HTTP"),
+    ],
 )
 async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_in_a_few_words(
     root: WebhookAdmin, behaviour: Behaviour, error: str
@@ -626,7 +630,7 @@ async def test_a_test_message_returns_its_outcome(root: WebhookAdmin) -> None:
     assert UUID(headers["webhook-id"]).version == 7
     root.receiver.answers = [503, "hang"]
     assert (await root("POST", "/orders/test")).json()["status"] == 503
-    assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 1.5 s"}
+    assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no response in 1.5 s"}
     await root.add(name="away", url="https://no-such-host.invalid/hook")  # is taken, for it is https
     assert (await root("POST", "/away/test")).json() == {"status": None, "error": "host not found"}
     assert await root.stage.number("deliveries") == 0

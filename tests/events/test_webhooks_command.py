@@ -34,7 +34,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, r
     assert printed.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
     assert printed["secret"].startswith("whsec_")
     taken = await webhooks("add", "orders", receiver.url)
-    assert (taken.returncode, "webhook orders exists already" in taken.stderr) == (1, True)
+    assert (taken.returncode, "webhook orders already exists" in taken.stderr) == (1, True)
     listed = json.loads((await webhooks("list", "--json")).stdout)
     hidden = {name: value for name, value in printed.items() if name != "secret"}
     assert listed == {"items": [hidden], "next_cursor": None}
@@ -84,7 +84,7 @@ async def test_deliveries_are_listed_and_sent_again(
     again = await webhooks("replay", "orders", "--event", delivery["event_id"], "--json")
     assert json.loads(again.stdout) == {"replayed": 1}
     since = await webhooks("replay", "orders", "--since", "2020-01-01T00:00:00Z")
-    assert since.stdout == "1 to be sent again\n"
+    assert since.stdout == "events to be sent again: 1\n"
     assert json.loads((await webhooks("deliveries", "orders", "--state", "delivered", "--json")).stdout)["items"] == []
 
 

@@ -88,9 +88,14 @@ FULL: Body = {
     "last_login_at": "2025-06-07T08:09:10.123456Z",
 }
 FULL |= {name: example_of(UserAnswer)[name] for name in PROFILE_FIELDS if name not in FULL}
-RUN_AGAIN = "correct the refused lines, and run the command again with the whole file: imported lines do not change"
-ODD = "openids that have not 28 characters, as WeChat's have: {}. Is it the right column, and are they whole?"
-STORED_NOTHING = "nothing was stored: run it without --dry-run"
+RUN_AGAIN = (
+    "correct the refused lines, and run the command again with the complete file: "
+    "lines that are already imported do not change"
+)
+ODD = (
+    "openids that don't have 28 characters, as WeChat's have: {}. Is it the right column, and are the openids complete?"
+)
+STORED_NOTHING = "nothing was stored: run the command without --dry-run"
 GUIDE = guide("moving-in")
 
 
@@ -1390,12 +1395,12 @@ async def test_the_command_reports_what_csv_has_cost(
     unionid, phone = (f"{name}: {EXPECTED[name]}" for name in ("unionid", "phone"))
     text = f"app_id,openid,unionid,phone,union_id\n{START}a,NULL,1,\n{START}b,,1,\n{START}c,,,x\n"
     counts = "lines: 3, created: {}, updated: 0, unchanged: 0, refused: {}\n".format
-    sums = [f"2 lines: {phone}", f"1 line: {unionid}", "columns ignored: union_id", RUN_AGAIN, STORED_NOTHING]
+    sums = [f"2 lines: {phone}", f"1 line: {unionid}", "ignored columns: union_id", RUN_AGAIN, STORED_NOTHING]
     first = f"line 2: {unionid}; {phone}"
     assert await imported(text, "--dry-run") == (1, counts(1, 2), [first, f"line 3: {phone}", *sums])
     skipping = await imported(text, "--dry-run", "--skip-bad-fields")
     lines = [first, f"line 3: skipped: {phone}", f"1 line: {unionid}", f"1 line: {phone}", f"1 line: skipped: {phone}"]
-    assert skipping == (1, counts(2, "1, without bad fields: 1"), [*lines, *sums[2:]])
+    assert skipping == (1, counts(2, "1, imported without invalid fields: 1"), [*lines, *sums[2:]])
     unionid, phone = (f"{name}：{Text(EXPECTED[name]).translated('zh-CN')}" for name in ("unionid", "phone"))
     with file.open("rb") as opened:
         chinese = {**env, "LC_ALL": "zh_CN.UTF-8"}

@@ -110,7 +110,7 @@ class Inbox:
         problem_of(await self.post(push, app), "invalid_signature", 403)
 
     async def postpone(self, push: SignedPush) -> None:
-        """Push a message for which the database does not answer in time."""
+        """Push a message for which the database does not respond in time."""
         problem_of(await self.post(push), "storage_unavailable", 503)
 
     async def verify_url(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:

@@ -145,7 +145,7 @@ async def test_without_a_valid_token_nothing_else_is_looked_at(client: Client, l
 async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: Rows, change: str) -> None:
     await rows.execute(change)
     with Sweep() as sweep:
-        for operation in (it for it in WITH_TOKEN if it.path != "/v1/userinfo"):  # is for a site's token
+        for operation in (it for it in WITH_TOKEN if it.path != "/v1/userinfo"):  # is only for a site's token
             with sweep.case(operation):
                 answer = await operation.ask(root.client, json=operation.example, headers=bearer(root.answer))
                 problem_of(answer, "invalid_token", 401)

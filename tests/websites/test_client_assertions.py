@@ -538,4 +538,4 @@ async def test_keys_are_fetched_by_the_rules_of_documents(house: House, tmp_path
             behaviours.append(answer(document, headers=JSON))
             house.stage.clock.advance(minutes=6)
             assert await outcome() == "invalid_client"
-            assert house.stage.logged("client_keys_refused")[-1]["reason"] == "address refused"
+            assert house.stage.logged("client_keys_refused")[-1]["reason"] == "the address is not allowed"

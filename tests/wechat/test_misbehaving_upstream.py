@@ -130,6 +130,6 @@ async def test_a_proxy_that_refuses_is_asked_for_the_fallback_host_too(service_a
         assert [head.split()[1] for head in proxy.heads] == [f"127.0.0.1:{upstream.port}", "localhost:1"]
         assert upstream.connections == 0
     (line,) = service_asking.stage.logged("wechat_not_connected")
-    assert line["reason"] == "no way through the proxy: the connection was closed without an answer"
+    assert line["reason"] == "cannot connect through the proxy: the connection was closed without an answer"
     assert (line["host"], line["next_host"]) == (f"127.0.0.1:{upstream.port}", "localhost:1")
     assert "wxauth check" in line["what_to_change"]

@@ -31,7 +31,7 @@ _SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
 MODULES: Final = {
     "running": {
         "serve": _("Run the service in production."),
-        "alive": _("Check that the service on this machine answers."),
+        "alive": _("Check that the service on this machine responds."),
         "openapi": _("Print the OpenAPI document."),
     },
     "upkeep": {
@@ -43,7 +43,7 @@ MODULES: Final = {
         "keys": _("Manage the keys that sign access tokens and id_tokens."),
         "secret": _("Manage the secret key that encrypts stored values."),
     },
-    "admin": {"admin": _("Log in to the administrators' console.")},
+    "admin": {"admin": _("Log in to the admin console.")},
     "apps": {"apps": _("Manage mini-programs and other apps.")},
     "clients": {"clients": _("Manage services and sites that use wxauth.")},
     "users": {"users": _("Manage users, their roles and bans.")},

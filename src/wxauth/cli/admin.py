@@ -14,25 +14,26 @@ from wxauth.i18n import lazy_gettext as _
 
 @click.group()
 def admin() -> None:
-    """Log in to the administrators' console."""
+    """Log in to the admin console."""
 
 
 @admin.command()
 @click.argument("user_id", type=click.UUID, required=False)
 @json_option
 def link_command(user_id: UUID | None) -> None:
-    """Print a URL that logs an administrator or support staff in to the console, once, within ten minutes.
+    """Print a URL that logs an administrator or support staff in to the console.
 
-    Use it before anybody can scan, or while WeChat is unavailable. Without USER_ID, the URL is for the only
-    administrator. Anyone who opens it is logged in as that user: keep it secret.
+    The URL works once, within ten minutes. Use it before anyone can scan a QR code, or while WeChat is unavailable.
+    Without USER_ID, the URL is for the only administrator. Keep it secret, because whoever opens it is logged in as
+    that user.
     """
     settings = read_settings(ConsoleSettings)
 
     link = with_database(lambda database, now: make_link(database, user_id, now=now))
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)
-    notes = [_("Valid once, for {minutes} minutes.", minutes=minutes)]
+    notes = [_("It works once, within {minutes} minutes.", minutes=minutes)]
     if not settings.admin_page:
-        notes.append(_("The console must be enabled: WXAUTH_ADMIN_PAGE=true."))
+        notes.append(_("The console must be enabled with WXAUTH_ADMIN_PAGE=true."))
     expires_at = link.expires_at.isoformat(timespec="seconds")
     show({"url": url, "user_id": link.user_id, "expires_at": expires_at}, url, *notes)

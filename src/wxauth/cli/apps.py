@@ -43,21 +43,21 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "callback": checked(read_picture),
         "help": f"{AppFields.model_fields['logo'].description} default: none.",
     },
-    "push_token": {**_ASKED, "help": "Ask for Token of WeChat's message push settings too."},
-    "push_aes_key": {**_ASKED, "help": "Ask for EncodingAESKey too."},
+    "push_token": {**_ASKED, "help": "Also ask for the Token in WeChat's message push settings."},
+    "push_aes_key": {**_ASKED, "help": "Also ask for the EncodingAESKey."},
     "js_hosts": {
         "option": "--js-host",
         "multiple": True,
         "metavar": "HOST",
         "callback": lambda _context, _parameter, hosts: ([host for host in hosts if host] or "") if hosts else None,
         "help": str(AppFields.model_fields["js_hosts"].description).replace(
-            "Null: none.", "Repeatable; an empty text: none."
+            "Null: none.", "Repeatable. An empty text: none."
         ),
     },
 }
 """How the options of these fields differ from those that their types make."""
 _app_argument = click.argument("app_id")
-_no_check_option = click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid.")
+_no_check_option = click.option("--no-check", is_flag=True, help="Don't ask WeChat whether the AppSecret is valid.")
 
 
 _with_parts = partial(with_parts, calls_wechat=True)
@@ -65,13 +65,13 @@ _with_parts = partial(with_parts, calls_wechat=True)
 
 @click.group()
 def apps() -> None:
-    """Manage mini-programs and other apps. Those of the settings are listed, but cannot be changed."""
+    """Manage mini-programs and other apps. Apps from the settings are listed, but you can't change them here."""
 
 
 @apps.command()
 @json_option
 def list_command() -> None:
-    """Print every app, without its secrets."""
+    """List all apps, without their secrets."""
 
     async def ask(parts: Parts) -> list[AppAnswer]:
         return [app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known) for known in parts[Apps].all()]
@@ -87,12 +87,12 @@ def list_command() -> None:
 @takes(AppFields, clear="default", app_secret=None, **_FIELDS)
 @_no_check_option
 @json_option
-@click.option("--disabled", is_flag=True, help="Do not allow logins yet.")
+@click.option("--disabled", is_flag=True, help="Don't allow logins yet.")
 def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, Any]) -> None:
-    """Add an app; running services have it within 15 seconds.
+    """Add an app. Running services pick up the change within 15 seconds.
 
-    The secrets are asked for, or read from standard input, one a line: AppSecret, then Token and EncodingAESKey if
-    their options are given.
+    You are asked for the secrets. You can also send them on standard input, one per line: the AppSecret, and then the
+    Token and the EncodingAESKey if you give their options.
     """
     secrets = _asked({"app_secret": True, **given})
     request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
@@ -102,7 +102,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
         ),
         _("added {name}", name=app_id),
     )
-    echo(_("Running services have it within 15 seconds."), err=True)
+    echo(_("Running services pick up the change within 15 seconds."), err=True)
 
 
 @apps.command()
@@ -116,24 +116,29 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
 )
 @_no_check_option
 @json_option
-@click.option("--no-push", is_flag=True, help="Remove Token, EncodingAESKey and the URL to hand messages on to.")
-@click.option("--no-push-forward", is_flag=True, help="Do not hand messages on any more.")
-@click.option("--enable/--disable", "is_enabled", default=None, help="Whether people may log in; sessions stay open.")
+@click.option(
+    "--no-push", is_flag=True, help="Remove the Token, the EncodingAESKey and the URL that messages are forwarded to."
+)
+@click.option("--no-push-forward", is_flag=True, help="Stop forwarding messages.")
+@click.option(
+    "--enable/--disable", "is_enabled", default=None, help="Whether users may log in. Open sessions continue."
+)
 def set_command(
     app_id: str, no_push: bool, no_push_forward: bool, is_enabled: bool | None, no_check: bool, given: dict[str, Any]
 ) -> None:
-    """Change the given fields of an added app; running services have the change within 15 seconds.
+    """Change the given fields of an app. Running services pick up the change within 15 seconds.
 
-    Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
+    You are asked for the secrets. You can also send them on standard input, one per line in this order: AppSecret,
+    Token, EncodingAESKey.
     """
     if no_push and not given.keys().isdisjoint(_OF_PUSH):
-        raise WrongCall(_("--no-push excludes --push-token, --push-aes-key and --push-forward"))
+        raise WrongCall(_("--no-push cannot be used together with --push-token, --push-aes-key or --push-forward"))
     if no_push_forward and "push_forward" in given:
-        raise WrongCall(_("--no-push-forward excludes --push-forward"))
+        raise WrongCall(_("--no-push-forward cannot be used together with --push-forward"))
     cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
     given |= dict.fromkeys(cleared) | ({} if is_enabled is None else {"is_enabled": is_enabled})
     if not given:
-        raise WrongCall(_("at least one option must be given"))
+        raise WrongCall(_("give at least one option"))
     changes = _valid(AppChangeRequest, given | _asked(given)).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
@@ -144,7 +149,7 @@ def set_command(
 @apps.command()
 @_app_argument
 def remove_command(app_id: str) -> None:
-    """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
+    """Remove an app and its secrets. Nobody can log in to it any more. Its users and their sessions stay."""
     _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
     echo(_("removed {name}", name=app_id))
 
@@ -158,7 +163,7 @@ def _ask_for(label: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
     if not (line := sys.stdin.readline().removeprefix("\ufeff").strip()):
-        raise Failed(_("{label} must be a line of the standard input", label=label))
+        raise Failed(_("{label} must be on a line of standard input", label=label))
     return line
 
 

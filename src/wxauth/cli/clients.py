@@ -43,12 +43,13 @@ from wxauth.outbound.urls import NameResolver
 from wxauth.users.attributes import typed_attribute
 from wxauth_guard.errors import InvalidRequest
 
-_CLAIM: Final = "A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
-_NO_PKCE: Final = "Make PKCE optional: you vouch that it checks the nonce. Needs a secret."
+_CLAIM: Final = (
+    "A claim in its tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON. Repeatable."
+)
+_NO_PKCE: Final = "Make PKCE optional. The site then needs a secret, and you confirm that it checks the nonce."
 _SCOPE: Final = (
-    f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: "
-    f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
-    f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
+    f"A service's scopes: {', '.join(Scope)}. Default: introspect. A site's scopes: {', '.join(SITE_SCOPE_NAMES)}. "
+    f"Default: {' and '.join(DEFAULT_SITE_SCOPES)}. Repeatable."
 )
 
 
@@ -119,7 +120,7 @@ _name_argument = click.argument("client_name", metavar="NAME", callback=checked(
 def clients() -> None:
     """Manage services and sites that use wxauth.
 
-    Services may ask about tokens and users, and read events; sites log people in.
+    Services verify tokens, look up users and read events. On sites, users log in.
     """
 
 
@@ -128,9 +129,10 @@ def clients() -> None:
 @takes(Client, **_OPTIONS)
 @json_option
 def add_command(client_name: str, given: dict[str, Any]) -> None:
-    """Add a service, and print its secret, this once. It authenticates by HTTP Basic as NAME.
+    """Add a service or a site, and print its secret.
 
-    With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
+    The secret is shown only once. A service authenticates by HTTP Basic as NAME. With --redirect-uri or --device, NAME
+    is the client_id of a site where users log in with a QR code.
     """
     with _refused_as_wrong_call():
         build_client(client_name, given)  # a wrong call is refused without the database
@@ -152,11 +154,11 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
 def set_command(client_name: str, given: dict[str, Any]) -> None:
     """Change the given fields of a service or a site.
 
-    A repeatable option replaces the whole list, and an empty text clears a field. Takes effect at once. A site's
-    sessions continue without removed scopes.
+    A repeatable option replaces the whole list, and an empty text clears a field. The change takes effect at once. If
+    you remove scopes, a site's sessions continue without them.
     """
     if not given:
-        raise WrongCall(_("--scope or another option must be given"))
+        raise WrongCall(_("give --scope or another option"))
     changes = {
         name: [each for each in value if each] if isinstance(value, list) else None if value == "" else value
         for name, value in given.items()
@@ -171,16 +173,19 @@ def set_command(client_name: str, given: dict[str, Any]) -> None:
 
 @clients.command()
 @_name_argument
-@click.option("--now", "at_once", is_flag=True, help="Refuse the former secret at once, because it was stolen.")
+@click.option("--now", "at_once", is_flag=True, help="Refuse the previous secret at once. Use this if it was stolen.")
 @json_option
 def secret_command(client_name: str, at_once: bool) -> None:
-    """Renew a client's secret, and print it, this once. The former one works for 24 hours more."""
+    """Renew the secret of a service or a site, and print it.
+
+    The secret is shown only once. The previous one works for another 24 hours.
+    """
 
     async def renew(database: Database, now: datetime) -> tuple[Credentials, Sequence[str]]:
         try:
             return await renew_secret(database, client_name, at_once=at_once, now=now)
         except InvalidRequest:
-            text = _("{name} is public, and has no secret", name=client_name)
+            text = _("{name} is a public client, which has no secret", name=client_name)
             raise Failed(text) from None
 
     _show(client_name, *with_database(renew))
@@ -189,7 +194,7 @@ def secret_command(client_name: str, at_once: bool) -> None:
 @clients.command()
 @json_option
 def list_command() -> None:
-    """Print every client, service or site, without its secret."""
+    """List all services and sites, without their secrets."""
     found: list[dict[str, Any]] = []
     for client in with_database(lambda database, _: database.rows(ALL_CLIENTS)):
         fields = client.model_dump(include={*Client.model_fields} - {"name"} if client.is_site else {"scopes"})
@@ -206,16 +211,16 @@ def list_command() -> None:
 @clients.command()
 @_name_argument
 def remove_command(client_name: str) -> None:
-    """Remove a client, service or site, which is refused from now on.
+    """Remove a service or a site. From now on, wxauth refuses its requests.
 
-    Then end a site's sessions, and print how many are left. If this is interrupted, the service ends them.
+    Then end the site's sessions, and print how many are left. If you interrupt this, the service ends the rest.
     """
 
     async def remove(database: Database, now: datetime) -> None:
         await remove_client(database, client_name, now=now)
         echo(_("removed {name}", name=client_name))
         async for left in end_sessions_left(database, client_name):
-            echo(_("{left} sessions left", left=left))
+            echo(_("sessions left: {left}", left=left))
 
     with_database(remove)
 

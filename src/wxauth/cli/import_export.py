@@ -44,16 +44,18 @@ from wxauth.import_export.lines import Line
 
 _COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
 _JOINED: Final = _(
-    "lines joined to a user by external_id alone: {n:,}. Is each of them the same person? If two tables number their"
-    " rows separately, give their ids a prefix"
+    "lines joined to a user only by their external_id: {n:,}. Is each of them the same person? If two tables "
+    "number their rows independently, add a prefix to their ids"
 )
 _ODD_OPENIDS: Final = _(
-    "openids that have not {length} characters, as WeChat's have: {n:,}. Is it the right column, and are they whole?"
+    "openids that don't have {length} characters, as WeChat's have: {n:,}. Is it the right column, and are the "
+    "openids complete?"
 )
 _RUN_AGAIN: Final = _(
-    "correct the refused lines, and run the command again with the whole file: imported lines do not change"
+    "correct the refused lines, and run the command again with the complete file: lines that are already "
+    "imported do not change"
 )
-_NO_ROOM: Final = _("the temporary folder (TMPDIR) has no room: {error}")
+_NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
 _MOST_CELLS: Final = 30
 _LONGEST_CELL: Final = 40
@@ -69,7 +71,7 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
         if not (is_field(name) and equals and (value if colon else right)):
             raise WrongValue(_("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/start/moving-in.md"))
         if value in values.get(name, ()) if colon else right in fields or name in fields.values():
-            raise WrongValue(_("must have each FIELD and each COLUMN or VALUE once"))
+            raise WrongValue(_("must name each FIELD and each COLUMN or VALUE only once"))
         if colon:
             values.setdefault(name, {})[value] = right
         else:
@@ -77,7 +79,7 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
     return fields, values
 
 
-_time_zone = checked(ZoneInfo, _("must be a name such as Asia/Shanghai"))
+_time_zone = checked(ZoneInfo, _("must be the name of a time zone, such as Asia/Shanghai"))
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -110,18 +112,23 @@ def _switches(command: Command) -> Command:
 
 @click.command()
 @click.argument("file", callback=checked(_opened))
-@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
-@click.option("--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. Not needed if its name ends in .tsv.")
-@click.option("--app-id", callback=text_option, help="The app of the lines that name none.")
+@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. You can leave this out if its name ends in .csv.")
+@click.option(
+    "--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. You can leave this out if its name ends in .tsv."
+)
+@click.option("--app-id", callback=text_option, help="The app of lines that don't name one.")
 @click.option(
     "--map",
     "mapped",
     metavar="FIELD=COLUMN",
     multiple=True,
     callback=checked(_mapped),
-    help="What FILE calls a field, such as openid=weixin_openid, or a value: status:banned=disabled; may be repeated.",
+    help="What FILE calls a field, such as openid=weixin_openid, or a value, such as status:banned=disabled. "
+    "Repeatable.",
 )
-@click.option("--time-zone", callback=_time_zone, help="That of the times without one, such as Asia/Shanghai.")
+@click.option(
+    "--time-zone", callback=_time_zone, help="The time zone of times that don't have one, such as Asia/Shanghai."
+)
 @_switches
 @json_option
 def import_command(
@@ -132,11 +139,12 @@ def import_command(
     mapped: tuple[dict[str, str], dict[str, dict[str, str]]],
     **switches: Any,
 ) -> None:
-    """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
+    """Import users from FILE, with one identity per line, as JSON or CSV.
 
-    Each line needs app_id and openid, or a unionid alone; the first line of CSV has the names of the fields. It is safe
-    to run again. If the connection to the database is lost, it is tried again for ten minutes. Refusals are printed in
-    Chinese if the locale is. Exit status 1 if a line was refused.
+    A FILE of - is standard input. Each line needs app_id and openid, or only a unionid. The first line of CSV contains
+    the names of the fields. You can run an import again safely. If the connection to the database is lost, wxauth tries
+    again for ten minutes. Refusals are printed in Chinese if your locale is Chinese. The exit status is 1 if a line was
+    refused.
     """
     options = Options(**switches)
     name = str(file.name).lower()
@@ -146,7 +154,7 @@ def import_command(
     delimiter = "\t" if is_tsv else ","
     form = Form(delimiter=delimiter, app_id=app_id or None, fields=fields, values=values)
     if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
-        raise WrongCall(_("--map attributes.NAME is for CSV"))
+        raise WrongCall(_("--map attributes.NAME is only for CSV"))
     file = _rereadable(file)
     report = _Report()
     try:
@@ -183,7 +191,7 @@ class _Report:
         self.done = counts
         if self._clear:
             pace = counts.lines / max(monotonic() - self._began, 1)
-            shown = _("{n:,} lines, {pace:,.0f} a second", n=counts.lines, pace=pace)
+            shown = _("{n:,} lines, {pace:,.0f} per second", n=counts.lines, pace=pace)
             click.echo(self._clear + localized(shown), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
@@ -197,17 +205,17 @@ class _Report:
         for text, n in self._faults.most_common():
             self.print(Text(_("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}"), n=n, faults=text))
         if unknown:
-            self.print(_("columns ignored: {names}", names=", ".join(map(printable, unknown))))
+            self.print(_("ignored columns: {names}", names=", ".join(map(printable, unknown))))
         if counts.odd_openids:
             self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID))
         numbers = asdict(counts)
-        incomplete = _(", without bad fields: {n}", n=counts.incomplete) if counts.incomplete else ""
+        incomplete = _(", imported without invalid fields: {n}", n=counts.incomplete) if counts.incomplete else ""
         blank = _(", blank: {n}", n=counts.blank) if counts.blank else ""
         show(numbers, Text(_COUNTS, **numbers) + incomplete + blank)
         if counts.refused:
             self.print(_RUN_AGAIN)
         if is_dry_run:
-            self.print(_("nothing was stored: run it without --dry-run"))
+            self.print(_("nothing was stored: run the command without --dry-run"))
 
     def print(self, text: Text) -> None:
         click.echo(self._clear + localized(text), err=True)
@@ -215,7 +223,7 @@ class _Report:
 
 def _failure_of(exc: WrongFile) -> Failed:
     seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-    found = _("; it is: {seen}", seen=seen) if seen else ""
+    found = _("; this was read: {seen}", seen=seen) if seen else ""
     text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
     if exc.fault.field == "line":
         text = _("line {number}: {faults}", number=1, faults=text)
@@ -236,7 +244,8 @@ async def _import(
         raise _failure_of(exc) from None
     except StorageUnavailable:
         given_up = _(
-            "{n:,} lines are done: run the same command again, imported lines do not change", n=report.done.lines
+            "{n:,} lines are done: run the same command again, because imported lines do not change",
+            n=report.done.lines,
         )
         report.print(given_up)
         raise
@@ -247,10 +256,11 @@ async def _import(
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("-"))
 def export_command(file: Path) -> None:
-    """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON.
+    """Export all users to FILE, with one identity per line, as JSON.
 
-    A unionid that none of its user's identities has is a line without app_id and openid. The file is one consistent
-    snapshot. Only its owner can read it: it holds names and numbers.
+    Without FILE, or with -, the users are written to standard output. If none of a user's identities has one of their
+    unionids, that unionid is on a line without app_id and openid. The file is a consistent snapshot. Only its owner can
+    read it, because it contains names and phone numbers.
     """
     if str(file) == "-":
         with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))

@@ -33,9 +33,9 @@ def keys() -> None:
 @keys.command()
 @json_option
 def list_command() -> None:
-    """Print every published key: former, signing and next ones.
+    """List all published keys: previous, current and next ones.
 
-    ES256 keys sign access tokens, RS256 keys id_tokens.
+    ES256 keys sign access tokens, and RS256 keys sign id_tokens.
     """
 
     async def ask(database: Database, now: datetime) -> list[KeyAnswer]:
@@ -59,9 +59,9 @@ def list_command() -> None:
 @keys.command()
 @json_option
 def rotate_command() -> None:
-    """Publish a new key. It signs once every cache has had time to fetch it.
+    """Publish a new key, which begins to sign once every cache has had time to fetch it.
 
-    If a key is waiting already, none is made. Where there are websites, the keys of id_tokens are rotated too.
+    If a key is already waiting, no new one is created. If you have sites, the keys of id_tokens are rotated too.
     """
     key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
@@ -73,21 +73,21 @@ def rotate_command() -> None:
 @click.argument("kid")
 @json_option
 def withdraw_command(kid: str) -> None:
-    """Withdraw a stolen key at once: all tokens that it signed are refused.
+    """Withdraw a stolen key at once. All tokens that it signed are refused.
 
-    wxauth refuses them within seconds, guards within five minutes. Sessions stay open: the next refresh gives a token
-    signed by another key. If KID is the key that signs now, the waiting key replaces it at once; if none is waiting, a
-    new key does.
+    wxauth refuses them within seconds, and guards do within five minutes. Sessions stay open, because the next refresh
+    returns a token signed with another key. If KID signs now, the waiting key replaces it at once. If no key is
+    waiting, a new one does.
     """
 
     async def withdraw(keys: KeyRing) -> StoredSigningKey:
         try:
             return await keys.withdraw(kid, by=OPERATOR)
         except NotFound:
-            raise Failed(_("there is no published key with that id: see 'wxauth keys list'")) from None
+            raise Failed(_("there is no published key with this id: run 'wxauth keys list'")) from None
 
     signs = _with_key_ring(withdraw)
-    text = _("{kid} is withdrawn; {other} signs now", kid=kid, other=signs.kid)
+    text = _("withdrew {kid}; {other} signs now", kid=kid, other=signs.kid)
     show({"kid": kid, "signing": signs.kid}, text)
 
 
@@ -112,8 +112,8 @@ def new_command() -> None:
 def reseal_command() -> None:
     """Encrypt all stored secrets again with WXAUTH_SECRET_KEY.
 
-    The former key must be in WXAUTH_SECRET_KEY_PREVIOUS. Run it when every replica has the new key. It may run beside
-    the service, and may be stopped and run again.
+    The previous key must be in WXAUTH_SECRET_KEY_PREVIOUS. Run this command when every replica has the new key. The
+    service can keep running. You can interrupt the command and run it again.
     """
     from wxauth.service.resealing import reseal
 
@@ -122,7 +122,7 @@ def reseal_command() -> None:
     show(asdict(done), _("encrypted again: {counts}", counts=_counts(done)))
     if done.not_opened:
         text = _(
-            "WXAUTH_SECRET_KEY_PREVIOUS: {n} stored values were encrypted with a key that is not in it",
+            "WXAUTH_SECRET_KEY_PREVIOUS: must contain the key that encrypted {n} of the stored values",
             n=done.not_opened,
         )
         raise Failed(text)
@@ -132,15 +132,16 @@ def reseal_command() -> None:
 @yes_option
 @json_option
 def forget_command() -> None:
-    """Erase what no configured secret key decrypts, because the key is lost. Back up the database first.
+    """Erase everything that no configured secret key can decrypt, because the key is lost.
 
-    Everybody must log in again, which phones do by themselves; no user, identity or phone number is lost. Look for the
-    key first: a service that still runs has it in its environment.
+    Back up the database first. Everyone must log in again, which phones do by themselves, but no user, identity or
+    phone number is lost. Look for the key before you run this: a service that is still running has it in its
+    environment.
     """
     from wxauth.service.resealing import forget
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    confirm(lambda: _("Erase for good what this WXAUTH_SECRET_KEY does not decrypt?"))
+    confirm(lambda: _("Permanently erase everything that this WXAUTH_SECRET_KEY cannot decrypt?"))
     done = with_database(lambda database, now: forget(database, sealer, now=now))
     lines = [_("given up: {counts}", counts=_counts(done))]
     if done.webhook_secrets:

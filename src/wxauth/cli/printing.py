@@ -32,8 +32,8 @@ def _is_given(name: str) -> bool:
     return bool(click.get_current_context().meta.get(name))
 
 
-json_option = _noted("--json", "Print JSON, for programs.")
-yes_option = _noted("--yes", "Do not ask for confirmation.")
+json_option = _noted("--json", "Print JSON for programs.")
+yes_option = _noted("--yes", "Don't ask for confirmation.")
 
 
 def prints_json() -> bool:
@@ -68,7 +68,7 @@ class WrongCall(click.UsageError):
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 """Columns whose values are words of ours."""
-SHOWN_ONCE: Final = _("Keep the secret, it is not shown again.")
+SHOWN_ONCE: Final = _("Keep the secret. It is shown only once.")
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -100,7 +100,7 @@ def show_items(
 ) -> None:
     """Print a list or a page of one, with the columns of `table`. `as_json` is its JSON, if not that of its items."""
     page = found if isinstance(found, Page) else Page(list(found), None)
-    notes = [_("There are more: --cursor {cursor}", cursor=page.next_cursor)] if page.next_cursor else []
+    notes = [_("There are more. Add --cursor {cursor}", cursor=page.next_cursor)] if page.next_cursor else []
     show(as_json or items_of(page), table(page.items, names, **shown), *notes)
 
 
@@ -176,7 +176,7 @@ def confirm(question: Callable[[], Text]) -> None:
     if _is_given("--yes"):
         return
     if not sys.stdin.isatty():
-        raise WrongCall(_("without a terminal, --yes must be given"))
+        raise WrongCall(_("give --yes, because there is no terminal to confirm in"))
     click.confirm(localized(question()), abort=True, err=True)
 
 
@@ -207,7 +207,7 @@ def stripped(text: str) -> str:
 
 text_option = checked(stripped)
 time_option = checked(
-    TypeAdapter(Time).validate_python, _("must be a time with its offset, like 2026-11-27T18:00:00+08:00")
+    TypeAdapter(Time).validate_python, _("must be a time with a time zone, such as 2026-11-27T18:00:00+08:00")
 )
 _once = checked(lambda values: [*dict.fromkeys(values)] or None)
 _cursor = checked(id_in_cursor, _("must be the next_cursor of a page"))
@@ -288,7 +288,7 @@ def _option_of(
 
     made: dict[str, Any] = {
         "option": f"--{name.replace('_', '-')}",
-        "help": re.sub("[Nn]ull:", f"{clear}:" if clear else "by default", shape.get("description", "")),
+        "help": re.sub("[Nn]ull:", f"{clear}:" if clear else "Default:", shape.get("description", "")),
         "callback": checked(value, _('must be JSON, such as 2 or {"role": "authenticated"}, or default')),
     }
     if "boolean" in kinds:

@@ -65,9 +65,9 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
         case StorageUnavailable():
             return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
         case NotFound() if exc.detail == f"there is no such {noun}":
-            return _("there is no {noun} {name}", noun=noun, name=name)
+            return _("{noun} {name} does not exist", noun=noun, name=name)
         case NameTaken() | AppTaken():
-            return _("{noun} {name} exists already", noun=noun, name=name)
+            return _("{noun} {name} already exists", noun=noun, name=name)
         case AppInSettings():
             return _("{name} is in the settings: change it there", name=name)
         case UnknownApp() if noun is _NOUNS["app_id"]:

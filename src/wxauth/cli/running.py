@@ -34,26 +34,26 @@ def openapi() -> None:
 
 
 @click.command()
-@click.option("--ready", is_flag=True, help="Check that it can serve, as /readyz says.")
+@click.option("--ready", is_flag=True, help="Check that it is ready to serve, as /readyz does.")
 def alive(*, ready: bool) -> None:
-    """Check that the service on this machine answers. Asks WXAUTH_HOST at WXAUTH_PORT; for health checks."""
+    """Check that the service on this machine responds. This asks WXAUTH_HOST at WXAUTH_PORT, for health checks."""
     host, port = _address()
     try:
         connection = HTTPConnection(host, port, timeout=2)
         connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
     except (OSError, HTTPException, UnicodeError) as exc:
-        text = _("nothing answers at {host}, port {port}: {error}", host=host, port=port, error=type(exc).__name__)
+        text = _("nothing responds on {host}, port {port}: {error}", host=host, port=port, error=type(exc).__name__)
         sys.exit(localized(text))
     if status != 200:
-        text = _("the answer at {host}, port {port} has status {status}", host=host, port=port, status=status)
+        text = _("the response from {host}, port {port} has status {status}", host=host, port=port, status=status)
         sys.exit(localized(text))
 
 
 def _refuse_windows(command: str) -> None:
     """Refuse to run where processes cannot fork, and the bundled PostgreSQL cannot end together with its owner."""
     if os.name != "posix":
-        sys.exit(localized(_("wxauth {command} needs Linux or macOS; on Windows run it in WSL", command=command)))
+        sys.exit(localized(_("wxauth {command} needs Linux or macOS. On Windows, use WSL.", command=command)))
 
 
 def _address() -> tuple[str, int]:

@@ -15,24 +15,30 @@ from wxauth.i18n import lazy_gettext as _
 
 
 @click.command()
-@click.option("--to", "revision", default="head", show_default=True, help="An older revision reverts the later ones.")
+@click.option(
+    "--to",
+    "revision",
+    default="head",
+    show_default=True,
+    help="The revision to migrate to. An older revision reverts the later ones.",
+)
 @yes_option
 def migrate(revision: str) -> None:
     """Migrate the database schema to this version.
 
-    Replicas serve meanwhile. Several replicas may run it at once. It may be stopped and run again: each revision is
-    applied as a whole or not at all. `--to base` erases everything, and asks first.
+    Replicas can keep serving, and several of them may run this command at once. You can interrupt it and run it again:
+    each revision is applied completely or not at all. `--to base` erases everything, and asks for confirmation first.
     """
     from wxauth.core.revisions import is_newer
 
     if revision == "base":
-        confirm(lambda: _("Erase all users and data for good?"))
+        confirm(lambda: _("Permanently erase all users and data?"))
     with failures_printed():
         # That it waits, and for what.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
-    note = _(", of a newer version than this one, which serves on with it") if is_newer(schema) else ""
+    note = _(", which belongs to a newer version: this version can still serve") if is_newer(schema) else ""
     echo(_("schema at {revision}", revision=schema or "base") + note)
 
 
@@ -46,19 +52,20 @@ async def _migrate(url: str, revision: str) -> str | None:
             from wxauth.checks.rights_queries import read_rights
 
             missing = (await read_rights(database)).missing_to_migrate
-            to_do = _(": as the owner of the database, {grant};", grant=missing) if missing else ""
-            text = _("WXAUTH_DATABASE_URL: its role may not migrate: {why}{to_do}", why=exc, to_do=to_do)
+            to_do = _(": run as the owner of the database: {grant};", grant=missing) if missing else ""
+            text = _("WXAUTH_DATABASE_URL: the role may not migrate: {why}{to_do}", why=exc, to_do=to_do)
             raise Failed(text) from None
 
 
 @click.command()
 @json_option
 def check() -> None:
-    """Run the health checks. They cover settings, database, keys, issuer, clocks, and each app at WeChat.
+    """Run the health checks.
 
-    Nothing is changed; it may run beside the service or before the service starts. Each line is ok, BAD or a note: a
-    note reports something that may or may not be intended. Lines are Chinese if the locale is; with --json they are
-    English. Exit status 1: something does not work.
+    They cover the settings, the database, the keys, the issuer, the clocks, and each app at WeChat. This command
+    changes nothing, and you can run it before the service starts or while it runs. Each line is ok, BAD or a note.
+    BAD means that something doesn't work. A note reports something that might not be intended. Lines are in Chinese if
+    your locale is Chinese, but always in English with --json. The exit status is 1 if a line is BAD.
     """
     from wxauth.checks.doctor import check_all
     from wxauth.checks.result import MARKS
@@ -78,13 +85,13 @@ def check() -> None:
 def sweep() -> None:
     """Delete expired data now.
 
-    Deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS ago, and
-    truncates addresses older than ADDRESSES_KEPT_DAYS. The running service does this once a day.
+    This deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS ago, and
+    truncates addresses older than ADDRESSES_KEPT_DAYS. The running service does the same once a day.
     """
     from wxauth.housekeeping.housekeeping import sweep_now
 
     swept = with_services(sweep_now)
     show(
         {"events": swept.events, "addresses": swept.addresses},
-        _("events deleted: {events}, addresses truncated: {n}", events=swept.events, n=swept.addresses),
+        _("deleted events: {events}, truncated addresses: {n}", events=swept.events, n=swept.addresses),
     )

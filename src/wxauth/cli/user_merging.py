@@ -46,7 +46,7 @@ def _identity(value: str) -> tuple[str, str]:
 @click.argument("into_id", metavar="INTO", type=click.UUID)
 @yes_option
 def merge_command(from_id: UUID, into_id: UUID) -> None:
-    """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
+    """Merge user FROM into INTO, which keeps its id, nickname, number and external_id."""
 
     def question() -> Text:
         one, other = name_of(from_id), name_of(into_id)
@@ -57,12 +57,12 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
             merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
             return merged, await read_user(database, merged.before[1].id, now=now)
         except NotFound:
-            raise Failed(_("one of these users is not there")) from None
+            raise Failed(_("one of these users does not exist")) from None
 
     confirm(question)
     merged, user = with_database(merge)
     roles = names_of(user["roles"])
-    echo(_("{former} is {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
+    echo(_("{former} is now {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
     for each in merged.before:
         _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
 
@@ -75,16 +75,16 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     metavar="APP_ID:OPENID",
     required=True,
     callback=checked(_identity, _("must be APP_ID:OPENID")),
-    help="The identity that leaves, with the user's others that have its unionid.",
+    help="The identity that is taken out. The user's other identities with the same unionid leave too.",
 )
-@click.option("--external-id", callback=text_option, help="An external id of the user's that moves too.")
+@click.option("--external-id", callback=text_option, help="The user's external id that moves too.")
 @yes_option
 @json_option
 def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) -> None:
-    """Take an identity out of USER_ID: it becomes a user of its own.
+    """Take an identity out of USER_ID, so that it becomes a user of its own.
 
-    The new user has a new id. Everything else stays with USER_ID, but for a phone number that only this identity has
-    proved. If USER_ID is banned, the new user is banned too. JSON is that of POST /v1/admin/users/{id}/split.
+    The new user has a new id. Everything else stays with USER_ID, except a phone number that only this identity has
+    proved. If USER_ID is banned, the new user is banned too. The JSON is that of POST /v1/admin/users/{id}/split.
     """
     app_id, openid = key
 

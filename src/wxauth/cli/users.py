@@ -44,19 +44,21 @@ from wxauth.users.search_queries import UsersQuery, find_users
 
 _MODULES: Final = {
     "user_merging": {
-        "merge": _("Merge user FROM into INTO, which keeps its id, names, number and external_id."),
-        "split": _("Take an identity out of USER_ID: it becomes a user of its own."),
+        "merge": _("Merge user FROM into INTO, which keeps its id, nickname, number and external_id."),
+        "split": _("Take an identity out of USER_ID, so that it becomes a user of its own."),
     },
     "import_export": {
-        "export": _("Export all users to FILE (- or no FILE: standard output), one identity a line of JSON."),
-        "import": _("Import users from FILE (-: standard input), one identity a line, as JSON or CSV."),
+        "export": _("Export all users to FILE, with one identity per line, as JSON."),
+        "import": _("Import users from FILE, with one identity per line, as JSON or CSV."),
     },
 }
 """The commands that are imported when they are called. A test compares the lines."""
-_role = checked(TypeAdapter(Role).validate_python, _("must be a-z, 0-9, _ and -, the first a letter, at most 32"))
+_role = checked(
+    TypeAdapter(Role).validate_python, _("must be up to 32 characters of a-z, 0-9, _ and -, beginning with a letter")
+)
 _reason = checked(
     lambda text: TypeAdapter(Reason).validate_python(stripped(text)),
-    _("must be at most 500 characters, without control characters"),
+    _("must be up to 500 characters, without control characters"),
 )
 
 
@@ -66,7 +68,7 @@ def _attributes(values: Sequence[str]) -> dict[str, object]:
     for given in values:
         name, equals, value = given.partition("=")
         if not equals:
-            raise WrongValue(_("must be NAME=VALUE, or NAME= to remove it"))
+            raise WrongValue(_("must be NAME=VALUE. NAME= removes the attribute"))
         patch[name] = typed_attribute(value) if value else None
     check_patch(patch)
     return patch
@@ -78,14 +80,14 @@ _role_argument = click.argument("role", callback=_role)
 
 @click.group(cls=LazyGroup, modules=_MODULES)
 def users() -> None:
-    """Manage users, their roles and bans. The first administrator is made here."""
+    """Manage users, their roles and bans. This is where you appoint the first administrator."""
 
 
 @users.command()
 @takes(UsersQuery, role={"callback": _role})
 @json_option
 def list_command(given: dict[str, Any]) -> None:
-    """Print users, the newest first. JSON is that of GET /v1/admin/users."""
+    """List users, the newest first. The JSON is that of GET /v1/admin/users."""
     query = UsersQuery.model_construct(**given)
     region = read_settings(PhoneSettings).phone_region
     page = with_database(lambda database, _: find_users(database, query, region=region))
@@ -95,10 +97,10 @@ def list_command(given: dict[str, Any]) -> None:
 
 @users.command()
 @user_argument
-@click.option("--export", is_flag=True, help="Print all that is stored of the person, as GET /v1/me/export answers.")
+@click.option("--export", is_flag=True, help="Print all data stored about a user, as GET /v1/me/export does.")
 @json_option
 def show_command(user_id: UUID, export: bool) -> None:
-    """Print a user with all identities and open sessions. JSON is that of GET /v1/admin/users/{id}."""
+    """Print a user with all identities and open sessions. The JSON is that of GET /v1/admin/users/{id}."""
     if export:
         _export(user_id)
     else:
@@ -123,7 +125,7 @@ def _export(user_id: UUID) -> None:
 
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
     fields: Mapping[str, object] = user
-    proof = Text("  ({proof})", proof=_("unproved")) if user["phone_verified"] is False else ""
+    proof = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
     rows = [
         ("id", user["id"]),
         *(("former_id", each) for each in user.get("former_ids", ())),
@@ -162,15 +164,15 @@ def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
 
 @users.command()
 @user_argument
-@click.option("--reason", callback=_reason, help="Why, for staff alone; at most 500 characters.")
+@click.option("--reason", callback=_reason, help="The reason, for staff only. At most 500 characters.")
 @click.option(
     "--until",
     callback=time_option,
     metavar="TIME",
-    help="When the ban ends by itself, with an offset: 2026-11-27T18:00:00+08:00. Without it, the ban has no end.",
+    help="When the ban ends by itself, with a time zone: 2026-11-27T18:00:00+08:00. Without this, the ban has no end.",
 )
 def ban_command(user_id: UUID, reason: str | None, until: datetime | None) -> None:
-    """Ban a user, and end all their sessions. This replaces reason and end of an earlier ban."""
+    """Ban a user and end all their sessions. This replaces the reason and the end of a previous ban."""
     _change(user_id, UserChange(status=UserStatus.DISABLED, reason=reason, until=until))
 
 
@@ -185,7 +187,7 @@ def unban_command(user_id: UUID) -> None:
 @user_argument
 @_role_argument
 def grant_command(user_id: UUID, role: str) -> None:
-    """Grant a user a role; `admin` makes an administrator."""
+    """Grant a user a role. The role `admin` makes the user an administrator."""
     _change(user_id, UserChange(granted=role))
 
 
@@ -193,7 +195,7 @@ def grant_command(user_id: UUID, role: str) -> None:
 @user_argument
 @_role_argument
 def revoke_command(user_id: UUID, role: str) -> None:
-    """Revoke a role of a user."""
+    """Revoke a user's role."""
     _change(user_id, UserChange(revoked=role))
 
 
@@ -205,13 +207,14 @@ def revoke_command(user_id: UUID, role: str) -> None:
     metavar="NAME=VALUE",
     multiple=True,
     callback=checked(_attributes),
-    help="An attribute; may be repeated. A VALUE that is JSON is JSON, any other is text; NAME= removes it.",
+    help="An attribute of the user. If VALUE is JSON, it is stored as JSON, otherwise as text. NAME= removes the "
+    "attribute. Repeatable.",
 )
 @click.option("--no-phone", is_flag=True, help="Remove the phone number.")
 def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) -> None:
-    """Change the attributes of a user, or remove the phone number."""
+    """Change a user's attributes, or remove the phone number."""
     if not attributes and not no_phone:
-        raise WrongCall(_("--attribute or --no-phone must be given"))
+        raise WrongCall(_("give --attribute or --no-phone"))
     _change(user_id, UserChange(attributes=attributes or None))
     if no_phone:
         from wxauth.phones.phones import remove_phone_of
@@ -223,8 +226,11 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
 @user_argument
 @yes_option
 def erase_command(user_id: UUID) -> None:
-    """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
-    confirm(lambda: _("Erase {user_id} ({name}) for good?", user_id=user_id, name=name_of(user_id)))
+    """Erase a user and all their data.
+
+    If they log in again, they become a new user. To keep someone out, ban them instead.
+    """
+    confirm(lambda: _("Permanently erase {user_id} ({name})?", user_id=user_id, name=name_of(user_id)))
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     echo(_("erased {user_id}", user_id=user_id))
 
@@ -253,7 +259,7 @@ def name_of(user_id: UUID) -> str:
 
 def _called(user_id: UUID, nickname: str | None) -> str:
     """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
-    return nickname or _("Nameless …{end}", end=str(user_id)[-8:])
+    return nickname or _("Unnamed …{end}", end=str(user_id)[-8:])
 
 
 def names_of(roles: Sequence[str]) -> str:

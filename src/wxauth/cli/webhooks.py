@@ -32,7 +32,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 
-_RULE: Final = _("must be a-z, 0-9, _ and -, the first a letter or digit, at most 64")
+_RULE: Final = _("must be up to 64 characters of a-z, 0-9, _ and -, beginning with a letter or digit")
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
@@ -40,13 +40,13 @@ _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
 
 @click.group()
 def webhooks() -> None:
-    """Manage webhooks, which send events to other services. Messages are signed as Standard Webhooks specifies."""
+    """Manage webhooks, which send events to other services. Messages are signed as specified by Standard Webhooks."""
 
 
 @webhooks.command()
 @json_option
 def list_command() -> None:
-    """Print every webhook, without its secret."""
+    """List all webhooks, without their secrets."""
     found = [webhook.shown for webhook in _with_webhooks(lambda webhooks: webhooks.all())]
     show_items(found, "name state url types", state=state_of, types=_types_of)
 
@@ -57,7 +57,7 @@ def list_command() -> None:
 @takes(NewWebhook, name=None, url=None, types=_TYPES)
 @json_option
 def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
-    """Add a webhook that sends events to URL, and print its secret, this once."""
+    """Add a webhook that sends events to URL, and print its secret. The secret is shown only once."""
     types = given.get("types", ())
     _show_secret(_with_webhooks(lambda it: it.add(webhook_name, url=url, types=types, by=OPERATOR), seals=True))
 
@@ -69,10 +69,10 @@ def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
 def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> None:
     """Change the given fields of a webhook."""
     if all_types and "types" in given:
-        raise WrongCall(_("--type and --all-types exclude each other"))
+        raise WrongCall(_("--type and --all-types cannot be used together"))
     changes = given | ({"types": ()} if all_types else {})
     if not changes:
-        raise WrongCall(_("--url, --type, --all-types, --enable or --disable must be given"))
+        raise WrongCall(_("give --url, --type, --all-types, --enable or --disable"))
     changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **changes, by=OPERATOR))
     holes = {"name": webhook_name, "state": state_of(changed), "url": changed.url, "types": _types_of(changed)}
     echo(_("{name} is {state}, {url}, types: {types}", **holes))
@@ -81,7 +81,7 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
 @webhooks.command()
 @_name_argument
 def remove_command(webhook_name: str) -> None:
-    """Remove a webhook; events that wait for it are dropped."""
+    """Remove a webhook. Events that are waiting for it are dropped."""
     _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
     echo(_("removed {name}", name=webhook_name))
 
@@ -90,30 +90,33 @@ def remove_command(webhook_name: str) -> None:
 @_name_argument
 @json_option
 def test_command(webhook_name: str) -> None:
-    """Send one test message now and print the result. Exit status 1 unless the receiver has accepted it."""
+    """Send a test message now, and print the result. The exit status is 1 if the receiver doesn't accept it."""
     answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
     if prints_json() or answer.status is not None:
         show(trial_answer(answer), _("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds))
     if answer.location:
         raise Failed(
             _(
-                "{name} has answered {status}, to {location}: redirects are not followed, so give the URL that it "
-                "leads to",
+                "{name} returned {status} to {location}. Redirects are not followed, so enter the URL that it "
+                "leads to.",
                 name=webhook_name,
                 status=answer.status,
                 location=answer.location[:300],
             )
         )
     if not answer.is_accepted:
-        reason = answer.error or _("{name} has answered {status}", name=webhook_name, status=answer.status)
-        raise Failed(_("{reason}: not accepted", reason=reason))
+        reason = answer.error or _("{name} returned {status}", name=webhook_name, status=answer.status)
+        raise Failed(_("{reason}: the receiver did not accept the message", reason=reason))
 
 
 @webhooks.command()
 @_name_argument
 @json_option
 def secret_command(webhook_name: str) -> None:
-    """Renew a webhook's secret, and print it, this once. For 24 hours the former one signs too."""
+    """Renew a webhook's secret, and print it.
+
+    The secret is shown only once. For 24 hours, messages are also signed with the previous one.
+    """
     _show_secret(_with_webhooks(lambda it: it.renew_secret(webhook_name, by=OPERATOR), seals=True))
 
 
@@ -122,7 +125,7 @@ def secret_command(webhook_name: str) -> None:
 @takes(DeliveriesQuery)
 @json_option
 def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
-    """Print the deliveries of a webhook, sent and pending, the newest first."""
+    """List the deliveries of a webhook, sent and pending, the newest first."""
     query = DeliveriesQuery.model_construct(**given)
     page = _with_webhooks(lambda webhooks: webhooks.deliveries_of(webhook_name, query))
     columns = "event_id type state attempts answer next_at"
@@ -134,11 +137,11 @@ def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
 @takes(ReplayRequest, event_id={"option": "--event"})
 @json_option
 def replay_command(webhook_name: str, given: dict[str, Any]) -> None:
-    """Send an event again, or all events since a time, of the webhook's types only."""
+    """Send an event again, or all events since a time. Only events of the webhook's types are sent."""
     if len(given) != 1:
-        raise WrongCall(_("either --event or --since must be given"))
+        raise WrongCall(_("give either --event or --since"))
     replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **given))
-    show({"replayed": replayed}, _("{n} to be sent again", n=replayed))
+    show({"replayed": replayed}, _("events to be sent again: {n}", n=replayed))
 
 
 def _show_secret(new: NewWebhookAnswer) -> None:

@@ -60,8 +60,8 @@ HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
 # As an actor in the audit trail, a client must not look like a user or like one of these.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 NAME_RULE: Final = _(
-    "must be 1 to 64 of a-z, 0-9, _ and -, the first a letter or digit; "
-    "no UUID, none of {names}, and no name that begins with wxauth",
+    "must be 1 to 64 characters of a-z, 0-9, _ and -, beginning with a letter or digit. It must not be a UUID or "
+    "one of {names}, or begin with wxauth",
     names=", ".join(_ACTORS),
 )
 
@@ -76,9 +76,9 @@ _APPS: Final[Mapping[str, tuple[AppKind, Text]]] = {
 }
 """The fields of a site that name an app: the kind of the app, and the rule."""
 _FORMS: Final = {
-    "title": (TITLE, _("must be 1 to 64 characters, not only spaces, none of them a control")),
+    "title": (TITLE, _("must be 1 to 64 characters, not all spaces, without control characters")),
     **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},
-    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), _("must be a domain like example.com")),
+    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), _("must be a domain such as example.com")),
     "id_token_alg": (
         re.compile("|".join(ID_TOKEN_ALGS)),
         _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS)),
@@ -92,17 +92,17 @@ _TAIL: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 _OF_APP: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
 _PRIVATE_USE: Final = re.compile(rf"{_OF_APP}{_TAIL}", re.ASCII)
 """A URI of a program on a device, whose scheme is a domain in reverse order (RFC 8252, section 7.1)."""
-HOST_RULE: Final = _("must have a host of letters, digits, - and . (xn--… for others), without a user")
+HOST_RULE: Final = _("must have a host of letters, digits, - and . (xn--… for other characters), and no user")
 _URI_RULES: Final = (
     (
         re.compile(rf"(?:https?://|{_OF_APP}).*", re.ASCII | re.DOTALL),
-        _("must have the scheme https, http for a loopback address, or an app's own such as com.example.app"),
+        _("must use https, http for a loopback address, or an app's own scheme such as com.example.app"),
     ),
-    (re.compile(r"[^#]*"), _("must be without a fragment (#)")),
+    (re.compile(r"[^#]*"), _("must not contain a fragment (#)")),
     (re.compile(r"(?!https?:).*|https?://[A-Za-z0-9.:\[\]-]+(?![^/?]).*", re.ASCII | re.DOTALL), HOST_RULE),
     (
         re.compile(rf"[a-z0-9+.-]+:/{_TAIL}", re.ASCII),
-        _("must have only characters of a URI: percent-encode others; * is no pattern"),
+        _("must contain only characters allowed in a URI: percent-encode others; * is not a wildcard"),
     ),
 )
 """The form of a URI (RFC 3986), rule by rule."""
@@ -179,7 +179,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
     known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
     if unknown := [scope for scope in client.scopes if scope not in known]:
-        rule = _("{scope} is for a site") if unknown[0] in SITE_SCOPE_NAMES else _("must be some of {scopes}")
+        rule = _("{scope} is only for a site") if unknown[0] in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
         raise WrongClient("scopes", Text(rule, scope=unknown[0], scopes=", ".join(known)))
     scopes: list[str] = [*scopes_in_order(client.scopes)]
     if is_site:
@@ -190,7 +190,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     for field in _OF_SITES:
         if getattr(client, field) != Client.model_fields[field].default:
             raise WrongClient(
-                field, _("is for a site: one with a redirect URI, the device grant, or phones' id_tokens")
+                field, _("is only for a site, which has a redirect URI, the device grant, or phones' id_tokens")
             )
     return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
 
@@ -254,7 +254,7 @@ class ClientChanges:
                 raise WrongClient(field, rule)
         if uri := values.get("backchannel_logout_uri"):
             if "#" in uri:
-                raise WrongClient("backchannel_logout_uri", _("must be without a fragment"))
+                raise WrongClient("backchannel_logout_uri", _("must not contain a fragment"))
             try:
                 await check_url(uri, resolver=self.resolver)
             except WrongValue as exc:
@@ -349,7 +349,7 @@ def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
     """Raises: WrongClient, if a site has one of these names."""
     if client.is_site and client.name in reserved:
         raise WrongClient(
-            "name", _("must not be a site's: it is the audience's or an app's, and tokens would be confused")
+            "name", _("must not be the name of a site: it is the audience or an app, and tokens would be confused")
         )
 
 
@@ -359,7 +359,9 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
         return values
     found = [find_resource(known, url) for url in values["resources"]]
     if None in found:
-        raise WrongClient("resources", _("must be resources of WXAUTH_RESOURCES; a slash at the end counts"))
+        raise WrongClient(
+            "resources", _("must be resources of WXAUTH_RESOURCES, spelled exactly as there: a slash at the end counts")
+        )
     return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
 
 
@@ -387,7 +389,7 @@ def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
 
 def _check_uris(uris: Sequence[str]) -> None:
     if len(uris) > MAX_URIS:
-        raise WrongValue(_("must be at most {n} URIs", n=MAX_URIS))
+        raise WrongValue(_("must be up to {n} URIs", n=MAX_URIS))
     for uri in uris:
         check_uri(uri)
 
@@ -395,27 +397,37 @@ def _check_uris(uris: Sequence[str]) -> None:
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     """Raises: WrongClient, if a site cannot have these options."""
     if client.is_public and client.device:
-        raise WrongClient("is_public", _("excludes the device grant: anybody could show a code in its name"))
+        raise WrongClient(
+            "is_public",
+            _("cannot be used together with the device grant: anyone could show a QR code in the client's name"),
+        )
     if client.is_public and (scopes := scopes_in_order(client.scopes)):
-        raise WrongClient("scopes", _("{scope} is for services with a secret", scope=scopes[0]))
+        raise WrongClient("scopes", _("{scope} is only for services with a secret", scope=scopes[0]))
     if client.is_public and client.pkce == "optional":
-        raise WrongClient("pkce", _("must be required for a public client, which has no secret: leave it so"))
+        raise WrongClient("pkce", _("must stay required: a public client has no secret"))
     if client.logout_uris and not client.redirect_uris:
         raise WrongClient("logout_uris", _("must be empty without a redirect URI"))
     if client.sso and not client.redirect_uris:
         raise WrongClient("sso", _("needs a redirect URI: a device has no browser whose login it could share"))
     if client.sso and client.near:
-        raise WrongClient("sso", _("excludes near, which asks for a phone at each login: choose one of the two"))
+        raise WrongClient(
+            "sso", _("cannot be used together with near, which asks for a phone at each login: choose one of the two")
+        )
     if client.link and not client.redirect_uris:
         raise WrongClient("link", _("needs a redirect URI: a device has no phone's browser"))
     if client.link and client.near:
-        raise WrongClient("link", _("excludes near: a browser and WeChat on one phone may use different networks"))
+        raise WrongClient(
+            "link", _("cannot be used together with near: a browser and WeChat on one phone may use different networks")
+        )
     if client.phone_id_token and OPENID_SCOPE not in site_scopes:
-        raise WrongClient("phone_id_token", _("needs the scope openid, which an id_token is for"))
+        raise WrongClient("phone_id_token", _("needs the scope openid, because an id_token requires it"))
     if client.phone_id_token and client.near:
-        raise WrongClient("phone_id_token", _("excludes near: there is no browser whose network could be compared"))
+        raise WrongClient(
+            "phone_id_token",
+            _("cannot be used together with near: there is no browser whose network could be compared"),
+        )
     if _APP_ID.fullmatch(client.name):
-        raise WrongClient("name", _("must not be a site's: it looks like the app_id of a mini-program"))
+        raise WrongClient("name", _("must not be the name of a site: it looks like the app_id of a mini-program"))
 
 
 def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -423,16 +435,16 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     # A public client has no secret to continue with. If a confidential one became public, anybody who knows its name
     # could use its sessions, which were opened with its secret.
     if bool(after["is_public"]) != client.is_public:
-        raise WrongClient("is_public", _("cannot be changed: remove the client, and add it again"))
+        raise WrongClient("is_public", _("cannot be changed: remove the client and add it again"))
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
-        raise WrongClient("redirect_uris", _("must not be empty without the device grant: a site remains a site"))
+        raise WrongClient("redirect_uris", _("must not be empty without the device grant: a site must remain a site"))
     return after
 
 
 def check_uri(uri: str) -> str:
     """Check a URI that is to be registered. Raises: ValueError."""
     if len(uri) > MAX_URI_LENGTH:
-        raise WrongValue(_("must be at most {n} characters", n=MAX_URI_LENGTH))
+        raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
     for form, rule in _URI_RULES:
         if not form.fullmatch(uri):
             raise WrongValue(rule)
@@ -440,7 +452,7 @@ def check_uri(uri: str) -> str:
         if not is_http_url(uri):
             raise WrongValue(HOST_RULE)
         if not is_secure(uri):
-            raise WrongValue(_("must have the scheme https: http is for a loopback address"))
+            raise WrongValue(_("must use https: http is only for a loopback address"))
     return uri
 
 

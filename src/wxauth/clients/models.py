@@ -73,51 +73,53 @@ class Client(SQLModel):
     title: str | None = Field(
         default=None,
         sa_type=Text,
-        description="The site's name on the phone; null: `name`.",
+        description="The site's title on the phone. Null: `name`.",
         schema_extra={"examples": ["小店"]},
     )
     logo: str | None = _text(
-        "The site's picture on the login pages and the phone: a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024, "
-        "as a `data:` URL; null: none."
+        "The site's picture on the login pages and the phone: a `data:` URL of a PNG, JPEG or WebP of up to 32 KiB and "
+        "1024 × 1024 pixels. Null: none."
     )
     scopes: list[str] = Field(sa_type=ARRAY(Text), schema_extra={"examples": [["openid", "profile"]]})
     """Its scopes as a service, then those that it may request as a site."""
-    is_public: bool = _flag("The site has no secret. Cannot be changed later.")
-    device: bool = _flag("The site shows a code itself (RFC 8628).")
-    redirect_uris: list[str] = _uris("URIs to which browsers return with a code.", "https://shop.example.com/callback")
-    logout_uris: list[str] = _uris("URIs to which browsers may return after signing out.", "https://shop.example.com/")
-    app_id: str | None = _text("The mini-program whose code is shown; null: the default app.")
-    account_app_id: str | None = _text("The service account for logins on pages in WeChat's browser; null: none.")
-    website_app_id: str | None = _text("The website app for logins on a computer with WeChat; null: none.")
-    backchannel_logout_uri: str | None = _text(
-        "Where a logout token is sent when one of the site's sessions ends; null: nowhere."
+    is_public: bool = _flag("The site has no secret. You can't change this later.")
+    device: bool = _flag("Let the site show the QR code itself (RFC 8628).")
+    redirect_uris: list[str] = _uris(
+        "URIs that browsers return to with an authorization code.", "https://shop.example.com/callback"
     )
-    near: bool = _flag("Phone and browser must be in the same network.")
-    user_code: bool = _flag("Users may type this site's codes.")
-    email_domain: str | None = _text("Users get a made-up e-mail address in this domain.")
-    link: bool = _flag("A phone's browser outside WeChat may log in by a link to WeChat and a number.")
-    sso: bool = _flag("The site shares the browser's login with other such sites.")
-    phone_id_token: bool = _flag("A mini-program or mobile app gets the site's id_tokens, for another back end.")
+    logout_uris: list[str] = _uris("URIs that browsers may return to after logging out.", "https://shop.example.com/")
+    app_id: str | None = _text("The mini-program whose QR code is shown. Null: the default app.")
+    account_app_id: str | None = _text("The service account for logins on pages in WeChat's browser. Null: none.")
+    website_app_id: str | None = _text("The website app for logins with WeChat on a computer. Null: none.")
+    backchannel_logout_uri: str | None = _text(
+        "The URL that receives a logout token when one of the site's sessions ends. Null: none."
+    )
+    near: bool = _flag("Require that phone and browser are in the same network.")
+    user_code: bool = _flag("Let users enter this site's login codes.")
+    email_domain: str | None = _text("Give users a made-up e-mail address in this domain.")
+    link: bool = _flag("Let a phone's browser outside WeChat log in with a link to WeChat and a number.")
+    sso: bool = _flag("Share the browser's login with other sites that have this option.")
+    phone_id_token: bool = _flag("Let mini-programs and mobile apps get the site's id_tokens, for another back end.")
     pkce: Pkce = Field(
         default="required",
         sa_type=Text,
-        description="`optional`: a site with a secret may leave PKCE out; null: `required`.",
+        description="If `optional`, a site with a secret may leave out PKCE. Null: `required`.",
     )
     """`required` for a service, too."""
     id_token_alg: IdTokenAlg | None = Field(
         default=None,
         sa_type=Text,
-        description="The algorithm that signs a site's id_tokens; null: `RS256`.",
+        description="The algorithm that signs the site's id_tokens. Null: `RS256`.",
         schema_extra={"examples": ["RS256"]},
     )
     resources: list[str] = _uris(
-        "Resources of `WXAUTH_RESOURCES`: those for which a site may ask, or whose tokens alone a service sees.",
+        "Resources of `WXAUTH_RESOURCES`. A site may ask for tokens for them. A service sees only tokens for them.",
         "https://mcp.example.com/mcp",
     )
     claims: dict[str, Any] | None = Field(
         default=None,
         sa_type=JSONB,
-        description="What is added to the site's tokens, by the rules of `WXAUTH_CLAIMS`; null: nothing.",
+        description="The claims that are added to the site's tokens, by the rules of `WXAUTH_CLAIMS`. Null: none.",
     )
 
     @property

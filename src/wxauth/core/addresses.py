@@ -162,10 +162,12 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
-        raise WrongValue(_("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone")) from None
+        raise WrongValue(
+            _("must be addresses or networks such as 10.0.0.0/8, separated by commas, or only *")
+        ) from None
     # If all proxies were trusted, the first entry of the header would count, which the client itself writes.
     if any(item.endswith("/0") for item in items):
-        raise WrongValue(_("must be networks of the proxies, not all addresses; * alone trusts any last entry"))
+        raise WrongValue(_("must be the networks of your proxies, not all addresses; * trusts only the last hop"))
     return items
 
 
@@ -173,10 +175,10 @@ def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         networks = tuple(ip_network(item, strict=False) for item in value)
     except ValueError:
-        raise WrongValue(_("must be addresses or networks like 203.0.113.0/24, separated by commas")) from None
+        raise WrongValue(_("must be addresses or networks such as 203.0.113.0/24, separated by commas")) from None
     if any(network.prefixlen == 0 for network in networks):
         raise WrongValue(
-            _("must be networks of your own, not all addresses; for no limit, leave LOGIN_RATE_LIMIT empty")
+            _("must be your own networks, not all addresses; to have no limit, leave LOGIN_RATE_LIMIT empty")
         )
     return tuple(map(str, networks))
 

@@ -26,10 +26,13 @@ from wxauth.i18n import lazy_gettext as _
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
-        raise WrongValue(_("must be at most {n} roles like member or beta-tester, separated by commas", n=MAX_ROLES))
+        raise WrongValue(_("must be up to {n} roles such as member or beta-tester, separated by commas", n=MAX_ROLES))
     if not STAFF_ROLES.isdisjoint(value):
         raise WrongValue(
-            _("must not have {roles}, which newcomers must never get", roles=" or ".join(sorted(STAFF_ROLES)))
+            _(
+                "must not contain {roles}, because new users must never get these roles",
+                roles=" or ".join(sorted(STAFF_ROLES)),
+            )
         )
     return tuple(dict.fromkeys(value))
 
@@ -51,18 +54,19 @@ class AppFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. Cannot be changed later.")
+    kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. You can't change it later.")
     title: OrNone[AppTitle] = Field(
-        default=None, description="The name that administrators see, and people on the login pages."
+        default=None, description="The name that administrators see, and users on the login pages."
     )
     logo: OrNone[Logo] = Field(
         default=None,
-        description="Its picture on the login pages: a `data:` URL of a PNG, JPEG or WebP (32 KiB, 1024 × 1024).",
+        description="The app's picture on the login pages: a `data:` URL of a PNG, JPEG or WebP of up to 32 KiB and "
+        "1024 × 1024 pixels.",
     )
     unionid: OrNone[UnionidPolicy] = Field(
         default=None,
-        description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
-        "`mini_program`, `required` for any other kind.",
+        description="Whether users may sign up if WeChat gives no unionid. Null: `optional` for a `mini_program`, "
+        "`required` for other kinds.",
     )
     app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
     push_token: OrNone[PushToken] = Field(
@@ -74,8 +78,8 @@ class AppFields(BaseModel):
     )
     push_forward: OrNone[HookUrl] = Field(
         default=None,
-        description="The URL to which each message is handed on, as WeChat sent it: `https`, or `http` in a private "
-        "network. Null: messages that do not concern wxauth are ignored.",
+        description="The URL that messages are forwarded to, as WeChat sent them: `https`, or `http` in a private "
+        "network. Null: messages that don't concern wxauth are ignored.",
         examples=["https://shop.example.com/wechat"],
     )
     sign_up: OrNone[SignUp] = Field(
@@ -83,25 +87,25 @@ class AppFields(BaseModel):
     )
     sign_up_roles: OrNone[SignUpRoles] = Field(
         default=None,
-        description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
+        description="The roles of new users. Null: the roles in `WXAUTH_SIGN_UP_ROLES`.",
         examples=[["member"]],
     )
     claims: OrNone[Claims] = Field(
         default=None,
-        description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
-        "Null: as in `WXAUTH_CLAIMS`.",
+        description="The claims that are added to the access tokens of this app's logins instead of `WXAUTH_CLAIMS`. "
+        "`{}` adds none. Null: as in `WXAUTH_CLAIMS`.",
         examples=[{"role": "authenticated"}],
     )
     js_hosts: OrNone[JsHosts] = Field(
         default=None,
-        description="The hosts whose pages are signed for the JS-SDK, as in WeChat's console; of an "
+        description="The hosts whose pages are signed for the JS-SDK, as entered in WeChat's console. Only for an "
         "`official_account`. Null: none.",
         examples=[["shop.example.com"]],
     )
     max_sessions: OrNone[MaxSessions] = Field(
         default=None,
-        description="How many sessions one person may have in it: a login ends the oldest beyond that at once. Null: "
-        "the newest hundred are kept.",
+        description="How many sessions a user may have in this app. A login beyond that ends the oldest session at "
+        "once. Null: the 100 newest sessions are kept.",
         examples=[1],
     )
 

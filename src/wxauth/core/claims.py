@@ -56,20 +56,20 @@ The second argument is whether the token may contain roles. None means that ther
 def check_claims(template: Template) -> None:
     """Check a template. Raises: ValueError, with the rule that it breaks."""
     if reserved := sorted(RESERVED_CLAIMS & template.keys()):
-        raise WrongValue(_("must not have the claim {claim}, which has a meaning of its own", claim=reserved[0]))
+        raise WrongValue(_("must not contain the claim {claim}, which has a meaning of its own", claim=reserved[0]))
     if "" in template:
-        raise WrongValue(_("must be without an empty name"))
+        raise WrongValue(_("must not contain an empty name"))
     try:
         text = to_json(template, inf_nan_mode="strings")
     except (ValueError, UnicodeError):
         raise WrongValue(_("must be JSON")) from None
     # PostgreSQL cannot store it.
     if b"\\u0000" in text.replace(b"\\\\", b""):
-        raise WrongValue(_("must be without U+0000"))
+        raise WrongValue(_("must not contain U+0000"))
     if len(text) > MAX_TEMPLATE:
-        raise WrongValue(_("must be at most {n} bytes", n=MAX_TEMPLATE))
+        raise WrongValue(_("must be up to {n} bytes", n=MAX_TEMPLATE))
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
-        raise WrongValue(_("must have at most {n} lists and objects", n=MAX_CONTAINERS))
+        raise WrongValue(_("must contain at most {n} lists and objects", n=MAX_CONTAINERS))
     _filled(template, _check_fact)
 
 
@@ -104,7 +104,7 @@ def _filled(value: object, take: Callable[[str], object]) -> object:
     if isinstance(value, list):
         return [found for part in value if (found := _filled(part, take)) is not None] or None
     if isinstance(value, int | float) and (abs(value) > sys.float_info.max or value != value):
-        raise WrongValue(_("must have no number beyond a double's range"))
+        raise WrongValue(_("must not contain a number beyond the range of a double"))
     return value
 
 
@@ -118,7 +118,7 @@ def _value(user: "UserInSession", sees_roles: bool, fact: str) -> object:
 def _check_fact(fact: str) -> None:
     if fact not in _FACTS and not (fact.startswith(_ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact, len(_ATTRIBUTE))):
         facts = ", ".join(f"${known}" for known in _FACTS)
-        raise WrongValue(_("must have no other facts than {facts}, $attributes.NAME", facts=facts))
+        raise WrongValue(_("must refer only to {facts} and $attributes.NAME", facts=facts))
 
 
 Claims = Annotated[dict[str, Any], checked(check_claims)]

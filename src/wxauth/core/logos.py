@@ -26,7 +26,7 @@ def picture_url(content: bytes) -> str:
             # This is Pillow's name for a JPEG that contains a second picture.
             kind = image.format.lower().replace("mpo", "jpeg")
             return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    raise WrongValue(_("must be a PNG, JPEG or WebP of at most 32 KiB and 1024 × 1024"))
+    raise WrongValue(_("must be a PNG, JPEG or WebP of up to 32 KiB and 1024 × 1024 pixels"))
 
 
 # Apps are read every five seconds, and checking a logo takes 15 ms.
@@ -38,8 +38,8 @@ def check_logo(url: str) -> str:
             return url
     raise WrongValue(
         _(
-            "must be a `data:` URL, in base64 and with its own type, of a PNG, JPEG or WebP of at most 32 KiB "
-            "and 1024 × 1024"
+            "must be a `data:` URL in base64, with the right type, of a PNG, JPEG or WebP of up to 32 KiB and "
+            "1024 × 1024 pixels"
         )
     )
 

@@ -54,18 +54,20 @@ _DEADLINES: Final = text("""
 _TURN_PAUSE_SECONDS: Final = 0.1
 _MOST_LINES: Final = 10
 """The number of lines of an error's detail that are shown. PostgreSQL lists in it what depends on a column."""
-_OF_ANOTHER: Final = _("the schema is at {revision!r}, of another version of wxauth; migrate with that one")
+_OF_ANOTHER: Final = _(
+    "the schema is at {revision!r}, which belongs to another version of wxauth: migrate with that version"
+)
 _TAKEN: Final = _(
-    "a table of this schema is another program's ({reason}): name a database of its own in WXAUTH_DATABASE_URL"
+    "a table in this schema belongs to another program ({reason}): name a separate database in WXAUTH_DATABASE_URL"
 )
 _REFUSED: Final = _(
-    "revision {revision} is refused by the database: {reason}. If an object that wxauth did not create is the reason, "
+    "the database refuses revision {revision}: {reason}. If an object that wxauth did not create is the cause, "
     "drop it, run this again, and then create it again"
 )
-_NO_REVISION: Final = _("there is no revision {revision!r}; there are {revisions}")
+_NO_REVISION: Final = _("there is no revision {revision!r}: choose one of {revisions}")
 _BLOCKED: Final = _(
-    "revision {revision} could not get hold of a table in {seconds:g} s: somebody's transaction has it all the time; "
-    "see pg_stat_activity for old ones, end them, and run this again"
+    "revision {revision} could not lock a table within {seconds:g} s, because a transaction holds it all the "
+    "time: find old transactions in pg_stat_activity, end them, and run this again"
 )
 # PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)

@@ -16,8 +16,8 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 
 WHERE_NOTHING_IS_KEPT: Final = _(
-    "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared statements with "
-    "max_prepared_statements = 100, and then takes ?pgbouncer=prepared"
+    "add ?pgbouncer=true to WXAUTH_DATABASE_URL. From version 1.21, PgBouncer keeps prepared statements with "
+    "max_prepared_statements = 100. Then use ?pgbouncer=prepared"
 )
 
 # The database is unreachable, starting, stopping, full, closed or now a standby, or a lock was not released in time.
@@ -63,15 +63,15 @@ _CAUSES: Final = (
     (asyncpg.InvalidPasswordError, _("refuses the password: {reason}")),
     (asyncpg.InvalidAuthorizationSpecificationError, _("refuses the role: {reason}")),
     (asyncpg.InvalidCatalogNameError, _("has no such database: {reason}")),
-    (asyncpg.PostgresError, _("takes no connection: {reason}")),
+    (asyncpg.PostgresError, _("accepts no connections: {reason}")),
     (socket.gaierror, _("the host name does not resolve: {reason}")),
-    (ssl.SSLCertVerificationError, _("its certificate is not trusted: {reason} (see sslrootcert, SSL_CERT_FILE)")),
+    (ssl.SSLCertVerificationError, _("its certificate is not trusted: {reason} (check sslrootcert, SSL_CERT_FILE)")),
     (ssl.SSLError, _("the TLS handshake fails: {reason}")),
     (ConnectionRefusedError, _("refuses connections: does PostgreSQL listen there?")),
-    (TimeoutError, _("does not answer in time")),
-    (asyncpg.TargetServerAttributeNotMatched, _("is a standby, or takes no writes")),
+    (TimeoutError, _("does not respond in time")),
+    (asyncpg.TargetServerAttributeNotMatched, _("is a standby, or accepts no writes")),
     (FileNotFoundError, _("has no socket: {reason}")),
-    (BaseException, _("cannot be connected to: {reason}")),
+    (BaseException, _("cannot be reached: {reason}")),
 )
 """The texts that explain why there is no connection, by the error. The first that fits counts."""
 _OF_A_FILE: Final = (
@@ -183,11 +183,11 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     Raises: StorageUnavailable.
     """
     if is_closed and isinstance(exc, asyncpg.InterfaceError):
-        raise StorageUnavailable(_("the database does not answer")) from exc
+        raise StorageUnavailable(_("the database does not respond")) from exc
     if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-        raise StorageUnavailable(_("the database takes no writes")) from exc
+        raise StorageUnavailable(_("the database accepts no writes")) from exc
     if isinstance(exc, (*_AWAY, ConnectionLost)):
-        raise StorageUnavailable(_("the database does not answer")) from exc
+        raise StorageUnavailable(_("the database does not respond")) from exc
     if isinstance(exc, CLASHED):
         raise ChangesClashed("others changed the same at this moment") from exc
     if isinstance(exc, _UNFIT):
@@ -266,12 +266,12 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
     if reason.startswith(_POOLER_REFUSES):
         why = _("is a pooler ({reason}): {remedy}")
     elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
-        why = _("refuses TLS, which sslmode requires")
+        why = _("does not support TLS, which sslmode requires")
     file = getattr(exc, "filename", None) if isinstance(exc, PermissionError) else None
     if isinstance(exc, _OF_A_FILE):
         has_password = bool(parts.password or query.get("password") or os.environ.get("PGPASSWORD"))
         file, reason = unreadable_file(query, has_password=has_password) or (file, reason)
     if file:
-        why = _("{file} cannot be read: {reason}")
+        why = _("cannot read {file}: {reason}")
     values = {"reason": reason, "file": file, "remedy": WHERE_NOTHING_IS_KEPT}
     return _("{name}: {rule}", name=place, rule=Text(why, **values))

@@ -35,8 +35,8 @@ def _check_url(value: str) -> str:
     if len(value) > MAX_RESOURCE or not _URL.fullmatch(value) or not is_http_url(value) or not is_secure(value):
         raise WrongValue(
             _(
-                "must be a URL like https://host/path of at most {n} characters, with the host in lower case, "
-                "without user, query or fragment; http on loopback alone",
+                "must be a URL such as https://host/path of up to {n} characters, with the host in lower case, "
+                "without user, query or fragment; only loopback addresses may use http",
                 n=MAX_RESOURCE,
             )
         )
@@ -45,16 +45,16 @@ def _check_url(value: str) -> str:
 
 def _check_scope(name: str) -> str:
     if not _SCOPE.fullmatch(name):
-        raise WrongValue(_("must be 1 to 64 printable ASCII characters without spaces, quotes and backslashes"))
+        raise WrongValue(_("must be 1 to 64 printable ASCII characters, without spaces, quotes and backslashes"))
     if name in OWN_SCOPES:
-        raise WrongValue(_("must not be a scope of wxauth's own"))
+        raise WrongValue(_("must not be one of wxauth's own scopes"))
     return name
 
 
 def _check_title(title: str) -> str:
     words, is_one_line = " ".join(title.split()), title.splitlines() == [title] and "\t" not in title
     if not 1 <= len(title) <= 64 or not is_one_line or not words or clean_text(title) != words:
-        raise WrongValue(_("must be 1 to 64 characters, not only spaces, none of them a control"))
+        raise WrongValue(_("must be 1 to 64 characters, not all spaces, without control characters"))
     return title
 
 

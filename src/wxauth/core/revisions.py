@@ -21,8 +21,8 @@ SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _OF_ANOTHER: Final = ""
 """The revision that stands for the schema of another program."""
 _IS_OF_ANOTHER: Final = _(
-    "alembic_version in this schema is another program's, or of a version before 0.1.0: name a database of its own in "
-    "WXAUTH_DATABASE_URL"
+    "alembic_version in this schema belongs to another program, or to a version before 0.1.0: name a separate "
+    "database in WXAUTH_DATABASE_URL"
 )
 _OTHER_ENGINE: Final = re.compile(
     r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
@@ -100,8 +100,8 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
         return _("is {engine}, which cannot run the schema: docs/run/database.md names databases that do", engine=name)
     if encoding != "UTF8":
         return _(
-            "is encoded in {encoding}: must be UTF8; dump it, and restore it into a new one: createdb --encoding=UTF8 "
-            "--template=template0",
+            "has the encoding {encoding} instead of UTF8: dump it, and restore it into a new database: createdb "
+            "--encoding=UTF8 --template=template0",
             encoding=encoding,
         )
     return None

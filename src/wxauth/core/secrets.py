@@ -18,7 +18,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
     with suppress(ValueError):
         if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
             return key
-    raise WrongValue(_("must be 32 bytes in base64; generate them with 'wxauth secret new'"))
+    raise WrongValue(_("must be 32 bytes in base64: create them with 'wxauth secret new'"))
 
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
@@ -31,7 +31,7 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
 
 
 AppSecret = Annotated[
-    SecretStr, form(r"\S+", _("must not be empty or contain white space")), Field(json_schema_extra={"minLength": 1})
+    SecretStr, form(r"\S+", _("must not be empty or contain whitespace")), Field(json_schema_extra={"minLength": 1})
 ]
 # WeChat's page accepts only letters and digits. wxauth accepts other printable characters in case WeChat ever does.
 PushToken = Annotated[

@@ -34,7 +34,7 @@ def _read_documents(value: object) -> object:
     found = [_DOCUMENT.fullmatch(item.strip()) for item in value.split(",") if item.strip()]
     documents = {each[1]: each[2] for each in found if each}
     if len(documents) != len(found):
-        raise WrongValue(_("must be documents with versions like privacy:2026-05,terms:3, each document once"))
+        raise WrongValue(_("must be documents with versions, such as privacy:2026-05,terms:3, each document once"))
     return documents
 
 
@@ -50,7 +50,7 @@ def json_like(example: str) -> BeforeValidator:
         except ValueError:
             parsed = None
         if not isinstance(parsed, kind):
-            raise WrongValue(_("must be JSON like {example}", example=example))
+            raise WrongValue(_("must be JSON such as {example}", example=example))
         return parsed
 
     return BeforeValidator(read)
@@ -64,7 +64,7 @@ def _refuse_unit(value: object) -> object:
 
 def _check_events_kept(value: int) -> None:
     if 0 < value < _SHORTEST_TRAIL:
-        raise WrongValue(_("must be {n} or more, or 0 to keep it forever", n=_SHORTEST_TRAIL))
+        raise WrongValue(_("must be at least {n}, or 0 to keep it forever", n=_SHORTEST_TRAIL))
 
 
 def _check_region(value: str) -> str:
@@ -72,7 +72,7 @@ def _check_region(value: str) -> str:
     from phonenumbers import SUPPORTED_REGIONS
 
     if value.upper() not in SUPPORTED_REGIONS:
-        raise WrongValue(_("must be the two letters of a country, such as CN"))
+        raise WrongValue(_("must be the two-letter code of a country or region, such as CN"))
     return value.upper()
 
 
@@ -126,7 +126,7 @@ RateText = Annotated[
     str,
     form(
         r"([1-9]\d{0,8}/(second|minute|hour|day))?",
-        _("must be a rate like 600/minute (or second, hour, day), or empty for no limit"),
+        _("must be a rate such as 600/minute (or second, hour, day), or empty for no limit"),
     ),
 ]
 SecretsFolder = Annotated[Path, checked(_check_secrets_folder)]

@@ -174,9 +174,9 @@ class Settings(DatabaseSettings):
         if apps and (app_id or app_secret):
             raise WrongValue(_("must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET"))
         if bool(app_id) != bool(app_secret):
-            raise WrongValue(_("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS"))
+            raise WrongValue(_("WXAUTH_APP_ID and WXAUTH_APP_SECRET: set both, or use WXAUTH_APPS"))
         if len({app.app_id for app in apps}) != len(apps):
-            raise WrongValue(_("must have each app_id once"))
+            raise WrongValue(_("must contain each app_id only once"))
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
 
     @field_validator("issuer")
@@ -268,7 +268,7 @@ def load_settings(
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
     except OSError as exc:
-        problem = _("{file}: cannot be read: {reason}", file=env_file, reason=os_reason(exc))
+        problem = _("cannot read {file}: {reason}", file=env_file, reason=os_reason(exc))
         raise InvalidSettings([problem]) from None
     except UnicodeDecodeError:
         raise InvalidSettings([_("{name}: must be UTF-8 text", name=env_file)]) from None
@@ -297,7 +297,7 @@ def _fault_of(line: EnvLine) -> Text | None:
     place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:
-        text = _("{name}: must have straight quotes, or none ({place})", name=name, place=place)
+        text = _("{name}: must use straight quotes or none ({place})", name=name, place=place)
         return text if value.startswith(_OTHER_QUOTES) else None
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
@@ -318,7 +318,7 @@ def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
     if not line.name.upper().startswith(PREFIX):
         return None
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
-    text = _("{name}: no such setting, did you mean {meant}?") if close else _("{name}: no such setting")
+    text = _("{name}: no such setting. Did you mean {meant}?") if close else _("{name}: no such setting")
     return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{close[0]}" if close else "")
 
 
@@ -333,9 +333,9 @@ def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Te
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
         return None
     if found["before"]:
-        text = _("{name}: must be the first word of its line ({place})")
+        text = _("{name}: must be at the beginning of its line ({place})")
     elif rest.startswith("="):
-        text = _("{name}: must have its quotes closed, and nothing after them ({place})")
+        text = _("{name}: must have closed quotes, and nothing after them ({place})")
     elif sign:
         text = _("{name}: must be followed by '=', not by '{sign}' ({place})")
     else:
@@ -352,7 +352,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
             continue
         # Docker creates a folder if the file to mount does not exist.
         if path.is_dir():
-            raise InvalidSettings([_("{name}: must be a file, and is a folder", name=name)])
+            raise InvalidSettings([_("{name}: must be a file, but is a folder", name=name)])
         try:
             texts[name] = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
@@ -367,7 +367,7 @@ def _problem(error: Mapping[str, Any]) -> Text:
         return rule
     if error["type"] == "extra_forbidden":
         kind = Resource if location[0] == "resources" else App
-        location, rule = location[:-1], _("must have only {names}", names=", ".join(kind.model_fields))
+        location, rule = location[:-1], _("must contain only {names}", names=", ".join(kind.model_fields))
     elif error["type"] == "missing":
         rule = _("is required")
     elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":

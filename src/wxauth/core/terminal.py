@@ -39,8 +39,8 @@ _RULES: Final = {
     "greater_than_equal": _("must be at least {ge:.9g}"),
     "greater_than": _("must be greater than {gt:.9g}"),
     "less_than_equal": _("must be at most {le:.9g}"),
-    "string_too_short": _("must have a length of at least {min_length}"),
-    "string_too_long": _("must have a length of at most {max_length}"),
+    "string_too_short": _("must be at least {min_length} characters long"),
+    "string_too_long": _("must be at most {max_length} characters long"),
 }
 """The rules that replace pydantic's own, by the type of its error."""
 

@@ -29,7 +29,7 @@ _REDIS_FORMS: Final = (
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
 )
-_LIKE: Final = _("must be a URL like {form}, with / : # ? @ [ ] percent-encoded in user and password")
+_LIKE: Final = _("must be a URL such as {form}, with / : # ? @ [ ] percent-encoded in user and password")
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
@@ -75,13 +75,13 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
         raise WrongValue(_("must have ports from 1 to 65535"))
     if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
-        raise WrongValue(_("must have one port, or as many as hosts"))
+        raise WrongValue(_("must have one port, or one for each host"))
     return SecretStr(url)
 
 
 def _check_url(value: str) -> None:
     if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
-        raise WrongValue(_("must be a URL like https://host or https://host/path, without user, query or fragment"))
+        raise WrongValue(_("must be a URL such as https://host or https://host/path, without user, query or fragment"))
     if value.endswith("/"):
         raise WrongValue(_("must be a URL without a trailing slash"))
 
@@ -89,14 +89,16 @@ def _check_url(value: str) -> None:
 def _check_secure_url(value: str) -> None:
     _check_url(value)
     if not is_secure(value):
-        raise WrongValue(_("must be https, unless the host is loopback"))
+        raise WrongValue(_("must use https, unless the host is loopback"))
 
 
 def _check_issuer(value: str) -> None:
     _check_secure_url(value)
     path = urlsplit(value).path
     if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
-        raise WrongValue(_("must have a path without percent-encoding, and none of the service's own (/v1, /docs)"))
+        raise WrongValue(
+            _("must have a path without percent-encoding, which is none of the service's own (/v1, /docs)")
+        )
 
 
 def _check_proxy_url(value: SecretStr) -> None:
@@ -116,19 +118,22 @@ def _check_redis_url(value: SecretStr) -> None:
         # Checks the options, and opens no connection.
         ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]
     except Exception:  # there are many kinds
-        raise WrongValue(_("must have only options that redis-py knows, each with a value of its type")) from None
+        raise WrongValue(_("must have only options that redis-py knows, with values of the right type")) from None
 
 
 def _check_hook_url(value: str) -> None:
     if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
         raise WrongValue(
-            _("must be a URL like https://host/path, without user and fragment; http in a private network")
+            _(
+                "must be a URL such as https://host/path, without user and fragment. In a private network, http is "
+                "allowed"
+            )
         )
     parts = urlsplit(value)
     # The addresses of a host name are checked at each connection.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
-        raise WrongValue(_("must have a public or private address; with http, a private one"))
+        raise WrongValue(_("must have a public or private address, and with http a private one"))
 
 
 def is_below(url: str, issuer: str) -> bool:
@@ -149,13 +154,13 @@ def _check_origin(value: str) -> None:
         return
     _check_url(value)
     if urlsplit(value).path:
-        raise WrongValue(_("must be origins like https://admin.example.com, separated by commas"))
+        raise WrongValue(_("must be origins such as https://admin.example.com, separated by commas"))
 
 
 def _check_root_files(values: tuple[str, ...]) -> None:
     names = [value.partition(":")[0] for value in values]
     if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
-        raise WrongValue(_("must have each name once, and no path of the service's own such as docs"))
+        raise WrongValue(_("must have each name only once, and no path of the service's own such as docs"))
 
 
 def _check_host(value: str) -> None:
@@ -165,7 +170,9 @@ def _check_host(value: str) -> None:
         if (found := re.fullmatch(pattern, value)) and int(found[3] or 0) < 65536:
             _address = found[1] and IPv6Address(found[1]), found[2] and IPv4Address(found[2])
             return
-    raise WrongValue(_("must be hosts like claude.ai in lower case, with a port if there is one, separated by commas"))
+    raise WrongValue(
+        _("must be hosts such as claude.ai in lower case, each with its port if it has one, separated by commas")
+    )
 
 
 Url = Annotated[str, checked(_check_url)]
@@ -180,7 +187,7 @@ PagePath = Annotated[
     str,
     form(
         "[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
-        _("must be a page like pages/scan/scan, without a leading slash and without a query"),
+        _("must be a page such as pages/scan/scan, without a leading slash or a query"),
     ),
 ]
 # WeChat's console gives the file its name and content.
@@ -188,7 +195,7 @@ DomainFile = Annotated[
     str,
     form(
         "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}",
-        _("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c"),
+        _("must be name:content of the file from WeChat's console, such as a1B2c3.txt:0f1e2d3c"),
     ),
 ]
 HostName = Annotated[str, checked(_check_host)]

@@ -35,7 +35,7 @@ class NewWebhook(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
     url: _Url = Field(description="https, or http in a private network.")
-    types: list[KnownType] | None = Field(default=None, description="Default: all types.")
+    types: list[KnownType] | None = Field(default=None, description="The types of events to send. Default: all types.")
 
 
 class WebhookChange(Changes):
@@ -43,13 +43,14 @@ class WebhookChange(Changes):
 
     model_config = body_like({"is_enabled": True})
 
-    url: _Url | None = Field(default=None, description="The new address.")
+    url: _Url | None = Field(default=None, description="The new URL.")
     types: list[KnownType] | None = Field(
-        default=None, description="The types of events to send from now on. Empty: all."
+        default=None, description="The types of events to send from now on. Empty: all types."
     )
     is_enabled: StrictBool | None = Field(
         default=None,
-        description="Whether events are sent. Once enabled, it gets what has waited. One that answers 410 is disabled.",
+        description="Whether events are sent. When you enable a webhook, it gets the events that have waited. A "
+        "response with status 410 disables it.",
     )
 
 
@@ -58,8 +59,8 @@ class ReplayRequest(BaseModel):
 
     model_config = body_like({"since": "2026-11-20T08:00:00Z"})
 
-    event_id: UUID | None = Field(default=None, description="This one event.")
-    since: Time | None = Field(default=None, description="All events of that time and later.")
+    event_id: UUID | None = Field(default=None, description="Send only this event.")
+    since: Time | None = Field(default=None, description="Send all events since this time.")
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -71,7 +72,9 @@ class ReplayRequest(BaseModel):
 class DeliveriesQuery(PageQuery):
     """Which deliveries to list."""
 
-    state: Annotated[DeliveryState | None, OrEmpty] = Field(default=None, description="Deliveries in this state.")
+    state: Annotated[DeliveryState | None, OrEmpty] = Field(
+        default=None, description="List only deliveries in this state."
+    )
 
 
 class TrialAnswer(TypedDict):

@@ -56,11 +56,11 @@ async def send(
         async with asyncio.timeout(patience) as limit:
             response = await transport.handle_async_request(request)
     except TimeoutError:
-        error = _("no answer in {n:g} s", n=patience)
+        error = _("no response in {n:g} s", n=patience)
     except httpx.TransportError as exc:
         error = exc.args[0]
     except (httpx.InvalidURL, UnicodeError):
-        error = _("URL cannot be used")
+        error = _("the URL cannot be used")
     milliseconds = round(((ended or perf_counter()) - started) * 1000)
     if response is None:
         return Answer(None, milliseconds, error)

@@ -104,20 +104,23 @@ def _switch(option: str, text: str) -> Any:
 class Options:
     """The options of an import. Each switch has the name and the help that the command shows."""
 
-    dry_run: bool = _switch("--dry-run", "Check each line and report the result, but store nothing.")
-    overwrite: bool = _switch("--overwrite", "Replace stored names, pictures and numbers with those of the file.")
-    takes_roles: bool = _switch("--roles", "Change the roles of users who exist already.")
-    takes_status: bool = _switch("--status", "Ban and unban users who exist already.")
-    takes_attributes: bool = _switch(
-        "--attributes", "Change the attributes of users who exist already, as a merge patch."
+    dry_run: bool = _switch("--dry-run", "Check each line and report the result, but don't store anything.")
+    overwrite: bool = _switch("--overwrite", "Replace stored nicknames, pictures and numbers with those in the file.")
+    takes_roles: bool = _switch("--roles", "Change the roles of existing users.")
+    takes_status: bool = _switch("--status", "Ban and unban existing users.")
+    takes_attributes: bool = _switch("--attributes", "Change the attributes of existing users with a JSON Merge Patch.")
+    allow_admin: bool = _switch("--allow-admin", "Accept lines that have the role admin or unban an administrator.")
+    restore: bool = _switch("--restore", "Accept lines whose user_id belongs to an erased user.")
+    joins: bool = _switch(
+        "--join",
+        "Accept lines whose unionid or phone number differs from that of the user with the same external_id. Use "
+        "this only if they are the same person.",
     )
-    allow_admin: bool = _switch("--allow-admin", "Accept lines with the role admin, or that unban an administrator.")
-    restore: bool = _switch("--restore", "Accept lines whose user_id is that of an erased user.")
-    joins: bool = _switch("--join", "Accept lines that contradict the user whom only their external_id names.")
     skips_bad_fields: bool = _switch(
-        "--skip-bad-fields", "Import lines without a bad name, picture, number, time, attribute or ban reason."
+        "--skip-bad-fields",
+        "Import a line without its nickname, picture, number, time, attribute or ban reason if that field is invalid.",
     )
-    quiet_events: bool = _switch("--quiet-events", "Write no events of what the file adds.")
+    quiet_events: bool = _switch("--quiet-events", "Don't record events for what the file adds.")
     """Status and roles of stored users are recorded even so."""
     time_zone: ZoneInfo | None = None
     """That of the times without an offset; None: these are refused."""

@@ -23,7 +23,7 @@ MAX_LINE: Final = 8 * 1024
 """Maximum bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
 _LONGEST_NAME: Final = 64
-TOO_LONG: Final = Fault("line", _("must be at most {n} bytes", n=MAX_LINE))
+TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
     "line", _("must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell")
 )
@@ -104,7 +104,7 @@ class Form:
     delimiter: str = ","
     """Of CSV."""
     app_id: str | None = None
-    """The app of the lines that name none."""
+    "The app of lines that don't name one."
     fields: Mapping[str, str] = field(default_factory=dict)
     """The fields that the file calls otherwise, by its own names."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -207,7 +207,7 @@ class Line(_Strict):
             "zeros"
         ),
     ] = None
-    nickname: Annotated[Nickname | None, NoneIfBlank, _("must be at most {n} characters", n=MAX_NICKNAME)] = None
+    nickname: Annotated[Nickname | None, NoneIfBlank, _("must be up to {n} characters", n=MAX_NICKNAME)] = None
     avatar_url: Annotated[
         AvatarUrl | None, NoneIfBlank, _("must be an https URL of at most {n} characters", n=MAX_AVATAR_URL)
     ] = None
@@ -220,7 +220,7 @@ class Line(_Strict):
         Roles | None, _("must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter")
     ] = None
     status: Annotated[UserStatus | None, _("must be active or disabled; --map status:X=disabled reads X")] = None
-    ban_reason: Annotated[Reason | None, _("must be at most 500 characters, without control characters")] = None
+    ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
     """A merge patch."""

@@ -229,12 +229,13 @@ class RefusalSearch(HistoryQuery):
 
     request_id: StoredText | None = pydantic.Field(default=None, description="The request id that the phone shows.")
     code: StoredText | None = pydantic.Field(
-        default=None, description="The code of the problem, such as `account_disabled`."
+        default=None, description="List only refusals with this error code, such as `account_disabled`."
     )
-    app_id: StoredText | None = pydantic.Field(default=None, description="The app in which the login was refused.")
+    app_id: StoredText | None = pydantic.Field(default=None, description="List only logins to this app.")
     network: Annotated[Network | None, OrEmpty] = pydantic.Field(
         default=None,
-        description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
+        description="List only refusals from this network, such as `203.0.113.0/24`. An address stands for its /24 "
+        "or /48.",
     )
 
 

@@ -104,7 +104,7 @@ class SignUpHook:
         try:
             if self._pause_until is not None and now < self._pause_until:
                 outcome = "not_asked"
-                raise HookFailed(_("it has failed too often: it is asked again in some seconds"))
+                raise HookFailed(_("it has failed too often, and is asked again in a few seconds"))
             answer = await self.ask({"type": "sign_up", "data": about}, now=now)
         except HookFailed as exc:
             if outcome == "failed":
@@ -146,11 +146,11 @@ class SignUpHook:
                 request = httpx.Request("POST", url, content=body, headers=headers, extensions=how)
                 response = await self.transport.handle_async_request(request)
         except TimeoutError:
-            raise HookTimedOut(_("no answer in {n:g} s", n=patience)) from None
+            raise HookTimedOut(_("no response in {n:g} s", n=patience)) from None
         except httpx.TransportError as exc:
             raise HookFailed(*exc.args) from None
         except (httpx.InvalidURL, UnicodeError):
-            raise HookFailed(_("URL cannot be used")) from None
+            raise HookFailed(_("the URL cannot be used")) from None
         if response.status_code != _OK:
             raise HookFailed(_("its status was {n}", n=response.status_code))
         try:
@@ -158,7 +158,7 @@ class SignUpHook:
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):
-            raise HookFailed(_("its answer was no JSON object with a boolean 'allow'"))
+            raise HookFailed(_("its response was not a JSON object with a boolean 'allow'"))
         return answer
 
     def _note_failure(self, failure: HookFailed) -> None:

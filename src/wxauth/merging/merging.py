@@ -292,17 +292,17 @@ async def merge_by_operator(
         user_id = await current_user(database, former_id)
         remaining_id = await current_user(database, into)
         if user_id == remaining_id:
-            raise MergeRefused(_("they are one user already"))
+            raise MergeRefused(_("they are already one user"))
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None:
                 continue
             if pair.is_anybody_leaving:
-                raise MergeRefused(_("one of them is leaving: cancel that first"))
+                raise MergeRefused(_("one of the users is leaving: cancel that first"))
             if await transaction.value(queries.HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
-                raise MergeRefused(_("both have an external_id, of which one would be lost"))
+                raise MergeRefused(_("both users have an external_id, and one of them would be lost"))
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
-                raise LastAdmin(_("the ban would follow the only administrator: lift it first"))
+                raise LastAdmin(_("the ban would move to the only administrator: lift it first"))
             merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
         merged.report()
         return merged

@@ -69,7 +69,7 @@ class SplitAnswer(BaseModel):
 @router.post(
     "/v1/admin/users/{user_id}/merge",
     summary=_("Merge two users"),
-    failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are one user already")],
+    failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are already one user")],
 )
 async def merge_users(
     administrator: FreshAdministratorDep,

@@ -46,7 +46,7 @@ async def split(
         if not parting.staying:
             raise SplitRefused(_("nothing would be left of the user"))
         if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
-            raise SplitRefused(_("the external_id is not the user's"))
+            raise SplitRefused(_("the external_id does not belong to the user"))
         await parting.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
         new_user_id = new_id(now)
         has_lost_number = await take_out(

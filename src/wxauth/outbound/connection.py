@@ -420,11 +420,12 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
     """Return OpenSSL's reason, and what to do about a private authority, or a form that RFC 5280 forbids."""
     reason = exc.verify_message
     if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
-        return _("{reason}: trust it by naming the file of its authority in SSL_CERT_FILE", reason=reason)
+        return _("{reason}: to trust it, name the file of its certificate authority in SSL_CERT_FILE", reason=reason)
     if exc.verify_code not in _NOT_OF_THE_FORM:
         return Text("{reason}", reason=reason)
     return _(
-        "{reason}: Python 3.13 and newer require the form of RFC 5280, so its authority must issue it again",
+        "{reason}: Python 3.13 and newer require certificates in the form of RFC 5280, so its authority must "
+        "issue a new one",
         reason=reason,
     )
 
@@ -440,7 +441,7 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
         case _:
             reason = type(exc).__name__
     if is_at_proxy:
-        return ProxyFailed(_("no way through the proxy: {reason}", reason=reason))
+        return ProxyFailed(_("cannot connect through the proxy: {reason}", reason=reason))
     return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
@@ -451,10 +452,10 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
-        raise Refused(_("it answers with status {status}", status=answer.status))
+        raise Refused(_("it returns status {status}", status=answer.status))
     # In TLS the client speaks first, so these bytes are the proxy's own.
     if answer.body:
-        raise Refused(_("it says more than it was asked"))
+        raise Refused(_("it returns more than it was asked for"))
 
 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:

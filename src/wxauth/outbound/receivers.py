@@ -26,8 +26,8 @@ Many servers close it after five, and a request on a closed connection would cou
 """
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_NO_NAME, _NO_HOST = _("no answer for the host's name"), _("host not found")
-NOT_ALLOWED: Final = _("address refused")
+_NO_NAME, _NO_HOST = _("no response for the host's name"), _("host not found")
+NOT_ALLOWED: Final = _("the address is not allowed")
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """A function that returns the addresses of a name. Raises: OSError, UnicodeError."""
@@ -98,13 +98,13 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
         case httpx.ConnectError() if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
             return httpx.ConnectError(reason)
         case httpx.ConnectError() if reason.startswith(ssl.SSLCertVerificationError.__name__):
-            return httpx.ConnectError(_("certificate not valid"))
+            return httpx.ConnectError(_("the certificate is not valid"))
         case httpx.ConnectError():
             return httpx.ConnectError(_("TLS failed") if reason.startswith("SSL") else _("could not connect"))
         case httpx.PoolTimeout():
             return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
-            return httpx.UnsupportedProtocol(_("URL cannot be used"))
+            return httpx.UnsupportedProtocol(_("the URL cannot be used"))
         case _:
             return httpx.ReadError(_("connection lost"))
 

@@ -202,8 +202,8 @@ def import_tracing(settings: Settings) -> None:
         raise InvalidSettings(
             [
                 _(
-                    "WXAUTH_OTLP_URL: {name} is not installed: in the clone of wxauth, run "
-                    "pip install ./clients/python '.[otel]'",
+                    "WXAUTH_OTLP_URL: {name} is not installed. In a clone of wxauth, run pip install "
+                    "./clients/python '.[otel]'",
                     name=exc.name,
                 )
             ]

@@ -67,7 +67,7 @@ class UserChange:
         requested = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
-            raise TextError(_("a user has at most {n} roles", n=MAX_ROLES))
+            raise TextError(_("a user can have at most {n} roles", n=MAX_ROLES))
         ban = Ban(self.reason, self.until)
         if self.status is None and before.ban is not None:
             return replace(before, roles=roles, ban=Ban(ban.reason or before.ban.reason, ban.until or before.ban.until))

@@ -28,12 +28,12 @@ class UsersQuery(PageQuery):
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
-        description="A complete openid, unionid, external id or user id, or a phone number as people write it; "
-        "or part of a nickname. What has the form of a number, openid, unionid or user id is only looked up whole.",
+        description="A complete openid, unionid, external id, user id or phone number, or part of a nickname. Text "
+        "in the form of a number, openid, unionid or user id is searched for an exact match.",
     )
-    status: Annotated[UserStatus | None, OrEmpty] = Field(default=None, description="Users with this status.")
-    role: Annotated[Role | None, OrEmpty] = Field(default=None, description="Users with this role.")
-    app_id: StoredText | None = Field(default=None, description="Users with an identity in this app.")
+    status: Annotated[UserStatus | None, OrEmpty] = Field(default=None, description="List only users with this status.")
+    role: Annotated[Role | None, OrEmpty] = Field(default=None, description="List only users with this role.")
+    app_id: StoredText | None = Field(default=None, description="List only users with an identity in this app.")
 
 
 class IdentityJson(TypedDict):

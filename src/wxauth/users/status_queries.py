@@ -239,7 +239,7 @@ async def locked_user(
                     continue
                 accounts, administrators = locked
                 if administrators == {user_id}:
-                    raise LastAdmin(_("this is the only administrator: make another one first"))
+                    raise LastAdmin(_("this is the only administrator: appoint another one first"))
             else:
                 accounts = await lock_status_and_roles_of(transaction, [user_id])
             if user_id not in accounts:

@@ -231,7 +231,9 @@ class Parameters(BaseModel):
 class PageQuery(Parameters):
     """The parameters that select a page of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="At most so many."), OrEmpty] = PAGE_SIZE
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="The maximum number of lines."), OrEmpty] = (
+        PAGE_SIZE
+    )
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
         default=None, description="The `next_cursor` of the previous page."
     )
