@@ -1,21 +1,21 @@
-"""The guard: services in Python import it to accept wxauth's access tokens.
+"""The guard, which services in Python import to accept wxauth's access tokens.
 
 guard = BearerGuard(issuer="https://auth.example.com", audience="wxauth")
 
 @app.get("/orders")
 async def orders(user: Annotated[Principal, Depends(guard)]): ...
 
-app = BearerMiddleware(app, guard, public=["/healthz"])  # or, for any ASGI app, as middleware
+app = BearerMiddleware(app, guard, public=["/healthz"])  # for any ASGI app
 app = BearerWSGIMiddleware(app, guard, public=["/healthz"])  # for any WSGI app
-app = BearerMiddleware(app, guard, optional=True)  # beside open pages and other logins, which send no Bearer token
+app = BearerMiddleware(app, guard, optional=True)  # if some pages are open or use another login
 
 user = await guard.verify(guard.bearer_token(request.headers.get("Authorization")))  # in any other framework
 user = await guard.find_user(request.headers.get("Authorization"))  # or None, without a Bearer token
 require_roles(user, "clerk")
 
 guard = BearerGuard(issuer="https://auth.example.com", audience="https://mcp.example.com/mcp", scopes=["orders:read"])
-guard.requires("orders:write")  # a guard that needs this scope too, for wherever a guard is used
-app.routes.append(guard.metadata_route(resource_name="Orders"))  # names the issuer of tokens to clients
+guard.requires("orders:write")  # a second guard, which also requires this scope
+app.routes.append(guard.metadata_route(resource_name="Orders"))  # tells clients where to get tokens
 """
 
 from typing import TYPE_CHECKING
@@ -50,7 +50,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load all names when the first is asked for, because pytest imports this package with its plugin (PEP 562)."""
+    """Load all names when the first one is requested (PEP 562).
+
+    pytest imports this package for its plugin, and must not become slower by loading the rest.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from wxauth_guard import names

@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _DENIAL = "websocket.http.response"
-"""ASGI's extension by which a WebSocket's handshake gets an answer."""
+"""The ASGI extension that lets an app send a response to a WebSocket handshake."""
 
 
 class BearerMiddleware:
-    """Passes on HTTP requests and WebSockets that carry a valid access token, and refuses others as the guard does.
+    """Passes on HTTP requests and WebSockets that carry a valid access token, and refuses all others.
 
-    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. CORS middleware belongs
-    outside this one: a browser's preflight carries no token, and a refusal needs the CORS headers, too.
+    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. Put CORS middleware outside
+    this one, because a browser's preflight carries no token, and a refusal needs the CORS headers, too.
 
     Args:
         app: The app to guard.
         guard: Checks the tokens.
         roles: The user must have every one of these.
         public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
-            patterns. That of the guard's resource metadata is always one of them. If the server does not pass on the
+            patterns. The path of the guard's resource metadata is always public. If the server does not pass on the
             path as it was sent (ASGI's `raw_path`), no path is public.
         optional: Passes on requests without a Bearer token too, for apps with open pages or logins of their own. Their
-            `scope["user"]` stays what it was, or is None: where a user is needed, call `require_roles`. A token that is
-            sent must be valid.
+            `scope["user"]` is unchanged, or None, so call `require_roles` where a user is needed. A token that is sent
+            must still be valid.
 
-    Raises: ValueError, for a public path that does not begin with a slash, or roles beside `optional`.
+    Raises: ValueError, for a public path that does not begin with a slash, or if roles and `optional` are both given.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class BearerMiddleware:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
-        # Litestar and other dispatchers cut a handler's mount point off the path, and the rest may look like a public
-        # path. So the path as it was sent must be public, too.
+        # Litestar and other dispatchers remove a handler's mount point from the path, and the rest might look like a
+        # public path. So the path that the client sent must be public, too.
         sent = scope.get("raw_path")
         return sent is not None and _path_in_app(scope, unquote(sent)) == path
 

@@ -1,4 +1,4 @@
-"""The guard: turns a bearer token into a `Principal` (RFC 6750), in any framework."""
+"""The guard, which turns a bearer token into a `Principal` (RFC 6750) in any framework."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
 PAUSE: Final = 60.0
-"""Seconds between two lines about the same cause."""
+"""The number of seconds between two log lines about the same cause."""
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
-"""Where a resource has its metadata (RFC 9728, section 3.1): between its host and its path."""
+"""The path of a resource's metadata, inserted between its host and its own path (RFC 9728, section 3.1)."""
 
 _log = logging.getLogger("wxauth_guard")
 
@@ -46,21 +46,21 @@ _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
 class Guard:
-    """Checks access tokens. Where FastAPI is installed, `wxauth_guard.BearerGuard` is a dependency, too.
+    """Checks access tokens. If FastAPI is installed, `wxauth_guard.BearerGuard` can also be used as a dependency.
 
-    Tokens are checked offline: the guard fetches the issuer's public keys now and then, and never asks about a token.
-    The logger `wxauth_guard` logs why a token is refused, once per cause and minute, with the token's value and the one
-    that is expected.
+    The guard checks tokens offline. It fetches the issuer's public keys from time to time, and never asks the issuer
+    about a token. The logger `wxauth_guard` logs why a token is refused, once per minute for each cause, with the
+    token's value and the expected value.
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
         audience: The audience that `aud` must name. If it is the URL of a resource (`RESOURCES`), a 401 and a refusal
             for a missing scope name the resource's metadata.
-        scopes: The token must have been granted every one of these.
+        scopes: The scopes that the token must have been granted, all of them.
         internal_url: URL inside your own network from which the issuer's keys are read, such as `http://wxauth:8000`.
             Plain http is allowed. The metadata there must still name the public issuer.
         keys: Source of verification keys, in place of the issuer's metadata.
-        clock: The time, in epoch seconds.
+        clock: Returns the time, in epoch seconds.
 
     Raises: ValueError, if issuer or audience is not a non-empty string, if a URL has more than host and path, if the
         issuer is neither https nor on loopback, if a scope is malformed, or if both internal_url and keys are given.
@@ -77,7 +77,8 @@ class Guard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if keys is None:
-            from wxauth_guard.jwks import RemoteKeys  # not above: with other keys, httpx need not be imported
+            # Imported here, because a guard with other keys does not need httpx.
+            from wxauth_guard.jwks import RemoteKeys
 
             keys = RemoteKeys(issuer, internal_url=internal_url)
         elif internal_url is not None:
@@ -88,14 +89,20 @@ class Guard:
         self._metadata_path = _metadata_path(audience)
         self._scopes = frozenset(_checked_scopes(scopes))
         self._trusting = self
-        """The guard whose keys and clock count: of one made by `requires`, the one that it was made from."""
+        """The guard whose keys and clock are used.
+
+        For a guard made by `requires`, it is the guard on which `requires` was called.
+        """
         self._logged_at: dict[str, float] = {}
-        """By cause of a refusal: the few fixed details of the verifier."""
+        """The times of the last log line, by the cause of the refusal.
+
+        The causes are the few fixed details of the verifier.
+        """
 
     async def verify(self, token: str) -> Principal:
-        """Check a token, and return its user. Needed only for tokens outside a request's header.
+        """Check a token, and return its user. Call it only for tokens that are not in a request's header.
 
-        The guard does not turn these errors into an answer, not even in a route: catch them, or register
+        The guard does not turn these errors into a response, not even in a route. Catch them, or register
         `wxauth_guard.problems.answer_problem` for `WxAuthError`.
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
@@ -106,10 +113,10 @@ class Guard:
         return principal
 
     def verify_sync(self, token: str) -> Principal:
-        """As `verify`, for threads and WSGI: it needs no event loop, and shares its keys with `verify`.
+        """Check a token in a thread or a WSGI app, without an event loop, and return its user.
 
-        It may block while the issuer answers: in a coroutine, call `verify`. If the guard was given `keys`, they must
-        have `find_sync`.
+        It shares its keys with `verify`. It might block while the issuer responds, so call `verify` in a coroutine. If
+        the guard was given `keys`, they must have `find_sync`.
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
@@ -119,17 +126,17 @@ class Guard:
         return principal
 
     async def find_user(self, *authorizations: str | None) -> Principal | None:
-        """The user of a request with these `Authorization` headers, or None if there is no Bearer token in them.
+        """Return the user of a request with these `Authorization` headers, or None if they contain no Bearer token.
 
-        It is for whatever runs before every request of an app that has open pages, or logins of its own.
+        Use it for code that runs before every request of an app with open pages, or with other kinds of login.
 
-        Raises: as `verify` and `bearer_token`, but for MissingToken.
+        Raises: the errors of `verify` and `bearer_token`, except MissingToken.
         """
         token = self._token_or_none(authorizations)
         return None if token is None else await self.verify(token)
 
     def find_user_sync(self, *authorizations: str | None) -> Principal | None:
-        """As `find_user`, for threads and WSGI."""
+        """Return the user like `find_user`, for threads and WSGI."""
         token = self._token_or_none(authorizations)
         return None if token is None else self.verify_sync(token)
 
@@ -140,35 +147,38 @@ class Guard:
             return None
 
     def bearer_token(self, *authorizations: str | None) -> str:
-        """As the function `bearer_token`; a missing token's refusal also names the resource's metadata."""
+        """Return the token like the function `bearer_token`. A refusal also names the resource's metadata."""
         with self._refusing():
             return bearer_token(*authorizations)
 
     def requires(self, scope: str, *others: str) -> Self:
-        """A guard that needs these scopes too. It shares everything else with this one.
+        """Return a guard that also requires these scopes, and shares everything else with this guard.
 
-        Raises: ValueError, for a malformed scope.
+        Raises: ValueError, if a scope is malformed.
         """
         guard = copy.copy(self)
         guard._scopes = self._scopes.union(_checked_scopes((scope, *others)))
         return guard
 
     def check_scopes(self, principal: Principal, *scopes: str) -> None:
-        """Require these scopes too, for what is no route of its own, such as a tool of MCP.
+        """Require these scopes in addition, for code that is not a route of its own, such as a tool of an MCP server.
 
-        As of `verify`, the error is the caller's to answer.
+        The guard does not turn the error into a response, so the caller must handle it.
 
-        Raises: InsufficientScope; ValueError, for a malformed scope.
+        Raises: InsufficientScope; ValueError, if a scope is malformed.
         """
         needed = self._scopes.union(_checked_scopes(scopes))
         if not needed <= principal.scope:
-            scope = " ".join(sorted(needed))  # in any order, but each time the same one
+            scope = " ".join(sorted(needed))  # in a fixed order, so that equal refusals have equal texts
             with self._refusing():
                 raise InsufficientScope(f"this needs the scope {scope}", scope=scope)
 
     @property
     def resource_metadata_path(self) -> str:
-        """The path of the resource's metadata, on the host of the audience. Raises: ValueError, if that is no URL."""
+        """The path of the resource's metadata, on the host of the audience.
+
+        Raises: ValueError, if the audience is no URL.
+        """
         if self._metadata_path is None:
             raise ValueError("a resource's metadata needs an audience that is an https URL, or http on loopback")
         return self._metadata_path
@@ -176,9 +186,11 @@ class Guard:
     def resource_metadata(
         self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
     ) -> dict[str, Any]:
-        """The resource's metadata (RFC 9728, section 2): where clients get tokens, and which scopes they can ask for.
+        """Return the resource's metadata (RFC 9728, section 2).
 
-        Raises: ValueError, if the audience is no URL, or a scope is malformed.
+        It tells clients where to get tokens, and which scopes they can request.
+
+        Raises: ValueError, if the audience is not a URL, or a scope is malformed.
         """
         assert self.resource_metadata_path
         document = {
@@ -193,12 +205,12 @@ class Guard:
     def metadata_route(
         self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
     ) -> Route:
-        """A route with the resource's metadata, for FastAPI and Starlette. A page of any origin may read it."""
+        """Return a route with the resource's metadata, for FastAPI and Starlette. Pages of any origin may read it."""
         from starlette.responses import Response
         from starlette.routing import Route
 
         document = to_json(self.resource_metadata(scopes_supported=scopes_supported, resource_name=resource_name))
-        # Also the answer to a preflight, which browsers send where a client adds headers of its own.
+        # These headers also answer a preflight request, which browsers send if a client adds headers of its own.
         headers = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
 
         async def answer(_: Request) -> Response:
@@ -207,9 +219,9 @@ class Guard:
         return Route(unquote(self.resource_metadata_path), answer, methods=["GET", "OPTIONS"])
 
     def public_paths(self, paths: Iterable[str]) -> frozenset[str]:
-        """These paths and that of the resource's metadata, which clients read before they have a token.
+        """Return these paths and the path of the resource's metadata, which clients read before they have a token.
 
-        Raises: ValueError, for one that does not begin with a slash.
+        Raises: ValueError, if a path does not begin with a slash.
         """
         public = all_of(paths)
         if not all(path.startswith("/") for path in public):
@@ -218,7 +230,7 @@ class Guard:
 
     @contextmanager
     def _refusing(self) -> Iterator[float]:
-        """Add to refusals what only the guard knows, and log them. Yields the time."""
+        """Yield the time, and add to refusals what only the guard knows, and log them."""
         now = self._trusting._clock()
         try:
             yield now
@@ -231,18 +243,19 @@ class Guard:
             raise
 
     def _log_cause(self, refusal: InvalidToken, now: float) -> None:
-        """Log what the answer does not show, except for a malformed token, or twice in a minute."""
+        """Log details that the response does not show, at most once a minute, and never for a malformed token."""
         logged_at = self._logged_at.get(refusal.detail)
-        if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):  # the clock may be set back
+        # With abs(), because the clock might be set back.
+        if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):
             self._logged_at[refusal.detail] = now
             _log.warning("A token was refused: %s", refusal.for_log)
 
 
 def bearer_token(*authorizations: str | None) -> str:
-    """The token in the `Authorization` header.
+    """Return the token in the `Authorization` header.
 
     Args:
-        authorizations: The header as the framework gives it: its value, None, or all its values.
+        authorizations: The header as the framework provides it: its value, None, or all its values.
 
     Raises: MissingToken, and InvalidRequest for two headers, even if the server has joined them with a comma.
     """
@@ -254,7 +267,7 @@ def bearer_token(*authorizations: str | None) -> str:
 
 
 def single_authorization(*authorizations: str | None) -> str:
-    """The one `Authorization` header among these, or "" if there is none.
+    """Return the one `Authorization` header among these, or "" if there is none.
 
     Raises: InvalidRequest for two headers, even if a server or a proxy has joined them with a comma (RFC 9110, 5.3).
     """
@@ -265,12 +278,12 @@ def single_authorization(*authorizations: str | None) -> str:
 
 
 def authorizations_of(scope: Mapping[str, Any]) -> list[str]:
-    """The `Authorization` headers of an ASGI request."""
+    """Return the `Authorization` headers of an ASGI request."""
     return values_of(scope, b"authorization")
 
 
 def require_roles(user: Principal | None, *roles: str) -> None:
-    """Require a user, as `find_user` found them, with all of these roles. Raises: MissingToken, InsufficientRole."""
+    """Require a user, as returned by `find_user`, with all of these roles. Raises: MissingToken, InsufficientRole."""
     if user is None:
         raise MissingToken(_HOW_TO_SEND)
     if not user.roles.issuperset(roles):
@@ -278,12 +291,12 @@ def require_roles(user: Principal | None, *roles: str) -> None:
 
 
 def all_of(names: Iterable[str]) -> frozenset[str]:
-    """The names as a set. A string counts as one name."""
+    """Return the names as a set. A string counts as one name."""
     return frozenset([names] if isinstance(names, str) else names)
 
 
 def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
-    """The roles that middleware requires. Raises: ValueError, for roles of users that need not be there."""
+    """Return the roles that middleware requires. Raises: ValueError, if there are any and the user is optional."""
     required = all_of(roles)
     if required and optional:
         raise ValueError("optional admits requests without a user, and so without roles")
@@ -291,7 +304,10 @@ def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
 
 
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:
-    """Raises: ValueError, for what is no scope (RFC 6749, section 3.3), and could end a header's quotes."""
+    """Return the scopes.
+
+    Raises: ValueError, for a value that is not a scope (RFC 6749, section 3.3), because it could end a header's quotes.
+    """
     checked = [scopes] if isinstance(scopes, str) else list(scopes)
     if not all(isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in checked):
         raise ValueError("a scope must be printable ASCII, without space, quote and backslash, and not empty")
@@ -299,7 +315,7 @@ def _checked_scopes(scopes: Iterable[str]) -> list[str]:
 
 
 def _metadata_path(audience: str) -> str | None:
-    """Where the metadata of this audience is, if it is the URL of a resource."""
+    """Return the path of this audience's metadata; None if the audience is not the URL of a resource."""
     if not is_http_url(audience) or not is_secure(audience) or re.search(r'["\\?#@]|[^!-~]', audience):
         return None
     path = urlsplit(audience).path

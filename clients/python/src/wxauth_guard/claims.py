@@ -10,12 +10,12 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section
 
 
 def is_document(client_id: str) -> bool:
-    """Whether a client is one that nobody has registered: its id is the URL of a document about it."""
+    """Return whether a client is not registered, so that its id is the URL of a document that describes it."""
     return client_id.startswith("https://")
 
 
 class Claims(Mapping[str, Any]):
-    """The claims of a token, read-only. A `MappingProxyType` could be neither copied nor serialized as JSON."""
+    """The claims of a token, read-only. A `MappingProxyType` could not be copied or serialized as JSON."""
 
     __slots__ = ("_claims",)
 
@@ -36,7 +36,7 @@ class Claims(Mapping[str, Any]):
 
 
 class _AsDict:
-    """Makes Pydantic, if it is installed, write the claims as a dict: a route may return a `Principal`."""
+    """Makes Pydantic, if it is installed, write the claims as a dict, so that a route can return a `Principal`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
@@ -45,7 +45,7 @@ class _AsDict:
 
 
 def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(claims)  # a function, because the oldest pydantic asks for the signature, which `dict` has not
+    return dict(claims)  # a function, because the oldest Pydantic reads the signature, which `dict` does not have
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,21 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The app of the login. In a website's token it is the mini-program, not the site. Empty in the token of a client
-    that nobody has registered, as is `openid`."""
+    """The app of the login. In a website's token it is the mini-program, not the site.
+
+    In the token of a client that is not registered, it is empty, and so is `openid`.
+    """
     openid: str
     session_id: UUID
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)
     """All claims of the token, read-only."""
     external_id: Optional[str] = None
-    """The person's id in the system from which they were imported."""
+    """The user's id in the system from which the operator imported them."""
     scope: frozenset[str] = frozenset()
     """The scopes granted to a website or another client; empty for a login in the mini-program."""
 
     @property
     def is_authenticated(self) -> bool:
-        """True. Django REST framework and others check it."""
+        """True, because Django REST framework and other libraries check it."""
         return True

@@ -1,7 +1,7 @@
-"""The failures that a guard raises, and the base class of all that wxauth answers.
+"""The errors that a guard raises, and the base class of every error that wxauth returns.
 
-`code` and the titles are public and stable. `detail` is for the developer who reads the answer: it is
-sent unchanged, so it must never contain a secret, an upstream URL or the caller's input.
+`code` and the titles are public and stable. `detail` is for the developer who reads the response. It is sent unchanged,
+so it must never contain a secret, an upstream URL or the caller's input.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ class FieldError(NamedTuple):
 
 
 class WxAuthError(Exception):
-    """Base class of all failures. Sent as `application/problem+json` (RFC 9457)."""
+    """The base class of all errors. They are sent as `application/problem+json` (RFC 9457)."""
 
     code: ClassVar[str]
     status: int
     title: ClassVar[Text]
     detail: str = ""
     retry_after: int | None = None
-    """Seconds, sent as `Retry-After`."""
+    """The number of seconds sent as `Retry-After`."""
     user_id: UUID | None = None
-    """The user concerned, if known. For staff only: it is never part of an answer."""
+    """The user concerned, if known. It is for staff only and never part of a response."""
     app_id: str | None = None
-    """The app of the login that failed, as the login named it, or the default. For staff only, as `user_id`."""
+    """The app of the login that failed, as the request named it, or the default app.
+
+    It is for staff only, as `user_id`.
+    """
     is_answered_by_guard: bool = False
-    """Whether a guard raised this error. The guard then sends the answer itself."""
+    """Whether a guard raised this error. The guard then sends the response itself."""
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
         super().__init_subclass__()
@@ -55,16 +58,16 @@ class WxAuthError(Exception):
             self.retry_after = retry_after
 
     def headers(self) -> dict[str, str]:
-        """The header fields of the answer."""
+        """Return the header fields of the response."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def members(self) -> Mapping[str, Any]:
-        """Extension members of the problem document (RFC 9457, section 3.2)."""
+        """Return the extension members of the problem document (RFC 9457, section 3.2)."""
         return {}
 
 
 class RequestRefused(WxAuthError):
-    """The request is invalid, whoever sends it."""
+    """The request is invalid, no matter who sends it."""
 
 
 class InvalidRequest(RequestRefused, code="invalid_request", status=422):
@@ -81,11 +84,11 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
 
     @classmethod
     def of(cls, field: str, message: str, *, title: Text | None = None) -> Self:
-        """For one invalid field. The title says what the person can change."""
+        """Return an error about one invalid field. The title says what the user can change."""
         return cls(f"{field}: {message}", errors=[FieldError(field, message)], title=title)
 
     def members(self) -> Mapping[str, Any]:
-        """`errors`, a list of `{"field", "message"}`."""
+        """Return `errors`, a list of `{"field", "message"}`."""
         return {"errors": [error._asdict() for error in self.errors]}
 
 
@@ -94,12 +97,12 @@ class BearerError(WxAuthError):
 
     challenge: ClassVar[str]
     scope: str = ""
-    """The scopes that are needed, separated by spaces."""
+    """The required scopes, separated by spaces."""
     resource_metadata: str | None = None
-    """Where the guard's resource has its metadata (RFC 9728, section 5.1)."""
+    """The URL of the metadata of the guard's resource (RFC 9728, section 5.1)."""
 
     def headers(self) -> dict[str, str]:
-        """`WWW-Authenticate` (RFC 6750, section 3)."""
+        """Return `WWW-Authenticate` (RFC 6750, section 3)."""
         parameters = {"scope": self.scope, "resource_metadata": self.resource_metadata}
         scheme, _, error = self.challenge.partition(" ")
         given = [error, *(f'{name}="{value}"' for name, value in parameters.items() if value)]
@@ -107,14 +110,14 @@ class BearerError(WxAuthError):
 
 
 class MissingToken(BearerError, code="missing_token", status=401):
-    """No `Authorization` header, another scheme, or no token after `Bearer`."""
+    """The request has no `Authorization` header, or one with another scheme, or no token after `Bearer`."""
 
     title = _("Please log in.")
     challenge = "Bearer"
 
 
 class InvalidToken(BearerError, code="invalid_token", status=401):
-    """The token is not one of ours, or is no longer valid."""
+    """The token was not issued by wxauth, or is no longer valid."""
 
     title = _("Your login is no longer valid. Please log in again.")
     challenge = 'Bearer error="invalid_token"'
@@ -122,7 +125,7 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
         super().__init__(detail)
         self.for_log = for_log
-        """What the token has and what was expected, for the guard's log only. Empty for a malformed token."""
+        """The token's value and the expected one, for the guard's log only. It is empty for a malformed token."""
 
 
 class TokenExpired(InvalidToken, code="token_expired"):
@@ -139,7 +142,7 @@ class InsufficientRole(BearerError, code="insufficient_role", status=403):
 
 
 class InsufficientScope(BearerError, code="insufficient_scope", status=403):
-    """The token is valid, but does not allow this."""
+    """The token is valid, but its scopes do not allow this request."""
 
     title = _("These credentials don't allow this.")
     challenge = 'Bearer error="insufficient_scope"'

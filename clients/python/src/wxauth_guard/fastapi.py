@@ -19,16 +19,15 @@ from wxauth_guard.problems import answer_problem
 class BearerGuard(Guard, SecurityBase):
     """Admits requests with a valid access token, in HTTP and WebSocket routes.
 
-    A refusal is answered as `application/problem+json`. The app need not register a handler for it.
-
-    Everything else is as in `Guard`.
+    Requests without one are rejected with `application/problem+json`, and the app need not register a handler for it.
+    For the arguments and everything else, see `Guard`.
     """
 
     model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
     scheme_name = "wxauth"
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
-        """The user behind the request.
+        """Return the user behind the request.
 
         Raises: MissingToken, InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable, and InvalidRequest for
             two `Authorization` headers.
@@ -41,9 +40,11 @@ class BearerGuard(Guard, SecurityBase):
             raise
 
     async def optional(self, connection: HTTPConnection) -> Optional[Principal]:
-        """A dependency as the guard itself, but for open pages: None if the request has no Bearer token.
+        """Return the user behind the request, or None if the request has no Bearer token.
 
-        Raises: as the guard itself, but for MissingToken.
+        This method is a dependency for open pages.
+
+        Raises: the errors of the guard itself, except MissingToken.
         """
         guard = self._standing_in(connection.scope)
         try:
@@ -53,7 +54,7 @@ class BearerGuard(Guard, SecurityBase):
             raise
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """A dependency that checks the token and requires all of these roles. It returns the `Principal`."""
+        """Return a dependency that checks the token and requires all of these roles. It returns the `Principal`."""
         required = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
@@ -67,7 +68,7 @@ class BearerGuard(Guard, SecurityBase):
         return with_roles
 
     def _standing_in(self, scope: Scope) -> Guard:
-        """Another guard, if the app overrides with it the one that this was made from by `requires`."""
+        """Return another guard, if the app overrides the guard from which `requires` made this one."""
         if self._trusting is self:
             return self
         overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
@@ -76,8 +77,8 @@ class BearerGuard(Guard, SecurityBase):
 
 
 def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
-    # Starlette looks up handlers of exceptions in this mapping. The app that uses the guard need not register one. If
-    # it has one for WxAuthError, that one stays.
+    # Starlette looks up exception handlers in this mapping, so the app that uses the guard need not register one. If
+    # the app has a handler for WxAuthError, it is kept.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers[0].setdefault(WxAuthError, _answer_own)
@@ -85,8 +86,8 @@ def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
-    # Other WxAuthErrors in the app, such as those of `verify`, are raised again. Otherwise their answer would depend on
-    # whether the guard has refused a request before.
+    # Other errors of the app that derive from WxAuthError, such as those of `verify`, are raised again. Otherwise,
+    # their response would depend on whether the guard has refused a request before.
     if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
         raise error
     return await answer_problem(connection, error)

@@ -1,4 +1,4 @@
-"""Texts for people: English in the code, other languages in `locale/*/LC_MESSAGES/*.po`, as gettext has them.
+"""Texts for users, in English in the code, and in other languages in gettext's `locale/*/LC_MESSAGES/*.po`.
 
 title = _("Please log in.")
 detail = _("{n} lines", n=lines)
@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from typing import Self
 
 SOURCE: Final = "en"
-"""The language of the code."""
+"""The language of the texts in the code."""
 LOCALES: Final = [Path(__file__).with_name("locale")]
 """The folders with catalogues. The service adds its own."""
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 _IS_GUESS: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
-"""The mark of a translation that nobody has confirmed. gettext leaves such entries out, too."""
+"""The mark of a translation that nobody has confirmed. gettext leaves such entries out, and so does this module."""
 
 
 class Text(str):
-    """An English text, with its holes filled. In another language it has the same values, which may be texts, too."""
+    """An English text with its placeholders filled.
+
+    Its translations get the same values, which may be texts, too.
+    """
 
     _template: str
     _values: Mapping[str, object]
@@ -40,7 +43,7 @@ class Text(str):
         return text
 
     def __deepcopy__(self, _: object) -> Self:
-        """Itself, which never changes."""
+        """Return this text itself, because it never changes."""
         return self
 
     def __add__(self, other: str, /) -> Text:
@@ -55,30 +58,33 @@ class Text(str):
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
     def translated(self, language: str) -> str:
-        """The same in this language; English where its catalogue has none."""
+        """Return the text in this language, or in English if the language's catalogue does not contain it."""
         template = catalogue(language).get(self._template, self._template)
         values = {name: translate(value, language) for name, value in self._values.items()}
         return template.format(**values) if values else template
 
 
 def add_catalogues(folder: Path) -> None:
-    """Look for texts in the catalogues of this folder, too."""
+    """Add the catalogues of this folder."""
     LOCALES.append(folder)
     for cached in (catalogues, catalogue):
         cached.cache_clear()
 
 
 lazy_gettext = Text
-"""Marks an English text of the code, and fills its holes. Imported as `_`, by which `scripts/texts` finds it."""
+"""A function, imported as `_`, that marks an English text and fills its placeholders.
+
+`scripts/texts` looks for its calls.
+"""
 
 
 def translate(value: object, language: str) -> object:
-    """A text in this language. What is no `Text` is a value, and stays."""
+    """Return a text in this language. A value that is not a `Text` is returned unchanged."""
     return value.translated(language) if isinstance(value, Text) else value
 
 
 def find_language(wanted: str) -> str | None:
-    """The language here for this language tag or locale: this one, or else one with the same first subtag."""
+    """Return the available language for a language tag or locale: this language, or one with the same first subtag."""
     tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
     known = {each.lower(): each for each in languages()}
     beside = (each for other, each in known.items() if other.partition("-")[0] == tag.partition("-")[0])
@@ -86,13 +92,13 @@ def find_language(wanted: str) -> str | None:
 
 
 def languages() -> Sequence[str]:
-    """The tags of all languages in which there are texts (RFC 5646), the code's first."""
+    """Return the tags of all languages with texts (RFC 5646), beginning with the language of the code."""
     return [SOURCE, *catalogues()]
 
 
 @cache
 def catalogues() -> Mapping[str, Sequence[Path]]:
-    """The files of each language, by its tag (RFC 5646)."""
+    """Return the files of each language, by its tag (RFC 5646)."""
     found: dict[str, list[Path]] = {}
     files = (path for folder in LOCALES for path in folder.glob("*/LC_MESSAGES/*.po"))
     for path in sorted(files, key=lambda path: path.parts[-3]):
@@ -102,9 +108,10 @@ def catalogues() -> Mapping[str, Sequence[Path]]:
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """The texts of a language by the English ones, which have their context and U+0004 before them if they have one.
+    """Return the texts of a language, by their English texts.
 
-    Read from the .po, without a .mo that a build would have to make, and that could be older.
+    If a text has a context, the key begins with the context and U+0004. The texts are read from the .po file, because a
+    .mo file would have to be built, and could be older than its source.
     """
     found = {}
     entries = [entry for path in catalogues().get(language, ()) for entry in path.read_text("utf-8").split("\n\n")]

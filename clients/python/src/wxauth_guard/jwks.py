@@ -1,4 +1,4 @@
-"""The issuer's public keys in another service: found via its metadata, cached, and kept while it is unavailable."""
+"""The issuer's public keys in another service, found through its metadata, cached, and kept while it is unavailable."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 
 if TYPE_CHECKING or find_spec("httpx") is not None:
     import httpx
-else:  # its successor, which has the same names: beside MCP's SDK it may be the only one
+else:  # the successor of httpx, with the same names, which may be the only one installed if the service uses MCP's SDK
     import httpx2 as httpx
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 UNKNOWN_KEY_PAUSE: Final = 10.0
-"""Seconds between two fetches because of an unknown `kid`."""
+"""The number of seconds between two fetches that are caused by an unknown `kid`."""
 MAX_PAUSE: Final = 60.0
-"""Seconds up to which that pause doubles with each fetch that fails."""
+"""The upper limit, in seconds, of `UNKNOWN_KEY_PAUSE`, which doubles with each fetch that fails."""
 RETRY_PAUSE: Final = 1.0
-"""Seconds between two tries while there is no key at all."""
+"""The number of seconds between two attempts while there is no key at all."""
 MAX_RETRY_PAUSE: Final = 5.0
-"""Seconds up to which that pause doubles, which is the answer's `Retry-After`."""
+"""The upper limit, in seconds, of `RETRY_PAUSE`, which doubles with each failure and is sent as `Retry-After`."""
 KEPT_FOR: Final = 86400.0
-"""Seconds for which keys are used while the issuer is unavailable."""
+"""The number of seconds for which keys are used while the issuer is unavailable."""
 KEPT_UNASKED: Final = 300.0
-"""Seconds after max-age during which keys are used while new ones are fetched. Older keys are fetched before use."""
+"""The number of seconds after max-age during which keys are used while new ones are fetched.
+
+If the keys are older, a request waits for new ones.
+"""
 FETCH_TIMEOUT: Final = 5.0
 CONNECT_PART: Final = 0.8
-"""The part of the timeout that connecting may take, so that its timeout differs from that of a missing answer."""
+"""The part of the timeout that connecting may take. It is below 1, so that the two timeouts can be told apart."""
 PATIENCE_PART: Final = 0.2
 """The part of the timeout for which the thread that starts a fetch waits for it."""
 _LOOP_PAUSE: Final = 0.01
@@ -58,7 +61,7 @@ _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 
 
 class _Unreadable(Exception):
-    """The issuer's keys could not be read. The message is shown in answers too."""
+    """The issuer's keys could not be read. The message is also shown in responses."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,10 @@ class RemoteKeys:
 
     Args:
         issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
-        internal_url: URL inside the operator's network from which both documents are read in place of the issuer's
+        internal_url: The URL inside the operator's network from which both documents are read instead of the issuer's
             own. Plain http is allowed. The `jwks_uri` must then be below the issuer, and is read below this URL.
-        timer: Monotonic clock, in seconds.
-        timeout: Seconds for reading both documents.
+        timer: Returns a monotonic time, in seconds.
+        timeout: The number of seconds for reading both documents.
         ssl_context: The certificates to trust. By default, those that httpx trusts.
 
     Raises: ValueError, if the issuer is neither https nor on loopback, or a URL has more than host and path.
@@ -106,7 +109,8 @@ class RemoteKeys:
         self._timer = timer
         self._timeout = timeout
         self._key_set: _KeySet | None = None
-        self._locks: dict[int, threading.Lock] = {}  # by process: one that a thread held at a fork is never released
+        # One per process, because a lock that a thread held when the process forked is never released.
+        self._locks: dict[int, threading.Lock] = {}
         self._reader: threading.Thread | None = None
         self._reading: Future[None] = Future()
         self._begun_at = 0.0
@@ -118,10 +122,10 @@ class RemoteKeys:
         self._ssl = ssl_context
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The issuer's key with this id, or None.
+        """Return the issuer's key with this id, or None.
 
-        It waits for the issuer if no usable keys are in memory, or the id is unknown. A known key is waited for only
-        by the call that starts the fetch, and only if the keys' max-age passed five minutes ago.
+        The call waits for the issuer if no usable keys are in memory, or the id is unknown. For a known key, only the
+        call that starts the fetch waits, and only if the max-age of the keys passed more than five minutes ago.
 
         Raises: KeysUnavailable, if there are no keys, or they are more than a day old.
         """
@@ -133,10 +137,13 @@ class RemoteKeys:
         return self._key_at_hand(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """As `find`, for threads. Only the thread that starts a fetch waits for it, and not to its end.
+        """Return the key like `find`, for threads.
 
-        Otherwise a few tokens with unknown ids would block all threads of a service while the issuer hangs. Other
-        threads use the keys in memory. All wait only for the very first fetch, so that no request fails at a start.
+        Only the thread that starts a fetch waits for it, for part of the timeout.
+
+        Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer hangs. Other
+        threads use the keys in memory. All threads wait only for the very first fetch, so that no request fails at a
+        start.
 
         Raises: KeysUnavailable, also if the id is unknown while keys are being fetched.
         """
@@ -169,15 +176,16 @@ class RemoteKeys:
         return self._key_set.keys
 
     def _needed_reading(self, kid: str) -> tuple[Future[None], bool, bool]:
-        """The current or last fetch, whether this key must wait for its end, and whether a thread must wait for it.
+        """Return the current or last fetch, whether this key must wait for its end, and whether a thread must.
 
-        That is the thread that begins it. Some servers, such as uWSGI without `enable-threads`, run other threads only
-        while a request waits: there a fetch may be under way beyond its timeout, and needs another request that waits.
+        The thread that starts the fetch must wait. Some servers, such as uWSGI without `enable-threads`, run other
+        threads only while a request waits. There, a fetch can be in progress beyond its timeout, and needs another
+        request that waits.
         """
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             now = self._timer()
             keys = self._usable_keys(now)
-            # After a fork the reading thread is gone.
+            # After a fork, the thread that fetches no longer exists.
             is_under_way = self._reader is not None and self._reader.is_alive() and not self._reading.done()
             if not keys:
                 is_due = now - self._failed_at >= self._pause(RETRY_PAUSE, MAX_RETRY_PAUSE)
@@ -200,10 +208,10 @@ class RemoteKeys:
         return min(first * 2.0 ** min(max(self._failures - 1, 0), 10), most)
 
     def _start_reading(self) -> None:
-        # In a thread and an event loop of its own: any thread or loop can wait for it, none can end it, and the timeout
-        # also covers host names that do not resolve and answers that trickle in.
+        # The fetch has a thread and an event loop of its own. So any thread or loop can wait for it, none can end it,
+        # and the timeout also covers host names that do not resolve and responses that arrive byte by byte.
         reading: Future[None] = Future()
-        reading.set_running_or_notify_cancel()  # a waiter that is cancelled must not cancel it for the others
+        reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel it for the others
         name = f"read the keys of {self._issuer}"
         reader = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
         reader.start()
@@ -213,7 +221,7 @@ class RemoteKeys:
         try:
             _wait_for_another_loop(self._timeout)
             asyncio.run(self._read(reading))
-        except Exception as exc:  # such as no more files or threads: waiters must not wait forever
+        except Exception as exc:  # such as too many open files or threads: waiters must not wait forever
             if not reading.done():
                 self._note_failure(self._cause(exc))
                 reading.set_result(None)
@@ -222,9 +230,10 @@ class RemoteKeys:
         try:
             if self._ssl is None:
                 self._ssl = httpx.create_ssl_context()
-            httpx.AsyncHTTPTransport(verify=self._ssl)  # imports forty modules: not in the issuer's time
+            # Made before the timeout begins, because it imports forty modules.
+            httpx.AsyncHTTPTransport(verify=self._ssl)
             key_set = await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
-        except Exception as exc:  # no network, a timeout, no key set: the present keys are kept after any failure
+        except Exception as exc:  # no network, a timeout, or no key set: the keys in memory are kept after any failure
             self._note_failure(self._cause(exc))
         else:
             self._key_set = key_set
@@ -233,14 +242,14 @@ class RemoteKeys:
         reading.set_result(None)
 
     def _cause(self, error: Exception) -> str:
-        """Why the keys could not be read. It is shown in answers too, so it names no host."""
+        """Return why the keys could not be read, without host names, because responses show it too."""
         _, variable = self._proxy_for(self._issuer)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
 
     def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
-        """As `proxy_for`, but none for an issuer nearby."""
-        found = proxy_for(url)  # which warns of what cannot be used, for an issuer nearby too
+        """Return the proxy like `proxy_for`, but none for an issuer on this machine or in the internal network."""
+        found = proxy_for(url)  # called for every issuer, because it warns of values that cannot be used
         is_nearby = self._internal_url is not None or self._is_on_loopback
         return (None, None) if is_nearby else found
 
@@ -251,14 +260,16 @@ class RemoteKeys:
             if isinstance(link, socket.gaierror):
                 return f"the host's name could not be resolved: {link.strerror}"
             if isinstance(link, ssl.SSLCertVerificationError):
-                return f"TLS failed: {link.verify_message.partition(',')[0]}"  # after a comma it names the host
+                # The part after the comma contains the host.
+                return f"TLS failed: {link.verify_message.partition(',')[0]}"
             if isinstance(link, ssl.SSLError):
                 return f"TLS failed: {link.reason}"
             if isinstance(link, OSError) and link.errno is not None and isinstance(error, httpx.ConnectError):
-                return f"no connection: {os.strerror(link.errno)}"  # its own text names the address
+                return f"no connection: {os.strerror(link.errno)}"  # the error's own text contains the address
         if isinstance(error, httpx.ConnectTimeout):
             return f"no connection within {self._timeout * CONNECT_PART:g} s ({type(error).__name__})"
-        if isinstance(error, (httpx.TimeoutException, asyncio.TimeoutError)):  # before 3.11 it is not TimeoutError
+        # Before Python 3.11, asyncio.TimeoutError is not TimeoutError.
+        if isinstance(error, (httpx.TimeoutException, asyncio.TimeoutError)):
             return f"no answer within {self._timeout:g} s ({type(error).__name__})"
         if isinstance(error, httpx.NetworkError):
             return f"no connection: {type(error).__name__}"
@@ -275,7 +286,7 @@ class RemoteKeys:
         self._failed_at = self._timer()
         self._failures += 1
         next_try = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
-        self._next_refresh = max(self._next_refresh, next_try)  # keys stay fresh if an unknown id was the reason
+        self._next_refresh = max(self._next_refresh, next_try)  # keys stay fresh if an unknown id caused the fetch
         self._next_for_unknown = max(self._next_for_unknown, next_try)
 
     async def _fetch(self, trusted: ssl.SSLContext) -> _KeySet:
@@ -287,12 +298,13 @@ class RemoteKeys:
         if not isinstance(documents, list):
             raise _Unreadable("the JWK set has no list of keys")
         keys = verification_keys(documents)
-        if not keys:  # as of a gateway that answers 200 during maintenance: the present keys are kept
+        if not keys:  # for example, a gateway that returns 200 during maintenance: the keys in memory are kept
             raise _Unreadable("the JWK set has no usable key")
         return _KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
 
     async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
-        # Not compressed: a few compressed bytes could decompress to more than MAX_DOCUMENT.
+        # The response must not be compressed, because a few compressed bytes could decompress to more than
+        # MAX_DOCUMENT.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(
@@ -327,12 +339,16 @@ class RemoteKeys:
         return jwks_uri
 
     def _is_as_secure(self, url: str) -> bool:
-        # Plain http to loopback is for development. Another machine's metadata must not send us to our own.
+        # Plain http to loopback is for development. The metadata of another machine must not direct the guard to this
+        # one.
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 
 
 def _wait_for_another_loop(seconds: float) -> None:
-    """Green threads (gevent, eventlet) share a thread, which runs one event loop at a time, such as another guard's.
+    """Wait while another event loop runs in this thread.
+
+    Green threads (gevent, eventlet) share a thread, which runs one event loop at a time, such as the loop of another
+    guard.
 
     Raises: _Unreadable.
     """
@@ -349,19 +365,20 @@ def _wait_for_another_loop(seconds: float) -> None:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        for each in getattr(error, "exceptions", ())[:1]:  # of an ExceptionGroup: one for each address of a name
+        # The first of an ExceptionGroup, which has one for each address of a name.
+        for each in getattr(error, "exceptions", ())[:1]:
             yield from _chain(each)
         error = error.__cause__ or error.__context__
 
 
 def _shown(issuer: object) -> str:
-    """Another issuer's URL without its parts that may be secret: before an @, and after a question mark."""
+    """Return another issuer's URL without the parts that might be secret, before an @ and after a question mark."""
     plain = re.split(r"[?#]", str(issuer).rpartition("@")[2])[0]
     return f"{plain[:_MAX_SHOWN]!a}"
 
 
 def _max_age(headers: httpx.Headers) -> float:
-    """Seconds for which an answer is still fresh (RFC 9111, section 4.2), within bounds."""
+    """Return the number of seconds for which a response is still fresh (RFC 9111, section 4.2), within limits."""
     match = _MAX_AGE.search(headers.get("cache-control", ""))
     if match is None:
         return DEFAULT_MAX_AGE
@@ -370,13 +387,13 @@ def _max_age(headers: httpx.Headers) -> float:
 
 
 def _host_of(url: str) -> str:
-    """Scheme and host of a wrong URL; the rest may have a secret."""
+    """Return the scheme and the host of a wrong URL, because the rest might contain a secret."""
     found = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
     return found[0] if found else "this one"
 
 
 def _fault_of(url: str) -> str:
-    """What is wrong with an issuer's URL."""
+    """Return a text that says what is wrong with an issuer's URL."""
     faults = (
         (r"[?#]", "has a query or a fragment"),
         (r"@", "has a user"),
@@ -388,5 +405,5 @@ def _fault_of(url: str) -> str:
 
 
 def _is_plain_url(url: str) -> bool:
-    """Whether this http or https URL has at most host, port and path, and no slash at the end."""
+    """Return whether this http or https URL has at most host, port and path, and no slash at the end."""
     return is_http_url(url) and not re.search(r"[\s?#@\\]|/$", url)

@@ -1,4 +1,4 @@
-"""Public keys for ES256 (RFC 7517), built once, and where they are looked up."""
+"""Public keys for ES256 (RFC 7517), which are built once, and the interfaces for looking them up."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class VerificationKey:
 
     kid: str
     key: Any
-    """python-jose's key object. Parsing a key for each call would cost as much as checking a signature."""
+    """The key object of python-jose. It is kept, because parsing a key costs as much as checking a signature."""
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
         """Build a key from one member of a JWK set. Private fields are ignored.
 
-        Raises: InvalidKey, for another type, curve, use or algorithm, or a point off the curve.
+        Raises: InvalidKey, for another type, curve, use or algorithm, or a point that is not on the curve.
         """
         kid, x, y = document.get("kid"), document.get("x"), document.get("y")
         if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
@@ -54,7 +54,7 @@ class VerificationKey:
 
 
 def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
-    """The usable keys of a JWK set, by kid. If two usable keys share a kid, both are left out."""
+    """Return the usable keys of a JWK set, by kid. If two usable keys have the same kid, both are left out."""
     found: dict[str, VerificationKey] = {}
     ambiguous: set[str] = set()
     for document in documents:
@@ -72,11 +72,11 @@ class KeySource(Protocol):
     """Looks up verification keys."""
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The key with this id, or None. Raises: KeysUnavailable."""
+        """Return the key with this id, or None. Raises: KeysUnavailable."""
 
 
 class SyncKeySource(Protocol):
     """Looks up verification keys in threads that have no event loop."""
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """As `KeySource.find`, but it blocks."""
+        """Return the key like `KeySource.find`, but block while it is fetched."""

@@ -1,4 +1,4 @@
-"""The names that `wxauth_guard` has, loaded when one is first asked for."""
+"""The names that `wxauth_guard` exports, loaded when one of them is first requested."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from wxauth_guard.wsgi import BearerWSGIMiddleware
 
 if TYPE_CHECKING or find_spec("fastapi") is not None:
     from wxauth_guard.fastapi import BearerGuard
-else:  # for WSGI and other frameworks: docs/contribute/decisions/0013-the-guard-without-fastapi.md
+else:  # for WSGI and other frameworks, see docs/contribute/decisions/0013-the-guard-without-fastapi.md
     from wxauth_guard.bearer import Guard as BearerGuard
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Failures as HTTP answers: `application/problem+json` (RFC 9457), the same from the service and from guards."""
+"""Errors as HTTP responses in `application/problem+json` (RFC 9457). The service and the guards share them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
 REQUEST_ID_KEY = "wxauth.request_id"
-"""The key under which the service's own edge stores a request's id in the ASGI scope."""
+"""The key in the ASGI scope under which the service's own middleware stores a request's id."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?|\*)\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
 _OF_WECHAT = re.compile(r"MicroMessenger(?:.*\bLanguage/([\w-]+))?")
 POLICY_VIOLATION: Final = 1008
-"""The code with which a WebSocket is closed (RFC 6455, section 7.4.1)."""
+"""The status code that closes a refused WebSocket (RFC 6455, section 7.4.1)."""
 
 
 class AnyHeaders(Protocol):
-    """The header fields of a request in any framework. Names are matched in any case."""
+    """The header fields of a request in any framework. Names are matched regardless of case."""
 
     def get(self, name: str, /) -> str | None:
-        """The field's value, or None."""
+        """Return the field's value, or None."""
 
 
 class ProblemAnswer(NamedTuple):
-    """An answer, in the order that Flask and Sanic expect."""
+    """A response, in the order that Flask and Sanic expect."""
 
     body: bytes
     status: int
@@ -44,18 +44,18 @@ class ProblemAnswer(NamedTuple):
 
 
 def accepted_request_id(value: str | None) -> str:
-    """The caller's own `X-Request-ID` if it is well formed; otherwise a new id."""
+    """Return the caller's own `X-Request-ID` if it is well formed; otherwise a new id."""
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value
     return os.urandom(16).hex()
 
 
 def preferred_language(headers: Headers) -> str:
-    """The first of `Accept-Language` in which there are texts; otherwise English. Several such lines count as one.
+    """Return the first language of `Accept-Language` that has texts; otherwise English.
 
-    `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header, and some programs send
-    `*`, which prefers no language. If nothing else is named, the language is the one in WeChat's user agent; Chinese if
-    WeChat names none.
+    Several such headers count as one. `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no
+    such header, and some programs send `*`, which prefers no language. If the header names no language, the language in
+    WeChat's user agent is used, or Chinese if WeChat names none.
     """
     return _language(headers.getlist("accept-language"), headers.get("user-agent", ""))
 
@@ -72,7 +72,7 @@ def _language(lines: Iterable[str], user_agent: str) -> str:
 
 
 def problem_document(error: WxAuthError, *, language: str, request_id: str) -> dict[str, Any]:
-    """The members of RFC 9457, ours (`code`, `request_id`), and those of the error itself."""
+    """Return the members of RFC 9457, our own members (`code`, `request_id`), and the members of the error."""
     return {
         "type": f"urn:wxauth:problem:{error.code}",
         "title": translate(error.title, language),
@@ -85,7 +85,10 @@ def problem_document(error: WxAuthError, *, language: str, request_id: str) -> d
 
 
 def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
-    """The answer to a failed request with these headers, in the sender's language. For any framework."""
+    """Return the response to a failed request with these headers, in the sender's language.
+
+    It works in any framework.
+    """
     request_id = accepted_request_id(headers.get("X-Request-ID"))
     language = _language([headers.get("Accept-Language") or ""], headers.get("User-Agent") or "")
     answer = _localized(error, language, request_id)
@@ -94,7 +97,7 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
 
 
 def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
-    """The answer to a failed ASGI request, in the sender's language."""
+    """Return the response to a failed ASGI request, in the sender's language."""
     known_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = known_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
     language = _language(values_of(scope, b"accept-language"), next(iter(values_of(scope, b"user-agent")), ""))
@@ -105,14 +108,14 @@ def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
 
 
 def problem_response(error: WxAuthError, scope: Mapping[str, Any]) -> Response:
-    """As `asgi_problem`, for Starlette and FastAPI."""
+    """Return the response of `asgi_problem`, for Starlette and FastAPI."""
     from starlette.responses import Response
 
     return Response(*asgi_problem(error, scope))
 
 
 def values_of(scope: Mapping[str, Any], name: bytes) -> list[str]:
-    """The values of a header field, named in lower case, in an ASGI request."""
+    """Return the values of a header field, named in lower case, in an ASGI request."""
     return [value.decode("latin-1") for field, value in scope["headers"] if field == name]
 
 
@@ -137,10 +140,10 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
 
 
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
-    """Exception handler for `WxAuthError`, in HTTP and WebSocket routes.
+    """Handle a `WxAuthError` in HTTP and WebSocket routes.
 
-    A WebSocket that is not accepted yet gets this answer to its handshake, if the server can send one (ASGI's
-    `websocket.http.response`). Any other WebSocket is closed with code 1008.
+    If a WebSocket is not accepted yet and the server can respond to its handshake (ASGI's `websocket.http.response`),
+    it gets this response. Any other WebSocket is closed with code 1008.
     """
     from starlette.websockets import WebSocket, WebSocketState
 
@@ -149,7 +152,7 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
         return problem_response(error, connection.scope)
     is_handshake = connection.application_state is WebSocketState.CONNECTING
     if is_handshake and "websocket.http.response" in connection.scope.get("extensions", {}):
-        # Sent here, because Starlette before 0.41 drops the return value of a WebSocket's handler.
+        # It is sent here, because Starlette before 0.41 drops the return value of a WebSocket's handler.
         await connection.send_denial_response(problem_response(error, connection.scope))
         return None
     if WebSocketState.DISCONNECTED not in (connection.client_state, connection.application_state):

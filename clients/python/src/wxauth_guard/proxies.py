@@ -1,4 +1,4 @@
-"""The proxy of a request by the environment, in which programs and companies set anything."""
+"""The proxy for a request, according to the environment, whose values nobody has checked."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
-    """The URL of the proxy for this URL, and its variable: `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`.
+    """Return the URL of the proxy for this URL, and the name of the variable that sets it.
 
-    None where there is none, or `NO_PROXY` covers the host. httpx refuses every request where one of them has what it
-    cannot read: here each of the three is left out, with one warning, also if another is used for this URL.
+    The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or `NO_PROXY`
+    covers the host. httpx refuses every request if it cannot read one of these variables. Here, such a variable is
+    ignored with one warning, even if another one is used for this URL.
     """
     given, parts = getproxies(), urlsplit(url)
     is_covered = False
@@ -45,14 +46,14 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
-    """Whether an entry of `NO_PROXY` names the host of a URL. Raises: ValueError.
+    """Return whether an entry of `NO_PROXY` names the host of a URL. Raises: ValueError.
 
-    It is `*`, an address, a range, or a domain; the last may have a port, and each a scheme.
+    An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and each entry a scheme.
     """
     scheme, _, entry = entry.rpartition("://")
     is_of_scheme = scheme in ("", "all", parts.scheme)
     host = (parts.hostname or "").rstrip(".")
-    with suppress(ValueError):  # it is a name
+    with suppress(ValueError):  # a name is not an address
         network = ip_network(re.sub(r"[\[\]]", "", entry), strict=False)
         return is_of_scheme and _is_address(host) and ip_address(host) in network
     found = _ENTRY.fullmatch(entry)
@@ -74,14 +75,14 @@ def _is_usable(proxy: str) -> bool:
     plain, is_socks = _SOCKS.subn("http", proxy, count=1)
     return (
         is_http_url(plain)
-        and not re.search("[/?#].*@", plain.partition("://")[2])  # of a password that is not percent-encoded
+        and not re.search("[/?#].*@", plain.partition("://")[2])  # the / ? # of a password that is not percent-encoded
         and not (is_socks and find_spec("socksio") is None)
     )
 
 
 @cache
 def _warn(kind: str, fault: str) -> None:
-    _log.warning("%s %s", _variable(kind), fault)  # without its value, which may have a password
+    _log.warning("%s %s", _variable(kind), fault)  # without its value, which might contain a password
 
 
 def _variable(kind: str) -> str:

@@ -1,4 +1,7 @@
-"""The pytest plugin: one fixture. It imports wxauth only when a test uses the fixture, so that pytest starts fast."""
+"""The pytest plugin, which has one fixture.
+
+It imports the guard only in tests that use it, so that pytest starts fast.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def wxauth_issuer() -> "TestIssuer":
-    """Issues access tokens as wxauth does, and makes guards that accept them; see `wxauth_guard.testing.TestIssuer`."""
+    """Return an issuer of access tokens and of guards that accept them; see `wxauth_guard.testing.TestIssuer`."""
     from wxauth_guard.testing import TestIssuer
 
     return TestIssuer()

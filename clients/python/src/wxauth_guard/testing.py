@@ -1,8 +1,8 @@
-"""Access tokens for the tests of a service with a guard: no wxauth running, no network, no waiting.
+"""Access tokens for the tests of a service with a guard. Tests need no running wxauth, no network and no waiting.
 
 issuer = TestIssuer()
-app.dependency_overrides[guard] = issuer.guard()  # `guard` is the one that the routes depend on
-answer = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
+app.dependency_overrides[guard] = issuer.guard()  # `guard` is the dependency of the routes
+response = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from wxauth_guard.names import BearerGuard
 from wxauth_guard.texts import to_json
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
-"""The default user of a token."""
+"""The user of a token, by default."""
 
 
 class TestKey:
-    """A key of ES256, which signs access tokens, and with which guards check them: a `KeySource` of one."""
+    """An ES256 key that signs access tokens. For guards, it is also a `KeySource` with one key."""
 
-    __test__ = False  # or pytest would collect it, because its name starts with Test
+    __test__ = False  # otherwise pytest would collect it, because its name starts with Test
 
     def __init__(self) -> None:
-        private_key: Any = ec.generate_private_key(ec.SECP256R1())  # the stubs of python-jose know only their own kind
+        # Any, because the stubs of python-jose know only its own kind of key
+        private_key: Any = ec.generate_private_key(ec.SECP256R1())
         self.signer: Any = jwk.construct(private_key, ALGORITHM)
         """python-jose's key object."""
         self.kid = uuid4().hex
@@ -39,31 +40,31 @@ class TestKey:
         self.verification_key = VerificationKey.from_jwk(self.public_jwk)
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """An access token with these claims."""
+        """Return an access token with these claims."""
         header = {"kid": self.kid, "typ": TOKEN_TYPE}
         token: str = jws.sign(to_json(dict(claims)), self.signer, headers=header, algorithm=ALGORITHM)
         return token
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """This key, if it has this id."""
+        """Return this key, if it has this id."""
         return self.find_sync(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """This key, if it has this id."""
+        """Return this key, if it has this id."""
         return self.verification_key if kid == self.kid else None
 
 
 class TestIssuer:
-    """Issues access tokens as wxauth does, with a key of its own, and makes guards that accept them offline.
+    """Issues access tokens like wxauth, with its own key, and makes guards that accept them offline.
 
     Args:
         issuer: `iss` of the tokens. It is never contacted.
         audience: `aud` of the tokens.
         app_id: The default app of the tokens.
-        clock: The time, in epoch seconds, for tokens and guards alike: a test that moves it makes a token expire.
+        clock: Returns the time, in epoch seconds, for tokens and guards. A test that moves it makes a token expire.
     """
 
-    __test__ = False  # or pytest would collect it, because its name starts with Test
+    __test__ = False  # otherwise pytest would collect it, because its name starts with Test
 
     def __init__(
         self,
@@ -92,18 +93,18 @@ class TestIssuer:
         client_id: str | None = None,
         claims: Mapping[str, Any] | None = None,
     ) -> str:
-        """An access token. Openid and session are derived from user and app unless given.
+        """Return an access token. By default, openid and session are derived from user and app.
 
         Args:
             user_id: A UUID.
-            roles: Without any, the token has no such claim.
-            app_id: By default, that of this issuer.
+            roles: If it is empty, the token has no such claim.
+            app_id: By default, the app of this issuer.
             openid: The user's openid in the app.
-            session_id: A UUID: the login that opened the session.
-            expires_in: Seconds. Guards allow 30 s of clock skew: -31 has expired, -29 has not.
-            scope: The scopes granted to a website or an agent, each or all of them separated by spaces.
+            session_id: The UUID of the login that opened the session.
+            expires_in: Seconds. Guards allow 30 s of clock skew, so -31 has expired and -29 has not.
+            scope: The scopes granted to a website or an agent, as a list or separated by spaces.
             client_id: The website, or the URL of a client's metadata document, whose tokens have neither app nor
-                openid. By default, that of a login in the app.
+                openid. By default, the client of a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
         """
         user_id, app_id = UUID(str(user_id)), app_id or self.app_id
@@ -132,13 +133,13 @@ class TestIssuer:
         return self.key.sign({name: value for name, value in all_of.items() if value is not None})
 
     def headers(self, **fields: Any) -> dict[str, str]:
-        """The `Authorization` header with a token. It takes the arguments of `token`."""
+        """Return the `Authorization` header with a token. The arguments are those of `token`."""
         return {"Authorization": f"Bearer {self.token(**fields)}"}
 
     def guard(self, *, scopes: Iterable[str] = ()) -> BearerGuard:
-        """A guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
+        """Return a guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
 
-        As an override of another guard, it also replaces that guard in its `require_role` and `requires`.
+        If it overrides another guard, it also replaces the guards that `require_role` and `requires` of that guard use.
         """
         return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=self.key, clock=self._clock)
 
@@ -146,8 +147,8 @@ class TestIssuer:
     def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
         """Make an existing guard accept these tokens, and no others, within the block.
 
-        For guards that `dependency_overrides` cannot replace: in ASGI middleware, or called by code directly. It counts
-        for those made by `requires`, too.
+        Use it for guards that `dependency_overrides` cannot replace, such as guards in ASGI middleware, or guards that
+        code calls directly. It also affects guards made by `requires`.
         """
         base, trusting = guard._trusting, self.guard()
         own = base._verifier, base._clock
@@ -164,5 +165,5 @@ class TestIssuer:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The document at `/.well-known/oauth-authorization-server` (RFC 8414), which names the JWK set."""
+        """The document at `/.well-known/oauth-authorization-server` (RFC 8414), with the URL of the JWK set."""
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}

@@ -1,7 +1,7 @@
 """Verification of access tokens as RFC 8725 and RFC 9068 require, in our own routes and in other services.
 
 python-jose's own `jwt.decode` accepts too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size).
-So only its key objects are used, and every rule is written out here. See
+So wxauth uses only its key objects, and this module checks every rule itself. See
 docs/contribute/decisions/0002-python-jose-only-signs.md.
 """
 
@@ -28,23 +28,29 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30
-"""Seconds by which clocks may differ, for `exp`, `iat` and `nbf`."""
+"""The number of seconds by which clocks may differ, for `exp`, `iat` and `nbf`."""
 MAX_CONTAINERS: Final = 64
-"""Objects and lists in one part of a token; ours have two. It also limits the depth, which Python's parser may not."""
+"""The maximum number of objects and lists in one part of a token; a token of wxauth has two.
+
+It also limits the depth of nesting, because Python's parser does not always limit it.
+"""
 REMEMBERED_TOKENS: Final = 4096
 MAX_REMEMBERED_LENGTH: Final = 2048
-"""Characters of a remembered token; ours have about 600. All remembered tokens together take at most 9 MiB."""
+"""The maximum number of characters of a remembered token; a token of wxauth has about 600.
+
+All remembered tokens together take at most 9 MiB.
+"""
 
 _MAX_SHOWN = 200
 _BY = "by this machine's clock"
 _LONGEST_FINITE = sys.float_info.max_10_exp  # any integer with fewer digits is within the range of a float
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
-# The characters with which a part may end, by its length modulo four. The unused bits of the last character must be
-# zero (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
+# The characters that a part may end with, by its length modulo four. The unused bits of the last character must be zero
+# (RFC 4648, section 3.5). Otherwise, several spellings would decode to the same bytes.
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _NO_TOKEN = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
-"""What programs write for a value that they do not have, or that is no text."""
+"""The texts that programs write for a missing value, or for a value that is not a string."""
 _QUOTES = "\"'`"
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
@@ -52,10 +58,11 @@ _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 class Verifier:
     """Verifies access tokens.
 
-    Tokens with a valid signature are remembered: checking it is most of the cost, and a user sends the same token with
-    each call. Each time, the claims are checked, and that the key is still published.
+    Tokens with a valid signature are remembered, because checking it is most of the cost, and a user sends the same
+    token with each call. The claims, and whether the key is still published, are checked each time.
 
-    Raises: ValueError, if issuer or audience is not a non-empty string: a token without the claim would match None.
+    Raises: ValueError, if issuer or audience is not a non-empty string, because None would match a token without the
+    claim.
     """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
@@ -78,7 +85,10 @@ class Verifier:
         return self._principal(json_object(token.split(".")[1]), now=now)
 
     def verify_sync(self, token: str, *, now: float) -> Principal:
-        """As `verify`, for threads. The key source must also be a `SyncKeySource`."""
+        """Verify a token in a thread and return its user. The key source must also be a `SyncKeySource`.
+
+        Raises: InvalidToken, TokenExpired, KeysUnavailable.
+        """
         keys = cast(SyncKeySource, self._keys)
         key = self._signed_by.get(token)
         if key is None or keys.find_sync(key.kid) is not key:
@@ -112,8 +122,8 @@ class Verifier:
         if not self._is_meant(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
-        # The token of a login in a mini-program has no claim app_id: its client_id is the mini-program. A website's
-        # token has both, and a scope. That of a client which nobody has registered has a scope alone.
+        # The token of a login in a mini-program has no claim app_id, because its client_id is the mini-program. A
+        # website's token has both, and a scope. The token of a client that is not registered has only a scope.
         app_id = claims.get("app_id", client_id)
         if openid is None and _has_scope_alone(claims):
             openid = app_id = ""
@@ -140,7 +150,7 @@ class Verifier:
             frozenset(roles),
             Claims(claims),
             claims.get("external_id"),
-            frozenset(scope.split(" ")) - {""},  # only at spaces (RFC 6749, section 3.3), as the guard for Node does
+            frozenset(scope.split(" ")) - {""},  # split only at spaces (RFC 6749, section 3.3), like the guard for Node
         )
 
 
@@ -170,7 +180,7 @@ def _compact_form(token: str) -> re.Match[str]:
 
 
 def _what_was_sent(token: str) -> str:
-    """What is wrong with a text that has not the form of a token. Of the text itself, only known words are shown."""
+    """Describe what is wrong with a text that does not have the form of a token, showing only known words of it."""
     bare = token.strip(_QUOTES)
     if not bare or _NO_TOKEN.fullmatch(bare):
         return f"the client sent {bare or 'empty quotation marks'} in place of a token"
@@ -180,7 +190,7 @@ def _what_was_sent(token: str) -> str:
 
 
 def _has_scope_alone(claims: dict[str, Any]) -> bool:
-    """Whether this is the token of a client by its document, which is given no openid of any app."""
+    """Return whether this is the token of a client that is described by a document, which gets no openid of any app."""
     client_id = claims.get("client_id")
     is_by_document = isinstance(client_id, str) and is_document(client_id)
     return is_by_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
@@ -196,7 +206,7 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value  # finite: the decoder refuses others
+        return value  # finite, because the decoder refuses other numbers
     raise InvalidToken(f"{name} is missing or not a finite number")
 
 
@@ -206,7 +216,7 @@ def _differing(name: str, claims: dict[str, Any], expected: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value for the log: escaped, because a `kid` is read before the signature is checked, and bounded."""
+    """Return a value for the log, shortened, and escaped because a `kid` is read before the signature is checked."""
     return f"{value!a:.{_MAX_SHOWN}}"
 
 
@@ -219,7 +229,7 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
 
 
 def json_object(part: str) -> dict[str, Any]:
-    """The JSON object in a part of a JWS, without repeated names and numbers beyond any float. Raises: InvalidToken."""
+    """Return the JSON object in a part of a JWS. Raises: InvalidToken, also for repeated names and infinite numbers."""
     try:
         text = decoded(part).decode()
         if has_too_many_containers(text, MAX_CONTAINERS):
@@ -235,7 +245,7 @@ def json_object(part: str) -> dict[str, Any]:
 
 
 def decoded(part: str) -> bytes:
-    """Decode base64url. Raises: InvalidToken, for a spelling that no encoder produces."""
+    """Decode base64url. Raises: InvalidToken, also for a spelling that no encoder produces."""
     if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
         raise InvalidToken("a part of the token is not base64url")
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
@@ -256,7 +266,7 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    if len(literal) >= _LONGEST_FINITE:  # JavaScript reads it as a float, and both guards must decide alike
+    if len(literal) >= _LONGEST_FINITE:  # JavaScript reads such a number as a float, and both guards must decide alike
         _finite(literal)
     return int(literal)
 

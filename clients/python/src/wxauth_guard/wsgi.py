@@ -19,7 +19,7 @@ USER_KEY: Final = "wxauth.user"
 
 
 class BearerWSGIMiddleware:
-    """Passes on requests that carry a valid access token, and refuses others as `BearerMiddleware` does.
+    """Passes on requests that carry a valid access token, and refuses all others, like `BearerMiddleware`.
 
     The `Principal` is `environ["wxauth.user"]`.
 
@@ -28,11 +28,11 @@ class BearerWSGIMiddleware:
         guard: Checks the tokens.
         roles: The user must have every one of these.
         public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
-            That of the guard's resource metadata is always one of them.
+            The path of the guard's resource metadata is always public.
         optional: Passes on requests without a Bearer token too, as `BearerMiddleware` does. Their environ has no
-            `wxauth.user`: where a user is needed, call `require_roles(environ.get("wxauth.user"))`.
+            `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is needed.
 
-    Raises: ValueError, for a public path that does not begin with a slash, or roles beside `optional`.
+    Raises: ValueError, for a public path that does not begin with a slash, or if roles and `optional` are both given.
     """
 
     def __init__(
