@@ -1,1 +1,1 @@
-"""The apps: those of the settings, and apps that are added while the service runs."""
+"""The apps, which come from the settings, or are added while the service runs."""

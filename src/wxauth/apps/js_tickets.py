@@ -1,7 +1,7 @@
-"""The tickets of WeChat's JS-SDK, and the signatures that they make for pages.
+"""The tickets of WeChat's JS-SDK, and the signatures that pages need to use it.
 
-WeChat gives the same ticket until near its end, and counts who fetches it. So one process fetches for all replicas, and
-each keeps a copy in memory.
+WeChat returns the same ticket until shortly before it expires, and counts the requests for it. So one process fetches
+it for all replicas, and each replica keeps a copy in memory.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
-"""How often a process looks for the ticket that another one fetches."""
+"""The number of seconds between two looks for a ticket that another process is fetching."""
 _NONCE_BYTES: Final = 12
-"""Of 16 characters."""
+"""The number of random bytes, which make a nonce of 16 characters."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class JsSignature:
-    """What `wx.config` takes besides the app's id."""
+    """The parameters of `wx.config` besides the app's id."""
 
     timestamp: int
     nonce: str
@@ -57,7 +57,10 @@ class JsTickets:
     _under_way: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
 
     async def sign(self, app: App, url: str) -> JsSignature:
-        """The signature of a page. It waits for WeChat only if there is no ticket in force. Raises: WeChatError."""
+        """Return the signature of a page. The call waits for WeChat only if there is no valid ticket.
+
+        Raises: WeChatError.
+        """
         now, nonce = self.clock(), secrets.token_urlsafe(_NONCE_BYTES)
         cached = self._cached[app.app_id]
         if now < cached.looked_at:  # the clock was set back
@@ -68,7 +71,7 @@ class JsTickets:
         if not cached.is_good(now):
             await once(self._under_way, app.app_id, renew)
         elif now >= max(cached.renews_at, cached.paused_until):
-            _ = begun(self._under_way, app.app_id, renew)  # for later: this caller does not wait
+            _ = begun(self._under_way, app.app_id, renew)  # the next ticket, which this caller does not wait for
         timestamp = int(now.timestamp())
         signed = f"jsapi_ticket={cached.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
         return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())
@@ -78,8 +81,9 @@ class JsTickets:
         await cancel(self._under_way.values())
 
     async def _renew(self, app: App, cached: CachedSecret) -> None:
-        """Keep the ticket as stored, or fetched anew. Raises: WeChatError."""
-        patience = timedelta(seconds=2 * self.settings.wechat_timeout)  # for a token, and for the ticket
+        """Load the stored ticket, or fetch a new one. Raises: WeChatError."""
+        # One timeout for the token, and one for the ticket.
+        patience = timedelta(seconds=2 * self.settings.wechat_timeout)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         while True:
@@ -102,7 +106,10 @@ class JsTickets:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _take(self, cached: CachedSecret, app_id: str, found: SealedTicket | None, now: datetime) -> bool:
-        """Keep the stored ticket, if it is in force. One that ends later than it can is of a wrong clock."""
+        """Use the stored ticket, if it is valid.
+
+        A ticket that ends later than possible was stored by a replica with a wrong clock, and is ignored.
+        """
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
         if found is None or found.ticket is None or not now < found.ends_at <= latest:
             return False
@@ -117,7 +124,8 @@ class JsTickets:
         try:
             value, expires_in = await self.wechat_api.js_ticket(app)
         except WeChatError as exc:
-            cached.fail(exc, now=self.clock(), pause=FAILURE_PAUSE)  # not before: WeChat may have taken as long to fail
+            # After the request, because WeChat might have taken a whole pause to fail.
+            cached.fail(exc, now=self.clock(), pause=FAILURE_PAUSE)
             await self.database.run(RELEASE_TICKET, app_id=app_id, until=cached.paused_until)
             log.warning("js_ticket_not_renewed", app_id=app_id, reason=exc.code)
             raise

@@ -13,13 +13,13 @@ from wxauth.core.statements import Nothing, Statement, columns_of
 
 
 class SealedApp(SQLModel):
-    """An app that was added at run time, with its secrets sealed. The settings may contain others."""
+    """An app that was added at run time, with its secrets sealed. Other apps can be in the settings."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     is_enabled: bool
     created_at: datetime = Field(sa_type=TIME)
     fields: dict[str, Any] = Field(sa_type=JSONB)
-    """The fields of `App` without id and secrets, by name."""
+    """The fields of `App` by name, without id and secrets."""
     secrets: bytes = Field(sa_type=BYTEA, repr=False)
     """The secrets by name, as one sealed JSON object."""
 
@@ -31,10 +31,10 @@ class StoredApp(SealedApp, table=True):
 
 
 _COLUMNS: Final = ", ".join(columns_of(SealedApp))
-# In the order in which they were added.
+# The order is the order in which the apps were added.
 STORED_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
 LOCK_APP: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
-# Of several concurrent requests for one id, one wins.
+# If several requests add one id at once, one of them wins.
 ADD_APP: Final = Statement[str](f"""
 INSERT INTO apps ({_COLUMNS}) VALUES ({", ".join(f":{name}" for name in columns_of(SealedApp))})
 ON CONFLICT DO NOTHING
@@ -49,30 +49,31 @@ IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHE
 
 
 class SealedTicket(SQLModel):
-    """The ticket of an app with which pages in WeChat are signed. It lives for two hours, so it is never resealed."""
+    """The ticket of an app, which signs pages in WeChat. It expires after two hours, so it is never resealed."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     ticket: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """Sealed; null until one has been fetched."""
+    """The sealed ticket; null until one has been fetched."""
     ends_at: datetime = Field(sa_type=TIME)
     renews_at: datetime = Field(sa_type=TIME)
-    """From when the next one is fetched."""
+    """The time from which the next ticket is fetched."""
 
 
 class JsTicket(SealedTicket, table=True):
-    """A ticket, and who may fetch the next one."""
+    """A ticket, and the lease of the process that may fetch the next one."""
 
     __tablename__ = "js_tickets"
 
     leased_until: datetime = Field(sa_type=TIME)
-    """Until then nobody else fetches."""
+    """The time until which no other process fetches a ticket."""
 
 
 FIND_TICKET: Final = Statement[SealedTicket](
     "SELECT app_id, ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id"
 )
-# Decides the race of several replicas: one gets the lease, because it is time, or because this unusable ticket, or
-# none, is still stored; the others find what it stores. A lease of a wrong clock ends later than one from now can.
+# This statement decides which of several replicas fetches a ticket. One gets the lease if it is time, or if the ticket
+# that it cannot use, or none, is still stored. The others use the ticket that it stores. A lease that ends later than a
+# new one would was taken with a wrong clock, and does not count.
 LEASE_TICKET: Final = Statement[str]("""
 INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:app_id, :now, :now, :until)
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until

@@ -1,4 +1,4 @@
-"""The known apps: those of the settings, and those that administrators add, change and remove."""
+"""The known apps, which are in the settings, or which administrators add, change and remove."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ from wxauth.wechat.errcodes import errcode_of
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""Seconds between two reads of the stored apps."""
+"""The number of seconds between two reads of the stored apps."""
 
 _APP_ID: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 
@@ -46,25 +46,28 @@ _OF_THE_ID: Final = frozenset({40013, 41002})
 
 @dataclass(frozen=True, slots=True)
 class KnownApp:
-    """An app, and what the settings or the database contain about it."""
+    """An app, and what the settings or the database store about it."""
 
     app: App
     source: AppSource
     is_enabled: bool = True
     created_at: datetime | None = None
-    """When it was added; None for an app in the settings."""
+    """The time at which the app was added; None for an app in the settings."""
     ignored: Sequence[str] = ()
-    """Fields with stored values that are no longer valid: one old logo must not keep everybody from logging in."""
+    """Fields whose stored values are no longer valid.
+
+    They are ignored, so that an old logo cannot prevent all logins.
+    """
 
 
 @part
 class Apps:
-    """The apps as last read, in memory.
+    """The apps in memory, as last read.
 
     If an id is both in the settings and in the database, the settings' app is used.
 
     Args:
-        refresh_pause: Seconds between two reads of the stored apps.
+        refresh_pause: The number of seconds between two reads of the stored apps.
         hint: A text for the developer whose app is unknown, appended to `detail`.
     """
 
@@ -77,16 +80,19 @@ class Apps:
     _last_read_failed: bool = field(init=False, default=False)
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     unopened: list[str] = field(init=False, default_factory=list)
-    """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
+    """The ids of stored apps whose secrets cannot be unsealed with the configured secret keys.
+
+    Nobody can log in to them.
+    """
 
     def __post_init__(self) -> None:
         self._replace_apps([])
 
     def for_login(self, app_id: str | None) -> App:
-        """The enabled app with this id; the default app for None.
+        """Return the enabled app with this id; the default app for None.
 
-        The default is the first mini-program in the settings, or else the mini-program that was added first. It stays
-        the default if it is disabled, so that such logins fail instead of using another app.
+        The default is the first mini-program in the settings, or else the mini-program that was added first. If it is
+        disabled, it is still the default, so that such logins fail instead of using another app.
 
         Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
         """
@@ -96,59 +102,62 @@ class Apps:
         return app
 
     def find(self, app_id: str) -> App:
-        """The app with this id, even if it is disabled, because its sessions continue.
+        """Return the app with this id, even if it is disabled, because its sessions continue.
 
         Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet.
         """
         return self.entry(app_id).app
 
     def entry(self, app_id: str) -> KnownApp:
-        """As `find`, with source and state of the app."""
+        """Return the app like `find`, with its source and state."""
         entry = self._known.get(app_id)
         if entry is None:
             raise self._unknown_app(app_id)
         return entry
 
     def kind_of(self, app_id: str) -> AppKind | None:
-        """The kind of an app; None if it is unknown, or was removed."""
+        """Return the kind of an app; None if the app is unknown, or was removed."""
         known = self._known.get(app_id)
         return None if known is None else known.app.kind
 
     def shown(self, app_id: str | None) -> App | None:
-        """An enabled app, or the default app for None; None if it is unknown."""
+        """Return an enabled app, or the default app for None; None if it is unknown."""
         return self._enabled.get(app_id)
 
     def max_sessions_of(self, app_id: str) -> int | None:
-        """How many sessions a person may have in an app; None if it sets no limit of its own, or is unknown."""
+        """Return the maximum number of a user's sessions in an app; None if the app is unknown or sets no limit."""
         known = self._known.get(app_id)
         return None if known is None else known.app.max_sessions
 
     def claims_of(self, app_id: str) -> Template:
-        """What is added to the access tokens of logins to an app."""
+        """Return the template of the claims that the access tokens of logins to an app contain."""
         known = self._known.get(app_id)
         return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
     def roles_at_sign_up(self) -> frozenset[str]:
-        """The roles that new users get, in any app."""
+        """Return the roles that new users get, in any app."""
         return frozenset(role for it in self.all() for role in self.settings.roles_at_sign_up(it.app))
 
     def roles_of_anybody(self) -> frozenset[str]:
-        """The roles of those who may sign up by themselves."""
+        """Return the roles of those who may sign up by themselves."""
         are_open = (it.app for it in self.all() if it.is_enabled and self.settings.may_sign_up(it.app))
         return frozenset(role for app in are_open for role in self.settings.roles_at_sign_up(app))
 
     def label_of(self, app_id: str | None) -> str:
-        """What metrics call an app; the default app for None. An unknown id may be any text."""
+        """Return an app's name in metrics; for None, the default app's.
+
+        An unknown id has no name of its own, as it may be any text.
+        """
         label = self.default_id if app_id is None else app_id
         return label if label is not None and label in self._known else "unknown"
 
     def all(self) -> Sequence[KnownApp]:
-        """All apps: those in the settings, then the others in the order in which they were added."""
+        """Return all apps: those in the settings, then the others in the order in which they were added."""
         return list(self._known.values())
 
     @property
     def default_id(self) -> str | None:
-        """The id of that app; None if there is none."""
+        """The id of the default app; None if there is none."""
         return None if self.default is None else self.default.app.app_id
 
     async def refresh(self) -> None:
@@ -172,16 +181,20 @@ class Apps:
 
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
         of_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
-        known = of_settings | self._unsealed(stored) | of_settings  # in this order, and the settings' own
+        # In this order, because the settings take precedence.
+        known = of_settings | self._unsealed(stored) | of_settings
         self._known = known
         self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
         self.default = next((it for it in known.values() if it.app.is_mini_program), None)
-        """The app of logins that name none."""
+        """The app for logins that name no app."""
         if self.default is not None and self.default.is_enabled:
             self._enabled[None] = self.default.app
 
     def _unsealed(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
-        """The apps that can be decrypted. The ids of the others are in `unopened`, and logged when they change."""
+        """Return the apps that can be decrypted.
+
+        The ids of the others are in `unopened`, and logged when they change.
+        """
         opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
         for row in stored:
@@ -215,7 +228,9 @@ class Apps:
 
 
 def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
-    """Unseal a stored app. Fields that only a later version knows are ignored, and values that are no longer valid.
+    """Unseal a stored app.
+
+    Fields that only a later version knows are ignored, and so are values that are no longer valid.
 
     Raises: CannotOpen.
     """
@@ -228,13 +243,13 @@ def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
             return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
         except ValidationError as exc:
             invalid = {error["loc"][0] for error in errors_of(exc)}
-            if invalid <= ignored:  # an app must have this field
+            if invalid <= ignored:  # an app cannot exist without this field
                 raise CannotOpen from None
-            ignored |= invalid  # without it, another one may be invalid
+            ignored |= invalid  # without this field, another one might become invalid
 
 
 def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> queries.SealedApp:
-    """The row of an app, with its secrets sealed."""
+    """Return the row of an app, with its secrets sealed."""
     app = known.app
     return queries.SealedApp(
         app_id=app.app_id,
@@ -258,7 +273,7 @@ class ManagedApps:
     name_resolver: NameResolver
 
     async def add(self, app: App, *, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
-        """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
+        """Add an app. Every process uses it within seconds. With `is_checked`, WeChat must first accept id and secret.
 
         Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
         """
@@ -283,7 +298,7 @@ class ManagedApps:
         return self.apps.entry(app.app_id)
 
     async def change(self, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor) -> KnownApp:
-        """Change the given fields of an app, by name. Secrets are SecretStr. None clears an optional field.
+        """Change the given fields of an app, by name. Secrets are SecretStr; None clears an optional field.
 
         Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
         """
@@ -334,23 +349,30 @@ class ManagedApps:
         return found
 
     async def _ensure_stored(self, app_id: str) -> None:
-        """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
+        """Refuse an app in the settings. An unknown app passes, because the statement that changes it will find no row.
+
+        Raises: AppInSettings.
+        """
         if any(app.app_id == app_id for app in self.settings.apps):
             raise errors.AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
     async def _check_forward(self, url: str | None) -> None:
-        """Raises: InvalidRequest, if messages must not be forwarded to this URL."""
+        """Refuse a URL to which messages must not be forwarded. Raises: InvalidRequest."""
         if url is None:
             return
         try:
-            await check_url(url, resolver=self.name_resolver, by_form=True)  # `check` checks the addresses of a name
+            # `wxauth check` checks the addresses behind a host name.
+            await check_url(url, resolver=self.name_resolver, by_form=True)
         except WrongValue as exc:
             raise InvalidRequest.of("push_forward", exc.text) from None
         if is_below(url, self.settings.issuer):
             raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
-        """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
+        """Check with WeChat that id and secret are valid.
+
+        Raises: AppRefused, if they are not; WeChatUnavailable, WeChatError.
+        """
         try:
             await self.wechat.check_secret(app)
         except errors.WeChatMisconfigured as exc:
@@ -371,7 +393,7 @@ class ManagedApps:
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
-    """The app after these changes. Raises: InvalidRequest, if the result is not valid."""
+    """Return the app after these changes. Raises: InvalidRequest, if the result is not valid."""
     if changes.get("kind", before.app.kind) != before.app.kind:
         raise InvalidRequest.of("kind", "must stay as it is: add another app")
     of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}

@@ -1,4 +1,4 @@
-"""Apps: administrators list, add, change and remove them, and people list those in which they are known."""
+"""The routes with which administrators list, add, change and remove apps, and users list the apps that know them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,14 +42,14 @@ AnswerAboutDep = Annotated[Callable[[KnownApp], AppAnswer], Depends(_answer_abou
 
 @router.get("/v1/admin/apps", summary=_("List the apps"))
 async def list_apps(_: AdministratorDep, apps: AppsDep, answer_about: AnswerAboutDep) -> Items[AppAnswer]:
-    """The apps in the settings, then the added ones, the oldest first. Without secrets."""
+    """Return the apps in the settings, then the added apps, the oldest first, without their secrets."""
     await apps.refresh()
     return all_of(answer_about(known) for known in apps.all())
 
 
 @router.get("/v1/admin/app_titles", summary=_("List the titles of the apps"))
 async def list_app_titles(_: StaffDep, apps: AppsDep) -> Items[AppTitleAnswer]:
-    """The apps in the order of `GET /v1/admin/apps`, for support staff too."""
+    """Return the titles of the apps, in the order of `GET /v1/admin/apps`. Support staff may read them, too."""
     await apps.refresh()
     return all_of(AppTitleAnswer.model_validate(known.app, from_attributes=True) for known in apps.all())
 
@@ -60,8 +60,8 @@ async def add_app(
 ) -> AppAnswer:
     """Add an app.
 
-    Users can log in to it at once in this process, and within seconds in every other one. Id and secret are checked at
-    WeChat first (`check`). If WeChat rejects them or does not answer, nothing is stored.
+    Users can log in to it at once in this process, and within seconds in every other one. With `check`, wxauth first
+    checks id and secret with WeChat. If WeChat rejects them or does not respond, nothing is stored.
     """
     known = await managed.add(body.app, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator)
     return answer_about(known)
@@ -71,7 +71,7 @@ async def add_app(
 async def read_app(
     _: AdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, app_id: AppId
 ) -> AppAnswer:
-    """An app, without its secrets."""
+    """Return an app, without its secrets."""
     return answer_about(await managed.read(app_id))
 
 
@@ -87,11 +87,11 @@ async def change_app(
     app_id: AppId,
     body: AppChangeRequest,
 ) -> AppAnswer:
-    """Set the given fields; others are unchanged.
+    """Set the given fields, and leave the others unchanged.
 
-    Changes take effect at once in this process, and within seconds in every other one. A new secret is checked at
-    WeChat first, as when an app is added. Nobody can log in to a disabled app; its open sessions continue, and WeChat's
-    message push is still accepted.
+    Changes take effect at once in this process, and within seconds in every other one. A new secret is checked with
+    WeChat first, as when an app is added. Nobody can log in to a disabled app; its open sessions continue, and wxauth
+    still accepts WeChat's message push.
     """
     known = await managed.change(app_id, body.changes, is_checked=body.check_, by=administrator)
     return answer_about(known)
@@ -105,7 +105,7 @@ async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsD
 
 @router.get("/v1/me/identities", summary=_("List my identities"), tag="me")
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
-    """The caller's openids in each app, the oldest first."""
+    """Return the caller's openids in each app, the oldest first."""
     identities = await database.rows(IDENTITIES_OF, user_id=caller.user.id)
     items = [OwnIdentityAnswer.model_construct(**vars(each), kind=apps.kind_of(each.app_id)) for each in identities]
     return OwnIdentitiesAnswer.model_construct(items=items)

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers about apps, for administrators and commands."""
+"""The bodies of requests and responses about apps, for administrators and commands."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _Administered(BaseModel):
-    """What administrators set for an app besides the fields of `App`."""
+    """The values that administrators set for an app besides the fields of `App`."""
 
     is_enabled: StrictBool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
     check_: StrictBool = Field(
@@ -28,29 +28,29 @@ class AppRequest(App, _Administered):
 
     @property
     def app(self) -> App:
-        """The request's fields of `App`."""
+        """The app that the request describes."""
         return App(**{name: getattr(self, name) for name in App.model_fields})
 
 
 class AppChangeRequest(Changes, AppFields, _Administered):
-    """Changes of an app. An absent field changes nothing; null or empty clears a field that may be empty."""
+    """The changes of an app. An absent field changes nothing; null or an empty value clears an optional field."""
 
     model_config = body_like({"is_enabled": False}, extra="ignore")
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The fields that the request gives, by name."""
+        """The fields that the request contains, by name."""
         given = self.model_fields_set - {"check_"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in given}
 
 
 for _name in AppFields.model_fields:
-    AppChangeRequest.model_fields[_name].default = None  # absent: see `changes`
+    AppChangeRequest.model_fields[_name].default = None  # None means absent; see `changes`
 AppChangeRequest.model_rebuild(force=True)
 
 
 class WeChatTokenStateAnswer(BaseModel):
-    """The answering process's state of an app's WeChat token."""
+    """The state of an app's WeChat token in the process that responds."""
 
     expires_at: datetime | None = Field(
         description="Null: this process has no token and will request one when needed.",
@@ -98,7 +98,7 @@ class AppAnswer(AppTitleAnswer):
 
 
 def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
-    """The answer about an app."""
+    """Return the response about an app."""
     app = known.app
     expires_at, failure = wechat_tokens.state_of(app)
     values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}

@@ -1,1 +1,1 @@
-"""`wxauth check`: the health checks. They change nothing."""
+"""The health checks of `wxauth check`, which change nothing."""

@@ -1,4 +1,4 @@
-"""Checks the database, from its server to the values stored in it."""
+"""The checks of the database, from its server to the values stored in it."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -27,9 +27,12 @@ from wxauth.login.login_queries import rehearse_login
 from wxauth_guard.claims import ALGORITHM
 
 STUCK_AFTER: Final = timedelta(hours=1)
-"""A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
+"""The time after which a webhook is stuck, if it has accepted nothing while a delivery waits."""
 CLOCK_DIFFERENCE: Final = 5.0
-"""Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
+"""The number of seconds by which the clocks may differ.
+
+`serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized.
+"""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL version that can run the migrations."""
 
@@ -37,7 +40,7 @@ OLDEST_SERVER: Final = 11
 async def check_database(
     settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the server, its clock, the schema, the keys, and whether encrypted values can be decrypted."""
+    """Check the server, its clock, the schema and the keys, and whether encrypted values can be decrypted."""
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
     try:
@@ -57,7 +60,7 @@ async def check_database(
 
 
 async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
-    """The stored keys that are published now. Raises: StorageUnavailable."""
+    """Return the stored keys that are published now. Raises: StorageUnavailable."""
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
         return await _published_keys(database, clock())
 
@@ -134,9 +137,10 @@ async def _check_stored(
 
 
 def judge_server(server: queries.PostgresServer) -> CheckResult:
-    """Whether the server runs the schema, accepts writes, is new enough, encodes in UTF-8, isolates by READ COMMITTED.
+    """Return whether the server can run the schema, and accepts writes, with the encoding and isolation that it needs.
 
-    At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
+    At a level stricter than READ COMMITTED, a statement that has waited for a lock fails, or does not see the changes
+    of the transaction that held the lock.
     """
     name = "database"
     unfit = why_unfit(server.engine, server.has_plpgsql, server.encoding)
@@ -153,7 +157,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
             oldest=OLDEST_SERVER,
         )
         return bad(name, text)
-    if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
+    if server.isolation != "read committed":  # the pooler, the role or the URL sets another default
         text = _(
             "uses the isolation level {isolation}: set default_transaction_isolation of the role to 'read committed'",
             isolation=server.isolation,
@@ -163,7 +167,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
 
 
 def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
-    """Judge the schema's revision against those that this version knows, newest first."""
+    """Judge the schema's revision against the revisions that this version knows, newest first."""
     to_do = _("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
         to_do = _(
@@ -186,9 +190,9 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
-    """Whether a sequence is behind its table, and whether the service may correct it; None if all is well.
+    """Return whether a sequence is behind its table, and whether the service may correct it; None if all is well.
 
-    Places are right even where it may not, but an older version, to which operators may have to return, needs it.
+    This version works without the correction, but an older version, to which operators might have to return, needs it.
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_set = [sequence for sequence in sequences if not sequence.may_set]

@@ -1,4 +1,4 @@
-"""Runs the checks of `wxauth check`: all of them, or those of one app."""
+"""The runner of `wxauth check`, for all checks, or for the checks of one app."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -24,12 +24,12 @@ from wxauth_guard.jwks import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW
 
 LONGEST_CHECK_SECONDS: Final = 25.0
-"""Seconds for one check as a whole. Each of its requests has a shorter limit."""
+"""The time limit of one check as a whole, in seconds. Each of its requests has a shorter limit."""
 _LONGEST_REASON: Final = 300
 
 
 async def check_all() -> list[CheckResult]:
-    """Check the settings; if they are valid, check everything else with them."""
+    """Check the settings and, if they are valid, everything else with them."""
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
@@ -46,9 +46,10 @@ async def examine(
     deadlines: Deadlines = DEADLINES,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
-    """Check the database first, because the other checks need values stored there; then everything else at once.
+    """Check the database, then everything else at once, because the other checks need values stored in the database.
 
-    The issuer's documents may each take as many seconds as siblings wait.
+    Each of the issuer's documents may take `issuer_patience` seconds, which is how long the guard in other services
+    waits.
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
@@ -72,7 +73,8 @@ async def examine(
             *(_app(app, settings, found, transport, clock) for app in found.apps),
             *(_forward(app, settings, clock) for app in found.apps),
         )
-    if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
+    # A delayed response exaggerates the difference, so the smallest difference is the most accurate.
+    if found.wechat_readings:
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
         bound = _("but tokens allow only {seconds} s", seconds=CLOCK_SKEW)
         results.append(compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
@@ -83,7 +85,7 @@ async def examine(
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
-    """Check one app of `apps` at WeChat."""
+    """Check one app of `apps` with WeChat."""
     found = Findings(apps=apps)
     async with aclosing(_transport(settings)) as transport:
         of_wechat = await _app(app, settings, found, transport, utc_now)
@@ -91,7 +93,7 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> l
 
 
 async def check_apps(settings: Settings) -> list[CheckResult]:
-    """Check only WeChat's side of each app, without the database."""
+    """Check only the side of WeChat for each app, without the database."""
     found = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
         apps = await asyncio.gather(*(_app(app, settings, found, transport, utc_now) for app in settings.apps))
@@ -115,9 +117,9 @@ async def _forward(app: App, settings: Settings, clock: Clock) -> list[CheckResu
 
 
 async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]) -> list[CheckResult]:
-    """The results of a check, in which None is none.
+    """Return the results of a check, without its Nones.
 
-    A failure of the check itself is a result, too, and the other checks continue.
+    If the check itself fails, that is a result, too, and the other checks continue.
     """
     results: list[CheckResult] = []
     try:

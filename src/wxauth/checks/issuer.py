@@ -1,4 +1,4 @@
-"""Checks the public URL: whether siblings find the stored keys there."""
+"""The check of the public URL, where siblings (services that verify our tokens) must find the stored keys."""
 
 import asyncio
 import socket
@@ -23,34 +23,34 @@ from wxauth_guard.proxies import proxy_for
 from wxauth_guard.texts import is_loopback, is_secure
 
 ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
-"""Reads the stored keys once more."""
+"""A function that reads the stored keys once more."""
 
 _NAME: Final = "issuer"
 _RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
-# Statuses with which a proxy answers if the service behind it is down.
+# The statuses that a proxy returns if its back end is down.
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
 
 class _Found(TextError):
-    """The fault found."""
+    """The fault that a check has found."""
 
 
 class _NotThere(_Found):
-    """Nothing answers. That is normal before the service has started."""
+    """Nothing responds, which is normal before the service has started."""
 
 
 class _Wrong(_Found):
-    """The answer is one that siblings cannot use. The text gives the reason and the remedy."""
+    """The response cannot be used by siblings. The text gives the reason and the fix."""
 
 
 async def check_issuer(
     issuer: str, found: Findings, *, now: datetime, patience: float, read_keys: ReadKeys | None = None
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check whether siblings find the stored keys there. Each document may take `patience` seconds.
+    """Check whether siblings find the stored keys at the issuer's URL. Each document may take `patience` seconds.
 
-    If none of the keys found is published, they are read once more by `read_keys`.
+    If none of the found keys is published, `read_keys` reads the stored keys once more.
     """
     yield await _judge_issuer(issuer, found.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
@@ -74,11 +74,11 @@ async def _judge_issuer(
             "{issuer} responds, but without the database nobody can tell if it returns the stored keys", issuer=issuer
         )
         return note(_NAME, text)
-    # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
+    # Keys that do not sign yet are left out, because a cache between client and server might hold an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
     if (
         not signing & kids and read_keys is not None
-    ):  # a service that has just started has stored its first key meanwhile
+    ):  # a service that has just started might have stored its first key since
         signing = {key.kid for key in await read_keys()}
     if not signing & kids:
         return bad(
@@ -112,7 +112,7 @@ async def _judge_issuer(
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
-    # Requests the document as the guard does, so that anything that stops a sibling is found here.
+    # The document is requested exactly as the guard does it, so that this check finds anything that stops a sibling.
     on_loopback = is_loopback(urlsplit(issuer).hostname)
     async with _client(issuer, limits) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
@@ -139,7 +139,10 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
 
 
 def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
-    """Connects to the host of a URL as the guard does. Raises: _Wrong, if the guard could not either."""
+    """Return a client that connects to the host of a URL like the guard.
+
+    Raises: _Wrong, if the guard could not connect.
+    """
     proxy, _variable = _proxy_for(url)
     try:
         tls = httpx.create_ssl_context()
@@ -153,7 +156,7 @@ def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
-    """Raises: _Wrong, if what answers may have been stored for another request."""
+    """Check that the response was not stored for another request. Raises: _Wrong, if it might have been."""
     url, ids = f"{issuer}/livez", set[str]()
     for _attempt in range(2):
         try:
@@ -161,7 +164,7 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
                 status, headers = response.status_code, response.headers
         except httpx.TransportError as exc:
             raise _named(exc, url) from exc
-        if status != HTTPStatus.OK:  # a proxy does not pass it on
+        if status != HTTPStatus.OK:  # a proxy does not pass the request on
             return
         request_id = headers.get("X-Request-ID", "")
         if request_id in ids:
@@ -184,7 +187,7 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
 
 
 async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:
-    """Check whether clients find the metadata of a resource, and by it this issuer (RFC 9728)."""
+    """Check whether clients find the metadata of a resource and, through it, this issuer (RFC 9728)."""
     name, parts = f"resource {url}", urlsplit(url)
     metadata_url = f"{parts.scheme}://{parts.netloc}{_RESOURCE_METADATA}{parts.path.removesuffix('/')}"
     limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
@@ -265,7 +268,7 @@ def _judge_status(response: httpx.Response) -> None:
 
 
 def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
-    """The fault behind an httpx error, by the error's cause."""
+    """Return the fault behind an httpx error, by the error's cause."""
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
     if (variable := _proxy_for(url)[1]) is not None:

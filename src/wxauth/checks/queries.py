@@ -1,4 +1,4 @@
-"""The queries of `wxauth check`. None of them writes."""
+"""The queries of `wxauth check`, none of which writes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from wxauth.core.statements import Statement
 from wxauth.session_keys.queries import SealedSessionKey
 
 SAMPLE: Final = 1000
-"""The number of rows in a sample. A sample of sessions has this number from each end of the table."""
+"""The number of rows in a sample. A sample of sessions has this number of rows from each end of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,21 +16,21 @@ class PostgresServer:
 
     version: str
     version_number: int
-    """In PostgreSQL's format: 180001 is 18.1."""
+    """The version in PostgreSQL's format, in which 180001 is 18.1."""
     is_standby: bool
     is_read_only: bool
     isolation: str
     """The isolation level of a single statement."""
     engine: str = "PostgreSQL"
-    """The result of version()."""
+    """The result of `version()`."""
     has_plpgsql: bool = True
     encoding: str = "UTF8"
-    """That of the database."""
+    """The encoding of the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookState:
-    """The state of a webhook."""
+    """The state of a webhook, as a check sees it."""
 
     name: str
     is_enabled: bool
@@ -45,7 +45,7 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
 """)
-# Of the oldest and of the newest sessions.
+# The sample has the oldest and the newest sessions.
 SOME_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)
@@ -53,7 +53,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
  WHERE session_key IS NOT NULL
 """)
-# A webhook is stuck if it has accepted nothing, and a delivery has waited, since before this time.
+# A webhook is stuck if, since this time, it has accepted nothing although a delivery was waiting.
 WEBHOOK_STATES: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((

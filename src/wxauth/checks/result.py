@@ -1,4 +1,4 @@
-"""What health checks share: the form of a result, and what one of them finds for the others."""
+"""The form of a check's result, and the findings that one check passes to others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,18 +16,18 @@ class CheckLevel(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """Fine if intended, otherwise wrong: somebody should read it."""
+    """It is fine if intended, and otherwise wrong, so an operator should read it."""
     BAD = "bad"
     """Something does not work."""
 
 
 MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
-"""How a report shows each."""
+"""The mark of each level in a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The name of a check, and its result. If something is wrong, the text includes the remedy."""
+    """The name of a check, and its result. If something is wrong, the text says how to fix it."""
 
     name: str
     level: CheckLevel
@@ -40,32 +40,32 @@ class CheckResult:
 
 
 def good(name: str, text: Text) -> CheckResult:
-    """A result: it works."""
+    """Return a result that says that something works."""
     return CheckResult(name, CheckLevel.OK, text)
 
 
 def note(name: str, text: Text) -> CheckResult:
-    """A result: it may be intended."""
+    """Return a result that reports something that may be intended."""
     return CheckResult(name, CheckLevel.NOTE, text)
 
 
 def bad(name: str, text: Text) -> CheckResult:
-    """A result: it does not work."""
+    """Return a result that says that something does not work."""
     return CheckResult(name, CheckLevel.BAD, text)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """How many seconds our clock is ahead of another one, and by how much that may be wrong."""
+    """The number of seconds that our clock is ahead of another one, and the possible error of that number."""
 
     ahead: float
     uncertainty: float
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
-        """The reading from one request, assuming that the other clock was read halfway between request and answer.
+        """Return the reading from one request, as if the other clock was read halfway between request and response.
 
-        `grain` is the unit to which their time is truncated.
+        `grain` is the unit to which the other clock's time is truncated.
         """
         midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
@@ -73,7 +73,7 @@ class ClockReading:
 
 
 def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bound: Text) -> CheckResult:
-    """Whether our clock agrees with another one's, within the seconds that are allowed."""
+    """Return whether our clock agrees with another clock, within the allowed number of seconds."""
     distance = abs(reading.ahead)
     if distance - reading.uncertainty <= allowed:
         within = max(1, round(distance + reading.uncertainty))
@@ -93,10 +93,10 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bo
 
 @dataclass(slots=True)
 class Findings:
-    """The findings so far. A field is None or empty if it could not be determined."""
+    """The findings of the checks so far. A field is None or empty if it could not be determined."""
 
     apps: Sequence[App] = ()
-    """The apps that people may log in to."""
+    """The apps that users can log in to."""
     signing_keys: Sequence[StoredSigningKey] | None = None
     wechat_readings: list[ClockReading] = field(default_factory=list)
     """Comparisons of our clock with WeChat's."""

@@ -1,4 +1,4 @@
-"""Judges who else may use wxauth's tables."""
+"""The check that no other database role may use wxauth's tables."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
-    """Yield a result for those who may change wxauth's tables, and one for those who may only read them."""
+    """Yield a result for roles that may change wxauth's tables, and one for roles that may only read them."""
     if writing := [step for step in revocations if step.may_write]:
         text = _(
             "roles other than the owner can change wxauth's tables, and so become administrators: {roles}. Run "
@@ -36,7 +36,7 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
 
 def _named(steps: Sequence[Revocation]) -> Text:
-    """The roles, each followed by those that have its rights by a membership."""
+    """Return the roles, each followed by the roles that have its rights through a membership."""
     names: dict[str, str] = {}
     for step in steps:
         name = plain(step.role)
@@ -49,12 +49,12 @@ def _named(steps: Sequence[Revocation]) -> Text:
 
 
 def _statements(steps: Sequence[Revocation]) -> list[str]:
-    """The statements that end these rights. Roles with the same rights share one."""
+    """Return the statements that revoke these rights. Roles with equal rights share one statement."""
     alike: dict[tuple[object, ...], list[Revocation]] = {}
     for step in steps:
         key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
         alike.setdefault(key, []).append(step)
-    # First what somebody has passed on, because nobody could run that after losing the right.
+    # Rights that a role has passed on come first, because nobody could revoke them after that role has lost the right.
     order = sorted(alike.values(), key=lambda steps: (steps[0].grantor is None, steps[0].has_passed_on))
     return list(chain.from_iterable(map(_revoke, order)))
 
@@ -73,7 +73,7 @@ def _revoke(alike: Sequence[Revocation]) -> list[str]:
 
 
 def plain(quoted: str) -> str:
-    """Names that are quoted for SQL, in characters that a terminal shows as they are."""
+    """Return names that are quoted for SQL, in characters that a terminal shows as they are."""
     return _QUOTED.sub(_escaped, quoted)
 
 

@@ -1,4 +1,4 @@
-"""The rights on wxauth's tables: those of the role that asks, and those of all others."""
+"""The rights on wxauth's tables, both of wxauth's own role and of all other roles."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,9 +8,9 @@ from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
 from wxauth.core.statements import Statement
 
 MOST_REVOCATIONS: Final = 20
-"""The number of revocations that are read for those who may write, and again for those who may only read."""
+"""The maximum number of revocations read for roles that may write, and for roles that may only read."""
 MOST_MEMBERS: Final = 5
-"""The number of members that are named for each role."""
+"""The maximum number of members named for each role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,23 +19,23 @@ class RoleRights:
 
     role: str
     schema: str | None
-    """The schema that contains our tables, or would; None if there is none that the role can use."""
+    """The schema that contains our tables, or would contain them; None if the role can use no such schema."""
     may_create: bool
     may_use: bool
-    """Whether the role may read and write those of our tables that exist."""
+    """Whether the role may read and write all of our tables that exist."""
     may_call: bool
-    """Whether the role may call our function that statements use."""
+    """Whether the role may call our function, which some statements use."""
     owner: str | None
-    """The tables' owner, if the role lacks the owner's rights."""
+    """The owner of the tables, if the role lacks the owner's rights."""
     hidden_in: list[str]
-    """Our tables of which row level security may hide rows from the role."""
+    """The tables in which row level security might hide rows from the role."""
     elsewhere: str | None
-    """A schema outside of the search_path that contains our tables, if none within it does."""
+    """A schema outside of the search_path that contains our tables, if no schema within it does."""
     may_use_elsewhere: bool
 
     @property
     def missing_to_serve(self) -> str | None:
-        """The statement that lets this role use the existing tables; None if it lacks nothing."""
+        """The statement that lets this role use the existing tables; None if it can already use them."""
         if self.elsewhere is not None:
             return None if self.may_use_elsewhere else f"GRANT USAGE ON SCHEMA {self.elsewhere} TO {self.role}"
         if self.schema is None:
@@ -48,7 +48,7 @@ class RoleRights:
 
     @property
     def missing_to_migrate(self) -> str | None:
-        """The GRANT that this role lacks to change the schema; None if it lacks none."""
+        """The GRANT that this role needs to change the schema; None if it needs none."""
         if self.schema is None:
             return self.missing_to_serve
         if not self.may_create:
@@ -65,8 +65,8 @@ class RoleRights:
         return f"ALTER ROLE {self.role} BYPASSRLS"
 
 
-# Only a table's owner may alter it, or a role that is a member of the owner. Row level security hides nothing if there
-# is a policy without a condition for each command, and none that restricts.
+# Only the owner of a table, or a member of the owner, may alter it. Row level security hides nothing if each command
+# has a policy without a condition, and no policy restricts it.
 _RIGHTS: Final = Statement[RoleRights](f"""
 WITH here AS (
     SELECT c.oid, c.relowner, c.relnamespace, format('%I.%I', nspname, relname) AS name
@@ -116,37 +116,37 @@ SELECT quote_ident(current_user) AS role,
 
 
 async def read_rights(database: Database) -> RoleRights:
-    """The rights of our role."""
+    """Return the rights of wxauth's own role."""
     return await database.one(_RIGHTS, tables=our_tables())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """One step that ends rights which others have on our tables or sequences. Names are quoted for SQL."""
+    """One step that revokes the rights of others on our tables or sequences. Names are quoted for SQL."""
 
     role: str
-    """The role that loses the rights; PUBLIC is everybody."""
+    """The role that loses the rights. PUBLIC means all roles."""
     group: str | None
-    """The role in which it loses its membership; None if it loses rights of its own."""
+    """The role whose membership it loses; None if it loses rights of its own."""
     relations: list[str]
-    """The tables, or the sequences, on which it loses all rights, at most 100; empty if it loses a membership."""
+    """The tables, or the sequences, on which the role loses all rights, at most 100; empty if it loses a membership."""
     are_sequences: bool
     grantor: str | None
-    """The role that must revoke them, if neither the owner nor a superuser's own REVOKE does."""
+    """The role that must run the REVOKE, if it has no effect when the owner or a superuser runs it."""
     has_passed_on: bool
-    """Whether the role may have granted the same to others."""
+    """Whether the role might have granted the right to others."""
     members: list[str]
-    """Roles that have the rights by a membership in this role, at most `MOST_MEMBERS`."""
+    """The roles that have the rights through a membership in this role, at most `MOST_MEMBERS`."""
     member_count: int
     may_write: bool
-    """Whether any of these roles may change something. Otherwise they may only read."""
+    """Whether any of these roles may change data. Otherwise, they may only read it."""
     others: int
-    """The number of revocations of this kind that are not among these."""
+    """The number of further revocations of this kind that are not listed."""
 
 
-# `reach` has each role that holds a right, with all that hold it by a membership; a role with NOINHERIT may `SET ROLE`.
-# From PostgreSQL 16 on, a membership may permit neither, and has a grantor that a REVOKE must name. A role outside that
-# may not use the schema cannot use its tables.
+# `reach` contains each role that holds a right, with all roles that hold it through a membership. A role with NOINHERIT
+# counts, because it can `SET ROLE`. From PostgreSQL 16 on, a membership might permit neither, and has a grantor that a
+# REVOKE must name. A role that may not use the schema cannot use its tables, so it is left out.
 REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own)

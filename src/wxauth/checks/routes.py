@@ -1,4 +1,4 @@
-"""`GET /v1/admin/check`, and the check of one app: `wxauth check` for administrators without a shell."""
+"""The routes of `wxauth check`, for administrators without a shell."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ router = Router("admin")
 
 
 class CheckResultAnswer(TypedDict):
-    """A line of the report."""
+    """One line of the report."""
 
     name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
     ok: Annotated[bool, Field(description="Whether it works, as far as is known.")]
@@ -37,11 +37,12 @@ class CheckResultAnswer(TypedDict):
 
 @router.get("/v1/admin/check", summary=_("Run the health checks"))
 async def check_everything(_: AdministratorDep, settings: SettingsDep, request: Request) -> Items[CheckResultAnswer]:
-    """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat.
+    """Run `wxauth check`, which checks the database, the keys, the issuer, the clocks, and each app with WeChat.
 
-    Changes nothing. Takes half a minute at most.
+    It changes nothing, and takes at most half a minute.
     """
-    from wxauth.checks.doctor import examine  # the checks take 3 MB, and most processes never run them
+    # Imported here, because the checks take 3 MB, and most processes never run them.
+    from wxauth.checks.doctor import examine
 
     return _report(await examine(settings), request)
 
@@ -56,7 +57,7 @@ async def check_one_app(
 ) -> Items[CheckResultAnswer]:
     """Run `wxauth check` for one app.
 
-    Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
+    It checks whether WeChat accepts the app's secret and this server's IP address, and which APIs the app may call.
     """
     from wxauth.checks.doctor import examine_app
 

@@ -1,4 +1,4 @@
-"""All sealed values in the database, for checking them, resealing them, and erasing those that no key opens."""
+"""All sealed values in the database, for checking them, resealing them, and erasing values that no key opens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class SealedKind(Generic[Row]):
-    """A kind of rows that contain sealed values."""
+    """A kind of row that contains sealed values."""
 
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
-    """The values of a row, in the order in which its replacement takes them, each with the context that it is bound to.
+    """The values of a row, each with the context that it is bound to, in the order in which its replacement takes them.
 
-    None: there is no value.
+    A value is None if it is not set.
     """
 
     def opens(self, sealer: Sealer, row: Row) -> bool:
-        """Whether all values of the row open."""
+        """Return whether all values of the row can be unsealed."""
         return all(sealed is None or sealer.opens(sealed, context=context) for sealed, context in self.values(row))
 
     def resealed(self, sealer: Sealer, row: Row) -> list[bytes | None] | None:
-        """The values of a row, sealed with the current secret key; None if one of them does not open."""
+        """Return the values of a row, sealed with the current secret key; None if one of them cannot be unsealed."""
         try:
             return [
                 None if sealed is None else sealer.seal(sealer.open(sealed, context=context), context=context)
@@ -66,19 +66,19 @@ SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
 
 @dataclass(slots=True)
 class SealedCounts:
-    """How many values of each kind were resealed or erased."""
+    """The numbers of values of each kind that were resealed or erased."""
 
     signing_keys: int = 0
     session_keys: int = 0
     phone_answers: int = 0
     webhook_secrets: int = 0
-    """If erased, their webhooks are disabled until an administrator renews the secret."""
+    """If a secret is erased, its webhook is disabled until an administrator renews the secret."""
     apps: int = 0
-    """If erased, they must be added again."""
+    """If an app's secrets are erased, it must be added again."""
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Some values of each kind, except signing keys, which are few and all checked."""
+    """Return some values of each kind, without the signing keys, which are few and are all checked."""
     kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
         (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE)),
         (SEALED_PHONE_ANSWERS, await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)),
@@ -90,9 +90,9 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
 
 
 async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> None:
-    """Check that what is sealed now will open where the service runs: by the signing keys, or else by other values.
+    """Check that the running service will be able to unseal what is sealed now.
 
-    Raises: CannotOpen, if none opens.
+    The signing keys prove it, or other values if there are none. Raises: CannotOpen, if no value can be unsealed.
     """
     kept = [(key.private_key, sealing.signing_key_context(key.kid)) for key in await database.rows(PUBLISHED, now=now)]
     kept = kept or await some_values(database, now=now)
@@ -103,7 +103,7 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
-    """Whether each key opens, which one signs, and when the next one does."""
+    """Return whether each key can be unsealed, which key signs, and when the next one does."""
     name = "signing_keys"
     if not keys:
         return good(name, _("none yet: the service creates the first key when it starts for the first time"))
@@ -129,7 +129,7 @@ def judge_signing_keys(
 def judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Whether these values open, and whether one still needs a former secret key."""
+    """Return whether these values can be unsealed, and whether one still needs a previous secret key."""
     name = "sealed_data"
     every = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
     total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)

@@ -1,4 +1,4 @@
-"""Checks the handlers that the operator runs beside the service."""
+"""The checks of the handlers that the operator runs next to the service."""
 
 import asyncio
 import secrets
@@ -22,9 +22,10 @@ from wxauth.wechat.received import make_handshake
 
 
 async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """Check an app's handler, if it has one, as WeChat checks a URL before it saves it.
+    """Check an app's handler, if it has one, in the way in which WeChat checks a URL before saving it.
 
-    The signature is marked as used first, because the handler's logs have it: nobody can make a withdrawal of it.
+    The signature is marked as used first, because the handler might log it. Otherwise, an attacker who reads that log
+    could use it for a forged message about a withdrawn authorization.
     """
     if app.push_forward is None:
         return
@@ -67,7 +68,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
 
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """If the settings have a hook, send it a message of the type `test`, which is about nobody."""
+    """Send a message of type `test`, which is about no user, to the sign-up hook, if there is one."""
     async with aclosing(ReceiverTransport()) as transport:
         hook = SignUpHook(settings=settings, transport=transport, clock=clock)
         if not hook.is_on:

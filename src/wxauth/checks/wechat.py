@@ -1,6 +1,6 @@
-"""Checks WeChat's side of each app: its secret, its IP whitelist, and what is set up at WeChat.
+"""The checks of each app with WeChat, which cover its secret, its IP whitelist, and its setup in WeChat's console.
 
-A login uses a made-up code, so that WeChat refuses it. That costs and changes nothing.
+The check sends a made-up login code, which WeChat refuses. That costs and changes nothing.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.texts import is_loopback
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
-"""The time limit of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
+"""The time limit of one request, in seconds, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
 
 _CODE: Final = "000000000000"
 _NOT_WHITELISTED: Final = (40164, 61004)
@@ -48,20 +48,20 @@ _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 
 class _Witness(httpx.AsyncBaseTransport):
-    """Passes on requests and answers, and keeps what of them the WeChat client does not return."""
+    """Passes on requests and responses, and records what the WeChat client does not return."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, readings: list[ClockReading]) -> None:
         self._inner = inner
         self._clock = clock
         self._readings = readings
         self.addresses: list[str] = []
-        """The addresses of this server, as WeChat names them when it refuses them."""
+        """The addresses of this server, which WeChat names when it refuses them."""
         self.unreachable: set[str] = set()
-        """Hosts to which no connection could be made."""
+        """The hosts to which no connection could be made."""
         self.at_proxy = ""
-        """The reason for that, if the proxy has failed."""
+        """The reason why no connection could be made, if the proxy has failed."""
         self.reason = ""
-        """The reason for that, in any case."""
+        """The reason why no connection could be made, in any case."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked_at = self._clock()
@@ -83,7 +83,7 @@ class _Witness(httpx.AsyncBaseTransport):
 async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check whether WeChat accepts the app and this server, and the settings at WeChat."""
+    """Check whether WeChat accepts the app and this server, and how the app is set up in WeChat's console."""
     observed = _Witness(transport, clock, found.wechat_readings)
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
@@ -139,7 +139,7 @@ def _judge_token(
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Witness) -> CheckResult:
-    """The result for a failure caused by the app, this server or WeChat, not by the made-up request."""
+    """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request."""
     errcode, base = failure.errcode, settings.wechat_base_url
     match failure:
         case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and observed.addresses:
@@ -185,11 +185,11 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
-    """Whether WeChat can redirect a browser back to the issuer after a login by this app."""
+    """Return whether WeChat can redirect a browser back to the issuer after a login with this app."""
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
-    if is_loopback(host):  # of which the issuer's own check makes one remark, for all apps
+    if is_loopback(host):  # the check of the issuer notes this once for all apps
         text = _("WeChat accepts no callback to {issuer}: set WXAUTH_ISSUER", issuer=settings.issuer)
         return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
@@ -249,7 +249,10 @@ def _time_in(response: httpx.Response) -> datetime | None:
 
 
 def _refused_addresses(body: bytes) -> list[str]:
-    """The addresses in WeChat's refusal of a caller that is not whitelisted. No other text of WeChat's is used."""
+    """Return the addresses in WeChat's refusal of a caller that is not whitelisted.
+
+    No other part of WeChat's text is used.
+    """
     try:
         match from_json(body):
             case {"errcode": errcode, "errmsg": str(text)} if errcode in _NOT_WHITELISTED:

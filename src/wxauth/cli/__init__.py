@@ -1,4 +1,4 @@
-"""The command `wxauth`. A module has the commands of one noun, and is imported when one of them is called."""
+"""The command `wxauth`. Each module contains the commands of one noun, and is imported when one of them is called."""
 
 import re
 import sys
@@ -21,10 +21,11 @@ def _of_click(message: str) -> str:
 
 
 for _name, _module in list(sys.modules.items()):
-    if _name.startswith("click."):  # its own sentences, which it looks up by these two names of gettext
+    if _name.startswith("click."):  # click looks up its own texts by these two names of gettext
         vars(_module).update(_=_of_click, ngettext=lambda one, many, number: _of_click(one if number == 1 else many))
 for _module in (click.formatting, click_wrapping):
-    vars(_module).update(term_len=width)  # click counts characters, and breaks Chinese within its Latin words
+    # Click counts characters, which is wrong for Chinese, and breaks lines within Latin words.
+    vars(_module).update(term_len=width)
 click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
 
 _SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
@@ -49,8 +50,10 @@ MODULES: Final = {
     "users": {"users": _("Manage users, their roles and bans.")},
     "webhooks": {"webhooks": _("Manage webhooks, which send events to other services.")},
 }
-"""The commands of each module, with their lines in `wxauth --help`, which then need not import them. A test compares
-both."""
+"""The commands of each module, with their lines in `wxauth --help`, so that the help need not import the modules.
+
+A test compares both.
+"""
 
 
 class LazyGroup(click.Group):
@@ -68,14 +71,14 @@ class LazyGroup(click.Group):
                 self.add_command(click.Command(name, help=summary))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command, which may not be imported yet."""
+        """Return a command, after importing its module if necessary."""
         command = super().get_command(ctx, cmd_name)
         return command and in_language(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a command, and import it."""
+        """Resolve a command, and import its module."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in self._modules:
             module = import_module(f"{__name__}.{self._modules[name]}")
@@ -90,7 +93,7 @@ class LazyGroup(click.Group):
 
 
 def in_language(command: click.Command) -> click.Command:
-    """A command whose help is in the language of the terminal; a copy, unless that is English."""
+    """Return a command whose help is in the language of the terminal; a copy, unless that is English."""
     if terminal_language() == SOURCE:
         return command
     made = copy(command)

@@ -1,4 +1,4 @@
-"""`wxauth admin`: the console."""
+"""The command `wxauth admin`, for the administrators' console."""
 
 from datetime import timedelta
 from uuid import UUID

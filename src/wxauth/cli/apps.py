@@ -1,4 +1,4 @@
-"""`wxauth apps`: manage apps."""
+"""The command `wxauth apps`, which manages apps."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -55,7 +55,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         ),
     },
 }
-"""How the options of these fields differ from those that their types make."""
+"""The differences between the options of these fields and the options that their types produce."""
 _app_argument = click.argument("app_id")
 _no_check_option = click.option("--no-check", is_flag=True, help="Don't ask WeChat whether the AppSecret is valid.")
 
@@ -155,7 +155,7 @@ def remove_command(app_id: str) -> None:
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, str]:
-    """The secrets of these, which are prompted for: every user of the machine can see the command line."""
+    """Return the given secrets after prompting for them, because every user of the machine can see the command line."""
     return {name: _ask_for(label) for name, label in _LABELS.items() if given.get(name)}
 
 
@@ -168,7 +168,7 @@ def _ask_for(label: str) -> str:
 
 
 def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
-    """The values as a request body, validated like one.
+    """Return the values as a validated request body.
 
     Raises: click.UsageError for values from the command line, Failed for values from a prompt. Both name the field and
     never its value.

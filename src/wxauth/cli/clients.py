@@ -1,4 +1,4 @@
-"""`wxauth clients`: manage sibling services, and sites that log people in."""
+"""The command `wxauth clients`, which manages services that verify our tokens, and sites that log users in."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,7 +54,7 @@ _SCOPE: Final = (
 
 
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
-    """The template of `NAME=VALUE`s; empty for one empty text; None without any."""
+    """Return the template of claims from `NAME=VALUE` texts; empty for one empty text; None without any text."""
     template: dict[str, Any] = {}
     for given in filter(None, values):
         name, equals, value = given.partition("=")
@@ -65,7 +65,7 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
 
 
 def _option_of(field: str) -> str:
-    """The option that sets a field, or the argument."""
+    """Return the option or the argument that sets a field."""
     if field in ("name", "pkce"):
         return {"name": "NAME", "pkce": "--no-pkce"}[field]
     word = field.removeprefix("is_").removesuffix("_id").removesuffix("_app").removesuffix("s")
@@ -90,11 +90,14 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     field: None if field == "name" else {"option": _option_of(field), **_OF_FIELDS.get(field, {})}
     for field in Client.model_fields
 }
-"""How the options differ from those that the types of the fields make."""
+"""The differences between the options and the options that the types of the fields produce."""
 
 
 def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """As `with_database`. A refused field of a client is an error about its option. Raises: click.BadParameter."""
+    """Run `use` like `with_database`, and report a refused field of a client as an error about its option.
+
+    Raises: click.BadParameter.
+    """
 
     async def run(database: Database, now: datetime) -> T:
         with _refused_as_wrong_call():
@@ -135,12 +138,12 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
     is the client_id of a site where users log in with a QR code.
     """
     with _refused_as_wrong_call():
-        build_client(client_name, given)  # a wrong call is refused without the database
+        build_client(client_name, given)  # a wrong call is refused before the database is used
     settings = read_settings(ClientCommandSettings)
 
     async def add(database: Database, now: datetime) -> tuple[Client, Credentials | None]:
         async for _left in end_sessions_left(database, client_name):
-            pass  # a removed client's, which keep the name until then
+            pass  # sessions of a removed client, which keep its name until they are deleted
         return await ClientChanges(database, NameResolver(), settings).add(client_name, given, now=now)
 
     client, credentials = _with_clients(add)
@@ -150,7 +153,7 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
 @clients.command()
 @_name_argument
 @click.option("--pkce", "pkce", flag_value="required", help="Require PKCE again.")
-@takes(Client, clear="", **{**_OPTIONS, "is_public": None})  # which never changes
+@takes(Client, clear="", **{**_OPTIONS, "is_public": None})  # an existing client cannot become public
 def set_command(client_name: str, given: dict[str, Any]) -> None:
     """Change the given fields of a service or a site.
 

@@ -1,4 +1,4 @@
-"""`wxauth users import` and `export`."""
+"""The commands `wxauth users import` and `wxauth users export`."""
 
 import os
 import sqlite3
@@ -62,7 +62,7 @@ _LONGEST_CELL: Final = 40
 
 
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Our names of fields by those of the file, and by field our values by those of the file."""
+    """Return our names of fields by the file's names, and for each field our values by the file's values."""
     fields: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     for option in options:
@@ -83,18 +83,18 @@ _time_zone = checked(ZoneInfo, _("must be the name of a time zone, such as Asia/
 
 
 def _opened(path: str) -> IO[bytes]:
-    """The file to read; `-` is standard input."""
+    """Return the file to read. `-` is standard input."""
     return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
 
 
 def _rereadable(file: IO[bytes]) -> IO[bytes]:
-    """The file, or if it is a pipe, a copy in the temporary folder, because an import reads it twice."""
+    """Return the file or, if it is a pipe, a copy in the temporary folder, because an import reads it twice."""
     with suppress(OSError):
         file.tell()
         return file
     try:
         copy: IO[bytes] = click.get_current_context().with_resource(TemporaryFile())  # noqa: SIM115
-    except FileNotFoundError:  # no such folder
+    except FileNotFoundError:  # the folder does not exist
         copy = BytesIO()
     try:
         copyfileobj(file, copy)

@@ -1,4 +1,4 @@
-"""`wxauth keys` and `wxauth secret`: the keys that sign tokens, and the key that encrypts stored values."""
+"""The commands `wxauth keys` (keys that sign tokens) and `wxauth secret` (the key that encrypts stored values)."""
 
 import base64
 import secrets
@@ -68,7 +68,7 @@ def rotate_command() -> None:
     show(row, _("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
 
 
-# An id may begin with "-", even with "-h".
+# An id might begin with "-", or even with "-h".
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
 @json_option
@@ -92,7 +92,7 @@ def withdraw_command(kid: str) -> None:
 
 
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
-    """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
+    """Return the result of `ask`, called with the stored keys. It requires all settings. Raises: Failed."""
     return with_parts(lambda parts: ask(parts[KeyRing]), seals=True)
 
 

@@ -1,4 +1,4 @@
-"""What commands share: how they print answers and failures, and the options that several have."""
+"""The printing of results and failures, and the options that several commands share."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ from wxauth.web.schemas import Page, PageQuery, Time, id_in_cursor, items_of
 
 
 def _noted(name: str, text: str) -> Callable[["Command"], "Command"]:
-    """A switch that no command receives: what prints or asks reads it (`_is_given`)."""
+    """Return a switch that no command receives, because the functions that print or ask read it (`_is_given`)."""
 
     def note(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
         context.meta[name] = value
@@ -37,12 +37,12 @@ yes_option = _noted("--yes", "Don't ask for confirmation.")
 
 
 def prints_json() -> bool:
-    """Whether the answer is for a program: `--json` was given."""
+    """Return whether a program reads the output, because `--json` was given."""
     return _is_given("--json")
 
 
 class Failed(click.ClickException):
-    """Ends the command with status 1 and this text."""
+    """Ends the command with status 1, and prints this text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(localized(text))
@@ -54,12 +54,12 @@ class Failed(click.ClickException):
 
 
 def sentence(text: str) -> str:
-    """A text in the language of the terminal, with a full stop."""
+    """Return a text in the language of the terminal, with a full stop."""
     return localized(text) + localized(_("."))
 
 
 class WrongCall(click.UsageError):
-    """Ends the command with status 2 and this text, as a wrong call."""
+    """Ends the command with status 2, and prints this text, because it was called incorrectly."""
 
     def __init__(self, text: Text) -> None:
         super().__init__(sentence(text))
@@ -67,7 +67,7 @@ class WrongCall(click.UsageError):
 
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
-"""Columns whose values are words of ours."""
+"""The columns whose values are words of wxauth."""
 SHOWN_ONCE: Final = _("Keep the secret. It is shown only once.")
 
 
@@ -77,12 +77,12 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
-    """Print an answer.
+    """Print a response.
 
     Args:
         answer: Printed with `--json`.
-        text: Printed otherwise: a line, or a table's rows.
-        notes: Lines printed to standard error beside the text.
+        text: Printed otherwise. It is a line, or the rows of a table.
+        notes: Lines that are also printed, to standard error.
     """
     if prints_json():
         click.echo(to_json(answer))
@@ -98,19 +98,22 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
 def show_items(
     found: Page[Any] | Iterable[Any], names: str, *, as_json: object = None, **shown: Callable[[Any], object]
 ) -> None:
-    """Print a list or a page of one, with the columns of `table`. `as_json` is its JSON, if not that of its items."""
+    """Print a list or a page of it, with the columns of `table`.
+
+    `as_json` is its JSON, if it differs from the JSON of its items.
+    """
     page = found if isinstance(found, Page) else Page(list(found), None)
     notes = [_("There are more. Add --cursor {cursor}", cursor=page.next_cursor)] if page.next_cursor else []
     show(as_json or items_of(page), table(page.items, names, **shown), *notes)
 
 
 def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) -> list[tuple[object, ...]]:
-    """The rows of a table of items, below their header.
+    """Return the rows of a table of items, below their header.
 
     Args:
-        items: A row each.
-        names: Of the columns, in order. Each is a field of the items, unless `shown` has it.
-        shown: The columns that are made of several fields, or of other words.
+        items: The items, one for each row.
+        names: The names of the columns, in order. Each is a field of the items, unless `shown` contains it.
+        shown: Functions that make the columns that are not simply fields.
     """
     columns = names.split()
     rows = [tuple(shown.get(name, partial(_field, name=name))(item) for name in columns) for item in items]
@@ -118,7 +121,7 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
 
 
 def header(*columns: str) -> tuple[str, ...]:
-    """The names of columns, as a table shows them."""
+    """Return the names of columns, as a table shows them."""
     return tuple(name.upper() if terminal_language() == SOURCE else word(name) for name in columns)
 
 
@@ -149,18 +152,18 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str | None) -> str:
-    """A text chosen by a user, without characters that control a terminal; `-` if it shows nothing."""
+    """Return a text chosen by a user, without characters that control a terminal; `-` if nothing of it is visible."""
     printed = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text or "")
     return printed if clean_text(printed) else "-"
 
 
 def state_of(it: Any) -> Text:
-    """Whether an app or a webhook is used."""
+    """Return whether an app or a webhook is enabled, as a word."""
     return _("enabled") if it.is_enabled else _("disabled")
 
 
 def to_the_minute(time: datetime | None, *, timespec: str = "minutes") -> str:
-    """A time in the zone of this machine."""
+    """Return a time in the time zone of this machine."""
     return "-" if time is None else time.astimezone().isoformat(timespec=timespec)
 
 
@@ -181,9 +184,9 @@ def confirm(question: Callable[[], Text]) -> None:
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """An option's callback: what `check` makes of the given value.
+    """Return an option's callback, which replaces the given value by the result of `check`.
 
-    Where that raises a KeyError, OSError or ValueError, the call is refused with its text, or with this rule.
+    If `check` raises a KeyError, OSError or ValueError, the call is refused with the error's text, or with this rule.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
@@ -197,10 +200,10 @@ def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Cont
 
 
 def stripped(text: str) -> str:
-    """A text without the spaces around it."""
+    """Return a text without the spaces around it."""
     try:
         text.encode()
-    except UnicodeEncodeError:  # an argument that is not UTF-8 has surrogates
+    except UnicodeEncodeError:  # an argument that is not UTF-8 contains surrogates
         raise WrongValue(_("must be UTF-8")) from None
     return text.strip()
 
@@ -214,12 +217,12 @@ _cursor = checked(id_in_cursor, _("must be the next_cursor of a page"))
 
 
 def why_not(file: object, exc: OSError) -> Text:
-    """Why a file cannot be used."""
+    """Return the reason why a file cannot be used."""
     return _("{name}: {rule}", name=file, rule=os_reason(exc))
 
 
 def read_picture(given: str) -> str:
-    """The picture in this file, as a `data:` URL; empty for what clears one: default, or an empty text."""
+    """Return the picture in this file, as a `data:` URL; empty for `default` or an empty text, which clear it."""
     try:
         return "" if given in ("default", "") else picture_url(Path(given).read_bytes())
     except WrongValue as exc:
@@ -229,14 +232,16 @@ def read_picture(given: str) -> str:
 def takes(
     model: type[BaseModel], *, clear: str | None = None, **changed: Mapping[str, Any] | None
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    """Add the options of a model's fields: their types, choices and texts are those of its schema.
+    """Add options for a model's fields. Their types, choices and texts come from the model's schema.
 
     The command receives `given`, the values of the options that were given, by field.
 
     Args:
         model: The body or the query of an operation.
-        clear: What clears a field, where an option can: its value is an empty text then. A switch has its opposite.
-        changed: How the options of some fields differ from what the schema makes; None for a field without an option.
+        clear: The word that clears a field, if an option can do that. Its value is then an empty text. A switch has its
+            opposite instead.
+        changed: The differences between the options of some fields and the options from the schema. None means that the
+            field has no option.
     """
     schema = model.model_json_schema()
     options = {
@@ -248,7 +253,8 @@ def takes(
     def decorate(function: Callable[..., object]) -> Callable[..., object]:
         @wraps(function)
         def command(**values: Any) -> object:
-            given = {name: values.pop(name) for name in [*values] if name in options}  # as they were called
+            # In the order in which they were given.
+            given = {name: values.pop(name) for name in [*values] if name in options}
             return function(given={name: it for name, it in given.items() if it is not None}, **values)
 
         shown = sorted(options, key=lambda name: name in PageQuery.model_fields)
@@ -269,7 +275,10 @@ def _option_of(
     *,
     is_query: bool,
 ) -> Mapping[str, Any]:
-    """The option for a field with this schema: a switch, a choice, a number, a text, a list with commas, or JSON."""
+    """Return the option for a field with this schema.
+
+    It is a switch, a choice, a number, a text, a list with commas, or JSON.
+    """
     found = [schema["$defs"][it["$ref"][8:]] if "$ref" in it else it for it in shape.get("anyOf", (shape,))]
     kinds = {it["type"]: it for it in found if "type" in it}
     text, bounds, default = kinds.get("string", {}), kinds.get("integer", {}), shape.get("default")

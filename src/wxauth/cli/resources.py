@@ -1,4 +1,4 @@
-"""What commands use: settings, the database, the parts of the service, and the line of each of our errors."""
+"""The resources that commands share: settings, the database, the parts of the service, and the lines for errors."""
 
 import asyncio
 import sys
@@ -42,12 +42,12 @@ _NOUNS: Final = {
     "user_id": _("user"),
     "app_id": _("app"),
 }
-"""What a command is about, by the name of its argument."""
+"""The noun for each command's argument, by the name of the argument."""
 
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """If one of our errors is raised, end the command with a line and status 1. Raises: Failed."""
+    """End the command with a line and status 1 if one of our errors is raised. Raises: Failed."""
     try:
         yield
     except (WxAuthError, CannotOpen, TextError) as exc:
@@ -99,14 +99,14 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
         async with aclosing(Database(settings.database_url.get_secret_value())) as database:
             return await use(database, await database.time())
 
-    return _run(run, log_level="critical")  # no log lines: `Failed` prints the error
+    return _run(run, log_level="critical")  # no log lines, because `Failed` prints the error
 
 
 def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
-    """Return the result of `use`, called with parts that are made when they are asked for. Raises: Failed.
+    """Return the result of `use`, called with parts that are created when they are first used. Raises: Failed.
 
-    With `seals`, it fails first if the secret key opens nothing: what it sealed, the service could not open.
-    To import all parts of the service takes half a second more. Requires all settings.
+    With `seals`, it fails first if the secret key opens no stored value, because the service could then not open what
+    the command seals. Importing all parts of the service takes half a second more. It requires all settings.
     """
     from wxauth.core.services import Parts
 
@@ -131,7 +131,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
                 await _add_wechat(parts, settings, closing)
             return await use(parts)
 
-    return _run(run, log_level="error")  # WeChat's explain what to change
+    return _run(run, log_level="error")  # WeChat's errors say what to change
 
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
@@ -146,7 +146,7 @@ async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStac
 
 
 def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
-    """Return the result of `use`, called with all parts of the service. Requires all settings. Raises: Failed."""
+    """Return the result of `use`, called with all parts of the service. It requires all settings. Raises: Failed."""
     from wxauth.apps.registry import Apps
     from wxauth.service.build import build_services
 

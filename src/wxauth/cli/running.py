@@ -1,4 +1,4 @@
-"""`wxauth serve`, `alive`, `openapi`: the service and its API. Each is imported when it is called."""
+"""The commands `wxauth serve`, `alive` and `openapi`, each of which imports its parts when it is called."""
 
 import os
 import sys
@@ -57,7 +57,8 @@ def _refuse_windows(command: str) -> None:
 
 
 def _address() -> tuple[str, int]:
-    # Read without the settings, which take half a second of CPU to load: a health check runs every few seconds.
+    # The file is read without the settings, which take half a second of CPU to load, because a health check runs every
+    # few seconds.
     from wxauth.core.env_file import read_env_file
 
     try:

@@ -1,4 +1,4 @@
-"""`wxauth migrate`, `check` and `sweep`: what an operator does for the service. Each imports what it needs."""
+"""The commands `wxauth migrate`, `check` and `sweep`, with which an operator maintains the service."""
 
 import asyncio
 import sys
@@ -34,7 +34,7 @@ def migrate(revision: str) -> None:
     if revision == "base":
         confirm(lambda: _("Permanently erase all users and data?"))
     with failures_printed():
-        # That it waits, and for what.
+        # The log says that the command waits, and for what.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
@@ -70,7 +70,7 @@ def check() -> None:
     from wxauth.checks.doctor import check_all
     from wxauth.checks.result import MARKS
 
-    # The results report failures.
+    # The results themselves report failures, so only critical messages are logged.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
     results = asyncio.run(check_all())
     show(

@@ -1,4 +1,4 @@
-"""`wxauth users`: find, ban and erase users, and manage their roles."""
+"""The command `wxauth users`, which finds, bans and erases users, and manages their roles."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -52,7 +52,7 @@ _MODULES: Final = {
         "import": _("Import users from FILE, with one identity per line, as JSON or CSV."),
     },
 }
-"""The commands that are imported when they are called. A test compares the lines."""
+"""The commands that are imported when they are called. A test compares these lines with their help."""
 _role = checked(
     TypeAdapter(Role).validate_python, _("must be up to 32 characters of a-z, 0-9, _ and -, beginning with a letter")
 )
@@ -63,7 +63,7 @@ _reason = checked(
 
 
 def _attributes(values: Sequence[str]) -> dict[str, object]:
-    """A merge patch: of `NAME=VALUE` the value, of `NAME=` null."""
+    """Return a merge patch, in which `NAME=VALUE` sets a value and `NAME=` sets null."""
     patch: dict[str, object] = {}
     for given in values:
         name, equals, value = given.partition("=")
@@ -252,21 +252,21 @@ def _read_user(user_id: UUID) -> UserDetailAnswer:
 
 
 def name_of(user_id: UUID) -> str:
-    """The name of a user, to ask whether they are meant."""
+    """Return the name of a user, for the question that asks for confirmation."""
     user = _read_user(user_id)
     return printable(localized(_called(user["id"], user["nickname"])))
 
 
 def _called(user_id: UUID, nickname: str | None) -> str:
-    """What the console calls a person: by the nickname, or as nameless, with the end of the id."""
+    """Return the console's name of a user, which is the nickname, or "nameless", with the end of the id."""
     return nickname or _("Unnamed …{end}", end=str(user_id)[-8:])
 
 
 def names_of(roles: Sequence[str]) -> str:
-    """The names of roles in a sentence."""
+    """Return the names of roles in a sentence."""
     return ",".join(roles) or "-"
 
 
 def banned_until(until: datetime | None) -> str:
-    """When a ban ends, behind what says so."""
+    """Return the end of a ban, as a text that follows the statement of the ban."""
     return _(" until {time}", time=to_the_minute(until)) if until else ""

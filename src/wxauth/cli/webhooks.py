@@ -1,4 +1,4 @@
-"""`wxauth webhooks`: manage webhooks."""
+"""The command `wxauth webhooks`, which manages webhooks."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
