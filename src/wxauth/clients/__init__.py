@@ -1,1 +1,1 @@
-"""Clients: services and sites with a name and a secret."""
+"""Clients, which are services and sites with a name and a secret."""

@@ -1,6 +1,6 @@
 """Clients that authenticate by a signed assertion (`private_key_jwt`, RFC 7523), and their public keys (RFC 7517).
 
-As for access tokens, only python-jose's key objects are used, and every rule is written out here.
+As for access tokens, wxauth uses only python-jose's key objects, and this module checks every rule itself.
 """
 
 import re
@@ -22,34 +22,34 @@ PRIVATE_KEY_JWT: Final = "private_key_jwt"
 SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
 LASTS_LONGEST: Final = timedelta(minutes=5)
-"""How far ahead `exp` may be."""
+"""The maximum time from now to `exp`."""
 MAX_JTI: Final = 256
 RSA_BITS: Final = range(2048, 8192 + 1)
-"""A shorter key is weak, and a longer one takes too long to verify."""
+"""The lengths of keys that are accepted. A shorter key is weak, and a longer one takes too long to verify."""
 _EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
-"""A number of an RSA key, in base64url."""
+"""The form of a number in an RSA key, in base64url."""
 _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 
 
 class InvalidAssertion(Exception):
-    """An assertion that proves nothing. The message is for the developer of the client, without what was sent."""
+    """The assertion proves nothing. The message is for the client's developer, and does not contain what was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientKey:
-    """A public key of a client, parsed."""
+    """A public key of a client, already parsed."""
 
     kid: str | None
     alg: str
     key: Any
-    """python-jose's key object."""
+    """The key object of python-jose."""
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
-        """Build a key from one member of a JWK set. Raises: InvalidKey, for one that is private, weak or no key."""
+        """Build a key from one member of a JWK set. Raises: InvalidKey, if it is private, weak or malformed."""
         if _PRIVATE & document.keys():
             raise InvalidKey("it is not public")
         kid, operations = document.get("kid"), document.get("key_ops", ["verify"])
@@ -88,9 +88,9 @@ class ClientKeys:
 
     @classmethod
     def read(cls, jwks: object) -> Self:
-        """The usable keys of a JWK set: others are left out, and those of one algorithm that share a `kid`.
+        """Return the usable keys of a JWK set. Keys of one algorithm that share a `kid` are not usable.
 
-        Raises: InvalidKey, if it is no JWK set.
+        Raises: InvalidKey, if it is not a JWK set.
         """
         documents = _members(jwks)
         if documents is None:
@@ -100,13 +100,13 @@ class ClientKeys:
         return cls(tuple(each for each in found if each.kid is None or number[each.alg, each.kid] == 1))
 
     def find(self, alg: str, kid: str | None) -> ClientKey | None:
-        """The key that an assertion names. One without a `kid` may only mean the single key of its algorithm."""
+        """Return the key that an assertion names. Without a `kid`, it must be the only key of its algorithm."""
         fit = [each for each in self.keys if each.alg == alg and kid in (None, each.kid)]
         return fit[0] if len(fit) == 1 else None
 
 
 def _members(jwks: object) -> list[object] | None:
-    """The members of a JWK set; None if it is none."""
+    """Return the members of a JWK set; None if the value is not a JWK set."""
     members = jwks.get("keys") if isinstance(jwks, Mapping) else None
     return members if isinstance(members, list) else None
 
@@ -120,13 +120,13 @@ def _usable(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 
 def has_private_keys(jwks: object) -> bool:
-    """Whether a JWK set publishes what must be secret."""
+    """Return whether a JWK set publishes private keys."""
     return any(isinstance(each, Mapping) and bool(_PRIVATE & each.keys()) for each in _members(jwks) or ())
 
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """An assertion whose claims are right, but whose signature has not been checked."""
+    """An assertion with valid claims, whose signature has not been checked yet."""
 
     alg: str
     kid: str | None
@@ -137,7 +137,7 @@ class Assertion:
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
-        """Check the form and the claims of an assertion for `issuer`, or for one of its `endpoints`.
+        """Check the form and the claims of an assertion. Its audience must be `issuer` or one of `endpoints`.
 
         Raises: InvalidAssertion.
         """
@@ -153,7 +153,7 @@ class Assertion:
         return cls(alg, kid, client_id, jti, text[: jws.end(2)].encode(), signature)
 
     def is_signed_by(self, key: ClientKey) -> bool:
-        """Whether this is the key's signature."""
+        """Return whether the signature was made with this key."""
         return key.alg == self.alg and bool(key.key.verify(self._signed, self._signature))
 
 
@@ -189,19 +189,22 @@ def _claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str
 
 
 def _is_meant(audience: object, issuer: str, endpoints: Collection[str]) -> bool:
-    """Whether an assertion is for us alone: one that names another server too could be used by that server here."""
+    """Return whether an assertion is only for us.
+
+    If it also named another server, that server could use it here.
+    """
     named = audience if isinstance(audience, list) else [audience]
-    ours = f"{issuer}/"  # which some clients write for the issuer itself
+    ours = f"{issuer}/"  # some clients write this for the issuer itself
     if not named or not all(isinstance(each, str) and (each == issuer or each.startswith(ours)) for each in named):
         return False
     return not {issuer, ours, *endpoints}.isdisjoint(named)
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """A claim in epoch seconds; None if it is absent. Raises: InvalidAssertion."""
+    """Return a claim in epoch seconds; None if it is absent. Raises: InvalidAssertion."""
     if name not in claims:
         return None
     value = claims[name]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value  # finite: the decoder refuses others
+        return value  # finite, because the decoder refuses other numbers
     raise InvalidAssertion(f"{name} is not a number")

@@ -1,7 +1,7 @@
-"""Clients: services that query this one, and sites that log people in. All have a name, and most have a secret.
+"""The clients, which are services that query wxauth, and sites that log users in. All have a name, most have a secret.
 
-Sites must be the operator's own. They all share one audience, so every service behind a guard accepts the tokens of
-every site. Sites of third parties must never be added.
+Sites must be the operator's own. All of them share one audience, so every service behind a guard accepts the tokens of
+every site. Never add a site of a third party.
 """
 
 import asyncio
@@ -47,9 +47,13 @@ ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
 """The algorithm of a site, by default."""
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""How long the former secret still works after a rotation, because the client's replicas get the new one one by one."""
+"""The time for which the previous secret still works after a rotation, because a client's replicas change one by one.
+"""
 ENDED_AT_ONCE: Final = 1000
-"""How many sessions of a removed site one transaction ends. Logins of their users wait until it ends."""
+"""The number of sessions of a removed site that one transaction ends.
+
+Logins of their users wait for this transaction.
+"""
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 
 NO_SUCH_CLIENT: Final = "there is no such service client"
@@ -57,7 +61,7 @@ NAME_TAKEN: Final = "there is a service client of this name already"
 NAME_REMOVED: Final = "the sessions of the removed client of this name are being ended, for some seconds or minutes"
 HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
 
-# As an actor in the audit trail, a client must not look like a user or like one of these.
+# A client is an actor in the audit log, so its name must not look like a user's id or one of these actors.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 NAME_RULE: Final = _(
     "must be 1 to 64 characters of a-z, 0-9, _ and -, beginning with a letter or digit. It must not be a UUID or "
@@ -74,7 +78,7 @@ _APPS: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
     "website_app_id": ("website", _("must be the app_id of a website app")),
 }
-"""The fields of a site that name an app: the kind of the app, and the rule."""
+"""The fields of a site that name an app, with the kind of that app and the text of the rule."""
 _FORMS: Final = {
     "title": (TITLE, _("must be 1 to 64 characters, not all spaces, without control characters")),
     **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},
@@ -86,12 +90,12 @@ _FORMS: Final = {
 }
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
-"""Of a kind: each login and each CORS request compares them."""
+"""The maximum number of URIs of each kind, because each login and each CORS request compares them."""
 _LONGEST_SHOWN: Final = 200
 _TAIL: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 _OF_APP: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
 _PRIVATE_USE: Final = re.compile(rf"{_OF_APP}{_TAIL}", re.ASCII)
-"""A URI of a program on a device, whose scheme is a domain in reverse order (RFC 8252, section 7.1)."""
+"""The form of a URI of a program on a device, whose scheme is a domain in reverse order (RFC 8252, section 7.1)."""
 HOST_RULE: Final = _("must have a host of letters, digits, - and . (xn--… for other characters), and no user")
 _URI_RULES: Final = (
     (
@@ -105,8 +109,8 @@ _URI_RULES: Final = (
         _("must contain only characters allowed in a URI: percent-encode others; * is not a wildcard"),
     ),
 )
-"""The form of a URI (RFC 3986), rule by rule."""
-# A program on the person's own machine may use another port each time (RFC 8252, section 7.3).
+"""The rules for the form of a URI (RFC 3986)."""
+# A program on the user's own machine may use a different port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
     r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))(?::[0-9]{1,5})?((?:[/?].*)?)"
 )
@@ -118,7 +122,7 @@ AnyClientSettings = Settings | ClientCommandSettings
 
 
 class WrongClient(InvalidRequest):
-    """A client cannot have these options: names the wrong field, and its rule."""
+    """The client cannot have these options. The error names the wrong field and its rule."""
 
     def __init__(self, field: str, rule: Text) -> None:
         super().__init__(_("{name}: {rule}", name=field, rule=rule), errors=[FieldError(field, rule)])
@@ -142,24 +146,25 @@ def check_name(name: str) -> str:
 
 
 def is_client_name(text: str) -> bool:
-    """Whether a client can have this name, including our own pages."""
+    """Return whether a client can have this name, including the names of wxauth's own pages."""
     return _NAME.fullmatch(text) is not None and text not in _ACTORS and _USER_ID.fullmatch(text) is None
 
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
-    """The site of this name, without its logo, or None. An impossible name costs no query."""
+    """Return the site with this name, without its logo, or None. A name that no client can have costs no query."""
     return await asked.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
 
 
 def is_own_name(text: str) -> bool:
-    """Whether this name is reserved for wxauth's own pages, which administrators cannot add or change."""
+    """Return whether this name is reserved for wxauth's own pages, which administrators cannot add or change."""
     return text.startswith("wxauth")
 
 
 def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
     """Build a client from its options, which are some of `Client`'s fields.
 
-    An absent field means the same as null, false or an empty list. What is stored may break a rule younger than it.
+    An absent field means the same as null, false or an empty list. Stored options may break a rule that was added
+    later.
 
     Raises: WrongClient.
     """
@@ -206,7 +211,7 @@ class ClientChanges:
     async def add(
         self, name: str, options: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> tuple[Client, Credentials | None]:
-        """Build a client, and add it. Returns its credentials too; None for a public client.
+        """Build a client and add it. Return its credentials, too; None for a public client.
 
         Raises: WrongClient, NameTaken.
         """
@@ -241,10 +246,11 @@ class ClientChanges:
         return client
 
     async def _check(self, values: Mapping[str, Any]) -> Collection[str]:
-        """Check what these fields refer to: apps of the right kind, and where logout tokens may be sent.
+        """Check the apps that these fields name, and the URLs to which logout tokens may be sent.
 
-        Only an unknown mini-program is accepted, because it may be added later. Returns the names that no site may
-        have, because its tokens would be confused: the audience's and those of all apps.
+        An unknown mini-program is accepted, because it might be added later; other unknown apps are not. Return the
+        names that no site may have, because its tokens could be mistaken for others. These are the audience and the ids
+        of all apps.
 
         Raises: WrongClient.
         """
@@ -263,7 +269,7 @@ class ClientChanges:
 
 
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
-    """Add a client. Returns its credentials, which are not stored; None for a public client.
+    """Add a client. Return its credentials, which are not stored; None for a public client.
 
     Raises: NameTaken.
     """
@@ -282,9 +288,9 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
 async def renew_secret(
     database: Database, name: str, *, at_once: bool = False, by: Actor = OPERATOR, now: datetime
 ) -> tuple[Credentials, Sequence[str]]:
-    """Give a client a new secret. Returns its credentials and scopes.
+    """Give a client a new secret. Return its credentials and scopes.
 
-    The former secret still works for a day, unless `at_once`. Any secret before that is refused from now on.
+    The previous secret still works for a day, unless `at_once`. Older secrets no longer work.
 
     Raises: NotFound; InvalidRequest, if the client is public.
     """
@@ -301,7 +307,7 @@ async def renew_secret(
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Remove a client, which is refused from now on, and end a page of its sessions. Housekeeping ends the others.
+    """Remove a client, whose requests then fail, and end a page of its sessions. Housekeeping ends the others.
 
     Raises: NotFound.
     """
@@ -311,24 +317,24 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
             await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
     if removed is None and await database.value(queries.SESSIONS_LEFT, name=name) is None:
         raise NotFound(NO_SUCH_CLIENT)
-    with suppress(StorageUnavailable):  # it is removed, even if the page fails
+    with suppress(StorageUnavailable):  # the client is removed even if ending the sessions fails
         await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
-    """End the sessions of a removed client, if any are left. Yields how many are, before every ten pages."""
+    """End the sessions that a removed client still has. Yield their number before every ten pages."""
     while (left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
         yield left
         for _page in range(10):
             page = await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
-            if page is None or not page.rows:  # removed, swept by another worker, or its users are locked
+            if page is None or not page.rows:  # removed, deleted by another worker, or its users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
             elif page.is_last:
                 break
 
 
 async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:
-    """Add or replace the public client of a page that the service itself serves. This is done at each start.
+    """Add or replace the public client of a page that the service itself serves. The service does this at each start.
 
     Its name is reserved, and its scopes may include some that no command can give. `fields` are some of `Client`'s.
 
@@ -341,12 +347,12 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
 
 
 def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
-    """A service's scopes among these, each once, in the order of `Scope`."""
+    """Return those of these scopes that a service can have, each once, in the order of `Scope`."""
     return [scope for scope in Scope if scope in scopes]
 
 
 def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
-    """Raises: WrongClient, if a site has one of these names."""
+    """Refuse a site with one of these names. Raises: WrongClient."""
     if client.is_site and client.name in reserved:
         raise WrongClient(
             "name", _("must not be the name of a site: it is the audience or an app, and tokens would be confused")
@@ -354,7 +360,10 @@ def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
 
 
 def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -> Mapping[str, Any]:
-    """These fields of a client, with each resource as the settings spell it. Raises: WrongClient, for another one."""
+    """Return these fields of a client, with each resource spelled as in the settings.
+
+    Raises: WrongClient, for an unknown resource.
+    """
     if not values.get("resources"):
         return values
     found = [find_resource(known, url) for url in values["resources"]]
@@ -366,21 +375,21 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
 
 
 async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Mapping[str, AppKind]:
-    """The kinds of all apps, those of the settings and those that are stored, by id."""
+    """Return the kinds of all apps by id, both of the apps in the settings and of the stored ones."""
     stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await database.rows(STORED_APPS)}
     return stored | {app.app_id: app.kind for app in settings.apps}
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """The sites that have the name of the audience or an app, so that their tokens are confused."""
+    """Return the sites whose name is the audience or the id of an app. Their tokens could be mistaken for others."""
     names = [settings.audience, *await _kinds_of_apps(database, settings)]
     return await database.values(queries.SITES_NAMED, names=names)
 
 
 def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
-    """The origin of a site with these, shown to the person who logs in; None if it has none.
+    """Return the origin of a site with these URIs, as the user who logs in sees it; None if it has none.
 
-    Of an app, it is the scheme of the URI that it has `asked` for; on a loopback address, it has the port asked for.
+    For an app, it is the scheme of the requested URI (`asked`). On a loopback address, it has the requested port.
     """
     if is_local(asked):
         return origin_of(asked)
@@ -395,7 +404,7 @@ def _check_uris(uris: Sequence[str]) -> None:
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
-    """Raises: WrongClient, if a site cannot have these options."""
+    """Refuse options that a site cannot have. Raises: WrongClient."""
     if client.is_public and client.device:
         raise WrongClient(
             "is_public",
@@ -432,8 +441,8 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
 
 def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     after: dict[str, Any] = {**client.model_dump(), **changes}
-    # A public client has no secret to continue with. If a confidential one became public, anybody who knows its name
-    # could use its sessions, which were opened with its secret.
+    # A public client has no secret for its next requests. If a confidential client became public, an attacker who knows
+    # its name could use the sessions that were opened with its secret.
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", _("cannot be changed: remove the client and add it again"))
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
@@ -457,20 +466,20 @@ def check_uri(uri: str) -> str:
 
 
 def scheme_of_app(uri: str) -> str | None:
-    """The private-use scheme of a URI that opens a program on a device, None for any other URI."""
+    """Return the private-use scheme of a URI that opens a program on a device; None for any other URI."""
     found = _PRIVATE_USE.fullmatch(uri)
     return found and found["scheme"]
 
 
 def is_local(uri: str) -> bool:
-    """Whether a redirect URI leads to this machine."""
+    """Return whether a redirect URI leads to this machine."""
     return scheme_of_app(uri) is None and is_loopback(urlsplit(uri).hostname)
 
 
 def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
-    """Whether this URI is registered. It must be identical, except for the port of a loopback address.
+    """Return whether this URI is registered. It must be identical, except for the port of a loopback address.
 
-    With `allows_localhost`, that name is such an address.
+    With `allows_localhost`, the name `localhost` counts as a loopback address.
     """
     without_port = _without_port(uri, allows_localhost=allows_localhost)
     return any(
@@ -481,27 +490,27 @@ def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool
 
 
 def loggable_uri(uri: str) -> str:
-    """A URI for the log, without the parts that may contain secrets: user, query and fragment."""
+    """Return a URI for the log, without user, query and fragment, because these parts might contain secrets."""
     head = re.split(r"[?#]", uri, maxsplit=1)[0]
     cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
     return cut if head == uri else f"{cut}?…"
 
 
 def with_query(uri: str, parameters: Mapping[str, str]) -> str:
-    """A URI with these parameters behind those that it has."""
+    """Return a URI with these parameters added to its query."""
     return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"
 
 
 def origin_of(uri: str) -> str:
-    """Scheme, host and port as browsers send them: in lower case, and without the default port (RFC 6454).
+    """Return scheme, host and port as browsers send them, in lower case and without the default port (RFC 6454).
 
-    Of an app's own URI, it is the scheme.
+    For an app's own URI, return its scheme.
     """
     return scheme_of_app(uri) or "/".join(as_compared(uri).split("/")[:3])
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
-    """The parts before and after the port; None if the host is no loopback address."""
+    """Return the parts before and after the port; None if the host is not a loopback address."""
     found = _ON_LOOPBACK.fullmatch(uri)
     if found is None or (found["name"] and not allows_localhost):
         return None

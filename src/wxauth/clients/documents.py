@@ -1,8 +1,8 @@
-"""Clients that nobody has registered, by the documents about them at hosts that the settings allow.
+"""Clients that are not registered, but described by documents at hosts that the settings allow.
 
 Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). At the token endpoint, the
-document says whether the client must authenticate, and by which keys. The rest is what a person has approved, with the
-client's name and its redirect URI.
+document says whether the client must authenticate, and with which keys. Everything else was approved by the user,
+including the client's name and its redirect URI.
 """
 
 import re
@@ -40,11 +40,17 @@ from wxauth.texts import clean_text, read_loosely
 from wxauth_guard.keys import InvalidKey
 
 NEW_OF_AN_ADDRESS: Final = "10/minute"
-"""How many documents that have not been good yet are fetched for one address, or one IPv6 /48."""
+"""The number of unknown documents that are fetched for one address, or one IPv6 /48.
+
+A document is known once it was valid.
+"""
 NEW_OF_ALL: Final = "30/minute"
-"""How many of them one process fetches, counted after those of the address: nobody alone can use them up."""
+"""The number of unknown documents that one process fetches in all.
+
+It is counted after the limit of the address, so that no single address can use it up.
+"""
 ASSERTIONS_OF_A_CLIENT: Final = "50/second"
-"""How many good assertions one client may use in one process. Each is remembered for an hour."""
+"""The number of valid assertions that one client may use in one process. Each is remembered for an hour."""
 MAX_CLIENT_ID: Final = 512
 MAX_REDIRECT_URIS: Final = 20
 _CLIENT_ID: Final = re.compile(r"https://([a-z0-9.:\[\]-]+)(/[A-Za-z0-9._~:/!$&'()*+,;=@%-]+)", re.ASCII)
@@ -63,19 +69,19 @@ FETCHED: Final = Counter(
 
 @dataclass(frozen=True, slots=True)
 class ClientDocument:
-    """What a document says about its client."""
+    """The contents of a document about its client."""
 
     client: Client
     may_be_public: bool
-    """Whether the client may send no assertion."""
+    """Whether the client may omit the assertion."""
     keys: ClientKeys | None
-    """Those in the document itself."""
+    """The keys in the document itself."""
     keys_url: str | None
     algs: frozenset[str]
 
 
 def is_allowed(settings: Settings, client_id: str) -> bool:
-    """Whether this is the URL of a document at a host that the settings allow."""
+    """Return whether this is the URL of a document at a host that the settings allow."""
     found = _CLIENT_ID.fullmatch(client_id) if len(client_id) <= MAX_CLIENT_ID else None
     if found is None or found[1] not in settings.client_documents:
         return False
@@ -84,9 +90,10 @@ def is_allowed(settings: Settings, client_id: str) -> bool:
 
 @part
 class ClientDocuments:
-    """Fetches and keeps documents and keys. `transport` connects to allowed addresses only.
+    """Fetches and caches documents and keys. `transport` connects only to allowed addresses.
 
-    `of_address` and `of_all` limit the documents that have not been good yet, `of_client` the assertions of a client.
+    `of_address` and `of_all` limit documents that have not been valid yet, and `of_client` limits a client's
+    assertions.
     """
 
     settings: Settings
@@ -105,7 +112,7 @@ class ClientDocuments:
         self._keys = Fetched("client_keys", self.clock, self._read_keys)
 
     async def client(self, client_id: str, *, ip: str | None) -> Client | None:
-        """The client that a document describes; None if the document is refused, which is logged.
+        """Return the client that a document describes; None if the document is refused, which is logged.
 
         Raises: RateLimited.
         """
@@ -113,7 +120,7 @@ class ClientDocuments:
         return None if found is None else found.client
 
     async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
-        """The document of a client; None if it is refused, which is logged. Raises: RateLimited."""
+        """Return the document of a client; None if it is refused, which is logged. Raises: RateLimited."""
         if not is_allowed(self.settings, client_id):
             reason = "its host is not in WXAUTH_CLIENT_DOCUMENTS, or the URL is not just https, host and path"
             log.warning("client_document_refused", host=host_of(client_id)[:253], reason=reason)
@@ -121,17 +128,17 @@ class ClientDocuments:
         return await self._documents.get(client_id, admit=partial(self._admit, client_id, ip))
 
     def is_refused(self, client_id: str) -> bool:
-        """Whether a document that was not found is gone or breaks a rule. If not, its host is away."""
+        """Return whether a document that was not found is gone or breaks a rule. Otherwise, its host is unavailable."""
         return self._documents.is_refused(client_id)
 
     async def has_sessions(self, client_id: str) -> bool:
-        """Whether people have let this client in."""
+        """Return whether this client has sessions, so that users have let it in before."""
         return bool(await self.database.value(HAS_SESSIONS, client_id=client_id))
 
     async def authenticate(self, assertion: Assertion, *, ip: str | None) -> ClientDocument | None:
-        """The document of the client that has signed an assertion, and uses it for the first time.
+        """Return the document of the client that has signed an assertion, if the assertion was not used before.
 
-        None if there is no document. Raises: InvalidAssertion, RateLimited, StorageUnavailable.
+        Return None if there is no document. Raises: InvalidAssertion, RateLimited, StorageUnavailable.
         """
         was_known = self._documents.knows(assertion.client_id)
         document = await self.find(assertion.client_id, ip=ip)
@@ -163,7 +170,7 @@ class ClientDocuments:
             return True
         if not was_known or (key is not None and assertion.kid is not None):
             return False
-        keys = await self._keys_again(assertion.client_id, document)  # perhaps there is a new one
+        keys = await self._keys_again(assertion.client_id, document)  # the document might contain a new key
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         return key is not None and assertion.is_signed_by(key)
 
@@ -174,12 +181,12 @@ class ClientDocuments:
         return None if again is None else again.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
-        """Count a document that has not been good yet. Raises: RateLimited."""
+        """Count a document that has not been valid yet. Raises: RateLimited."""
         try:
             await self.of_address.admit_address(ip)
             await self.of_all.admit("")
         except RateLimited:
-            if not await self.has_sessions(client_id):  # else good, for another process
+            if not await self.has_sessions(client_id):  # if it has sessions, another process has found it valid
                 raise
 
     async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
@@ -195,7 +202,10 @@ class ClientDocuments:
 
 
 def document_in(client_id: str, body: bytes) -> ClientDocument:
-    """The client that a document describes. Redirect URIs that are not allowed are left out. Raises: NotFetched."""
+    """Return the client that a document describes.
+
+    Redirect URIs that are not allowed are left out. Raises: NotFetched.
+    """
     try:
         document = read_loosely(body)
     except ValueError:
@@ -233,7 +243,7 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
 
 
 def _methods(document: Mapping[str, Any]) -> frozenset[str]:
-    """How the client may authenticate: not at all, if the document does not say."""
+    """Return the methods by which the client may authenticate. If the document does not say, it is none."""
     one, several = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
     if one is None and several is None:
         return frozenset({"none"})
@@ -242,7 +252,7 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
-    """The usable keys in a document, or their URL; neither, if it has both (RFC 7591, section 2)."""
+    """Return the usable keys in a document, or their URL; neither, if it contains both (RFC 7591, section 2)."""
     jwks, url = document.get("jwks"), document.get("jwks_uri")
     if jwks is not None and url is not None:
         return None, None
@@ -256,7 +266,7 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
 
 
 def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()) -> Client:
-    """The client with this URL, of which its document says the rest."""
+    """Return the client with this URL. The other fields are in its document."""
     return Client(
         name=client_id,
         title=title,

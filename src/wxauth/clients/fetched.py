@@ -1,6 +1,6 @@
-"""JSON that hosts of other people publish about their clients: fetched by strict rules, and kept in a process.
+"""JSON that third parties publish about their clients, fetched by strict rules, and cached in each process.
 
-What cannot be fetched again is used for another day.
+A document that cannot be fetched again is used for another day.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from wxauth.outbound.transport import ANSWER
 
 FETCH_SECONDS: Final = 4.0
 MAX_DOCUMENT: Final = 10 * 1024
-"""Bytes."""
+"""The maximum number of bytes of a document."""
 KEPT_SHORTEST: Final = timedelta(minutes=5)
 KEPT_LONGEST: Final = timedelta(days=1)
 STALE_USED: Final = timedelta(days=1)
-"""How long an expired document is used if it cannot be fetched again."""
+"""The time for which an expired document is used if it cannot be fetched again."""
 PAUSE: Final = timedelta(minutes=1)
-"""The pause before another fetch, after a refusal or a failure, and between two fetches for an unknown key."""
+"""The pause before the next fetch, after a refusal or a failure, and between two fetches for an unknown key."""
 MAX_KEPT: Final = 1000
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
@@ -45,13 +45,16 @@ class DocumentOutcome(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
-    """No answer in time, no connection, or a status other than 200."""
+    """No response in time, no connection, or a status other than 200."""
     REFUSED = "refused"
-    """The address, or anything in the answer."""
+    """The address is not allowed, or the response breaks a rule."""
 
 
 class NotFetched(Exception):
-    """A document cannot be used: no longer, if it `is_gone`. The message is for the log, without what was fetched."""
+    """The document cannot be used. If it `is_gone`, a cached copy cannot be used either.
+
+    The message is for the log, and does not contain what was fetched.
+    """
 
     def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
         super().__init__(reason)
@@ -59,13 +62,13 @@ class NotFetched(Exception):
 
 
 async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
-    """The JSON at a URL, and for how long it is kept. Raises: NotFetched."""
+    """Return the JSON at a URL, and the time for which it is cached. Raises: NotFetched."""
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     try:
         request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
         async with asyncio.timeout(patience):
             response = await transport.handle_async_request(request)
-    except (httpx.InvalidURL, UnicodeError):  # of a host in the settings that only looks like one
+    except (httpx.InvalidURL, UnicodeError):  # a host in the settings that only looks valid
         raise NotFetched(DocumentOutcome.REFUSED, "its host is no name and no address") from None
     except TimeoutError:
         raise NotFetched(DocumentOutcome.FAILED, "no response in time") from None
@@ -83,7 +86,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
 
 
 def _lasts(cache_control: str) -> timedelta:
-    """How long a document is kept, by its `Cache-Control` (RFC 9111, section 5.2.2)."""
+    """Return the time for which a document is cached, according to its `Cache-Control` (RFC 9111, section 5.2.2)."""
     found = _MAX_AGE.search(cache_control)
     if found is None or re.search(r"\bno-(store|cache)\b", cache_control, re.IGNORECASE):
         return KEPT_SHORTEST
@@ -95,20 +98,20 @@ class _Kept(Generic[Read]):
     """A document in the cache of a process, or its last failure."""
 
     value: Read | None = None
-    """None: it has not been good yet, or is no longer."""
+    """The document; None if it has not been valid yet, or no longer is."""
     fresh_until: datetime = _NEVER
     not_before: datetime = _NEVER
-    """When it may be fetched again, after a failure."""
+    """The time at which it may be fetched again after a failure."""
     not_again_before: datetime = _NEVER
-    """When it may be fetched again although it is fresh."""
+    """The time at which it may be fetched again although it is fresh."""
     is_refused: bool = False
-    """Whether the last fetch has shown that it is gone or breaks a rule, rather than failed."""
+    """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
     def usable(self, now: datetime) -> Read | None:
         return self.value if now < self.fresh_until + STALE_USED else None
 
     def drop_future_times(self, now: datetime) -> None:
-        """Drop times that were computed before the clock was set back, because they would be far too late."""
+        """Drop times computed before the clock was set back, because they would be far too late."""
         self.fresh_until = self.fresh_until if self.fresh_until <= now + KEPT_LONGEST else _NEVER
         self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
         self.not_again_before = self.not_again_before if self.not_again_before <= now + PAUSE else _NEVER
@@ -116,10 +119,10 @@ class _Kept(Generic[Read]):
 
 @dataclass(slots=True)
 class Fetched(Generic[Read]):
-    """Documents of one kind by their URLs.
+    """The documents of one kind, by URL.
 
-    `read` fetches and parses one, and raises NotFetched. `ended` is told the outcome of each fetch. `what` begins the
-    names of the log lines.
+    `read` fetches and parses a document, and raises NotFetched. `ended` receives the outcome of each fetch. `what` is
+    the beginning of the names of log lines.
     """
 
     what: str
@@ -127,13 +130,13 @@ class Fetched(Generic[Read]):
     read: Callable[[str], Awaitable[tuple[Read, timedelta]]]
     ended: Callable[[DocumentOutcome], None] = lambda _: None
     _kept: OrderedDict[str, _Kept[Read]] = field(default_factory=OrderedDict)
-    """The document used last is at the end."""
+    """The cache, in which the document that was used last is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
-        """The document at a URL; None if it cannot be used, which is logged.
+        """Return the document at a URL; None if it cannot be used, which is logged.
 
-        `admit` is called before one is fetched that has not been good yet, and may raise.
+        `admit` is called before the first fetch of a document, until the document has been valid once. It may raise.
         """
         now, kept = self.clock(), self._kept.get(url, _Kept())
         kept.drop_future_times(now)
@@ -146,7 +149,10 @@ class Fetched(Generic[Read]):
         return self._kept.get(url, kept).usable(now)
 
     async def get_again(self, url: str) -> Read | None:
-        """The document, fetched although a kept one is fresh, at most once a minute; None if it was not fetched now."""
+        """Return the document after fetching it even if the cached one is fresh, at most once a minute.
+
+        Return None if it was not fetched now.
+        """
         now, kept = self.clock(), self._kept.get(url, _Kept())
         if now < max(kept.not_again_before, kept.not_before):
             return None
@@ -155,11 +161,11 @@ class Fetched(Generic[Read]):
         return self._kept.get(url, kept).usable(now)
 
     def knows(self, url: str) -> bool:
-        """Whether the document, or its last failure, is kept."""
+        """Return whether the document, or its last failure, is cached."""
         return url in self._kept
 
     def is_refused(self, url: str) -> bool:
-        """Whether the document was gone, or broke a rule, when it was last fetched."""
+        """Return whether the document was gone, or broke a rule, when it was last fetched."""
         return url in self._kept and self._kept[url].is_refused
 
     async def aclose(self) -> None:
@@ -170,7 +176,7 @@ class Fetched(Generic[Read]):
         await once(self._under_way, url, lambda: self._fetch(url))
 
     async def _fetch(self, url: str) -> None:
-        """Fetch a document, and keep it or the failure."""
+        """Fetch a document, and cache the document or the failure."""
         kept = self._kept.get(url, _Kept())
         try:
             kept.value, lasts = await self.read(url)
@@ -186,7 +192,8 @@ class Fetched(Generic[Read]):
             outcome, kept.fresh_until, kept.not_before = DocumentOutcome.OK, self.clock() + lasts, _NEVER
             kept.is_refused = False
         self.ended(outcome)
-        self._kept[url] = kept  # now: others that end meanwhile drop what has no outcome yet
+        # Stored now, because other fetches that end in the meantime drop entries without an outcome.
+        self._kept[url] = kept
         self._drop_old()
 
     def _drop_old(self) -> None:

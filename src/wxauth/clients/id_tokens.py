@@ -1,4 +1,4 @@
-"""The id_tokens of sites (OpenID Connect Core, section 2), and the hints that sites make of them."""
+"""The id_tokens of sites (OpenID Connect Core, section 2), and the hints that sites make from them."""
 
 import re
 from base64 import urlsafe_b64decode
@@ -33,12 +33,12 @@ class IdTokenHint:
     client_id: str
     session_id: UUID
     user_id: UUID
-    """The user's id, which may be a former one by now."""
+    """The user's id, which may be the id of a user who has been merged since."""
 
 
 @part
 class IdTokens:
-    """Makes the id_tokens of sites, and reads them in the `id_token_hint` of sites' requests."""
+    """Makes the id_tokens of sites, and reads them in the `id_token_hint` of requests."""
 
     settings: Settings
     database: Database
@@ -58,9 +58,11 @@ class IdTokens:
         now: datetime,
         expires_in: int,
     ) -> str:
-        """An id_token (OpenID Connect Core, section 2), for `expires_in` seconds. Without a session, no access token.
+        """Return an id_token (OpenID Connect Core, section 2), for `expires_in` seconds.
 
-        An ES256 id_token is signed with a key of access tokens. Its own `typ`, and the site as its audience, keep it
+        Without a session, there is no access token.
+
+        An ES256 id_token is signed with a key for access tokens. Its own `typ`, and the site as its audience, keep it
         from being accepted as an access token.
 
         Raises: StorageUnavailable, CannotOpen.
@@ -85,7 +87,7 @@ class IdTokens:
         return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
     async def read(self, token: str) -> IdTokenHint | None:
-        """The hint in an id_token of this service, even an expired one; None if it is not one."""
+        """Return the hint in an id_token of this service, even if it has expired; None for any other text."""
         form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
         if form is None:
             return None
@@ -99,14 +101,15 @@ class IdTokens:
             claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
         except (ValueError, KeyError, TypeError):
             return None
-        if claims["iss"] != self.settings.issuer or "sid" not in claims:  # as the issuer was before, or a phone's
+        # Issued under a previous issuer, or for a phone.
+        if claims["iss"] != self.settings.issuer or "sid" not in claims:
             return None
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
     async def person_in(self, token: str, *, client_id: str) -> UUID | None:
-        """The user in a client's id_token, even if it has expired; after a merge, the remaining user.
+        """Return the user in a client's id_token, even if it has expired; after a merge, the remaining user.
 
-        None if it is no id_token of ours for this client.
+        Return None if it is not an id_token that this service issued for this client.
         """
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:

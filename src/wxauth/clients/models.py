@@ -1,4 +1,4 @@
-"""The model of a client, a service or a site of the operator's own, its table, and the scopes that it may have."""
+"""The model of a client (a service or a site of the operator), its table, and the scopes that it may have."""
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -16,17 +16,17 @@ from wxauth.core.users import ROLES_SCOPE, UserInSession
 
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
 IdTokenAlg = Literal["RS256", "ES256"]
-"""The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
+"""The algorithm of a site's id_tokens. RS256 has its own keys, and ES256 uses the keys of access tokens."""
 Pkce = Literal["required", "optional"]
-"""Whether a site must use PKCE. One for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
+"""Whether a site must use PKCE. A site for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
 OFFLINE_ACCESS: Final = "offline_access"
-"""The scope that changes nothing: refresh tokens are issued without it, too."""
+"""The scope that changes nothing, because refresh tokens are issued without it, too."""
 OPENID_SCOPE: Final = "openid"
 """The scope that requests an id_token and access to /v1/userinfo."""
 
 
 class Scope(StrEnum):
-    """What a service may do. Another one needs a revision, since a CHECK of `clients` names them."""
+    """The rights of a service. Adding one requires a revision, because a CHECK of `clients` lists them."""
 
     INTROSPECT = "introspect"
     """Check whether an access token is valid."""
@@ -35,15 +35,15 @@ class Scope(StrEnum):
     USERS = "users"
     """Look users up."""
     PHONES = "phones"
-    """See their phone numbers, too."""
+    """See the phone numbers of users, too."""
     UNIONIDS = "unionids"
-    """Look them up by unionid, and see these."""
+    """Look users up by unionid, and see their unionids."""
     EVENTS = "events"
     """Read the feed of events."""
     ATTRIBUTES = "attributes"
     """Change the attributes of users."""
     SIGN = "sign"
-    """Have data signed with the session_keys."""
+    """Have data signed with the session_keys of users."""
     MODERATE = "moderate"
     """Ban, unban and sign out users who are not staff."""
     JS_SIGN = "js_sign"
@@ -63,7 +63,7 @@ def _uris(description: str, example: str) -> Any:
 
 
 class Client(SQLModel):
-    """A service or a site of the operator's own, as administrators describe it. A site logs people in.
+    """A service or a site of the operator, as administrators describe it. A site logs users in.
 
     The fields of requests, and the options of the command, are made from these. Only a site has a title. A service has
     null, false or an empty list in all columns that describe a site.
@@ -81,7 +81,7 @@ class Client(SQLModel):
         "1024 × 1024 pixels. Null: none."
     )
     scopes: list[str] = Field(sa_type=ARRAY(Text), schema_extra={"examples": [["openid", "profile"]]})
-    """Its scopes as a service, then those that it may request as a site."""
+    """The scopes of the service, then the scopes that the site may request."""
     is_public: bool = _flag("The site has no secret. You can't change this later.")
     device: bool = _flag("Let the site show the QR code itself (RFC 8628).")
     redirect_uris: list[str] = _uris(
@@ -105,7 +105,7 @@ class Client(SQLModel):
         sa_type=Text,
         description="If `optional`, a site with a secret may leave out PKCE. Null: `required`.",
     )
-    """`required` for a service, too."""
+    """The value for a service is `required`, too."""
     id_token_alg: IdTokenAlg | None = Field(
         default=None,
         sa_type=Text,
@@ -124,12 +124,12 @@ class Client(SQLModel):
 
     @property
     def is_site(self) -> bool:
-        """Whether it may log people in."""
+        """Whether the client may log users in."""
         return self.title is not None
 
     @property
     def site_scopes(self) -> list[str]:
-        """The scopes that its sessions may have."""
+        """The scopes that the client's sessions may have."""
         return [scope for scope in self.scopes if scope not in _SERVICE_SCOPES]
 
 
@@ -137,7 +137,7 @@ _SERVICE_SCOPES: Final = frozenset(map(str, Scope))
 
 
 OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
-"""What describes a client besides its scopes. All of these have a default."""
+"""The fields that describe a client besides its scopes. All of them have a default."""
 
 
 class AddedClient(Client):
@@ -153,9 +153,9 @@ class ClientWithSecrets(AddedClient):
     """A client, with the hashes of its secrets."""
 
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """SHA-256 of the secret, which itself is not stored; null if the client is public."""
+    """The SHA-256 of the secret, which itself is not stored; null if the client is public."""
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """SHA-256 of the former secret, which works until `former_secret_until`."""
+    """The SHA-256 of the previous secret, which works until `former_secret_until`."""
 
 
 class StoredClient(ClientWithSecrets, table=True):
@@ -164,10 +164,13 @@ class StoredClient(ClientWithSecrets, table=True):
     __tablename__ = "clients"
 
     removed_by: str | None = Field(sa_type=Text)
-    """The actor who has removed it; null otherwise. A removed client is refused like an unknown one. Its row keeps the
-    name from a new client until its last session has ended, so that no session becomes the new one's."""
+    """The actor who has removed the client; null otherwise.
+
+    A removed client is refused like an unknown one. Its row reserves the name until its last session has ended, so that
+    no session passes to a new client with this name.
+    """
     id: UUID
-    """Identifies this client in `deliveries`, even if a later one gets the same name."""
+    """The id that identifies this client in `deliveries`, even if a later client gets the same name."""
 
 
 SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], object]]]] = {
@@ -188,14 +191,14 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
     "roles": {"roles": lambda user, _: user.roles or None},
     OFFLINE_ACCESS: {},
 }
-"""The scopes of a site, and the value of each claim that they grant; None leaves it out."""
+"""The scopes of a site, and the function for each claim that they grant. A claim whose value is None is left out."""
 SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)
 DEFAULT_SITE_SCOPES: Final = (OPENID_SCOPE, "profile")
 CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in claims)
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
-    """The claims about a user that these scopes grant, and those that the site was added with."""
+    """Return the claims about a user that these scopes grant, and the claims that the site was added with."""
     values = {
         claim: value(user, client)
         for scope, claims in SITE_SCOPES.items()

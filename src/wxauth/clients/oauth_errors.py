@@ -1,4 +1,4 @@
-"""The errors with which OAuth requests are answered (RFC 6749, section 5.2)."""
+"""The error responses to OAuth requests (RFC 6749, section 5.2)."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -24,7 +24,7 @@ class OAuthError(Exception):
 
     Args:
         error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
-        description: For the developer. It never contains a secret, or text that the caller sent.
+        description: A text for the developer. It never contains a secret, or text that the caller sent.
     """
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
@@ -35,7 +35,7 @@ class OAuthError(Exception):
         self.retry_after = retry_after
 
     def response(self) -> Response:
-        """The answer (RFC 6749, section 5.2)."""
+        """Return the response (RFC 6749, section 5.2)."""
         headers = {"Cache-Control": "no-store"}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Basic"
@@ -46,12 +46,12 @@ class OAuthError(Exception):
 
 
 def invalid_client(description: str) -> OAuthError:
-    """There is no client with these credentials."""
+    """Return the error for credentials that belong to no client."""
     return OAuthError("invalid_client", description, status=401)
 
 
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
-    """The RFC 6749 error for one of our own failures; None if the failure is a fault of ours."""
+    """Return the RFC 6749 error for one of our own errors; None if the fault is ours."""
     match error:
         case errors.InvalidClient():
             return invalid_client(error.detail)
@@ -77,12 +77,13 @@ def answering_clients(
         except OAuthError as exc:
             refusal = exc
         except WxAuthError as exc:
-            request.scope[PROBLEM_KEY] = exc  # for the log: which failure of ours it was, and its cause
+            request.scope[PROBLEM_KEY] = exc  # for the log, which shows our own error and its cause
             found = in_terms_of_oauth(exc)
             if found is None:
                 raise
             refusal = found
-        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: sent every two seconds until the decision
+        # Expected, because clients poll every two seconds until the decision.
+        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):
             request.scope[EXPECTED_KEY] = True
         else:
             log.info("oauth_refused", error=refusal.error, detail=refusal.description, status=refusal.status)

@@ -1,4 +1,4 @@
-"""OAuth requests: parameters and credentials (RFC 6749, sections 2.3, 3.1, 3.2)."""
+"""The parameters and credentials of OAuth requests (RFC 6749, sections 2.3, 3.1, 3.2)."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Final
@@ -21,20 +21,23 @@ from wxauth.core.services import part
 from wxauth.core.settings import Settings
 
 MAX_PARAMETER_LENGTH: Final = 4096
-"""Maximum characters of most parameters."""
+"""The maximum number of characters of most parameters."""
 MAX_TOKEN_LENGTH: Final = 8192
-"""Maximum characters of an `id_token_hint`: a long picture URL or many roles make it longer than the rest."""
+"""The maximum number of characters of the parameters in `_LONG`.
+
+A long picture URL or many roles make an `id_token_hint` longer than other parameters.
+"""
 
 LONGEST_REDIRECT: Final = 8192
-"""Characters of a form that is redirected as a query. Longer URLs do not pass most proxies."""
+"""The maximum number of characters of a form that is redirected as a query. Most proxies refuse longer URLs."""
 
 BROWSER: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which may be any text."""
 
-# Revocation accepts even foreign tokens (RFC 7009, section 2.2). In a number, spaces of any kind are ignored.
+# Revocation accepts even foreign tokens (RFC 7009, section 2.2). In a typed number, spaces of any kind are ignored.
 _OF_ANY_FORM: Final = (BROWSER, "token", "number")
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
-"""What nobody reads is left out where its value would be refused."""
+"""The parameters that change nothing. If such a value would be refused, it is ignored instead."""
 _NAMED: Final = frozenset(
     {
         *(
@@ -53,7 +56,7 @@ _NAMED: Final = frozenset(
     }
 )
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
-"""Parameters of up to `MAX_TOKEN_LENGTH` characters."""
+"""The parameters that may have up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
@@ -63,7 +66,7 @@ log = get_logger()
 
 
 class Parameters(dict[str, str]):
-    """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1)."""
+    """The parameters of a request by name. A parameter without a value counts as absent (RFC 6749, section 3.1)."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         for name, value in pairs:
@@ -74,17 +77,17 @@ class Parameters(dict[str, str]):
         """The names of parameters that occur more than once, which is not allowed."""
 
     def required(self, name: str) -> str:
-        """The value of a parameter. Raises: OAuthError, without one."""
+        """Return the value of a parameter. Raises: OAuthError, if it is absent."""
         if name not in self:
             raise OAuthError("invalid_request", f"{name} is missing")
         return self[name]
 
     def __repr__(self) -> str:
-        return "Parameters()"  # some are secrets
+        return "Parameters()"  # without the values, some of which are secrets
 
 
 class Unreadable(OAuthError):
-    """A parameter that cannot be read. One whose name is none of OAuth's is not named, for the caller wrote it."""
+    """A parameter cannot be read. Only parameters of OAuth are named, because the caller has chosen any other name."""
 
     def __init__(self, name: str) -> None:
         self.parameter = name if name in _NAMED else None
@@ -93,7 +96,7 @@ class Unreadable(OAuthError):
 
 
 def parse_parameters(text: str) -> Parameters:
-    """The parameters in a query or a form. Raises: OAuthError."""
+    """Return the parameters in a query or a form. Raises: OAuthError."""
     if text.count("%") > MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
     try:
@@ -124,19 +127,22 @@ def _is_readable(name: str, value: str) -> bool:
 
 
 def text_parameters(*names: str) -> dict[str, Any]:
-    """`openapi_extra` for parameters that the endpoint parses itself, because FastAPI would answer 422 for mistakes."""
+    """Return the `openapi_extra` for parameters that the endpoint parses itself.
+
+    FastAPI would parse them, too, but respond to mistakes with 422.
+    """
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
-    """As `text_parameters`, for those in a form."""
+    """Return the `openapi_extra` like `text_parameters`, for the parameters in a form."""
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys((*example, *names))}}
     content = {FORM: {"schema": schema | ({"required": required} if required else {}), "example": example}}
     return {"requestBody": {"content": content} | ({"required": True} if required else {})}
 
 
 def is_form(request: Request) -> bool:
-    """Whether the request is a POST with a form."""
+    """Return whether the request is a POST with a form."""
     return request.method == "POST" and _media_type(request) == FORM
 
 
@@ -145,7 +151,7 @@ def _media_type(request: Request) -> str:
 
 
 def refuse_repeated(parameters: Parameters) -> None:
-    """Raises: OAuthError, if a parameter occurs more than once."""
+    """Refuse a request in which a parameter occurs more than once. Raises: OAuthError."""
     if "resource" in parameters.repeated:
         raise OAuthError("invalid_target", "resource occurs twice: a token is for one")
     if parameters.repeated:
@@ -154,7 +160,7 @@ def refuse_repeated(parameters: Parameters) -> None:
 
 
 async def form_of(request: Request) -> Parameters:
-    """The parameters of a form. Raises: OAuthError, PayloadTooLarge."""
+    """Return the parameters of a form. Raises: OAuthError, PayloadTooLarge."""
     body = await request.body()
     if (
         body and _media_type(request) != FORM
@@ -170,7 +176,7 @@ async def form_of(request: Request) -> Parameters:
 
 @part
 class SiteCredentials:
-    """Finds the client that sends a form, and checks its credentials."""
+    """Finds the client that has sent a form, and checks its credentials."""
 
     settings: Settings
     database: Database
@@ -180,10 +186,11 @@ class SiteCredentials:
     async def client_of(
         self, request: Request, *, ip: str | None, endpoints: Collection[str] = ()
     ) -> tuple[Client, Parameters]:
-        """The client, and its form. It authenticates by HTTP Basic or by `client_id` and `client_secret`.
+        """Return the client, and its form. It authenticates by HTTP Basic, or by `client_id` and `client_secret`.
 
-        A public client sends no secret. Nor does an unregistered one, which must be at an allowed host: it sends an
-        assertion for one of these `endpoints`, unless its document lets it do without one.
+        A public client sends no secret. A client that is not registered sends no secret either, and must be at an
+        allowed host. It sends an assertion for one of these `endpoints`, unless its document allows it to omit the
+        assertion.
 
         Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
         """
@@ -209,7 +216,7 @@ class SiteCredentials:
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
-                return client_at(name)  # which has nothing: whatever it sends is refused as somebody else's
+                return client_at(name)  # it owns nothing, so all that it sends is refused as another client's
             document = self._found(name, document)
             if not document.may_be_public:
                 raise invalid_client(f"the client's document requires {PRIVATE_KEY_JWT}: send client_assertion")
@@ -238,7 +245,7 @@ class SiteCredentials:
             raise invalid_client(str(exc)) from None
 
     def _found(self, name: str, document: ClientDocument | None) -> ClientDocument:
-        """The document of a client, if there is one. Raises: OAuthError."""
+        """Return the document of a client, if there is one. Raises: OAuthError."""
         if document is not None:
             return document
         if self.documents.is_refused(name):

@@ -1,4 +1,4 @@
-"""`/v1/admin/clients`: administrators list, add, change and remove services and sites."""
+"""The routes of `/v1/admin/clients`, with which administrators list, add, change and remove services and sites."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -34,11 +34,12 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
 
 
 _FIELDS: Final[Mapping[str, Any]] = {name: _optional(field) for name, field in OPTIONS.items()}
-_ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)  # `build_client` validates, as for the command
+# `build_client` validates the options, as for the command.
+_ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)
 
 
 class ClientRequest(_ClientOptions):
-    """A service client to add; with redirect URIs or the device grant, a site."""
+    """A service client to add. With redirect URIs or the device grant, it is a site."""
 
     model_config = body_like({"name": "shop", "redirect_uris": ["https://shop.example.com/callback"]})
 
@@ -49,18 +50,18 @@ class ClientRequest(_ClientOptions):
 
 
 class ClientChangeRequest(_ClientOptions):
-    """Changes of a client. An absent field is unchanged; null, false or empty clears it."""
+    """The changes of a client. An absent field is unchanged; null, false or empty clears it."""
 
     model_config = body_like({"scopes": ["introspect", "events"]})
 
     scopes: Annotated[list[_AnyScope], Field(min_length=1)] = Field(
-        default_factory=list,  # which the schema does not show: it only marks an absent field
+        default_factory=list,  # only marks an absent field, so the schema does not show it
         description="The complete list of the client's scopes from now on.",
     )
 
     @model_validator(mode="after")
     def _names_a_field(self) -> Self:
-        if not self.model_fields_set:  # a misspelt field alone must not look like a change
+        if not self.model_fields_set:  # a request with only a misspelled field must not look like a change
             raise ValueError("Must name a field to change")
         return self
 
@@ -79,7 +80,7 @@ class NewClientAnswer(ClientAnswer):
 
 
 class ClientSecretRequest(BaseModel):
-    """How to rotate a client's secret."""
+    """The options for rotating a client's secret."""
 
     model_config = body_like({"at_once": True})
 
@@ -96,7 +97,7 @@ class ClientSecretAnswer(BaseModel):
 
 
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
-    """A client, without its secret."""
+    """Return the response about a client, without its secret."""
     until = client.former_secret_until
     ended = {"former_secret_until": None} if until is not None and until <= now else {}
     return ClientAnswer(**client.model_dump() | ended)
@@ -113,7 +114,7 @@ ClientChangesDep = Annotated[clients.ClientChanges, Depends(_client_changes)]
 
 @router.get("/v1/admin/clients", summary=_("List clients"))
 async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
-    """Every client (services and sites), without its secret."""
+    """Return every client (services and sites), without its secret."""
     found, now = await database.rows(queries.ALL_CLIENTS), clock()
     return all_of(client_answer(client, now=now) for client in found)
 
@@ -122,10 +123,10 @@ async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockD
 async def add_client(
     administrator: FreshAdministratorDep, changes: ClientChangesDep, clock: ClockDep, body: ClientRequest
 ) -> NewClientAnswer:
-    """A service authenticates with HTTP Basic.
+    """Add a client, which is a service that authenticates with HTTP Basic.
 
-    With `redirect_uris` or `device`, the client is a site that logs users in. The secret is only in this answer: its
-    hash is stored. A public client has no secret.
+    With `redirect_uris` or `device`, the client is a site that logs users in. Only this response contains the secret,
+    because wxauth stores its hash. A public client has no secret.
     """
     now, given = clock(), body.model_dump(exclude={"name"})
     client, credentials = await changes.add(body.name, given, by=administrator, now=now)
@@ -145,10 +146,10 @@ async def change_client(
     name: ClientName,
     body: ClientChangeRequest,
 ) -> ClientAnswer:
-    """Set the given fields; others are unchanged.
+    """Set the given fields, and leave the others unchanged.
 
-    A given list replaces the former list. `redirect_uris` or `device` turn a service into a site; a site remains a
-    site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
+    A given list replaces the stored list. `redirect_uris` or `device` turn a service into a site, and a site always
+    remains a site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
     """
     now = clock()
     changed = await changes.change(name, body.model_dump(exclude_unset=True), by=administrator, now=now)
@@ -159,7 +160,10 @@ async def change_client(
 async def remove_client(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, name: ClientName
 ) -> None:
-    """The client is refused from now on, and so are a site's tokens and open scans. Its sessions end within minutes."""
+    """Remove a client.
+
+    Its requests, a site's tokens and open scans fail from now on. Its sessions end within minutes.
+    """
     await clients.remove_client(database, name, by=administrator, now=clock())
 
 
@@ -175,7 +179,10 @@ async def renew_client_secret(
     name: ClientName,
     body: ClientSecretRequest | None = None,
 ) -> ClientSecretAnswer:
-    """The new secret is only in this answer. The former one works for another 24 hours, unless `at_once`."""
+    """Replace a client's secret. Only this response contains the new secret.
+
+    The previous secret works for another 24 hours, unless `at_once`.
+    """
     at_once = body is not None and body.at_once
     credentials, scopes = await clients.renew_secret(database, name, at_once=at_once, by=administrator, now=clock())
     return ClientSecretAnswer(name=name, client_id=name, client_secret=credentials.client_secret, scopes=list(scopes))

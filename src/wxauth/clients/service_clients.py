@@ -1,4 +1,4 @@
-"""Service clients as dependencies of routes: who they are, what they may do, and how much of it."""
+"""The service clients as dependencies of routes, with their scopes and their limits."""
 
 from base64 import b64decode
 from datetime import datetime
@@ -30,7 +30,10 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 _NO_HASH: Final = bytes(sha256().digest_size)
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_ESCAPES: Final = 8192
-"""Percent signs in a form. To decode 64 KiB of them takes 35 ms, in which the process answers nobody else."""
+"""The maximum number of percent signs in a form.
+
+Decoding 64 KiB of them takes 35 ms, during which the process responds to nobody else.
+"""
 _MAX_FORM_FIELDS: Final = 128
 _SECRET_CHARACTERS: Final = 43
 """The length of a client's secret in base64url."""
@@ -50,7 +53,7 @@ SERVICE_CLIENT_SCHEME: Final = {
         "description": "A service client's name and secret: `wxauth clients add NAME --scope ...`.",
     }
 }
-"""An entry of the OpenAPI document's `securitySchemes`."""
+"""The entry for service clients in the OpenAPI document's `securitySchemes`."""
 FOR_CLIENT: Final = Entails(
     failures=(
         InvalidRequest("there are two Authorization headers", status=400),
@@ -60,7 +63,7 @@ FOR_CLIENT: Final = Entails(
     ),
     security=({"service_client": ()},),
 )
-"""The documentation of a parameter with the calling service client."""
+"""The documentation of a parameter that receives the calling service client."""
 FOR_LIMITED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 log = get_logger()
@@ -68,21 +71,24 @@ Found = TypeVar("Found", ServiceClient, ClientWithSecrets)
 
 
 class ClientOperation(StrEnum):
-    """What is counted, each kind for itself."""
+    """The kinds of operations that are counted separately."""
 
     INTROSPECT = "introspect"
     USERS = "users"
-    """Looks users up."""
+    """The client looks users up."""
     TOKEN = "token"  # noqa: S105 - no password
-    """Exchanges a code or a refresh token: of confidential clients, because anybody can name a public one."""
+    """The client exchanges a code or a refresh token.
+
+    Only confidential clients count, because any caller can name a public one.
+    """
     SIGN = "sign"
-    """Has data signed with a session_key."""
+    """The client has data signed with a session_key."""
     SIGN_CHECK = "sign_check"
-    """Has WeChat asked first whether that session_key is valid."""
+    """The client has wxauth first ask WeChat whether the session_key is valid."""
     MODERATE = "moderate"
-    """Bans, unbans or signs a user out."""
+    """The client bans, unbans or signs out a user."""
     JS_SIGN = "js_sign"
-    """Has a page signed."""
+    """The client has a page signed."""
 
 
 IN_A_SECOND: Final = {
@@ -91,7 +97,7 @@ IN_A_SECOND: Final = {
     ClientOperation.MODERATE: 100,
     ClientOperation.JS_SIGN: 100,
 }
-"""The operations that are limited, with the limits of each process."""
+"""The limits of the operations that have one, for each process."""
 
 
 @part
@@ -107,7 +113,7 @@ class ClientLimits:
         }
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
-        """Count a request of a client, whose name has been proved. Raises: RateLimited."""
+        """Count a request of a client that has proved its name. Raises: RateLimited."""
         try:
             if (limiter := self._limiters.get(operation)) is not None:
                 await limiter.admit(client)
@@ -125,9 +131,9 @@ ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 def _asking_for(
     scope: Scope, operation: ClientOperation | None = None, *, may_use_form: bool = False
 ) -> tuple[Any, Entails]:
-    """The client that calls, which must have this scope. Its requests are counted, if they are of an operation.
+    """Return a dependency on the calling client, which must have this scope. If there is an operation, it is counted.
 
-    With `may_use_form`, its name and secret may be `client_id` and `client_secret` of a form.
+    With `may_use_form`, the client may send its name and secret as `client_id` and `client_secret` in a form.
     """
 
     async def client(
@@ -136,7 +142,7 @@ def _asking_for(
         credentials = await _credentials_of_form(request) if may_use_form else None
         credentials = credentials or basic_credentials(request)
         name, found = credentials.client_id, None
-        if is_client_name(name):  # an impossible one costs no query
+        if is_client_name(name):  # a name that no client can have costs no query
             found = await database.row(FIND_SERVICE, name=name)
         proved = check_secret(credentials, found, now=clock())
         if operation is not None:
@@ -159,7 +165,7 @@ EventsClientDep = Annotated[ServiceClient, *_asking_for(Scope.EVENTS)]
 
 
 def basic_credentials(request: Request) -> Credentials:
-    """The credentials of HTTP Basic (RFC 7617), both percent-decoded (RFC 6749, section 2.3.1).
+    """Return the credentials of HTTP Basic (RFC 7617), both percent-decoded (RFC 6749, section 2.3.1).
 
     Raises: InvalidClient, InvalidRequest.
     """
@@ -176,10 +182,10 @@ def basic_credentials(request: Request) -> Credentials:
 
 
 async def _credentials_of_form(request: Request) -> Credentials | None:
-    """The credentials in a form (RFC 6749, section 2.3.1); None if it has no secret. Raises: InvalidRequest."""
+    """Return the credentials in a form (RFC 6749, section 2.3.1); None if it has no secret. Raises: InvalidRequest."""
     has_header = "authorization" in request.headers
     if not has_header and request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
-        return None  # so that the body of somebody without credentials is not read
+        return None  # so that wxauth does not read the body of a caller without credentials
     secrets = await form_values(request, "client_secret")
     if not secrets:
         return None
@@ -192,7 +198,7 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
 
 
 async def form_values(request: Request, name: str) -> list[str]:
-    """The values of a field in a form, without empty ones. Raises: InvalidRequest."""
+    """Return the non-empty values of a field in a form. Raises: InvalidRequest."""
     form = await request.body()
     if form.count(b"&") >= _MAX_FORM_FIELDS:
         raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
@@ -205,7 +211,10 @@ async def form_values(request: Request, name: str) -> list[str]:
 
 
 def check_scope(client: ServiceClient, needed: Scope) -> None:
-    """Check that a proved client has the scope. Raises: ClientLacksScope, with the command that adds it."""
+    """Check that an authenticated client has the scope.
+
+    Raises: ClientLacksScope, with the command that adds the scope.
+    """
     if needed in client.scopes:
         return
     scopes = [*scopes_in_order([*client.scopes, needed]), *(it for it in client.scopes if it in SITE_SCOPE_NAMES)]
@@ -214,8 +223,9 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
 
 
 def check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:
-    """Check the secret against the present and the former one. Returns `stored`. Raises: InvalidClient."""
-    # An unknown name, or a client without a secret, takes the same steps as a wrong secret.
+    """Check the secret against the present and the previous one, and return `stored`. Raises: InvalidClient."""
+    # An unknown name, or a client without a secret, takes the same steps as a wrong secret, so that timing reveals
+    # nothing.
     given = hash_of(credentials.client_secret)
     is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
     is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
@@ -233,7 +243,7 @@ def check_secret(credentials: Credentials, stored: Found | None, *, now: datetim
 
 
 def _registered(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
-    """What is registered instead of the secret that was received, for the log."""
+    """Return a description, for the log, of the secret that is registered instead of the received one."""
     if stored is None:
         return "no client of this name"
     if stored.secret_hash is None:

@@ -18,7 +18,7 @@ LINK_LIFETIME: Final = timedelta(minutes=10)
 
 
 class NoLink(TextError):
-    """Nobody may have a link, or it is not clear who."""
+    """There is no user who may have a link, or more than one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,23 +6,23 @@ from uuid import UUID
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, USER, UserInSession
 
-# Up to two of those who may log in.
+# Two administrators are enough to know that there is not exactly one.
 ADMINISTRATORS: Final = Statement[UUID](f"""
 SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
 """)
-# Storing a link also deletes the expired ones.
+# The statement also deletes expired links.
 STORE_LINK: Final = Statement[Nothing]("""
 WITH over AS (
     DELETE FROM admin_links WHERE expires_at <= :now
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
-# Spends a link, and opens a session with the newest identity of its user, if that user is staff. A second use of the
-# link waits for the first one, and finds none.
+# This statement uses up a link, and opens a session with the newest identity of its user, if that user is staff. A
+# second use of the link waits for the first one, and then finds no link.
 #
-# The lock waits for a change of roles that is under way: `change_status_and_roles` holds the user's lock, and ends the
-# sessions that are open by then. Without that wait, a session could outlive the role. The identity is locked too, so
-# that it still belongs to the user afterwards.
+# The lock waits for a change of roles that is in progress, because `change_status_and_roles` holds the user's lock, and
+# ends the sessions that are open at that time. Otherwise, a session could outlive the role. The identity is locked,
+# too, so that it still belongs to the user afterwards.
 OPEN: Final = Statement[UserInSession](f"""
 WITH link AS (
     DELETE FROM admin_links WHERE digest = :digest AND expires_at > :now RETURNING user_id

@@ -1,4 +1,7 @@
-"""`/admin/`: the page and its session. These routes are left out of the API documentation: only the page uses them."""
+"""The page `/admin/` and its session.
+
+The API documentation leaves these routes out, because only the page uses them.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -33,7 +36,7 @@ from wxauth_guard.problems import problem_response
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
-# Pictures are loaded only from WeChat's own hosts. Any other host may be a stranger's, who would learn who looks.
+# Pictures are loaded only from WeChat's own hosts. Another host could belong to a user, who would learn who looks.
 _PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -50,7 +53,7 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class LinkRequest(BaseModel):
-    """A link that opens the console."""
+    """The secret of a link that opens the console."""
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
@@ -70,7 +73,7 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 
 
 def add_console(app: FastAPI) -> None:
-    """Add the console's routes after all others. They answer 404 unless `ADMIN_PAGE` is set."""
+    """Add the console's routes after all others. They return 404 unless `ADMIN_PAGE` is set."""
     files = StaticFiles(directory=CONSOLE_PAGE)
     declared = declared_texts(app)
 
@@ -100,7 +103,7 @@ def add_console(app: FastAPI) -> None:
 
 
 def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
-    """Texts of the console that are declared elsewhere: of events, fields of the profile, and operations."""
+    """Return texts of the console that are declared elsewhere, of events, fields of the profile, and operations."""
     operations = [route for route in app.routes if isinstance(route, DirectRoute) and "admin" in route.tags]
     return {
         **{f"event_{kind}": kind.meaning.translated for kind in EventType},
@@ -123,7 +126,7 @@ async def _open(request: Request) -> Response:
 
 
 async def _resume(request: Request) -> Response:
-    """Continue the session in the cookie. 204 if there is none."""
+    """Continue the session in the cookie. Return 204 if there is none."""
     services = await _services_for_own_page(request)
     kept_by = _kept_by(request, services.settings)
     if not kept_by:
@@ -150,10 +153,10 @@ async def _services_if_enabled(request: Request) -> Services:
 
 
 async def _services_for_own_page(request: Request) -> Services:
-    """The services, if the request was sent by the console's own page. Requests of other sites are refused.
+    """Return the services, if the console's own page sent the request. Requests of other sites are refused.
 
-    Requests of other sites carry no cookie, but those of neighbours under the same domain do. A neighbour cannot set
-    the header without a CORS preflight, which is refused.
+    Requests of other sites carry no cookie, but requests of other hosts under the same domain do. Such a host cannot
+    set the header without a CORS preflight, which is refused.
     """
     services = await _services_if_enabled(request)
     issuer = urlsplit(services.settings.issuer)
@@ -196,5 +199,6 @@ def _without_cookie(response: Response, settings: Settings) -> Response:
 
 def _cookie(settings: Settings) -> dict[str, Any]:
     name, is_secure = host_cookie(settings, "wxauth-console"), is_https(settings)
-    path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH  # the prefix requires "/"
+    # A cookie with the prefix `__Host-` requires the path "/".
+    path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH
     return {"key": name, "path": path, "secure": is_secure, "httponly": True, "samesite": "strict"}

@@ -1,7 +1,7 @@
-"""Sessions of the console: opening, continuing, ending.
+"""The sessions of the console, which are opened, continued and ended here.
 
-They are sessions of our own website `wxauth-admin`, with three differences. Their token is kept in a cookie, and only
-the console accepts it. Their lifetimes are shorter. And they end when their user loses the role.
+They are sessions of wxauth's own website `wxauth-admin`, with three differences. Their token is in a cookie, and only
+the console accepts it. Their lifetimes are shorter. They also end when their user loses the role.
 """
 
 from dataclasses import dataclass, field
@@ -38,15 +38,18 @@ from wxauth_guard.errors import InsufficientRole
 CONSOLE_TITLE: Final = "管理后台 Console"
 """The title that the scanning phone shows."""
 MAX_UNUSED: Final = 3600
-"""Seconds without use after which a console session ends."""
+"""The number of seconds without use after which a console session ends."""
 MAX_LIFETIME: Final = 12 * 3600
-"""Seconds after which a console session ends even if it is used."""
+"""The number of seconds after which a console session ends even if it is used."""
 
 log = get_logger()
 
 
 class ConsoleTokens(RefreshTokens):
-    """Makes and checks what the console's cookie holds: refresh tokens under another key, refused as such."""
+    """Makes and checks the value of the console's cookie, which is a refresh token under a key of its own.
+
+    The other routes refuse it as a refresh token.
+    """
 
     PREFIX = "wxc_"
     PURPOSE = "console-token"
@@ -54,15 +57,15 @@ class ConsoleTokens(RefreshTokens):
 
 @dataclass(frozen=True, slots=True)
 class OpenedConsole:
-    """An opened session in the form for the page."""
+    """An opened session, in the form for the page."""
 
     access_token: str = field(repr=False)
     expires_in: int
-    """Seconds until the access token expires."""
+    """The number of seconds until the access token expires."""
     kept_by: str = field(repr=False)
     """The token for the cookie."""
     kept_for: int
-    """Seconds until the session ends if it is not used."""
+    """The number of seconds until the session ends if it is not used."""
     user: UserInSession
 
 
@@ -80,7 +83,10 @@ class ConsoleSessions:
     granting: Granting
 
     async def add_as_site(self) -> None:
-        """Register the console, if enabled, as a site, so that people can log in by scan. Retried during an outage."""
+        """Register the console as a site, if it is enabled, so that users can log in by scan.
+
+        It is retried in an outage.
+        """
         if not self.settings.admin_page:
             return
 
@@ -129,7 +135,7 @@ class ConsoleSessions:
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with an authorization code of the console, which an administrator has approved.
 
-        If a used code is sent again with its verifier, its session ends, as at /v1/token.
+        If a used code is sent again with its verifier, its session ends, as with /v1/token.
 
         Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
@@ -147,7 +153,8 @@ class ConsoleSessions:
                 if isinstance(granted, Granted):
                     if STAFF_ROLES.isdisjoint(granted.user.roles):
                         log.warning("console_refused", user_id=granted.user.id, reason="no staff")
-                        raise InsufficientRole("this needs the role admin or support")  # rolls the new session back
+                        # The exception rolls back the new session.
+                        raise InsufficientRole("this needs the role admin or support")
                     await _note_opened(transaction, granted.user.id, session_id, by="scan", device=device, now=now)
         if not isinstance(granted, Granted):
             if granted is NotGranted.SPENT:

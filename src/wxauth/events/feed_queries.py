@@ -1,6 +1,6 @@
-"""The statements of the feed: how events get their places in it, and how it is read.
+"""The statements that give events their places in the feed (the list of events that other services read), and read it.
 
-Why a reader who follows the cursor gets every event exactly once:
+A reader who follows the cursor gets every event exactly once, for three reasons:
 
 - A trigger adds a row to `events_unplaced` in the transaction that writes the event. So that row exists exactly if the
 event has been committed, and two transactions that write events never wait for each other's row.
@@ -9,17 +9,18 @@ commit becomes visible before its locks are released. So the transaction that as
 taken, and a reader who sees 9 sees everything before it: no place is filled later. If such a transaction is rolled
 back, the numbers have a gap, and its rows stay in `events_unplaced`.
 - An event that commits late gets its place late: behind the faster ones, never one that readers have passed. Nobody
-waits for it: another open transaction, such as that of a backup or of psql, delays nothing.
+waits for it: another open transaction, such as that of a backup or of psql, delays no event.
 
-Why the events about a user have the order of their commits: whoever records one holds the lock of the user's row until
-the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned in the order of these
-numbers. A trigger puts id and time of an event after those of the user's newest one, so the audit trail, which is read
-in the order of ids, has the same order. An event never gets its place before one of the same user with a lower id, so
-that this holds even if the sequence of the numbers has been set back.
+The events about a user have the order of their commits, because a transaction that records an event holds the lock of
+the user's row until the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned
+in the order of these numbers. A trigger puts id and time of an event after those of the user's newest one, so the audit
+trail, which is read in the order of ids, has the same order. An event never gets its place before one of the same user
+with a lower id, so that this holds even if the sequence of the numbers has been set back.
 
-Why the sequence of places may say anything, as after a move that left it behind: each place is compared with the last
-one of the feed. If it is not after that, the transaction is rolled back and the places are counted from the last one.
-The highest place is that of the feed or, if the newest events have been swept, that in `feed_swept`.
+The sequence of places can have any value, for example after a move of the database without it, because each place is
+compared with the last place of the feed. If it is not after that, the transaction is rolled back and the places are
+counted from the last one. The highest place is that of the feed or, if the newest events have been swept, that in
+`feed_swept`.
 
 A place is stored with the event's type, so that reading one type does not scan all the others.
 """
@@ -41,15 +42,18 @@ from wxauth.errors import CursorExpired
 LAST_POSITION: Final = 2**63 - 1
 """The highest possible position."""
 LAST_SENSIBLE: Final = 2**62
-"""A sequence beyond this was set by mistake: from there the feed would soon have no place left."""
+"""The highest sensible value of a sequence.
+
+A higher one was set by mistake, because the feed would soon have no place left.
+"""
 
 
 class EventToSend(SharedEvent):
-    """An event, as siblings get it."""
+    """An event in the form in which siblings (services that verify our tokens) get it."""
 
     @property
     def for_siblings(self) -> dict[str, Any]:
-        """It in the form that siblings get from the feed and from webhooks."""
+        """The event in the form of the feed and of webhooks."""
         columns = vars(self)
         values = {name: columns[name] for name in EventToSend.model_fields}
         return values | {"data": data_for_siblings(self.type, self.data)}
@@ -60,7 +64,7 @@ class PlacedEvent(SQLModel):
 
     event_id: UUID
     type: str
-    """The stored name of the type."""
+    """The stored name of the event's type."""
 
 
 class Placement(PlacedEvent):
@@ -70,7 +74,7 @@ class Placement(PlacedEvent):
 
 
 class FeedRow(EventToSend):
-    """An event of the feed, if any, and the columns that are the same in each row of a page."""
+    """An event of the feed, if there is one, and the columns that are equal in all rows of a page."""
 
     position: int
     is_known: bool
@@ -86,8 +90,9 @@ HIGHEST_PLACE: Final = """
 """
 """SQL for the highest place that the feed has given, as far as the database knows; 0 before the first."""
 _LAST_PLACE: Final = Statement[int](f"SELECT {HIGHEST_PLACE} AS position")
-# Those with the lowest ids, so that no event of a user is left behind while a later one of the user gets its place. An
-# event that has a place already, because an older table was restored beside a newer feed, keeps that one.
+# The events with the lowest ids come first, so that no event of a user is left behind when a later event of that user
+# gets its place. An event that has a place already, because an older table was restored next to a newer feed, keeps
+# that place.
 _WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
@@ -99,7 +104,7 @@ WITH taken AS (
      WHERE NOT EXISTS (SELECT FROM feed WHERE event_id = taken.event_id)
 )
 """
-# By whoever has the lock.
+# Only the holder of the lock runs this statement.
 _PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id
 RETURNING position, event_id, type
@@ -112,8 +117,8 @@ RETURNING position, event_id, type
 
 
 def _page_fragment(places: LiteralString) -> LiteralString:
-    # A place has a gap behind it if it no longer exists, or if events behind it have been swept. There is no gap if the
-    # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
+    # A place has a gap after it if it no longer exists, or if events after it have been deleted. There is no gap if the
+    # place itself was the last one deleted. Position 0, before the first event, has no row and needs none.
     return f"""
 WITH last AS (
     SELECT COALESCE(newest.position, 0) AS position,
@@ -145,7 +150,7 @@ SELECT known.is_known, last.position AS last_position, last.event_id AS last_id,
 _PAGE: Final = Statement[FeedRow](
     _page_fragment("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
 )
-# The first events of each type, from that type's part of the index.
+# The first events of each type are read from that type's part of the index.
 _PAGE_OF_TYPES: Final = Statement[FeedRow](
     _page_fragment("""
     SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
@@ -162,7 +167,7 @@ class Place(NamedTuple):
 
 
 class PlaceTaken(Exception):
-    """The sequence has given a place that is not after the last one."""
+    """The sequence has produced a place that is not after the last one."""
 
 
 NOT_PLACED: Final = (
@@ -170,13 +175,13 @@ NOT_PLACED: Final = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.SequenceGeneratorLimitExceededError,
 )
-"""Failures of `place_some` by what the sequence says: no number, one that has been given, or a wrong one."""
+"""The errors of `place_some` if the sequence has produced no number, a used one, or a wrong one."""
 
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give the next waiting events the places of the sequence.
+    """Give the next waiting events their places, from the sequence.
 
-    Raises: PlaceTaken, if one of them is not after the one before it. Nothing may be committed then.
+    Raises: PlaceTaken, if a place is not after the one before it. The transaction must then not be committed.
     """
     last = await transaction.value(_LAST_PLACE) or 0
     places = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
@@ -187,7 +192,7 @@ async def place_some(transaction: Transaction, *, limit: int) -> Sequence[Placed
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give the next waiting events the places after the last one, whatever the sequence says."""
+    """Give the next waiting events the places after the last one, and ignore the sequence."""
     last = await transaction.value(_LAST_PLACE) or 0
     return await transaction.rows(_PLACE_AFTER, last=last, limit=limit)
 
@@ -195,10 +200,11 @@ async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[
 async def read_slice(
     database: Database, after: Place | None, types: Sequence[str], *, limit: int
 ) -> tuple[Sequence[FeedRow], Place]:
-    """The oldest events after a place, of these types, or of all for none; and the place up to which the feed was read.
+    """Return the oldest events of these types after a place, and the place up to which the feed was read.
 
-    That is past every event that was examined, so that the next reader does not examine events of other types again.
-    With the limit 0, it is the newest event's place. `after` is None for the beginning of the feed.
+    No types means all types. The place is past every event that was examined, so that the next reader does not examine
+    events of other types again. With the limit 0, it is the place of the newest event. `after` is None for the
+    beginning of the feed.
 
     Raises: CursorExpired, if events after that place are missing.
     """

@@ -1,4 +1,4 @@
-"""`GET /v1/events`: the feed, and the form in which siblings get events."""
+"""The route `GET /v1/events` with the feed, and the form in which services get events."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -28,20 +28,21 @@ router = Router("siblings")
 
 
 def cursor_of(place: Place) -> str:
-    """The cursor to the events after a place."""
+    """Return the cursor for the events after a place."""
     place_bytes = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
-    # A plain hash is enough, because a forged cursor reveals nothing that the client may not read. The check only
-    # distinguishes this feed's cursors from other text.
+    # A plain hash is enough, because a forged cursor reveals nothing that the client may not read. The hash only tells
+    # this feed's cursors from other texts.
     check = sha256(b"wxauth feed\0" + place_bytes).digest()[:_CHECK_BYTES]
     return urlsafe_b64encode(place_bytes + check).rstrip(b"=").decode()
 
 
 def place_in(cursor: str) -> Place:
-    """The place of a cursor. Raises: ValueError, if it is none of this feed."""
+    """Return the place of a cursor. Raises: ValueError, if it is not a cursor of this feed."""
     if _CURSOR.fullmatch(cursor):
         raw = urlsafe_b64decode(cursor + "==")[:-_CHECK_BYTES]
         place = Place(int.from_bytes(raw[:_POSITION_BYTES], "big"), UUID(bytes=raw[_POSITION_BYTES:]))
-        # Each place has one spelling: the last of the 38 characters has four unused bits, which must be zero.
+        # Each place has only one spelling, because the last of the 38 characters has four unused bits, which must be
+        # zero.
         if cursor_of(place) == cursor and place.position <= LAST_POSITION:
             return place
     raise ValueError("Not a next_cursor of this feed")
@@ -54,7 +55,7 @@ def _is_cursor(value: str) -> str:
 
 
 class FeedQuery(Parameters):
-    """Which events to read."""
+    """The parameters that select events."""
 
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
         default=None,
@@ -65,7 +66,7 @@ class FeedQuery(Parameters):
 
     @property
     def place(self) -> Place | None:
-        """The place to read after; None for the beginning, and where it is not known yet."""
+        """The place to read after; None for the beginning, and while it is not known."""
         return None if self.after in (None, NOW) else place_in(self.after)
 
 
@@ -81,11 +82,11 @@ class FeedAnswer(BaseModel):
 
 @router.get("/v1/events", summary=_("Read the event feed"), failures=[CursorExpired])
 async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[FeedQuery, Query()]) -> FeedAnswer:
-    """The events about users, the oldest first, for a service client with the scope `events`.
+    """Return the events about users, the oldest first, for a service client with the scope `events`.
 
-    Store `next_cursor` and continue from it: no event is skipped, and none is repeated. An event appears within two
+    Store `next_cursor` and continue from it, and you will get each event exactly once. An event appears within two
     seconds of its commit. If events after your cursor are missing, because they were swept or a backup was restored,
-    the answer is `cursor_expired`, never a silent gap.
+    the request fails with `cursor_expired`, so that you never miss events silently.
     """
     limit = 0 if query.after == NOW else query.limit
     events, last = await read_slice(database, query.place, query.type, limit=limit)

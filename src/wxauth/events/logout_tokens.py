@@ -1,6 +1,6 @@
-"""Logout tokens: sites learn by them that a session has ended.
+"""Logout tokens, which tell sites that a session has ended.
 
-Specification: OpenID Connect Back-Channel Logout 1.0.
+They are specified in OpenID Connect Back-Channel Logout 1.0.
 """
 
 from datetime import datetime, timedelta
@@ -26,16 +26,16 @@ LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
-"""Seconds to wait for a site's response."""
+"""The number of seconds to wait for a site's response."""
 LOGOUT_RETRIES: Final = (
     timedelta(seconds=5),
     timedelta(seconds=30),
     timedelta(minutes=2),
     timedelta(minutes=10),
 )
-"""The pause before each attempt but the first."""
+"""The pauses before the second and later attempts."""
 FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
-"""After these, the same site would refuse the next token, too."""
+"""The statuses after which the site would refuse the next token, too."""
 
 log = get_logger()
 
@@ -87,9 +87,9 @@ class BackchannelLogouts:
 
 
 def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now: datetime) -> str:
-    """A logout token (section 2.4), signed as the client's id_tokens are.
+    """Return a logout token (section 2.4), signed like the client's id_tokens.
 
-    Its own `typ` keeps it from being accepted as an id_token or an access token.
+    Its `typ` prevents that it is accepted as an id_token or an access token.
     """
     issued_at = int(now.timestamp())
     claims: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The tables of the feed, of webhooks and of deliveries, to webhooks and to sites."""
+"""The tables of the feed, of webhooks, and of deliveries to webhooks and to sites."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -13,17 +13,20 @@ from wxauth.core.models import TIME
 
 
 class UnplacedEvent(SQLModel, table=True):
-    """An event for siblings that has no place in the feed yet."""
+    """An event for other services that has no place in the feed yet."""
 
     __tablename__ = "events_unplaced"
 
     number: int = Field(sa_type=BigInteger)
-    """For each user in the order of commits, because whoever records an event has locked the user until the commit."""
+    """The number that orders a user's events by their commits.
+
+    Each transaction that records an event locks the user until its commit.
+    """
     event_id: UUID = Field(primary_key=True)
 
 
 class FeedPlace(SQLModel, table=True):
-    """An event's place in the feed for siblings."""
+    """The place of an event in the feed."""
 
     __tablename__ = "feed"
 
@@ -33,7 +36,7 @@ class FeedPlace(SQLModel, table=True):
 
 
 class SweptPlace(SQLModel, table=True):
-    """The last place whose event has been swept. Before the first sweep there is no row."""
+    """The last place whose event has been deleted. Before the first deletion, there is no row."""
 
     __tablename__ = "feed_swept"
 
@@ -43,7 +46,7 @@ class SweptPlace(SQLModel, table=True):
 
 
 class WebhookAnswer(SQLModel):
-    """A webhook: the URL to which a sibling's events are sent. What administrators see of it."""
+    """A webhook, which is the URL that a service receives events at, with the fields that administrators see."""
 
     name: str = Field(sa_type=Text, schema_extra={"examples": ["orders"]})
     url: str = Field(sa_type=Text, schema_extra={"examples": ["https://orders.example.com/webhooks/wxauth"]})
@@ -60,26 +63,26 @@ class Webhook(WebhookAnswer):
     """A webhook with its secrets."""
 
     id: UUID = Field(primary_key=True)
-    """Identifies this webhook forever, even if a later one gets the same name."""
+    """The id that identifies this webhook forever, even if a later one gets the same name."""
     secret: bytes = Field(sa_type=BYTEA, repr=False)
     """The signing secret, sealed."""
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The former secret, sealed. It also signs until `former_secret_until`."""
+    """The previous secret, sealed. It also signs until `former_secret_until`."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
 
     @property
     def shown(self) -> WebhookAnswer:
-        """What administrators see of it."""
+        """The fields of the webhook that administrators see."""
         return WebhookAnswer(**self.model_dump(include=set(WebhookAnswer.model_fields)))
 
 
 class StoredWebhook(Webhook, table=True):
-    """A webhook, with what only its deliveries need."""
+    """A webhook, with the fields that only its deliveries need."""
 
     __tablename__ = "webhooks"
 
     delivered_at: datetime | None = Field(sa_type=TIME)
-    """When the webhook last accepted a delivery, to the minute."""
+    """The time at which the webhook last accepted a delivery, to the minute."""
 
 
 class DeliveryState(StrEnum):
@@ -91,16 +94,16 @@ class DeliveryState(StrEnum):
 
 
 class DeliveryRow(SQLModel):
-    """A delivery as it is listed."""
+    """A delivery, with the fields of a list."""
 
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
-    """UUIDv7, in the order in which the events got their places."""
+    """The id, a UUIDv7 in the order in which the events got their places."""
     event_id: UUID = Field(
         primary_key=True,
         description="The `webhook-id` of all attempts.",
         schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
     )
-    """For a site, the id of the session."""
+    """The id of the event or, for a site, of the session."""
     type: str = Field(sa_type=Text, schema_extra={"examples": ["user.merged"]})
     """The public name of the event's type; `logout` for a site."""
     state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
@@ -118,7 +121,7 @@ class DeliveryRow(SQLModel):
 class Delivery(DeliveryRow, table=True):
     """An event for a webhook, or the end of a session for its site, which a trigger on `sessions` adds.
 
-    What is sent to a site is deleted with the last attempt. Until then it names session and user as the site's id_token
+    A delivery to a site is deleted after the last attempt. Until then, it names session and user as the site's id_token
     did, even after a merge or an erasure. There are no foreign keys, so that removing a webhook with a million
     deliveries is quick, and ending a session locks no client.
     """
@@ -128,8 +131,8 @@ class Delivery(DeliveryRow, table=True):
     receiver_id: UUID = Field(primary_key=True)
     """The id of a webhook or of a client."""
     user_id: UUID | None
-    """The event's user. The first attempts about one user are sent to a receiver one after the other."""
+    """The event's user. The first attempts for one user are sent to a receiver one after the other."""
     is_leased: bool
-    """Whether a process is delivering it. The process has until `next_at`."""
+    """Whether a process is delivering it. That process has time until `next_at`."""
     priority: int = Field(sa_type=SmallInteger)
-    """See `Priority` in `events/webhook_queries.py`; the lowest is sent first."""
+    """The priority, see `Priority` in `events/webhook_queries.py`. The lowest is sent first."""

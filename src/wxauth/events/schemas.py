@@ -1,4 +1,4 @@
-"""Bodies of requests and answers about webhooks, for administrators and commands."""
+"""The bodies of requests and responses about webhooks, for administrators and commands."""
 
 from typing import Annotated, Any, Final, NotRequired, Self
 from uuid import UUID
@@ -39,7 +39,7 @@ class NewWebhook(BaseModel):
 
 
 class WebhookChange(Changes):
-    """Changes of a webhook. An absent or null field is unchanged."""
+    """The changes of a webhook. An absent or null field is unchanged."""
 
     model_config = body_like({"is_enabled": True})
 
@@ -55,7 +55,7 @@ class WebhookChange(Changes):
 
 
 class ReplayRequest(BaseModel):
-    """What to deliver again: one event, or all events since a time."""
+    """The events to deliver again, which are one event, or all events since a time."""
 
     model_config = body_like({"since": "2026-11-20T08:00:00Z"})
 
@@ -70,7 +70,7 @@ class ReplayRequest(BaseModel):
 
 
 class DeliveriesQuery(PageQuery):
-    """Which deliveries to list."""
+    """The parameters that select deliveries."""
 
     state: Annotated[DeliveryState | None, OrEmpty] = Field(
         default=None, description="List only deliveries in this state."
@@ -86,13 +86,13 @@ class TrialAnswer(TypedDict):
 
 
 class ReplayedAnswer(BaseModel):
-    """How many events are delivered again."""
+    """The number of events that are delivered again."""
 
     replayed: int = Field(examples=[12])
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:
-    """The outcome of a test: a status, or the reason why there is none."""
+    """Return the outcome of a test, which is a status, or the reason why there is none."""
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}

@@ -1,4 +1,4 @@
-"""Sends a message once to somebody else's server, and reports what became of it."""
+"""The sending of one message to a third party's server, with its outcome."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,21 +13,24 @@ from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 
 MAX_ANSWER: Final = 4096
-"""Bytes of a body that are read. The connection of a longer one is not kept."""
+"""The maximum number of bytes of a body that are read. If the body is longer, its connection is closed."""
 BODY_SECONDS: Final = 1.0
-"""How long the body of an answer is waited for, so that its connection can be kept. Only the status matters."""
+"""The number of seconds to wait for the body of a response, so that its connection can be reused.
+
+Only the status of the response matters.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a message: a status, or a few words about why there is none."""
+    """The outcome of a message, which is a status, or a few words about why there is none."""
 
     status: int | None
     milliseconds: int
     error: str | None = None
     retry_after: str | None = None
     location: str | None = None
-    """Where a redirect leads, in the receiver's words. It is not followed."""
+    """The target of a redirect, in the receiver's words. It is not followed."""
 
     @property
     def is_accepted(self) -> bool:
@@ -38,7 +41,7 @@ class Answer:
 async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
 ) -> Answer:
-    """POST this once. Of the response, only the status, within `patience` seconds, and two header fields are kept."""
+    """POST a message once. Within `patience` seconds, return the status and two header fields of the response."""
     started = perf_counter()
     response = error = None
     ended: float | None = None

@@ -1,4 +1,4 @@
-"""The sequences of the feed. They fall behind their tables if a tool moves a database without them."""
+"""The sequences of the feed, which fall behind their tables if a tool moves a database without them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class SequenceState:
-    """A sequence, and what its table has. Names are quoted for SQL."""
+    """A sequence, and the highest number in its tables. Names are quoted for SQL."""
 
     name: str
     at: int | None
-    """Its last number, 0 before the first; None if our role may not read it."""
+    """The sequence's last number, 0 before the first; None if our role may not read it."""
     highest: int
-    """The highest number that the tables have."""
+    """The highest number in the tables."""
     may_set: bool
     """Whether our role may read and set it."""
     role: str
 
     @property
     def is_wrong(self) -> bool:
-        """Whether its next numbers are known to be wrong."""
+        """Whether the sequence's next numbers are known to be wrong."""
         return self.at is not None and not self.highest <= self.at <= max(self.highest, LAST_SENSIBLE)
 
 
@@ -42,7 +42,7 @@ SELECT name::regclass::text AS name,
        quote_ident(current_user) AS role
   FROM wanted WHERE name IS NOT NULL
 """)
-# Nothing if the number is out of the sequence's bounds.
+# The statement changes nothing if the number is outside of the sequence's bounds.
 _SET: Final = Statement[bool]("""
 SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
  WHERE seqrelid = :name::text::regclass AND :highest::bigint BETWEEN seqmin AND seqmax
@@ -50,12 +50,12 @@ SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
 
 
 async def read_sequences(reader: Database | Transaction) -> Sequence[SequenceState]:
-    """The state of every sequence that the service uses."""
+    """Return the state of every sequence that the service uses."""
     return await reader.rows(_READ)
 
 
 async def correct_sequences(transaction: Transaction) -> None:
-    """Put each sequence after what its table has, as far as our role may. The caller has the lock of places."""
+    """Set each sequence to the highest number in its tables, if our role may. The caller holds the lock of places."""
     for sequence in await read_sequences(transaction):
         if not sequence.is_wrong:
             continue

@@ -1,9 +1,9 @@
-"""Events get their places in the feed, are queued for the webhooks in that order, and delivered.
+"""The delivery of events, which get their places in the feed, are queued for the webhooks in that order, and sent.
 
-Events are sent to webhooks, logout tokens to sites. A process leases some of the due deliveries for half a minute,
-which is longer than an attempt, and retries each until it succeeds or fails for good. If the process is killed, another
-leases them after that time. A delivery reaches its receiver at least once, and twice only if the outcome of the first
-attempt could not be stored.
+Events are sent to webhooks, and logout tokens to sites. A process leases some of the due deliveries for half a minute,
+which is longer than an attempt, and retries each until it succeeds or finally fails. If the process is killed, another
+one leases them after that time. A delivery reaches its receiver at least once, and twice only if the outcome of the
+first attempt could not be stored.
 """
 
 import asyncio
@@ -49,31 +49,40 @@ from wxauth.events.webhook_queries import (
 from wxauth.outbound.receivers import signed_headers
 
 LEASE: Final = timedelta(seconds=30)
-"""How long a delivery belongs to the process that leased it. Longer than any attempt."""
+"""The time for which a delivery belongs to the process that leased it. It is longer than any attempt."""
 CHECK_PAUSE_SECONDS: Final = 0.5
-"""Seconds between two checks for due deliveries."""
+"""The number of seconds between two checks for due deliveries."""
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
-"""Seconds to wait for a receiver's response."""
+"""The number of seconds to wait for a receiver's response."""
 MAX_CONCURRENT: Final = 32
-"""Attempts of one priority that a process runs at once. Beyond these, a receiver gets one only if it has none."""
+"""The number of attempts of one priority that a process runs at once.
+
+Beyond it, only receivers without an attempt get one.
+"""
 MAX_CONCURRENT_FOR_ONE: Final = 4
-"""Attempts of one priority that a receiver has at once. Each always gets one, even if others hang."""
+"""The number of attempts of one priority that a receiver has at once.
+
+It always gets one, even if other receivers hang.
+"""
 RETRY_SCHEDULE: Final = (
     timedelta(seconds=5),
     timedelta(minutes=5),
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-"""The pause before each attempt but the first. A delivery fails for good if the attempt after the last pause fails."""
+"""The pauses before the second and later attempts.
+
+A delivery finally fails if the attempt after the last pause fails.
+"""
 SPREAD: Final = 0.1
 """The share by which a pause varies, so that deliveries that failed together are not retried together."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 OUTAGE: Final = timedelta(minutes=5)
-"""A webhook has been away if it took nothing for this long. Its next success makes all waiting retries due."""
+"""The time after which a webhook that accepts nothing counts as unavailable. Its next success makes its retries due."""
 RESUMED_AT_ONCE: Final = 1000
-"""Retries made due by one transaction."""
+"""The number of retries that one transaction makes due."""
 SHUTDOWN_SECONDS: Final = 3.0
-"""Seconds that running attempts get at shutdown."""
+"""The number of seconds that running attempts get at shutdown."""
 
 _random: Final = SystemRandom()
 _GONE: Final = 410
@@ -89,7 +98,7 @@ DELIVERIES: Final = metrics.Counter(
 log = get_logger()
 
 PLACE_PAUSE_SECONDS: Final = 0.5
-"""Seconds between two checks for events without a place."""
+"""The number of seconds between two checks for events without a place."""
 EVENTS_PLACED_PER_TRANSACTION: Final = 1000
 
 
@@ -107,13 +116,13 @@ class Deliveries:
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
     _not_unsealed: set[UUID] = field(init=False, default_factory=set)
-    """The webhooks whose former secret cannot be opened, which is logged once."""
+    """The webhooks whose previous secret cannot be unsealed, which is logged once."""
     _under_way: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
 
     def wake(self) -> None:
-        """Check for deliveries at once, because one has just become due."""
+        """Check for deliveries immediately, because one has just become due."""
         self._awakened.set()
 
     async def keep_delivering(self) -> None:
@@ -141,7 +150,7 @@ class Deliveries:
     async def send(
         self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, event: Mapping[str, Any], *, now: datetime
     ) -> Answer:
-        """Sign an event with a webhook's secrets, and send it once. The answer includes any failure."""
+        """Sign an event with a webhook's secrets, and send it once. A failure is returned, not raised."""
         try:
             keys = self._open_secrets(webhook_id, webhook, now=now)
         except CannotOpen as exc:
@@ -164,7 +173,7 @@ class Deliveries:
         await cancel(self._tasks)
 
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:
-        """Start to deliver one more of a receiver's deliveries at a time, if the limits allow it."""
+        """Begin another parallel sequence of attempts for a receiver, if the limits allow it."""
         under_way = self._under_way[priority]
         own = under_way[receiver_id]
         if self._is_closing or (own and (own >= MAX_CONCURRENT_FOR_ONE or under_way.total() >= MAX_CONCURRENT)):
@@ -182,7 +191,8 @@ class Deliveries:
                 delivery = await lease_delivery(self.database, receiver_id, priority, now=now, until=now + LEASE)
                 if delivery is None:
                     return
-                if is_first:  # not earlier: to find that all due ones wait takes as long as there are many
+                # Not earlier, because checking that all due deliveries must wait takes time for each of them.
+                if is_first:
                     self._begin(receiver_id, priority)
                     is_first = False
                 outcome = await (
@@ -191,12 +201,12 @@ class Deliveries:
                 settled = await self._store(delivery, outcome, until=now + LEASE)
                 if settled and (delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE):
                     await self._resume(receiver_id)
-        except StorageUnavailable as exc:  # leased again when this lease is over
+        except StorageUnavailable as exc:  # the delivery is leased again when this lease has ended
             outage_log.note(exc)
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver_id))
         finally:
-            self._under_way[priority] -= Counter([receiver_id])  # without a zero
+            self._under_way[priority] -= Counter([receiver_id])  # subtraction removes receivers whose count is zero
 
     async def _send(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         name = delivery.name
@@ -218,7 +228,7 @@ class Deliveries:
         return outcome
 
     async def _resume(self, webhook_id: UUID) -> None:
-        """Make the retries of a webhook that works again due now. If this is cut short, the rest keep their times."""
+        """Make the retries of a webhook that works again due now. If this is interrupted, the rest keep their times."""
         wanted = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
         number = RESUMED_AT_ONCE
         while number == RESUMED_AT_ONCE:
@@ -245,21 +255,21 @@ class Deliveries:
         return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
-        """The keys that sign a webhook's messages now. Raises: CannotOpen."""
+        """Return the keys that sign a webhook's messages now. Raises: CannotOpen."""
         context = webhook_secret_context(webhook_id)
         keys = [self.sealer.open(webhook.secret, context=context)]
         former, until = webhook.former_secret, webhook.former_secret_until
         if former is not None and until is not None and now < until:
             try:
                 keys.append(self.sealer.open(former, context=context))
-            except CannotOpen as exc:  # its receiver has the present one
+            except CannotOpen as exc:  # the receiver has the current secret
                 if webhook_id not in self._not_unsealed:
                     self._not_unsealed.add(webhook_id)
                     log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
         return keys
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        """Store an outcome, retrying through an outage: a lost outcome means a second delivery."""
+        """Store an outcome, with retries through an outage, because a lost outcome would cause a second delivery."""
         while True:
             try:
                 return await settle_delivery(self.database, delivery, outcome, now=self.clock())
@@ -270,7 +280,10 @@ class Deliveries:
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """The pause in a Retry-After header, in seconds or as a date (RFC 9110, section 10.2.3); None if unreadable."""
+    """Return the pause in a Retry-After header, which is in seconds or a date (RFC 9110, section 10.2.3).
+
+    Return None if it cannot be read.
+    """
     if retry_after is None:
         return None
     text = retry_after.strip()
@@ -284,7 +297,7 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
 
 
 async def keep_placing(services: Services) -> None:
-    """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
+    """Give events their places, forever, through outages. Every process tries, and a lock admits one at a time."""
     is_begun = False
 
     async def place() -> None:
@@ -298,7 +311,7 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give all waiting events places, unless another process is doing so, and return how many."""
+    """Give all waiting events their places, unless another process is doing so. Return their number."""
     placed, place = 0, place_some
     while True:
         now = services.clock()
@@ -323,7 +336,7 @@ async def place_events(services: Services) -> int:
 
 
 async def _begin_to_place(services: Services) -> bool:
-    """Correct the sequences, unless another process is placing events. Returns whether that was done."""
+    """Correct the sequences, unless another process is placing events. Return whether that was done."""
     async with services.database.begin() as transaction:
         if is_locked := bool(await transaction.value(LOCK_PLACES)):
             await correct_sequences(transaction)

@@ -28,19 +28,19 @@ class LeasedDelivery(EventToSend):
     event_id: UUID
     attempts: int
     is_logout: bool
-    """Whether its receiver is a site."""
+    """Whether the receiver is a site."""
     name: str
     url: str
-    """Empty if the site was removed, or no longer has a URI for logout tokens."""
+    """The URL; empty if the site was removed, or no longer has a URI for logout tokens."""
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
     delivered_at: datetime | None
-    """The webhook's last success, to the minute, as of the lease."""
+    """The time of the webhook's last success, to the minute, when the delivery was leased."""
     id_token_alg: str | None
-    """The site's."""
+    """The algorithm of the site's tokens; None for a webhook."""
     is_swept: bool
-    """Whether the event has been swept. Then its fields are null."""
+    """Whether the event has been deleted by age. Its fields are then null."""
 
 
 ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
@@ -56,13 +56,13 @@ UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
  WHERE name = :name
 RETURNING {_COLUMNS}
 """)
-# There is at most one former secret: the current one replaces it.
+# There is at most one previous secret, which the current one replaces.
 _RENEW: Final = Statement[Webhook](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS}
 """)
 _DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")
-# If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
+# If several deliveries get 410 at once, only the first one disables the webhook and records it.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS}
@@ -79,7 +79,7 @@ _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM
 
 
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
-    # The numbers are those of `Priority`.
+    # The numbers are the values of `Priority`.
     return f"""
 INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
 SELECT new.id, receiver_id, event_id, new.type, events.user_id,
@@ -95,22 +95,23 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# What somebody has done to a few is due before what has been done to many, in the events placed together, so that one
-# ban does not wait for the thousands of a file, or of a service that asks for each.
+# Among events that were placed together, an act on a few users is due before an act on many, so that one ban does not
+# wait for the thousands of bans that a file, or a service, has caused.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
-# Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
+# Events are queued again. A delivery that a process holds right now is left alone, because that process delivers it.
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_fragment(":now")}
 ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)
-# An event must not wait for earlier ones of its user in the queue of a lower priority, so they get its priority and
-# time. Each user's earlier events are read once for each priority, however many new events the user has. LATERAL,
-# because a join would read all that is pending for each row, if the statistics were made while little was. The index of
-# first tries is the only one that has this order, and the other index of pending ones needs their state.
+# An event must not wait for earlier events of its user in the queue of a lower priority, so they get its priority and
+# time. Each user's earlier events are read once for each priority, however many new events the user has. The join is
+# LATERAL, because another join would read all that is pending for each row, if the statistics were made while little
+# was pending. The index of first attempts is the only one with this order, and the other index of pending deliveries
+# needs their state.
 _HASTEN: Final = Statement[Nothing]("""
 WITH urgent AS MATERIALIZED (
     SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
@@ -134,15 +135,16 @@ UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at,
   FROM hastened WHERE d.ctid = hastened.place
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
-# An event without a place has no type. Such events count, too, so that a page takes no longer where they are many.
+# An event without a place has no type. Such events count, too, so that a page takes no longer if there are many of
+# them.
 _PAGE: Final = Statement[PlacedEvent]("""
 SELECT e.id AS event_id, COALESCE(f.type, '') AS type
   FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
  ORDER BY e.id
 """)
 
-# ORDER BY makes PostgreSQL use the index regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
-# without ORDER BY the whole table. Sites count even if they have been removed since: then nothing is sent.
+# ORDER BY makes PostgreSQL use the index, regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
+# without ORDER BY the whole table. Sites count even if they have been removed since, but then nothing is sent.
 _DUE: Final = Statement[tuple[UUID, int]]("""
 WITH RECURSIVE receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
@@ -160,9 +162,10 @@ SELECT receivers.id, priority
  WHERE priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
  ORDER BY priority
 """)
-# One process leases a delivery: rows locked by another process are skipped, and a leased delivery is not due before
-# its lease ends. A first try waits until that of each earlier one about the same user is over. For a site, one of the
-# same priority may be under way, because the tokens that end a user's sessions have no order.
+# One process leases a delivery, because rows locked by another process are skipped, and a leased delivery is not due
+# before its lease ends. A first attempt waits until the first attempt of each earlier delivery about the same user has
+# ended. For a site, deliveries of the same priority may run in parallel, because the tokens that end a user's sessions
+# have no order.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
@@ -189,7 +192,7 @@ SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.na
   FROM leased l LEFT JOIN events e ON e.id = l.event_id LEFT JOIN webhooks w ON w.id = l.receiver_id
        LEFT JOIN clients c ON c.id = l.receiver_id AND removed_by IS NULL
 """)
-# `attempts` differs if the lease has expired and another process has leased the delivery: then nothing is stored.
+# `attempts` differs if the lease has expired and another process has leased the delivery. Then nothing is stored.
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
@@ -202,13 +205,13 @@ UPDATE webhooks SET delivered_at = :now
    AND (delivered_at IS NULL OR delivered_at < :now::timestamptz - interval '1 minute')
 RETURNING webhooks.id
 """)
-# What is sent to a site is of no use to anybody later, and names people.
+# A delivery to a site is of no use later, and names users, so it is deleted.
 _FORGET: Final = Statement[Nothing](
     "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
 )
-# For deliveries that have failed twice or more. The try does not count, or an event that its receiver refuses among
-# others that it takes would fail for good too soon.
-# Second tries are left alone: they follow within seconds, and would become first ones, which hold back others.
+# This statement is for deliveries that have failed twice or more. The attempt does not count. Otherwise, an event that
+# its receiver refuses while accepting others would finally fail too soon. Second attempts are left alone, because they
+# follow within seconds, and would become first attempts, which delay others.
 RESUME_DELIVERIES: Final = Statement[Nothing]("""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
@@ -218,7 +221,7 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
 """)
-# Of a first try, `next_at` is a rank in the queue.
+# For a first attempt, `next_at` is a rank in the queue.
 _LISTED: Final = ", ".join(columns_of(DeliveryRow)).replace(
     "next_at", "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at"
 )
@@ -229,7 +232,8 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-# The oldest settled deliveries of each webhook and state, by the index. For a removed webhook, all of them.
+# The sweep deletes the oldest finished deliveries of each webhook and state, through the index, and all deliveries of
+# removed webhooks.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing]("""
 WITH RECURSIVE known (id) AS (
@@ -256,22 +260,22 @@ reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id
 
 
 class Priority(IntEnum):
-    """The order of what is sent. Each priority has its own limits, and waits for no other.
+    """The order in which deliveries are sent. Each priority has its own limits, and waits for no other.
 
-    So the events that a person can cause repeatedly never delay those of higher priority, except that person's own:
-    the first attempts for one user's events are sent to a webhook one after the other.
+    So the events that a user can cause repeatedly never delay events of higher priority, except events about this user,
+    because the first attempts for one user's events are sent to a webhook one after the other.
     """
 
     BAN_LOGOUT = -2
-    """Logout tokens after a ban or an administrator's act, to sites. Nobody can cause these for themselves."""
+    """Logout tokens to sites after a ban, or after an act of an administrator. Users cannot cause these themselves."""
     LOGOUT = -1
-    """Other logout tokens. The others are of events, to webhooks."""
+    """Other logout tokens to sites. The priorities below are for events to webhooks."""
     BAN = 0
-    """Bans, and sessions ended by a ban or an administrator. Nobody can cause these for themselves."""
+    """Bans, and sessions ended by a ban or an administrator. Users cannot cause these themselves."""
     ERASURE = 1
-    """Erasures, merges, splits. A person may erase themselves and return as often as WeChat allows them to log in."""
+    """Erasures, merges and splits. Users can erase themselves and return as often as WeChat lets them log in."""
     SESSION = 2
-    """Other ends of sessions. A person may log in and out all day."""
+    """Other ends of sessions. Users can log in and out as often as they like."""
     ORDINARY = 3
 
 
@@ -288,9 +292,9 @@ class DeliveryOutcome:
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Do what this event reports, and record it. None if the name is taken, or if there is no such webhook.
+    """Do what this event reports, and record it. Return None if the name is taken, or there is no such webhook.
 
-    A removed webhook's deliveries are deleted later. Nothing is disabled twice.
+    The deliveries of a removed webhook are deleted later. A disabled webhook is not disabled again.
     """
     async with database.begin() as transaction:
         webhook: Webhook | None = await transaction.row(_WRITTEN[kind], **values)
@@ -303,9 +307,9 @@ async def write_webhook(
 async def queue_deliveries(
     transaction: Transaction, events: Sequence[PlacedEvent], *, again_to: Webhook | None = None, now: datetime
 ) -> int:
-    """Queue the deliveries of events that have just got their places, and return how many.
+    """Queue the deliveries of events that have just got their places, and return their number.
 
-    `again_to` is for a webhook that gets those of its types once more. Deliveries in progress are left out.
+    `again_to` is a webhook that gets events of its types once more. Deliveries in progress are left out.
     """
     if not events:
         return 0
@@ -327,13 +331,16 @@ async def queue_deliveries(
 
 
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
-    """Of the `size` events after an id, those in the feed; and the id after which to continue, None if at the end."""
+    """Return those of the `size` events after an id that are in the feed, and the id from which to continue.
+
+    The id is None at the end of the feed.
+    """
     rows = await database.rows(_PAGE, after=after, size=size)
     return [row for row in rows if row.type], rows[-1].event_id if len(rows) == size else None
 
 
 async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
-    """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
+    """Return the sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
     async with database.begin(replan=True) as transaction:
         due = await transaction.rows(_DUE, now=now)
     return [(receiver_id, Priority(priority)) for receiver_id, priority in due]
@@ -350,7 +357,7 @@ async def lease_delivery(
 async def settle_delivery(
     database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
-    """Store the outcome of an attempt. Whether it is the webhook's first success in a minute."""
+    """Store the outcome of an attempt. Return whether it is the webhook's first success in this minute."""
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:
         if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
@@ -360,10 +367,10 @@ async def settle_delivery(
 
 
 def new_webhook_secret() -> bytes:
-    """A secret to sign a webhook's messages with."""
+    """Return a new secret for signing a webhook's messages."""
     return token_bytes(32)
 
 
 def shown_secret(secret: bytes) -> str:
-    """A secret in the form that the receiver's library accepts."""
+    """Return a secret in the form that the receiver's library accepts."""
     return "whsec_" + b64encode(secret).decode()

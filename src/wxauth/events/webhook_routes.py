@@ -1,4 +1,4 @@
-"""`/v1/admin/webhooks`: the webhooks that receive siblings' events."""
+"""The routes of `/v1/admin/webhooks`, the webhooks that send events to other services."""
 
 from typing import Annotated, Final
 
@@ -31,7 +31,7 @@ WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 @router.get("/v1/admin/webhooks", summary=_("List webhooks"))
 async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> Items[WebhookAnswer]:
-    """Every webhook, by name, without its secret."""
+    """Return every webhook, by name, without its secret."""
     return all_of(webhook.shown for webhook in await webhooks.all())
 
 
@@ -39,13 +39,16 @@ async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> Items[Web
 async def add_webhook(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, body: NewWebhook
 ) -> NewWebhookAnswer:
-    """Send events to a URL from now on, signed as Standard Webhooks specifies. Only this answer has the `secret`."""
+    """Add a webhook, which sends events to a URL, signed as Standard Webhooks specifies.
+
+    Only this response contains the `secret`.
+    """
     return await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
 
 
 @router.get("/v1/admin/webhooks/{name}", summary=_("Read a webhook"), failures=[_NONE])
 async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: str) -> WebhookAnswer:
-    """A webhook, without its secret."""
+    """Return a webhook, without its secret."""
     return (await webhooks.read(name)).shown
 
 
@@ -57,19 +60,19 @@ async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: str) ->
 async def change_webhook(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str, body: WebhookChange
 ) -> WebhookAnswer:
-    """Set the given fields; others are unchanged. Events held while a webhook is disabled are sent later."""
+    """Set the given fields, and leave the others unchanged. Events held while a webhook is disabled are sent later."""
     return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
 
 @router.delete("/v1/admin/webhooks/{name}", summary=_("Remove a webhook"), failures=[_NONE])
 async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str) -> None:
-    """Send nothing more to this webhook. Its pending deliveries are dropped."""
+    """Remove a webhook. Its pending deliveries are dropped."""
     await webhooks.remove(name, by=administrator)
 
 
 @router.post("/v1/admin/webhooks/{name}/test", summary=_("Test a webhook"), failures=[_NONE])
 async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> TrialAnswer:
-    """Send one `webhook.test` now. The answer is 200 with the webhook's status, or with an `error` and no status."""
+    """Send one `webhook.test` now. The response is 200 with the webhook's status, or with an `error` and no status."""
     return trial_answer(await webhooks.send_test(name, by=administrator))
 
 
@@ -81,7 +84,7 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
 ) -> NewWebhookAnswer:
-    """Make a new `secret`. Only this answer has it. The former one also signs for another 24 hours."""
+    """Make a new `secret`. Only this response contains it. The previous secret also signs for another 24 hours."""
     return await webhooks.renew_secret(name, by=administrator)
 
 
@@ -89,7 +92,7 @@ async def renew_webhook_secret(
 async def list_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
-    """The deliveries of the last 30 days, sent and pending, the newest first."""
+    """Return the deliveries of the last 30 days, sent and pending, the newest first."""
     return items_of(await webhooks.deliveries_of(name, query))
 
 
@@ -97,5 +100,8 @@ async def list_deliveries(
 async def replay_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:
-    """Deliver one event again, or all events since a time, of the webhook's types. Each keeps its `webhook-id`."""
+    """Deliver one event again, or all events since a time, if the webhook gets their types.
+
+    Each delivery keeps its `webhook-id`.
+    """
     return ReplayedAnswer(replayed=await webhooks.replay(name, event_id=body.event_id, since=body.since))

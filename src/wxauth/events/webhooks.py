@@ -1,4 +1,4 @@
-"""Webhook management, for administrators and for the command line."""
+"""The management of webhooks, for administrators and for the command line."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -27,11 +27,11 @@ from wxauth.web.schemas import Page
 from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""How long a former secret also signs, because a sibling's replicas get the new one one by one."""
+"""The time for which the previous secret also signs, because a service's replicas get the new secret one by one."""
 TEST_TYPE: Final = "webhook.test"
 
 PAGE_SIZE: Final = 5000
-"""How many events one transaction of a replay examines."""
+"""The number of events that one transaction of a replay examines."""
 
 NO_SUCH_WEBHOOK: Final = "there is no such webhook"
 
@@ -46,7 +46,7 @@ class NewWebhookAnswer(WebhookAnswer):
 
 @part
 class Webhooks:
-    """Adds, changes and tries webhooks, and repeats their deliveries."""
+    """Adds, changes and tests webhooks, and repeats their deliveries."""
 
     clock: Clock
     sealer: Sealer
@@ -67,11 +67,11 @@ class Webhooks:
         return _with_secret(added, secret)
 
     async def all(self) -> Sequence[Webhook]:
-        """Every webhook, by name."""
+        """Return every webhook, by name."""
         return await self.database.rows(webhook_queries.ALL_WEBHOOKS)
 
     async def read(self, name: str) -> Webhook:
-        """The webhook of this name. Raises: NotFound."""
+        """Return the webhook of this name. Raises: NotFound."""
         webhook = await self.database.row(webhook_queries.FIND_WEBHOOK, name=name)
         if webhook is None:
             raise NotFound(NO_SUCH_WEBHOOK)
@@ -105,7 +105,7 @@ class Webhooks:
         await self._write(EventType.WEBHOOK_REMOVED, by, name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
-        """Replace a webhook's secret. The former one also signs for a day. There is at most one former secret.
+        """Replace a webhook's secret. The previous one also signs for a day. There is at most one previous secret.
 
         Raises: NotFound.
         """
@@ -127,7 +127,7 @@ class Webhooks:
         return await self.deliveries.send(webhook.id, webhook, event, now=now)
 
     async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:
-        """The newest deliveries of a webhook. Raises: NotFound."""
+        """Return the newest deliveries of a webhook. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if query.state is None else [query.state]
         wanted = {"receiver_id": webhook.id, "states": states, "before": query.cursor, "limit": query.limit + 1}
@@ -141,7 +141,7 @@ class Webhooks:
         since: datetime | None = None,
         page_size: int = PAGE_SIZE,
     ) -> int:
-        """Deliver one event again, or all events since a time, if the webhook gets their types. Returns how many.
+        """Deliver one event again, or all events since a time, if the webhook gets their types. Return their number.
 
         Raises: NotFound, if there is no such webhook or event.
         """

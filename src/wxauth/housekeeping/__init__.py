@@ -1,1 +1,1 @@
-"""Background work: deleting what has ended or expired."""
+"""The background work that deletes what has ended or expired."""

@@ -1,4 +1,4 @@
-"""Housekeeping: what workers do, page by page, about rows that have ended, expired or been erased."""
+"""The housekeeping, in which workers process rows that have ended, expired or been erased, page by page."""
 
 import asyncio
 from collections import Counter
@@ -31,50 +31,58 @@ from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next
 from wxauth.users.status_queries import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
-"""How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""
+"""The time for which WeChat's response to a phone code is stored, so that the code still works after most outages."""
 OPEN_SESSIONS: Final = 100
-"""Open sessions kept per identity. Without a limit, repeated logins would fill the list of sessions."""
+"""The number of open sessions stored per identity. Without a limit, repeated logins would fill the list of sessions."""
 SESSIONS: Final = 1000
-"""Sessions kept per identity, open and ended, because a merge or an erasure moves or deletes all of them in one
-statement. WeChat issues one person 100 codes a minute per app, so at most 50 more accumulate between two checks.
-Recently ended sessions are among the newest, so their clients still learn why they ended."""
+"""The number of sessions stored per identity, open and ended.
+
+A merge or an erasure moves or deletes all of them in one statement. WeChat issues one user 100 codes a minute per app,
+so at most 50 more accumulate between two checks. Sessions that ended recently are among the newest, so their clients
+can still learn why they ended.
+"""
 REPLACED_EVERY: Final = timedelta(seconds=30)
 SESSIONS_PER_TRANSACTION: Final = 5000
-"""How many sessions one transaction ends, and how many it deletes."""
+"""The number of sessions that one transaction ends, and the number that it deletes."""
 ERASE_PAUSE_SECONDS: Final = 5.0
-"""Seconds between two checks for what remains of erased users."""
+"""The number of seconds between two checks for what remains of erased users."""
 REFUSALS_KEPT: Final = timedelta(days=14)
-"""How long refused logins are kept for customer support."""
+"""The time for which refused logins are stored for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
-"""How long settled webhook deliveries are kept for operators. Pending ones stay."""
+"""The time for which finished webhook deliveries are stored for operators. Pending deliveries stay."""
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
-"""How far our clock and the database's may differ. Beyond that, nothing is deleted by age."""
+"""The maximum difference between our clock and the database's. Beyond it, nothing is deleted by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
-"""Seconds between two checks for due work."""
+"""The number of seconds between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
-"""Seconds between two checks for bans that have ended: each must be lifted within a minute."""
+"""The number of seconds between two checks for bans that have ended. Each ban must be lifted within a minute."""
 LEAVING_CHECK_PAUSE_SECONDS: Final = 20.0
-"""Seconds between two checks for users who asked to be erased: each must be within a minute of their time."""
+"""The number of seconds between two checks for users who asked to be erased. Each must be erased within a minute."""
 BANS_PER_TRANSACTION: Final = 100
-"""How many bans one transaction lifts."""
+"""The number of bans that one transaction lifts."""
 SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
-"""Seconds between two checks for sites' requests that are over. Anybody who opens an authorize page stores one."""
+"""The number of seconds between two checks for finished sign-in requests.
+
+Anybody who opens an authorize page stores one.
+"""
 _FAILED: Final = "sweep_failed"
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
 ROWS_PER_SECOND: Final = 3000
-"""How many rows of a large table are written in a second at most: two pages, while the database is quick."""
+"""The maximum number of rows of a large table that are written in a second, which is two pages on a fast database."""
 REST: Final = 5
-"""How much longer than its page the sweep of a large table rests: it has a sixth of one connection's time, whose pages
-get slower with the database's other work."""
+"""The factor between a page's time and the rest after it, while a large table is swept (cleaned up page by page).
+
+The sweep uses a sixth of one connection's time, and slows down when the database has other work.
+"""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many rows a page has, and the seconds between two pages, so that others can use the database."""
+    """The number of rows of a page, and the seconds between two pages, so that others can use the database."""
 
     page_size: int = PAGE_SIZE
     pause: float = PAGE_PAUSE_SECONDS
@@ -85,18 +93,18 @@ USUAL_PACE: Final = Pace()
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How much `sweep_aged` has deleted or truncated."""
+    """The number of rows that `sweep_aged` has deleted or changed."""
 
     events: int = 0
-    """How many events were deleted."""
+    """The number of events that were deleted."""
     addresses: int = 0
-    """How many addresses were truncated to their networks."""
+    """The number of addresses that were truncated to their networks."""
 
 
 async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
-    """Do all chores forever, through outages. All workers try; a lock in the database admits one at a time to sessions.
+    """Do all chores forever, through outages. All workers try, and a database lock admits one at a time to sessions.
 
-    A sweep of sessions may take hours. The other chores do not wait for it.
+    A sweep of sessions can take hours. The other chores do not wait for it.
     """
     await asyncio.gather(
         *(
@@ -147,7 +155,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
 async def erase_remains(services: Services, pace: Pace) -> None:
     """Erase what remains of erased users, unless another worker is doing so."""
     if not await services.database.value(ARE_WAITING, user_ids=None):
-        return  # after one read, as nearly always
+        return  # after one read, which is the usual case
     while page := await erase_next_page(services.database, size=pace.page_size):
         user_id, is_last = page
         if is_last:
@@ -156,9 +164,9 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 
 
 async def end_removed_clients(services: Services, pace: Pace) -> None:
-    """End the sessions of removed clients, a page of each in turn, unless another worker is doing so.
+    """End the sessions of removed clients, one page of each in turn, unless another worker is doing so.
 
-    A client of which nothing can be ended, because its users are locked, is left to the next time.
+    If no session of a client can be ended because its users are locked, the client waits until the next time.
     """
     after, waiting = "", True
     while waiting:
@@ -171,7 +179,7 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
 
 
 async def sweep_aged(services: Services, pace: Pace) -> Swept:
-    """If a sweep is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS)."""
+    """Delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS), if a sweep is due."""
     if not _clocks_agree(services):
         return Swept()
     written = Counter[queries.TableSweep]()
@@ -184,7 +192,7 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
 
 
 async def sweep_sessions(services: Services, pace: Pace) -> None:
-    """If a sweep is due, delete the sessions that ended long ago."""
+    """Delete the sessions that ended long ago, if a sweep is due."""
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
@@ -199,7 +207,7 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
 async def _go_around(
     services: Services, table: queries.TableSweep, written: Counter[queries.TableSweep], pace: Pace, *, kept: timedelta
 ) -> None:
-    """If this table is due, sweep its pages, and count what was written."""
+    """Sweep the pages of this table, if it is due, and count the rows that were written."""
     now, began = services.clock(), perf_counter()
     while page := await queries.sweep_page(
         services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
@@ -212,15 +220,15 @@ async def _go_around(
 
 
 def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
-    """The seconds between two pages of a large table, after one that took `page_seconds` and has written `rows`.
+    """Return the seconds to rest after a page of a large table that took `page_seconds` and wrote `rows`.
 
-    At least a tenth of `pause`, because most pages are only read; none if `pause` is 0.
+    It is at least a tenth of `pause`, because most pages are only read. If `pause` is 0, there is no rest.
     """
     return pause and max(pause / 10, REST * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
 
 
 def sweep_names(settings: Settings) -> list[str]:
-    """The names of the daily sweeps under these settings."""
+    """Return the names of the daily sweeps under these settings."""
     return [queries.ENDED_SESSIONS.name, *(table.name for table, _ in _table_sweeps(settings))]
 
 
@@ -233,7 +241,7 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Bind the phone numbers that no request has bound. Delete retired keys and other data with a limited retention."""
+    """Bind phone numbers that no request has bound, and delete retired keys and other data with a limited retention."""
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
     if not _clocks_agree(services):
@@ -253,11 +261,11 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
 
 
 async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
-    """Delete logins to sites, and logins of browsers, that are over."""
+    """Delete logins to sites, and logins of browsers, that have ended."""
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
-    # The code of the proof itself is good for its full time, however short `SSO_TTL` is.
+    # The code of the proof itself is valid for its full time, however short `SSO_TTL` is.
     proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
     await _page_by_page(
         pace,
@@ -273,7 +281,7 @@ async def lift_ended_bans(services: Services, pace: Pace) -> None:
 
 
 async def erase_those_who_left(services: Services, pace: Pace) -> None:
-    """Erase the users whose days of grace are over."""
+    """Erase the users whose waiting period is over."""
     if not _clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110
@@ -281,14 +289,17 @@ async def erase_those_who_left(services: Services, pace: Pace) -> None:
 
 
 async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
-    """Do each chore, which returns how many rows it has written, until a page is not full."""
+    """Do each chore, which returns the number of rows that it has written, until a page is not full."""
     for chore in chores:
         while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110
             await asyncio.sleep(pace.pause)
 
 
 def _clocks_agree(services: Services) -> bool:
-    """Whether our clock and the database's agree. If not, one is badly wrong, and deletion by age is irreversible."""
+    """Return whether our clock and the database's agree.
+
+    If they do not, one of them is badly wrong, and deletion by age cannot be undone.
+    """
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
 
@@ -302,8 +313,8 @@ _CHORES: Final = (
     (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS, _FAILED),
     (sweep_sessions, CHECK_PAUSE_SECONDS, _FAILED),
 )
-"""The chores of a sweep, with the seconds between two checks for due work, and the log line of a failure."""
+"""The chores of a sweep, with the seconds between two checks for due work, and the log event for a failure."""
 _OTHER_CHORES: Final = (
-    (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # which returns its counts to a sweep
+    (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # returns its counts to a sweep
     (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),
 )

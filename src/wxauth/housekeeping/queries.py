@@ -1,8 +1,8 @@
-"""Sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
+"""The sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
 
-A sweep covers one table. Any worker may sweep the next page. Ids are UUIDv7, so this is the order of logins, and
-needs no additional index. An index on `expires_at`, which every refresh changes, would rule out heap-only updates for
-refreshes.
+A sweep deletes or truncates the old rows of one table. Any worker may sweep the next page. Ids are UUIDv7, so this is
+the order of logins, and needs no additional index. An index on `expires_at`, which every refresh changes, would rule
+out heap-only updates for refreshes.
 """
 
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ class SweepProgress(SQLModel, table=True):
     after: UUID
     """The id of the last row that was checked."""
     due_at: datetime = Field(sa_type=TIME)
-    """When the next page is due; after the last page, when the next sweep begins."""
+    """The time at which the next page is due or, after the last page, the next sweep."""
 
 
 class Statistics(SQLModel):
-    """The metrics, by their names without `wxauth_`, and what operators read about them."""
+    """The values of the metrics, by their names without `wxauth_`."""
 
     sessions: int = Field(description="Open sessions; an estimate if there are many.")
     webhook_oldest_pending_seconds: float = Field(
@@ -69,18 +69,18 @@ SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
 """)
 
 
-# The planner expects a user to have a few sessions. For a user with a million it would read and sort all of them for
-# each page, although the index has them in order.
+# The planner expects a user to have a few sessions. For a user with a million sessions, it would read and sort all of
+# them for each page, although the index has them in order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
-# The last id that a sweep has reached, and when it continues; nothing before its first page.
+# The last id that a sweep has reached, and the time at which it continues; no row before its first page.
 _PROGRESS: Final = Statement[tuple[UUID, datetime]]("SELECT after, due_at FROM sweeps WHERE name = :name")
 _NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
-# Locked rows are skipped, so that this statement waits for nobody and cannot deadlock.
+# Locked rows are skipped, so that this statement waits for no other transaction and cannot deadlock.
 _DELETE_SESSIONS: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
@@ -88,17 +88,17 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        FOR UPDATE SKIP LOCKED))
 """)
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
-# A trigger refuses every other change to events, because the audit trail must not be altered.
+# A trigger refuses every other change to events, because the audit log must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# The last row of a page of each other table.
+# The other tables have such a statement, too, which finds the last row of a page.
 _END_OF_EVENTS: Final = Statement[LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
 _END_OF_CONSENTS: Final = Statement[LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-# Merges, splits and erasures are kept forever, so that sibling services can always learn of them.
+# Merges, splits and erasures are stored forever, so that other services can always learn of them.
 _DELETE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
  WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
@@ -107,7 +107,7 @@ _TRUNCATED: Final = f"{TRUNCATED.network_in_sql('ip')}::inet"
 _IS_NOT_TRUNCATED: Final = f"masklen(ip) > {TRUNCATED.length_in_sql('ip')}"
 _OPENED_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('opened_ip')}::inet"
 _IS_OPENED_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {TRUNCATED.length_in_sql('opened_ip')}"
-# `scan.approved` has the address of the browser, too. Of other events, the expression is null.
+# `scan.approved` contains the address of the browser, too. For other events, the expression is null.
 _BROWSER_IP: Final = "(CASE type WHEN 'scan.approved' THEN data->>'browser_ip' END)::inet"
 _IS_BROWSER_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {TRUNCATED.length_in_sql(_BROWSER_IP)}"
 _TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
@@ -142,7 +142,7 @@ class TableSweep:
     end_of_page: Statement[LastRow]
     work: Statement[Nothing]
     lock: str = "wxauth.keeping"
-    """Of the sweeps with this lock, one page is swept at a time."""
+    """The name of the lock. Of all sweeps with this lock, one page is swept at a time."""
 
 
 ENDED_SESSIONS: Final = TableSweep("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
@@ -150,7 +150,7 @@ EVENTS: Final = TableSweep("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     TableSweep("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
     TableSweep("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
-    # Imported consents are older than their ids. So this sweep always reads the last row, too.
+    # Imported consents are older than their ids, so this sweep always reads the last row, too.
     TableSweep("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
 
@@ -160,7 +160,7 @@ class SweptPage:
     """The result of a page."""
 
     rows: int
-    """How many rows were changed or deleted."""
+    """The number of rows that were changed or deleted."""
     is_last: bool
 
 
@@ -175,7 +175,7 @@ async def sweep_page(
 ) -> SweptPage | None:
     """Sweep the next page of a table.
 
-    None if another worker is sweeping, or the next sweep is not due yet.
+    Return None if another worker is sweeping, or the next sweep is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table.lock):
@@ -209,8 +209,8 @@ async def replace_old_sessions(
 ) -> ReplacedPage | None:
     """End a page of open sessions, and delete a page of ended ones, beyond the newest of each identity.
 
-    Only identities that have logged in since the last run are checked. None if another worker is doing this or has just
-    done it.
+    Only identities that have logged in since the last run are checked. Return None if another worker is doing this or
+    has just done it.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
@@ -222,7 +222,7 @@ async def replace_old_sessions(
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, now=now)
         deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=ended_kept, size=size)
         is_last = max(ended, deleted) < size
-        # The next run begins a minute before now, to cover logins under way.
+        # The next run begins a minute before now, to cover logins in progress.
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
         await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
