@@ -1,1 +1,1 @@
-"""Import and export of users."""
+"""The import and the export of users."""

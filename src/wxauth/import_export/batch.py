@@ -1,4 +1,4 @@
-"""The rules of an import: lines are applied one by one, as logins are, and stored together."""
+"""The rules of an import, by which lines are applied one by one, like logins, and stored together."""
 
 import json
 from collections import ChainMap
@@ -25,11 +25,11 @@ from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, cha
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
-"""The fields of a user to which each line may add something."""
+"""The fields of a user to which each line can add something."""
 _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _OF_EVERY_LINE
 ]
-"""The fields with one value per user: if two lines of one identity had them, one value would be lost."""
+"""The fields with one value per user. If two lines of one identity contained them, one value would be lost."""
 
 ADMINISTRATOR: Final = Fault("roles", _("must be without admin and support, unless --allow-admin is given"))
 UNBANNED_ADMIN: Final = Fault(
@@ -80,7 +80,7 @@ FORMER_ID_TAKEN: Final = Fault("former_ids", _("must not have been merged into a
 NO_EXTERNAL_ID: Final = Fault("former_external_ids", _("must be given with the external_id that replaced them"))
 FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", _("must not be another user's"))
 Signs = Iterator[tuple[Fault, bool]]
-"""Faults, in the order of their report, each with whether a line has it."""
+"""Possible faults, in the order in which they are reported, each with whether the line has it."""
 
 
 class LineOutcome(StrEnum):
@@ -90,7 +90,7 @@ class LineOutcome(StrEnum):
     """The line created a new user."""
     UPDATED = "updated"
     JOINED = "joined"
-    """The line updated a user that it found by external_id alone: it added an identity."""
+    """The line added an identity to a user that it found only by external_id."""
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     BLANK = "blank"
@@ -121,27 +121,27 @@ class Options:
         "Import a line without its nickname, picture, number, time, attribute or ban reason if that field is invalid.",
     )
     quiet_events: bool = _switch("--quiet-events", "Don't record events for what the file adds.")
-    """Status and roles of stored users are recorded even so."""
+    """Changes of stored users' status and roles are recorded even with this option."""
     time_zone: ZoneInfo | None = None
-    """That of the times without an offset; None: these are refused."""
+    """The time zone of times without an offset; None means that such times are refused."""
 
 
 class LineRefused(Exception):
-    """A line that is invalid, or contradicts stored data or an earlier line."""
+    """The line is invalid, or contradicts stored data or an earlier line."""
 
     def __init__(self, faults: Sequence[Fault], others: Sequence[int] = ()) -> None:
         super().__init__()
         self.faults = faults
         self.others = others
-        """The other lines that it contradicts."""
+        """The numbers of the other lines that it contradicts."""
 
 
 class AdministratorEnds(Exception):
-    """A line would end an administrator, but not all of them are locked: it is not known whether one would be left."""
+    """A line would remove an administrator while not all of them are locked, so that it might be the last one."""
 
 
 class Owners(NamedTuple):
-    """The users whom the names in a line find."""
+    """The users that are found by the ids in a line."""
 
     by_identity: UUID | None
     by_unionid: UUID | None
@@ -150,19 +150,19 @@ class Owners(NamedTuple):
 
     @property
     def owner_id(self) -> UUID | None:
-        """The user to whom the line belongs; None if the line creates one."""
+        """The user that the line belongs to; None if the line creates one."""
         return next(filter(None, self), None)
 
     def is_joined(self, line: Line) -> bool:
-        """Whether only its external_id joins the line to its owner: no openid, unionid or id of the user does."""
+        """Return whether the line is joined to its owner only by its external_id, not by openid, unionid or user id."""
         return self.by_external_id is not None and {self.by_identity, self.by_unionid, line.user_id} == {None}
 
 
 class Batch:
-    """Applies lines one by one to the stored data and the changes of the lines before.
+    """Applies lines one by one to the stored data and to the changes of earlier lines.
 
-    The users that were found are locked, and all administrators with them, if it `has_administrators`. `made` collects
-    the changes, and may have those of earlier lines that were not stored.
+    The users that were found are locked. With `has_administrators`, all administrators are locked, too. `made` collects
+    the changes, and can contain changes of earlier lines that were not stored.
     """
 
     def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:
@@ -173,14 +173,14 @@ class Batch:
         self._now = now
         self.made = made
         self._users_before = {user.id: user for user in found.users}
-        # Lookups see both maps; writes change only the first one.
+        # Lookups see both maps, and writes change only the first one.
         self._users = ChainMap(made.users, self._users_before)
         self._identities = ChainMap(made.identities, found.identities)
         self._unionids = ChainMap(made.unionids, found.unionids)
         self._openids = ChainMap(made.openids, found.openids)
         self._external_ids = ChainMap(made.external_ids, found.external_ids)
         self._former_ids = ChainMap(made.former_ids, found.former_ids)
-        # Complete, if all administrators are locked.
+        # The set is complete if all administrators are locked.
         self._administrators = {
             user_id for user_id in self._users_before if StatusAndRoles.of(self._users[user_id]).is_administrator
         }
@@ -205,7 +205,8 @@ class Batch:
         if given:
             self.made.given[line.key] = given
         is_changed = user != before
-        if is_changed or self._options.dry_run:  # a later line finds by a name that is not stored whom no line changed
+        # If users changed, or nothing is stored, later lines must find them by what this line has said.
+        if is_changed or self._options.dry_run:
             self._users[user.id] = user
         if StatusAndRoles.of(user).is_administrator:
             self._administrators.add(user.id)
@@ -239,7 +240,8 @@ class Batch:
             queries.ADD_IDENTITIES: [row for key, row in identities.items() if key not in known],
             queries.CHANGE_IDENTITIES: [row for key, row in identities.items() if key in known],
             queries.ADD_FORMER_IDS: [
-                # A microsecond apart in the order of the file, because an export sorts former ids by `merged_at`.
+                # Times are a microsecond apart in the order of the file, because an export sorts previous ids by
+                # `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
             ],
@@ -268,7 +270,7 @@ class Batch:
         )
 
     def _check_owner(self, line: Line, owners: Owners, owner: UserToImport | None) -> None:
-        """Check that all names are of one user, whom the line may change. Raises: LineRefused."""
+        """Check that all ids belong to one user, and that the line may change that user. Raises: LineRefused."""
         unfit = self._unfitness(line, owners, owner)
         contradictions = [*self._two_people(line, owners, owner), *self._taken_names(line, owners, owner)]
         if faults := [fault for fault, is_so in (*unfit, *contradictions) if is_so]:
@@ -279,20 +281,22 @@ class Batch:
             raise LineRefused(faults, sorted(others))
 
     def _unfitness(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
-        """The signs that a line by itself must not be imported: they contradict no other line."""
+        """Return the faults of a line that contradict no other line."""
         is_gone = line.user_id in self._found.erased_ids and owners.by_user_id is None
         yield ADMINISTRATOR, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin
         yield UNIONID_AS_OPENID, self._has_unionid_as_openid(line)
         yield MERGED_AWAY, line.user_id in self._former_ids
-        # Whether the user has asked to be erased, which only a newer export has.
+        # A user who has asked to be erased may only be changed by a newer export, which has the same time of erasure.
         yield LEAVING, owner is not None and owner.erase_at not in (None, line.erase_at)
         yield ERASED, is_gone and not self._options.restore
 
     def _two_people(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
-        """The signs that a line is of another person than its owner, as if two tables both count their rows from 1.
+        """Return the signs that a line and its owner are different people.
 
-        WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
-        operator can know that two accounts are of one person.
+        They can be, for example, because two tables both count their rows from 1.
+
+        WeChat gives each person one openid in each app. Only an export, which contains the user's id, or the operator
+        can know that two accounts belong to one person.
         """
         is_new = owners.by_identity is None and line.user_id is None
         would_be_second = owner is not None and is_new and self._is_in_app(owner.id, line.key[0])
@@ -306,7 +310,7 @@ class Batch:
                 yield PHONE_OF_EXTERNAL_ID, has_another or self._is_verified_by_another(line.phone, owner.id)
 
     def _taken_names(self, line: Line, owners: Owners, owner: UserToImport | None) -> Signs:
-        """The signs that a name in a line is another user's, or that the owner has another one."""
+        """Return the signs that an id in a line belongs to another user, or that the owner has a different one."""
         held = self._identities.get(line.key)
         is_kept = owner is not None and owner.external_id is not None
         yield ANOTHER_UNIONID, bool(line.unionid and held and held.unionid not in (None, line.unionid))
@@ -316,21 +320,28 @@ class Batch:
         yield ANOTHER_USER, owner is not None and line.user_id not in (None, owner.id)
 
     def _has_unionid_as_openid(self, line: Line) -> bool:
-        """Whether the openid is one of the file's unionids, as if it came from the wrong column. Exports are right."""
+        """Return whether the openid is one of the file's unionids, as if it came from the wrong column.
+
+        Exports are always right.
+        """
         is_own_or_anothers = line.openid == line.unionid or line.openid in self.made.unionid_lines
         return line.openid is not None and line.user_id is None and is_own_or_anothers
 
     def _has_another_openid(self, line: Line) -> bool:
-        """Whether the unionid of the line has another openid in its app."""
+        """Return whether the unionid of the line has a different openid in its app."""
         return bool(line.unionid and self._openids.get((line.key[0], line.unionid), line.openid) != line.openid)
 
     def _given(self, number: int, line: Line) -> GivenFields:
-        """The fields in all lines of this identity. Raises: LineRefused, if another one contradicts this one."""
+        """Return the fields in all lines of this identity.
+
+        Raises: LineRefused, if another line contradicts this one.
+        """
         before = self.made.given.get(line.key, {})
         hashed = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
         given = {name: (number, each) for name, each in hashed.items() if each is not None}
         wrong = [name for name in given if name in before and given[name][1] != before[name][1]]
-        if self._options.takes_attributes and "attributes" in wrong:  # one patch after the other
+        # Patches of attributes are applied one after the other.
+        if self._options.takes_attributes and "attributes" in wrong:
             wrong.remove("attributes")
         if wrong:
             lines = sorted({before[name][0] for name in wrong})
@@ -341,7 +352,7 @@ class Batch:
         return (user_id, app_id) in self._found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
 
     def _updated(self, user: UserToImport, line: Line, options: Options) -> UserToImport:
-        """The user with what the line adds or changes. Raises: LineRefused."""
+        """Return the user with the values that the line adds or changes. Raises: LineRefused."""
         fields = user.model_copy()
         self._fill(fields, line, overwrites=options.overwrite)
         _take_status_and_roles(fields, line, options)
@@ -353,7 +364,7 @@ class Batch:
             except WrongAttributes:
                 raise LineRefused([ATTRIBUTES]) from None
         fields.unionid = user.unionid or line.unionid
-        if line.external_id not in self._external_ids:  # a former one does not replace a removed one
+        if line.external_id not in self._external_ids:  # a previous id does not replace an id that was removed
             fields.external_id = user.external_id or line.external_id
         fields.created_at = min(user.created_at, line.created_at or user.created_at)
         fields.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
@@ -377,7 +388,8 @@ class Batch:
             yield FORMER_ID_TAKEN
         if not self._options.restore and self._found.erased_ids & (set(line.former_ids) - self._former_ids.keys()):
             yield FORMER_ID_ERASED
-        if line.former_external_ids and user.external_id is None and line.user_id is None:  # an export knows
+        # Only an export knows which id is the present one.
+        if line.former_external_ids and user.external_id is None and line.user_id is None:
             yield NO_EXTERNAL_ID
         if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
             yield FORMER_EXTERNAL_ID_TAKEN
@@ -393,7 +405,7 @@ class Batch:
                 yield Fault("status" if ADMIN in after.roles else "roles", LAST_ADMIN)
 
     def _take_names(self, line: Line, user: UserToImport) -> bool:
-        """Keep the unionid, external ids and former ids that find the user, and return whether one of them is new."""
+        """Store the unionid, external ids and previous ids that find the user. Return whether one of them is new."""
         names: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._unionids),
             ([line.external_id, *line.former_external_ids], self._external_ids),
@@ -448,7 +460,7 @@ class Batch:
             changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
             if stored is not None and changed:
                 yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})
-            # That of a stored user is recorded by `change_status_and_roles`.
+            # `change_status_and_roles` records the ban of a stored user.
             if stored is None and (ban := StatusAndRoles.of(user).ban) is not None:
                 yield row(EventType.USER_BANNED, user_id=user.id, data=ban.data)
             if before.phone != user.phone:
@@ -473,7 +485,7 @@ def _take_status_and_roles(user: UserToImport, line: Line, options: Options) -> 
 
 
 def _hash(value: object) -> int | None:
-    """Equal for equal values, in this process; None for no value."""
+    """Return a hash that is equal for equal values in this process; None for None."""
     match value:
         case None:
             return None

@@ -20,7 +20,7 @@ from wxauth.import_export.queries import all_identities
 from wxauth.users.attributes import typed_attribute
 
 MAX_LINE: Final = 8 * 1024
-"""Maximum bytes of a line without its line break."""
+"""The maximum number of bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
 _LONGEST_NAME: Final = 64
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
@@ -47,12 +47,12 @@ _NOT_TEXT: Final = {
     rb"<": _("must be CSV or JSON Lines, and is HTML or XML: save it as CSV UTF-8 in a table program"),
     rb"\[": _("must be JSON Lines, and is a JSON array: jq -c '.[]'"),
 }
-"""How files begin that are no lines of text, each with what to do."""
+"""The beginnings of files that are not lines of text, each with advice."""
 _WRAPPED: Final = _("must be JSON Lines, and is one JSON document: jq -c '{query}'")
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""
 _DEEPEST: Final = 4
-"""How deep the records of a document are searched."""
+"""The depth to which the records of a document are searched."""
 _NO_JSON_LINES: Final = {
     rb"#filetype": _(
         "must be JSON Lines, and begins with a line of LeanCloud's: "
@@ -83,10 +83,10 @@ NO_HEADER: Final = Fault(
 )
 UNREAD_NAMES: Final = _("must have the names that --map reads: none of the lines has {names}")
 MOST_NAMES: Final = 100
-"""How many names that are ignored are remembered."""
+"""The number of ignored names that are remembered."""
 
 _ATTRIBUTE: Final = "attributes."
-"""Followed by the name of an attribute, it is the name of a column."""
+"""The beginning of a column's name that is followed by the name of an attribute."""
 
 
 class NumberedLine(NamedTuple):
@@ -94,25 +94,25 @@ class NumberedLine(NamedTuple):
 
     number: int
     text: bytes | Fault | None
-    """Its JSON in UTF-8, a fault if it cannot be read, None if it is blank."""
+    """The line's JSON in UTF-8, a fault if it cannot be read, or None if it is blank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How a file is written, and what its lines leave out."""
+    """The format of a file, and the values that its lines leave out."""
 
     delimiter: str = ","
-    """Of CSV."""
+    """The delimiter of CSV."""
     app_id: str | None = None
     "The app of lines that don't name one."
     fields: Mapping[str, str] = field(default_factory=dict)
-    """The fields that the file calls otherwise, by its own names."""
+    """The fields with other names in the file, by the file's names."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By field, the values that the file writes otherwise, by its own."""
+    """The values that the file writes differently, by field and by the file's value."""
 
     @property
     def roots(self) -> frozenset[str]:
-        """The names in the file that are read, of a nested field the first."""
+        """The names in the file that are read. For a nested field, it is the first part."""
         return frozenset(name for theirs in self.fields for name in (theirs, theirs.partition(".")[0]))
 
 
@@ -120,7 +120,10 @@ DEFAULT_FORM: Final = Form()
 
 
 class WrongFile(Exception):
-    """The file is of another kind, or its header is not valid: nothing is read. The message is the fault in English."""
+    """The file is of another kind, or its header is not valid, so nothing is read.
+
+    The message is the fault in English.
+    """
 
     def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
         super().__init__(fault.wanted)
@@ -130,9 +133,9 @@ class WrongFile(Exception):
 
 
 _HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
-"""Halves of an emoji as bytes, as some databases write it: both, or one alone."""
+"""The halves of an emoji as bytes, as some databases write them, together or alone."""
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
-"""What is escaped in JSON. The group is half an emoji alone."""
+"""The escapes in JSON. The group matches half an emoji that stands alone."""
 _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
@@ -140,7 +143,7 @@ class _Lines:
     """The lines of a file, which can be read several times."""
 
     unfit: ClassVar[Mapping[bytes, Text]]
-    """How files begin that are not of this kind, each with what to do."""
+    """The beginnings of files that are not of this kind, each with advice."""
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         self._file, self._form = file, form
@@ -156,7 +159,7 @@ class _Lines:
 
 
 class JsonLines(_Lines):
-    """Each line with its number, and with the names and values of ours. Raises: WrongFile."""
+    """The lines of a JSON file with their numbers, and with our names and values. Raises: WrongFile."""
 
     unfit = _NO_JSON_LINES
 
@@ -168,7 +171,10 @@ class JsonLines(_Lines):
         _first_of(self._numbered())
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Each line. The first time, all names are looked at, too. Raises: WrongFile, if none is one of the form's."""
+        """Yield each line. The first time, all names are examined, too.
+
+        Raises: WrongFile, if no name is one of the form's.
+        """
         form, is_first = self._form, not self._is_read
         is_plain = form.app_id is None and not form.fields and not form.values
         unread, is_empty = {*form.fields, *form.values}, True
@@ -198,7 +204,7 @@ class JsonLines(_Lines):
                 self.unknown.append(name)
 
     def _with_fields(self, given: Mapping[str, object]) -> dict[str, object]:
-        """The line with our names."""
+        """Return the line with our names of fields."""
         fields = self._form.fields
         mapped = frozenset(fields.values())
         ours = {name: value for name, value in given.items() if name not in fields and name not in mapped}
@@ -208,7 +214,7 @@ class JsonLines(_Lines):
         return ours
 
     def _with_values(self, ours: dict[str, object]) -> dict[str, object]:
-        """The line with our values, and an app."""
+        """Return the line with our values, and an app."""
         for name, values in self._form.values.items():
             value = unwrapped(ours.get(name))
             if (own := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
@@ -217,7 +223,7 @@ class JsonLines(_Lines):
 
 
 class CsvLines(_Lines):
-    """Each line of a CSV file as JSON, with its number. No cell contains a line break. Raises: WrongFile."""
+    """The lines of a CSV file as JSON, with their numbers. No cell contains a line break. Raises: WrongFile."""
 
     unfit = _NO_CSV
     header: NumberedLine
@@ -241,7 +247,7 @@ class CsvLines(_Lines):
         known = [name for name in self._names if is_field(name)]
         self._known = frozenset(known)
         needed = {*form.fields.values(), *form.values}
-        if "openid" in known or "unionid" not in known:  # a unionid alone needs no app
+        if "openid" in known or "unionid" not in known:  # a line with only a unionid needs no app
             needed.update(["openid"] if form.app_id else ["openid", "app_id"])
         are_twice = "attributes" in known and any(name.startswith(_ATTRIBUTE) for name in known)
         if not needed <= self._known or len(self._known) < len(known) or are_twice:
@@ -249,7 +255,7 @@ class CsvLines(_Lines):
         self.unknown = [each for each, name in zip(seen, self._names, strict=True) if each and name not in self._known]
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Each line but the header."""
+        """Yield each line except the header."""
         for line in self._numbered():
             if line.number == self.header.number:
                 continue
@@ -261,7 +267,8 @@ class CsvLines(_Lines):
             return cells
         if len(cells) != len(self._names):
             return WRONG_CELLS
-        return to_json(self._identity(cells)) if any(cells) else None  # spreadsheets end a table with empty cells
+        # Spreadsheets add empty cells at the end of a table.
+        return to_json(self._identity(cells)) if any(cells) else None
 
     def _identity(self, cells: list[str]) -> dict[str, object]:
         identity: dict[str, object] = {"app_id": self._form.app_id} if self._form.app_id else {}
@@ -277,7 +284,10 @@ class CsvLines(_Lines):
         return {**identity, "attributes": attributes} if attributes else identity
 
     def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
-        """The cells of a line. A line by itself, so that an unclosed quotation mark costs no other line."""
+        """Return the cells of a line.
+
+        Each line is parsed alone, so that an unclosed quotation mark affects no other line.
+        """
         if not isinstance(text, bytes):
             return text or []
         try:
@@ -289,13 +299,13 @@ class CsvLines(_Lines):
 
 
 def is_field(name: str) -> bool:
-    """Whether a column of this name is taken."""
+    """Return whether a column of this name is imported."""
     first, _, attribute = name.partition(".")
     return name in Line.model_fields or (first == "attributes" and bool(ATTRIBUTE_NAME.fullmatch(attribute)))
 
 
 def _object_in(text: bytes) -> dict[str, object] | None:
-    """The JSON object, or None if it is none: such a line is refused."""
+    """Return the JSON object; None if the text is none, so that the line is refused."""
     try:
         given = from_json(text)
     except ValueError:
@@ -304,7 +314,10 @@ def _object_in(text: bytes) -> dict[str, object] | None:
 
 
 def _at(given: Mapping[str, object], theirs: str) -> object:
-    """The value of this name, or at the end of this path, such as `authData.lc_weapp.openid`. Raises: KeyError."""
+    """Return the value of this name, or at the end of this path, such as `authData.lc_weapp.openid`.
+
+    Raises: KeyError.
+    """
     if theirs in given:
         return given[theirs]
     inner: object = given
@@ -316,14 +329,14 @@ def _at(given: Mapping[str, object], theirs: str) -> object:
 
 
 def _query_for(beginning: str, names: AbstractSet[str]) -> str | None:
-    """The jq query for the records of a file that is one JSON document, of which this is the beginning.
+    """Return the jq query for the records of a file that is one JSON document with this beginning.
 
-    None if it is none, or a line with one of the names.
+    Return None if the file is no such document, or the beginning is a line with one of the names.
     """
     try:
         document = from_json(beginning)
     except ValueError as exc:
-        if not beginning.strip() or not str(exc).startswith("EOF"):  # no JSON, or several documents
+        if not beginning.strip() or not str(exc).startswith("EOF"):  # the text is not JSON, or several documents
             return None
         document = from_json(beginning, allow_partial=True)
     if isinstance(document, list):
@@ -347,7 +360,7 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
 
 @cache
 def _no_texts(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
-    """The fields of lines whose values are no text: all of them, and of these the lists of texts."""
+    """Return the fields of lines whose values are not text, and those of them that are lists of texts."""
     schema = model.model_json_schema()
 
     def kinds_of(field: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -372,13 +385,13 @@ def _is_text(field: Mapping[str, Any]) -> bool:
 
 def _value(name: str, cell: str) -> object:
     no_texts, lists = _no_texts(Line)
-    if name in lists and not cell.startswith('["'):  # as an export writes a list whose items contain |
+    if name in lists and not cell.startswith('["'):  # an export writes a list in this way if its items contain |
         return cell.split("|")
     if name in no_texts:
         try:
             return from_json(cell)
         except ValueError:
-            return cell  # refused by the field's own check
+            return cell  # the field's own check refuses it
     return cell
 
 
@@ -387,13 +400,13 @@ def _no_half(found: re.Match[bytes]) -> bytes:
 
 
 def _whole(found: re.Match[bytes]) -> bytes:
-    """The emoji of both halves; U+0000 for one alone, which the field of it refuses or cleans."""
+    """Return the emoji of both halves; U+0000 for half an emoji, which the field's check refuses or removes."""
     halves = found[0].decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
     return halves.decode("utf-16-le").encode() if found[1] else b"\0"
 
 
 def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
-    """The first line that is not blank; if all are, the last one; number 0 if there is none."""
+    """Return the first line that is not blank; if all lines are blank, the last one; number 0 if there is none."""
     first = NumberedLine(0, None)
     for first in lines:
         if first.text is not None:
@@ -402,9 +415,9 @@ def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
 
 
 def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
-    """Each line with its number. One that is too long is never read into memory whole.
+    """Yield each line with its number. A line that is too long is never read into memory as a whole.
 
-    UTF-8 is not checked here, but where the line is read. `unfit` are beginnings of what is no such file.
+    UTF-8 is not checked here, but where the line is parsed. `unfit` contains the beginnings of other kinds of files.
     """
     number = 0
     is_begun = False
@@ -412,7 +425,7 @@ def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[Numbered
         number += 1
         text = piece.rstrip(b"\r\n")
         if number == 1:
-            text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with it
+            text = text.removeprefix(BOM_UTF8)  # some programs on Windows write it at the beginning of a file
         if not is_begun and text.strip():
             is_begun = True
             _check_kind(text, unfit)
@@ -444,5 +457,5 @@ async def export_users(database: Database, write: Callable[[bytes], object]) -> 
 
 
 def _line(row: Mapping[str, object]) -> dict[str, object]:
-    """The line for a row. Rare fields are omitted where they are null."""
+    """Return the line for a row. Rare fields are omitted if they are null."""
     return {name: value for name, value in row.items() if value is not None or name not in _RARE}

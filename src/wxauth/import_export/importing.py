@@ -1,6 +1,7 @@
-"""The import of users: lines are read and stored in batches, by the rules of a login.
+"""The import of users, whose lines are read and stored in batches, by the rules of a login.
 
-A batch is one transaction. An import that was killed can be run again, with the same result as if it had not stopped.
+A batch is one transaction. If an import was killed, run it again, and the result is the same as without the
+interruption.
 """
 
 import asyncio
@@ -30,13 +31,13 @@ from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, U
 from wxauth.users.erasure_queries import ARE_WAITING, erase_rest
 
 BATCH: Final = 1000
-"""Lines per transaction. Logins of the same users wait until it ends."""
+"""The number of lines per transaction. Logins of the same users wait until the transaction ends."""
 
 USUAL_OPENID: Final = 28
-"""Characters of WeChat's openids. It promises no length."""
+"""The number of characters of WeChat's openids today, which WeChat does not guarantee."""
 _ATTEMPTS: Final = 3
 _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
-"""Seconds before a batch is tried again: ten minutes in all, longer than a failover or a restart takes."""
+"""The seconds before each retry of a batch. They are ten minutes in all, longer than a failover or a restart."""
 
 
 class ImportRefusal(NamedTuple):
@@ -45,27 +46,27 @@ class ImportRefusal(NamedTuple):
     number: int
     faults: Sequence[Fault]
     others: Sequence[int] = ()
-    """The other lines that it contradicts."""
+    """The numbers of the other lines that it contradicts."""
     is_of_fields: bool = False
-    """Whether only the fields of these faults are refused: the line is imported without them."""
+    """Whether only the fields with these faults are refused, so that the line is imported without them."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """The number of lines by outcome. Each line of the file is counted once, but for the header of CSV."""
+    """The number of lines by outcome. Each line of the file is counted once, except the header of CSV."""
 
     joined: int = 0
-    """Of those updated, the lines that joined a user by their external_id alone. First, because a mistake is here."""
+    """The updated lines that joined a user only by external_id. They come first, because mistakes show here."""
     lines: int = 0
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     refused: int = 0
     incomplete: int = 0
-    """Of those imported, the lines without their bad fields."""
+    """The imported lines without their bad fields."""
     blank: int = 0
     odd_openids: int = field(default=0, compare=False)
-    """Of the lines that can be read, those whose openid has another length than WeChat's."""
+    """The readable lines whose openid has another length than WeChat's openids."""
 
     def add(self, outcome: LineOutcome) -> None:
         """Count a line."""
@@ -79,11 +80,11 @@ _CACHE_KIB: Final = 8192
 _PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
     kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
 }
-"""A key with its value, of each kind of what is made."""
+"""The types of key and value, for each kind of change."""
 
 
 class MadeOnDisk:
-    """What the lines have made so far. A batch gets the part that its lines may concern."""
+    """The changes that the lines have made so far. A batch gets the part that might concern its lines."""
 
     def __init__(self) -> None:
         name = ""
@@ -97,11 +98,11 @@ class MadeOnDisk:
         self._file.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
 
     def close(self) -> None:
-        """Delete it, in the thread that has made it."""
+        """Delete the file, in the thread that has created it."""
         self._file.close()
 
     def made(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
-        """What earlier lines have made under the names and ids of a batch, and of these stored users."""
+        """Return what earlier lines have made of the names and ids of a batch, and of these stored users."""
         made = Made(
             given=self._found("given", wanted.identities),
             identities=self._found("identities", wanted.identities),
@@ -118,14 +119,14 @@ class MadeOnDisk:
         return made
 
     def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
-        """Note each unionid of the file, with the first line that has it, so that no line has it for its openid."""
+        """Store each unionid of the file with the first line that contains it, so that no line uses it as an openid."""
         rows = (("unionid_lines", _text(unionid), _text(number)) for number, unionid in _unionids_in(lines))
         self._file.execute("BEGIN")
         self._file.executemany("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", rows)
         self._file.execute("COMMIT")
 
     def keep(self, made: Made) -> None:
-        """Keep what a batch has made, with what it was given of earlier ones."""
+        """Store the changes of a batch, including the changes of earlier batches that it was given."""
         self._file.execute("BEGIN")
         for kind in _PAIRS:
             rows = ((kind, _text(key), _text(value)) for key, value in getattr(made, kind).items())
@@ -148,13 +149,14 @@ async def import_users(
     waiting: Callable[[StorageUnavailable, float], None] = lambda _exc, _seconds: None,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
-    """Import lines of JSON by the rules of a login. They are read twice: first, for what depends on all of them.
+    """Import lines of JSON by the rules of a login. They are read twice, first for the rules that concern all lines.
 
-    `refuse` is called for each refused line, in order, and for each whose bad fields are skipped; `progress` after each
-    batch; `waiting` before a batch that the database did not take is tried again, with the reason and the seconds.
+    `refuse` is called for each refused line, in order, and for each line whose bad fields are skipped. `progress` is
+    called after each batch. `waiting` is called with the reason and the seconds before a batch that the database did
+    not accept is retried.
 
-    Raises: StorageUnavailable, after ten minutes. Batches stored before it remain, and the same lines may be imported
-        again. What the first reading of the lines raises, before anything is stored.
+    Raises: StorageUnavailable, after ten minutes. Earlier batches remain stored, and the same lines can be imported
+    again. Errors of the first reading are raised before anything is stored.
     """
     counts = Counts()
     await services[Apps].refresh()
@@ -176,7 +178,7 @@ async def import_users(
                         raise
                     waiting(exc, seconds)
                     await pause(seconds)
-                    size = max(min(size, len(left)) // 2, 1)  # it may have run out of time
+                    size = max(min(size, len(left)) // 2, 1)  # the batch might have exceeded its time limit
             stored = iter(outcomes)
             for (number, _), line, faults in read:
                 outcome = next(stored) if line is not None else LineRefused(()) if faults else LineOutcome.BLANK
@@ -194,7 +196,7 @@ async def import_users(
 
 
 def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> tuple[Line | None, Sequence[Fault]]:
-    """The line, None if it cannot be read, and why; of a line without its bad fields, the faults of these."""
+    """Return the line and its faults. The line is None if it cannot be read, and lacks fields with skipped faults."""
     if not isinstance(given.text, bytes):
         return None, () if given.text is None else [given.text]
     line = Line.read(given.text, parts)
@@ -210,12 +212,12 @@ def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> t
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
+    """Import a batch, and return the result of each line. It is retried if logins of the same users write first."""
     wanted = _wanted([line for _, line in lines])
     conflict: BaseException | None = None
     with_administrators = False
     for _ in range(_ATTEMPTS):
-        if not options.dry_run:  # the remains of erased ids must not become a new user's
+        if not options.dry_run:  # what remains of erased ids must not become part of a new user
             await erase_rest(services.database, wanted.ids)
         try:
             async with services.database.begin(replan=True) as transaction:
@@ -232,7 +234,7 @@ async def _import_batch(
         except CONFLICTS as exc:
             conflict = exc
             continue
-        # After the last attempt, so that this is kept once.
+        # This is done after the last attempt, so that the changes are stored once.
         made = batch.made
         kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
         for one in settled:
@@ -254,8 +256,11 @@ async def _find(
     with_administrators: bool,
     now: datetime,
 ) -> Batch | None:
-    """Find and lock the users of the lines; None if they have changed in between: then try again."""
-    # Everybody locks in one order: users by their ids, administrators among them.
+    """Find and lock the users of the lines.
+
+    Return None if they have changed in between, so that the caller tries again.
+    """
+    # All code locks users in the order of their ids, including administrators.
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
     if found.user_ids:
@@ -293,7 +298,7 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
 def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
     for number, text in lines:
         if isinstance(text, bytes) and b'"unionid"' in text:
-            with suppress(ValueError):  # no JSON: the line is refused
+            with suppress(ValueError):  # text that is not JSON, so that the line is refused
                 given = from_json(text)
                 if isinstance(given, dict) and isinstance(unionid := unwrapped(given.get("unionid")), str):
                     yield number, unionid

@@ -1,6 +1,6 @@
-"""The format of imports and exports: each line is a JSON object with one identity and its user.
+"""The format of imports and exports, in which each line is a JSON object with one identity and its user.
 
-Of somebody who is known by a unionid alone, the line has no identity.
+The line of a user who is known only by a unionid contains no identity.
 """
 
 import re
@@ -40,14 +40,14 @@ from wxauth.web import schemas
 SKIPPABLE: Final = frozenset(
     (*PROFILE_FIELDS, "phone", "ban_reason", "attributes", "created_at", "identity_created_at", "last_login_at")
 )
-"""The fields whose bad values may count as null. The others identify a user, or grant rights."""
+"""The fields whose bad values can count as null. The other fields identify a user, or grant rights."""
 
 
 class Fault(NamedTuple):
-    """A fault of a line: the field, and its rule."""
+    """A fault of a line, with the field and its rule."""
 
     field: str
-    """`line` for the line as a whole."""
+    """The name of the field; `line` for the line as a whole."""
     wanted: Text
 
 
@@ -74,11 +74,11 @@ _TIME: Final = _(
 _SHORT: Final = _("must be 1 to 64 printable characters")
 
 
-# The messages of these errors are never shown: each field has a sentence of its own.
+# The messages of these errors are never shown, because each field has a sentence of its own.
 
 
 def unwrapped(value: object) -> object:
-    """The text in a value as MongoDB's tools, LeanCloud or Parse export ids, times and large numbers."""
+    """Return the text in a wrapped value. MongoDB's tools, LeanCloud and Parse wrap ids, times and large numbers."""
     if not isinstance(value, dict):
         return value
     match list(value.items()):
@@ -93,12 +93,15 @@ def unwrapped(value: object) -> object:
 
 
 def _as_time(date: object) -> object:
-    """A time in milliseconds since 1970 as text. Other values stay: text, and what is refused."""
+    """Return a time in milliseconds since 1970 as text.
+
+    Other values are returned unchanged, so that they are refused later.
+    """
     if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
         milliseconds = float(date)  # type: ignore[arg-type]
         if not milliseconds:
-            return None  # as other zeros in place of a date
-        with suppress(OverflowError, ValueError):  # infinite, or no number
+            return None  # zeros in place of a date, like the texts of zeros
+        with suppress(OverflowError, ValueError):  # infinite, or not a number
             return (_EPOCH_BEGAN + timedelta(milliseconds=milliseconds)).isoformat()
     return date
 
@@ -114,7 +117,10 @@ def _known_app(value: str, info: ValidationInfo) -> str:
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """A time as text with its offset, of one as tables write it, or None. Tables write zeros for a missing date."""
+    """Return a time as a text with an offset, from the formats that tables use, or None.
+
+    Tables write zeros for a missing date.
+    """
     text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
         return None
@@ -133,7 +139,7 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 
 
 def _e164(value: object, info: ValidationInfo) -> object:
-    """A phone number in E.164, of one as people write it. What is no number stays, and is refused."""
+    """Return a phone number in E.164, from the formats that people use. Other texts stay, and are refused later."""
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
         return text
@@ -153,7 +159,7 @@ def _address(value: str) -> str:
 
 
 NoneIfBlank = AfterValidator(lambda text: text or None)
-"""For text that is stripped and may end up empty."""
+"""A validator for a text that is stripped and might become empty."""
 Time = Annotated[schemas.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
@@ -166,7 +172,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
-        """Null and empty text mean the default, of a field that has one. A value in a wrapper is read."""
+        """Replace null and empty text by the field's default, if it has one, and unwrap wrapped values."""
         value = unwrapped(value)
         if value in (None, ""):
             field = cls.model_fields[info.field_name or ""]
@@ -175,7 +181,7 @@ class _Strict(BaseModel):
 
 
 class LineOfConsent(_Strict):
-    """A consent: the person has agreed to a version of a document."""
+    """A consent, which says that the user has agreed to a version of a document."""
 
     document: Annotated[ShortText, _SHORT]
     version: Annotated[ShortText, _SHORT]
@@ -186,7 +192,7 @@ class LineOfConsent(_Strict):
 
 
 class Line(_Strict):
-    """An identity and its user. Each field has its requirements, which a refusal of the line shows."""
+    """An identity and its user. Each field has a rule, which the refusal of a line shows."""
 
     app_id: Annotated[
         Annotated[str, AfterValidator(_known_app)] | None, _("must be the app_id of a configured app")
@@ -194,7 +200,7 @@ class Line(_Strict):
     openid: Annotated[
         Openid | None, _("must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder")
     ] = None
-    """None only if there is a unionid."""
+    """The openid; None only if there is a unionid."""
     unionid: Annotated[
         Unionid | None,
         _("must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder"),
@@ -223,11 +229,11 @@ class Line(_Strict):
     ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
-    """A merge patch."""
+    """A merge patch of the attributes."""
     erase_at: TimeOrNone = None
-    """When a new user is erased, at the user's request."""
+    """The time at which a new user will be erased, at the user's request."""
     created_at: TimeOrNone = None
-    """When the user was created."""
+    """The time at which the user was created."""
     identity_created_at: TimeOrNone = None
     last_login_at: TimeOrNone = None
     consents: Annotated[
@@ -238,7 +244,10 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
-        """The line, or all its faults. `parts` has `Apps`, `Settings`, and a `ZoneInfo` for times without one."""
+        """Return the line, or all its faults.
+
+        `parts` contains `Apps`, `Settings`, and a `ZoneInfo` for times without an offset.
+        """
         try:
             line: Self = cls.__pydantic_validator__.validate_json(text, context=parts)
         except ValidationError as exc:
@@ -252,12 +261,12 @@ class Line(_Strict):
 
     @property
     def key(self) -> tuple[str, str]:
-        """The app_id and openid; of a line without an identity, an empty app_id, which no app has, and the unionid."""
+        """The app_id and openid. Without an identity, they are an empty app_id, which no app has, and the unionid."""
         return (self.app_id or "", self.openid) if self.openid else ("", self.unionid or "")
 
 
 def _lacking(given: Mapping[str, object]) -> list[Fault]:
-    """The faults of a line that has neither an identity nor a unionid, or half an identity."""
+    """Return the faults of a line with neither identity nor unionid, or with half an identity."""
     if given.get("openid"):
         lacking = [] if given.get("app_id") else ["app_id"]
     else:
@@ -274,7 +283,7 @@ def _fault(error: ErrorDetails) -> Fault:
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:
-    """The line with null in these fields."""
+    """Return the line with null in these fields."""
     return to_json(from_json(text) | dict.fromkeys(fields))
 
 
@@ -285,4 +294,4 @@ def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str,
 
 
 EXPECTED: Final = dict(chain(_requirements(Line), _requirements(LineOfConsent, "consents.")))
-"""The requirements for each field."""
+"""The rule of each field."""

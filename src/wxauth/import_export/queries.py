@@ -1,7 +1,7 @@
 """The statements of an import, which find or write rows for a whole batch of lines, and the query of an export.
 
-A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows that is as fast as COPY into a
-temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
+A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows, this is as fast as COPY into
+a temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -22,25 +22,25 @@ from wxauth.users.status_queries import LockedUser
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _PAGE_SIZE: Final = 1000
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
-"""The columns that `_ALL` names itself, and one that is not exported."""
+"""The columns that `_ALL` names itself, and a column that is not exported."""
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 
 
 class UserToImport(UserFields, LockedUser):
-    """A stored user affected by a batch."""
+    """A stored user who is affected by a batch."""
 
 
 def nobody_yet(user_id: UUID, created_at: datetime) -> UserToImport:
-    """A new user, of whom nothing else is known."""
+    """Return a new user about whom nothing else is known."""
     known = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
     return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **known})
 
 
 Written = Mapping[Statement[Nothing], Sequence[object]]
-"""The rows of each statement."""
+"""The rows to write with each statement."""
 ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
-"""A user with their present consents, document → version, before and after the batch."""
+"""A user with the user's present consents, by document, before and after the batch."""
 
 
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
@@ -49,7 +49,7 @@ _IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
 SELECT app_id, openid, user_id, i.unionid, created_at
   FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """)
-# The openid of each unionid in an app. App_ids and unionids are parallel arrays.
+# The statement finds the openid of each unionid in an app. App_ids and unionids are parallel arrays.
 _OPENIDS: Final = Statement[tuple[str, str, str]]("""
 SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
   JOIN identities USING (app_id, unionid)
@@ -68,7 +68,7 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM forme
 _VERIFIED: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
-# Those of these ids that were erased: a user's own id, and the ids that had been merged into that user.
+# The statement finds which of these ids were erased, as a user's own id, or as an id merged into an erased user.
 _ERASED: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
@@ -77,7 +77,7 @@ SELECT wanted.id
  WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
                             WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
 """)
-# In the order of ids, as everywhere, because transactions that lock users in different orders would deadlock.
+# Users are locked in the order of their ids, as everywhere, because other orders could deadlock.
 LOCK: Final = Statement[UserToImport](
     f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"
 )
@@ -85,7 +85,7 @@ LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
 """)
-# Includes those given under an id that was merged away.
+# The result includes consents given under an id that was merged into the user's.
 _CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
 SELECT known.user_id, document, version, given_at
   FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
@@ -93,14 +93,14 @@ SELECT known.user_id, document, version, given_at
         SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS known
   JOIN consents ON consents.user_id = known.id
 """)
-# In each of the statements below, the keys of `rows` are the names of the table's columns.
-# `_NOTE_CONSENTS` sets users.consents; `change_status_and_roles` sets those of stored users.
+# In each of the statements below, the keys of `rows` are the names of the table's columns. `_NOTE_CONSENTS` sets
+# users.consents, and `change_status_and_roles` sets status and roles of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
 
 
 def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
-    # The columns are named, so that one added by a newer version keeps its default.
+    # The columns are named, so that a column added by a newer version keeps its default.
     named = ", ".join(columns)
     return Statement[Nothing](f"""
 INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
@@ -120,7 +120,7 @@ ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "
 ADD_CONSENTS: Final = _adding(
     "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
 )
-# A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
+# A trigger of the users table has already added the unionid in users.unionid, and adding it again would fail.
 ADD_UNIONIDS: Final = Statement[Nothing]("""
 INSERT INTO unionids (unionid, user_id)
 SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, :rows) AS given
@@ -131,7 +131,7 @@ UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """)
-# Who logs in with the openid and the unionid that are stored already would not be looked at closely.
+# A login with an openid and a unionid that are stored already would not check the identity, so this statement makes it.
 _LOOK_CLOSELY: Final = Statement[Nothing]("""
 UPDATE users SET identity_lost_at = now()
   FROM unnest(:app_ids::text[], :openids::text[]) AS given (app_id, openid)
@@ -145,15 +145,15 @@ WITH noted AS (
 SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
 """)
 IdentityKey = tuple[str, str]
-"""App_id and openid; or as `Line.key`."""
+"""The app_id and openid of an identity, or the value of `Line.key`."""
 ConsentKey = tuple[str, str, datetime]
-"""Document, version and time."""
+"""Document, version and time of a consent."""
 GivenFields = dict[str, tuple[int, int]]
-"""By field, the number of the line that gave it, and the hash of its value."""
+"""The number of the line that gave each field, and the hash of the field's value."""
 
 
 class HeldIdentity(NamedTuple):
-    """An identity as it is stored, or as lines have made it."""
+    """An identity, as it is stored, or as lines have made it."""
 
     user_id: UUID
     unionid: str | None
@@ -165,32 +165,32 @@ class Wanted(NamedTuple):
 
     identities: Sequence[tuple[str, str]]
     unionids: Sequence[tuple[str, str]]
-    """Each with the app of its line."""
+    """The unionids, each with the app of its line."""
     external_ids: Sequence[str]
     ids: Sequence[UUID]
     phones: Sequence[str]
 
 
 class Found(NamedTuple):
-    """What is stored already under the names and ids of a batch."""
+    """The stored data under the names and ids of a batch."""
 
     identities: dict[tuple[str, str], HeldIdentity]
     unionids: dict[str, UUID]
     openids: dict[tuple[str, str], str]
-    """By app and unionid."""
+    """The openids, by app and unionid."""
     external_ids: dict[str, UUID]
-    """The current owner of each, even if it was the id of a user merged into that owner."""
+    """The current owner of each external id, even if it belonged to a user merged into that owner."""
     ids: frozenset[UUID]
     former_ids: dict[UUID, UUID]
     erased_ids: frozenset[UUID]
     verified: dict[str, list[UUID]]
-    """By phone number, the users who have verified it."""
+    """The users who have verified each phone number."""
     users: Sequence[UserToImport]
-    """Those who were locked."""
+    """The users who were locked."""
     consents: frozenset[tuple[UUID, ConsentKey]]
-    """Every consent that they ever gave."""
+    """Every consent that these users have ever given."""
     apps_of_users: frozenset[tuple[UUID, str]]
-    """Each of them with each app of the lines in which they have an openid."""
+    """The pairs of a locked user and an app of the lines in which that user has an openid."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
@@ -200,8 +200,8 @@ class Found(NamedTuple):
 
 
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
-# Each unionid that none of its user's identities has is a line of its own, without an identity. These lines are last.
-# The columns are those of an exported line, in the order of the guide.
+# Each unionid that none of its user's identities has is a line without an identity. These lines are last. The columns
+# are the columns of an exported line, in the order of the guide.
 _ALL: Final = Statement[Mapping[str, object]](f"""
 SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
        u.id AS user_id, i.created_at AS identity_created_at,
@@ -234,28 +234,28 @@ class Made:
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The first line of the file that is of a user."""
+    """The first line of the file about each user."""
     identities: dict[IdentityKey, HeldIdentity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By app and unionid."""
+    """The openids, by app and unionid."""
     apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
-    """The apps in which a user has an openid."""
+    """The apps in which each user has an openid."""
     external_ids: dict[str, UUID] = field(default_factory=dict)
-    """Former ones, too."""
+    """The owners of external ids, including previous ids."""
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
-    """The fields of its user that the lines of an identity gave."""
+    """The fields of the user that the lines of each identity have given."""
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """By unionid, the first line of the file that has it, if it is the openid of a line of the batch."""
+    """The first line of the file with each unionid that is also the openid of a line of the batch."""
 
 
 async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
-    """Find what is stored under the names and ids of a batch, and of these users, who are locked."""
+    """Find what is stored under the names and ids of a batch, and about these users, who are locked."""
 
     async def rows(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
-        """Without keys, there is nothing to ask."""
+        """Return the rows, without a query if there are no keys."""
         return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
     identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
@@ -291,9 +291,9 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
 async def store(
     transaction: Transaction, written: Written, *, identities: Collection[IdentityKey], givers: Sequence[UUID]
 ) -> Sequence[ConsentsNoted]:
-    """Write the rows of each statement, in this order, and return the consents of those who have given some.
+    """Write the rows of each statement, in this order, and return the consents of users who have given new ones.
 
-    If one of the identities has a person's unionid for an openid, that person's next login finds it.
+    If one of the identities has a user's unionid for an openid, the next login of that user finds it.
 
     Raises: one of `CONFLICTS`.
     """
@@ -305,7 +305,7 @@ async def store(
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
-    """Every identity with its user, and every unionid that no identity has, in pages of one snapshot."""
+    """Yield every identity with its user, and every unionid that no identity has, in pages of one snapshot."""
     async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows

@@ -1,1 +1,1 @@
-"""Users who are one person are merged, and an identity of another person is taken out of a user."""
+"""The merging of users who are one person, and the splitting of an identity from a user."""

@@ -1,8 +1,8 @@
-"""Merging two users who are the same person.
+"""The merging of two users who are one person.
 
 The usual reason is that WeChat gives an identity a unionid that belongs to another user, because the app was bound to
-an Open Platform account or moved to another one. Every unionid that a person has had is remembered, so that user ids do
-not change back and forth while apps move one after the other. Other reasons are a phone number that both users have
+an Open Platform account or moved to another one. wxauth remembers every unionid that a user has had, so that user ids
+do not change back and forth while apps move one after the other. Other reasons are a phone number that both users have
 verified, and an operator's decision.
 """
 
@@ -36,11 +36,14 @@ from wxauth.users.status_queries import (
 from wxauth.users.user_queries import current_user, read_attributes
 
 NEWCOMER_FOR: Final = timedelta(days=1)
-"""How long after its creation a user can be merged into another one because of a phone number."""
+"""The time after its creation during which a user can be merged into another one because of a phone number."""
 
 _ATTEMPTS: Final = 5
 _ATTEMPTS_OF_OPERATORS: Final = 50
-"""Tries of an operator's merge: of fifty at once of the same users, only one succeeds in each round."""
+"""The number of attempts of an operator's merge.
+
+Of fifty simultaneous merges of the same users, only one succeeds in each round.
+"""
 
 log = get_logger()
 
@@ -61,12 +64,12 @@ class Merged:
     """The result of a merge."""
 
     before: tuple[Facts, Facts]
-    """What the former user and the remaining one had."""
+    """The data of the removed user and of the remaining user before the merge."""
     source: MergeSource
     settled: StatusChange
 
     def report(self) -> None:
-        """Count the merge and write the log lines. Call it after the commit."""
+        """Count the merge, and write the log lines. Call it after the commit."""
         MERGES.count(self.source)
         log.info(
             "user_merged",
@@ -87,7 +90,7 @@ class MergePair:
     former: StatusAndRoles
     remaining: StatusAndRoles
     administrators: AbstractSet[UUID]
-    """All administrators, if one of the two users is one. Otherwise empty."""
+    """All administrators, if one of the two users is an administrator; otherwise empty."""
 
     @property
     def has_the_last_administrators(self) -> bool:
@@ -96,12 +99,12 @@ class MergePair:
 
     @property
     def is_anybody_leaving(self) -> bool:
-        """Whether one of the two has asked to be erased."""
+        """Whether one of the two users has asked to be erased."""
         return self.former.is_leaving or self.remaining.is_leaving
 
 
 async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
-    """Merge two locked users. All merges are done here.
+    """Merge two locked users. Every merge calls this function.
 
                  late unionid              phone number               operator
     proof        WeChat itself says that   the person has the         the operator's
@@ -122,14 +125,14 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                  user's own, and those
                  that it lacks, if all
                  of them fit
-    actor        `system`                  the person                 the operator, or administrator
+    actor        `system`                  the user                   the operator, or administrator
 
-    Unionid, nickname, picture, number and external id are those of the remaining user. What is missing is copied from
-    the former one. If both have an external id, which only a late unionid allows, the user is found by either.
+    Unionid, nickname, picture, number and external id are those of the remaining user. Missing values are copied from
+    the removed user. If both have an external id, which only a late unionid allows, the user is found by either.
 
-    Identities, sessions of mini-programs, former ids and all unionids move to the remaining user. Consents stay in
-    place and are found through the former id. Sessions of websites end. The former user's events do not change. The
-    creation time is the earlier one of the two, the last login the later one.
+    Identities, sessions of mini-programs, previous ids and all unionids move to the remaining user. Consents stay in
+    place and are found through the removed user's id. Sessions of websites end. The removed user's events do not
+    change. The creation time is the earlier one of the two, the last login the later one.
     """
     before, former = pair.remaining, pair.former
     is_by_phone = source is MergeSource.PHONE
@@ -166,8 +169,8 @@ async def link_unionid(
 ) -> None:
     """Merge the user of a known identity into the user of a unionid that WeChat now gives for this identity.
 
-    Nothing is done if both are the same user, if one of them does not exist, or if they were split. Somebody who is
-    leaving is merged only if the person `stays`.
+    Nothing happens if both are the same user, if one of them does not exist, or if they were split. A user who has
+    asked to be erased is merged only with `stays`, when the user has decided to stay.
 
     Raises: AccountDisabled, AccountLeaving.
     """
@@ -180,7 +183,7 @@ async def link_unionid(
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, holder_id)
             if pair is None or await transaction.one(queries.PEOPLE, **identity) != people:
-                continue  # merged, erased or split meanwhile
+                continue  # merged, erased or split since
             if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
                 return
             if pair.is_anybody_leaving:
@@ -195,11 +198,12 @@ async def link_unionid(
 async def correct_imported(
     database: Database, *, app_id: str, openid: str, unionid: str, stays: bool = False, now: datetime
 ) -> None:
-    """Correct an imported identity that has the unionid of a person in place of the openid.
+    """Correct an imported identity that has a unionid in place of the openid.
 
-    WeChat has just returned both, so its user is this person. It gets the right openid, or makes way for the identity
-    that has it. If the unionid is another user's, the two are merged first, as by a late unionid. Whether the right
-    openid is another user's is then left to the login: the unionid is one of its identity by now.
+    WeChat has just returned both, so the identity's user is this person. The identity gets the right openid, or is
+    removed if another identity has it. If the unionid belongs to another user, the two users are merged first, as by a
+    late unionid. If the right openid belongs to another user, the login handles that, because by now the unionid
+    belongs to one of this user's identities.
 
     Raises: AccountDisabled, AccountLeaving.
     """
@@ -213,7 +217,7 @@ async def correct_imported(
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None or await transaction.one(queries.PEOPLE, **identity) != people:
-                continue  # corrected, merged or erased meanwhile
+                continue  # corrected, merged or erased since
             if people.holder_id is None:
                 await transaction.run(queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
             elif remaining_id != user_id:
@@ -243,8 +247,8 @@ async def link_by_phone(
 ) -> Merged | None:
     """Merge a new user who has verified a number into the only other user who had verified it before.
 
-    Returns None if that is not allowed. A carrier may have given the number to somebody else, who must not get the
-    former holder's account. So these conditions must hold:
+    Return None if that is not allowed. A carrier might have given the number to another person, who must not get the
+    previous holder's account. So these conditions must hold:
 
     - The new user has one identity, was created within a day, and is not banned.
     - The two users have no app in common, and were never split.
@@ -252,8 +256,8 @@ async def link_by_phone(
     - The holder has only harmless roles, is not banned, and has verified the number recently. A mere login does not
       verify a number.
 
-    The caller must have locked the number, so that nobody else verifies it meanwhile. "Recently" is `verified_since` or
-    later, and `harmless_roles` are those that anybody gets by signing up.
+    The caller must have locked the number, so that no other user verifies it at the same time. "Recently" is
+    `verified_since` or later, and `harmless_roles` are the roles that every new user gets.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair is None or pair.administrators or pair.former.is_banned or pair.is_anybody_leaving:
@@ -284,7 +288,7 @@ async def merge_by_operator(
 ) -> Merged:
     """Merge a user into another one by an operator's decision.
 
-    A former id means the user that remained after its merge.
+    If an id was merged before, the remaining user is meant.
 
     Raises: NotFound, MergeRefused, LastAdmin.
     """
@@ -310,9 +314,10 @@ async def merge_by_operator(
 
 
 async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> MergePair | None:
-    """Lock both users, and all administrators if one of the two is one, in the order of ids, as everybody locks users.
+    """Lock both users, and all administrators if one of the two is an administrator, in the order of ids.
 
-    None if another request has just merged or erased one of the two, or made one an administrator: try again.
+    Return None if another request has just merged or erased one of the two, or made one an administrator. Then try
+    again.
     """
     locked = await lock_with_administrators(transaction, former_id, into)
     if locked is None:
@@ -324,7 +329,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
 
 
 async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime) -> MergePair:
-    """The two users of one person, with pending erasures cancelled. Raises: AccountDisabled, AccountLeaving."""
+    """Return the two users of one person, with pending erasures cancelled. Raises: AccountDisabled, AccountLeaving."""
     both = ((pair.former_id, pair.former), (pair.into, pair.remaining))
     for user_id, account in sorted(both, key=lambda one: not one[1].is_banned):
         if account.is_banned or not stays:
@@ -334,10 +339,10 @@ async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: 
 
 
 def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> StatusAndRoles:
-    """The roles of both, at most MAX_ROLES, of which `admin` is always kept; and a ban of either."""
+    """Return the roles of both, at most MAX_ROLES, of which `admin` is never dropped, and a ban of either."""
     before, former = pair.remaining, pair.former
     bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]
     roles = sorted({*before.roles, *former.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES]
-    if bans and source is MergeSource.UNIONID:  # no administrator has given this user these roles
+    if bans and source is MergeSource.UNIONID:  # an administrator has not given this user the roles of the banned one
         roles = [role for role in roles if role not in STAFF_ROLES]
     return replace(before.under(bans, now=now), roles=tuple(roles))

@@ -1,4 +1,4 @@
-"""The statements that merge two users who are one person, and those that decide whether they may be merged."""
+"""The statements that merge two users who are one person, and the statements that decide whether they may be merged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ class People:
     """The users of an identity and of a unionid that is new to it."""
 
     user_id: UUID | None
-    """The identity's user."""
+    """The user of the identity."""
     holder_id: UUID | None
-    """The unionid's user."""
+    """The user of the unionid."""
     misnamed_id: UUID | None = None
-    """The user of an imported identity of the same app, which has this unionid in place of its openid."""
+    """The user of an imported identity of this app that has this unionid in place of its openid."""
 
     @property
     def two(self) -> tuple[UUID, UUID] | None:
-        """Both, if they are two users."""
+        """The two users; None if they are one user."""
         if self.user_id is None or self.holder_id is None or self.user_id == self.holder_id:
             return None
         return self.user_id, self.holder_id
@@ -41,10 +41,10 @@ SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :open
        (SELECT user_id FROM identities
          WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_id
 """)
-"""The users of an identity and of a unionid, in the only row."""
+"""The statement that finds the users of an identity and of a unionid, in its only row."""
 HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
-"""Give a unionid that nobody has to a locked user. The second of two who do so at once is a conflict."""
-# The unionid is stored by the login, under the rules of any other late unionid.
+"""The statement that gives an unknown unionid to a locked user. If two transactions do so at once, the second fails."""
+# The login stores the unionid, by the rules for any other late unionid.
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
  WHERE app_id = :app_id AND openid = :unionid
@@ -57,16 +57,16 @@ DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
 )
-"""Leave an identity alone that has a unionid in place of its openid."""
+"""The statement that marks an identity with a unionid in place of its openid, so that it is left alone."""
 NAME_IDENTITY: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
-"""Store the unionid that WeChat last gave for an identity, in the rows of the identity and its user."""
+"""The statement that stores WeChat's latest unionid of an identity, in the rows of the identity and its user."""
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )
-# Both users and the number are locked.
+# The caller holds the locks of both users and of the number.
 MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users newcomer, users holder
@@ -84,15 +84,19 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
                           AND other.id NOT IN (:newcomer_id, :holder_id)))
 """)
-"""Whether a new user can be merged into the holder of a number without a risk that the account is stolen."""
+"""The statement that finds whether a new user can be merged into the holder of a number without a risk of theft."""
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND (user_id = ANY ({_ONE_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_OTHER_FRAGMENT}::text[])
                        OR user_id = ANY ({_OTHER_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_ONE_FRAGMENT}::text[])))
 """)
-"""Whether one of these two was split from the other: no automatic merge then. Such events are never deleted."""
-# WeChat does not know of these merges. Their events are never deleted. An import has none, but joins two unionids.
+"""The statement that finds whether two users were split, so that they must not be merged automatically.
+
+The events of splits are never deleted.
+"""
+# WeChat does not know of these merges, and their events are never deleted. An import leaves no event, but joins
+# unionids.
 IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
@@ -100,11 +104,12 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
-"""Whether the user was joined from several WeChat accounts: by a phone number, an operator, or an import."""
+"""The statement that finds whether a phone number, an operator or an import has joined several WeChat accounts.
+"""
 
 
 class Facts(UserFields, LockedUser):
-    """A user before a merge, or after it."""
+    """The data of a user before or after a merge."""
 
     @property
     def status_and_roles(self) -> StatusAndRoles:
@@ -113,8 +118,8 @@ class Facts(UserFields, LockedUser):
 
 
 _FACTS: Final = Statement[Facts](f"SELECT {', '.join(columns_of(Facts))} FROM users WHERE id = :user_id")
-# A trigger moves the identities' sessions with them.
-# They keep their proofs of a number only if it is also the remaining user's.
+# A trigger moves the identities' sessions with them. They keep their proofs of a number only if the remaining user has
+# that number, too.
 _MOVE_IDENTITIES: Final = Statement[str]("""
 UPDATE identities
    SET user_id = :into,
@@ -143,7 +148,7 @@ UPDATE avatars SET user_id = remaining.id
   FROM users remaining
  WHERE avatars.user_id = :former_id AND remaining.id = :into AND remaining.avatar_url IS NULL
 """)
-# Deletes the former user and updates the remaining one in one statement, because otherwise unique values would exist
+# One statement deletes the removed user and updates the remaining one, because otherwise unique values would exist
 # twice for a moment. The caller has locked both.
 _MERGE: Final = Statement[Nothing](f"""
 WITH former AS (
@@ -165,18 +170,17 @@ UPDATE users
 
 
 async def facts_of(transaction: Transaction, user_id: UUID) -> Facts:
-    """The facts about a locked user."""
+    """Return the data of a locked user."""
     return await transaction.one(_FACTS, user_id=user_id)
 
 
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
 ) -> Sequence[str]:
-    """Merge a locked user into another one, and remember the former id. Only empty fields of the other are filled.
+    """Merge a locked user into another one, and remember the removed id. Only empty fields of the other are filled.
 
-    Returns the app of each identity that was moved.
-
-    The proof of a number that both have is the later one; in a merge by phone number, the remaining user's.
+    Return the app of each identity that was moved. If both have verified one number, the later proof counts; in a merge
+    by phone number, the remaining user's.
     """
     both = {"former_id": former_id, "into": into}
     app_ids = await transaction.values(_MOVE_IDENTITIES, **both)
@@ -185,23 +189,23 @@ async def merge_users(
     await transaction.run(_MOVE_FORMER_EXTERNAL_IDS, **both)
     await transaction.run(_REMEMBER_EXTERNAL_ID, **both)
     await transaction.run(_MOVE_PICTURE, **both)
-    # Before `_MERGE`, which finds the former user's consents by this row: they are not moved, as there may be many.
+    # This precedes `_MERGE`, which finds the removed user's consents by this row, because they stay where they are.
     await transaction.run(_REMEMBER_ID, **both, now=now)
     await transaction.run(_MERGE, **both, is_by_phone=is_by_phone)
     return app_ids
 
 
 async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
-    """Give the identity that has a unionid as its openid the right one; delete it, if there is one with the right one.
+    """Correct an identity that has a unionid as its openid; delete it, if the right openid exists already.
 
-    The user of the unionid, who is also this identity's, is locked.
+    The user of the unionid, who is also this identity's user, is locked.
     """
     for statement in (_CORRECT_OPENID, _DELETE_MISNAMED):
         await transaction.run(statement, app_id=app_id, openid=openid, unionid=unionid)
 
 
 async def record_gained(transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime) -> None:
-    """Record which of the former user's name, picture, number and consents the remaining user has got by a merge."""
+    """Record which of name, picture, number and consents the remaining user has received from the removed one."""
     after = await facts_of(transaction, user_id)
     if fields := [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]:
         data = {"fields": fields}

@@ -1,4 +1,4 @@
-"""Routes for administrators who merge users, and take identities out of them."""
+"""The routes with which administrators merge users, and split identities from them."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ router = Router("admin")
 
 
 class MergeRequest(BaseModel):
-    """Which user remains."""
+    """The user that remains."""
 
     model_config = body_like({"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"})
 
@@ -78,9 +78,9 @@ async def merge_users(
     user_id: UUID,
     body: MergeRequest,
 ) -> MergeAnswer:
-    """Merge a user into another one; the answer is the user that remains.
+    """Merge a user into another one, and return the user that remains.
 
-    It has the identities, sessions, consents and roles of both, and a ban of either.
+    That user has the identities, sessions, consents and roles of both, and a ban of either.
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
@@ -107,12 +107,12 @@ async def merge_users(
 async def split_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
 ) -> SplitAnswer:
-    """Take an identity out of a user: it, and the user's other identities with its unionid, become a new user.
+    """Split an identity, and the user's other identities with its unionid, from a user. They become a new user.
 
-    The new user has a new id, these identities, their unionid, and the `external_id` if one is named. All else stays
-    with the user. If only these identities have proved the user's phone number, it is removed. If the user is banned,
-    the new user is banned too. Unionids that no identity of the user has are forgotten, unless the user is banned. The
-    sessions of these identities are ended. The two users are never merged automatically again.
+    The new user has a new id, these identities, their unionid, and the `external_id` if one is named. Everything else
+    stays with the user. If only these identities have verified the user's phone number, it is removed. If the user is
+    banned, the new user is banned too. Unionids that no identity of the user has are forgotten, unless the user is
+    banned. The sessions of these identities are ended. The two users are never merged automatically again.
     """
     now = clock()
     ids = await split(database, user_id, **body.model_dump(), by=administrator, now=now)

@@ -1,4 +1,4 @@
-"""Taking an identity out of a user: two people are one user, because of a wrong merge or a wrong file."""
+"""The splitting of a user who is two people, because of a wrong merge or a wrong file."""
 
 from datetime import datetime
 from uuid import UUID
@@ -27,13 +27,13 @@ async def split(
     by: Actor,
     now: datetime,
 ) -> tuple[UUID, UUID]:
-    """Make a new user of an identity, and of the user's others that have its unionid.
+    """Make a new user of an identity, and of the user's other identities with its unionid.
 
-    All else stays with the user, but for an `external_id` that is named, and for a number that only the identities
-    which leave have proved. A ban is that of both. The sessions of these identities end. The two users are never merged
-    automatically again (`ARE_SPLIT`).
+    Everything else stays with the user, except the named `external_id`, and a number that only these identities have
+    verified. If the user is banned, both users are. The sessions of these identities end. The two users are never
+    merged automatically again (`ARE_SPLIT`).
 
-    For a former id, the user that remained after its merge is split. Returns the ids of the user and of the new user.
+    If the id was merged, the remaining user is split. Return the ids of the user and of the new user.
 
     Raises: NotFound, SplitRefused.
     """

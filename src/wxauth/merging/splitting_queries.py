@@ -1,7 +1,7 @@
-"""The statements by which some identities leave a user: to become a user of their own, or to be erased.
+"""The statements that separate identities from a user, to become a new user, or to be erased.
 
-Nobody knows which of the user's facts came with which identity. So all of them stay, but for those that an identity
-shows to be its own: its unionid, and a number that it alone has proved.
+wxauth does not know which of the user's data came with which identity. So all of it stays, except what belongs to an
+identity for certain, which is its unionid, and a number that only it has verified.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class OwnedIdentity(SQLModel):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Its app_id and openid."""
+        """The app_id and openid of the identity."""
         return self.app_id, self.openid
 
 
@@ -67,7 +67,7 @@ DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leavi
 _MOVE_UNIONID: Final = Statement[Nothing](
     "UPDATE unionids SET user_id = :new_user_id WHERE unionid = :unionid AND user_id = :user_id"
 )
-# One that an identity which stays has too remains known.
+# A unionid that a remaining identity has, too, stays known.
 _DELETE_UNIONID: Final = Statement[Nothing]("""
 DELETE FROM unionids
  WHERE unionid = :unionid AND user_id = :user_id
@@ -86,7 +86,7 @@ UPDATE users
  WHERE id = :user_id AND unionid IS NOT NULL
    AND NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = users.unionid AND unionids.user_id = :user_id)
 """)
-"""Give the user the unionid of their newest identity, if they have just lost the present one."""
+"""The statement that gives the user the unionid of their newest identity, if they have just lost the present one."""
 _NAME_NEW_USER: Final = Statement[Nothing]("UPDATE users SET unionid = :unionid WHERE id = :new_user_id")
 _SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :proved_at WHERE id = :user_id")
 
@@ -97,18 +97,18 @@ class Parting:
 
     user_id: UUID
     leaving: Sequence[OwnedIdentity]
-    """The oldest first, as in `staying`."""
+    """The identities that leave, the oldest first, as in `staying`."""
     staying: Sequence[OwnedIdentity]
     unionid: str | None
-    """That of the identity that was named."""
+    """The unionid of the identity that was named."""
 
     @classmethod
     async def of(
         cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, is_alone: bool = False
     ) -> "Parting | None":
-        """The parting of this identity and of the user's others with its unionid, or of this one if it `is_alone`.
+        """Return the split of this identity and, unless it `is_alone`, of the user's others with its unionid.
 
-        None if the user has no such identity.
+        Return None if the user has no such identity.
         """
         identities = await transaction.rows(_IDENTITIES, user_id=user_id)
         named = next((each for each in identities if each.key == (app_id, openid)), None)
@@ -144,7 +144,7 @@ class Parting:
 
 
 async def has_external_id(transaction: Transaction, user_id: UUID, external_id: str) -> bool:
-    """Whether this is the present or a former external id of a locked user."""
+    """Return whether this is the present or a previous external id of a locked user."""
     return bool(await transaction.value(_HAS_EXTERNAL_ID, user_id=user_id, external_id=external_id))
 
 
@@ -153,7 +153,7 @@ async def take_out(
 ) -> bool:
     """Make a new user of the identities that leave, with their unionid, and with an external id that the user gives up.
 
-    The user's unionids that no identity has are forgotten, unless the user is banned. Returns whether the user has lost
+    The user's unionids that no identity has are forgotten, unless the user is banned. Return whether the user has lost
     the number.
     """
     ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
@@ -170,10 +170,10 @@ async def erase_identities(
 ) -> bool:
     """Erase an identity of a locked user and all others with its unionid. Name, picture and number are cleared.
 
-    Nobody knows whose these were. The identities' sessions are deleted, and recorded as ended. What the user has lost
-    is recorded, so that who knows users by events alone loses it too.
+    wxauth does not know which identity these came with. The identities' sessions are deleted, and recorded as ended.
+    The lost data is recorded, too, so that services that know users only by events delete it as well.
 
-    Returns False, and does nothing, if the user has no other identity.
+    Return False, and do nothing, if the user has no other identity.
     """
     parting = await Parting.of(transaction, user_id, app_id=app_id, openid=openid)
     if parting is None or not parting.staying:
@@ -191,9 +191,9 @@ async def erase_identities(
 async def erase_identity(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase this identity of a locked user alone: all else stays with the others, also those with its unionid.
+    """Erase only this identity of a locked user. Everything else stays, including identities with its unionid.
 
-    Returns False, and does nothing, if the user has no other identity.
+    Return False, and do nothing, if the user has no other identity.
     """
     parting = await Parting.of(transaction, user_id, app_id=app_id, openid=openid, is_alone=True)
     if parting is None or not parting.staying:
@@ -203,7 +203,7 @@ async def erase_identity(
 
 
 async def _erase(transaction: Transaction, parting: Parting, *, by: Actor, now: datetime) -> None:
-    """Erase the identities that leave, and their unionid, unless one that stays has it too."""
+    """Erase the identities that leave, and their unionid, unless a remaining identity has it, too."""
     user_id = parting.user_id
     await parting.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **parting.keys)
@@ -215,24 +215,24 @@ async def _erase(transaction: Transaction, parting: Parting, *, by: Actor, now: 
 
 
 async def _divide_unionids(transaction: Transaction, parting: Parting, new_user_id: UUID, *, is_banned: bool) -> None:
-    """Give the new user the unionid of the identities that have left. The other ones stay with identities that do.
+    """Give the new user the unionid of the identities that have left. Other unionids stay with remaining identities.
 
-    Nobody knows whose a unionid is that no identity has, and a login by it must not lead to the wrong person. But who
-    is banned must not escape the ban by it.
+    wxauth does not know whose a unionid without an identity is, and a login with it must not lead to the wrong user.
+    But a banned user must not escape the ban with it.
     """
     ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
     await transaction.run(_MOVE_UNIONID, **ids, unionid=parting.unionid)
     if not is_banned:
         await transaction.run(_FORGET_UNIONIDS, user_id=parting.user_id)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=parting.user_id)
-    # Only now, because no two users have the same one.
+    # This comes last, because no two users can have the same unionid.
     await transaction.run(_NAME_NEW_USER, new_user_id=new_user_id, unionid=parting.unionid)
 
 
 async def _divide_proofs(transaction: Transaction, parting: Parting) -> bool:
-    """Remove the user's number if only an identity that has left has proved it. Returns whether it is removed.
+    """Remove the user's number if only an identity that has left has verified it. Return whether it was removed.
 
-    If identities that stay have proved it too, the last of them counts.
+    If remaining identities have verified it, too, the last of them counts.
     """
     if all(each.phone_proved_at is None for each in parting.leaving):
         return False

@@ -1,1 +1,1 @@
-"""Routes for sibling services: verify, introspect, user lookups, WeChat tokens."""
+"""The routes for siblings (services that verify our tokens) about tokens, users, and WeChat tokens."""

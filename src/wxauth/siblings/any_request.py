@@ -1,4 +1,4 @@
-"""Requests to `/v1/verify` as gateways send them: by any method, and below the path, with the client's own query."""
+"""Requests to `/v1/verify` in the forms that gateways send, with any method, path and query."""
 
 from typing import Final
 from urllib.parse import parse_qsl
@@ -12,11 +12,11 @@ _OF_BODY: Final = frozenset({b"content-length", b"content-type", b"expect", b"tr
 
 
 class AnyRequest:
-    """Makes each request at `/v1/verify` or below it a GET without a body.
+    """Turns each request to `/v1/verify`, or to a path below it, into a GET without a body.
 
-    Envoy, Istio and Higress ask by the method of the client's request, and append its path and query. These are the
-    client's: so they are removed, before anything else reads them. Only exactly `/v1/verify/` keeps a query with a role
-    or resource, which is then refused, because an administrator meant it for `/v1/verify`.
+    Envoy, Istio and Higress send the method of the client's request, and append its path and query. The client chooses
+    these, so they are removed before anything else reads them. Only exactly `/v1/verify/` keeps a query with a role or
+    resource, which is then refused, because an administrator meant it for `/v1/verify`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -32,7 +32,7 @@ class AnyRequest:
                 scope = {**scope, "method": "GET", "headers": headers}
             if path.startswith(f"{VERIFY_PATH}/"):
                 is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
-                scope["path"] = f"{root}{VERIFY_PATH}/-"  # whatever it was
+                scope["path"] = f"{root}{VERIFY_PATH}/-"  # whatever path the client has sent
                 scope["raw_path"] = scope["path"].encode()
                 scope["query_string"] = scope["query_string"] if is_mistaken else b""
         await self._app(scope, receive, send)

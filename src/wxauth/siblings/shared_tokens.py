@@ -13,7 +13,7 @@ from wxauth.errors import WrongAppKind
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""How long, at most, clients are still given a WeChat token that WeChat has replaced."""
+"""The maximum time for which clients still get a WeChat token that WeChat has replaced."""
 
 READS: Final = Counter(
     "wxauth_access_token_reads",
@@ -25,7 +25,7 @@ READS: Final = Counter(
 
 @part
 class SharedWeChatTokens:
-    """Hands out the apps' WeChat tokens."""
+    """Returns the apps' WeChat tokens to clients."""
 
     apps: Apps
     wechat_tokens: WeChatTokens
@@ -33,7 +33,7 @@ class SharedWeChatTokens:
     clock: Clock
 
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
-        """The app's WeChat token, for a service client. The audit trail records this once a day per client.
+        """Return the app's WeChat token, for a service client. The audit log records this once a day per client.
 
         Raises: UnknownApp, WrongAppKind, WeChatError.
         """

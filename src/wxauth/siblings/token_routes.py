@@ -1,4 +1,4 @@
-"""Routes that check tokens, for reverse proxies and for services that cannot use the guard."""
+"""The routes that check tokens, for reverse proxies and for services that cannot use the guard."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -34,7 +34,7 @@ from wxauth_guard.verifier import Verifier
 ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]
 router = Router("siblings")
 
-# Printable ASCII without the space, and without the percent sign, which marks an encoded character.
+# The characters are printable ASCII without the space, and without the percent sign, which begins an encoded character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _MAX_PARAMETERS: Final = 32
 _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
@@ -67,14 +67,16 @@ class IntrospectionAnswer(TypedDict, total=False):
 
 
 def _wrong_parameter() -> InvalidRequest:
-    """A new exception each time, because a raised exception keeps its stack frames alive."""
+    """Return a new exception each time, because a raised exception keeps its stack frames alive."""
     message = "Takes no parameter but 'role', repeated for several, and 'resource'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
 
 
 async def required_roles(request: Request) -> frozenset[str]:
-    """The roles that a proxy requires. Other parameters are refused: a misspelt `role` would admit everybody.
+    """Return the roles that a proxy requires.
+
+    Other parameters are refused, because a misspelled `role` would admit every user.
 
     Raises: InvalidRequest.
     """
@@ -86,7 +88,7 @@ async def required_roles(request: Request) -> frozenset[str]:
 
 
 async def no_demands(request: Request) -> None:
-    """Check that nothing is demanded below the path, where `AnyRequest` has removed a client's query.
+    """Check that nothing is required below the path, where `AnyRequest` has removed a client's query.
 
     Raises: InvalidRequest.
     """
@@ -96,9 +98,9 @@ async def no_demands(request: Request) -> None:
 
 
 async def required_resource(request: Request, settings: SettingsDep) -> str | None:
-    """The resource whose tokens a proxy requires, as the settings spell it; None for tokens of wxauth's own audience.
+    """Return the resource whose tokens a proxy requires, spelled as in the settings.
 
-    Raises: InvalidRequest.
+    Return None for tokens of wxauth's own audience. Raises: InvalidRequest.
     """
     given = request.query_params.getlist(RESOURCE)
     if not given:
@@ -110,8 +112,10 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
 
 
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
-"""The roles that a proxy requires. Checked before the token, because administrators try a new configuration without
-one."""
+"""The roles that a proxy requires.
+
+They are checked before the token, because administrators test a new configuration without a token.
+"""
 NoDemandsDep = Annotated[None, Depends(no_demands)]
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_NO_SUCH_RESOURCE,))]
 
@@ -124,9 +128,10 @@ async def forwarded_caller(
     database: DatabaseDep,
     clock: ClockDep,
 ) -> Caller:
-    """The user of the token that a proxy has forwarded, as stored now; without openid and app where the token has none.
+    """Return the user of the token that a proxy has forwarded, as stored now.
 
-    Raises: as `verified` and `read_caller`; InvalidToken, if the token is not for the required resource.
+    Openid and app are absent if the token has none. Raises: the errors of `verified` and `read_caller`; InvalidToken,
+    if the token is not for the required resource.
     """
     principal = await verified(request, verifier if resource is None else resource_verifier, clock)
     if resource not in (None, principal.claims["aud"]):
@@ -166,7 +171,8 @@ _PASSED: Final[dict[int | str, dict[str, Any]]] = {
     responses=_PASSED,
     failures=[InsufficientRole],
     openapi_extra={
-        # Documented here but read from the request: FastAPI does not refuse unknown parameters.
+        # These parameters are documented here but read from the request, because FastAPI does not refuse unknown
+        # parameters.
         "parameters": [
             {
                 "name": ROLE,
@@ -184,11 +190,11 @@ _PASSED: Final[dict[int | str, dict[str, Any]]] = {
     },
 )
 async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Response:
-    """Authenticate a request for a reverse proxy: nginx `auth_request`, Caddy and Traefik `forward_auth`.
+    """Authenticate a request for a reverse proxy, such as nginx (`auth_request`), Caddy or Traefik (`forward_auth`).
 
-    Every method gets the same answer. The user is in its header fields. A revoked session or a banned user is refused
+    Every method gets the same response. The user is in its header fields. A revoked session or a banned user is refused
     at once. The roles are the user's current ones, not those in the token. A body is ignored. Any parameter other than
-    `role` and `resource` is refused, because a misspelt one would admit everybody.
+    `role` and `resource` is refused, because a misspelled parameter would admit every user.
     """
     if not roles <= set(caller.user.roles):
         raise InsufficientRole("the user lacks a role that is demanded here")
@@ -213,11 +219,11 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
     },
 )
 async def verify_appended(_: NoDemandsDep, caller: ForwardedCallerDep) -> Response:
-    """Authenticate a request for a gateway that appends the client's own path and query: Envoy, Istio, Higress.
+    """Authenticate a request for a gateway that appends the client's path and query (Envoy, Istio, Higress).
 
-    Every method gets the same answer. The query is the client's, so it demands no role and no resource: only tokens of
-    wxauth's own audience pass. At exactly `/v1/verify/`, `role` and `resource` are refused, because they belong into
-    the query of `/v1/verify`.
+    Every method gets the same response. The client chooses the query, so it can require no role and no resource, and
+    only tokens of wxauth's own audience pass. At exactly `/v1/verify/`, `role` and `resource` are refused, because they
+    belong in the query of `/v1/verify`.
     """
     return _passed(caller)
 
@@ -254,11 +260,11 @@ async def introspect(
     database: DatabaseDep,
     clock: ClockDep,
 ) -> dict[str, Any]:
-    """The claims of an access token, for a client with the scope `introspect`.
+    """Return the claims of an access token, for a client with the scope `introspect`.
 
-    The answer is only `{"active": false}` for anything else: an expired or forged token, one of a revoked session or a
-    banned user, or a refresh token. The roles are the user's current ones. A client that was added with resources sees
-    the tokens of these alone, any other client those of no resource.
+    For anything else, such as an expired or forged token, a token of a revoked session or a banned user, or a refresh
+    token, the response is only `{"active": false}`. The roles are the user's current ones. A client that was added with
+    resources sees only tokens for these resources, and any other client only tokens for none.
     """
     chosen, token = resource_verifier if client.resources else verifier, await _token_in(request)
     claims = await _current_claims(chosen, database, token, resources=client.resources, now=clock())
@@ -273,9 +279,9 @@ def _in_header(value: str) -> str:
 async def _current_claims(
     verifier: Verifier, database: Database, token: str, *, resources: Collection[str], now: datetime
 ) -> dict[str, Any] | None:
-    """A token's claims, with the user's current roles; None if it is not a valid access token, of one of the resources.
+    """Return a token's claims, with the user's current roles; None if it is not valid for these resources.
 
-    A token signed by this service costs one indexed read, any other costs none.
+    A token signed by this service costs one indexed read, and any other token none.
 
     Raises: KeysUnavailable.
     """
@@ -286,7 +292,8 @@ async def _current_claims(
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None or (resources and principal.claims["aud"] not in resources):
         return None
-    shown = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}  # which are the user's current ones
+    # These two are the user's current ones.
+    shown = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}
     claims = {name: value for name, value in principal.claims.items() if name in shown}
     if user.roles and sees_roles(principal):
         claims["roles"] = user.roles
@@ -296,7 +303,7 @@ async def _current_claims(
 
 
 async def _token_in(request: Request) -> str:
-    """The field `token` of a form. Raises: InvalidRequest."""
+    """Return the field `token` of a form. Raises: InvalidRequest."""
     tokens = await form_values(request, "token")
     if len(tokens) != 1:
         raise InvalidRequest.of("token", "Field given twice" if tokens else "Field required")

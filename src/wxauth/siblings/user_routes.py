@@ -1,4 +1,4 @@
-"""Routes for services that look users up, change their attributes, or ban them."""
+"""The routes for services that look users up, change their attributes, or ban them."""
 
 from collections.abc import Collection, Sequence
 from typing import Annotated, Final, NotRequired, Self
@@ -43,7 +43,7 @@ class LookupOpenid(BaseModel):
 
 
 class LookupRequest(BaseModel):
-    """Which users to look up."""
+    """The users to look up."""
 
     model_config = body_like({"ids": [EXAMPLE_USER_ID]})
 
@@ -56,7 +56,7 @@ class LookupRequest(BaseModel):
 
     @model_validator(mode="after")
     def _has_allowed_number(self) -> Self:
-        # Unknown fields are ignored. Without this check, a misspelt name would look as if all these users had been
+        # Unknown fields are ignored. Without this check, a misspelled name would look as if all these users had been
         # erased.
         asked = [self.ids, self.openids, self.external_ids, self.unionids]
         if all(some is None for some in asked):
@@ -75,7 +75,7 @@ class ExternalIdRequest(BaseModel):
 
 
 class BanRequest(BaseModel):
-    """A ban. It replaces an earlier one."""
+    """A ban, which replaces an earlier one."""
 
     model_config = body_like({"reason": "paid with a stolen card", "until": "2026-11-27T18:00:00+08:00"})
 
@@ -84,7 +84,10 @@ class BanRequest(BaseModel):
 
 
 class ProfileRemoval(BaseModel):
-    """What to clear of a user's profile: at least one field, each null. A service can clear, and never set."""
+    """The fields of a user's profile to clear, at least one, each null.
+
+    A service can clear them, but never set them.
+    """
 
     model_config = body_like({"nickname": None}, extra="forbid")
 
@@ -99,7 +102,7 @@ class ProfileRemoval(BaseModel):
 
 
 class UserForSiblingsAnswer(schemas.SharedFields, schemas.OperatorsFields, schemas.FormerExternalIds):
-    """A user as siblings see them."""
+    """A user as other services see them."""
 
     id: Annotated[ShownUserId, Field(description="UUIDv7. It differs from the requested id if that one was merged.")]
     former_ids: Annotated[
@@ -140,7 +143,7 @@ class LookupAnswer(BaseModel):
 
 
 def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserForSiblingsAnswer:
-    """A user as a client with these scopes sees them."""
+    """Return a user as a client with these scopes sees them."""
     answer: UserForSiblingsAnswer = schemas.shown_in(UserForSiblingsAnswer, user)
     answer["consents"] = [
         {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
@@ -157,10 +160,10 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserFor
 
 @router.get("/v1/users/{user_id}", summary=_("Look up a user"), failures=[NO_SUCH_USER])
 async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: UUID) -> UserForSiblingsAnswer:
-    """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
+    """Return a user, for a service client with the scope `users`; with the phone number if it also has `phones`.
 
-    For an id that was merged away the answer is the user that remains: its `id` differs, and its `former_ids` hold the
-    id asked for. An erased user is not found.
+    For an id that was merged, wxauth returns the remaining user, whose `id` differs, and whose `former_ids` contain the
+    requested id. An erased user is not found.
     """
     for user in await _users(database, LookupRequest(ids=[user_id])):
         return user_for_siblings(user, client.scopes)
@@ -169,10 +172,12 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
 
 @router.post("/v1/users/lookup", summary=_("Look up many users"))
 async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: LookupRequest) -> LookupAnswer:
-    """Up to 200 users by id, openid or external id, for a client with the scope `users`; by unionid with `unionids`.
+    """Return up to 200 users, for a client with the scope `users`.
 
-    Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
-    ids, then unionids. Unknown ones are left out.
+    They are named by id, openid or external id or, with the scope `unionids`, by unionid.
+
+    The response contains each user once, at the place where the request first names them, in the order ids, openids,
+    external ids, unionids. Unknown users are left out.
     """
     if body.unionids is not None:
         check_scope(client, Scope.UNIONIDS)
@@ -206,8 +211,8 @@ async def patch_attributes(
 ) -> None:
     """Change attributes by a merge patch (RFC 7396), for a service client with the scope `attributes`.
 
-    Names that the patch does not have stay as they are, and null removes one. For an id that was merged away, the user
-    that remains is changed.
+    Attributes that the patch does not name are unchanged, and null removes an attribute. For an id that was merged, the
+    remaining user is changed.
     """
     by = Actor(client.name, device.ip)
     await change_user(database, user_id, UserChange(attributes=body.root), by=by, now=clock())
@@ -228,8 +233,8 @@ async def put_external_id(
 ) -> None:
     """Set the id that a user has in your own system, or remove it, for a service client with the scope `attributes`.
 
-    Idempotent. Access tokens have it from the next refresh on. For an id that was merged away, the user that remains
-    is changed.
+    The request is idempotent. Access tokens contain the id from the next refresh on. For an id that was merged, the
+    remaining user is changed.
     """
     await set_external_id(database, user_id, body.external_id, by=Actor(client.name, device.ip), now=clock())
 
@@ -247,8 +252,8 @@ async def ban_user(
 ) -> None:
     """Ban a user, for a service client with the scope `moderate`. Every session ends at once.
 
-    Idempotent; another reason or end replaces the former one. For an id that was merged away, the user that remains is
-    banned. Staff cannot be banned.
+    The request is idempotent, and another reason or end replaces the previous one. For an id that was merged, the
+    remaining user is banned. Staff cannot be banned.
     """
     ban = body or BanRequest()
     change = UserChange(status=UserStatus.DISABLED, reason=ban.reason, until=ban.until)
@@ -257,7 +262,10 @@ async def ban_user(
 
 @router.post("/v1/users/{user_id}/unban", summary=_("Unban a user"), failures=[NO_SUCH_USER, _IS_STAFF])
 async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
-    """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`. Idempotent."""
+    """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`.
+
+    The request is idempotent.
+    """
     change = UserChange(status=UserStatus.ACTIVE)
     await change_user(database, user_id, change, by=moderator, now=clock())
 
@@ -270,10 +278,12 @@ async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockD
 async def clear_profile(
     moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: ProfileRemoval
 ) -> None:
-    """Clear the nickname, the picture or both, for a service client with the scope `moderate`. Idempotent.
+    """Clear the nickname, the picture or both, for a service client with the scope `moderate`.
 
-    An uploaded picture is deleted. For an id that was merged away, the user that remains is changed. The profile of
-    staff cannot be cleared.
+    The request is idempotent.
+
+    An uploaded picture is deleted. For an id that was merged, the remaining user is changed. The profile of staff
+    cannot be cleared.
     """
     change = UserChange(cleared=body.model_fields_set)
     await change_user(database, user_id, change, by=moderator, now=clock())

@@ -1,4 +1,4 @@
-"""Routes for services that call WeChat themselves."""
+"""The routes for services that call WeChat themselves."""
 
 import re
 from collections.abc import Sequence
@@ -47,9 +47,9 @@ from wxauth_guard.texts import is_http_url
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""Bytes of a body: JSON may write each byte of the data as six."""
+"""The maximum number of bytes of a body, because JSON can write each byte of the data as six."""
 MAX_SIGNED: Final = 16 * 1024
-"""Bytes of data that are signed."""
+"""The maximum number of bytes of data to sign."""
 SIGNATURES: Final = Counter(
     "wxauth_signatures",
     "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
@@ -83,11 +83,11 @@ class WeChatTokenAnswer(BaseModel):
 async def read_wechat_token(
     client: WeChatTokenClientDep, app_id: str, shared: SharedWeChatTokensDep, device: DeviceDep
 ) -> WeChatTokenAnswer:
-    """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
+    """Return the app's WeChat access token, for a client with the scope `access_token`. The client needs no app secret.
 
-    It is WeChat's `stable_token`, the same for everybody, and is renewed some minutes before its end, while the former
-    one still works. Request it before each batch of work: it is cached, and checked at WeChat once a minute.
-    If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
+    It is WeChat's `stable_token`, which all clients share, and wxauth renews it some minutes before its end, while the
+    previous one still works. Request it before each batch of work, because wxauth caches it, and checks it with WeChat
+    once a minute. If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
     return WeChatTokenAnswer(access_token=token.value.get_secret_value(), expires_in=token.expires_in)
@@ -103,7 +103,7 @@ _Signed = Annotated[str, AfterValidator(_short_enough)]
 
 
 class SignatureRequest(BaseModel):
-    """What to sign, and with whose session_key: that of `openid`, or of `user_id`."""
+    """The data to sign, and whose session_key signs it, by `openid` or by `user_id`."""
 
     model_config = body_like({"openid": EXAMPLE_OPENID, "data": '{"offerId":"1450000000","env":0}'})
 
@@ -122,7 +122,7 @@ class SignatureRequest(BaseModel):
 
 
 class Signer(NamedTuple):
-    """A proved client with the scope `sign`, and the keys that its request names."""
+    """An authenticated client with the scope `sign`, and the keys that its request names."""
 
     name: str
     keys: Sequence[KeyOfLogin]
@@ -131,9 +131,9 @@ class Signer(NamedTuple):
 async def signer_of(
     request: Request, apps: AppsDep, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
 ) -> Signer:
-    """Authenticate the client, and read the keys with the same query. Counts a refusal by its code.
+    """Authenticate the client, and read the keys with the same query. Count a refusal by its code.
 
-    The body is checked after the client, as everywhere, though it is read before. The route reads it again.
+    As everywhere, the client is checked before the body, although the body is read first. The route reads it again.
 
     Raises: InvalidClient, ClientLacksScope, RateLimited, InvalidRequest.
     """
@@ -180,12 +180,12 @@ async def sign_with_session_key(
     device: DeviceDep,
     body: SignatureRequest,
 ) -> SignatureAnswer:
-    """HMAC-SHA256 of `data` with the identity's newest session_key, for a client with the scope `sign`.
+    """Return the HMAC-SHA256 of `data` with the identity's newest session_key, for a client with the scope `sign`.
 
-    The key is the base64 text that WeChat gave, not decoded, as `wx.requestVirtualPayment` and the APIs under `/xpay`
-    require it. WeChat accepts only the key that it gave last: upon `session_key_expired`, let the mini-program log in
-    again, and try once more. With `check`, WeChat is asked first. A client may sign 100 times a second in each process,
-    and have ten of these checked.
+    The key is the base64 text from WeChat, not decoded, as `wx.requestVirtualPayment` and the APIs under `/xpay`
+    require it. WeChat accepts only the newest key, so if it reports `session_key_expired`, let the mini-program log in
+    again, and try once more. With `check`, wxauth asks WeChat first. A client can sign 100 times a second in each
+    process, and have ten of these signatures checked.
     """
     with SIGNATURES.outcome_of(apps.label_of(app_id)):
         if body.check_:
@@ -203,7 +203,7 @@ class JsSignatureRequest(BaseModel):
 
 
 class JsSignatureAnswer(TypedDict):
-    """What `wx.config` takes."""
+    """The parameters of `wx.config`."""
 
     appId: Annotated[str, Field(examples=["wx1a2b3c4d5e6f7a8b"])]
     timestamp: Annotated[int, Field(description="Seconds since 1970.", examples=[1795161600])]
@@ -222,10 +222,10 @@ class JsSignatureAnswer(TypedDict):
 async def sign_page(
     _: JsSigningClientDep, app_id: str, apps: AppsDep, js_tickets: JsTicketsDep, body: JsSignatureRequest
 ) -> JsSignatureAnswer:
-    """The signature with which a page in WeChat's browser calls `wx.config`, for a client with the scope `js_sign`.
+    """Return the signature with which a page in WeChat calls `wx.config`, for a client with the scope `js_sign`.
 
     The app must be an `official_account`, and the page's host one of its `js_hosts`, as in WeChat's console. wxauth
-    keeps WeChat's ticket, and gives it to nobody. A client may sign 100 times a second in each process.
+    stores WeChat's ticket, and returns it to no client. A client can sign 100 times a second in each process.
     """
     app = apps.find(app_id)
     if app.kind != "official_account":
@@ -235,8 +235,8 @@ async def sign_page(
     parts = urlsplit(body.url)
     if not {parts.hostname, parts.netloc.lower()} & set(app.js_hosts or ()):
         raise InvalidRequest.of(*_OTHER_HOST.errors[0])
-    if "&amp;" in body.url:  # of HTML: it would never fit
+    if "&amp;" in body.url:  # a URL copied from HTML would never match
         raise InvalidRequest.of(*_ESCAPED.errors[0])
-    # `location.href` has a slash behind the host.
+    # `location.href` has a slash after the host.
     made = await js_tickets.sign(app, body.url if parts.path else body.url.replace(parts.netloc, f"{parts.netloc}/", 1))
     return {"appId": app.app_id, "timestamp": made.timestamp, "nonceStr": made.nonce, "signature": made.signature}

@@ -1,1 +1,1 @@
-"""The login to a site, by whichever door."""
+"""The login to a site, through any of the doors (ways to log in)."""

@@ -1,7 +1,7 @@
-"""What a person who is logged in on the phone gets: an answer to a site's request, or an id_token.
+"""The results for a user who is logged in on the phone, a response to a sign-in request, or an id_token.
 
-The mini-program answers the request of a page that it shows. A mini-program or mobile app gets an id_token for another
-back end.
+The mini-program answers the sign-in request of a page in its web-view. A mini-program or mobile app gets an id_token
+for another back end.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -52,22 +52,25 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)
-"""How long a login counts as new, even if the site requires a newer one."""
+"""The time for which a login counts as new, even if the site requires a newer one."""
 
 log = get_logger()
 LASTS_SECONDS: Final = 300
-"""How long the id_token can be exchanged for a session of the other back end."""
+"""The number of seconds for which the id_token can be exchanged for a session of the other back end."""
 _AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
 
 
 def may_answer(client: Client) -> bool:
-    """Whether a mini-program may answer this client's requests. Not the console's, which requires a second device."""
+    """Return whether a mini-program may answer this client's sign-in requests.
+
+    It may not for the console, which requires a second device.
+    """
     return ADMIN_SCOPE not in client.scopes
 
 
 @part
 class Authorizations:
-    """Answers a person's consent to a login in an app's own browser."""
+    """Completes sign-in requests that a user approves in the browser of an app."""
 
     settings: Settings
     database: Database
@@ -77,7 +80,9 @@ class Authorizations:
     sealer: Sealer
 
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
-        """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back.
+        """Complete a site's sign-in request with a new `wx.login` as proof.
+
+        Return the URL that takes the web-view back.
 
         Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -95,7 +100,7 @@ class Authorizations:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, asked, device=device, logged_in_at=logged_in_at)
         except SentBack as exc:
-            await SITES.count_user(self.database, caller.user, now=self.clock())  # whose count has been undone
+            await SITES.count_user(self.database, caller.user, now=self.clock())  # the rollback has undone the count
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
             return self._url(exc.onward(self.settings))
         except WxAuthError as exc:
@@ -105,7 +110,7 @@ class Authorizations:
         return self._url(sent_back(self.settings, asked, code=code))
 
     async def posted(self, sealed: str) -> Onward:
-        """What the URL of a page that posts a form contains. Raises: NotFound."""
+        """Return the redirect in the URL of a page that posts a form. Raises: NotFound."""
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):
@@ -116,7 +121,10 @@ class Authorizations:
         return Onward(url, form)
 
     def _url(self, onward: Onward) -> str:
-        """The URL that takes a web-view back. One with a form is a page of ours: a mini-program only opens URLs."""
+        """Return the URL that takes a web-view back.
+
+        For a form, it is a page of wxauth, because a mini-program can only open URLs.
+        """
         if onward.form is None:
             return onward.url
         ends_at = self.clock() + AUTHORIZATION_CODE_LASTS
@@ -125,7 +133,10 @@ class Authorizations:
         return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
     async def _login_for(self, asked: SiteRequest, session_id: UUID) -> datetime:
-        """When the phone logged in, if that is recent enough for the site. Raises: InvalidToken, SentBack."""
+        """Return the time at which the phone logged in, if it is recent enough for the site.
+
+        Raises: InvalidToken, SentBack.
+        """
         logged_in_at = await self.database.value(OPENED_AT, session_id=session_id)
         if logged_in_at is None:
             raise InvalidToken("the session has ended")
@@ -136,7 +147,7 @@ class Authorizations:
         return logged_in_at
 
     async def _make_code(self, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
-        """An authorization code for the user who has the phone's session at this moment."""
+        """Return an authorization code for the user who owns the phone's session now."""
         now, code = self.clock(), new_secret()
         async with self.database.begin() as transaction:
             person = await _locked_and_counted(transaction, caller, now=now)
@@ -169,7 +180,9 @@ class PhoneIdTokens:
     numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
-        """An id_token of the client for the caller, proved by a new login at WeChat. It opens no session here.
+        """Return an id_token of the client for the caller, after a new login with WeChat as proof.
+
+        It opens no session here.
 
         Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -178,13 +191,13 @@ class PhoneIdTokens:
         if kind not in _AMR:
             raise WrongAppKind(f"a session of the kind {kind} is no phone's")
         try:
-            # Before the code is used up, because this may fail.
+            # This comes before the code is used up, because it might fail.
             await self.keys.id_token_key(client.id_token_alg, self.clock())
             await self.proofs.prove(caller, login_code, ip=ip)
             now = self.clock()
             async with self.database.begin() as transaction:
                 person = await _locked_and_counted(transaction, caller, now=now)
-                client = await _client(transaction, client_id)  # as it is now
+                client = await _client(transaction, client_id)  # read again, because the client might have changed
                 await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
             id_token = await self.id_tokens.issue(
                 client,
@@ -205,7 +218,7 @@ class PhoneIdTokens:
 
 
 async def _client(asked: Database | Transaction, client_id: str) -> Client:
-    """The client of this name, if its id_tokens may be given to a phone. Raises: InvalidRequest."""
+    """Return the client of this name, if a phone may get its id_tokens. Raises: InvalidRequest."""
     client = await find_site(asked, client_id)
     if client is None or not client.phone_id_token:
         raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")
@@ -213,7 +226,7 @@ async def _client(asked: Database | Transaction, client_id: str) -> Client:
 
 
 async def _locked_and_counted(transaction: Transaction, caller: Caller, *, now: datetime) -> UserInSession:
-    """The person who has the session at this moment, whose logins to sites are limited.
+    """Return the user who owns the session now, and count the login to a site.
 
     Raises: InvalidToken, RateLimited.
     """

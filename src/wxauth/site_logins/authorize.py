@@ -1,6 +1,6 @@
-"""A site's request at `/v1/authorize`: checked, stored with its limits, and answered.
+"""The sign-in requests of sites to `/v1/authorize`, which are checked, stored with their limits, and answered.
 
-By OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 8628) is stored here, too.
+They follow OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 8628) is stored here, too.
 """
 
 import re
@@ -38,15 +38,18 @@ from wxauth.texts import hash_of, new_secret
 from wxauth_guard.claims import is_document
 
 INTERVAL: Final = 2
-"""Seconds between two polls."""
+"""The number of seconds between two polls."""
 _ATTEMPTS: Final = 5
 AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
 RESPONSE_MODES: Final = ("query", "form_post")
-"""The first is the default (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
+"""The response modes, the default first (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
 CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
-"""Characters of what is stored for anybody who opens a page, and sent back. Some products put a whole path into it."""
+"""The maximum numbers of characters of values that are stored for any visitor of a page, and sent back.
+
+Some products put a whole path into the state.
+"""
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 CONSENT_REQUIRED: Final = ("consent_required", "a resource is granted on the phone alone, which shows what it is")
@@ -61,17 +64,17 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Browser(Device):
-    """The browser that sent a request. A cookie that was not sent is empty."""
+    """The browser that sent a request. A cookie is empty if it was not sent."""
 
     cookie: str = field(repr=False)
-    """Identifies it."""
+    """The cookie that identifies the browser."""
     login: str = field(repr=False)
-    """The cookie of its login, which a web-view of a mini-program has not."""
+    """The cookie of the browser's login, which a web-view of a mini-program does not have."""
     is_web_view: bool
 
 
 def is_web_view(user_agent: str) -> bool:
-    """Whether the browser is a mini-program's web-view."""
+    """Return whether the browser is a mini-program's web-view."""
     return "miniProgram" in user_agent
 
 
@@ -81,17 +84,20 @@ class Onward:
 
     url: str = field(repr=False)
     form: dict[str, str] | None = field(default=None, repr=False)
-    """What it posts there. None: it is redirected."""
+    """The fields that the browser posts there; None for a redirect."""
     login: str | None = field(default=None, repr=False)
-    """The value of its login's cookie, if a proof has made or renewed the login."""
+    """The value of the login's cookie, if a proof has created or renewed the login."""
 
     def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
-        """The same, with the value that this proof has made for the browser with this cookie, if there is one."""
+        """Return this redirect with the cookie that a proof has made for the browser with this cookie.
+
+        Without a proof, the redirect is unchanged.
+        """
         return self if proof_id is None else replace(self, login=login_of(cookie, proof_id))
 
 
 class PressesUsedUp(RateLimited):
-    """The button of a page was pressed as often as it may be: waiting does not help."""
+    """The button of a page was used as often as it may be, so waiting does not help."""
 
 
 class ScanLimits:
@@ -99,26 +105,27 @@ class ScanLimits:
 
     def __init__(self, settings: Settings, make: Callable[[str, str], RateLimiter]) -> None:
         self.browsers = make(settings.scan_rate_limit, "scan")
-        """Limits the scans and visits to WeChat's page per browser address."""
+        """The limit of scans and of visits to WeChat's page, per browser address."""
         self.pages = make(settings.scan_rate_limit, "scan-page")
-        """Limits the pages with a button: in WeChat's browser per address, of a browser with a login per login."""
+        """The limit of pages with a button, per address in WeChat's browser, otherwise per login of the browser.
+        """
         self.clients = make(settings.scan_client_limit, "scan-client")
-        """Limits the scans that one confidential client starts."""
+        """The limit of scans that one confidential client starts."""
         self.pictures = make(settings.scan_picture_limit, "scan-picture")
-        """Limits the pictures per app."""
+        """The limit of pictures per app."""
 
 
 class SiteRequest(RequestFields):
-    """A site's checked request to log a person in."""
+    """A site's sign-in request, after its checks."""
 
     client: Client
     prompts: frozenset[str]
     max_age: int | None
-    """Seconds."""
+    """The maximum number of seconds since the login."""
 
     @property
     def requires_new_login(self) -> bool:
-        """Whether only a new proof will do."""
+        """Whether only a new proof is accepted."""
         return "login" in self.prompts
 
     @property
@@ -129,12 +136,12 @@ class SiteRequest(RequestFields):
 
 @dataclass(frozen=True, slots=True)
 class StartedScan:
-    """A new scan's secrets."""
+    """The secrets of a new scan."""
 
     scene: str = field(repr=False)
     user_code: str = field(repr=False)
     secret: str = field(repr=False)
-    """The device code; for a page, the id in its URLs."""
+    """The device code or, for a page, the id in its URLs."""
 
 
 @part
@@ -152,7 +159,7 @@ class SiteRequests:
     async def check(
         self, parameters: Parameters, *, ip: str | None, admits: Callable[[Client], bool] = lambda _: True
     ) -> SiteRequest:
-        """Check the request of a client that `admits` it. Raises: Unanswerable, SentBack, RateLimited."""
+        """Check a sign-in request, whose client must pass `admits`. Raises: Unanswerable, SentBack, RateLimited."""
         client, redirect_uri = await self._requesting_site(parameters, ip)
         if not admits(client):
             raise Unanswerable(Mistake.CLIENT)
@@ -166,7 +173,7 @@ class SiteRequests:
         return asked
 
     async def _requesting_site(self, parameters: Parameters, ip: str | None) -> tuple[Client, str]:
-        """The client and redirect URI of a request. Raises: Unanswerable, RateLimited."""
+        """Return the client and redirect URI of a request. Raises: Unanswerable, RateLimited."""
         name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
         by_document = bool(self.settings.client_documents) and is_document(name)
         if "client_id" in parameters.repeated:
@@ -198,13 +205,13 @@ class SiteRequests:
     async def start_for_device(
         self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
     ) -> StartedScan:
-        """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
+        """Start a scan that a device shows and polls. `ip` and `user_agent` belong to the user's browser.
 
         Raises: OAuthError, RateLimited, Unanswerable.
         """
         if ip is None and client.near:
             raise OAuthError("invalid_request", "this client was added with --near: browser_ip is required")
-        # Checked first, so that a single browser cannot use up the client's limit.
+        # This limit is checked first, so that a single browser cannot use up the client's limit.
         await self.scan_limits.browsers.admit_address(ip)
         await self.scan_limits.clients.admit(client.name)
         browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
@@ -220,7 +227,7 @@ class SiteRequests:
         return await self._add_with_code(login, device_code)
 
     async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
-        """Start a scan that our own page shows in a browser. With `has_link`, the page also has a link to WeChat.
+        """Start a scan that wxauth's own page shows in a browser. With `has_link`, the page also has a link to WeChat.
 
         Raises: RateLimited, Unanswerable.
         """
@@ -232,16 +239,16 @@ class SiteRequests:
     async def start_page_with_button(
         self, asked: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
     ) -> str:
-        """Store a request whose page has a button. Returns the id in the page's URLs.
+        """Store a sign-in request whose page has a button. Return the id in the page's URLs.
 
-        The button opens WeChat's page; on a page with `browser_login_id`, it redirects to the site, whose request had
+        The button opens WeChat's page. On a page with `browser_login_id`, it redirects to the site, whose request had
         the parameters `query`.
 
         Raises: RateLimited, Unanswerable.
         """
         if browser_login_id is None:
             await self.scan_limits.pages.admit_address(browser.ip)
-        else:  # whose neighbours behind one address must not use up its pages
+        else:  # browsers behind the same address must not use up the pages of a browser with a login
             await self.scan_limits.pages.admit(str(browser_login_id))
         login, page_id = _page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
@@ -269,7 +276,7 @@ def new_login(
     now: datetime,
     **more: Any,
 ) -> SiteLoginFields:
-    """A login to be stored, and how long it is kept after its end if nobody answers it."""
+    """Return a login to store, and the time for which it is stored after its end if nobody completes it."""
     return SiteLoginFields(
         **asked.asked,
         **more,
@@ -286,7 +293,7 @@ def new_login(
 def new_press(
     page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
 ) -> SiteLoginFields:
-    """A press of a page's button, which opens this door."""
+    """Return the login for one use of a page's button, which opens this door."""
     return new_login(
         page,
         page.client_id,
@@ -300,7 +307,7 @@ def new_press(
 
 
 def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
-    """A login that a page shows, and the id in the page's URLs."""
+    """Return a login that a page shows, and the id in the page's URLs."""
     login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
     page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)
@@ -308,7 +315,7 @@ def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: dateti
 
 
 class SentBack(Exception):
-    """The browser is sent back to the site with an error, by default because the person does not log in."""
+    """The browser is sent back to the site with an error, by default because the user does not log in."""
 
     def __init__(self, asking: RequestFields, description: str, error: str = "access_denied") -> None:
         super().__init__(error, description)
@@ -316,12 +323,12 @@ class SentBack(Exception):
         self._answer = {"error": error, "error_description": description}
 
     def onward(self, settings: Settings) -> Onward:
-        """The way back."""
+        """Return the redirect to the site."""
         return sent_back(settings, self._asking, **self._answer)
 
 
 def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Check the parameters whose errors may be reported to the site. Raises: SentBack."""
+    """Check the parameters whose errors can be reported to the site. Raises: SentBack."""
     inside = _in_request_object(parameters)
     state = parameters.get("state", inside.get("state"))
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
@@ -338,7 +345,10 @@ def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: 
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
-    """The claims of a request object (OpenID Connect Core, section 6), which is refused, and goes back as it asks."""
+    """Return the claims of a request object (OpenID Connect Core, section 6).
+
+    wxauth refuses request objects, and reports that in the way in which the object asks.
+    """
     payload = parameters.get("request", "").partition(".")[2].partition(".")[0]
     try:
         claims = from_json(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -352,7 +362,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 
 
 def _check(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    """The request of a client, which goes back in this way. Raises: OAuthError."""
+    """Return the sign-in request of a client, with this way back. Raises: OAuthError."""
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
@@ -387,10 +397,10 @@ def _check(settings: Settings, client: Client, parameters: Parameters, **way_bac
 
 
 def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str | None:
-    """The code challenge; None if the client leaves PKCE out, and may. Raises: OAuthError."""
+    """Return the code challenge; None if the client is allowed to omit PKCE and does so. Raises: OAuthError."""
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
     if challenge is None and method is None:
-        # Another app on the device may have the same scheme, and receive the code.
+        # Another app on the device might have registered this scheme, and would receive the code.
         if client.pkce == "optional" and clients.scheme_of_app(redirect_uri) is None:
             return None
         raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
@@ -405,13 +415,13 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
 
 
 def refusal(asked: SiteRequest, error: str, description: str) -> SentBack:
-    """The exception that reports an error to the site."""
+    """Return the exception that reports an error to the site."""
     log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
     return SentBack(asked, description, error)
 
 
 def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> Onward:
-    """The way back to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
+    """Return the redirect to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
     uri, state = asking.redirect_uri, {} if asking.state is None else {"state": asking.state}
     answer = {**parameters, **state, "iss": settings.issuer}
     if asking.response_mode == "form_post":

@@ -1,6 +1,6 @@
-"""Reuse of a browser's login: a site added with `--sso` gets a code without another proof.
+"""The single sign-on of browsers, with which a site added with `--sso` gets a code without another proof.
 
-The person presses a button on a page that shows their name. A site that has got a code of this login before may also
+The user uses a button on a page that shows their name. A site that has received a code from this login before can also
 ask without a page (`prompt=none`).
 """
 
@@ -35,13 +35,13 @@ from wxauth.texts import hash_of, new_secret
 
 log = get_logger()
 CODES_PER_MINUTE: Final = 60
-"""How many codes one browser's login gives in any minute."""
+"""The maximum number of codes that one browser's login gives in a minute."""
 _MINUTE: Final = timedelta(minutes=1)
 
 
 @part
 class Continuing:
-    """Answers the requests of sites from browsers that have a login."""
+    """Completes the sign-in requests of sites from browsers that have a login."""
 
     settings: Settings
     database: Database
@@ -51,7 +51,7 @@ class Continuing:
     granting: Granting
 
     async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
-        """The person whose login this browser has; None without one."""
+        """Return the user whose login this browser has; None without one."""
         if not browser.login or self.settings.sso_ttl == 0:
             return None
         after = proved_after(self.settings, self.clock())
@@ -61,12 +61,12 @@ class Continuing:
         )
 
     async def person_for(self, asked: SiteRequest, browser: Browser) -> BrowserPerson | None:
-        """The person whose login this browser has, if it answers the site's request; else None."""
+        """Return the user whose login this browser has, if that login satisfies the site's request; otherwise None."""
         person = await self.person_in(browser, client_id=asked.client.name) if asked.client.sso else None
         return person if person is not None and _answers(person, asked, now=self.clock()) else None
 
     async def answer_silently(self, asked: SiteRequest, browser: Browser) -> Onward:
-        """What answers `prompt=none`. Raises: SentBack, Unanswerable."""
+        """Return the redirect for `prompt=none`. Raises: SentBack, Unanswerable."""
         person = await self.person_for(asked, browser)
         if person is not None and not person.knows_site:
             raise refusal(asked, "interaction_required", "the person has not continued to this site yet")
@@ -76,9 +76,9 @@ class Continuing:
         return onward
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """The redirect after a press of "continue": to the site, or to the request's page anew, if this one is stale.
+        """Return the redirect after the button "continue", to the site, or to a new page if this one is stale.
 
-        The page's form has the site's `id_token_hint`, if it has sent one.
+        The page's form contains the site's `id_token_hint`, if the site has sent one.
 
         Raises: NotFound, SentBack, Unanswerable, OAuthError.
         """
@@ -93,7 +93,7 @@ class Continuing:
         return Onward(anew)
 
     async def use_another(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """The path of the request's ordinary page, which requires a new proof.
+        """Return the path of the request's ordinary page, which requires a new proof.
 
         Raises: NotFound, OAuthError.
         """
@@ -103,7 +103,7 @@ class Continuing:
     async def _pressed(
         self, page_id: str, browser: Browser, form: str, **more: str
     ) -> tuple[SiteLogin, Parameters, str]:
-        """The page on which this browser shows a person, the site's request, and the path that repeats it.
+        """Return the page on which this browser shows a user, the site's request, and the path that repeats it.
 
         Raises: NotFound, OAuthError.
         """
@@ -116,7 +116,7 @@ class Continuing:
         return page, parameters, f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint, **more})}"
 
     async def _give_code(self, asked: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
-        """The way back with a code for the login of this person; None if it has ended, or is another one's now.
+        """Return the redirect with a code for the login of this user; None if it has ended or is another user's.
 
         Raises: SentBack, Unanswerable.
         """
@@ -129,7 +129,8 @@ class Continuing:
                 )
                 if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
                     return None
-                recent = [at for at in person.codes_at if abs(now - at) < _MINUTE]  # the clock may have been ahead
+                # With abs(), because the clock might have been ahead.
+                recent = [at for at in person.codes_at if abs(now - at) < _MINUTE]
                 if len(recent) >= CODES_PER_MINUTE:
                     raise self._too_many(asked, "this browser has got too many codes")
                 await add_with_code(
@@ -141,7 +142,8 @@ class Continuing:
                     authenticated_at=person.authenticated_at,
                     authenticated_by=person.authenticated_by,
                     device=browser,
-                    lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),  # as long as the login is
+                    # The code is valid as long as the login at most.
+                    lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),
                     browser_login_id=person.login_id,
                     now=now,
                 )
@@ -157,7 +159,7 @@ class Continuing:
 
 
 def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
-    """Whether the login of this person is new enough for the site's request, and the right person's."""
+    """Return whether this user's login is new enough for the site's request, and belongs to the right user."""
     age = (now - person.authenticated_at).total_seconds()
     if asked.hinted_user_id not in (None, person.id):
         return False

@@ -1,7 +1,9 @@
-"""What a person has granted a site, by whichever door: who it is, whether it still holds, and the code for it.
+"""The grants of users to sites, through any door.
 
-A proof of who uses a browser makes or renews the browser's login, which sites added with `--sso` share. Another
-person's proof in the same browser ends it, and so does logging out there.
+They record who the user is, whether the grant is valid, and its code.
+
+A proof of who uses a browser creates or renews the browser's login, which sites added with `--sso` share. Another
+user's proof in that browser ends the login, and so does logging out there.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -32,13 +34,13 @@ from wxauth.users.user_queries import CURRENT_USER
 
 log = get_logger()
 ANOTHER_PERSON: Final = "another person than the hint's has logged in"
-"""The error for a site that named another person by `id_token_hint`."""
+"""The error for a site whose `id_token_hint` named another user."""
 REFUSED: Final = "the person has refused"
 MAY_NOT_LOG_IN: Final = "the person may not log in any more"
 
 
 class PageState(StrEnum):
-    """The state of a scan as its page shows it."""
+    """The state of a scan, as its page shows it."""
 
     WAITING = "waiting"
     CLAIMED = "claimed"
@@ -57,9 +59,9 @@ class Granting:
     concurrency: Concurrency
 
     def line(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
-        """A place in the line of a login, and of the person who has approved it, if any: for all their tabs and codes.
+        """Return a place in the queue of a login, and in the queue of the user who has approved it, if any.
 
-        Raises: RateLimited.
+        All tabs and codes of one user share a queue. Raises: RateLimited.
         """
         return (
             self.concurrency.line(login.id)
@@ -68,27 +70,27 @@ class Granting:
         )
 
     async def open_page(self, page_id: str, browser: Browser) -> SiteLogin:
-        """The login that this browser shows, until it is over. Raises: NotFound."""
+        """Return the login that this browser shows, until it has ended. Raises: NotFound."""
         page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
         if page is None or not page.is_page_open(self.clock()):
             raise NotFound(NO_SUCH_PAGE)
         return page
 
     async def cancel(self, page_id: str, browser: Browser) -> Onward:
-        """Take the browser back to the site from a page on which the person does not log in.
+        """Take the browser back to the site from a page on which the user does not log in.
 
-        Raises: NotFound, if this browser has no such page; else SentBack.
+        Raises: NotFound, if this browser has no such page; otherwise SentBack.
         """
         raise SentBack(await self.open_page(page_id, browser), "the person has returned to the site")
 
     async def state(self, page_id: str, browser: Browser) -> PageState:
-        """The state of the scan that this browser shows. Raises: NotFound."""
+        """Return the state of the scan that this browser shows. Raises: NotFound."""
         return _state(await self._scan(page_id, browser), now=self.clock())
 
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
-        """Take the browser back to the site with a code, after the person's approval of the scan.
+        """Take the browser back to the site with a code, after the user has approved the scan.
 
-        Raises: NotFound, before a decision and once the scan is over; SentBack, RateLimited.
+        Raises: NotFound, before a decision and after the scan has ended; SentBack, RateLimited.
         """
         page, now = await self._scan(page_id, browser), self.clock()
         match _state(page, now=now):
@@ -120,9 +122,9 @@ class Granting:
         *,
         now: datetime,
     ) -> None:
-        """Save a login with a code for its site, in place of a former one, and the login of the browser that it proves.
+        """Save a login with a code for its site, replacing a previous code, and the browser's login that it proves.
 
-        Raises: SentBack, before anything is stored, if the site has named another person.
+        Raises: SentBack, before anything is stored, if the site has named another user.
         """
         door, login.proof_id = login.taken_door, None
         await _check_hint(transaction, login, person)
@@ -149,7 +151,7 @@ class Granting:
     async def gone_on(
         self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
     ) -> Onward:
-        """Take the browser back to the site with a code that it has been given, and end another person's login."""
+        """Take the browser back to the site with a code that it has received, and end another user's login."""
         if login.sso:
             await self.end_login(browser, other_than=person.id, now=now)
         return sent_back(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
@@ -157,7 +159,10 @@ class Granting:
     async def end_login(
         self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime
     ) -> None:
-        """End the login of this browser and its sites' sessions, if it is `of` this user, or any `other_than` this."""
+        """End the login of this browser and its sites' sessions.
+
+        It ends only if it is the login `of` this user, or of any user `other_than` this one.
+        """
         if not browser.login or self.settings.sso_ttl == 0:
             return
         after = proved_after(self.settings, now)
@@ -176,7 +181,7 @@ class Granting:
 def approve(
     login: SiteLoginFields, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
 ) -> None:
-    """Record in a locked login who approved it, and until when it can be redeemed."""
+    """Record in a locked login who approved it, and the time until which it can be redeemed."""
     login.stage = Stage.APPROVED
     login.app_id, login.openid = person.app_id, person.openid
     login.authenticated_at, login.authenticated_by = authenticated_at, authenticated_by
@@ -186,9 +191,9 @@ def approve(
 async def lock_with_person(
     transaction: Transaction, login: SiteLogin, *, now: datetime
 ) -> tuple[LockedLogin | None, UserInSession | None]:
-    """Lock the person of an approved login, even during a merge, and the login.
+    """Lock the user of an approved login, even during a merge, and the login.
 
-    No login: it was deleted. No person: the user cannot log in, or the login has been taken away from the user.
+    The login is None if it was deleted. The user is None if the user cannot log in, or has lost the login.
     """
     person = await queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
@@ -196,7 +201,7 @@ async def lock_with_person(
 
 
 async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
-    """Lock a page, to record a press of its button to WeChat. Raises: NotFound."""
+    """Lock a page, in order to record that its button to WeChat was used. Raises: NotFound."""
     locked = await transaction.row(queries.LOCK, id=page.id, now=now)
     if locked is None or not locked.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)
@@ -204,16 +209,16 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 
 
 def next_press(presses: int) -> int:
-    """The number of the next press of the same button. Raises: PressesUsedUp."""
+    """Return the number of the next use of a button. Raises: PressesUsedUp."""
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button of one page was pressed too often")
     return presses + 1
 
 
 def is_good(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
-    """Whether a locked login may still be redeemed, if its person may log in.
+    """Return whether a locked login can still be redeemed, if its user can log in.
 
-    The session that approved it and the browser's login must not have ended.
+    The session that approved it, and the browser's login, must not have ended.
     """
     is_upheld = (login.claimed_session_id is None or login.is_phone_in) and (
         login.browser_login_id is None or login.proof_id is not None
@@ -238,7 +243,7 @@ async def add_with_code(
 ) -> None:
     """Store a login that needs no page, with its code. The user is locked.
 
-    Raises: SentBack, if the site has named another person; Unanswerable.
+    Raises: SentBack, if the site has named another user; Unanswerable.
     """
     await _check_hint(transaction, asked, person)
     login = new_login(
@@ -270,7 +275,7 @@ async def record_authorized(
     ip: str | None,
     now: datetime,
 ) -> None:
-    """Record that a site may log in a person: a code has been made for its request."""
+    """Record that a site may log in a user, because a code has been made for its sign-in request."""
     granted = {}
     if asked is not None and asked.resource is not None:
         granted = {"resource": asked.resource, "scope": asked.scope}
@@ -286,14 +291,14 @@ async def record_authorized(
 
 
 async def _check_hint(transaction: Transaction, asked: RequestFields, person: UserInSession) -> None:
-    """Check that nobody else is named by the site's `id_token_hint`. Raises: SentBack."""
+    """Check that the site's `id_token_hint` names no other user. Raises: SentBack."""
     hinted = asked.hinted_user_id
     if hinted not in (None, person.id) and await transaction.value(CURRENT_USER, user_id=hinted) != person.id:
         raise SentBack(asked, ANOTHER_PERSON, "login_required")
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Logins whose proof is not later than this time have ended."""
+    """Return the time before which proofs are too old, so that their logins have ended."""
     return now - timedelta(seconds=settings.sso_ttl)
 
 

@@ -1,7 +1,7 @@
-"""A phone's browser outside WeChat: a link opens the mini-program there, which shows a number to type in the browser.
+"""The login in a phone's browser outside WeChat. A link opens the mini-program, which shows a number to type there.
 
-Such a browser cannot be scanned by its own phone, and a mini-program cannot return to it. Anybody may open such a
-link, so it may have been sent to somebody: only the number shows that the browser and the phone are one person's.
+A phone cannot scan its own screen, and a mini-program cannot return to such a browser. The link might have been sent to
+another person, because anybody can open it. Only the number shows that browser and phone belong to one person.
 """
 
 import asyncio
@@ -50,12 +50,12 @@ _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 
 log = get_logger()
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
-"""How long pages have no button, and WeChat is not asked again, after it has made no link."""
+"""The time for which pages have no button, and WeChat is not asked again, after it has failed to make a link."""
 
 
 @part
 class UrlLinks:
-    """WeChat's URL Link of each app, which all its logins share. A process asks for one when a page first needs it."""
+    """Stores WeChat's URL Link of each app, which all its logins share. It is requested when a page first needs it."""
 
     settings: Settings
     clock: Clock
@@ -64,7 +64,7 @@ class UrlLinks:
     _being_made: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
     async def of(self, app: App) -> str | None:
-        """The link of an app; None if WeChat makes none."""
+        """Return the link of an app; None if WeChat makes none."""
         now, kept = self.clock(), self._kept[app.app_id]
         if now >= max(kept.renews_at, kept.paused_until):
             await once(self._being_made, app.app_id, partial(self._make, app, kept))
@@ -84,16 +84,19 @@ class UrlLinks:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """A number was typed that cannot be right: the page is shown again."""
+    """The typed number cannot be right, so the page is shown again."""
 
     page: SiteLogin
     is_wrong: bool
-    """Whether it was compared and counted. Otherwise nothing has been approved, or it has not six digits."""
+    """Whether the number was compared and counted.
+
+    Otherwise, nothing is approved yet, or the text is not six digits.
+    """
 
 
 @part
 class Links:
-    """Sends a phone's browser to the mini-program, and continues when the number on the phone is typed."""
+    """Sends a phone's browser to the mini-program, and continues when the user types the number from the phone."""
 
     settings: Settings
     database: Database
@@ -105,9 +108,9 @@ class Links:
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
-        """The target of the links of a site with this app, added with `--link` or not, as a source of a page's policy.
+        """Return the target of the links of a site with this app, as a source in a page's policy.
 
-        None: its pages have no link now.
+        `link` says whether the site was added with `--link`. The result is None if its pages have no link now.
         """
         url = await self._base(app_id) if link else None
         if url is None:
@@ -116,7 +119,7 @@ class Links:
         return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else f"{parts.scheme}:"
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """The redirect after a press of the button: to the mini-program, with a new scene. It ends the link before.
+        """Return the redirect to the mini-program after the button, with a new scene, and end the previous link.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
@@ -140,9 +143,9 @@ class Links:
         return Onward(self._url(base, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
-        """Take the browser back to the site, if the number is right, or the person has refused, or the third is wrong.
+        """Take the browser back to the site if the number is right, the user has refused, or three were wrong.
 
-        The page is locked while a number is compared, so that of many at once three are.
+        The page is locked while a number is compared, so that of many simultaneous numbers, three are compared.
 
         Raises: NotFound, SentBack, RateLimited.
         """
@@ -158,7 +161,7 @@ class Links:
             if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
             if link is None or link.openid != before.openid or link.claimed_session_id is None:
-                return TryAgain(page, is_wrong=False)  # approved or ended a moment ago: the next attempt sees that
+                return TryAgain(page, is_wrong=False)  # approved or ended a moment ago, which the next attempt will see
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)
             if not is_number or link.number is None or link.granted_until is None or link.granted_until <= now:
@@ -177,10 +180,10 @@ class Links:
         return await self.granting.gone_on(link, person, code, browser, now=now)
 
     async def _base(self, app_id: str | None) -> str | None:
-        """What opens the app, without the scene; None if nothing does."""
+        """Return the URL that opens the app, without the scene; None if there is none."""
         try:
             app = self.apps.for_login(app_id)
-        except WxAuthError:  # unknown, disabled, or not read yet
+        except WxAuthError:  # unknown, disabled, or not loaded yet
             return None
         if self.settings.scan_link == "off" or not app.is_mini_program:
             return None
@@ -192,14 +195,14 @@ class Links:
     def _url(self, base: str, scene: str) -> str:
         if self.settings.scan_link == "url":
             return f"{base}?cq={scene}"
-        parameters = {"query": f"s={scene}"}  # encoded once more
+        parameters = {"query": f"s={scene}"}  # encoded twice, because the URL is a parameter of the link
         if self.settings.scan_env != "release":
             parameters["env_version"] = self.settings.scan_env
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
 
 
 async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
-    """Count a wrong number. The last one ends the request with all that belongs to it: then returns True."""
+    """Count a wrong number. The last one ends the sign-in request with all its rows, and returns True."""
     page.wrong_numbers += 1
     is_last = page.wrong_numbers >= MAX_WRONG_NUMBERS
     if is_last:

@@ -1,15 +1,15 @@
 """The models of logins to sites, and their tables.
 
-A site's request is one row of `site_logins`, whose `stage` is its progress: a page of ours or a device shows it, a
-phone claims and approves it, the site gets a code for it, or polls, and redeems it for a session. What differs by door
-is in a few columns of their own. A press of a page's button is a row of its own, a copy of the page's. Each has its
-own secret, which is valid once, independently of the page and its other presses. An answer that needs no page, of a
-mini-program or of a browser's login, is a row, too.
+A site's sign-in request is one row of `site_logins`, whose `stage` is its progress. A page of wxauth or a device shows
+it, a phone claims (reserves) and approves it, the site gets a code for it, or polls, and redeems the code for a
+session. Each door (way to log in) has a few columns of its own. Each use of a page's button, called a press, is a
+separate row, which copies the page's. Each press has its own secret, which is valid once, independently of the page and
+its other presses. A response that needs no page, from a mini-program or a browser's login, is a row, too.
 
-Apart are the picture of a code (`scan_pictures`), up to 2 MiB, which few reads need; and the logins of browsers
-(`browser_logins`), which the sites added with `--sso` share and which outlive a login to one: once a person has proved
-who uses a browser, the other sites get a code at the press of a button. `browser_login_sites` has the sites that have
-got one.
+Other tables contain the picture of a code (`scan_pictures`), of up to 2 MiB, which few reads need, and the logins of
+browsers (`browser_logins`). Sites added with `--sso` share a browser's login, and it outlives a login to one site. Once
+a user has proved who uses a browser, the other sites get a code when the user presses a button. `browser_login_sites`
+contains the sites that have received a code.
 
 All secrets are stored as hashes, except a number to type, which is sealed.
 """
@@ -28,15 +28,16 @@ from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, Door
 
 
 class Stage(StrEnum):
-    """The progress of a login to a site.
+    """The stage of a login to a site.
 
-    A phone claims and decides in `scans`, the browser's way through WeChat in `visits`; a page that was pressed anew
-    refuses the former link in `links`; `granting` approves and gives the code, for all doors; `site_tokens` redeems.
+    A phone claims and decides in `scans`, `visits` handles the browser's way through WeChat. If a page's button is used
+    again, `links` refuses the previous link. `granting` approves and gives the code, for all doors, and `site_tokens`
+    redeems it.
     """
 
     ASKED = "asked"
     CLAIMED = "claimed"
-    """A phone asks its person; or the browser has returned from WeChat's page, and its code is being exchanged."""
+    """A phone asks its user, or the browser has returned from WeChat's page, and its code is being exchanged."""
     APPROVED = "approved"
     REFUSED = "refused"
     CODED = "coded"
@@ -46,146 +47,154 @@ class Stage(StrEnum):
 
 
 OPEN: Final = (Stage.ASKED, Stage.CLAIMED)
-"""The stages in which the person has not decided yet."""
+"""The stages in which the user has not decided yet."""
 
 
 class RequestFields(SQLModel):
-    """What a site asks for, and where and how it is answered."""
+    """The parameters of a site's sign-in request, with the way back to the site."""
 
     scope: str = Field(sa_type=Text)
     """The scopes to grant, separated by spaces."""
     redirect_uri: str = Field(default="", sa_type=Text)
-    """Empty for a device, which polls."""
+    """The redirect URI; empty for a device, which polls."""
     state: str | None = Field(default=None, sa_type=Text)
     response_mode: str = Field(default="query", sa_type=Text)
-    """How a browser takes the answer back: in the `query`, or by `form_post`."""
+    """The way in which a browser takes the response back, `query` or `form_post`."""
     nonce: str | None = Field(default=None, sa_type=Text)
-    """What the id_token repeats."""
+    """The value that the id_token repeats."""
     code_challenge: str | None = Field(default=None, sa_type=Text)
-    """Null if the site uses no PKCE (RFC 7636)."""
+    """The code challenge; null if the site does not use PKCE (RFC 7636)."""
     hinted_user_id: UUID | None = Field(default=None)
-    """The person in the site's `id_token_hint`, the only one who gets a code. Null without a hint."""
+    """The user in the site's `id_token_hint`, who is the only one to get a code. It is null without a hint."""
     resource: str | None = Field(default=None, sa_type=Text)
-    """The resource that the token is for, as the settings spell it; null if it is for all services of the operator."""
+    """The resource that the token is for, spelled as in the settings; null for all services of the operator."""
     client_name: str | None = Field(default=None, sa_type=Text)
-    """What a client that nobody has registered calls itself; null for a registered one."""
+    """The name that an unregistered client gives itself; null for a registered client."""
 
     @property
     def asked(self) -> dict[str, Any]:
-        """These fields alone, for another row with the same request."""
+        """The values of these fields, for another row with the same request."""
         return {name: getattr(self, name) for name in RequestFields.model_fields}
 
 
 class SiteLoginFields(RequestFields):
     """A login to a site.
 
-    Once it is approved, it belongs to the user of its identity, so a merge is followed. What ends all sessions of a
-    user takes the identity away again, if no session has been opened: then nobody can redeem it.
+    Once it is approved, it belongs to the user of its identity, so that it follows a merge. Whatever ends all sessions
+    of a user also takes the identity away, if no session has been opened, and nobody can redeem the login then.
 
-    A claim names a session instead of a user: after a merge, the session belongs to the remaining user.
+    A claim names a session instead of a user, because after a merge, the session belongs to the remaining user.
     """
 
     id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
     stage: str = Field(default=Stage.ASKED, sa_type=Text)
     door: str | None = Field(default=None, sa_type=Text)
-    """A `Door`; null until somebody has taken one."""
+    """The `Door`; null until the user has taken one."""
     browser_ip: str | None = Field(default=None, sa_type=INET)
     browser_user_agent: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)
-    """Until when it can be used. A code to scan is over earlier: see `scan_ends_at`."""
+    """The time until which it can be used. A code to scan expires earlier, see `scan_ends_at`."""
     kept_until: datetime = Field(sa_type=TIME)
-    """When it is deleted; a press not before its page."""
+    """The time at which it is deleted. A press is not deleted before its page."""
 
-    # The page of a browser.
+    # These columns are about the page of a browser.
     page_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of the id in the page's URLs, which work together with the cookie of its browser."""
+    """The hash of the id in the page's URLs, which work only with the cookie of its browser."""
     browser_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of that cookie; of a press, too."""
+    """The hash of that cookie, for a press, too."""
     query: str | None = Field(default=None, sa_type=Text)
-    """The parameters of the request on a page that shows a person: the press checks them again."""
+    """The parameters of the request on a page that shows a user. The press checks them again."""
     presses: int = 0
-    """How often the browser has opened WeChat's page; of a link, its number among those of its page."""
-    wrong_numbers: int = 0
-    """How many wrong numbers have been typed in the browser."""
-    pressed_on: UUID | None = Field(default=None)
-    """The row of the page whose button was pressed; null if this is no press."""
+    """The number of times that the browser has opened WeChat's page.
 
-    # A device (RFC 8628).
+    For a link, it is its number among the page's links.
+    """
+    wrong_numbers: int = 0
+    """The number of wrong numbers that were typed in the browser."""
+    pressed_on: UUID | None = Field(default=None)
+    """The row of the page whose button was pressed; null if this is not a press."""
+
+    # These columns are about a device (RFC 8628).
     device_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     poll_interval: int = 2
-    """Seconds between two polls."""
+    """The number of seconds between two polls."""
     polled_at: datetime | None = Field(default=None, sa_type=TIME)
-    """Null before the first poll."""
+    """The time of the last poll; null before the first one."""
 
-    # The phone, which scans or types the code, or follows a link.
+    # These columns are about the phone, which scans or types the code, or follows a link.
     scene_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the scene, which the picture or the link contains."""
     user_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     claimed_session_id: UUID | None = Field(default=None)
-    """The phone's session that has claimed it, and so may decide; of an answer of a mini-program, its session."""
+    """The phone's session that has claimed it, and so may decide. If a mini-program answers, it is its session."""
     claimed_at: datetime | None = Field(default=None, sa_type=TIME)
     login_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of the `wx.login` code that proved the approval of a link: who repeats it reads the number again."""
-    number: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The number that the phone then shows and the person types in the browser, sealed."""
+    """The hash of the `wx.login` code that proved the approval of a link.
 
-    # A visit to WeChat's own page.
+    A repeated request with it gets the number again.
+    """
+    number: bytes | None = Field(default=None, sa_type=BYTEA)
+    """The number that the phone then shows and the user types in the browser, sealed."""
+
+    # These columns are about a visit to WeChat's own page.
     state_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the `state` with which WeChat's page redirects the browser back."""
     wechat_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of the WeChat code of the first callback; null before it."""
+    """The hash of the WeChat code of the first callback; null before the callback."""
     outcome: str | None = Field(default=None, sa_type=Text)
-    """A `VisitOutcome`; null until WeChat has answered."""
+    """The `VisitOutcome`; null until WeChat has responded."""
 
-    # Who has logged in.
+    # These columns are about the user who has logged in.
     app_id: str | None = Field(default=None, sa_type=Text)
-    """The app of the identity; of a visit, the app whose page is visited."""
+    """The app of the identity or, for a visit, the app whose page is visited."""
     openid: str | None = Field(default=None, sa_type=Text)
-    """Null until somebody has approved, and once the identity has been taken away."""
+    """The openid; null until the user has approved, and after the identity has been taken away."""
     authenticated_at: datetime | None = Field(default=None, sa_type=TIME)
     authenticated_by: str | None = Field(default=None, sa_type=Text)
-    """How the person has proved who they are, as a value of `amr` (RFC 8176)."""
+    """The way in which the user has proved who they are, as a value of `amr` (RFC 8176)."""
     granted_until: datetime | None = Field(default=None, sa_type=TIME)
-    """Until when it can be redeemed, or a code be made for it."""
+    """The time until which it can be redeemed, or a code be made for it."""
     browser_login_id: UUID | None = Field(default=None)
-    """The browser's login by which it was made, or that it has proved: it ends with that login. Of a page with a
-    `query`, the login whose person it shows."""
+    """The browser's login that made it, or that it has proved. It ends with that login.
 
-    # What the site has got.
+    For a page with a `query`, it is the login whose user the page shows.
+    """
+
+    # These columns are about what the site has received.
     code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     code_expires_at: datetime | None = Field(default=None, sa_type=TIME)
     session_id: UUID | None = Field(default=None)
 
     @property
     def scan_ends_at(self) -> datetime:
-        """Until when its code can be scanned and approved."""
+        """The time until which its code can be scanned and approved."""
         return min(self.created_at + SCAN_LASTS, self.expires_at)
 
     def is_page_open(self, now: datetime) -> bool:
-        """Whether its browser may still continue from its page."""
+        """Return whether its browser may still continue from its page."""
         return self.expires_at > now and self.wrong_numbers < MAX_WRONG_NUMBERS
 
     @property
     def taken_door(self) -> Door:
-        """The door that somebody has taken."""
+        """The door that the user has taken."""
         assert self.door is not None
         return Door(self.door)
 
     @property
     def is_page(self) -> bool:
-        """Whether a page of ours shows it, and no device."""
+        """Whether a page of wxauth shows it, and not a device."""
         return self.browser_hash is not None
 
 
 class StoredSiteLogin(SiteLoginFields, table=True):
-    """A login to a site, by any door."""
+    """A login to a site, through any door."""
 
     __tablename__ = "site_logins"
 
     site: str | None = Field(sa_type=Text)
-    """The client, if it is registered, which PostgreSQL fills in: its removal deletes the row."""
+    """The registered client, which PostgreSQL fills in. Removing the client deletes the row."""
 
 
 class ScanPicture(SQLModel, table=True):
@@ -199,9 +208,10 @@ class ScanPicture(SQLModel, table=True):
 
 
 class BrowserLogin(SQLModel, table=True):
-    """The login of a browser, which sites share. Ending it deletes it.
+    """The login of a browser, which sites share. It is deleted when it ends.
 
-    It belongs to the user of its identity. What ends all sessions of a user also deletes the logins of their browsers.
+    It belongs to the user of its identity. Whatever ends all sessions of a user also deletes the logins of their
+    browsers.
     """
 
     __tablename__ = "browser_logins"
@@ -212,20 +222,22 @@ class BrowserLogin(SQLModel, table=True):
     cookie_hash: bytes = Field(sa_type=BYTEA, repr=False)
     """The hash of the login's own cookie."""
     proof_id: UUID
-    """The login to a site whose proof has made the cookie's value, a new one at each proof of a browser that sends the
-    former."""
+    """The login to a site whose proof has made the cookie's value.
+
+    The value is new with each proof of a browser that sends the previous value.
+    """
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     authenticated_at: datetime = Field(sa_type=TIME)
-    """When the person last proved who they are."""
+    """The time at which the user last proved who they are."""
     authenticated_by: str = Field(sa_type=Text)
-    """How they did, as a value of `amr` (RFC 8176)."""
+    """The way in which they did, as a value of `amr` (RFC 8176)."""
     codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
-    """When the codes of the last minute were made without a proof."""
+    """The times at which the codes of the last minute were made without a proof."""
 
 
 class BrowserLoginSite(SQLModel, table=True):
-    """A site that a browser's login has given a code: the person knows that it learns their name."""
+    """A site that has received a code from a browser's login, so that the user knows that it learns their name."""
 
     __tablename__ = "browser_login_sites"
 

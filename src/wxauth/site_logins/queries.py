@@ -1,14 +1,15 @@
-"""The statements for logins to sites by any door, for browsers' logins, and for what WeChat makes for both.
+"""The statements for logins to sites through any door, for browsers' logins, and for the pictures that WeChat makes.
 
-What is decided about a login is decided while its row is locked: lock it, read it, change its fields, `save` them. So
-the second of two at once sees what the first has done. Everything that gives a session is decided while the user is
-locked, too: there, all sessions of a user are ended and the logins of the user's browsers deleted, as bans, merges and
-erasures do. Locks are taken in this order, so that nobody waits in a circle:
+Every decision about a login is made while its row is locked. Lock it, read it, change its fields, and `save` them. So
+the second of two simultaneous requests sees what the first has done. Every decision that leads to a session is made
+while the user is locked, too, because under this lock, all sessions of a user are ended and the logins of the user's
+browsers deleted, as bans, merges and erasures do. Locks are taken in this order, so that transactions cannot deadlock:
 
 1. the user, and then what is changed only under this lock: the user's sessions and the logins of the user's browsers;
-2. the site's client, then the row of the login, by one statement; the row of a page before that of a press on it.
+2. the site's client, then the row of the login, by one statement. The row of a page is locked before the row of a press
+(a use of its button).
 
-A new row waits for its client alone.
+A new row waits only for its client.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,7 +29,7 @@ from wxauth.site_logins.doors import Door
 from wxauth.site_logins.models import OPEN, RequestFields, SiteLoginFields
 from wxauth.wechat.received import CodePicture
 
-if TYPE_CHECKING:  # imports FastAPI, which commands do without
+if TYPE_CHECKING:  # imports FastAPI, which commands do not need
     from wxauth.users.callers import Caller
 
 _ATTEMPTS: Final = 3
@@ -37,7 +38,7 @@ Person = TypeVar("Person", bound=UserInSession)
 
 
 class Mistake(StrEnum):
-    """Mistakes after which the browser is not redirected, because the target cannot be trusted."""
+    """The mistakes after which the browser is not redirected, because the target cannot be trusted."""
 
     REQUEST = "request"
     CLIENT = "client_id"
@@ -46,10 +47,10 @@ class Mistake(StrEnum):
 
 
 class Unanswerable(Exception):
-    """The browser is not redirected to the site: it gets a page that explains the mistake.
+    """The browser is not redirected to the site, but gets a page that explains the mistake.
 
-    `received` is the redirect URI of the request, or the host of a client's document, in a form that may be shown;
-    `parameter` the name of the parameter that cannot be read, if it is known.
+    `received` is the redirect URI of the request, or the host of a client's document, in a form that can be shown.
+    `parameter` is the name of the parameter that cannot be read, if it is known.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Unanswerable(Exception):
 
 
 class SiteLogin(SiteLoginFields):
-    """A stored login, with what its site was added with, and may use for this request."""
+    """A stored login, with the options of its site, and what the site may use for this request."""
 
     title: str
     redirect_uris: list[str]
@@ -90,7 +91,7 @@ class LockedLogin(SiteLogin):
     """A login whose row is locked."""
 
     is_phone_in: bool
-    """Whether the phone's session that has claimed it is still open; false if none has."""
+    """Whether the phone's session that has claimed it is still open; False if none has."""
 
 
 _COLUMNS: Final = columns_of(SiteLoginFields)
@@ -126,11 +127,11 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        CASE WHEN l.resource IS NULL THEN c.website_app_id END AS website_app_id,
        (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id,
        (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""
-# A removed site's are hidden. A client by its document has no row.
+# Logins of a removed site are left out. A client that is described by a document has no row.
 _LOGIN: Final = f"""{_LOGIN_COLUMNS}
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site WHERE c.removed_by IS NULL"""
 
-# The user code may be taken, or the client removed: then nothing is stored.
+# If the user code is taken, or the client was removed, nothing is stored.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)})
 SELECT {_listed(_COLUMNS, ":", _GIVEN_IP)}
@@ -151,21 +152,22 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
         ("code_hash",),
     )
 }
-# The last link to WeChat that a page's browser has been given. Ids do not show which one it is, because clocks differ:
-# links are counted while their page is locked.
+# This is the last link to WeChat that a page's browser has received. Ids do not show which one it is, because clocks
+# differ, so links are counted while their page is locked.
 LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
    AND l.pressed_on = :page_id AND l.door = '{fragment(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
-# None if it was deleted, as with its client. Settles the race of two that decide: the second waits here, and then
-# sees what the first has stored.
+# The statement finds nothing if the login was deleted, for example with its client. It orders two decisions about one
+# login. The second waits here, and then sees what the first has stored.
 LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
                 WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now)
            AS is_phone_in{_WITH_LOCKED_CLIENT} AND l.id = :id
    FOR UPDATE OF l
 """)
-# The login of this scene, or of a user code with one of these hashes. Settles the race of two phones.
+# The statement finds the login of this scene, or of a user code with one of these hashes. It orders the requests of two
+# phones.
 LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIENT}
    AND (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[]))
    FOR UPDATE OF l
@@ -174,8 +176,8 @@ _SAVE: Final = Statement[Nothing](f"""
 UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIVEN_IP)})
  WHERE id = :id
 """)
-# Stores the time of a device's poll, and returns whether it is too early: then the interval is `more` seconds longer.
-# Settles the race of two polls: the second waits here, and then reads the time of the first one.
+# The statement stores the time of a device's poll, and returns whether it is too early, in which case the interval
+# becomes `more` seconds longer. It orders two polls. The second waits here, and then reads the time of the first.
 POLL: Final = Statement[bool]("""
 WITH before AS (
     SELECT id, polled_at + make_interval(secs => poll_interval) > :now AS is_too_early
@@ -186,7 +188,7 @@ UPDATE site_logins l
   FROM before WHERE l.id = before.id
 RETURNING COALESCE(before.is_too_early, false)
 """)
-# The login is locked, and so is its user.
+# The caller holds the locks of the login and of its user.
 OPEN_SESSION: Final = Statement[Nothing]("""
 WITH opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
@@ -224,8 +226,8 @@ SELECT {USER}, s.app_id, s.openid
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
 """)
-# Whether the user of this identity, or of this unionid, has one of these roles. An import may have stored the unionid
-# in place of the openid.
+# The statement finds whether the user of this identity, or of this unionid, has one of these roles. An import might
+# have stored the unionid in place of the openid.
 HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
@@ -238,7 +240,10 @@ SELECT EXISTS (
 
 
 async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
-    """Store a new login. Returns False if another one has its user code. Raises: Unanswerable, without its client."""
+    """Store a new login.
+
+    Return False if its user code is taken. Raises: Unanswerable, if its client no longer exists.
+    """
     if await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None:
         return True
     if login.client_name is None and not await asked.value(_HAS_CLIENT, client_id=login.client_id):
@@ -247,12 +252,15 @@ async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
 
 
 async def save(transaction: Transaction, login: SiteLogin) -> None:
-    """Store what has been changed of a locked login."""
+    """Store the changed fields of a locked login."""
     await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _CHANGED})
 
 
 async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
-    """The login with this id, page or state of a browser, device code, or authorization code, as in `_FOUND_BY`."""
+    """Return the login with this id, page or state of a browser, device code, or authorization code.
+
+    The keys are those of `_FOUND_BY`.
+    """
     return await database.row(_FOUND_BY[tuple(key)], **key)
 
 
@@ -276,33 +284,33 @@ async def lock_with_user(
     read: Statement[Person],
     what: Mapping[str, object],
 ) -> Person | None:
-    """Lock a user with `lock`, and read the same user with `read`; None if that finds nobody.
+    """Lock a user with `lock`, and read the same user with `read`; None if `read` finds no user.
 
-    `whose` are the parameters of the first, `what` those of the second.
+    `whose` contains the parameters of `lock`, and `what` those of `read`.
     """
     for _ in range(_ATTEMPTS):
-        # None if a merge was under way: then the identity belongs to the remaining user.
+        # None if a merge was in progress, after which the identity belongs to the remaining user.
         locked_id = await transaction.value(lock, **whose)
         person = await transaction.row(read, **what)
-        if person is None or person.id == locked_id:  # else it has moved to another user meanwhile
+        if person is None or person.id == locked_id:  # otherwise it has moved to another user since
             return person
     return None
 
 
 async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:
-    """Delete logins whose time is over, at most `size`. Returns how many."""
+    """Delete expired logins, at most `size`. Return their number."""
     return len(await database.values(_SWEEP, now=now, size=size))
 
 
 class BrowserPerson(UserInSession):
-    """The person whose login a browser has."""
+    """The user whose login a browser has."""
 
     login_id: UUID
     authenticated_at: datetime
     authenticated_by: str
     codes_at: list[datetime]
     knows_site: bool
-    """Whether the login has given the site in question a code."""
+    """Whether the login has given a code to the site in question."""
 
 
 _WHOSE_BROWSER: Final = """
@@ -318,15 +326,15 @@ BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
 """)
-# The row is locked for the sweep, which skips it.
+# The row is locked for the sweep (the deletion of expired rows), which skips it.
 _LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")
-# Stores when a locked login has made codes, the last one for this site, which exists.
+# The statement stores when a locked login has made codes, the last of them for this existing site.
 COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
-# A browser that does not send the login's value has not received it yet: two of its tabs continued at once, or the
-# same proof is repeated. It gets the same value once more, because one login has one value.
+# If a browser does not send the login's value, it has not received it yet, because two of its tabs continued at once,
+# or a proof was repeated. It gets that value once more, because a login has only one value.
 _RENEW_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
@@ -354,7 +362,7 @@ sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authentic
 async def lock_browser_person(
     transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
 ) -> BrowserPerson | None:
-    """Lock the user of a browser's login, even during a merge; None if there is none that may be used."""
+    """Lock the user of a browser's login, even during a merge; None if there is no usable login."""
     present = {"cookie_hash": cookie_hash, "proved_after": proved_after}
     return await lock_with_user(
         transaction, _LOCK_BROWSERS_USER, present, _LOCKED_BROWSER_PERSON, {**present, "client_id": client_id}
@@ -372,10 +380,11 @@ async def store_proof(
     new_hash: bytes,
     proved_after: datetime,
 ) -> tuple[UUID, UUID] | None:
-    """Renew the login of this person, who is locked, in this browser, or make one with the id `login_id`.
+    """Renew the login of this user, who is locked, in this browser, or create one with the id `login_id`.
 
-    `cookie_hash` is that of the value which the browser has sent; the proof is locked. Returns the login's id, and the
-    proof from which its cookie's value is derived; None if that value was made earlier, for a login that has ended.
+    `cookie_hash` is the hash of the value that the browser has sent, and the proof is locked. Return the login's id,
+    and the proof from which its cookie's value is derived. The proof is None if the value was made earlier, for a login
+    that has ended.
     """
     values = {
         "browser_hash": browser_hash,
@@ -406,7 +415,7 @@ class ShownCode:
     content_type: Literal["image/jpeg", "image/png"] | None
 
 
-# Until it is decided.
+# The code is shown until the user has decided.
 SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
@@ -414,7 +423,7 @@ SELECT l.id, c.app_id, p.content, p.content_type
    AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({_OPEN_STAGES})
    AND l.created_at > :scanned_since AND l.expires_at > :now
 """)
-# Settles the race of two processes that make the same picture: both get the one that was stored first.
+# If two processes make one picture, both get the picture that was stored first.
 _KEEP_PICTURE: Final = Statement[CodePicture]("""
 INSERT INTO scan_pictures (login_id, content_type, content)
 SELECT id, :content_type, :content FROM site_logins WHERE id = :id
@@ -424,7 +433,7 @@ RETURNING content_type, content
 
 
 async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
-    """Store a code's picture. Returns the stored one: this picture, unless another was stored first."""
+    """Store a code's picture. Return the stored one, which is this picture unless another was stored first."""
     try:
         stored = await database.row(
             _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content

@@ -1,4 +1,4 @@
-"""Routes for the phone: it claims a code and decides, logs in to the site that it shows, and gets id_tokens."""
+"""The routes for the phone, which claims a code and decides, logs in to the site that it shows, and gets id_tokens."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -34,7 +34,7 @@ id_token_router = Router("me")
 
 
 class AuthorizationRequest(BaseModel):
-    """A site's request, as the parameters of `/v1/authorize`, and a new `wx.login` code as proof of presence."""
+    """A site's sign-in request (the parameters of `/v1/authorize`), and a new `wx.login` code as proof of presence."""
 
     model_config = body_like(
         {
@@ -71,7 +71,7 @@ class AuthorizationAnswer(BaseModel):
 
 
 class PhoneIdTokenRequest(ProofRequest):
-    """The client whose id_token a phone gets, and the proof that the person is present."""
+    """The client whose id_token a phone gets, and the proof that the user is present."""
 
     model_config = body_like({"client_id": "supabase", "login_code": "0a1B2c3D4e5F6g7H8i9J"})
 
@@ -89,17 +89,17 @@ class PhoneIdTokenAnswer(BaseModel):
 
 
 async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, apps: AppsDep) -> Caller:
-    """The user behind the request's access token, in a session of a mini-program: only that one is a phone that scans.
+    """Return the user behind the request's access token, in a session of a mini-program, because only these can scan.
 
     Raises: InsufficientScope, also in a session of a mobile app.
     """
-    if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
+    if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None is an app that has been removed
         raise InsufficientScope("this is for a login in the mini-program: an app's session does not open it")
     return caller
 
 
 PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
-"""The user behind the request's access token, who is in the mini-program and has a place in their line."""
+"""The user behind the request's access token, who is in the mini-program and has a place in the user's queue."""
 
 
 @router.post(
@@ -110,9 +110,9 @@ PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
 async def claim_scan(
     request: Request, caller: PhoneDep, body: ClaimRequest, scans: ScansDep, device: DeviceDep
 ) -> ClaimedAnswer:
-    """Claim a code. The answer names the site to which the person would log in, or what it may do for the person.
+    """Claim a code. The response names the site that the user would log in to, or what the site may do for the user.
 
-    Show all of the answer, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
+    Show the whole response, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
     takes over the claim. The console's code requires an administrator who has logged in within `ADMIN_FRESH_LOGIN`.
     """
@@ -129,12 +129,14 @@ async def claim_scan(
 async def approve_scan(
     caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, device: DeviceDep
 ) -> NumberAnswer | None:
-    """The person approves: the site gets a session. Idempotent: 204 again until the code would have expired.
+    """Approve a scan, so that the site gets a session.
 
-    After a link (`"link": true`), the answer is a number, which the person types in the browser before the site gets a
+    Until the code would have expired, a repeated request returns 204, too.
+
+    After a link (`"link": true`), the response is a number, which the user types in the browser before the site gets a
     session. The same `login_code` gets the same number again.
 
-    `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
+    `login_code` proves that the user holds the phone, because an access token might have been stolen. It must belong to
     the session's identity. The session also gets the new `session_key`. The rules for staff and networks apply again.
     """
     return await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
@@ -142,7 +144,7 @@ async def approve_scan(
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=_("Deny a sign-in request"), failures=[ScanOver])
 async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: DeviceDep) -> None:
-    """The person denies the login: the site gets nothing."""
+    """Deny a scan, so that the site gets nothing."""
     await scans.deny(caller, scan_id, ip=device.ip)
 
 
@@ -154,11 +156,13 @@ async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: De
 async def authorize_site(
     caller: PhoneDep, body: AuthorizationRequest, authorizations: AuthorizationsDep, device: DeviceDep
 ) -> AuthorizationAnswer:
-    """Answer the request that a site in a web-view has made to `/v1/authorize`. Open `redirect_to` in a web-view.
+    """Complete the sign-in request that a site in a web-view has sent to `/v1/authorize`.
 
-    The body has the parameters of that request, as strings, and `login_code`: as for an approval, an access token alone
-    opens no session. An error that concerns the site is in `redirect_to`, as `error`. `login_required` means that the
-    site requires a newer login: log in again, then repeat the request.
+    Open `redirect_to` in a web-view.
+
+    The body contains the parameters of that request, as strings, and `login_code`, because an access token alone cannot
+    open a session. An error that concerns the site is in `redirect_to`, as `error`. If it is `login_required`, the site
+    requires a newer login, so log in again and repeat the request.
     """
     try:
         parameters = check_parameters(list(body.parameters.items()))
@@ -180,8 +184,8 @@ async def make_id_token(
 ) -> PhoneIdTokenAnswer:
     """Get an id_token of a client that was added with `--phone-id-token`, such as Supabase, to log in there.
 
-    `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
-    the session's identity. The id_token names no session, and opens none here: it is no `id_token_hint`.
+    `login_code` proves that the user holds the phone, because an access token might have been stolen. It must belong to
+    the session's identity. The id_token names no session and opens none here, so it cannot be used as `id_token_hint`.
     """
     token = await id_tokens.issue(caller, body.client_id, body.login_code, body.nonce or None, ip=device.ip)
     return PhoneIdTokenAnswer(id_token=token)

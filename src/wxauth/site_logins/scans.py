@@ -1,4 +1,4 @@
-"""The code that a site shows, and its picture: a phone claims it, or the link of its own browser, and decides."""
+"""The code that a site shows, and its picture. A phone claims it, or the link of its own browser, and decides."""
 
 import asyncio
 import re
@@ -52,27 +52,30 @@ from wxauth.wechat.received import CodePicture
 from wxauth_guard.errors import WxAuthError
 
 DIGITS: Final = 6
-"""How many digits the number has that a person types after a link."""
+"""The number of digits that a user types after a link."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
 BY_LINK: Final = frozenset({1286, 1065, 1194})
-"""WeChat's entry scenes for pages opened by a link outside WeChat: a plaintext scheme, an encrypted one, a URL Link. A
-link opened inside WeChat (1167) was sent to somebody."""
+"""WeChat's entry scenes for pages opened by a link outside WeChat.
+
+They are a plaintext scheme, an encrypted scheme, and a URL Link. A link opened inside WeChat (1167) was sent by another
+person, so it is left out.
+"""
 _BY_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
 _NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
 _SCALE: Final = 8
-"""Pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
+"""The number of pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 
 def _seconds_in(given: object) -> object:
-    """The number in a query's text, as `onLoad` gives it; anything else as it is."""
+    """Return the number in a query's text, in the form that `onLoad` gives it; any other value unchanged."""
     return float(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
 
 
 class ClaimRequest(BaseModel):
-    """What the phone has read: a scene, a link, or a code that the person typed."""
+    """The input of the phone, which is a scene, a link, or a code that the user typed."""
 
     model_config = body_like({"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047})
 
@@ -135,7 +138,7 @@ class BrowserAnswer(BaseModel):
 
 
 class ClaimedAnswer(BaseModel):
-    """A claimed scan, for the person to approve or deny. Unknown values are null."""
+    """A claimed scan, for the user to approve or deny. Unknown values are null."""
 
     id: UUID = Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])
     client: SiteAnswer
@@ -166,7 +169,7 @@ class ClaimedAnswer(BaseModel):
 
 
 class NumberAnswer(BaseModel):
-    """The number to show to the person, who types it in the browser."""
+    """The number to show to the user, who types it in the browser."""
 
     number: str = Field(examples=["482913"], repr=False)
     expires_in: int = Field(description="Seconds.", examples=[120])
@@ -174,7 +177,7 @@ class NumberAnswer(BaseModel):
 
 @part
 class Scans:
-    """The steps of a scan on the phone: it claims a login, then approves or denies it."""
+    """The steps of a scan on the phone, which claims a login, then approves or denies it."""
 
     clock: Clock
     settings: Settings
@@ -186,8 +189,8 @@ class Scans:
     async def claim(self, caller: Caller, opening: ClaimRequest, *, language: str, ip: str | None) -> ClaimedAnswer:
         """Claim a scan for this session, which may then decide.
 
-        A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve
-        a login to it, and so become a fresh session.
+        A scan for the console requires a fresh login of an administrator. Otherwise, a stolen access token could
+        approve a login to it, and so become a fresh session.
 
         Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
         """
@@ -195,7 +198,7 @@ class Scans:
         scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=self.settings.issuer)
         scene_hash = None if scene is None else hash_of(scene)
         user_code_hashes = self.user_codes.hashes(opening.user_code or "")
-        if is_typed:  # counted before it is looked up, so that of many at once only five pass
+        if is_typed:  # counted before it is looked up, so that of many simultaneous attempts only five pass
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
             login = await transaction.row(queries.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
@@ -213,7 +216,7 @@ class Scans:
                 if login.door != Door.LINK:
                     login.door = Door.TYPED if is_typed else Door.SCAN
                 login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
-                # From now on it is kept for longer than if nobody had answered it.
+                # From now on, it is stored for longer than a login that no phone has claimed.
                 login.kept_until = max(login.kept_until, login.scan_ends_at + doors.OUTCOME_KEPT)
                 await queries.save(transaction, login)
         if is_typed:
@@ -229,7 +232,7 @@ class Scans:
     async def _answer(
         self, login: SiteLogin, resource: Resource | None, language: str, *, same_network: bool | None
     ) -> ClaimedAnswer:
-        """What the phone shows that has claimed a login."""
+        """Return what the phone that has claimed a login shows."""
         door, browser = login.taken_door, None
         if login.is_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
@@ -264,7 +267,10 @@ class Scans:
         ip: str | None,
         now: datetime,
     ) -> WxAuthError | None:
-        """Why a user may not claim or approve a login; None if they may. Roles may be given between the two."""
+        """Return why a user may not claim or approve a login; None if they may.
+
+        Roles can change between the two steps.
+        """
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
             return (
@@ -279,13 +285,13 @@ class Scans:
         return None if await is_fresh(transaction, session_id, longest=longest, now=now) else errors.LoginTooOld()
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
-        """Approve what this session has claimed, proved by a new `wx.login`. Idempotent.
+        """Approve a scan that this session has claimed, with a new `wx.login` as proof. The call is idempotent.
 
-        After a link, returns a number. The same `login_code` gets the same number again. Another one does not: a stolen
-        access token must not read it.
+        After a link, return a number. The same `login_code` gets that number again. Another code does not, because a
+        stolen access token must not read it.
 
         WeChat is called only while the login can still be approved. Changes in the meantime are detected when the
-        verdict is stored.
+        decision is stored.
 
         Raises: ScanOver, ScanTooFar, LoginTooOld, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -294,7 +300,7 @@ class Scans:
             try:
                 await self.proofs.prove(caller, login_code, ip=ip)
             except (errors.CodeUsed, errors.InvalidCode):
-                # The same request may have been sent twice, and the other one has spent the code.
+                # The same request might have been sent twice, and the other one has used up the code.
                 login = await self._held(caller, login_id)
                 if login.stage == Stage.CLAIMED:
                     raise
@@ -309,11 +315,11 @@ class Scans:
         return NumberAnswer(number=number, expires_in=ceil(left))
 
     async def deny(self, caller: Caller, login_id: UUID, *, ip: str | None) -> None:
-        """Deny what this session has claimed. Idempotent. Raises: ScanOver."""
+        """Deny a scan that this session has claimed. The call is idempotent. Raises: ScanOver."""
         await self._decide(caller, login_id, Stage.REFUSED, ip=ip)
 
     async def _held(self, caller: Caller, login_id: UUID) -> SiteLogin:
-        """The login, if this session has claimed it and has not denied it. Raises: ScanOver."""
+        """Return the login, if this session has claimed it and has not denied it. Raises: ScanOver."""
         login = await queries.find(self.database, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _is_held(login, caller, now=self.clock()):
             raise errors.ScanOver(_NOT_HELD)
@@ -322,7 +328,7 @@ class Scans:
     async def _decide(
         self, caller: Caller, login_id: UUID, verdict: Stage, login_code: str = "", *, ip: str | None
     ) -> SiteLogin:
-        """Store the verdict on a login that this session has claimed. Idempotent.
+        """Store the decision about a login that this session has claimed. The call is idempotent.
 
         Raises: ScanOver; for an approval, also ScanTooFar, LoginTooOld.
         """
@@ -332,7 +338,7 @@ class Scans:
             login = await transaction.row(queries.LOCK, id=login_id, now=now)
             if person is None or login is None or not _is_held(login, caller, now=now):
                 raise errors.ScanOver(_NOT_HELD)
-            if login.stage != Stage.CLAIMED:  # the same verdict was stored before
+            if login.stage != Stage.CLAIMED:  # the same decision was stored before
                 if (login.stage == Stage.REFUSED) != (verdict is Stage.REFUSED):
                     raise errors.ScanOver(_NOT_HELD)
                 return login
@@ -366,20 +372,20 @@ class Scans:
 
 
 def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
-    """Whether the session has claimed the login, and may still decide, or repeat what it has decided."""
+    """Return whether the session has claimed the login, and can still decide, or repeat its decision."""
     until = login.granted_until or login.scan_ends_at
     return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
 def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
-    """Whether phone and browser are in one network; None if an address is unknown."""
+    """Return whether phone and browser are in one network; None if an address is unknown."""
     if ip is None or login.browser_ip is None:
         return None
     return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
 
 
 def forwarded(login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime) -> errors.ScanForwarded | None:
-    """Why a login may not be claimed in this way, by `SCAN_ENTRY`; None if it may."""
+    """Return why a login may not be claimed in this way, according to `SCAN_ENTRY`; None if it may."""
     is_by_link = opening.entry_scene in BY_LINK
     if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
         if is_by_link and not opening.by_camera:
@@ -405,20 +411,23 @@ async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, n
 
 
 def scene_in(url: str, *, issuer: str) -> str | None:
-    """The scene in a scan link of this service; None for any other URL."""
+    """Return the scene in a scan link of this service; None for any other URL."""
     rest = url.removeprefix(f"{issuer}/d/")
     scene = re.split(r"[?#]", rest, maxsplit=1)[0]
     return scene if rest != url and SCENE.fullmatch(scene) else None
 
 
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
-    """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
+    """Return whether a camera has just read the code.
+
+    Otherwise, it could be a picture that was forwarded to the user.
+    """
     age = 0 if opening.scancode_time is None else now.timestamp() - opening.scancode_time
     return age <= doors.SCAN_LASTS.total_seconds() and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
 
 
 def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
-    """Log that WeChat has made nothing, and why."""
+    """Log that WeChat has made no picture or link, and why."""
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
     if isinstance(failure, errors.WeChatMisconfigured):
         report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
@@ -428,7 +437,7 @@ def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str
 
 @part
 class ScanPictures:
-    """Makes a scan's picture on first request, and keeps it as long as the scan is stored."""
+    """Makes a scan's picture on first request, and stores it as long as the scan."""
 
     settings: Settings
     database: Database
@@ -439,7 +448,7 @@ class ScanPictures:
     _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
 
     async def of(self, scene: str) -> CodePicture:
-        """The picture of an open scan. Raises: NotFound."""
+        """Return the picture of an open scan. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
             now = self.clock()
@@ -458,7 +467,7 @@ class ScanPictures:
         return await queries.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
-        """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
+        """Return WeChat's mini-program code; None if WeChat makes none, in which case the reason is logged."""
         settings = self.settings
         try:
             app = self.apps.for_login(scan.app_id)
@@ -476,14 +485,14 @@ class ScanPictures:
         return None
 
     async def _link(self, scene: str) -> CodePicture:
-        """An ordinary QR code of `verification_uri_complete`."""
+        """Return an ordinary QR code of `verification_uri_complete`."""
         content = await asyncio.to_thread(_drawn, f"{self.settings.issuer}/d/{scene}")
         return CodePicture(content, "image/png")
 
 
-@lru_cache(maxsize=256)  # drawing takes milliseconds, and requests for a picture are not limited
+@lru_cache(maxsize=256)  # cached, because drawing takes milliseconds, and requests for a picture are not limited
 def _drawn(text: str) -> bytes:
-    import segno  # 2 MB with its XML writers, which a process without such pictures does not need
+    import segno  # takes 2 MB with its XML writers, which a process without such pictures does not need
 
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)

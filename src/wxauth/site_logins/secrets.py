@@ -1,7 +1,7 @@
-"""Secrets that are stored as hashes: scenes, codes, cookies.
+"""The secrets that are stored as hashes, which are scenes, codes and cookies.
 
-A user code has only 34 random bits, so its hash is keyed: otherwise somebody with the database could find the code by
-trying them all.
+A user code has only 34 random bits, so its hash is keyed. Otherwise, an attacker with the database could find the code
+by trying all of them.
 """
 
 import hmac
@@ -27,34 +27,40 @@ _SCENE_LENGTH: Final = 22
 
 
 def new_scene() -> str:
-    """128 random bits, in characters that every scanner preserves."""
+    """Return 128 random bits, in characters that every scanner preserves."""
     return secrets.token_urlsafe(_SCENE_BYTES)
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
-    """The hashes that find the page with this id of the browser with this cookie. Raises: NotFound."""
+    """Return the hashes that find the page with this id of the browser with this cookie. Raises: NotFound."""
     if not cookie or not SCENE.fullmatch(page_id):
         raise NotFound(NO_SUCH_PAGE)
     return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}
 
 
 def page_id_of(cookie: str, request_id: UUID) -> str:
-    """The id in the URLs of a request's page. It can be derived only from the cookie of the page's browser."""
+    """Return the id in the URLs of a request's page. It can be derived only from the cookie of the page's browser."""
     return _derived(cookie, "request", str(request_id))[:_SCENE_LENGTH]
 
 
 def code_of(cookie: str, state: str) -> str:
-    """The authorization code of a login by WeChat's page, the same for each callback of a browser with one state."""
+    """Return the authorization code of a login with WeChat's page.
+
+    It is equal for each callback of a browser with one state.
+    """
     return _derived(cookie, "code", state)
 
 
 def login_of(cookie: str, grant_id: UUID) -> str:
-    """The cookie of a browser's login that a grant proves: a new one for each proof, the same if it is read twice."""
+    """Return the cookie of a browser's login that a grant proves.
+
+    It is new for each proof, and equal if one proof is read twice.
+    """
     return _derived(cookie, "login", str(grant_id))
 
 
 def log_out_field(login: str) -> str:
-    """The form field by which our own page confirms that the person of a browser's login logs out."""
+    """Return the form field with which our own page confirms that the user of a browser's login logs out."""
     return _derived(login, "log out", "")
 
 
@@ -63,18 +69,21 @@ def _derived(cookie: str, what: str, value: str) -> str:
 
 
 class UserCodes:
-    """Makes and recognises user codes. New codes are hashed with the first secret key; codes of any key are found."""
+    """Makes and recognizes user codes.
+
+    New codes are hashed with the first secret key, and codes of any key are found.
+    """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._keys = [derive_key(key, "user-code") for key in secret_keys]
 
     def new(self) -> tuple[str, bytes]:
-        """A code in the form to show, and its hash."""
+        """Return a code in the form to show, and its hash."""
         letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(_USER_CODE_LENGTH))
         return f"{letters[:4]}-{letters[4:]}", self._hashes(letters)[0]
 
     def hashes(self, typed: str) -> Sequence[bytes]:
-        """The hashes under which a typed code may be stored; empty if the text cannot be a code."""
+        """Return the hashes under which a typed code can be stored; empty if the text cannot be a code."""
         letters = re.sub(r"[\s\-_.]", "", typed).upper()
         is_one = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
         return self._hashes(letters) if is_one else []

@@ -19,18 +19,18 @@ _OF_OURS: Final[Mapping[str, Text]] = {
     "email": _("your e-mail address"),
     "roles": _("your roles"),
 }
-"""The scopes of ours that are shown, with their titles."""
+"""The titles of those of our scopes that are shown."""
 
 
 class ScopeAnswer(BaseModel):
-    """What a client may do, in words."""
+    """A permission of a client, in words."""
 
     name: str = Field(examples=["orders:read"])
     title: str = Field(examples=["查看您的订单"])
 
 
 class ResourceAnswer(BaseModel):
-    """What a client asks for, to be shown to the person."""
+    """The resource that a client requests, for the user to see."""
 
     title: str = Field(examples=["小店助手"])
     host: str = Field(examples=["mcp.example.com"])
@@ -38,7 +38,7 @@ class ResourceAnswer(BaseModel):
 
     @classmethod
     def of(cls, resource: Resource, scope: str, language: str) -> Self:
-        """The resource, with the titles of these scopes in the order in which they are granted."""
+        """Return the resource, with the titles of these scopes in the order in which they are granted."""
         ours = {name: title.translated(language) for name, title in _OF_OURS.items()}
         titles = {**ours, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
@@ -47,14 +47,14 @@ class ResourceAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client may have a token for: a resource, or without one all services of the operator."""
+    """The target of a client's token, which is a resource or, without one, all services of the operator."""
 
     client: Client
     resource: Resource | None = None
 
     @classmethod
     def asked(cls, settings: Settings, client: Client, parameters: Mapping[str, str]) -> Self:
-        """What a client asks for. Raises: OAuthError."""
+        """Return the target that a client requests. Raises: OAuthError."""
         url = parameters.get("resource")
         if url is None:
             if is_document(client.name):
@@ -67,7 +67,7 @@ class Access:
 
     @classmethod
     def granted(cls, settings: Settings, client: Client, url: str | None, parameters: Mapping[str, str]) -> Self:
-        """What was granted, if the request names no other resource, and the client may still have it.
+        """Return the granted target, if the request names no other resource, and the client may still have it.
 
         Raises: OAuthError.
         """
@@ -81,27 +81,30 @@ class Access:
 
     @property
     def url(self) -> str | None:
-        """The URL of the resource, as the settings spell it."""
+        """The URL of the resource, spelled as in the settings."""
         return None if self.resource is None else self.resource.resource
 
     @property
     def scopes(self) -> list[str]:
-        """The scopes that the client may have: its own, then those of the resource."""
+        """The scopes that the client may have, first its own, then the scopes of the resource."""
         return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
 
     def requested(self, asked_for: str | None) -> Sequence[str]:
-        """The scopes in a request, also of a refresh; none, if it says no more than a request without `scope`.
+        """Return the scopes in a request, also of a refresh; none, if it says no more than a request without `scope`.
 
         `offline_access` says nothing, because refresh tokens are issued without it, too. For a resource, `openid` and
-        `profile` say nothing either: clients that do not know the resource's scopes ask for these alone. Without a
-        resource they do: a site that asks for `openid` must not get phone number, e-mail address and roles.
+        `profile` say nothing either, because clients that do not know the resource's scopes request only these. Without
+        a resource, they count, because a site that requests `openid` must not get phone number, e-mail address and
+        roles.
         """
         names = (asked_for or "").split()
         says_nothing = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
         return [] if says_nothing.issuperset(names) else names
 
     def scope(self, asked_for: str | None) -> str:
-        """The requested scopes that the client may have; without a request all, or those of the resource.
+        """Return the requested scopes that the client may have.
+
+        Without a request, return all of its scopes, or the scopes of the resource.
 
         Raises: OAuthError.
         """
@@ -115,12 +118,12 @@ class Access:
 
 
 def resource_at(settings: Settings, url: str | None) -> Resource | None:
-    """The resource with exactly this URL; None if there is none, or it was removed."""
+    """Return the resource with exactly this URL; None if there is none, or it was removed."""
     return next((each for each in settings.resources if each.resource == url), None)
 
 
 def for_resource(client: Client) -> Client:
-    """A client in a request for a resource: only doors at which the person approves on the phone."""
+    """Return a client in a request for a resource, with only the doors at which the user approves on the phone."""
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 
 

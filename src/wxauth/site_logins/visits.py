@@ -1,7 +1,7 @@
-"""Login by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app.
+"""The login with WeChat's own page, in WeChat's browser by a service account, or on a computer by a website app.
 
-The browser opens WeChat's page when the person presses a button, and returns with WeChat's code. The first
-callback exchanges that code; WeChat's browsers send some callbacks twice.
+The browser opens WeChat's page when the user presses a button (a visit), and returns with a code from WeChat. The first
+callback exchanges that code, because WeChat's browsers send some callbacks twice.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ from wxauth_guard.errors import WxAuthError
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0
-"""Seconds that a repeated callback waits beyond WeChat's timeout."""
+"""The number of seconds that a repeated callback waits beyond WeChat's timeout."""
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
-"""Seconds between two checks for the outcome of the first callback."""
+"""The number of seconds between two checks for the outcome of the first callback."""
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
@@ -51,27 +51,27 @@ class VisitOutcome(StrEnum):
     """The outcome of a visit to WeChat's page."""
 
     LOGGED_IN = "logged_in"
-    """The site has got a code."""
+    """The site has received a code."""
     ACCESS_DENIED = "access_denied"
     LOGIN_REQUIRED = "login_required"
-    """Another person than the site's `id_token_hint` names has logged in."""
+    """A user other than the one in the site's `id_token_hint` has logged in."""
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
     SNAPSHOT = "snapshot"
-    """WeChat has shown a snapshot; the person may try again."""
+    """WeChat has shown a snapshot. The user can try again."""
     AGAIN = "again"
-    """WeChat refused the code; the person may try again."""
+    """WeChat refused the code. The user can try again."""
 
 
 _REFUSED: Final = frozenset({"", "authdeny"})
-"""The codes of a callback after a refusal; older versions of WeChat send the second."""
+"""The codes of a callback after a refusal. Older versions of WeChat send `authdeny`."""
 _TRY_LATER: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
 }
-"""How what is not `FAILED` is counted."""
+"""The counted outcome of each visit's outcome. All others count as `FAILED`."""
 _CLOSED_TO_STAFF: Final = "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the person has refused, or may not log in",
@@ -90,22 +90,22 @@ class WeChatCallback:
     browser: Browser
     state: str
     code: str
-    """Empty if the person has declined."""
+    """The code from WeChat; empty if the user has declined."""
 
     @property
     def sites_code(self) -> str:
-        """The code that the site gets for it."""
+        """The code that the site gets for this code."""
         return code_of(self.browser.cookie, self.state)
 
 
 class VisitRefused(Exception):
-    """This site or this person may not log in this way."""
+    """This site or this user may not log in in this way."""
 
 
 def is_open_on_computers(client: Client) -> bool:
-    """Whether people may log in to this client by WeChat's page on a computer.
+    """Return whether users can log in to this client with WeChat's page on a computer.
 
-    That page does not show the person which browser logs in, so it is not allowed where phone and browser must be near
+    That page does not show the user which browser logs in, so it is not allowed where phone and browser must be near
     each other.
     """
     return client.website_app_id is not None and not client.near
@@ -113,7 +113,7 @@ def is_open_on_computers(client: Client) -> bool:
 
 @part
 class Visits:
-    """Sends browsers to WeChat's page, and logs in the people whose browsers return from it."""
+    """Sends browsers to WeChat's page, and logs in the users whose browsers return from it."""
 
     settings: Settings
     database: Database
@@ -126,7 +126,7 @@ class Visits:
     granting: Granting
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """The redirect after a press of the button: to WeChat's page, or to the site with an error.
+        """Return the redirect after a press of the button, to WeChat's page, or to the site with an error.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
@@ -156,7 +156,7 @@ class Visits:
         return Onward(_wechats_page(self.settings, app, door, state))
 
     async def finish(self, callback: WeChatCallback) -> Onward:
-        """The redirect after a callback from WeChat's page: to the site, or to a page of ours.
+        """Return the redirect after a callback from WeChat's page, to the site, or to a page of wxauth.
 
         Raises: NotFound, if this browser has no such visit.
         """
@@ -166,20 +166,21 @@ class Visits:
         code_hash = hash_of(callback.code)
         visit = await self._take(hashes, code_hash)
         if visit is not None:
-            # Continues even if the browser closes the connection, because it may repeat the callback.
+            # The task continues even if the browser closes the connection, because the browser might repeat the
+            # callback.
             work = self.background.start(self._settle(visit, callback), name="wechat_visit")
             outcome = await asyncio.shield(work)
             if outcome is not VisitOutcome.LOGGED_IN:
                 return self._destination(visit, outcome, callback)
         visit = await self._wait_for_outcome(hashes)
-        if visit.wechat_code_hash != code_hash:  # another code, or too late
+        if visit.wechat_code_hash != code_hash:  # the callback has another code, or comes too late
             return self._page(visit, callback, "over")
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
         onward = self._destination(visit, outcome, callback)
         return onward.with_login(callback.browser.cookie, visit.proof_id)
 
     async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
-        """Take a visit. Returns it for the first callback, None for all others."""
+        """Start to process a visit. Return it for the first callback, and None for all others."""
         found, now = await queries.find(self.database, **hashes), self.clock()
         if found is None or found.wechat_code_hash is not None:
             return None
@@ -216,7 +217,7 @@ class Visits:
                     locked.stage, locked.outcome = Stage.REFUSED, outcome
                     await queries.save(transaction, locked)
         except StorageUnavailable:
-            log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
+            log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits for nothing
         return outcome
 
     async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
@@ -239,9 +240,9 @@ class Visits:
             pending = None if person is None else await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the person may not log in any more, or the site has been removed")
-            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given meanwhile
+            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # the role was given during the visit
                 raise VisitRefused(_CLOSED_TO_STAFF)
-            # The press was the login.
+            # The time of the press counts as the time of the login.
             pressed_at, until = pending.created_at, pending.expires_at
             approve(pending, person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)
             pending.outcome = VisitOutcome.LOGGED_IN
@@ -253,7 +254,7 @@ class Visits:
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
-        """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
+        """Wait for the visit's outcome, until it has one, no process works on it, or the time is up.
 
         Raises: NotFound.
         """
@@ -268,7 +269,7 @@ class Visits:
             await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
     def _destination(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
-        """Where the browser continues, without WeChat's code and state."""
+        """Return the URL at which the browser continues, without WeChat's code and state."""
         if outcome is VisitOutcome.LOGGED_IN:
             if visit.stage == Stage.REDEEMED:
                 return self._page(visit, callback, "done")
@@ -286,7 +287,7 @@ class Visits:
 
 
 def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
-    # WeChat requires this order (its page on web authorization).
+    # WeChat requires this order, according to its page on web authorization.
     parameters = {
         "appid": app.app_id,
         "redirect_uri": f"{settings.issuer}{CALLBACK}",
@@ -303,7 +304,7 @@ def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
 
 
 def _outcome_of(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
-    """The outcome after an error, which is logged with these fields."""
+    """Return the outcome after an error, which is logged with these fields."""
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED
